@@ -1,0 +1,238 @@
+"""PolyNet and Inception-ResNet as `keras.applications` writes a network: one function from image to classes."""
+
+import math
+from collections.abc import Callable, Sequence
+from numbers import Real
+
+import keras
+import numpy as np
+from keras import KerasTensor, layers
+from keras.applications import imagenet_utils
+
+from polynet_keras.data import preprocessing
+from polynet_keras.models import STAGES, PolyInception, Structure, reduction, stem
+from polynet_keras.models.inception import channel_axis
+from polynet_keras.models.residual_scale import scales_and_survival
+from polynet_keras.pretrained import check_weights_argument, load_weights_file
+
+DEFAULT_SIZE = 331
+MIN_SIZE = 75
+
+
+def PolyNet(
+    include_top: bool = True,
+    weights: str | None = "imagenet",
+    input_tensor: KerasTensor | None = None,
+    input_shape: Sequence[int | None] | None = None,
+    pooling: str | None = None,
+    classes: int = 1000,
+    classifier_activation: str | Callable | None = "softmax",
+    name: str = "polynet",
+    *,
+    structure: str | Structure = "polynet-g5",
+    width: float = 1.0,
+    residual_scale: float | Sequence[float] | None = None,
+    share_projection: bool = False,
+) -> keras.Model:
+    """Instantiates a PolyNet.
+
+    Reference: Zhang, Li, Loy, Lin, "PolyNet: A Pursuit of Structural Diversity in Very Deep Networks", CVPR 2017,
+    https://arxiv.org/abs/1611.05725. The default is the authors' "G5" or Very Deep PolyNet, as they released it.
+
+    The images go through `polynet_keras.preprocess_input` first.
+
+    Args:
+        include_top: whether to include the classifier at the top of the network.
+        weights: `None` (random initialization) or the path of a `.weights.h5` or `.keras` file of the same network.
+            `"imagenet"` is refused by this version: no published checkpoint is registered in it yet.
+        input_tensor: optional Keras tensor to use as the image input; its channels come from it.
+        input_shape: optional `(height, width, channels)`, or `(channels, height, width)` under the data format
+            `channels_first`; 1, 3 or 4 channels, each side at least 75 or `None`. `(331, 331, 3)` by default, and
+            `(None, None, 3)` without the top.
+        pooling: without the top, `None` (the 4-D feature map), `"avg"` or `"max"` (a 2-D tensor).
+        classes: number of classes of the classifier.
+        classifier_activation: activation of the classifier; `None` returns the logits.
+        name: name of the model.
+        structure: a name of `list_structures()`, or a notation: three stages split by `|`, each
+            `n x [module, ...]`, a module being `ir`, `poly-2`, `poly-3`, `mpoly-2`, `mpoly-3`, `2-way`, `3-way` or a
+            polynomial such as `I + F + GF`.
+        width: multiplier of every channel count, which is then rounded to a multiple of 8. 1.0 is the paper's.
+        residual_scale: the factor on the residual paths. `None` is the released net's: for module l of L,
+            the survival probability 1 − 0.3·l/(L−1) of stochastic depth, multiplied in. A number holds for every
+            module (the authors advise at most 0.3 to train a very deep net from scratch), a pair `(first, last)` is
+            linear in depth, a longer sequence has one value a module.
+        share_projection: whether the orders of a polynomial share the convolution of their projection too, as the
+            paper's formula has it; the released net does not.
+
+    Returns:
+        A `keras.Model`, channels as in `keras.config.image_data_format()`. Its stochastic paths
+        (`layers.StochasticResidualScaling`) are there and not active.
+
+    Raises:
+        ValueError: an argument out of range, before any layer is built; a weights file that is missing, unreadable
+            or of another network.
+    """
+    structure = Structure.parse(structure)
+    _check_arguments(include_top, pooling, classes, classifier_activation, width, share_projection)
+    scales, survival = scales_and_survival(residual_scale, structure.module_count)
+    check_weights_argument(weights)
+    image = _image_input(input_tensor, input_shape, include_top)
+
+    x = stem(image, width=width)  # 39 × 39 × 384, for an image of 331 px
+    module = 0
+    for stage, polynomials in zip(STAGES, structure.stages, strict=True):
+        for number, polynomial in enumerate(polynomials, 1):
+            x = PolyInception(
+                polynomial,
+                stage,
+                scale=scales[module],
+                survival_probability=survival[module],
+                share_projection=share_projection,
+                width=width,
+                name=f"stage_{stage}_{number:02d}",
+            )(x)
+            module += 1
+        if stage != STAGES[-1]:
+            x = reduction(x, stage, width=width)  # 19 × 19 × 1152, then 9 × 9 × 2048
+
+    if include_top:
+        x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
+        x = layers.Dense(classes, activation=classifier_activation, name="predictions")(x)
+    elif pooling == "avg":
+        x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
+    elif pooling == "max":
+        x = layers.GlobalMaxPooling2D(name="max_pool")(x)
+
+    inputs = image if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
+    model = keras.Model(inputs, x, name=name)
+    if weights is not None:
+        load_weights_file(model, weights)
+    return model
+
+
+def InceptionResNet(
+    depths: Sequence[int] = (5, 10, 5),
+    include_top: bool = True,
+    weights: str | None = "imagenet",
+    input_tensor: KerasTensor | None = None,
+    input_shape: Sequence[int | None] | None = None,
+    pooling: str | None = None,
+    classes: int = 1000,
+    classifier_activation: str | Callable | None = "softmax",
+    name: str = "inception_resnet",
+    *,
+    width: float = 1.0,
+    residual_scale: float | Sequence[float] | None = None,
+) -> keras.Model:
+    """Instantiates the Inception-ResNet on PolyNet's trunk, the net that PolyNets grow from.
+
+    This is the "IR a-b-c" of the poster's table: every residual unit is `I + F`. It is not
+    `keras.applications.InceptionResNetV2`, whose stem and channel counts differ.
+
+    Args:
+        depths: number of residual units in stage A, B and C.
+
+    The other arguments, what is returned and what is raised are those of `PolyNet`.
+    """
+    return PolyNet(
+        include_top,
+        weights,
+        input_tensor,
+        input_shape,
+        pooling,
+        classes,
+        classifier_activation,
+        name,
+        structure=Structure.inception_resnet(depths),
+        width=width,
+        residual_scale=residual_scale,
+    )
+
+
+def preprocess_input(x, data_format: str | None = None):
+    """Turns RGB images of values 0 to 255 into the network's input: [0, 1], then ImageNet's mean and deviation.
+
+    Unlike `keras.applications`, a NumPy input is never changed in place.
+
+    Args:
+        x: array or tensor, 3-D or 4-D, 3 channels, RGB, values in [0, 255], of any integer or float dtype.
+        data_format: `"channels_last"`, `"channels_first"`, or `None` for `keras.config.image_data_format()`.
+
+    Returns:
+        What came in (NumPy array or backend tensor), in its own float dtype, or in `keras.config.floatx()` if it
+        held integers.
+
+    Raises:
+        ValueError: another number of dimensions or channels, or an unknown data format.
+    """
+    return preprocessing.normalize(x, preprocessing.IMAGENET_MEAN, preprocessing.IMAGENET_STD, data_format)
+
+
+def decode_predictions(preds, top: int = 5) -> list[list[tuple[str, str, float]]]:
+    """The `top` ImageNet classes of each prediction, best first, as `(WordNet id, name, score)`.
+
+    Keras's own function; it fetches the list of class names at its first call and keeps it in Keras's cache.
+
+    Args:
+        preds: array of shape (batch, 1000).
+        top: how many classes.
+
+    Raises:
+        ValueError: `preds` is of another shape, or `top` is no integer from 1 to 1000.
+    """
+    if isinstance(top, bool) or not isinstance(top, (int, np.integer)) or not 1 <= top <= 1000:
+        raise ValueError(f"top={top!r} must be an integer from 1 to 1000")
+    return imagenet_utils.decode_predictions(np.asarray(keras.ops.convert_to_numpy(preds)), top=top)
+
+
+def _check_arguments(include_top, pooling, classes, classifier_activation, width, share_projection) -> None:
+    for name, value in (("include_top", include_top), ("share_projection", share_projection)):
+        if not isinstance(value, (bool, np.bool_)):
+            raise ValueError(f"{name}={value!r} must be True or False")
+    if pooling not in (None, "avg", "max"):
+        raise ValueError(f"pooling={pooling!r} must be None, 'avg' or 'max'")
+    if isinstance(classes, bool) or not isinstance(classes, (int, np.integer)) or classes < 1:
+        raise ValueError(f"classes={classes!r} must be an integer ≥ 1")
+    if isinstance(width, bool) or not isinstance(width, Real) or not math.isfinite(width) or width <= 0:
+        raise ValueError(f"width={width!r} must be a finite number > 0, such as 0.5")
+    try:
+        keras.activations.get(classifier_activation)
+    except ValueError:
+        raise ValueError(
+            f"classifier_activation={classifier_activation!r} must be None (logits), the name of a Keras activation "
+            "such as 'softmax', or a function"
+        ) from None
+
+
+def _image_input(input_tensor, input_shape, include_top: bool) -> KerasTensor:
+    """The symbolic image, checked."""
+    if input_tensor is not None:
+        if not isinstance(input_tensor, KerasTensor):
+            raise ValueError(f"input_tensor must be a Keras tensor such as keras.Input(...); got {input_tensor!r}")
+        shape = tuple(input_tensor.shape[1:])
+        if input_shape is not None and tuple(input_shape) != shape:
+            raise ValueError(f"input_shape={tuple(input_shape)} is not that of input_tensor, {shape}")
+        _check_shape("input_tensor", shape)
+        return input_tensor
+    side = DEFAULT_SIZE if include_top else None
+    shape = tuple(input_shape) if input_shape is not None else _with_channels((side, side), 3)
+    _check_shape("input_shape", shape)
+    return keras.Input(shape, name="image")
+
+
+def _with_channels(size: tuple[int | None, int | None], channels: int) -> tuple[int | None, ...]:
+    return (channels, *size) if channel_axis() == 1 else (*size, channels)
+
+
+def _check_shape(argument: str, shape: tuple) -> None:
+    expected = _with_channels(("height", "width"), "channels")
+    wanted = f"{argument} must be ({', '.join(expected)}) with 1, 3 or 4 channels and sides of at least {MIN_SIZE} px"
+    if len(shape) != 3:
+        raise ValueError(f"{wanted}; got {shape}")
+    sides = dict(zip(expected, shape, strict=True))
+    channels = sides.pop("channels")
+    if channels not in (1, 3, 4):
+        raise ValueError(f"{wanted}; got {shape}, that is {channels} channels")
+    for side in sides.values():
+        if side is not None and (isinstance(side, bool) or not isinstance(side, (int, np.integer)) or side < MIN_SIZE):
+            raise ValueError(f"{wanted} (or None); got {shape}")

@@ -1,0 +1,1 @@
+"""The command line: `polynet <command>`, one file a command."""

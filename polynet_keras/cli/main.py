@@ -1,0 +1,71 @@
+"""`polynet <command>`: finds the command, reads its flags, and turns a user's mistake into one line."""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from absl import flags, logging
+
+COMMANDS = {
+    "train": "train a PolyNet on digits or on a folder of images",
+    "predict": "classify image files with a trained model",
+    "summary": "list the structures, or show what each stage of one costs",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command.
+
+    Args:
+        argv: arguments after the program's name; those of the process by default.
+
+    Returns:
+        The exit code: 0, 1 for a mistake of the user's (one line on stderr), 130 for an interrupt.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_usage())
+        return 0
+    name, *rest = arguments
+    try:
+        if name not in COMMANDS:
+            raise ValueError(f"unknown command {name!r}; known are {', '.join(COMMANDS)}")
+        # TensorFlow greets on stderr as it starts; what a user asked for should stand out. Set it to see all.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        command = importlib.import_module(f"polynet_keras.cli.{name}")
+        values = flags.FlagValues()
+        flags.DEFINE_bool("help", False, "Show this help.", short_name="h", flag_values=values)
+        command.define_flags(values)
+        positional = values([f"polynet {name}", *rest])[1:]
+        if values.help:
+            print(_command_help(name, command.USAGE, values))
+            return 0
+        logging.set_verbosity(logging.INFO)
+        command.run(values, positional)
+    except (flags.Error, ValueError, OSError) as error:
+        if os.environ.get("POLYNET_TRACEBACK"):
+            raise
+        print(f"polynet: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("polynet: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _usage() -> str:
+    commands = "\n".join(f"  {name:<10}{what}" for name, what in COMMANDS.items())
+    return (
+        f"usage: polynet <command> [flags]\n\n{commands}\n\n`polynet <command> --help` lists the command's flags.\n"
+        "With POLYNET_TRACEBACK=1 in the environment an error shows where it comes from."
+    )
+
+
+def _command_help(name: str, usage: str, values: flags.FlagValues) -> str:
+    lines = [f"usage: polynet {name} {usage}", "", COMMANDS[name], ""]
+    for flag in sorted(set(values), key=lambda flag: (flag == "help", flag)):
+        if len(flag) > 1:  # one-letter names are aliases
+            default = "" if values[flag].default in (None, False) else f" [{values[flag].default_as_str}]"
+            lines.append(f"  --{flag}: {values[flag].help}{default}")
+    return "\n".join(lines)

@@ -1,0 +1,24 @@
+"""`polynet predict`: the classes of image files."""
+
+from absl import flags
+
+from polynet_keras.training.run_folder import latest_run_folder
+
+USAGE = "[--run_dir RUN] IMAGE..."
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("run_dir", None, "Folder of the run to use. [the newest in runs/]", flag_values=values)
+    flags.DEFINE_integer("top", 3, "How many classes to show for each image.", flag_values=values)
+
+
+def run(values: flags.FlagValues, arguments: list[str]) -> None:
+    from polynet_keras.evaluation.predict import predict
+
+    folder = values.run_dir or latest_run_folder()
+    predictions = predict(folder, arguments, values.top)
+    print(f"model: {folder}")
+    width = max(len(prediction.image) for prediction in predictions)
+    for prediction in predictions:
+        classes = "   ".join(f"{name} {probability:6.2%}" for name, probability in prediction.classes)
+        print(f"{prediction.image:<{width}}   {classes}")

@@ -1,0 +1,1 @@
+"""Images to batches: sources, the preprocessing protocol, augmentation, the tf.data pipeline."""

@@ -1,0 +1,82 @@
+"""From a source's images to the batches that `fit` and `evaluate` take, as tf.data datasets."""
+
+import tensorflow as tf
+
+from polynet_keras.data.augmentation import random_crop
+from polynet_keras.data.preprocessing import Preprocessing
+from polynet_keras.data.sources import Images
+
+CACHED_BYTES = 1 << 30
+"""Resized images are kept in memory, after the first epoch, while they fit in this."""
+
+
+class Reader:
+    """Reads images inside a tf.data pipeline, and keeps the error that TensorFlow would bury in its own.
+
+    Attributes:
+        error: what made reading fail, a `ValueError` that names the file; `None` while all is well.
+    """
+
+    def __init__(self, images: Images):
+        self.images = images
+        self.error: ValueError | None = None
+
+    def __call__(self, index):
+        try:
+            return self.images.read(int(index))
+        except ValueError as error:
+            self.error = error
+            raise
+
+
+def training_batches(reader: Reader, preprocessing: Preprocessing, batch_size: int, seed: int) -> tf.data.Dataset:
+    """Shuffled batches of randomly cropped images, another order and other crops each epoch.
+
+    Returns:
+        Dataset of (images, labels): float32 (batch, size, size, channels) and int64 (batch,). The last batch of an
+        epoch holds what is left.
+    """
+    size = preprocessing.image_size
+    crop_seeds = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).batch(2)
+    dataset = _resized(reader, preprocessing)
+    dataset = dataset.shuffle(min(len(reader.images), 10_000), seed=seed, reshuffle_each_iteration=True)
+    dataset = tf.data.Dataset.zip(dataset, crop_seeds)
+    dataset = dataset.map(
+        lambda example, seeds: (random_crop(example[0], size, seeds), example[1]), num_parallel_calls=tf.data.AUTOTUNE
+    )
+    return _batched(dataset, preprocessing, batch_size)
+
+
+def evaluation_batches(reader: Reader, preprocessing: Preprocessing, batch_size: int) -> tf.data.Dataset:
+    """Batches of centre crops in the source's order: what `Preprocessing` gives, image by image."""
+    size = preprocessing.image_size
+    margin = (preprocessing.resize_size - size) // 2
+    dataset = _resized(reader, preprocessing)
+    dataset = dataset.map(lambda image, label: (image[margin : margin + size, margin : margin + size], label))
+    return _batched(dataset, preprocessing, batch_size)
+
+
+def _resized(reader: Reader, preprocessing: Preprocessing) -> tf.data.Dataset:
+    """(float32 image of 0 to 255 at `resize_size`, label), in the source's order."""
+    side, channels = preprocessing.resize_size, preprocessing.channels
+
+    def read(index, label):
+        image = tf.numpy_function(reader, [index], tf.uint8, stateful=False)
+        image = tf.ensure_shape(image, (None, None, channels))
+        image = tf.image.resize(tf.cast(image, tf.float32), (side, side), method="bilinear", antialias=True)
+        return image, label
+
+    count = len(reader.images)
+    dataset = tf.data.Dataset.zip(
+        tf.data.Dataset.range(count), tf.data.Dataset.from_tensor_slices(reader.images.labels)
+    ).map(read, num_parallel_calls=tf.data.AUTOTUNE)
+    return dataset.cache() if count * side * side * channels * 4 <= CACHED_BYTES else dataset
+
+
+def _batched(dataset: tf.data.Dataset, preprocessing: Preprocessing, batch_size: int) -> tf.data.Dataset:
+    mean, std = tf.constant(preprocessing.mean), tf.constant(preprocessing.std)
+    dataset = dataset.batch(batch_size)
+    dataset = dataset.map(
+        lambda images, labels: ((images / 255.0 - mean) / std, labels), num_parallel_calls=tf.data.AUTOTUNE
+    )
+    return dataset.prefetch(tf.data.AUTOTUNE)

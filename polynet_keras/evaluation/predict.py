@@ -1,0 +1,58 @@
+"""Classifying image files with a trained model's folder."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+
+import polynet_keras.layers  # noqa: F401  registers the layers that the model file names
+from polynet_keras.data.preprocessing import read_image
+from polynet_keras.pretrained import MODEL_FILE, ModelCard
+
+BATCH_SIZE = 32
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The best classes of one image: (class name, probability) pairs, best first."""
+
+    image: str
+    classes: tuple[tuple[str, float], ...]
+
+
+def predict(run_folder: str | os.PathLike, images: Sequence[str | os.PathLike], top: int = 3) -> list[Prediction]:
+    """Classifies image files, prepared as the model's card says.
+
+    Args:
+        run_folder: a folder with `model.keras` and its card, as `polynet train` leaves it.
+        images: paths of image files.
+        top: how many classes to give for each image, at most as many as there are.
+
+    Raises:
+        ValueError: no image, an image that cannot be read (all are read before the model runs), `top` < 1, or a
+            folder without a model.
+    """
+    if not images:
+        raise ValueError("no image to classify; name one or more image files")
+    if top < 1:
+        raise ValueError(f"top={top!r} must be an integer of at least 1")
+    card = ModelCard.load(run_folder)
+    inputs = np.stack([card.preprocessing(read_image(path, card.preprocessing.channels)) for path in images])
+    if keras.config.image_data_format() == "channels_first":
+        inputs = np.moveaxis(inputs, -1, 1)
+    probabilities = _load_model(run_folder).predict(inputs, batch_size=BATCH_SIZE, verbose=0)
+    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
+    return [
+        Prediction(os.fspath(path), tuple((card.class_names[i], float(row[i])) for i in order))
+        for path, row, order in zip(images, probabilities, best, strict=True)
+    ]
+
+
+def _load_model(run_folder: str | os.PathLike) -> keras.Model:
+    path = Path(run_folder, MODEL_FILE)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; name a run folder that `polynet train` has finished")
+    return keras.saving.load_model(path, compile=False)

@@ -1,0 +1,68 @@
+"""Keras's batch normalization, computed by TensorFlow's fused kernel where there is one."""
+
+import keras
+
+
+@keras.saving.register_keras_serializable(package="polynet_keras")
+class BatchNormalization(keras.layers.BatchNormalization):
+    """`keras.layers.BatchNormalization`, faster and smaller on TensorFlow.
+
+    Same arguments, config, variables, moving-average rule and numerics (1e-5): weights move between the two freely.
+    Keras 3 computes moments and then normalizes, each from element-wise operations that keep their results for
+    the backward pass; this layer calls `FusedBatchNormV3`, one operation in each direction. It does so on the
+    TensorFlow backend for 4-D inputs of float32, float16 or bfloat16, normalized over the last axis (or, with a
+    GPU, over axis 1), without mask, `synchronized` or `renorm`; otherwise it is Keras's layer.
+
+    Differences that remain: with a float16 or bfloat16 compute dtype the input is not cast up first (the kernel
+    accumulates in float32 itself), and a batch without examples, such as a replica gets at the end of an uneven
+    epoch, leaves the moving statistics as they are where Keras's layer fills them with NaN.
+
+    Source: Ioffe and Szegedy, 2015; the arithmetic is `keras.layers.BatchNormalization`'s.
+    """
+
+    def call(self, inputs, training=None, mask=None):
+        if mask is not None or not self._has_fused_kernel(inputs):
+            return super().call(inputs, training=training, mask=mask)
+        import tensorflow as tf
+
+        moving_mean = tf.convert_to_tensor(self.moving_mean)
+        moving_variance = tf.convert_to_tensor(self.moving_variance)
+        training = bool(training and self.trainable)
+        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs,
+            scale=tf.convert_to_tensor(self.gamma) if self.scale else tf.ones_like(moving_mean),
+            offset=tf.convert_to_tensor(self.beta) if self.center else tf.zeros_like(moving_mean),
+            # In training the kernel computes the statistics and takes these two empty.
+            mean=tf.zeros([0]) if training else moving_mean,
+            variance=tf.zeros([0]) if training else moving_variance,
+            epsilon=self.epsilon,
+            data_format="NHWC" if self._axis_is_last(inputs) else "NCHW",
+            is_training=training,
+        )
+        if training:
+            count = tf.cast(tf.size(inputs) // inputs.shape[self.axis], "float32")
+            # The kernel returns the unbiased variance (over count - 1), Keras's moving average is of the biased one.
+            variance = variance * (tf.maximum(count - 1.0, 1.0) / tf.maximum(count, 1.0))
+            # Without examples the statistics are NaN and must not count: `multiply_no_nan` makes NaN · 0 a 0.
+            rate = tf.where(count > 0.0, 1.0 - self.momentum, 0.0)
+            self.moving_mean.assign(moving_mean + tf.math.multiply_no_nan(mean - moving_mean, rate))
+            self.moving_variance.assign(moving_variance + tf.math.multiply_no_nan(variance - moving_variance, rate))
+        return tf.cast(outputs, self.compute_dtype)
+
+    def _has_fused_kernel(self, inputs) -> bool:
+        if keras.backend.backend() != "tensorflow" or self.synchronized or self.renorm or len(inputs.shape) != 4:
+            return False
+        if keras.backend.standardize_dtype(inputs.dtype) not in ("float32", "float16", "bfloat16"):
+            return False
+        if self.variable_dtype != "float32":
+            return False
+        return self._axis_is_last(inputs) or (self.axis in (1, -3) and _gpu_is_visible())
+
+    def _axis_is_last(self, inputs) -> bool:
+        return self.axis in (-1, len(inputs.shape) - 1)
+
+
+def _gpu_is_visible() -> bool:
+    import tensorflow as tf
+
+    return bool(tf.config.list_logical_devices("GPU"))

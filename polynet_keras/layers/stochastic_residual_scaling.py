@@ -1,0 +1,173 @@
+"""Stochastic residual scaling: the sum of a residual unit, with stochastic depth on each of its paths."""
+
+import math
+from collections.abc import Sequence
+from numbers import Real
+
+import keras
+from keras import ops
+
+MODES = ("batch", "sample")
+RESCALES = ("inference", "training")
+
+
+@keras.saving.register_keras_serializable(package="polynet_keras")
+class StochasticResidualScaling(keras.layers.Layer):
+    """Adds residual paths to a shortcut, scaled, each path kept with its survival probability.
+
+    `y = shortcut + Σ_k scale_k · m_k · path_k`, where with b_k ~ Bernoulli(p_k), drawn for each path apart,
+
+    | m_k                       | training, active | training, inactive | inference |
+    | ------------------------- | ---------------- | ------------------ | --------- |
+    | `rescale="inference"`     | b_k              | p_k                | p_k       |
+    | `rescale="training"`      | b_k / p_k        | 1                  | 1         |
+
+    so that inactive training computes what inference does, and the expectation of active training is the
+    inference value in either mode. Which published code does which:
+
+    | code                                                    | `mode`                | `rescale`     |
+    | ------------------------------------------------------- | --------------------- | ------------- |
+    | Huang et al. 2016 (the paper and its Torch code)        | `"batch"`             | `"inference"` |
+    | PolyNet as released (p_k multiplied in, no draws left)  | `"batch"`             | `"inference"` |
+    | `tensorflow_addons.layers.StochasticDepth`              | `"batch"`             | `"inference"` |
+    | `torchvision.ops.StochasticDepth`                       | `"batch"` or `"row"`  | `"training"`  |
+    | `timm.layers.DropPath`                                  | `"sample"`            | `"training"`  |
+    | EfficientNet in `keras.applications`                    | `"sample"`            | `"training"`  |
+
+    (`"row"` of torchvision is `"sample"` here.) As in `tensorflow_addons`, whose layer this replaces, the input is
+    a list that starts with the shortcut.
+
+    Args:
+        scale: float or one float a path, ≥ 0.
+        survival_probability: float or one float a path, in [0, 1].
+        mode: `"batch"`: one draw a path for the whole batch; `"sample"`: one draw a path and example.
+        rescale: `"inference"` or `"training"`, see the table.
+        active: whether training draws.
+        seed: int, for reproducible draws; by default drawn from `keras.utils.set_random_seed`'s generator.
+
+    Call arguments:
+        inputs: list `[shortcut, path_1, ..., path_K]` of tensors of one shape `(batch, ...)`.
+        training: bool.
+
+    Returns:
+        Tensor of the inputs' shape, in the layer's compute dtype. The draws are made in float32.
+
+    Raises:
+        ValueError: an argument outside the ranges above, inputs that are no such list, or as many values of `scale`
+            or `survival_probability` as there are not paths.
+
+    `active` (a bool scalar), `survival_probability` and `scale` (float32, one value a path) are non-trainable variables:
+    a callback can `assign` them without a retrace, and a weights file holds all that decides what the layer computes.
+    A survival probability assigned outside [0, 1] acts as the nearest bound.
+
+    Source: Huang et al., "Deep Networks with Stochastic Depth", ECCV 2016, for the draws; the scaling at inference
+    is the released PolyNet's.
+    """
+
+    def __init__(
+        self,
+        scale: float | Sequence[float] = 1.0,
+        survival_probability: float | Sequence[float] = 1.0,
+        mode: str = "batch",
+        rescale: str = "inference",
+        active: bool = True,
+        seed: int | None = None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if mode not in MODES:
+            raise ValueError(f"mode={mode!r} must be one of {MODES}")
+        if rescale not in RESCALES:
+            raise ValueError(f"rescale={rescale!r} must be one of {RESCALES}")
+        if not isinstance(active, bool):
+            raise ValueError(f"active={active!r} must be True or False")
+        self.initial_scale = _checked("scale", scale, upper=math.inf)
+        self.initial_survival_probability = _checked("survival_probability", survival_probability, upper=1.0)
+        self.mode = mode
+        self.rescale = rescale
+        self.initially_active = active
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def build(self, input_shape):
+        if not isinstance(input_shape, (list, tuple)) or not all(isinstance(s, (list, tuple)) for s in input_shape):
+            raise ValueError(f"{self.name} takes a list [shortcut, path, ...]; got one tensor of shape {input_shape}")
+        if len(input_shape) < 2 or len({tuple(shape) for shape in input_shape}) != 1:
+            raise ValueError(
+                f"{self.name} takes a list [shortcut, path, ...] of two or more tensors of one shape; got shapes "
+                f"{', '.join(str(tuple(shape)) for shape in input_shape)}"
+            )
+        paths = len(input_shape) - 1
+        self.scale = self._add_state("scale", self.initial_scale, paths)
+        self.survival_probability = self._add_state("survival_probability", self.initial_survival_probability, paths)
+        self.active = self.add_weight(
+            name="active",
+            shape=(),
+            dtype="bool",
+            initializer="ones" if self.initially_active else "zeros",
+            trainable=False,
+            autocast=False,
+        )
+
+    def _add_state(self, name: str, value: float | list[float], paths: int) -> keras.Variable:
+        if isinstance(value, list) and len(value) != paths:
+            raise ValueError(f"{name}={value!r} has {len(value)} values; the layer got {paths} residual paths")
+        return self.add_weight(
+            name=name,
+            shape=(paths,),
+            dtype="float32",
+            initializer=lambda shape, dtype: ops.ones(shape, dtype) * ops.convert_to_tensor(value, dtype),
+            trainable=False,
+            autocast=False,
+        )
+
+    def call(self, inputs, training=None):
+        shortcut, *paths = inputs
+        factors = self._factors(ops.shape(shortcut)[0], training)
+        y = shortcut
+        for k, path in enumerate(paths):
+            factor = ops.cast(factors[..., k], path.dtype)
+            if len(factor.shape):  # one draw an example: (batch,) → (batch, 1, ...)
+                factor = ops.reshape(factor, (-1,) + (1,) * (len(path.shape) - 1))
+            y = y + factor * path
+        return y
+
+    def _factors(self, batch_size, training):
+        """float32 `scale_k · m_k`, of shape (K,), or (batch, K) where examples draw apart."""
+        scale = ops.convert_to_tensor(self.scale)
+        survival = ops.clip(ops.convert_to_tensor(self.survival_probability), 0.0, 1.0)
+        kept = survival if self.rescale == "inference" else ops.ones_like(survival)
+        if training:
+            shape = (batch_size, *survival.shape) if self.mode == "sample" else survival.shape
+            uniform = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)
+            drawn = ops.cast(uniform < survival, "float32")
+            if self.rescale == "training":
+                # A path that never survives is never kept: the bound only keeps 0/0 out of its factor.
+                drawn = drawn / ops.maximum(survival, keras.config.epsilon())
+            kept = ops.where(self.active, drawn, kept)
+        return scale * kept
+
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape[0])
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "scale": self.initial_scale,
+            "survival_probability": self.initial_survival_probability,
+            "mode": self.mode,
+            "rescale": self.rescale,
+            "active": self.initially_active,
+            "seed": self.seed,
+        }
+
+
+def _checked(name: str, value, *, upper: float):
+    """`value` as a float or a list of floats, each in [0, upper]."""
+    values = [value] if isinstance(value, Real) else list(value) if isinstance(value, (list, tuple)) else []
+    if not values or not all(
+        isinstance(v, Real) and not isinstance(v, bool) and math.isfinite(v) and 0.0 <= v <= upper for v in values
+    ):
+        bounds = "≥ 0" if math.isinf(upper) else f"in [0, {upper:g}]"
+        raise ValueError(f"{name}={value!r} must be a number {bounds}, or a list of one such number a path")
+    return float(value) if isinstance(value, Real) else [float(v) for v in values]

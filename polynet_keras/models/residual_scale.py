@@ -1,0 +1,54 @@
+"""The factor on the residual paths of each module, and the survival schedule that the released net took it from."""
+
+import math
+from collections.abc import Sequence
+from numbers import Real
+
+MIN_SURVIVAL = 0.7
+"""Survival probability of the deepest module of the released net; that of the first is 1."""
+
+
+def linear(first: float, last: float, count: int) -> tuple[float, ...]:
+    """`count` values from `first` to `last` in equal steps (`first` alone if `count` is 1)."""
+    return tuple(first + (last - first) * i / max(count - 1, 1) for i in range(count))
+
+
+def scales_and_survival(
+    residual_scale: float | Sequence[float] | None, modules: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The (scale, survival probability) of each module, in order of depth.
+
+    Module l of L multiplies its residual paths by `scale[l] · survival[l]` at inference, and in training too as
+    long as its stochastic paths are not active.
+
+    Args:
+        residual_scale: `None` is the released net's: scale 1 and the linear survival schedule of stochastic depth,
+            1 − 0.3·l/(L−1), which its authors multiplied in at inference. A number is one scale for all modules, a
+            pair a linear schedule from the first to the last module, a longer sequence has one scale a module;
+            with these the survival probability is 1.
+        modules: L, the number of modules.
+
+    Raises:
+        ValueError: not one of the above, or a scale that is not a finite number ≥ 0.
+    """
+    ones = (1.0,) * modules
+    if residual_scale is None:
+        return ones, linear(1.0, MIN_SURVIVAL, modules)
+    if isinstance(residual_scale, Sequence) and not isinstance(residual_scale, str):
+        scales = tuple(residual_scale)
+        if len(scales) not in (2, modules):
+            raise ValueError(
+                f"residual_scale={residual_scale!r} has {len(scales)} values; a sequence has 2 (the first and the last "
+                f"module's, linear between) or one for each of the {modules} modules"
+            )
+    else:
+        scales = (residual_scale,) * modules
+    for scale in scales:
+        if isinstance(scale, bool) or not isinstance(scale, Real) or not math.isfinite(scale) or scale < 0:
+            raise ValueError(
+                f"residual_scale={residual_scale!r} must be None, a number ≥ 0 such as 0.3, a pair (first, last) or a "
+                "sequence of one number a module"
+            )
+    if len(scales) == modules:
+        return tuple(map(float, scales)), ones
+    return linear(float(scales[0]), float(scales[1]), modules), ones

@@ -1,0 +1,103 @@
+"""Loading a Keras weights file into a network, refused as a whole unless it is this very network's."""
+
+import os
+import zipfile
+from contextlib import contextmanager
+
+import h5py
+import keras
+
+SUFFIXES = (".weights.h5", ".keras")
+HEAD = "predictions"
+
+
+def check_weights_argument(weights: str | os.PathLike | None) -> None:
+    """Refuses, before any layer is built, a `weights` argument that cannot be loaded.
+
+    Raises:
+        ValueError: `weights` is not `None` and not the path of an existing `.weights.h5` or `.keras` file.
+    """
+    accepted = f"None or the path of a {' or '.join(SUFFIXES)} file"
+    if weights is None:
+        return
+    if isinstance(weights, str) and weights == "imagenet":
+        raise ValueError(
+            f"weights='imagenet': this version has no published checkpoint registered; weights must be {accepted}"
+        )
+    if not isinstance(weights, (str, os.PathLike)):
+        raise ValueError(f"weights={weights!r} must be {accepted}")
+    path = os.fspath(weights)
+    if not os.path.isfile(path):
+        raise ValueError(f"weights={path!r} is no file; weights must be {accepted}")
+    if not path.endswith(SUFFIXES):
+        raise ValueError(f"weights={path!r} must end in {' or '.join(SUFFIXES)}")
+
+
+def load_weights_file(model: keras.Model, path: str | os.PathLike) -> None:
+    """Loads `path` into `model` if its layers, by name and shapes, are the model's; else leaves the model alone.
+
+    The classifier of the file is left out for a model that has none (`include_top=False`).
+
+    Args:
+        model: the network.
+        path: a `.weights.h5` or `.keras` file.
+
+    Raises:
+        ValueError: the file is unreadable, or is not of this network; the message names the first difference.
+    """
+    path = os.fspath(path)
+    try:
+        with _open_h5(path) as file:
+            stored = _stored_shapes(file)
+    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        raise ValueError(f"weights={path!r} is not a readable Keras weights file: {error}") from None
+    wanted = {layer.name: _shapes(layer) for layer in model.layers if layer.variables}
+    if HEAD not in wanted:
+        stored.pop(HEAD, None)
+    difference = _difference(stored, wanted)
+    if difference:
+        raise ValueError(f"weights={path!r} is not a file of the network {model.name!r}: {difference}")
+    model.load_weights(path)
+
+
+@contextmanager
+def _open_h5(path: str):
+    if path.endswith(".keras"):
+        with zipfile.ZipFile(path) as archive, archive.open("model.weights.h5") as member, h5py.File(member) as file:
+            yield file
+    else:
+        with h5py.File(path) as file:
+            yield file
+
+
+def _stored_shapes(file: h5py.File) -> dict[str, list[tuple[int, ...]]]:
+    """The shapes of each layer's own variables; Keras writes the layer's name beside them."""
+    shapes = {}
+    for group in file["layers"].values():
+        variables = group.get("vars", {})
+        if len(variables):
+            shapes[variables.attrs["name"]] = [variables[str(i)].shape for i in range(len(variables))]
+    return shapes
+
+
+def _shapes(layer: keras.Layer) -> list[tuple[int, ...]]:
+    own = [*layer._trainable_variables, *layer._non_trainable_variables]
+    return [tuple(variable.shape) for variable in own]
+
+
+def _difference(stored: dict, wanted: dict) -> str | None:
+    if HEAD in wanted and HEAD in stored and stored[HEAD] != wanted[HEAD]:
+        has, needs = (shapes[HEAD][0] for shapes in (stored, wanted))
+        return (
+            f"its classifier has classes={has[-1]} on {has[0]} features, the network classes={needs[-1]} on {needs[0]}"
+        )
+    for name in wanted:
+        if name not in stored:
+            return f"it has no layer {name!r} (the network has {len(wanted)} layers with weights, it has {len(stored)})"
+    for name in stored:
+        if name not in wanted:
+            return f"its layer {name!r} is not in the network ({len(wanted)} layers with weights, it has {len(stored)})"
+    for name in wanted:
+        if stored[name] != wanted[name]:
+            return f"the variables of layer {name!r} have shapes {stored[name]} in it, {wanted[name]} in the network"
+    return None

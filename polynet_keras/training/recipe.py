@@ -1,0 +1,71 @@
+"""The recipe: everything that decides a training run, as a value that is saved with it."""
+
+import dataclasses
+import json
+import math
+import os
+from dataclasses import dataclass
+from numbers import Integral, Real
+from pathlib import Path
+
+from polynet_keras.applications import MIN_SIZE
+from polynet_keras.data.sources import DIGITS
+from polynet_keras.models import Structure
+from polynet_keras.models.residual_scale import scales_and_survival
+
+RESIZE_RATIO = 378 / 331
+"""Side of the resized image to that of its crop: the released net's protocol."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training run. The defaults train a small PolyNet on scikit-learn's digits in minutes on a laptop.
+
+    Raises:
+        ValueError: a value out of range; the message names it, what it is and what is accepted.
+    """
+
+    data: str = DIGITS
+    """`"digits"`, or a folder with one folder of images a class."""
+    structure: str = "1 x [2-way] | 1 x [poly-3, 2-way] | 1 x [poly-3]"
+    """The residual units: a name or a notation; see `polynet_keras.PolyNet`."""
+    width: float = 0.25
+    """Multiplier of the channel counts."""
+    residual_scale: float | tuple[float, ...] | None = 0.3
+    """The factor on the residual paths: at most 0.3 is the authors' advice for training from scratch."""
+    image_size: int = MIN_SIZE
+    """Side of the network's input, in pixels; images are resized to 378/331 of it and cropped."""
+    epochs: int = 10
+    """Passes over the training images."""
+    batch_size: int = 32
+    """Images a step."""
+    learning_rate: float = 0.002
+    """The highest of the schedule: linear warm-up over the first tenth of the steps, then a cosine to zero."""
+    seed: int = 0
+    """Of the initialization, the split, the order and the crops."""
+
+    def __post_init__(self):
+        if isinstance(self.residual_scale, list):  # as JSON has it
+            object.__setattr__(self, "residual_scale", tuple(self.residual_scale))
+        scales_and_survival(self.residual_scale, Structure.parse(self.structure).module_count)
+        for name, minimum in (("image_size", MIN_SIZE), ("epochs", 1), ("batch_size", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, Integral) or value < minimum:
+                raise ValueError(f"{name}={value!r} must be an integer of at least {minimum}")
+        for name in ("width", "learning_rate"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value) or value <= 0:
+                raise ValueError(f"{name}={value!r} must be a number > 0")
+
+    @property
+    def resize_size(self) -> int:
+        return round(self.image_size * RESIZE_RATIO)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes the recipe as JSON."""
+        Path(path).write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "Recipe":
+        """Reads a recipe that `save` wrote."""
+        return cls(**json.loads(Path(path).read_text()))

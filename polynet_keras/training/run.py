@@ -1,0 +1,157 @@
+"""The run: from a recipe to a folder with a trained model and what is needed to judge it and to use it."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+from absl import logging
+from PIL import Image
+
+from polynet_keras.applications import PolyNet
+from polynet_keras.data.pipeline import Reader, evaluation_batches, training_batches
+from polynet_keras.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from polynet_keras.data.sources import Source, open_source
+from polynet_keras.pretrained import MODEL_FILE, ModelCard
+from polynet_keras.training.curves import plot_curves
+from polynet_keras.training.recipe import Recipe
+from polynet_keras.training.run_folder import (
+    CURVES_FILE,
+    HISTORY_FILE,
+    RECIPE_FILE,
+    SAMPLES_FOLDER,
+    TENSORBOARD_FOLDER,
+    create_run_folder,
+)
+
+WARMUP_SHARE = 0.1
+"""The share of the steps over which the learning rate rises."""
+
+GREY_MEAN, GREY_STD = (0.5,), (0.5,)
+SAMPLES = 10
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run left.
+
+    Attributes:
+        folder: of the run.
+        card: of the model, with the held-out counts.
+        samples: a few held-out image files, to predict with.
+    """
+
+    folder: Path
+    card: ModelCard
+    samples: tuple[str, ...]
+
+
+def train(recipe: Recipe, folder: str | os.PathLike | None = None) -> RunResult:
+    """Trains a PolyNet and leaves the model, recipe, history, TensorBoard logs and curves in a run folder.
+
+    An interrupt (Ctrl-C) ends the training at once and still leaves all of them, as they are by then, provided one
+    epoch was over.
+
+    Args:
+        recipe: what to do.
+        folder: of the run, new or empty; by default one in `runs/`, named after the data and the time.
+
+    Raises:
+        ValueError: the data cannot be read, or the folder not be written.
+        KeyboardInterrupt: interrupted before the first epoch was over.
+    """
+    keras.utils.set_random_seed(recipe.seed)
+    source = open_source(recipe.data, recipe.seed)
+    path = create_run_folder(folder, recipe.data)
+    recipe.save(path / RECIPE_FILE)
+    preprocessing = _preprocessing(recipe, source)
+    training, held_out = Reader(source.training), Reader(source.held_out)
+    batches = training_batches(training, preprocessing, recipe.batch_size, recipe.seed)
+    held_out_batches = evaluation_batches(held_out, preprocessing, recipe.batch_size)
+
+    model = _compiled_model(recipe, source, steps=recipe.epochs * len(batches))
+    logging.info(
+        "%s: %d classes, %d images to train on, %d held out; %s parameters; run folder %s",
+        recipe.data,
+        len(source.class_names),
+        len(source.training),
+        len(source.held_out),
+        f"{model.count_params():,}",
+        path,
+    )
+    try:
+        _fit(model, batches, held_out_batches, recipe.epochs, path)
+        correct = round(model.evaluate(held_out_batches, verbose=0)[1] * len(source.held_out))
+    except tf.errors.OpError as error:
+        raise training.error or held_out.error or error from None
+
+    card = ModelCard(source.class_names, preprocessing, len(source.held_out), correct)
+    model.save(path / MODEL_FILE)
+    card.save(path)
+    plot_curves(path / HISTORY_FILE, path / CURVES_FILE)
+    return RunResult(path, card, _samples(source, path))
+
+
+def _preprocessing(recipe: Recipe, source: Source) -> Preprocessing:
+    mean, std = (GREY_MEAN, GREY_STD) if source.channels == 1 else (IMAGENET_MEAN, IMAGENET_STD)
+    return Preprocessing(recipe.image_size, recipe.resize_size, mean, std)
+
+
+def _compiled_model(recipe: Recipe, source: Source, steps: int) -> keras.Model:
+    size, channels = recipe.image_size, source.channels
+    first = keras.config.image_data_format() == "channels_first"
+    model = PolyNet(
+        weights=None,
+        input_shape=(channels, size, size) if first else (size, size, channels),
+        classes=len(source.class_names),
+        structure=recipe.structure,
+        width=recipe.width,
+        residual_scale=recipe.residual_scale,
+    )
+    warmup = max(1, round(WARMUP_SHARE * steps))
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0, max(1, steps - warmup), warmup_target=recipe.learning_rate, warmup_steps=warmup
+    )
+    optimizer = keras.optimizers.RMSprop(schedule, rho=0.9)
+    model.compile(optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def _fit(model: keras.Model, batches, held_out_batches, epochs: int, path: Path) -> None:
+    callbacks = [
+        keras.callbacks.CSVLogger(str(path / HISTORY_FILE)),
+        keras.callbacks.TensorBoard(str(path / TENSORBOARD_FOLDER), write_graph=False),
+    ]
+    # Off a terminal, Keras's bar would print a line a step.
+    verbose = 1 if os.isatty(1) else 2
+    try:
+        model.fit(
+            batches,
+            validation_data=held_out_batches,
+            epochs=epochs,
+            callbacks=callbacks,
+            shuffle=False,
+            verbose=verbose,
+        )
+    except KeyboardInterrupt:
+        callbacks[0].on_train_end()
+        if not (path / HISTORY_FILE).read_text():
+            raise
+        logging.warning("interrupted: the run ends with the model as it is")
+
+
+def _samples(source: Source, path: Path) -> tuple[str, ...]:
+    """Held-out images as files: the source's own, or written to the run folder where it has none."""
+    held_out = source.held_out
+    count = min(SAMPLES, len(held_out))
+    if os.path.isfile(held_out.names[0]):
+        return held_out.names[:count]
+    folder = path / SAMPLES_FOLDER
+    folder.mkdir()
+    files = []
+    for i in range(count):
+        file = folder / f"{held_out.names[i]}-is-{source.class_names[held_out.labels[i]]}.png"
+        Image.fromarray(held_out.read(i).squeeze(-1)).save(file)
+        files.append(str(file))
+    return tuple(files)

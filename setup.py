@@ -1,0 +1,60 @@
+"""Package metadata; the tools are configured in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "polynet_keras" / "__init__.py").read_text())[1]
+
+DATA = [
+    "matplotlib>=3.8",  # the curves of a run
+    "pillow>=10.3",  # decodes image files
+    "scikit-learn>=1.4",  # ships the digits
+    "tensorboard>=2.20",  # TensorFlow 2.21 no longer brings it
+]
+PARITY = [
+    # Pinned to what the numbers were measured with.
+    "pytorchcv==0.0.74",  # a published PolyNet to compare with
+    "torch==2.13.0",  # runs it; also the PyTorch backend of Keras
+]
+
+setup(
+    name="polynet_keras",
+    version=VERSION,
+    description="PolyNet (CVPR 2017) for Keras 3: network, training, evaluation",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    packages=find_packages(include=["polynet_keras", "polynet_keras.*"]),
+    package_data={"polynet_keras": ["py.typed"]},
+    python_requires=">=3.11,<3.14",
+    install_requires=[
+        "absl-py>=2.1",  # flags and logging
+        "h5py>=3.11",  # weights files are read before they are loaded
+        "keras>=3.12",
+        "numpy>=1.26",
+        "tensorflow>=2.20,<2.22",
+    ],
+    extras_require={
+        "data": DATA,
+        # official.vision.ops.augment and the ImageNet record decoder; its last release needs TensorFlow 2.20.
+        "model-garden": ["tensorflow>=2.20,<2.21", "tf-models-official==2.20.*"],
+        "deploy": ["nncf", "onnx", "openvino"],  # quantization and the runtimes of exported nets
+        "parity": PARITY,
+        "docs": ["mkdocs>=1.6", "mkdocstrings[python]>=0.27"],
+        "test": [
+            *DATA,
+            *PARITY,
+            "hypothesis>=6.100",  # properties of the algebra
+            "import-linter>=2.0",  # the direction of imports
+            "jax>=0.4.30",  # the JAX backend of Keras
+            "mypy>=1.11",
+            "pytest>=8",
+            "ruff>=0.6",
+        ],
+    },
+    entry_points={"console_scripts": ["polynet = polynet_keras.cli.main:main"]},
+)
