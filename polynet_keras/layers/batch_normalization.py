@@ -27,11 +27,18 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
         moving_mean = tf.convert_to_tensor(self.moving_mean)
         moving_variance = tf.convert_to_tensor(self.moving_variance)
+        gamma = tf.convert_to_tensor(self.gamma) if self.scale else tf.ones_like(moving_mean)
+        beta = tf.convert_to_tensor(self.beta) if self.center else tf.zeros_like(moving_mean)
         training = bool(training and self.trainable)
+        if training:
+            count = tf.cast(tf.size(inputs) // inputs.shape[self.axis], "float32")
+            may_be_empty = not inputs.shape[0]  # None: known only when the step runs
+            if may_be_empty:
+                gamma, beta = _without_gradient_unless(count > 0.0, gamma, beta)
         outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=inputs,
-            scale=tf.convert_to_tensor(self.gamma) if self.scale else tf.ones_like(moving_mean),
-            offset=tf.convert_to_tensor(self.beta) if self.center else tf.zeros_like(moving_mean),
+            scale=gamma,
+            offset=beta,
             # In training the kernel computes the statistics and takes these two empty.
             mean=tf.zeros([0]) if training else moving_mean,
             variance=tf.zeros([0]) if training else moving_variance,
@@ -40,11 +47,10 @@ class BatchNormalization(keras.layers.BatchNormalization):
             is_training=training,
         )
         if training:
-            count = tf.cast(tf.size(inputs) // inputs.shape[self.axis], "float32")
             # The kernel returns the unbiased variance (over count - 1), Keras's moving average is of the biased one.
             variance = variance * (tf.maximum(count - 1.0, 1.0) / tf.maximum(count, 1.0))
             # Without examples the statistics are NaN and must not count: `multiply_no_nan` makes NaN · 0 a 0.
-            rate = tf.where(count > 0.0, 1.0 - self.momentum, 0.0)
+            rate = tf.where(count > 0.0, 1.0 - self.momentum, 0.0) if may_be_empty else 1.0 - self.momentum
             self.moving_mean.assign(moving_mean + tf.math.multiply_no_nan(mean - moving_mean, rate))
             self.moving_variance.assign(moving_variance + tf.math.multiply_no_nan(variance - moving_variance, rate))
         return tf.cast(outputs, self.compute_dtype)
@@ -60,6 +66,23 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     def _axis_is_last(self, inputs) -> bool:
         return self.axis in (-1, len(inputs.shape) - 1)
+
+
+def _without_gradient_unless(condition, *tensors):
+    """The tensors; back through them goes the gradient, or zeros where the (scalar) condition is false.
+
+    Of an empty batch, the kernel that XLA compiles gives NaN as the gradient of gamma and beta.
+    """
+    import tensorflow as tf
+
+    @tf.custom_gradient
+    def identity(*values):
+        def backward(*upstream):
+            return [tf.where(condition, gradient, tf.zeros_like(gradient)) for gradient in upstream]
+
+        return [tf.identity(value) for value in values], backward
+
+    return identity(*tensors)
 
 
 def _gpu_is_visible() -> bool:

@@ -56,9 +56,9 @@ class StochasticResidualScaling(keras.layers.Layer):
         ValueError: an argument outside the ranges above, inputs that are no such list, or as many values of `scale`
             or `survival_probability` as there are not paths.
 
-    `active` (a bool scalar), `survival_probability` and `scale` (float32, one value a path) are non-trainable variables:
-    a callback can `assign` them without a retrace, and a weights file holds all that decides what the layer computes.
-    A survival probability assigned outside [0, 1] acts as the nearest bound.
+    `active` (a bool scalar), `survival_probability` and `scale` (float32, one value a path) are non-trainable
+    variables: a callback can `assign` them without a retrace, and a weights file holds all that decides what the
+    layer computes. A survival probability assigned outside [0, 1] acts as the nearest bound.
 
     Source: Huang et al., "Deep Networks with Stochastic Depth", ECCV 2016, for the draws; the scaling at inference
     is the released PolyNet's.

@@ -35,7 +35,7 @@ class Recipe:
     """The factor on the residual paths: at most 0.3 is the authors' advice for training from scratch."""
     image_size: int = MIN_SIZE
     """Side of the network's input, in pixels; images are resized to 378/331 of it and cropped."""
-    epochs: int = 10
+    epochs: int = 15
     """Passes over the training images."""
     batch_size: int = 32
     """Images a step."""

@@ -1,0 +1,25 @@
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _fresh_names():
+    """Auto-numbered names start anew, and the data format a test sets is the test's own."""
+    data_format = keras.config.image_data_format()
+    keras.backend.clear_session()
+    yield
+    keras.config.set_image_data_format(data_format)
+
+
+@pytest.fixture(scope="session")
+def digits_run(tmp_path_factory):
+    """A run of one epoch on the digits, for all tests that look at what a run leaves."""
+    from polynet_keras.training.recipe import Recipe
+    from polynet_keras.training.run import train
+
+    recipe = Recipe(structure="1 x [ir] | 1 x [ir] | 1 x [ir]", width=0.1, epochs=1)
+    return train(recipe, tmp_path_factory.mktemp("run"))

@@ -1,0 +1,158 @@
+"""Our BatchNormalization against Keras's: numerics, moving averages, config, weights."""
+
+import keras
+import numpy as np
+import pytest
+
+from polynet_keras.layers import BatchNormalization
+from tests.reference import gradients
+
+on_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the fused kernel is TensorFlow's")
+
+
+def twins(shape=(6, 5, 8), dtype="float32", **arguments):
+    """The same one-layer model with Keras's layer and with ours, random parameters and statistics."""
+    models = []
+    for cls in (keras.layers.BatchNormalization, BatchNormalization):
+        inputs = keras.Input(shape, dtype=dtype if dtype == "float64" else "float32")
+        outputs = cls(dtype=dtype, epsilon=1e-5, momentum=0.9, name="bn", **arguments)(inputs)
+        models.append(keras.Model(inputs, outputs))
+    rng = np.random.default_rng(0)
+    values = [rng.uniform(0.5, 1.5, tuple(variable.shape)) for variable in models[0].weights]
+    for model in models:
+        model.set_weights(values)
+    return models
+
+
+def images(*shape, seed=1, dtype="float32"):
+    return np.random.default_rng(seed).normal(0.7, 1.8, shape).astype(dtype)
+
+
+def values(model):
+    return [keras.ops.convert_to_numpy(variable) for variable in model.weights]
+
+
+def assert_same(theirs, ours, x, tolerance=1e-5):
+    """Outputs, gradients and moving statistics over two training steps, and inference after them."""
+    weighting = images(*keras.ops.shape(theirs(x)), seed=2)
+    for _ in range(2):
+        for a, b in zip(gradients(theirs, x, weighting), gradients(ours, x, weighting), strict=True):
+            np.testing.assert_allclose(b, a, rtol=tolerance, atol=tolerance * max(1, np.abs(a).max()))
+        for training in (True, False):
+            a, b = (keras.ops.convert_to_numpy(keras.ops.cast(m(x, training=training), "float32")) for m in (theirs, ours))
+            np.testing.assert_allclose(b, a, rtol=tolerance, atol=tolerance * 5)
+        for a, b in zip(values(theirs), values(ours), strict=True):
+            np.testing.assert_allclose(b, a, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7])
+@pytest.mark.parametrize("arguments", [{}, {"center": False}, {"scale": False}, {"axis": 1}, {"axis": 3}, {"axis": -3}])
+def test_numerics_are_keras(arguments, batch):
+    theirs, ours = twins(**arguments)
+    assert_same(theirs, ours, images(batch, 6, 5, 8))
+
+
+def test_one_value_a_channel():
+    theirs, ours = twins((1, 1, 8))
+    assert_same(theirs, ours, images(1, 1, 1, 8))
+
+
+@pytest.mark.parametrize("shape", [(8,), (5, 8), (3, 4, 5, 8)])
+def test_other_ranks_fall_back(shape):
+    theirs, ours = twins(shape)
+    assert_same(theirs, ours, images(4, *shape))
+
+
+def test_float64_falls_back():
+    theirs, ours = twins(dtype="float64")
+    x = images(4, 6, 5, 8, dtype="float64")
+    np.testing.assert_allclose(*(keras.ops.convert_to_numpy(m(x, training=True)) for m in (ours, theirs)), rtol=1e-12)
+
+
+def test_frozen_layer_infers_and_keeps_its_statistics():
+    theirs, ours = twins()
+    x = images(4, 6, 5, 8)
+    for model in (theirs, ours):
+        model.get_layer("bn").trainable = False
+    before = values(ours)
+    np.testing.assert_allclose(*(keras.ops.convert_to_numpy(m(x, training=True)) for m in (ours, theirs)), atol=1e-5)
+    np.testing.assert_array_equal(np.concatenate(before), np.concatenate(values(ours)))
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision(policy):
+    theirs, ours = twins(dtype=policy)
+    # Half precision keeps 11 bits, bfloat16 8: one rounding of the output and one of the input's gradient.
+    assert_same(theirs, ours, images(4, 6, 5, 8), tolerance=2.0**-9 if policy == "mixed_float16" else 2.0**-6)
+    assert keras.backend.standardize_dtype(ours(images(4, 6, 5, 8)).dtype) == policy.removeprefix("mixed_")
+
+
+def test_mask_renorm_and_synchronized_are_keras(monkeypatch):
+    theirs, ours = twins((5, 8), renorm=True)
+    assert_same(theirs, ours, images(4, 5, 8))
+    inputs = images(2, 6, 5, 8)
+    mask = np.random.default_rng(3).random((2, 6, 5)) < 0.5
+    theirs, ours = (model.get_layer("bn") for model in twins())
+    a, b = (keras.ops.convert_to_numpy(bn(inputs, training=True, mask=mask)) for bn in (theirs, ours))
+    np.testing.assert_allclose(b, a, atol=1e-5)
+
+
+def test_config_and_weights_are_interchangeable(tmp_path):
+    theirs, ours = twins()
+    a, b = theirs.get_layer("bn").get_config(), ours.get_layer("bn").get_config()
+    assert a.keys() == b.keys()
+    assert a == b
+    assert BatchNormalization.from_config(a).get_config() == a
+    theirs.save_weights(tmp_path / "theirs.weights.h5")
+    ours.set_weights([value * 0 for value in ours.get_weights()])
+    ours.load_weights(tmp_path / "theirs.weights.h5")
+    np.testing.assert_array_equal(np.concatenate(values(theirs)), np.concatenate(values(ours)))
+
+
+@on_tensorflow
+def test_the_fused_kernel_is_used():
+    import tensorflow as tf
+
+    _, ours = twins()
+    for training in (True, False):
+        graph = tf.function(lambda x: ours(x, training=training)).get_concrete_function(tf.zeros((2, 6, 5, 8))).graph  # noqa: B023
+        operations = {node.op for node in graph.as_graph_def().node}
+        operations |= {node.op for f in graph.as_graph_def().library.function for node in f.node_def}
+        assert "FusedBatchNormV3" in operations
+        assert "Rsqrt" not in operations
+
+
+@on_tensorflow
+@pytest.mark.parametrize("batch", [3, 1])
+def test_xla(batch):
+    import tensorflow as tf
+
+    theirs, ours = twins()
+    x = images(batch, 6, 5, 8)
+    a = tf.function(lambda: theirs(x, training=True))()
+    b = tf.function(lambda: ours(x, training=True), jit_compile=True)()
+    np.testing.assert_allclose(b, a, atol=1e-5)
+    for a, b in zip(values(theirs), values(ours), strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-5)
+
+
+@on_tensorflow
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_an_empty_batch_leaves_everything_as_it_is(jit_compile):
+    import tensorflow as tf
+
+    _, ours = twins()
+    before = values(ours)
+
+    @tf.function(jit_compile=jit_compile)
+    def step(x):
+        with tf.GradientTape() as tape:
+            y = ours(x, training=True)
+            loss = tf.reduce_sum(y)
+        return y, tape.gradient(loss, ours.trainable_variables)
+
+    y, found = step(tf.zeros((0, 6, 5, 8)))
+    assert y.shape == (0, 6, 5, 8)
+    for gradient in found:
+        np.testing.assert_array_equal(gradient, np.zeros(8))
+    np.testing.assert_array_equal(np.concatenate(before), np.concatenate(values(ours)))

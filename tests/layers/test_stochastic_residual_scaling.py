@@ -1,0 +1,191 @@
+import keras
+import numpy as np
+import pytest
+
+from polynet_keras.layers import StochasticResidualScaling
+from tests.reference import gradients
+
+
+def tensors(batch, paths, seed=0, shape=(3, 2)):
+    rng = np.random.default_rng(seed)
+    return [rng.normal(size=(batch, *shape)).astype("float32") for _ in range(paths + 1)]
+
+
+def call(layer, inputs, training):
+    return keras.ops.convert_to_numpy(layer(inputs, training=training))
+
+
+def built(paths=2, **arguments):
+    layer = StochasticResidualScaling(seed=7, **arguments)
+    layer.build([(None, 3, 2)] * (paths + 1))
+    return layer
+
+
+def expected(inputs, factors):
+    shortcut, *paths = inputs
+    return shortcut + sum(factor * path for factor, path in zip(factors, paths, strict=True))
+
+
+@pytest.mark.parametrize(("rescale", "kept"), [("inference", (0.8, 0.5)), ("training", (1.0, 1.0))])
+def test_inference_and_inactive_training_scale_alike(rescale, kept):
+    layer = built(scale=[0.3, 2.0], survival_probability=[0.8, 0.5], rescale=rescale, active=False)
+    inputs = tensors(4, 2)
+    factors = (0.3 * kept[0], 2.0 * kept[1])
+    for training in (False, True, None):
+        np.testing.assert_allclose(call(layer, inputs, training), expected(inputs, factors), rtol=1e-5, atol=1e-6)
+    layer.active.assign(True)
+    np.testing.assert_allclose(call(layer, inputs, False), expected(inputs, factors), rtol=1e-5, atol=1e-6)
+
+
+def drawn_factors(layer, batch, calls, paths=2):
+    """m_k of every draw, (calls, batch, paths): each path is an indicator of its own coordinate."""
+    inputs = [np.zeros((batch, paths), "float32")]
+    for k in range(paths):
+        inputs.append(np.eye(paths, dtype="float32")[k] * np.ones((batch, 1), "float32"))
+    return np.stack([call(layer, inputs, True) for _ in range(calls)])
+
+
+@pytest.mark.parametrize("rescale", ["inference", "training"])
+@pytest.mark.parametrize("mode", ["batch", "sample"])
+def test_keep_frequency_expectation_and_values(mode, rescale):
+    survival = np.array([0.9, 0.4])
+    layer = StochasticResidualScaling(1.0, survival.tolist(), mode=mode, rescale=rescale, seed=11)
+    batch, calls = (400, 10) if mode == "sample" else (2, 1000)
+    factors = drawn_factors(layer, batch, calls)
+    value_if_kept = 1 / survival if rescale == "training" else np.ones(2)
+    for k in range(2):
+        assert set(np.unique(factors[..., k].round(5))) == {0, np.float32(value_if_kept[k]).round(5)}
+    if mode == "batch":
+        np.testing.assert_array_equal(factors[:, 0], factors[:, 1])
+        draws = factors[:, 0]
+    else:
+        assert (factors.std(axis=1) > 0).all()
+        draws = factors.reshape(-1, 2)
+    # Binomial frequencies: six standard deviations of n draws, which chance passes with probability 1 - 4e-9.
+    bound = 6 * np.sqrt(survival * (1 - survival) / len(draws))
+    assert (np.abs((draws > 0).mean(axis=0) - survival) < bound).all()
+    inference = survival if rescale == "inference" else np.ones(2)
+    assert (np.abs(draws.mean(axis=0) - inference) < bound * value_if_kept).all()
+    # Paths are drawn apart: their correlation is 0 within six of its standard deviations.
+    assert abs(np.corrcoef(draws.T)[0, 1]) < 6 / np.sqrt(len(draws))
+
+
+@pytest.mark.parametrize("rescale", ["inference", "training"])
+def test_certain_survival_and_certain_death(rescale):
+    layer = built(survival_probability=[1.0, 0.0], rescale=rescale)
+    inputs = tensors(3, 2)
+    for _ in range(20):
+        np.testing.assert_allclose(call(layer, inputs, True), expected(inputs, (1.0, 0.0)), rtol=1e-6, atol=1e-6)
+
+
+def test_same_seed_same_draws():
+    runs = []
+    for seed in (5, 5, 6):
+        layer = StochasticResidualScaling(1.0, 0.5, seed=seed)
+        runs.append(drawn_factors(layer, 1, 40))
+    np.testing.assert_array_equal(runs[0], runs[1])
+    assert (runs[0] != runs[2]).any()
+
+
+def test_switching_needs_no_retrace():
+    traces = []
+
+    class Traced(StochasticResidualScaling):
+        def call(self, inputs, training=None):
+            traces.append(1)
+            return super().call(inputs, training)
+
+    inputs = [keras.Input((4,)), keras.Input((4,))]
+    layer = Traced(1.0, 0.5, active=False, seed=0)
+    model = keras.Model(inputs, layer(inputs))
+    model.compile(optimizer="sgd", loss="mse")
+    x, y = [np.zeros((2, 4), "float32"), np.ones((2, 4), "float32")], np.zeros((2, 4), "float32")
+    assert model.train_on_batch(x, y) == pytest.approx(0.25)
+    before = len(traces)
+    layer.active.assign(True)
+    layer.survival_probability.assign([0.0])
+    assert model.train_on_batch(x, y) == pytest.approx(0.0)
+    layer.survival_probability.assign([1.0])
+    assert model.train_on_batch(x, y) == pytest.approx(1.0)
+    if keras.backend.backend() != "torch":  # eager: it calls the layer each time
+        assert len(traces) == before
+
+
+def test_dropped_paths_get_no_gradient():
+    inputs = keras.Input((3,))
+    paths = [keras.layers.Dense(3, use_bias=False, name=f"path{k}")(inputs) for k in range(2)]
+    layer = StochasticResidualScaling(0.5, [0.0, 1.0], name="sum")
+    model = keras.Model(inputs, layer([inputs, *paths]))
+    dropped, kept = gradients(model, np.ones((2, 3), "float32"), np.ones((2, 3), "float32"))
+    np.testing.assert_array_equal(dropped, np.zeros((3, 3)))
+    np.testing.assert_allclose(kept, np.full((3, 3), 0.5 * 2))
+
+
+def test_save_and_load_keep_the_state(tmp_path):
+    inputs = [keras.Input((4,)), keras.Input((4,))]
+    layer = StochasticResidualScaling(0.3, 0.9, mode="sample", rescale="training", active=False, seed=3, name="sum")
+    model = keras.Model(inputs, layer(inputs))
+    layer.active.assign(True)
+    layer.survival_probability.assign([0.25])
+    layer.scale.assign([0.5])
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras").get_layer("sum")
+    assert bool(keras.ops.convert_to_numpy(loaded.active))
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(loaded.survival_probability), [0.25])
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(loaded.scale), [0.5])
+    assert loaded.get_config() == layer.get_config()
+    x = [np.zeros((50, 4), "float32"), np.ones((50, 4), "float32")]
+    np.testing.assert_array_equal(call(layer, x, True), call(loaded, x, True))  # the generator's state is saved too
+
+
+def test_nothing_is_trainable():
+    layer = built()
+    assert layer.trainable_variables == []
+    assert {variable.name for variable in layer.non_trainable_variables} >= {"active", "survival_probability", "scale"}
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float64"])
+@pytest.mark.parametrize("mode", ["batch", "sample"])
+def test_dtype_policies(policy, mode):
+    layer = StochasticResidualScaling(0.3, 0.8, mode=mode, dtype=policy)
+    inputs = [keras.ops.convert_to_tensor(x) for x in tensors(4, 1)]
+    compute = "float64" if policy == "float64" else policy.removeprefix("mixed_")
+    for training in (True, False):
+        assert keras.backend.standardize_dtype(layer(inputs, training=training).dtype) == compute
+    found = keras.ops.convert_to_numpy(keras.ops.cast(layer(inputs, training=False), "float32"))
+    np.testing.assert_allclose(found, expected(tensors(4, 1), (0.24,)), rtol=2**-6, atol=2**-6)
+    assert keras.backend.standardize_dtype(layer.survival_probability.dtype) == "float32"
+
+
+def test_symbolic_call_gives_the_shape():
+    y = StochasticResidualScaling()([keras.Input((None, None, 8)), keras.Input((None, None, 8))])
+    assert y.shape == (None, None, None, 8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"mode": "row"}, "mode='row' must be one of"),
+        ({"rescale": "both"}, "rescale='both' must be one of"),
+        ({"survival_probability": 1.1}, r"survival_probability=1.1 must be a number in \[0, 1\]"),
+        ({"survival_probability": [0.5, -0.1]}, "survival_probability="),
+        ({"survival_probability": "0.5"}, "survival_probability="),
+        ({"scale": -1.0}, "scale=-1.0 must be a number ≥ 0"),
+        ({"scale": float("nan")}, "scale=nan"),
+        ({"active": 1}, "active=1 must be True or False"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        StochasticResidualScaling(**arguments)
+
+
+def test_bad_inputs():
+    with pytest.raises(ValueError, match=r"list \[shortcut, path, ...\]"):
+        StochasticResidualScaling()(np.zeros((2, 3), "float32"))
+    with pytest.raises(ValueError, match="two or more tensors of one shape"):
+        StochasticResidualScaling()([np.zeros((2, 3), "float32")])
+    with pytest.raises(ValueError, match="two or more tensors of one shape"):
+        StochasticResidualScaling()([np.zeros((2, 3), "float32"), np.zeros((2, 4), "float32")])
+    with pytest.raises(ValueError, match="has 2 values; the layer got 1 residual paths"):
+        StochasticResidualScaling(scale=[1.0, 2.0])([np.zeros((2, 3), "float32")] * 2)

@@ -1,0 +1,116 @@
+import pytest
+from hypothesis import given, reject
+from hypothesis import strategies as st
+
+from polynet_keras.models import Polynomial, PolynomialSyntaxError
+from polynet_keras.models.polynomial import MAX_DEGREE, NAMED, OPERATORS
+
+
+@st.composite
+def polynomials(draw):
+    """Any polynomial: random terms, their letters renamed until they are in the order of their introduction."""
+    terms = draw(st.sets(st.text("FGHJ", min_size=1, max_size=4), min_size=1, max_size=5))
+    for _ in range(10):  # renaming can change the order of the terms, and with it that of the letters
+        ordered = sorted(terms, key=lambda term: (len(term), term[::-1]))
+        letters = "".join(dict.fromkeys("".join(term[::-1] for term in ordered)))
+        terms = {term.translate(str.maketrans(letters, OPERATORS[: len(letters)])) for term in ordered}
+    try:
+        return Polynomial(tuple(draw(st.permutations(sorted(terms)))))
+    except ValueError:
+        reject()
+
+
+@given(polynomials())
+def test_parse_of_print_is_the_identity(polynomial):
+    assert Polynomial.parse(str(polynomial)) == polynomial
+    assert str(Polynomial.parse(str(polynomial))) == str(polynomial)
+
+
+@given(polynomials(), st.randoms())
+def test_order_of_terms_does_not_matter(polynomial, random):
+    shuffled = random.sample(polynomial.terms, len(polynomial.terms))
+    assert Polynomial(tuple(shuffled)) == polynomial
+    assert hash(Polynomial(tuple(shuffled))) == hash(polynomial)
+
+
+@given(st.text(alphabet="IFGHQ +^²²0129", max_size=20))
+def test_any_text_parses_or_is_refused_with_a_position(text):
+    try:
+        polynomial = Polynomial.parse(text)
+    except PolynomialSyntaxError as error:
+        assert 0 <= error.position <= len(text)
+        assert "»" in str(error)
+    else:
+        assert Polynomial.parse(str(polynomial)) == polynomial
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("ir", "I + F"),
+        ("poly-2", "I + F + F^2"),
+        ("poly-3", "I + F + F^2 + F^3"),
+        ("mpoly-2", "I + F + GF"),
+        ("mpoly-3", "I + F + GF + HGF"),
+        ("2-way", "I + F + G"),
+        ("3-way", "I + F + G + H"),
+    ],
+)
+def test_named_modules_are_those_of_the_paper(name, text):
+    assert str(Polynomial.parse(name)) == text
+    assert Polynomial.parse(text).name == name
+    assert set(NAMED) == {"ir", "poly-2", "poly-3", "mpoly-2", "mpoly-3", "2-way", "3-way"}
+
+
+@pytest.mark.parametrize("text", ["F^2 + F + I", "I+F+FF", "I + F + F²", " I +  F + F ^ 2 ", "Poly-2"])
+def test_ways_to_write_one_polynomial(text):
+    assert Polynomial.parse(text) == NAMED["poly-2"]
+
+
+def test_products_do_not_commute():
+    assert Polynomial.parse("I + F + G + GF") != Polynomial.parse("I + F + G + FG")
+
+
+def test_applications_share_suffixes_and_come_after_their_inputs():
+    polynomial = Polynomial.parse("I + JGF + HGF + F")
+    assert polynomial.applications == ("F", "GF", "HGF", "JGF")
+    assert polynomial.operators == "FGHJ"
+
+
+@pytest.mark.parametrize(
+    ("text", "position", "reason"),
+    [
+        ("", 0, "expected a term"),
+        ("I + F +", 7, "expected a term"),
+        ("I + + F", 4, "expected a term"),
+        ("I + F + Q", 8, "unknown letter 'Q'"),
+        ("I + F + GQ", 9, "unknown letter 'Q'"),
+        ("I + f", 4, "unknown letter 'f'"),
+        ("I + F^", 5, "power"),
+        ("I + F^0", 5, "power"),
+        ("I + F^123456789012", 5, "power"),
+        ("I + F^5F^5", 4, f"at most {MAX_DEGREE} blocks"),
+        ("I + F + FI", 9, "I stands alone"),
+        ("I + F + I", 8, "I appears twice"),
+        ("I + F + F", 8, "F appears twice"),
+        ("F + GF", 0, "must have the term I"),
+        ("I", 0, "a term besides I"),
+        ("I + G", 0, "starts with F"),
+        ("I + F + H", 0, "in the order F, G, H"),
+        ("poly-4", 0, "unknown letter 'p'"),
+    ],
+)
+def test_a_fault_is_named_with_its_position(text, position, reason):
+    with pytest.raises(PolynomialSyntaxError, match="at position") as info:
+        Polynomial.parse(text)
+    assert info.value.position == position
+    assert reason in str(info.value)
+
+
+def test_terms_are_checked_without_parsing():
+    with pytest.raises(ValueError, match="not a product"):
+        Polynomial(("F", "FX"))
+    with pytest.raises(ValueError, match="appears twice"):
+        Polynomial(("F", "F"))
+    with pytest.raises(ValueError, match="is a text"):
+        Polynomial.parse(3)

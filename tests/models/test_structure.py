@@ -1,0 +1,70 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from polynet_keras.models import STRUCTURES, Polynomial, PolynomialSyntaxError, Structure, list_structures
+from polynet_keras.models.polynomial import NAMED
+
+modules = st.sampled_from([*NAMED.values(), Polynomial.parse("I + F + G + HF")])
+stages = st.lists(modules, min_size=1, max_size=8).map(tuple)
+
+
+@given(st.tuples(stages, stages, stages))
+def test_parse_of_print_is_the_identity(stages):
+    structure = Structure(stages)
+    assert Structure.parse(str(structure)) == structure
+    assert str(Structure.parse(str(structure))) == str(structure)
+
+
+def test_g5_is_that_of_the_paper():
+    text = "10 x [2-way] | 10 x [poly-3, 2-way] | 5 x [poly-3, 2-way]"
+    assert str(STRUCTURES["polynet-g5"]) == text
+    assert Structure.parse(text) == Structure.parse("polynet-g5")
+    assert STRUCTURES["polynet-g5"].module_count == 40
+
+
+def test_ways_to_write_one_structure():
+    assert Structure.parse("1x[I+F, ir]|3 × [ ir ]| 1 x [I + F + G]") == Structure.parse("2 x [ir] | 3 x [ir] | 1 x [2-way]")
+
+
+@pytest.mark.parametrize(
+    ("text", "position", "reason"),
+    [
+        ("1 x [ir] | 1 x [ir]", 19, "expected 3 stages"),
+        ("1 x [ir] | 1 x [ir] | 1 x [ir] | 1 x [ir]", 31, "expected 3 stages"),
+        ("1 x [ir] | [ir] | 1 x [ir]", 11, "expected a stage"),
+        ("1 x [ir] | 1 x [ir | 1 x [ir]", 11, "expected a stage"),
+        ("0 x [ir] | 1 x [ir] | 1 x [ir]", 0, "holds 1 to 1000"),
+        ("1 x [ir] | 99999999999999999999 x [ir] | 1 x [ir]", 11, "holds 1 to 1000"),
+        ("1 x [ir] | 1 x [ir, I + F + Q] | 1 x [ir]", 28, "unknown letter 'Q'"),
+        ("1 x [ir] | 1 x [ir,] | 1 x [ir]", 19, "expected a term"),
+        ("1 x [ir] | 1 x [poly-9] | 1 x [ir]", 16, "poly-2, poly-3"),
+    ],
+)
+def test_a_fault_is_named_with_its_position(text, position, reason):
+    with pytest.raises(PolynomialSyntaxError) as info:
+        Structure.parse(text)
+    assert info.value.position == position
+    assert reason in str(info.value)
+
+
+@pytest.mark.parametrize("structure", ["polynet-g6", "", 5, None])
+def test_an_unknown_structure_is_answered_with_the_known_ones(structure):
+    with pytest.raises(ValueError, match=r"polynet-g5, ir-5-10-5, ir-10-20-10, ir-20-56-20"):
+        Structure.parse(structure)
+
+
+@pytest.mark.parametrize("depths", [(1, 2), (0, 1, 1), (1, 2.0, 1), (1, True, 1), "555", 5, (1, 1, 2000)])
+def test_impossible_depths_are_refused(depths):
+    with pytest.raises(ValueError, match="depths"):
+        Structure.inception_resnet(depths)
+
+
+def test_listed_structures_have_the_parameters_of_the_design():
+    parameters = {card.name: card.parameters for card in list_structures()}
+    assert parameters == {
+        "polynet-g5": 95_366_600,
+        "ir-5-10-5": 31_574_440,
+        "ir-10-20-10": 54_048_840,
+        "ir-20-56-20": 117_766_536,
+    }

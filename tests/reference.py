@@ -1,0 +1,71 @@
+"""What tests compare with: float64 NumPy written from the paper's formulas, and gradients on every backend."""
+
+import keras
+import numpy as np
+
+
+def randomize(model: keras.Model, seed: int) -> None:
+    """Random parameters with non-trivial BN statistics, of a size that keeps activations near 1."""
+    rng = np.random.default_rng(seed)
+    for layer in model.layers:
+        for variable in layer.weights:
+            shape, kind = tuple(variable.shape), variable.name
+            if kind == "kernel":
+                value = rng.normal(0, np.sqrt(2 / np.prod(shape[:-1])), shape)
+            elif kind == "gamma":
+                value = rng.uniform(0.5, 1.5, shape)
+            elif kind in ("beta", "bias", "moving_mean"):
+                value = rng.normal(0, 0.2, shape)
+            elif kind == "moving_variance":
+                value = rng.uniform(0.5, 2.0, shape)
+            else:  # scale, survival probability, switches and seeds stay
+                continue
+            variable.assign(value.astype("float32"))
+
+
+def conv2d(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """Stride 1, zero padding to the same size; x (batch, height, width, in), kernel (kh, kw, in, out)."""
+    kh, kw = kernel.shape[:2]
+    padded = np.pad(x, ((0, 0), (kh // 2, kh // 2), (kw // 2, kw // 2), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (kh, kw), axis=(1, 2))
+    return np.einsum("bhwikl,klio->bhwo", windows, kernel, optimize=True)
+
+
+def batch_norm(x: np.ndarray, layer: keras.layers.BatchNormalization) -> np.ndarray:
+    """Inference, with the layer's moving statistics."""
+    gamma, beta, mean, variance = (
+        keras.ops.convert_to_numpy(v).astype("float64")
+        for v in (layer.gamma, layer.beta, layer.moving_mean, layer.moving_variance)
+    )
+    return (x - mean) / np.sqrt(variance + layer.epsilon) * gamma + beta
+
+
+def relu(x: np.ndarray) -> np.ndarray:
+    return np.maximum(x, 0.0)
+
+
+def gradients(model: keras.Model, inputs, weighting: np.ndarray, training: bool = True) -> list[np.ndarray]:
+    """d(Σ weighting · model(inputs)) / d(trainable variable), one array for each."""
+    backend = keras.backend.backend()
+    variables = model.trainable_variables
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.cast(model(inputs, training=training), "float32") * weighting)
+        found = tape.gradient(loss, [variable.value for variable in variables])
+        return [np.asarray(gradient) for gradient in found]
+    if backend == "torch":
+        model.zero_grad()
+        loss = (model(inputs, training=training).float() * keras.ops.convert_to_tensor(weighting)).sum()
+        loss.backward()
+        return [keras.ops.convert_to_numpy(variable.value.grad) for variable in variables]
+    import jax
+
+    def loss(trainable):
+        fixed = [variable.value for variable in model.non_trainable_variables]
+        outputs, _ = model.stateless_call(trainable, fixed, inputs, training=training)
+        return (outputs.astype("float32") * weighting).sum()
+
+    found = jax.jit(jax.grad(loss))([variable.value for variable in variables])
+    return [np.asarray(gradient) for gradient in found]

@@ -1,0 +1,317 @@
+"""The builders, as users call them: arguments, shapes, names, gradients, saving."""
+
+import os
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import polynet_keras
+from polynet_keras import InceptionResNet, PolyNet
+from polynet_keras.layers import StochasticResidualScaling
+from tests.reference import gradients, randomize
+
+GOLDEN = Path(__file__).parent / "golden"
+ALL_MODULES = "1 x [2-way, 3-way] | 1 x [poly-2, poly-3, ir] | 1 x [mpoly-2, mpoly-3]"
+SMALL = {"weights": None, "structure": "1 x [ir] | 1 x [poly-2] | 1 x [2-way]", "width": 0.1, "input_shape": (75, 75, 3)}
+
+
+def small(**arguments):
+    return PolyNet(**{**SMALL, **arguments})
+
+
+def small_inception_resnet(**arguments):
+    settings = {**SMALL, **arguments}
+    del settings["structure"]
+    return InceptionResNet((1, 2, 1), **settings)
+
+
+builders = pytest.mark.parametrize("build", [small, small_inception_resnet])
+
+
+def images(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype("float32")
+
+
+@builders
+def test_top(build):
+    model = build(classes=7)
+    assert model.output_shape == (None, 7)
+    probabilities = model.predict(images(2, 75, 75, 3), verbose=0)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+    assert build(classifier_activation=None).get_layer("predictions").activation is keras.activations.linear
+
+
+@builders
+@pytest.mark.parametrize(("pooling", "shape"), [(None, (None, None, None, 200)), ("avg", (None, 200)), ("max", (None, 200))])
+def test_without_top(build, pooling, shape):
+    model = build(include_top=False, pooling=pooling, input_shape=None)
+    assert model.input_shape == (None, None, None, 3)
+    assert model.output_shape == shape
+    assert model.predict(images(1, 75, 123, 3), verbose=0).shape == ((1, 1, 2, 200) if pooling is None else (1, 200))
+
+
+@builders
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_channels(build, channels):
+    model = build(input_shape=(75, 75, channels), classes=2)
+    assert model.predict(images(1, 75, 75, channels), verbose=0).shape == (1, 2)
+
+
+@builders
+def test_larger_and_unknown_sizes_with_top(build):
+    assert build(input_shape=(96, 80, 3)).output_shape == (None, 1000)
+    assert build(input_shape=(None, None, 3)).predict(images(1, 83, 76, 3), verbose=0).shape == (1, 1000)
+
+
+@builders
+def test_input_tensor_and_its_predecessors(build):
+    image = keras.Input((75, 75, 3), name="pixels")
+    model = build(input_tensor=keras.layers.Rescaling(1 / 255)(image), input_shape=None, classes=2)
+    assert model.inputs[0] is image
+    assert model.predict(images(1, 75, 75, 3), verbose=0).shape == (1, 2)
+
+
+def test_names():
+    assert small().name == "polynet"
+    assert small(name="mine").name == "mine"
+    assert small_inception_resnet().name == "inception_resnet"
+
+
+def test_inception_resnet_is_a_polynet_of_ir_units():
+    a = small(structure="1 x [ir] | 2 x [ir] | 1 x [ir]")
+    b = small_inception_resnet()
+    assert [layer.name for layer in a.layers] == [layer.name for layer in b.layers]
+
+
+def test_stochastic_paths_are_there_and_not_active():
+    model = small(residual_scale=0.3, structure=ALL_MODULES)
+    layers = [layer for layer in model.layers if isinstance(layer, StochasticResidualScaling)]
+    assert [layer.name for layer in layers][:2] == ["stage_a_01_residual_sum", "stage_a_02_residual_sum"]
+    assert len(layers) == 7
+    for layer in layers:
+        assert not keras.ops.convert_to_numpy(layer.active)
+        assert keras.ops.convert_to_numpy(layer.scale) == pytest.approx(0.3)
+        assert keras.ops.convert_to_numpy(layer.survival_probability) == pytest.approx(1.0)
+
+
+def test_channels_first_equals_channels_last():
+    if keras.backend.backend() == "tensorflow":
+        pytest.skip("TensorFlow on a CPU has no channels_first convolution")
+    last = small(classes=5, structure=ALL_MODULES, include_top=True)
+    randomize(last, 0)
+    keras.config.set_image_data_format("channels_first")
+    first = small(classes=5, structure=ALL_MODULES, input_shape=(3, 75, 75))
+    assert first.input_shape == (None, 3, 75, 75)
+    first.set_weights(last.get_weights())
+    x = images(2, 75, 75, 3)
+    np.testing.assert_allclose(
+        first.predict(np.moveaxis(x, -1, 1), verbose=0), last.predict(x, verbose=0), rtol=1e-4, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("share_projection", [False, True])
+def test_every_weight_gets_a_gradient(share_projection):
+    model = small(structure=ALL_MODULES, classes=4, classifier_activation=None, share_projection=share_projection)
+    randomize(model, 0)
+    found = gradients(model, images(4, 75, 75, 3), images(4, 4, seed=1))
+    names = [variable.path for variable in model.trainable_variables]
+    assert len(found) == len(names)
+    without = [name for name, gradient in zip(names, found, strict=True) if not np.abs(gradient).max() > 0]
+    assert without == []
+    assert all(np.isfinite(gradient).all() for gradient in found)
+
+
+def randomized(**arguments):
+    model = small(structure=ALL_MODULES, classes=5, **arguments)
+    randomize(model, 3)
+    return model
+
+
+def test_keras_file_round_trip(tmp_path):
+    model, x = randomized(), images(2, 75, 75, 3)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
+    assert [layer.name for layer in loaded.layers] == [layer.name for layer in model.layers]
+
+
+def test_clone_and_config_round_trip():
+    model, x = randomized(residual_scale=(1.0, 0.5), share_projection=True), images(2, 75, 75, 3)
+    expected = model.predict(x, verbose=0)
+    for copy in (keras.models.clone_model(model), type(model).from_config(model.get_config())):
+        copy.set_weights(model.get_weights())
+        np.testing.assert_array_equal(copy.predict(x, verbose=0), expected)
+
+
+@pytest.mark.parametrize("suffix", [".weights.h5", ".keras"])
+def test_weights_argument(tmp_path, suffix):
+    model, x = randomized(residual_scale=0.2), images(2, 75, 75, 3)
+    path = tmp_path / f"net{suffix}"
+    model.save_weights(path) if suffix == ".weights.h5" else model.save(path)
+    # The file holds the residual factors too: what the builder was told makes way for what was trained.
+    for weights in (path, str(path)):
+        loaded = small(structure=ALL_MODULES, classes=5, weights=weights)
+        np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
+    features = small(structure=ALL_MODULES, include_top=False, pooling="avg", weights=path)
+    logits = keras.Model(model.inputs, model.get_layer("avg_pool").output).predict(x, verbose=0)
+    np.testing.assert_array_equal(features.predict(x, verbose=0), logits)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"classes": 6}, "its classifier has classes=5 on 200 features, the network classes=6"),
+        ({"width": 0.25}, "its classifier has classes=5 on 200 features, the network classes=5 on 512"),
+        ({"structure": ALL_MODULES.replace("3-way", "mpoly-3")}, "it has no layer 'stage_a_02_"),
+        ({"structure": "1 x [2-way] | 1 x [ir] | 1 x [ir]"}, "is not in the network"),
+        ({"input_shape": (75, 75, 1)}, "the variables of layer 'stem_conv1' have shapes"),
+    ],
+)
+def test_weights_of_another_network_are_refused(tmp_path, arguments, message):
+    path = tmp_path / "net.weights.h5"
+    randomized().save_weights(path)
+    with pytest.raises(ValueError, match="is not a file of the network 'polynet'") as info:
+        small(**{"structure": ALL_MODULES, "classes": 5, "weights": path, **arguments})
+    assert message in str(info.value)
+
+
+def test_headless_weights_do_not_fill_a_head(tmp_path):
+    path = tmp_path / "net.weights.h5"
+    small(include_top=False).save_weights(path)
+    with pytest.raises(ValueError, match="it has no layer 'predictions'"):
+        small(weights=path)
+
+
+def test_weights_that_cannot_be_read(tmp_path):
+    broken = tmp_path / "broken.weights.h5"
+    broken.write_bytes(b"not HDF5")
+    archive = tmp_path / "broken.keras"
+    archive.write_bytes(b"not a zip")
+    for path in (broken, archive):
+        with pytest.raises(ValueError, match="is not a readable Keras weights file"):
+            small(weights=path)
+    for weights, message in [
+        (tmp_path / "none.weights.h5", "is no file"),
+        (tmp_path, "is no file"),
+        (__file__, "must end in .weights.h5 or .keras"),
+        (3, "weights=3 must be None or the path"),
+        ("imagenet", "no published checkpoint registered"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            small(weights=weights)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"structure": "resnet"}, "structure='resnet' is not known"),
+        ({"structure": "1 x [I + G] | 1 x [ir] | 1 x [ir]"}, "starts with F"),
+        ({"structure": "1 x [I + F + H] | 1 x [ir] | 1 x [ir]"}, "in the order F, G, H"),
+        ({"width": -1}, "width=-1 must be a finite number > 0"),
+        ({"width": 0}, "width=0 must be"),
+        ({"width": float("nan")}, "width=nan must be"),
+        ({"width": "wide"}, "width='wide' must be"),
+        ({"classes": 0}, "classes=0 must be an integer ≥ 1"),
+        ({"classes": 2.5}, "classes=2.5 must be"),
+        ({"include_top": "no"}, "include_top='no' must be True or False"),
+        ({"share_projection": None}, "share_projection=None must be"),
+        ({"pooling": "mean"}, "pooling='mean' must be None, 'avg' or 'max'"),
+        ({"classifier_activation": "softmix"}, "classifier_activation='softmix' must be"),
+        ({"residual_scale": -1.0}, "residual_scale=-1.0 must be"),
+        ({"residual_scale": (1, 2, 3, 4)}, "has 4 values"),
+        ({"input_shape": (74, 75, 3)}, "sides of at least 75 px"),
+        ({"input_shape": (75, 75, 2)}, "that is 2 channels"),
+        ({"input_shape": (75, 75)}, "input_shape must be"),
+        ({"input_shape": (75.0, 75, 3)}, "sides of at least 75 px"),
+        ({"input_tensor": "image"}, "input_tensor must be a Keras tensor"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=r".") as info:
+        small(**arguments)
+    assert message in str(info.value)
+
+
+def test_input_tensor_is_checked():
+    with pytest.raises(ValueError, match="input_tensor must be .* sides of at least 75 px"):
+        small(input_tensor=keras.Input((32, 32, 3)), input_shape=None)
+    with pytest.raises(ValueError, match="is not that of input_tensor"):
+        small(input_tensor=keras.Input((96, 96, 3)))
+
+
+def test_layer_names_of_all_modules_are_golden():
+    check_golden("layer_names_all_modules.txt", small(structure=ALL_MODULES))
+
+
+@pytest.mark.slow
+def test_g5():
+    """One build serves the checks that need the full net: names, parameters, the share of each kind."""
+    model = PolyNet(weights=None)
+    assert model.input_shape == (None, 331, 331, 3)
+    check_golden("layer_names_polynet_g5.txt", model)
+    trainable = {variable.path: int(np.prod(variable.shape)) for variable in model.trainable_variables}
+    assert sum(trainable.values()) == 95_366_600
+    assert sum(size for path, size in trainable.items() if path.endswith("_bn/gamma") or path.endswith("_bn/beta")) == 361_088
+    assert sum(size for path, size in trainable.items() if path.startswith("predictions/")) == 2_049_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("depths", "parameters"), [((5, 10, 5), 31_574_440), ((10, 20, 10), 54_048_840), ((20, 56, 20), 117_766_536)]
+)
+def test_parameters_of_inception_resnets(depths, parameters):
+    model = InceptionResNet(depths, weights=None)
+    assert sum(int(np.prod(variable.shape)) for variable in model.trainable_variables) == parameters
+
+
+def check_golden(file, model):
+    """Compares layer names and types with the golden list; UPDATE_GOLDEN=1 in the environment writes it."""
+    found = "".join(f"{layer.name} {type(layer).__name__}\n" for layer in model.layers)
+    if os.environ.get("UPDATE_GOLDEN"):
+        (GOLDEN / file).write_text(found)
+    assert found.splitlines() == (GOLDEN / file).read_text().splitlines()
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("batched", [True, False])
+def test_preprocess_input(data_format, batched):
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 3)).astype("uint8")
+    expected = (pixels / 255.0 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    if data_format == "channels_first":
+        pixels, expected = np.moveaxis(pixels, -1, 1), np.moveaxis(expected, -1, 1)
+    if not batched:
+        pixels, expected = pixels[0], expected[0]
+    before = pixels.copy()
+    for x in (pixels, pixels.astype("float32"), keras.ops.convert_to_tensor(pixels)):
+        found = polynet_keras.preprocess_input(x, data_format)
+        assert isinstance(found, np.ndarray) == isinstance(x, np.ndarray)
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(found), expected, atol=1e-5)
+    np.testing.assert_array_equal(pixels, before)
+    assert polynet_keras.preprocess_input(pixels.astype("float16"), data_format).dtype == "float16"
+
+
+@pytest.mark.parametrize(
+    ("shape", "data_format", "message"),
+    [((5, 5, 1), None, "3 channels"), ((5, 5), None, "3-D or 4-D"), ((5, 5, 3), "last", "data_format='last' must be")],
+)
+def test_preprocess_input_refuses(shape, data_format, message):
+    with pytest.raises(ValueError, match=message):
+        polynet_keras.preprocess_input(np.zeros(shape, "float32"), data_format)
+
+
+def test_decode_predictions(monkeypatch):
+    from keras.src.applications import imagenet_utils
+
+    names = {str(i): [f"n{i:08d}", f"name{i}"] for i in range(1000)}
+    monkeypatch.setattr(imagenet_utils, "CLASS_INDEX", names)  # Keras fetches it, tests are offline
+    scores = np.zeros((1, 1000), "float32")
+    scores[0, [3, 7]] = 0.7, 0.3
+    assert polynet_keras.decode_predictions(scores, top=2) == [
+        [("n00000003", "name3", np.float32(0.7)), ("n00000007", "name7", np.float32(0.3))]
+    ]
+    with pytest.raises(ValueError, match=r"\(samples, 1000\)"):
+        polynet_keras.decode_predictions(np.zeros((1, 10)))
+    with pytest.raises(ValueError, match="top=0 must be"):
+        polynet_keras.decode_predictions(scores, top=0)

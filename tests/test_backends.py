@@ -1,0 +1,92 @@
+"""The backends that are not the one of this run: the same tests there, the same numbers, and no TensorFlow."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from polynet_keras import PolyNet
+from tests.reference import randomize
+
+ROOT = Path(__file__).parent.parent
+OTHERS = sorted({"tensorflow", "jax", "torch"} - {keras.backend.backend()})
+
+pytestmark = [pytest.mark.backends, pytest.mark.slow]
+on_others = pytest.mark.parametrize("backend", OTHERS)
+
+WITHOUT_TENSORFLOW = """
+import sys
+
+class NoTensorFlow:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "tensorflow":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, NoTensorFlow())
+"""
+
+LOGITS = """
+import sys
+import numpy as np
+import polynet_keras
+folder, structure = sys.argv[1:]
+arguments = dict(structure=structure, width=0.1, input_shape=(107, 91, 3), classes=5, classifier_activation=None)
+built = polynet_keras.PolyNet(weights=folder + "/net.weights.h5", **arguments)
+x = np.load(folder + "/images.npy")
+built.save(folder + "/saved.keras")
+import keras
+loaded = keras.saving.load_model(folder + "/saved.keras")
+assert np.array_equal(loaded.predict(x, verbose=0), built.predict(x, verbose=0))
+assert np.isfinite(polynet_keras.preprocess_input(np.ones((8, 8, 3), "uint8"))).all()
+np.save(folder + "/logits.npy", loaded.predict(x, verbose=0))
+assert "tensorflow" not in sys.modules
+"""
+
+PREDICT = """
+import sys
+from polynet_keras.evaluation.predict import predict
+(prediction,) = predict(sys.argv[1], [sys.argv[2]])
+assert abs(sum(p for _, p in prediction.classes) - 1) < 1e-5
+assert "tensorflow" not in sys.modules
+"""
+
+
+def run(backend, *arguments):
+    environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "2"}
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1500, check=False
+    )
+    assert done.returncode == 0, f"{backend}: {done.stdout[-6000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+@on_others
+def test_layers_models_and_applications_pass(backend):
+    tests = ["tests/layers", "tests/models", "tests/test_applications.py"]
+    output = run(backend, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", *tests)
+    print(f"{backend}: {output.splitlines()[-1]}")
+    assert " passed" in output.splitlines()[-1]
+
+
+@on_others
+def test_logits_are_equal_without_tensorflow(backend, tmp_path):
+    structure = "1 x [2-way, 3-way] | 1 x [poly-3, mpoly-2] | 1 x [mpoly-3, I + F + G + HF]"
+    arguments = {"structure": structure, "width": 0.1, "input_shape": (107, 91, 3), "classes": 5}
+    model = PolyNet(weights=None, classifier_activation=None, **arguments)
+    randomize(model, 0)
+    images = np.random.default_rng(0).normal(size=(3, 107, 91, 3)).astype("float32")
+    model.save_weights(tmp_path / "net.weights.h5")
+    np.save(tmp_path / "images.npy", images)
+    run(backend, "-c", WITHOUT_TENSORFLOW + LOGITS, str(tmp_path), structure)
+    expected = model.predict(images, verbose=0)
+    found = np.load(tmp_path / "logits.npy")
+    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max(), rtol=0)
+
+
+@on_others
+def test_predict_without_tensorflow(backend, digits_run):
+    run(backend, "-c", WITHOUT_TENSORFLOW + PREDICT, str(digits_run.folder), digits_run.samples[0])
