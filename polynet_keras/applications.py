@@ -1,8 +1,6 @@
 """PolyNet and Inception-ResNet as `keras.applications` writes a network: one function from image to classes."""
 
-import math
 from collections.abc import Callable, Sequence
-from numbers import Real
 
 import keras
 import numpy as np
@@ -11,7 +9,7 @@ from keras.applications import imagenet_utils
 
 from polynet_keras.data import preprocessing
 from polynet_keras.models import STAGES, PolyInception, Structure, reduction, stem
-from polynet_keras.models.inception import channel_axis
+from polynet_keras.models.inception import channel_axis, check_width
 from polynet_keras.models.residual_scale import scales_and_survival
 from polynet_keras.pretrained import check_weights_argument, load_weights_file
 
@@ -193,8 +191,7 @@ def _check_arguments(include_top, pooling, classes, classifier_activation, width
         raise ValueError(f"pooling={pooling!r} must be None, 'avg' or 'max'")
     if isinstance(classes, bool) or not isinstance(classes, (int, np.integer)) or classes < 1:
         raise ValueError(f"classes={classes!r} must be an integer ≥ 1")
-    if isinstance(width, bool) or not isinstance(width, Real) or not math.isfinite(width) or width <= 0:
-        raise ValueError(f"width={width!r} must be a finite number > 0, such as 0.5")
+    check_width(width)
     try:
         keras.activations.get(classifier_activation)
     except ValueError:
@@ -220,7 +217,8 @@ def _image_input(input_tensor, input_shape, include_top: bool) -> KerasTensor:
     return keras.Input(shape, name="image")
 
 
-def _with_channels(size: tuple[int | None, int | None], channels: int) -> tuple[int | None, ...]:
+def _with_channels(size: tuple, channels) -> tuple:
+    """Sides and channels, in the order of the data format."""
     return (channels, *size) if channel_axis() == 1 else (*size, channels)
 
 

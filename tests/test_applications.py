@@ -14,7 +14,12 @@ from tests.reference import gradients, randomize
 
 GOLDEN = Path(__file__).parent / "golden"
 ALL_MODULES = "1 x [2-way, 3-way] | 1 x [poly-2, poly-3, ir] | 1 x [mpoly-2, mpoly-3]"
-SMALL = {"weights": None, "structure": "1 x [ir] | 1 x [poly-2] | 1 x [2-way]", "width": 0.1, "input_shape": (75, 75, 3)}
+SMALL = {
+    "weights": None,
+    "structure": "1 x [ir] | 1 x [poly-2] | 1 x [2-way]",
+    "width": 0.1,
+    "input_shape": (75, 75, 3),
+}
 
 
 def small(**arguments):
@@ -30,6 +35,11 @@ def small_inception_resnet(**arguments):
 builders = pytest.mark.parametrize("build", [small, small_inception_resnet])
 
 
+def infer(model, x):
+    """`predict`, without compiling a function for every small model."""
+    return keras.ops.convert_to_numpy(model(x, training=False))
+
+
 def images(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype("float32")
 
@@ -38,25 +48,27 @@ def images(*shape, seed=0):
 def test_top(build):
     model = build(classes=7)
     assert model.output_shape == (None, 7)
-    probabilities = model.predict(images(2, 75, 75, 3), verbose=0)
+    probabilities = infer(model, images(2, 75, 75, 3))
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
     assert build(classifier_activation=None).get_layer("predictions").activation is keras.activations.linear
 
 
 @builders
-@pytest.mark.parametrize(("pooling", "shape"), [(None, (None, None, None, 200)), ("avg", (None, 200)), ("max", (None, 200))])
+@pytest.mark.parametrize(
+    ("pooling", "shape"), [(None, (None, None, None, 200)), ("avg", (None, 200)), ("max", (None, 200))]
+)
 def test_without_top(build, pooling, shape):
     model = build(include_top=False, pooling=pooling, input_shape=None)
     assert model.input_shape == (None, None, None, 3)
     assert model.output_shape == shape
-    assert model.predict(images(1, 75, 123, 3), verbose=0).shape == ((1, 1, 2, 200) if pooling is None else (1, 200))
+    assert infer(model, images(1, 75, 123, 3)).shape == ((1, 1, 2, 200) if pooling is None else (1, 200))
 
 
 @builders
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_channels(build, channels):
     model = build(input_shape=(75, 75, channels), classes=2)
-    assert model.predict(images(1, 75, 75, channels), verbose=0).shape == (1, 2)
+    assert infer(model, images(1, 75, 75, channels)).shape == (1, 2)
 
 
 @builders
@@ -70,7 +82,7 @@ def test_input_tensor_and_its_predecessors(build):
     image = keras.Input((75, 75, 3), name="pixels")
     model = build(input_tensor=keras.layers.Rescaling(1 / 255)(image), input_shape=None, classes=2)
     assert model.inputs[0] is image
-    assert model.predict(images(1, 75, 75, 3), verbose=0).shape == (1, 2)
+    assert infer(model, images(1, 75, 75, 3)).shape == (1, 2)
 
 
 def test_names():
@@ -106,9 +118,7 @@ def test_channels_first_equals_channels_last():
     assert first.input_shape == (None, 3, 75, 75)
     first.set_weights(last.get_weights())
     x = images(2, 75, 75, 3)
-    np.testing.assert_allclose(
-        first.predict(np.moveaxis(x, -1, 1), verbose=0), last.predict(x, verbose=0), rtol=1e-4, atol=1e-6
-    )
+    np.testing.assert_allclose(infer(first, np.moveaxis(x, -1, 1)), infer(last, x), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("share_projection", [False, True])
@@ -133,16 +143,16 @@ def test_keras_file_round_trip(tmp_path):
     model, x = randomized(), images(2, 75, 75, 3)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
-    np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
+    np.testing.assert_array_equal(infer(loaded, x), infer(model, x))
     assert [layer.name for layer in loaded.layers] == [layer.name for layer in model.layers]
 
 
 def test_clone_and_config_round_trip():
     model, x = randomized(residual_scale=(1.0, 0.5), share_projection=True), images(2, 75, 75, 3)
-    expected = model.predict(x, verbose=0)
+    expected = infer(model, x)
     for copy in (keras.models.clone_model(model), type(model).from_config(model.get_config())):
         copy.set_weights(model.get_weights())
-        np.testing.assert_array_equal(copy.predict(x, verbose=0), expected)
+        np.testing.assert_array_equal(infer(copy, x), expected)
 
 
 @pytest.mark.parametrize("suffix", [".weights.h5", ".keras"])
@@ -153,10 +163,10 @@ def test_weights_argument(tmp_path, suffix):
     # The file holds the residual factors too: what the builder was told makes way for what was trained.
     for weights in (path, str(path)):
         loaded = small(structure=ALL_MODULES, classes=5, weights=weights)
-        np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
+        np.testing.assert_array_equal(infer(loaded, x), infer(model, x))
     features = small(structure=ALL_MODULES, include_top=False, pooling="avg", weights=path)
-    logits = keras.Model(model.inputs, model.get_layer("avg_pool").output).predict(x, verbose=0)
-    np.testing.assert_array_equal(features.predict(x, verbose=0), logits)
+    pooled = infer(keras.Model(model.input, model.get_layer("avg_pool").output), x)
+    np.testing.assert_array_equal(infer(features, x), pooled)
 
 
 @pytest.mark.parametrize(
@@ -235,7 +245,7 @@ def test_bad_arguments(arguments, message):
 
 
 def test_input_tensor_is_checked():
-    with pytest.raises(ValueError, match="input_tensor must be .* sides of at least 75 px"):
+    with pytest.raises(ValueError, match=r"input_tensor must be .* sides of at least 75 px"):
         small(input_tensor=keras.Input((32, 32, 3)), input_shape=None)
     with pytest.raises(ValueError, match="is not that of input_tensor"):
         small(input_tensor=keras.Input((96, 96, 3)))
@@ -253,7 +263,10 @@ def test_g5():
     check_golden("layer_names_polynet_g5.txt", model)
     trainable = {variable.path: int(np.prod(variable.shape)) for variable in model.trainable_variables}
     assert sum(trainable.values()) == 95_366_600
-    assert sum(size for path, size in trainable.items() if path.endswith("_bn/gamma") or path.endswith("_bn/beta")) == 361_088
+    assert (
+        sum(size for path, size in trainable.items() if path.endswith("_bn/gamma") or path.endswith("_bn/beta"))
+        == 361_088
+    )
     assert sum(size for path, size in trainable.items() if path.startswith("predictions/")) == 2_049_000
 
 

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from polynet_keras import PolyNet
+from polynet_keras import PolyNet, list_structures
 from tests.reference import randomize
 
 torch = pytest.importorskip("torch", reason="the published network is PyTorch's (extra `parity`)")
@@ -100,3 +100,20 @@ def test_g5_equals_the_published_implementation():
         found = keras.ops.convert_to_numpy(model.predict(images, verbose=0))
         np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max(), rtol=0)
         assert expected.std() > 0.1
+
+
+def test_counted_macs_are_those_of_the_published_implementation():
+    from pytorchcv.models.polynet import polynet
+
+    net = polynet().eval()
+    macs = []
+
+    def count(module, _, output):
+        macs.append(module.weight[0].numel() * output.numel())
+
+    for module in net.modules():
+        if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear)):
+            module.register_forward_hook(count)
+    with torch.no_grad():
+        net(torch.zeros(1, 3, 331, 331))
+    assert sum(macs) == next(card.macs for card in list_structures() if card.name == "polynet-g5")

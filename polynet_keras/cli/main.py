@@ -31,8 +31,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if name not in COMMANDS:
             raise ValueError(f"unknown command {name!r}; known are {', '.join(COMMANDS)}")
-        # TensorFlow greets on stderr as it starts; what a user asked for should stand out. Set it to see all.
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         command = importlib.import_module(f"polynet_keras.cli.{name}")
         values = flags.FlagValues()
         flags.DEFINE_bool("help", False, "Show this help.", short_name="h", flag_values=values)

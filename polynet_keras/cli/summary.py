@@ -1,5 +1,7 @@
 """`polynet summary`: the named structures, or what each part of one costs."""
 
+from collections.abc import Sequence
+
 from absl import flags
 
 USAGE = "[--structure STRUCTURE] [flags]"
@@ -21,10 +23,10 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         raise ValueError(f"unexpected argument {arguments[0]!r}; the structure is named with --structure")
     if values.structure is None:
         print("MACs of one 331 x 331 x 3 image, 1000 classes\n")
-        rows = [
+        named = [
             (card.name, f"{card.parameters:,}", f"{card.macs / 1e9:.2f} G", card.stages) for card in list_structures()
         ]
-        _print_table(("structure", "parameters", "MACs", "stages"), rows, right={1, 2})
+        _print_table(("structure", "parameters", "MACs", "stages"), named, right={1, 2})
         return
     size = values.image_size
     parts = network_cost(
@@ -52,7 +54,7 @@ def _counts(parameters: int, macs: int, activations: int) -> tuple[str, str, str
     return f"{parameters:,}", f"{macs / 1e9:.3f} G", f"{activations / 1e6:.3f} M"
 
 
-def _print_table(header: tuple[str, ...], rows: list[tuple[str, ...]], right: set[int]) -> None:
+def _print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]], right: set[int]) -> None:
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     for row in (header, *rows):
         cells = (

@@ -128,10 +128,10 @@ def read_image(path: str | os.PathLike, channels: int) -> np.ndarray:
         with Image.open(path) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"{path}: {image.width}×{image.height} px is over the limit of {MAX_PIXELS:,} pixels")
-            # Sixteen-bit grey would be clipped, not scaled, by a conversion to eight bits.
-            if image.mode.startswith("I;16"):
-                image = Image.fromarray((np.asarray(image) >> 8).astype("uint8"))
-            upright = ImageOps.exif_transpose(image).convert(CHANNELS[channels])
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I;16"):  # a conversion to eight bits would clip, not scale
+                upright = Image.fromarray((np.asarray(upright) >> 8).astype("uint8"))
+            upright = upright.convert(CHANNELS[channels])
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise ValueError(f"{path}: cannot be read as an image: {reason}") from None

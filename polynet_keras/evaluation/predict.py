@@ -1,6 +1,7 @@
 """Classifying image files with a trained model's folder."""
 
 import os
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,4 +56,7 @@ def _load_model(run_folder: str | os.PathLike) -> keras.Model:
     path = Path(run_folder, MODEL_FILE)
     if not path.is_file():
         raise ValueError(f"{path}: no such file; name a run folder that `polynet train` has finished")
-    return keras.saving.load_model(path, compile=False)
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path}: not a readable Keras model: {error}") from None

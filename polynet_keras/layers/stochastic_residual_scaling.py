@@ -144,7 +144,7 @@ class StochasticResidualScaling(keras.layers.Layer):
             if self.rescale == "training":
                 # A path that never survives is never kept: the bound only keeps 0/0 out of its factor.
                 drawn = drawn / ops.maximum(survival, keras.config.epsilon())
-            kept = ops.where(self.active, drawn, kept)
+            kept = ops.where(ops.convert_to_tensor(self.active), drawn, kept)
         return scale * kept
 
     def compute_output_shape(self, input_shape):
@@ -164,9 +164,10 @@ class StochasticResidualScaling(keras.layers.Layer):
 
 def _checked(name: str, value, *, upper: float):
     """`value` as a float or a list of floats, each in [0, upper]."""
-    values = [value] if isinstance(value, Real) else list(value) if isinstance(value, (list, tuple)) else []
+    values = list(value) if isinstance(value, (list, tuple)) else [value]
     if not values or not all(
-        isinstance(v, Real) and not isinstance(v, bool) and math.isfinite(v) and 0.0 <= v <= upper for v in values
+        isinstance(v, Real) and not isinstance(v, bool) and math.isfinite(v) and 0.0 <= float(v) <= upper
+        for v in values
     ):
         bounds = "≥ 0" if math.isinf(upper) else f"in [0, {upper:g}]"
         raise ValueError(f"{name}={value!r} must be a number {bounds}, or a list of one such number a path")

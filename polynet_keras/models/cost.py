@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from polynet_keras.models.inception import BLOCKS, REDUCTIONS, STEM, Branches, Conv, MaxPool, scaled
+from polynet_keras.models.inception import BLOCKS, REDUCTIONS, STEM, Branches, Conv, MaxPool, check_width, scaled
 from polynet_keras.models.polynomial import Polynomial
 from polynet_keras.models.structure import STAGES, STRUCTURES, Structure
 
@@ -65,7 +65,11 @@ def network_cost(
         width: multiplier of the channel counts.
         share_projection: whether applications of one letter share the convolution of their projection.
         classes: outputs of the classifier.
+
+    Raises:
+        ValueError: `width` is no finite number > 0.
     """
+    check_width(width)
     count = _Counter(input_shape, width)
     for _, branches in STEM:
         count.mixed(branches)

@@ -140,18 +140,16 @@ def _parse_term(text: str, start: int, end: int) -> str:
     if start >= end:
         raise PolynomialSyntaxError("expected a term such as F, GF or F^2", text, min(start, len(text)))
     letters = ""
-    position = start
-    while position < end:
-        factor = _FACTOR.match(text, position, end)
+    for factor in _FACTOR.finditer(text, start, end):
         letter = factor["letter"]
         if letter == "I":
-            if text[start:end].strip() != "I":
-                raise PolynomialSyntaxError("I stands alone: it is the identity", text, position)
+            if text[start:end] != "I":
+                raise PolynomialSyntaxError("I stands alone: it is the identity", text, factor.start())
             return ""
         if letter not in OPERATORS:
             expected = f"expected I or one of the operators {', '.join(OPERATORS)}"
-            raise PolynomialSyntaxError(f"unknown letter {letter!r}: {expected}", text, position)
-        # A power longer than two digits is over the bound, whatever its value: it is not computed.
+            raise PolynomialSyntaxError(f"unknown letter {letter!r}: {expected}", text, factor.start())
+        # A power of more than two digits is over the bound, whatever its value: it is not computed.
         digits = factor["digits"]
         power = _SUPERSCRIPTS.get(factor["power"], 1) if digits is None else int(digits[:3] or 0)
         if not 1 <= power <= MAX_DEGREE:
@@ -160,9 +158,6 @@ def _parse_term(text: str, start: int, end: int) -> str:
         letters += letter * power
         if len(letters) > MAX_DEGREE:
             raise PolynomialSyntaxError(f"a term applies at most {MAX_DEGREE} blocks", text, start)
-        position = factor.end()
-        while position < end and text[position].isspace():
-            position += 1
     return letters
 
 

@@ -45,8 +45,8 @@ class Structure:
                 raise ValueError(f"stage {stage.upper()} must hold 1 to {MAX_MODULES} modules; got {len(modules)}")
 
     @classmethod
-    def parse(cls, text: str) -> "Structure":
-        """Reads a name of `STRUCTURES` (`"polynet-g5"`) or the notation of this module.
+    def parse(cls, text: "str | Structure") -> "Structure":
+        """Reads a name of `STRUCTURES` (`"polynet-g5"`) or the notation of this module; passes a `Structure` on.
 
         Raises:
             PolynomialSyntaxError: the text is neither; the message marks the position of the fault.

@@ -11,6 +11,7 @@ from pathlib import Path
 from polynet_keras.applications import MIN_SIZE
 from polynet_keras.data.sources import DIGITS
 from polynet_keras.models import Structure
+from polynet_keras.models.inception import check_width
 from polynet_keras.models.residual_scale import scales_and_survival
 
 RESIZE_RATIO = 378 / 331
@@ -52,10 +53,10 @@ class Recipe:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, Integral) or value < minimum:
                 raise ValueError(f"{name}={value!r} must be an integer of at least {minimum}")
-        for name in ("width", "learning_rate"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value) or value <= 0:
-                raise ValueError(f"{name}={value!r} must be a number > 0")
+        check_width(self.width)
+        rate = self.learning_rate
+        if isinstance(rate, bool) or not isinstance(rate, Real) or not math.isfinite(rate) or rate <= 0:
+            raise ValueError(f"learning_rate={rate!r} must be a finite number > 0")
 
     @property
     def resize_size(self) -> int:

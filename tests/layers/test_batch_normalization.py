@@ -39,7 +39,9 @@ def assert_same(theirs, ours, x, tolerance=1e-5):
         for a, b in zip(gradients(theirs, x, weighting), gradients(ours, x, weighting), strict=True):
             np.testing.assert_allclose(b, a, rtol=tolerance, atol=tolerance * max(1, np.abs(a).max()))
         for training in (True, False):
-            a, b = (keras.ops.convert_to_numpy(keras.ops.cast(m(x, training=training), "float32")) for m in (theirs, ours))
+            a, b = (
+                keras.ops.convert_to_numpy(keras.ops.cast(m(x, training=training), "float32")) for m in (theirs, ours)
+            )
             np.testing.assert_allclose(b, a, rtol=tolerance, atol=tolerance * 5)
         for a, b in zip(values(theirs), values(ours), strict=True):
             np.testing.assert_allclose(b, a, rtol=tolerance, atol=tolerance)

@@ -147,6 +147,8 @@ def test_nothing_is_trainable():
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float64"])
 @pytest.mark.parametrize("mode", ["batch", "sample"])
 def test_dtype_policies(policy, mode):
+    if policy == "float64" and keras.backend.backend() == "jax":
+        pytest.skip("JAX computes in float64 only where jax_enable_x64 is set for the whole process")
     layer = StochasticResidualScaling(0.3, 0.8, mode=mode, dtype=policy)
     inputs = [keras.ops.convert_to_tensor(x) for x in tensors(4, 1)]
     compute = "float64" if policy == "float64" else policy.removeprefix("mixed_")

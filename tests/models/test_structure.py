@@ -24,7 +24,9 @@ def test_g5_is_that_of_the_paper():
 
 
 def test_ways_to_write_one_structure():
-    assert Structure.parse("1x[I+F, ir]|3 × [ ir ]| 1 x [I + F + G]") == Structure.parse("2 x [ir] | 3 x [ir] | 1 x [2-way]")
+    assert Structure.parse("1x[I+F, ir]|3 × [ ir ]| 1 x [I + F + G]") == Structure.parse(
+        "2 x [ir] | 3 x [ir] | 1 x [2-way]"
+    )
 
 
 @pytest.mark.parametrize(

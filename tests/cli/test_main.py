@@ -1,0 +1,133 @@
+"""The command line as a user meets it: what it prints, and one line with exit code 1 for each mistake."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from polynet_keras.cli.main import COMMANDS, main
+
+
+def fails(capsys, *argv):
+    code = main(argv)
+    captured = capsys.readouterr()
+    assert code == 1
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    assert line.startswith("polynet: ")
+    return line
+
+
+def succeeds(capsys, *argv):
+    code = main(argv)
+    captured = capsys.readouterr()
+    assert code == 0, captured.err
+    return captured.out
+
+
+def test_console_script():
+    polynet = Path(sys.executable).parent / "polynet"
+    done = subprocess.run([polynet, "--help"], capture_output=True, text=True, check=True)
+    for command in COMMANDS:
+        assert command in done.stdout
+    done = subprocess.run([polynet, "trian"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    # TensorFlow may greet on stderr as it is imported; what follows is one line.
+    assert done.stderr.splitlines()[-1] == "polynet: unknown command 'trian'; known are train, predict, summary"
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_lists_the_flags(capsys, command):
+    output = succeeds(capsys, command, "--help")
+    assert output.startswith(f"usage: polynet {command} ")
+    assert "--help: Show this help." in output
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_unknown_flag(capsys, command):
+    assert "Unknown command line flag 'epoch'" in fails(capsys, command, "--epoch=3")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--epochs", "many"], "--epochs=many"),
+        (["--epochs", "0"], "epochs=0 must be an integer of at least 1"),
+        (["--width", "-1"], "width=-1.0 must be a finite number > 0"),
+        (["--image_size", "32"], "image_size=32 must be an integer of at least 75"),
+        (["--structure", "resnet"], "structure='resnet' is not known"),
+        (["--structure", "1 x [I + G] | 1 x [ir] | 1 x [ir]"], "starts with F"),
+        (["--residual_scale", "big"], "--residual_scale=big must be numbers"),
+        (["--data", "nowhere"], "data='nowhere' is no folder"),
+        (["--run_dir", "/proc/run"], "run_dir='/proc/run' cannot be written"),
+        (["digits"], "unexpected argument 'digits'; the data is named with --data"),
+    ],
+)
+def test_train_mistakes(capsys, argv, message):
+    assert message in fails(capsys, "train", *argv)
+
+
+def test_data_folder_without_classes(capsys, tmp_path):
+    assert "holds 0 folders; expected 'digits' or a folder" in fails(capsys, "train", "--data", str(tmp_path))
+
+
+def test_predict(capsys, digits_run):
+    output = succeeds(capsys, "predict", f"--run_dir={digits_run.folder}", "--top=2", *digits_run.samples[:3])
+    model, *lines = output.splitlines()
+    assert model == f"model: {digits_run.folder}"
+    assert len(lines) == 3
+    assert all(line.count("%") == 2 for line in lines)
+
+
+def test_predict_uses_the_newest_run(capsys, monkeypatch, digits_run):
+    runs = digits_run.folder.parent / "runs"
+    runs.mkdir()
+    (runs / "mine").symlink_to(digits_run.folder)
+    monkeypatch.chdir(runs.parent)
+    assert succeeds(capsys, "predict", digits_run.samples[0]).startswith("model: runs/mine\n")
+
+
+def test_predict_mistakes(capsys, tmp_path, monkeypatch, digits_run):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.png").write_text("no image")
+    run_dir = f"--run_dir={digits_run.folder}"
+    assert "text.png: cannot be read as an image" in fails(capsys, "predict", run_dir, "text.png")
+    assert "none.png: cannot be read as an image" in fails(capsys, "predict", run_dir, "none.png")
+    assert "no image to classify" in fails(capsys, "predict", run_dir)
+    assert "no trained model in runs/" in fails(capsys, "predict", "text.png")
+    assert "no model card" in fails(capsys, "predict", "--run_dir=.", "text.png")
+    assert "top=0 must be" in fails(capsys, "predict", run_dir, "--top=0", digits_run.samples[0])
+
+
+def test_summary_of_all(capsys):
+    output = succeeds(capsys, "summary")
+    assert "polynet-g5    95,366,600  34.70 G  10 x [2-way] | 10 x [poly-3, 2-way] | 5 x [poly-3, 2-way]" in output
+
+
+def test_summary_of_one(capsys):
+    output = succeeds(
+        capsys, "summary", "--structure=1 x [ir] | 1 x [ir] | 1 x [ir]", "--image_size=75", "--width=0.25"
+    )
+    parts = [line.split("  ")[0] for line in output.splitlines()]
+    assert parts == ["part", "stem", "stage A", "reduction A", "stage B", "reduction B", "stage C", "head", "total"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--structure", "x"], "structure='x' is not known"),
+        (["--image_size", "74"], "--image_size=74"),
+        (["--structure", "ir-5-10-5", "--width", "-1"], "width=-1.0 must be a finite number > 0"),
+        (["polynet-g5"], "unexpected argument 'polynet-g5'"),
+    ],
+)
+def test_summary_mistakes(capsys, argv, message):
+    assert message in fails(capsys, "summary", *argv)
+
+
+def test_traceback_on_demand(monkeypatch):
+    monkeypatch.setenv("POLYNET_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="unknown command"):
+        main(["x"])

@@ -1,0 +1,103 @@
+import json
+import struct
+import zlib
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from polynet_keras.data.preprocessing import Preprocessing, read_image
+
+
+def released():
+    return Preprocessing(image_size=331, resize_size=378)
+
+
+def test_resize_then_centre_crop_then_normalize():
+    """Against the same steps with Pillow's resize, on float pixels: an antialiased bilinear filter by other hands."""
+    pixels = np.random.default_rng(0).integers(0, 256, (500, 640, 3)).astype("uint8")
+    channels = [
+        Image.fromarray(pixels[..., c].astype("float32")).resize((378, 378), Image.Resampling.BILINEAR)
+        for c in range(3)
+    ]
+    resized = np.stack([np.asarray(channel) for channel in channels], axis=-1)
+    crop = resized[23 : 23 + 331, 23 : 23 + 331] / 255
+    expected = (crop - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    found = released()(pixels)
+    assert found.dtype == "float32"
+    # Implementations of the filter differ by up to 0.006 grey levels, that is 1e-4 here; a wrong offset by whole ones.
+    np.testing.assert_allclose(found, expected, atol=3e-4)
+
+
+def test_upscaling_small_scans():
+    scan = np.random.default_rng(0).integers(0, 256, (8, 8, 1)).astype("uint8")
+    found = Preprocessing(75, 86, (0.5,), (0.5,))(scan)
+    assert found.shape == (75, 75, 1)
+    resized = Image.fromarray(scan[..., 0].astype("float32")).resize((86, 86), Image.Resampling.BILINEAR)
+    np.testing.assert_allclose(found[..., 0], np.asarray(resized)[5:80, 5:80] / 127.5 - 1, atol=1e-5)
+
+
+def test_it_travels_as_json():
+    preprocessing = Preprocessing(75, 86, (0.5,), (0.25,))
+    assert Preprocessing(**json.loads(json.dumps(asdict(preprocessing)))) == preprocessing
+
+
+@pytest.mark.parametrize(
+    "arguments", [(86, 75), (0, 75), (75, 86, (0.5, 0.5), (1, 1)), (75, 86, (0.5,), (1, 1)), (75, 86, (0.5,), (0.0,))]
+)
+def test_impossible_values_are_refused(arguments):
+    with pytest.raises(ValueError, match=r"resize_size=|mean="):
+        Preprocessing(*arguments)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "1", "CMYK", "LA", "I;16"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_images_of_any_mode(tmp_path, mode, channels):
+    pixels = np.zeros((4, 6), "uint16" if mode == "I;16" else "uint8")
+    pixels[:, 3:] = 255 * (257 if mode == "I;16" else 1)
+    image = Image.fromarray(pixels)
+    file = tmp_path / ("image.tif" if mode == "CMYK" else "image.png")
+    (image if mode == "I;16" else image.convert(mode)).save(file)
+    found = read_image(file, channels)
+    assert found.shape == (4, 6, channels)
+    assert found.dtype == "uint8"
+    np.testing.assert_array_equal(found[..., 0], pixels // (257 if mode == "I;16" else 1))
+
+
+def test_exif_orientation_is_followed(tmp_path):
+    image = Image.fromarray(np.zeros((4, 6), "uint8"))
+    exif = image.getexif()
+    exif[0x0112] = 6  # turned by a quarter
+    image.save(tmp_path / "turned.jpg", exif=exif)
+    assert read_image(tmp_path / "turned.jpg", 1).shape == (6, 4, 1)
+
+
+def png_of(width, height):
+    """A PNG that claims a size and has next to no pixels."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    pixels = chunk(b"IDAT", zlib.compress(bytes(100)))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + pixels + chunk(b"IEND", b"")
+
+
+def test_what_is_no_image_is_named(tmp_path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype("uint8")).save(tmp_path / "good.png")
+    cases = {
+        "text.jpg": (b"no picture at all", "cannot be read as an image"),
+        "empty.png": (b"", "cannot be read as an image"),
+        "cut.png": ((tmp_path / "good.png").read_bytes()[:3000], "cannot be read as an image"),
+        "large.png": (png_of(12_000, 12_000), "over the limit"),
+        "bomb.png": (png_of(100_000, 100_000), "cannot be read as an image"),
+    }
+    for name, (content, message) in cases.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=f"{name}: .*{message}"):
+            read_image(tmp_path / name, 3)
+    with pytest.raises(ValueError, match="none.png: cannot be read as an image: No such file"):
+        read_image(tmp_path / "none.png", 3)
+    with pytest.raises(ValueError, match="Is a directory"):
+        read_image(tmp_path, 3)

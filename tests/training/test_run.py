@@ -1,0 +1,103 @@
+import csv
+import shutil
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from polynet_keras.pretrained import ModelCard
+from polynet_keras.training.recipe import Recipe
+from polynet_keras.training.run import train
+from polynet_keras.training.run_folder import create_run_folder, latest_run_folder
+
+TINY = {"structure": "1 x [ir] | 1 x [ir] | 1 x [ir]", "width": 0.1, "epochs": 1}
+
+
+def test_what_a_run_leaves(digits_run):
+    folder = digits_run.folder
+    assert {path.name for path in folder.iterdir()} == {
+        "curves.png", "history.csv", "model.json", "model.keras", "recipe.json", "samples", "tensorboard",
+    }  # fmt: skip
+    assert Recipe.load(folder / "recipe.json").width == 0.1
+    assert ModelCard.load(folder) == digits_run.card
+    with open(folder / "history.csv") as file:
+        (row,) = csv.DictReader(file)
+    assert {"epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"} <= set(row) | {"learning_rate"}
+    assert float(row["val_accuracy"]) == pytest.approx(digits_run.card.held_out_correct / 359, abs=1e-6)
+    assert Image.open(folder / "curves.png").size == (1200, 480)
+    assert list((folder / "tensorboard").rglob("events.out.tfevents.*"))
+    assert len(digits_run.samples) == 10
+    assert all(Path(sample).is_file() for sample in digits_run.samples)
+    model = keras.saving.load_model(folder / "model.keras")
+    assert model.output_shape == (None, 10)
+    assert model.optimizer is not None
+
+
+def test_a_run_learns_on_a_folder_of_images(tmp_path):
+    """Dark against bright pictures: what one epoch must tell apart, through files, split and pipeline."""
+    rng = np.random.default_rng(0)
+    for name, level in (("bright", 200), ("dark", 50)):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for i in range(30):
+            pixels = (rng.normal(level, 10, (20 + i, 40, 3))).clip(0, 255).astype("uint8")
+            Image.fromarray(pixels).save(tmp_path / "data" / name / f"{i}.jpg")
+    recipe = Recipe(data=str(tmp_path / "data"), **{**TINY, "epochs": 4}, batch_size=8, learning_rate=0.01)
+    result = train(recipe, tmp_path / "run")
+    assert result.card.class_names == ("bright", "dark")
+    assert result.card.held_out == 12
+    assert result.card.held_out_correct == 12
+    assert str(tmp_path / "data") in result.samples[0]
+    assert not (tmp_path / "run" / "samples").exists()
+
+
+def test_an_unreadable_training_image_is_named(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for i in range(4):
+            Image.new("RGB", (20, 20)).save(tmp_path / "data" / name / f"{i}.png")
+    for path in (tmp_path / "data" / "b").iterdir():
+        path.write_text("no image")
+    with pytest.raises(ValueError, match=r"data/b/\d.png: cannot be read as an image"):
+        train(Recipe(data=str(tmp_path / "data"), **TINY), tmp_path / "run")
+
+
+def test_an_interrupt_keeps_what_was_trained(tmp_path, monkeypatch):
+    class Interrupt(keras.callbacks.TensorBoard):
+        def on_train_batch_end(self, batch, logs=None):
+            if self.model.optimizer.iterations > 45:  # in the second epoch
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(keras.callbacks, "TensorBoard", Interrupt)
+    result = train(Recipe(**{**TINY, "epochs": 3}), tmp_path / "run")
+    assert keras.saving.load_model(result.folder / "model.keras").optimizer.iterations == 46
+    assert (tmp_path / "run" / "curves.png").is_file()
+
+
+def test_same_recipe_same_run(tmp_path, digits_run):
+    again = train(Recipe(**TINY), tmp_path / "again")
+    assert (digits_run.folder / "history.csv").read_text() == (again.folder / "history.csv").read_text()
+
+
+def test_no_run_overwrites_another(tmp_path):
+    (tmp_path / "precious.txt").write_text("data")
+    with pytest.raises(ValueError, match="is not empty; name a new folder"):
+        create_run_folder(tmp_path, "digits")
+    assert (tmp_path / "precious.txt").read_text() == "data"
+
+
+def test_unwritable_run_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "run", Path("/proc/run")):
+        with pytest.raises(ValueError, match=r"run_dir=.* cannot be written"):
+            create_run_folder(folder, "digits")
+
+
+def test_default_folders(tmp_path, monkeypatch, digits_run):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="no trained model in runs/; run `polynet train` first"):
+        latest_run_folder()
+    assert create_run_folder(None, "digits").parent == Path("runs")
+    shutil.copytree(digits_run.folder, tmp_path / "runs" / "older")
+    assert latest_run_folder() == Path("runs/older")
