@@ -9,6 +9,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from polynet_keras.data.extras import require_data_extra
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -121,7 +123,8 @@ def read_image(path: str | os.PathLike, channels: int) -> np.ndarray:
     Raises:
         ValueError: the file is missing, is no image, is truncated, or has more than `MAX_PIXELS` pixels.
     """
-    from PIL import Image, ImageOps  # an optional dependency (extra `data`)
+    require_data_extra("PIL")
+    from PIL import Image, ImageOps
 
     path = os.fspath(path)
     try:

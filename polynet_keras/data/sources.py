@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from polynet_keras.data.extras import require_data_extra
 from polynet_keras.data.preprocessing import read_image
 
 DIGITS = "digits"
@@ -68,10 +69,9 @@ def digits(seed: int) -> Source:
     Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository,
     1998: its test set, of 13 writers.
     """
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError:
-        raise ValueError("the digits need scikit-learn: pip install 'polynet_keras[data]'") from None
+    require_data_extra("sklearn")
+    from sklearn.datasets import load_digits
+
     bunch = load_digits()
     scans = np.round(bunch.images * (255 / 16)).astype("uint8")[..., np.newaxis]  # stored as 0..16
     names = tuple(f"digit-{i:04d}" for i in range(len(scans)))

@@ -31,10 +31,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
         beta = tf.convert_to_tensor(self.beta) if self.center else tf.zeros_like(moving_mean)
         training = bool(training and self.trainable)
         if training:
-            count = tf.cast(tf.size(inputs) // inputs.shape[self.axis], "float32")
-            may_be_empty = not inputs.shape[0]  # None: known only when the step runs
-            if may_be_empty:
-                gamma, beta = _without_gradient_unless(count > 0.0, gamma, beta)
+            count, not_empty = _values_per_channel(inputs, inputs.shape[self.axis])
+            if not_empty is not True:
+                gamma, beta = _without_gradient_unless(not_empty, gamma, beta)
         outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=inputs,
             scale=gamma,
@@ -48,11 +47,14 @@ class BatchNormalization(keras.layers.BatchNormalization):
         )
         if training:
             # The kernel returns the unbiased variance (over count - 1), Keras's moving average is of the biased one.
-            variance = variance * (tf.maximum(count - 1.0, 1.0) / tf.maximum(count, 1.0))
-            # Without examples the statistics are NaN and must not count: `multiply_no_nan` makes NaN · 0 a 0.
-            rate = tf.where(count > 0.0, 1.0 - self.momentum, 0.0) if may_be_empty else 1.0 - self.momentum
-            self.moving_mean.assign(moving_mean + tf.math.multiply_no_nan(mean - moving_mean, rate))
-            self.moving_variance.assign(moving_variance + tf.math.multiply_no_nan(variance - moving_variance, rate))
+            variance = variance * ((count - 1.0) / count)
+            for moving, old, new in (
+                (self.moving_mean, moving_mean, mean),
+                (self.moving_variance, moving_variance, variance),
+            ):
+                updated = old + (new - old) * (1.0 - self.momentum)
+                # Without examples the kernel's statistics are NaN: what was learned so far stays.
+                moving.assign(updated if not_empty is True else tf.where(not_empty, updated, old))
         return tf.cast(outputs, self.compute_dtype)
 
     def _has_fused_kernel(self, inputs) -> bool:
@@ -66,6 +68,16 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     def _axis_is_last(self, inputs) -> bool:
         return self.axis in (-1, len(inputs.shape) - 1)
+
+
+def _values_per_channel(inputs, channels: int):
+    """(how many values each channel has, whether there are any): Python numbers where the shape is known."""
+    import tensorflow as tf
+
+    if inputs.shape.is_fully_defined() and inputs.shape[0]:
+        return inputs.shape.num_elements() // channels, True
+    count = tf.cast(tf.size(inputs) // channels, "float32")
+    return tf.maximum(count, 1.0), count > 0.0
 
 
 def _without_gradient_unless(condition, *tensors):

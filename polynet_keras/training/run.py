@@ -7,9 +7,9 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 from absl import logging
-from PIL import Image
 
 from polynet_keras.applications import PolyNet
+from polynet_keras.data.extras import require_data_extra
 from polynet_keras.data.pipeline import Reader, evaluation_batches, training_batches
 from polynet_keras.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from polynet_keras.data.sources import Source, open_source
@@ -58,9 +58,10 @@ def train(recipe: Recipe, folder: str | os.PathLike | None = None) -> RunResult:
         folder: of the run, new or empty; by default one in `runs/`, named after the data and the time.
 
     Raises:
-        ValueError: the data cannot be read, or the folder not be written.
+        ValueError: the data cannot be read, the folder not be written, or the extra `data` is not installed.
         KeyboardInterrupt: interrupted before the first epoch was over.
     """
+    require_data_extra("PIL", "matplotlib", "tensorboard")
     keras.utils.set_random_seed(recipe.seed)
     source = open_source(recipe.data, recipe.seed)
     path = create_run_folder(folder, recipe.data)
@@ -147,6 +148,8 @@ def _samples(source: Source, path: Path) -> tuple[str, ...]:
     count = min(SAMPLES, len(held_out))
     if os.path.isfile(held_out.names[0]):
         return held_out.names[:count]
+    from PIL import Image
+
     folder = path / SAMPLES_FOLDER
     folder.mkdir()
     files = []

@@ -1,5 +1,8 @@
 """Our BatchNormalization against Keras's: numerics, moving averages, config, weights."""
 
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -158,3 +161,30 @@ def test_an_empty_batch_leaves_everything_as_it_is(jit_compile):
     for gradient in found:
         np.testing.assert_array_equal(gradient, np.zeros(8))
     np.testing.assert_array_equal(np.concatenate(before), np.concatenate(values(ours)))
+
+
+AN_EMPTY_REPLICA = """
+import numpy as np
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+import keras
+from polynet_keras.layers import BatchNormalization
+
+x = np.random.default_rng(0).normal(size=(5, 4, 4, 3)).astype("float32")
+with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    layers = [keras.Input((4, 4, 3)), BatchNormalization(), keras.layers.Flatten(), keras.layers.Dense(1)]
+    model = keras.Sequential(layers)
+    model.compile("sgd", "mse")
+# Batches of 4 and 1: of the second, one replica gets nothing.
+model.fit(tf.data.Dataset.from_tensor_slices((x, x[:, 0, 0, :1])).batch(4), shuffle=False, verbose=0)
+assert model.optimizer.iterations == 2
+for variable in model.variables:
+    assert np.isfinite(np.asarray(variable)).all(), variable.path
+"""
+
+
+@on_tensorflow
+def test_an_empty_replica():
+    done = subprocess.run([sys.executable, "-c", AN_EMPTY_REPLICA], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]

@@ -1,0 +1,70 @@
+"""Switches stochastic depth on in the middle of a training run, without a retrace.
+
+    python examples/stochastic_depth.py
+
+trains a small PolyNet on scikit-learn's digits for four epochs (under a minute on two cores, extra `data`), switches
+the paths on after the second, with survival falling from 1 to 0.8 over depth, and prints for each epoch
+
+    epoch 3: paths active, loss 0.42, held-out accuracy 95.3%, training step traced 1 time(s)
+
+(the numbers vary a little between machines).
+"""
+
+import keras
+
+from polynet_keras import PolyNet
+from polynet_keras.data.pipeline import Reader, evaluation_batches, training_batches
+from polynet_keras.data.preprocessing import Preprocessing
+from polynet_keras.data.sources import open_source
+from polynet_keras.layers import StochasticResidualScaling
+
+
+class SwitchOn(keras.callbacks.Callback):
+    """Activates the stochastic paths at the start of an epoch."""
+
+    def __init__(self, epoch: int, last_survival: float):
+        super().__init__()
+        self.epoch = epoch
+        self.last_survival = last_survival
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == self.epoch:
+            layers = [layer for layer in self.model.layers if isinstance(layer, StochasticResidualScaling)]
+            for depth, layer in enumerate(layers):
+                survival = 1 - (1 - self.last_survival) * depth / (len(layers) - 1)
+                layer.survival_probability.assign([survival] * layer.survival_probability.shape[0])
+                layer.active.assign(True)
+
+    def on_epoch_end(self, epoch, logs=None):
+        state = "active" if epoch >= self.epoch else "inactive"
+        print(
+            f"epoch {epoch + 1}: paths {state}, loss {logs['loss']:.2f}, held-out accuracy {logs['val_accuracy']:.1%}, "
+            f"training step traced {self.model.train_function.experimental_get_tracing_count()} time(s)"
+        )
+
+
+def main():
+    keras.utils.set_random_seed(0)
+    source = open_source("digits", seed=0)
+    preprocessing = Preprocessing(image_size=75, resize_size=86, mean=(0.5,), std=(0.5,))
+    model = PolyNet(
+        weights=None,
+        structure="1 x [2-way] | 2 x [poly-2] | 1 x [poly-3]",
+        width=0.25,
+        residual_scale=0.3,
+        input_shape=(75, 75, 1),
+        classes=10,
+    )
+    model.compile(keras.optimizers.RMSprop(1e-3), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.fit(
+        training_batches(Reader(source.training), preprocessing, batch_size=32, seed=0),
+        validation_data=evaluation_batches(Reader(source.held_out), preprocessing, batch_size=32),
+        epochs=4,
+        shuffle=False,
+        verbose=0,
+        callbacks=[SwitchOn(epoch=2, last_survival=0.8)],
+    )
+
+
+if __name__ == "__main__":
+    main()
