@@ -8,6 +8,7 @@ run the first time, and each process's peak resident memory.
 """
 
 import argparse
+import gc
 import json
 import multiprocessing
 import platform
@@ -33,16 +34,18 @@ def worker(connection, layer: str, structure: str, image_size: int, batch_size: 
 
     keras.utils.set_random_seed(0)
     model = PolyNet(weights=None, input_shape=(image_size, image_size, 3), structure=structure)
-    if layer == "keras":
+    normalization = keras.layers.BatchNormalization if layer == "keras" else BatchNormalization
 
-        def with_keras_layer(ours):
-            if isinstance(ours, BatchNormalization):
-                return keras.layers.BatchNormalization.from_config(ours.get_config())
-            return type(ours).from_config(ours.get_config())
+    def with_layer(ours):
+        cls = normalization if isinstance(ours, BatchNormalization) else type(ours)
+        return cls.from_config(ours.get_config())
 
-        weights = model.get_weights()
-        model = keras.models.clone_model(model, clone_function=with_keras_layer)
-        model.set_weights(weights)
+    # Cloned on both sides, so that both have held the same things in memory by now.
+    weights = model.get_weights()
+    model = keras.models.clone_model(model, clone_function=with_layer)
+    model.set_weights(weights)
+    del weights
+    gc.collect()
     optimizer = keras.optimizers.RMSprop(1e-4)
     optimizer.build(model.trainable_variables)
     images = tf.random.stateless_normal((batch_size, image_size, image_size, 3), (0, 1))
@@ -90,6 +93,7 @@ def main() -> None:
         ours, theirs = context.Pipe()
         settings = (arguments.structure, arguments.image_size, arguments.batch_size, arguments.threads)
         context.Process(target=worker, args=(theirs, layer, *settings), daemon=True).start()
+        theirs.close()  # so that a worker that dies is an EOFError here, not a wait without end
         pipes[layer] = ours
 
     def measure(layer: str, phase: str, then: str = "next"):

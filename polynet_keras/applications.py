@@ -9,12 +9,12 @@ from keras.applications import imagenet_utils
 
 from polynet_keras.data import preprocessing
 from polynet_keras.models import STAGES, PolyInception, Structure, reduction, stem
-from polynet_keras.models.inception import channel_axis, check_width
+from polynet_keras.models.checks import check_classes, check_image_shape, check_width
+from polynet_keras.models.inception import channel_axis
 from polynet_keras.models.residual_scale import scales_and_survival
 from polynet_keras.pretrained import check_weights_argument, load_weights_file
 
 DEFAULT_SIZE = 331
-MIN_SIZE = 75
 
 
 def PolyNet(
@@ -41,7 +41,8 @@ def PolyNet(
 
     Args:
         include_top: whether to include the classifier at the top of the network.
-        weights: `None` (random initialization) or the path of a `.weights.h5` or `.keras` file of the same network.
+        weights: `None` (random initialization) or the path of a `.weights.h5` or `.keras` file of the same network,
+            whose residual factors come with it and take the place of `residual_scale`.
             `"imagenet"` is refused by this version: no published checkpoint is registered in it yet.
         input_tensor: optional Keras tensor to use as the image input; its channels come from it.
         input_shape: optional `(height, width, channels)`, or `(channels, height, width)` under the data format
@@ -58,7 +59,7 @@ def PolyNet(
         residual_scale: the factor on the residual paths. `None` is the released net's: for module l of L,
             the survival probability 1 − 0.3·l/(L−1) of stochastic depth, multiplied in. A number holds for every
             module (the authors advise at most 0.3 to train a very deep net from scratch), a pair `(first, last)` is
-            linear in depth, a longer sequence has one value a module.
+            linear in depth, a longer sequence has one value a module. A weights file brings its own.
         share_projection: whether the orders of a polynomial share the convolution of their projection too, as the
             paper's formula has it; the released net does not.
 
@@ -71,7 +72,7 @@ def PolyNet(
             or of another network.
     """
     structure = Structure.parse(structure)
-    _check_arguments(include_top, pooling, classes, classifier_activation, width, share_projection)
+    _check_arguments(include_top, pooling, classes, classifier_activation, name, width, share_projection)
     scales, survival = scales_and_survival(residual_scale, structure.module_count)
     check_weights_argument(weights)
     image = _image_input(input_tensor, input_shape, include_top)
@@ -183,14 +184,15 @@ def decode_predictions(preds, top: int = 5) -> list[list[tuple[str, str, float]]
     return imagenet_utils.decode_predictions(np.asarray(keras.ops.convert_to_numpy(preds)), top=top)
 
 
-def _check_arguments(include_top, pooling, classes, classifier_activation, width, share_projection) -> None:
-    for name, value in (("include_top", include_top), ("share_projection", share_projection)):
+def _check_arguments(include_top, pooling, classes, classifier_activation, name, width, share_projection) -> None:
+    for argument, value in (("include_top", include_top), ("share_projection", share_projection)):
         if not isinstance(value, (bool, np.bool_)):
-            raise ValueError(f"{name}={value!r} must be True or False")
+            raise ValueError(f"{argument}={value!r} must be True or False")
+    if not isinstance(name, str) or not name or "/" in name:
+        raise ValueError(f"name={name!r} must be a text without '/'")
     if pooling not in (None, "avg", "max"):
         raise ValueError(f"pooling={pooling!r} must be None, 'avg' or 'max'")
-    if isinstance(classes, bool) or not isinstance(classes, (int, np.integer)) or classes < 1:
-        raise ValueError(f"classes={classes!r} must be an integer ≥ 1")
+    check_classes(classes)
     check_width(width)
     try:
         keras.activations.get(classifier_activation)
@@ -203,34 +205,24 @@ def _check_arguments(include_top, pooling, classes, classifier_activation, width
 
 def _image_input(input_tensor, input_shape, include_top: bool) -> KerasTensor:
     """The symbolic image, checked."""
-    if input_tensor is not None:
-        if not isinstance(input_tensor, KerasTensor):
-            raise ValueError(f"input_tensor must be a Keras tensor such as keras.Input(...); got {input_tensor!r}")
-        shape = tuple(input_tensor.shape[1:])
-        if input_shape is not None and tuple(input_shape) != shape:
-            raise ValueError(f"input_shape={tuple(input_shape)} is not that of input_tensor, {shape}")
-        _check_shape("input_tensor", shape)
-        return input_tensor
-    side = DEFAULT_SIZE if include_top else None
-    shape = tuple(input_shape) if input_shape is not None else _with_channels((side, side), 3)
-    _check_shape("input_shape", shape)
-    return keras.Input(shape, name="image")
+    order = _with_channels(("height", "width"), "channels")
+    if input_shape is not None:
+        if not isinstance(input_shape, (tuple, list)):
+            raise ValueError(f"input_shape={input_shape!r} must be a tuple ({', '.join(order)})")
+        check_image_shape("input_shape", tuple(input_shape), order)
+    if input_tensor is None:
+        side = DEFAULT_SIZE if include_top else None
+        shape = input_shape or _with_channels((side, side), 3)
+        return keras.Input(tuple(shape), name="image")
+    if not isinstance(input_tensor, KerasTensor):
+        raise ValueError(f"input_tensor must be a Keras tensor such as keras.Input(...); got {input_tensor!r}")
+    shape = tuple(input_tensor.shape[1:])
+    if input_shape is not None and tuple(input_shape) != shape:
+        raise ValueError(f"input_shape={tuple(input_shape)} is not that of input_tensor, {shape}")
+    check_image_shape("input_tensor", shape, order)
+    return input_tensor
 
 
 def _with_channels(size: tuple, channels) -> tuple:
     """Sides and channels, in the order of the data format."""
     return (channels, *size) if channel_axis() == 1 else (*size, channels)
-
-
-def _check_shape(argument: str, shape: tuple) -> None:
-    expected = _with_channels(("height", "width"), "channels")
-    wanted = f"{argument} must be ({', '.join(expected)}) with 1, 3 or 4 channels and sides of at least {MIN_SIZE} px"
-    if len(shape) != 3:
-        raise ValueError(f"{wanted}; got {shape}")
-    sides = dict(zip(expected, shape, strict=True))
-    channels = sides.pop("channels")
-    if channels not in (1, 3, 4):
-        raise ValueError(f"{wanted}; got {shape}, that is {channels} channels")
-    for side in sides.values():
-        if side is not None and (isinstance(side, bool) or not isinstance(side, (int, np.integer)) or side < MIN_SIZE):
-            raise ValueError(f"{wanted} (or None); got {shape}")

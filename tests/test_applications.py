@@ -100,7 +100,7 @@ def test_inception_resnet_is_a_polynet_of_ir_units():
 def test_stochastic_paths_are_there_and_not_active():
     model = small(residual_scale=0.3, structure=ALL_MODULES)
     layers = [layer for layer in model.layers if isinstance(layer, StochasticResidualScaling)]
-    assert [layer.name for layer in layers][:2] == ["stage_a_01_residual_sum", "stage_a_02_residual_sum"]
+    assert [layer.name for layer in layers][:2] == ["stage_a_01_sum_f_g", "stage_a_02_sum_f_g_h"]
     assert len(layers) == 7
     for layer in layers:
         assert not keras.ops.convert_to_numpy(layer.active)
@@ -121,9 +121,11 @@ def test_channels_first_equals_channels_last():
     np.testing.assert_allclose(infer(first, np.moveaxis(x, -1, 1)), infer(last, x), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("share_projection", [False, True])
-def test_every_weight_gets_a_gradient(share_projection):
-    model = small(structure=ALL_MODULES, classes=4, classifier_activation=None, share_projection=share_projection)
+@pytest.mark.parametrize(
+    ("structure", "share_projection"), [(ALL_MODULES, False), ("1 x [ir] | 1 x [poly-3] | 1 x [ir]", True)]
+)
+def test_every_weight_gets_a_gradient(structure, share_projection):
+    model = small(structure=structure, classes=4, classifier_activation=None, share_projection=share_projection)
     randomize(model, 0)
     found = gradients(model, images(4, 75, 75, 3), images(4, 4, seed=1))
     names = [variable.path for variable in model.trainable_variables]
@@ -175,7 +177,7 @@ def test_weights_argument(tmp_path, suffix):
         ({"classes": 6}, "its classifier has classes=5 on 200 features, the network classes=6"),
         ({"width": 0.25}, "its classifier has classes=5 on 200 features, the network classes=5 on 512"),
         ({"structure": ALL_MODULES.replace("3-way", "mpoly-3")}, "it has no layer 'stage_a_02_"),
-        ({"structure": "1 x [2-way] | 1 x [ir] | 1 x [ir]"}, "is not in the network"),
+        ({"structure": "1 x [2-way] | 1 x [poly-2] | 1 x [mpoly-2]"}, "is not in the network"),
         ({"input_shape": (75, 75, 1)}, "the variables of layer 'stem_conv1' have shapes"),
     ],
 )
@@ -185,6 +187,14 @@ def test_weights_of_another_network_are_refused(tmp_path, arguments, message):
     with pytest.raises(ValueError, match="is not a file of the network 'polynet'") as info:
         small(**{"structure": ALL_MODULES, "classes": 5, "weights": path, **arguments})
     assert message in str(info.value)
+
+
+def test_weights_of_another_sum_of_the_same_blocks_are_refused(tmp_path):
+    """The convolutions, the normalizations and all shapes are equal: only the names of the sums tell."""
+    path = tmp_path / "net.weights.h5"
+    small(structure="1 x [I + F + HGF] | 1 x [ir] | 1 x [ir]").save_weights(path)
+    with pytest.raises(ValueError, match="it has no layer 'stage_a_01_sum_gf_hgf'"):
+        small(structure="1 x [I + GF + HGF] | 1 x [ir] | 1 x [ir]", weights=path)
 
 
 def test_headless_weights_do_not_fill_a_head(tmp_path):
@@ -217,7 +227,7 @@ def test_weights_that_cannot_be_read(tmp_path):
     ("arguments", "message"),
     [
         ({"structure": "resnet"}, "structure='resnet' is not known"),
-        ({"structure": "1 x [I + G] | 1 x [ir] | 1 x [ir]"}, "starts with F"),
+        ({"structure": "1 x [I + G] | 1 x [ir] | 1 x [ir]"}, "G comes where F is due"),
         ({"structure": "1 x [I + F + H] | 1 x [ir] | 1 x [ir]"}, "in the order F, G, H"),
         ({"width": -1}, "width=-1 must be a finite number > 0"),
         ({"width": 0}, "width=0 must be"),
@@ -235,10 +245,14 @@ def test_weights_that_cannot_be_read(tmp_path):
         ({"input_shape": (75, 75, 2)}, "that is 2 channels"),
         ({"input_shape": (75, 75)}, "input_shape must be"),
         ({"input_shape": (75.0, 75, 3)}, "sides of at least 75 px"),
+        ({"input_shape": 331}, "input_shape=331 must be a tuple"),
+        ({"name": "a/b"}, "name='a/b' must be a text without '/'"),
+        ({"name": 3}, "name=3 must be"),
         ({"input_tensor": "image"}, "input_tensor must be a Keras tensor"),
     ],
 )
-def test_bad_arguments(arguments, message):
+def test_bad_arguments(arguments, message, monkeypatch):
+    monkeypatch.setattr(keras.layers.Layer, "__init__", lambda *_, **__: pytest.fail("a layer was built"))
     with pytest.raises(ValueError, match=r".") as info:
         small(**arguments)
     assert message in str(info.value)

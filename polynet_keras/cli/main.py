@@ -64,6 +64,7 @@ def _command_help(name: str, usage: str, values: flags.FlagValues) -> str:
     lines = [f"usage: polynet {name} {usage}", "", COMMANDS[name], ""]
     for flag in sorted(set(values), key=lambda flag: (flag == "help", flag)):
         if len(flag) > 1:  # one-letter names are aliases
-            default = "" if values[flag].default in (None, False) else f" [{values[flag].default_as_str}]"
-            lines.append(f"  --{flag}: {values[flag].help}{default}")
+            default = values[flag].default
+            text = ",".join(default) if isinstance(default, list) else default
+            lines.append(f"  --{flag}: {values[flag].help}{'' if text is None or text is False else f' [{text}]'}")
     return "\n".join(lines)

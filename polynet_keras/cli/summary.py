@@ -4,60 +4,59 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from polynet_keras.models import STRUCTURES, StageCost, network_cost
+
 USAGE = "[--structure STRUCTURE] [flags]"
 
 
 def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("structure", None, "A name or a notation. [lists the named structures]", flag_values=values)
-    flags.DEFINE_integer("image_size", 331, "Side of the image, in pixels.", lower_bound=75, flag_values=values)
-    flags.DEFINE_integer("channels", 3, "Channels of the image.", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("image_size", 331, "Side of the image, in pixels.", flag_values=values)
+    flags.DEFINE_integer("channels", 3, "Channels of the image.", flag_values=values)
     flags.DEFINE_float("width", 1.0, "Multiplier of the channel counts.", flag_values=values)
-    flags.DEFINE_integer("classes", 1000, "Classes of the classifier.", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("classes", 1000, "Classes of the classifier.", flag_values=values)
     flags.DEFINE_bool("share_projection", False, "Orders of a polynomial share the projection.", flag_values=values)
 
 
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
-    from polynet_keras.models import Structure, list_structures, network_cost
-
     if arguments:
         raise ValueError(f"unexpected argument {arguments[0]!r}; the structure is named with --structure")
-    if values.structure is None:
-        print("MACs of one 331 x 331 x 3 image, 1000 classes\n")
-        named = [
-            (card.name, f"{card.parameters:,}", f"{card.macs / 1e9:.2f} G", card.stages) for card in list_structures()
-        ]
-        _print_table(("structure", "parameters", "MACs", "stages"), named, right={1, 2})
-        return
-    size = values.image_size
-    parts = network_cost(
-        Structure.parse(values.structure),
-        input_shape=(size, size, values.channels),
-        width=values.width,
-        share_projection=values.share_projection,
-        classes=values.classes,
-    )
-    totals = [sum(getattr(part, count) for part in parts) for count in ("parameters", "macs", "activations")]
-    rows = [
-        (
-            part.name,
-            " x ".join(map(str, part.output_shape)),
-            *_counts(part.parameters, part.macs, part.activations),
-            part.modules,
+
+    def parts_of(structure: str) -> list[StageCost]:
+        return network_cost(
+            structure,
+            input_shape=(values.image_size, values.image_size, values.channels),
+            width=values.width,
+            share_projection=values.share_projection,
+            classes=values.classes,
         )
-        for part in parts
-    ]
-    rows.append(("total", "", *_counts(*totals), ""))
-    _print_table(("part", "output", "parameters", "MACs", "activations", "modules"), rows, right={1, 2, 3, 4})
+
+    size, columns = values.image_size, ("parameters", "MACs", "activations")
+    if values.structure is None:
+        rows = [(name, *_counts(parts_of(name)), str(structure)) for name, structure in STRUCTURES.items()]
+        header = ("structure", *columns, "stages")
+    else:
+        parts = parts_of(values.structure)
+        rows = [
+            (f"{part.name}", *_counts([part]), f"{' x '.join(map(str, part.output_shape)):<18}{part.modules}".rstrip())
+            for part in parts
+        ]
+        rows.append(("total", *_counts(parts), ""))
+        header = ("part", *columns, f"{'output':<18}modules")
+    print(f"one {size} x {size} x {values.channels} image, width {values.width:g}, {values.classes} classes\n")
+    _print_table(header, rows)
 
 
-def _counts(parameters: int, macs: int, activations: int) -> tuple[str, str, str]:
+def _counts(parts: list[StageCost]) -> tuple[str, str, str]:
+    parameters, macs, activations = (
+        sum(getattr(part, count) for part in parts) for count in ("parameters", "macs", "activations")
+    )
     return f"{parameters:,}", f"{macs / 1e9:.3f} G", f"{activations / 1e6:.3f} M"
 
 
-def _print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]], right: set[int]) -> None:
+def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Names and texts to the left, the numbers between them to the right."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    for row in (header, *rows):
-        cells = (
-            cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
-        print("  ".join(cells).rstrip())
+    for first, *numbers, last in (header, *rows):
+        right = (cell.rjust(width) for cell, width in zip(numbers, widths[1:-1], strict=True))
+        print("  ".join([first.ljust(widths[0]), *right, last]).rstrip())

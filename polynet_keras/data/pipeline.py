@@ -1,5 +1,6 @@
 """From a source's images to the batches that `fit` and `evaluate` take, as tf.data datasets."""
 
+import keras
 import tensorflow as tf
 
 from polynet_keras.data.augmentation import random_crop
@@ -33,14 +34,12 @@ def training_batches(reader: Reader, preprocessing: Preprocessing, batch_size: i
     """Shuffled batches of randomly cropped images, another order and other crops each epoch.
 
     Returns:
-        Dataset of (images, labels): float32 (batch, size, size, channels) and int64 (batch,). The last batch of an
-        epoch holds what is left.
+        Dataset of (images, labels): float32 (batch, size, size, channels), or (batch, channels, size, size) under the
+        data format channels_first, and int64 (batch,). The last batch of an epoch holds what is left.
     """
     size = preprocessing.image_size
     crop_seeds = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).batch(2)
-    dataset = _resized(reader, preprocessing)
-    dataset = dataset.shuffle(min(len(reader.images), 10_000), seed=seed, reshuffle_each_iteration=True)
-    dataset = tf.data.Dataset.zip(dataset, crop_seeds)
+    dataset = tf.data.Dataset.zip(_resized(reader, preprocessing, shuffle_seed=seed), crop_seeds)
     dataset = dataset.map(
         lambda example, seeds: (random_crop(example[0], size, seeds), example[1]), num_parallel_calls=tf.data.AUTOTUNE
     )
@@ -56,8 +55,8 @@ def evaluation_batches(reader: Reader, preprocessing: Preprocessing, batch_size:
     return _batched(dataset, preprocessing, batch_size)
 
 
-def _resized(reader: Reader, preprocessing: Preprocessing) -> tf.data.Dataset:
-    """(float32 image of 0 to 255 at `resize_size`, label), in the source's order."""
+def _resized(reader: Reader, preprocessing: Preprocessing, shuffle_seed: int | None = None) -> tf.data.Dataset:
+    """(float32 image of 0 to 255 at `resize_size`, label), shuffled, or in the source's order without a seed."""
     side, channels = preprocessing.resize_size, preprocessing.channels
 
     def read(index, label):
@@ -67,16 +66,25 @@ def _resized(reader: Reader, preprocessing: Preprocessing) -> tf.data.Dataset:
         return image, label
 
     count = len(reader.images)
-    dataset = tf.data.Dataset.zip(
+
+    def shuffled(dataset: tf.data.Dataset) -> tf.data.Dataset:
+        # Over all examples: sources list class by class, and a smaller buffer would serve one class after another.
+        return dataset if shuffle_seed is None else dataset.shuffle(count, shuffle_seed, reshuffle_each_iteration=True)
+
+    examples = tf.data.Dataset.zip(
         tf.data.Dataset.range(count), tf.data.Dataset.from_tensor_slices(reader.images.labels)
-    ).map(read, num_parallel_calls=tf.data.AUTOTUNE)
-    return dataset.cache() if count * side * side * channels * 4 <= CACHED_BYTES else dataset
+    )
+    if count * side * side * channels * 4 <= CACHED_BYTES:
+        return shuffled(examples.map(read, num_parallel_calls=tf.data.AUTOTUNE).cache())
+    return shuffled(examples).map(read, num_parallel_calls=tf.data.AUTOTUNE)
 
 
 def _batched(dataset: tf.data.Dataset, preprocessing: Preprocessing, batch_size: int) -> tf.data.Dataset:
     mean, std = tf.constant(preprocessing.mean), tf.constant(preprocessing.std)
-    dataset = dataset.batch(batch_size)
-    dataset = dataset.map(
-        lambda images, labels: ((images / 255.0 - mean) / std, labels), num_parallel_calls=tf.data.AUTOTUNE
-    )
-    return dataset.prefetch(tf.data.AUTOTUNE)
+    channels_first = keras.config.image_data_format() == "channels_first"
+
+    def normalize(images, labels):
+        images = (images / 255.0 - mean) / std
+        return tf.transpose(images, (0, 3, 1, 2)) if channels_first else images, labels
+
+    return dataset.batch(batch_size).map(normalize, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)

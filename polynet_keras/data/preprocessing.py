@@ -132,10 +132,17 @@ def read_image(path: str | os.PathLike, channels: int) -> np.ndarray:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"{path}: {image.width}×{image.height} px is over the limit of {MAX_PIXELS:,} pixels")
             upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I;16"):  # a conversion to eight bits would clip, not scale
-                upright = Image.fromarray((np.asarray(upright) >> 8).astype("uint8"))
+            if upright.mode.startswith(("I", "F")):
+                upright = Image.fromarray(_eight_bits(path, np.asarray(upright)))
             upright = upright.convert(CHANNELS[channels])
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise ValueError(f"{path}: cannot be read as an image: {reason}") from None
     return np.asarray(upright, dtype="uint8").reshape(upright.height, upright.width, channels)
+
+
+def _eight_bits(path: str, pixels: np.ndarray) -> np.ndarray:
+    """Sixteen-bit grey as eight bits: Pillow's own conversion would clip, not scale."""
+    if not np.issubdtype(pixels.dtype, np.integer) or pixels.min() < 0 or pixels.max() > 0xFFFF:
+        raise ValueError(f"{path}: its pixels are neither 8 nor 16 bit; convert it to one of these")
+    return (pixels >> 8).astype("uint8")

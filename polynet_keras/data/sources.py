@@ -1,5 +1,6 @@
 """Sources: where labelled images come from, split into a training and a held-out part."""
 
+import dataclasses
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,12 +24,14 @@ class Images:
     Attributes:
         read: gives image i as a uint8 array (height, width, channels).
         labels: int64 array (count,), indices into the source's class names.
-        names: what to call image i: a file path, or an identifier.
+        names: what to call image i: an identifier, or its path.
+        are_files: whether the names are paths of image files.
     """
 
     read: Callable[[int], np.ndarray]
     labels: np.ndarray
     names: tuple[str, ...]
+    are_files: bool = False
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -99,7 +102,9 @@ def image_folder(folder: str | os.PathLike, seed: int) -> Source:
         files = sorted(
             str(path)
             for path in (root / name).rglob("*")
-            if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+            if path.suffix.lower() in IMAGE_SUFFIXES
+            and path.is_file()
+            and not any(part.startswith(".") for part in path.relative_to(root).parts)
         )
         if len(files) < 2:
             raise ValueError(
@@ -108,7 +113,9 @@ def image_folder(folder: str | os.PathLike, seed: int) -> Source:
             )
         paths += files
         labels += [label] * len(files)
-    return _split(lambda i: read_image(paths[i], 3), np.array(labels), tuple(paths), tuple(classes), 3, seed)
+    source = _split(lambda i: read_image(paths[i], 3), np.array(labels), tuple(paths), tuple(classes), 3, seed)
+    training, held_out = (dataclasses.replace(part, are_files=True) for part in (source.training, source.held_out))
+    return dataclasses.replace(source, training=training, held_out=held_out)
 
 
 def _split(read, labels: np.ndarray, names, class_names, channels: int, seed: int) -> Source:

@@ -4,6 +4,7 @@ import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 
 import keras
@@ -38,13 +39,18 @@ def predict(run_folder: str | os.PathLike, images: Sequence[str | os.PathLike], 
     """
     if not images:
         raise ValueError("no image to classify; name one or more image files")
-    if top < 1:
+    if isinstance(top, bool) or not isinstance(top, Integral) or top < 1:
         raise ValueError(f"top={top!r} must be an integer of at least 1")
     card = ModelCard.load(run_folder)
     inputs = np.stack([card.preprocessing(read_image(path, card.preprocessing.channels)) for path in images])
     if keras.config.image_data_format() == "channels_first":
         inputs = np.moveaxis(inputs, -1, 1)
     probabilities = _load_model(run_folder).predict(inputs, batch_size=BATCH_SIZE, verbose=0)
+    if probabilities.shape != (len(images), len(card.class_names)):
+        raise ValueError(
+            f"{run_folder}: the model's output has the shape {probabilities.shape[1:]}, its card names "
+            f"{len(card.class_names)} classes; they are not of one run"
+        )
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
     return [
         Prediction(os.fspath(path), tuple((card.class_names[i], float(row[i])) for i in order))
@@ -58,5 +64,5 @@ def _load_model(run_folder: str | os.PathLike) -> keras.Model:
         raise ValueError(f"{path}: no such file; name a run folder that `polynet train` has finished")
     try:
         return keras.saving.load_model(path, compile=False)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: not a readable Keras model: {error}") from None

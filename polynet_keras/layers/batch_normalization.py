@@ -11,7 +11,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
     Keras 3 computes moments and then normalizes, each from element-wise operations that keep their results for
     the backward pass; this layer calls `FusedBatchNormV3`, one operation in each direction. It does so on the
     TensorFlow backend for 4-D inputs of float32, float16 or bfloat16, normalized over the last axis (or, with a
-    GPU, over axis 1), without mask, `synchronized` or `renorm`; otherwise it is Keras's layer.
+    GPU visible to TensorFlow, over axis 1), without mask, `synchronized` or `renorm`; otherwise it is Keras's layer.
 
     Differences that remain: with a float16 or bfloat16 compute dtype the input is not cast up first (the kernel
     accumulates in float32 itself), and a batch without examples, such as a replica gets at the end of an uneven
@@ -58,7 +58,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return tf.cast(outputs, self.compute_dtype)
 
     def _has_fused_kernel(self, inputs) -> bool:
-        if keras.backend.backend() != "tensorflow" or self.synchronized or self.renorm or len(inputs.shape) != 4:
+        if keras.backend.backend() != "tensorflow" or self.synchronized or len(inputs.shape) != 4:
+            return False
+        if getattr(self, "renorm", False):  # Keras 3.12 has none
             return False
         if keras.backend.standardize_dtype(inputs.dtype) not in ("float32", "float16", "bfloat16"):
             return False
@@ -74,7 +76,7 @@ def _values_per_channel(inputs, channels: int):
     """(how many values each channel has, whether there are any): Python numbers where the shape is known."""
     import tensorflow as tf
 
-    if inputs.shape.is_fully_defined() and inputs.shape[0]:
+    if inputs.shape.num_elements():  # neither unknown nor empty
         return inputs.shape.num_elements() // channels, True
     count = tf.cast(tf.size(inputs) // channels, "float32")
     return tf.maximum(count, 1.0), count > 0.0

@@ -1,8 +1,9 @@
 """What a structure costs, counted from the tables of `models.inception` without building the network."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from polynet_keras.models.inception import BLOCKS, REDUCTIONS, STEM, Branches, Conv, MaxPool, check_width, scaled
+from polynet_keras.models.checks import check_classes, check_image_shape, check_width
+from polynet_keras.models.inception import BLOCKS, REDUCTIONS, STEM, Branches, Conv, MaxPool, scaled
 from polynet_keras.models.polynomial import Polynomial
 from polynet_keras.models.structure import STAGES, STRUCTURES, Structure
 
@@ -31,12 +32,19 @@ class StageCost:
 
 @dataclass(frozen=True)
 class StructureCard:
-    """A named structure and what it costs: `stages` and the counts follow `StageCost`, summed."""
+    """A named structure and what it costs.
+
+    Attributes:
+        name: of `STRUCTURES`.
+        stages: the residual units, in the structure notation.
+        parameters: trainable ones, with 1000 classes.
+        macs: of one 331 × 331 × 3 image; what is counted is said in `StageCost`.
+    """
 
     name: str
     stages: str
     parameters: int
-    macs: int = field(metadata={"image_size": 331})
+    macs: int
 
 
 def list_structures() -> list[StructureCard]:
@@ -50,7 +58,7 @@ def list_structures() -> list[StructureCard]:
 
 
 def network_cost(
-    structure: Structure,
+    structure: str | Structure,
     *,
     input_shape: tuple[int, int, int] = (331, 331, 3),
     width: float = 1.0,
@@ -60,25 +68,29 @@ def network_cost(
     """The cost of each part of the network, from the stem to the head, for one image.
 
     Args:
-        structure: the residual units.
-        input_shape: (height, width, channels) of the image.
+        structure: the residual units: a name, a notation or a `Structure`.
+        input_shape: (height, width, channels) of the image, sides of at least 75 px.
         width: multiplier of the channel counts.
         share_projection: whether applications of one letter share the convolution of their projection.
         classes: outputs of the classifier.
 
     Raises:
-        ValueError: `width` is no finite number > 0.
+        ValueError: an argument that `PolyNet` would refuse too.
     """
+    structure = Structure.parse(structure)
+    if None in input_shape:
+        raise ValueError(f"input_shape={input_shape} must say the size of the image to count its operations")
+    check_image_shape("input_shape", input_shape)
     check_width(width)
+    check_classes(classes)
     count = _Counter(input_shape, width)
     for _, branches in STEM:
         count.mixed(branches)
     parts = [count.finish("stem")]
-    for stage, modules in zip(STAGES, structure.stages, strict=True):
+    for stage, modules, text in zip(STAGES, structure.stages, structure.stage_texts, strict=True):
         for module in modules:
             count.module(module, stage, share_projection)
-        stage_text = str(structure).split(" | ")[STAGES.index(stage)]
-        parts.append(count.finish(f"stage {stage.upper()}", stage_text))
+        parts.append(count.finish(f"stage {stage.upper()}", text))
         if stage in REDUCTIONS:
             count.mixed(REDUCTIONS[stage])
             parts.append(count.finish(f"reduction {stage.upper()}"))

@@ -6,10 +6,8 @@ Each table lists parallel branches, each a sequence of convolutions; a convoluti
 Source: the released Caffe model of the authors, as ported to PyTorch in `pretrainedmodels` and `pytorchcv`.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Real
 
 import keras
 from keras import KerasTensor
@@ -89,12 +87,6 @@ REDUCTIONS: dict[str, Branches] = {
 
 LayerOf = Callable[[str, Callable[[], keras.layers.Layer]], keras.layers.Layer]
 """Gives the layer of a name, made by the function at the first call: how orders of a polynomial share layers."""
-
-
-def check_width(width: float) -> None:
-    """Raises a `ValueError` unless `width` is a finite number > 0."""
-    if isinstance(width, bool) or not isinstance(width, Real) or not math.isfinite(width) or width <= 0:
-        raise ValueError(f"width={width!r} must be a finite number > 0, such as 0.5")
 
 
 def scaled(filters: int, width: float) -> int:

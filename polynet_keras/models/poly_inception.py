@@ -28,9 +28,9 @@ class PolyInception:
             paper's polynomial); the released model, and the default, gives each application its own.
         width: multiplier of the block's inner channel counts.
         name: prefix of all layer names: `{name}_{letter}_...` for what a letter shares,
-            `{name}_{application}_...` for what an application owns.
+            `{name}_{application}_...` for what an application owns, `{name}_sum_{term}_...` for the sum.
 
-    Calling it on a symbolic 4-D tensor returns one of the same shape. Layers are made at the first call.
+    An instance is one unit of a network: it is called once, on a symbolic 4-D tensor, and returns one of its shape.
     """
 
     def __init__(
@@ -66,7 +66,8 @@ class PolyInception:
             scale=self.scale,
             survival_probability=self.survival_probability,
             active=False,
-            name=f"{self.name}_residual_sum",
+            # The name says which terms are summed: weights files are checked by names.
+            name="_".join([self.name, "sum", *self.polynomial.terms]).lower(),
         )
         y = residual_sum([x, *(outputs[term] for term in self.polynomial.terms)])
         return keras.layers.ReLU(name=f"{self.name}_relu")(y)

@@ -48,27 +48,32 @@ class Polynomial:
             applied to F's output, `"FF"` is F².
 
     Raises:
-        ValueError: no term, a repeated term, a letter outside `OPERATORS`, a term longer than `MAX_DEGREE`, or
-            letters that are not introduced in the order F, G, H, ...
+        ValueError: no term, a text in place of terms, a repeated term, a letter outside `OPERATORS`, a term longer than
+            `MAX_DEGREE`, or letters that are not introduced in the order F, G, H, ...
     """
 
     terms: tuple[str, ...]
 
     def __post_init__(self):
+        if isinstance(self.terms, str):
+            raise ValueError(f"terms={self.terms!r} must be a sequence of terms; Polynomial.parse reads a text")
         # Sorted by degree, then by the letters as they are applied: F, G, FF, GF (which applies F first), HGF.
         object.__setattr__(self, "terms", tuple(sorted(self.terms, key=lambda term: (len(term), term[::-1]))))
         if not self.terms:
             raise ValueError(f"a polynomial needs a term besides I; known operators are {', '.join(OPERATORS)}")
-        for term in self.terms:
+        introduced = ""
+        for number, term in enumerate(self.terms):
             if not term or set(term) - set(OPERATORS) or len(term) > MAX_DEGREE:
-                raise ValueError(f"{term!r} is not a product of 1 to {MAX_DEGREE} operators of {', '.join(OPERATORS)}")
-        if len(set(self.terms)) < len(self.terms):
-            raise ValueError(f"a term appears twice in {' + '.join(self.terms)}")
-        used = "".join(dict.fromkeys("".join(term[::-1] for term in self.terms)))
-        if used[0] != "F":
-            raise ValueError(f"a polynomial starts with F, the first Inception block; got {used[0]} first")
-        if used != OPERATORS[: len(used)]:
-            raise ValueError(f"letters must be introduced in the order {', '.join(OPERATORS)}; got {', '.join(used)}")
+                raise _TermError(f"{term!r} is not a product of 1 to {MAX_DEGREE} of {', '.join(OPERATORS)}", term)
+            if term in self.terms[:number]:
+                raise _TermError(f"the term {_with_powers(term)} appears twice", term)
+            for letter in reversed(term):
+                if letter in introduced:
+                    continue
+                if letter != OPERATORS[len(introduced)]:
+                    order = f"letters must be introduced in the order {', '.join(OPERATORS)}"
+                    raise _TermError(f"{order}; {letter} comes where {OPERATORS[len(introduced)]} is due", term)
+                introduced += letter
 
     @classmethod
     def parse(cls, text: str) -> "Polynomial":
@@ -111,28 +116,33 @@ def _with_powers(term: str) -> str:
     return "".join(letter if length == 1 else f"{letter}^{length}" for letter, length in runs)
 
 
+class _TermError(ValueError):
+    """A fault of one term of a sum."""
+
+    def __init__(self, reason: str, term: str):
+        self.term = term
+        super().__init__(reason)
+
+
 def _parse_sum(text: str) -> Polynomial:
-    terms: list[str] = []
-    has_identity = False
+    positions: dict[str, int] = {}  # of each term; "" is the identity
     position = 0
     for summand in text.split("+"):
         start = position + len(summand) - len(summand.lstrip())
         term = _parse_term(text, start, position + len(summand.rstrip()))
-        if not term:
-            if has_identity:
-                raise PolynomialSyntaxError("I appears twice; a residual unit adds its input once", text, start)
-            has_identity = True
-        elif term in terms:
-            raise PolynomialSyntaxError(f"the term {_with_powers(term)} appears twice", text, start)
-        else:
-            terms.append(term)
+        if term in positions:
+            repeated = f"the term {_with_powers(term)}" if term else "I"
+            raise PolynomialSyntaxError(f"{repeated} appears twice", text, start)
+        positions[term] = start
         position += len(summand) + 1
-    if not has_identity:
+    if "" not in positions:
         raise PolynomialSyntaxError("a residual unit keeps its input: the sum must have the term I", text, 0)
     try:
-        return Polynomial(tuple(terms))
-    except ValueError as error:  # rules about the sum as a whole have no single position
-        raise PolynomialSyntaxError(str(error), text, 0) from None
+        return Polynomial(tuple(term for term in positions if term))
+    except _TermError as error:
+        raise PolynomialSyntaxError(str(error), text, positions[error.term]) from None
+    except ValueError as error:  # nothing but I: what is missing is missing at the end
+        raise PolynomialSyntaxError(str(error), text, len(text)) from None
 
 
 def _parse_term(text: str, start: int, end: int) -> str:

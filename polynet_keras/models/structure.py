@@ -7,8 +7,9 @@ The notation is three stages split by `|`, each `n x [module, module, ...]`, whe
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 from polynet_keras.models.polynomial import NAMED, Polynomial, PolynomialSyntaxError
 
@@ -38,6 +39,13 @@ class Structure:
     stages: tuple[tuple[Polynomial, ...], ...]
 
     def __post_init__(self):
+        if isinstance(self.stages, str) or any(isinstance(stage, (str, Polynomial)) for stage in self.stages):
+            raise ValueError(
+                f"stages={self.stages!r} must be three sequences of Polynomial; see Structure.parse for texts"
+            )
+        object.__setattr__(self, "stages", tuple(map(tuple, self.stages)))
+        if any(not isinstance(module, Polynomial) for stage in self.stages for module in stage):
+            raise ValueError(f"stages={self.stages!r} must hold nothing but Polynomial; see Structure.parse for texts")
         if len(self.stages) != len(STAGES):
             raise ValueError(f"a structure has {len(STAGES)} stages; got {len(self.stages)}")
         for stage, modules in zip(STAGES, self.stages, strict=True):
@@ -67,10 +75,10 @@ class Structure:
     @classmethod
     def inception_resnet(cls, depths: Sequence[int]) -> "Structure":
         """The structure of Inception-ResNet: `depths` (a, b, c) counts the `I + F` units of the stages."""
-        if isinstance(depths, str) or not isinstance(depths, Sequence) or len(depths) != len(STAGES):
+        if isinstance(depths, str) or not isinstance(depths, Iterable) or len(tuple(depths)) != len(STAGES):
             raise ValueError(f"depths must be {len(STAGES)} integers such as (5, 10, 5); got {depths!r}")
         for depth in depths:
-            if isinstance(depth, bool) or not isinstance(depth, int) or not 1 <= depth <= MAX_MODULES:
+            if isinstance(depth, bool) or not isinstance(depth, Integral) or not 1 <= depth <= MAX_MODULES:
                 raise ValueError(f"each of depths must be an integer from 1 to {MAX_MODULES}; got {depths!r}")
         return cls(tuple((NAMED["ir"],) * depth for depth in depths))
 
@@ -79,8 +87,13 @@ class Structure:
         """The number of residual units, over all stages."""
         return sum(map(len, self.stages))
 
+    @property
+    def stage_texts(self) -> tuple[str, ...]:
+        """Each stage in the notation."""
+        return tuple(map(_stage_text, self.stages))
+
     def __str__(self) -> str:
-        return " | ".join(map(_stage_text, self.stages))
+        return " | ".join(self.stage_texts)
 
 
 def _stage_text(modules: tuple[Polynomial, ...]) -> str:
@@ -117,7 +130,7 @@ def _parse_stage(part: str, text: str, offset: int) -> tuple[Polynomial, ...]:
         try:
             pattern.append(Polynomial.parse(module.strip()))
         except PolynomialSyntaxError as error:
-            known = f"; a module is one of {', '.join(NAMED)} or a polynomial such as I + F + GF"
+            known = f"; a module is one of {', '.join(NAMED)}, or a polynomial such as I + F + GF"
             raise PolynomialSyntaxError(error.reason + known, text, start + error.position) from None
         position += len(module) + 1
     digits = match["repeats"].lstrip("0")

@@ -34,7 +34,7 @@ def check_weights_argument(weights: str | os.PathLike | None) -> None:
 
 
 def load_weights_file(model: keras.Model, path: str | os.PathLike) -> None:
-    """Loads `path` into `model` if its layers, by name and shapes, are the model's; else leaves the model alone.
+    """Loads `path` into `model` if its layers, by name, shapes and order, are the model's; else leaves the model alone.
 
     The classifier of the file is left out for a model that has none (`include_top=False`).
 
@@ -51,10 +51,10 @@ def load_weights_file(model: keras.Model, path: str | os.PathLike) -> None:
             stored = _stored_shapes(file)
     except (OSError, KeyError, zipfile.BadZipFile) as error:
         raise ValueError(f"weights={path!r} is not a readable Keras weights file: {error}") from None
-    wanted = {layer.name: _shapes(layer) for layer in model.layers if layer.variables}
+    wanted = {layer.name: _shapes(layer) for layer in model.layers if _shapes(layer)}
     if HEAD not in wanted:
         stored.pop(HEAD, None)
-    difference = _difference(stored, wanted)
+    difference = _difference(stored, wanted) or _other_order(list(stored), model)
     if difference:
         raise ValueError(f"weights={path!r} is not a file of the network {model.name!r}: {difference}")
     model.load_weights(path)
@@ -71,16 +71,26 @@ def _open_h5(path: str):
 
 
 def _stored_shapes(file: h5py.File) -> dict[str, list[tuple[int, ...]]]:
-    """The shapes of each layer's own variables; Keras writes the layer's name beside them."""
+    """The shapes of each layer's own variables, by the layer's name, which Keras writes beside them.
+
+    Keras finds a layer in the file by its class and its number among the layers of that class (`conv2d_12`), not by
+    its name: the order here is that of these numbers, so that it can be compared too.
+    """
     shapes = {}
-    for group in file["layers"].values():
-        variables = group.get("vars", {})
+    for key in sorted(file["layers"], key=_class_and_number):
+        variables = file["layers"][key].get("vars", {})
         if len(variables):
             shapes[variables.attrs["name"]] = [variables[str(i)].shape for i in range(len(variables))]
     return shapes
 
 
+def _class_and_number(key: str) -> tuple[str, int]:
+    head, _, tail = key.rpartition("_")
+    return (head, int(tail)) if tail.isdigit() else (key, 0)
+
+
 def _shapes(layer: keras.Layer) -> list[tuple[int, ...]]:
+    """Of the variables that Keras stores in the layer's own group: those of its parts have groups of theirs."""
     own = [*layer._trainable_variables, *layer._non_trainable_variables]
     return [tuple(variable.shape) for variable in own]
 
@@ -100,4 +110,17 @@ def _difference(stored: dict, wanted: dict) -> str | None:
     for name in wanted:
         if stored[name] != wanted[name]:
             return f"the variables of layer {name!r} have shapes {stored[name]} in it, {wanted[name]} in the network"
+    return None
+
+
+def _other_order(stored: list[str], model: keras.Model) -> str | None:
+    by_class: dict[type, list[str]] = {}
+    for layer in model.layers:
+        if _shapes(layer):
+            by_class.setdefault(type(layer), []).append(layer.name)
+    for wanted in by_class.values():
+        found = [name for name in stored if name in set(wanted)]
+        for name, other in zip(wanted, found, strict=True):
+            if name != other:
+                return f"its layer {other!r} stands where the network has {name!r}"
     return None

@@ -8,14 +8,17 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
 
-from polynet_keras.applications import MIN_SIZE
 from polynet_keras.data.sources import DIGITS
 from polynet_keras.models import Structure
-from polynet_keras.models.inception import check_width
+from polynet_keras.models.checks import MIN_SIZE, check_width
 from polynet_keras.models.residual_scale import scales_and_survival
 
 RESIZE_RATIO = 378 / 331
 """Side of the resized image to that of its crop: the released net's protocol."""
+
+
+MAX_SEED = 2**32 - 1
+"""NumPy's limit."""
 
 
 @dataclass(frozen=True)
@@ -46,17 +49,29 @@ class Recipe:
     """Of the initialization, the split, the order and the crops."""
 
     def __post_init__(self):
-        if isinstance(self.residual_scale, list):  # as JSON has it
-            object.__setattr__(self, "residual_scale", tuple(self.residual_scale))
+        if not isinstance(self.data, (str, os.PathLike)):
+            raise ValueError(f"data={self.data!r} must be {DIGITS!r} or the path of a folder")
+        # What is saved as JSON must come back as the same value.
+        self._set("data", os.fspath(self.data))
+        if isinstance(self.structure, Structure):
+            self._set("structure", str(self.structure))
+        if isinstance(self.residual_scale, list):
+            self._set("residual_scale", tuple(self.residual_scale))
         scales_and_survival(self.residual_scale, Structure.parse(self.structure).module_count)
         for name, minimum in (("image_size", MIN_SIZE), ("epochs", 1), ("batch_size", 1), ("seed", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, Integral) or value < minimum:
                 raise ValueError(f"{name}={value!r} must be an integer of at least {minimum}")
+            self._set(name, int(value))
+        if self.seed > MAX_SEED:
+            raise ValueError(f"seed={self.seed} must be at most {MAX_SEED}")
         check_width(self.width)
         rate = self.learning_rate
         if isinstance(rate, bool) or not isinstance(rate, Real) or not math.isfinite(rate) or rate <= 0:
             raise ValueError(f"learning_rate={rate!r} must be a finite number > 0")
+
+    def _set(self, name: str, value) -> None:
+        object.__setattr__(self, name, value)
 
     @property
     def resize_size(self) -> int:
@@ -68,5 +83,14 @@ class Recipe:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Recipe":
-        """Reads a recipe that `save` wrote."""
-        return cls(**json.loads(Path(path).read_text()))
+        """Reads a recipe that `save` wrote.
+
+        Raises:
+            ValueError: the file cannot be read or holds no recipe; the message names it.
+        """
+        try:
+            return cls(**json.loads(Path(path).read_text()))
+        except OSError as error:
+            raise ValueError(f"{os.fspath(path)}: cannot be read: {error.strerror}") from None
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{os.fspath(path)}: not a recipe: {error}") from None

@@ -1,10 +1,12 @@
 """The run: from a recipe to a folder with a trained model and what is needed to judge it and to use it."""
 
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 from absl import logging
 
@@ -50,8 +52,8 @@ class RunResult:
 def train(recipe: Recipe, folder: str | os.PathLike | None = None) -> RunResult:
     """Trains a PolyNet and leaves the model, recipe, history, TensorBoard logs and curves in a run folder.
 
-    An interrupt (Ctrl-C) ends the training at once and still leaves all of them, as they are by then, provided one
-    epoch was over.
+    An interrupt (Ctrl-C) ends the training at once and still leaves all of them, as they are by then. Where no epoch
+    was over, an interrupt or an unreadable image leaves no run folder.
 
     Args:
         recipe: what to do.
@@ -83,12 +85,13 @@ def train(recipe: Recipe, folder: str | os.PathLike | None = None) -> RunResult:
     )
     try:
         _fit(model, batches, held_out_batches, recipe.epochs, path)
-        correct = round(model.evaluate(held_out_batches, verbose=0)[1] * len(source.held_out))
-    except tf.errors.OpError as error:
+    except (tf.errors.OpError, KeyboardInterrupt) as error:
+        if not _epochs(path):
+            shutil.rmtree(path)  # ours from the start, and nothing in it yet: the same command can run again
         raise training.error or held_out.error or error from None
-
-    card = ModelCard(source.class_names, preprocessing, len(source.held_out), correct)
     model.save(path / MODEL_FILE)
+    correct = round(model.evaluate(held_out_batches, verbose=0)[1] * len(source.held_out))
+    card = ModelCard(source.class_names, preprocessing, len(source.held_out), correct)
     card.save(path)
     plot_curves(path / HISTORY_FILE, path / CURVES_FILE)
     return RunResult(path, card, _samples(source, path))
@@ -136,24 +139,31 @@ def _fit(model: keras.Model, batches, held_out_batches, epochs: int, path: Path)
             verbose=verbose,
         )
     except KeyboardInterrupt:
-        callbacks[0].on_train_end()
-        if not (path / HISTORY_FILE).read_text():
+        callbacks[0].on_train_end()  # closes the history
+        if not _epochs(path):
             raise
         logging.warning("interrupted: the run ends with the model as it is")
+
+
+def _epochs(path: Path) -> int:
+    """The number of epochs in the history so far."""
+    history = path / HISTORY_FILE
+    return max(0, len(history.read_text().splitlines()) - 1) if history.exists() else 0
 
 
 def _samples(source: Source, path: Path) -> tuple[str, ...]:
     """Held-out images as files: the source's own, or written to the run folder where it has none."""
     held_out = source.held_out
-    count = min(SAMPLES, len(held_out))
-    if os.path.isfile(held_out.names[0]):
-        return held_out.names[:count]
+    # Evenly spaced: sources list class by class.
+    indices = np.unique(np.linspace(0, len(held_out) - 1, SAMPLES).astype(int))
+    if held_out.are_files:
+        return tuple(held_out.names[i] for i in indices)
     from PIL import Image
 
     folder = path / SAMPLES_FOLDER
     folder.mkdir()
     files = []
-    for i in range(count):
+    for i in indices:
         file = folder / f"{held_out.names[i]}-is-{source.class_names[held_out.labels[i]]}.png"
         Image.fromarray(held_out.read(i).squeeze(-1)).save(file)
         files.append(str(file))

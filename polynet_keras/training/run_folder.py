@@ -4,7 +4,7 @@ import os
 import time
 from pathlib import Path
 
-from polynet_keras.pretrained import MODEL_FILE
+from polynet_keras.pretrained import CARD_FILE, MODEL_FILE
 
 RUNS = "runs"
 """The folder of runs, in the current directory, that is used when none is named."""
@@ -40,12 +40,12 @@ def create_run_folder(folder: str | os.PathLike | None, data: str) -> Path:
 
 
 def latest_run_folder() -> Path:
-    """The newest folder in `runs/` that holds a model.
+    """The newest folder in `runs/` that holds a model and its card.
 
     Raises:
         ValueError: there is none.
     """
-    models = sorted(Path(RUNS).glob(f"*/{MODEL_FILE}"), key=lambda path: path.stat().st_mtime)
-    if not models:
+    cards = [card for card in Path(RUNS).glob(f"*/{CARD_FILE}") if card.with_name(MODEL_FILE).is_file()]
+    if not cards:
         raise ValueError(f"no trained model in {RUNS}/; run `polynet train` first, or name a run folder with --run_dir")
-    return models[-1].parent
+    return max(cards, key=lambda card: card.stat().st_mtime).parent

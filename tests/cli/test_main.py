@@ -1,5 +1,7 @@
 """The command line as a user meets it: what it prints, and one line with exit code 1 for each mistake."""
 
+import dataclasses
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from polynet_keras.cli.main import COMMANDS, main
+from polynet_keras.training.recipe import Recipe
 
 
 def fails(capsys, *argv):
@@ -45,6 +48,14 @@ def test_help_lists_the_flags(capsys, command):
     assert "--help: Show this help." in output
 
 
+def test_help_of_train_shows_every_field_of_the_recipe_with_its_default(capsys):
+    output = succeeds(capsys, "train", "--help")
+    for field in dataclasses.fields(Recipe):
+        assert re.search(rf"^  --{field.name}: .* \[{re.escape(str(field.default))}\]$", output, re.MULTILINE), (
+            field.name
+        )
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_unknown_flag(capsys, command):
     assert "Unknown command line flag 'epoch'" in fails(capsys, command, "--epoch=3")
@@ -58,7 +69,7 @@ def test_unknown_flag(capsys, command):
         (["--width", "-1"], "width=-1.0 must be a finite number > 0"),
         (["--image_size", "32"], "image_size=32 must be an integer of at least 75"),
         (["--structure", "resnet"], "structure='resnet' is not known"),
-        (["--structure", "1 x [I + G] | 1 x [ir] | 1 x [ir]"], "starts with F"),
+        (["--structure", "1 x [I + G] | 1 x [ir] | 1 x [ir]"], "G comes where F is due"),
         (["--residual_scale", "big"], "--residual_scale=big must be numbers"),
         (["--data", "nowhere"], "data='nowhere' is no folder"),
         (["--run_dir", "/proc/run"], "run_dir='/proc/run' cannot be written"),
@@ -103,14 +114,19 @@ def test_predict_mistakes(capsys, tmp_path, monkeypatch, digits_run):
 
 def test_summary_of_all(capsys):
     output = succeeds(capsys, "summary")
-    assert "polynet-g5    95,366,600  34.70 G  10 x [2-way] | 10 x [poly-3, 2-way] | 5 x [poly-3, 2-way]" in output
+    assert output.startswith("one 331 x 331 x 3 image, width 1, 1000 classes\n")
+    (line,) = (line for line in output.splitlines() if line.startswith("polynet-g5 "))
+    assert "  95,366,600   34.699 G  66.523 M  10 x [2-way] | 10 x [poly-3, 2-way] | 5 x [poly-3, 2-way]" in line
+    smaller = succeeds(capsys, "summary", "--image_size=131", "--width=0.5", "--channels=1", "--classes=10")
+    assert smaller.startswith("one 131 x 131 x 1 image, width 0.5, 10 classes\n")
+    assert "34.699 G" not in smaller
 
 
 def test_summary_of_one(capsys):
     output = succeeds(
         capsys, "summary", "--structure=1 x [ir] | 1 x [ir] | 1 x [ir]", "--image_size=75", "--width=0.25"
     )
-    parts = [line.split("  ")[0] for line in output.splitlines()]
+    parts = [line.split("  ")[0] for line in output.splitlines()[2:]]
     assert parts == ["part", "stem", "stage A", "reduction A", "stage B", "reduction B", "stage C", "head", "total"]
 
 
@@ -118,7 +134,9 @@ def test_summary_of_one(capsys):
     ("argv", "message"),
     [
         (["--structure", "x"], "structure='x' is not known"),
-        (["--image_size", "74"], "--image_size=74"),
+        (["--image_size", "74"], "input_shape must be (height, width, channels)"),
+        (["--channels", "2"], "that is 2 channels"),
+        (["--classes", "0"], "classes=0 must be an integer"),
         (["--structure", "ir-5-10-5", "--width", "-1"], "width=-1.0 must be a finite number > 0"),
         (["polynet-g5"], "unexpected argument 'polynet-g5'"),
     ],

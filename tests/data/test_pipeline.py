@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -45,6 +46,26 @@ def test_training_batches_follow_the_seed():
             np.testing.assert_array_equal(labels, labels_again)
             np.testing.assert_array_equal(images, images_again)
     assert any((x[1] != y[1]).any() for x, y in zip(a[0], c[0], strict=True))
+
+
+@pytest.mark.parametrize("cached_bytes", [0, 1 << 30])
+def test_large_sources_are_mixed_over_their_whole_length(monkeypatch, cached_bytes):
+    monkeypatch.setattr("polynet_keras.data.pipeline.CACHED_BYTES", cached_bytes)
+    pixel = np.zeros((1, 1, 3), "uint8")
+    count = 12_000
+    images = Images(lambda i: pixel, np.arange(count), ("",) * count)
+    dataset = training_batches(Reader(images), Preprocessing(1, 1), 1000, seed=0)
+    first = next(iter(dataset))[1].numpy()
+    assert len(set(first)) == 1000
+    # The mean of 1000 of 12,000 equally likely numbers has a standard deviation of 12,000 / sqrt(12 · 1000).
+    assert abs(first.mean() - count / 2) < 6 * count / np.sqrt(12_000)
+
+
+def test_channels_first():
+    keras.config.set_image_data_format("channels_first")
+    images, _ = next(iter(evaluation_batches(Reader(source()), PREPROCESSING, 4)))
+    assert images.shape == (4, 3, 75, 75)
+    np.testing.assert_allclose(images[0], np.moveaxis(PREPROCESSING(source().read(0)), -1, 0), atol=1e-5)
 
 
 def test_random_crop_is_uniform_over_positions():

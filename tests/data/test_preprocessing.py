@@ -65,6 +65,13 @@ def test_images_of_any_mode(tmp_path, mode, channels):
     np.testing.assert_array_equal(found[..., 0], pixels // (257 if mode == "I;16" else 1))
 
 
+@pytest.mark.parametrize("pixels", [np.full((4, 4), 70_000, "int32"), np.full((4, 4), 0.5, "float32")])
+def test_pixels_of_no_known_range_are_refused(tmp_path, pixels):
+    Image.fromarray(pixels).save(tmp_path / "deep.tif")
+    with pytest.raises(ValueError, match=r"deep.tif: its pixels are neither 8 nor 16 bit"):
+        read_image(tmp_path / "deep.tif", 1)
+
+
 def test_exif_orientation_is_followed(tmp_path):
     image = Image.fromarray(np.zeros((4, 6), "uint8"))
     exif = image.getexif()

@@ -41,6 +41,10 @@ def test_folder_of_classes(tmp_path):
     (tmp_path / "notes.txt").write_text("not a class")
     (tmp_path / ".hidden").mkdir()
     (tmp_path / "cat" / "readme.md").write_text("not an image")
+    (tmp_path / "cat" / "folder.png").mkdir()
+    (tmp_path / "cat" / ".thumbnails").mkdir()
+    (tmp_path / "cat" / ".thumbnails" / "0.png").write_bytes((tmp_path / "cat" / "0.png").read_bytes())
+    (tmp_path / "cat" / "0.png").rename(tmp_path / "cat" / "folder.png" / "0.PNG")  # any depth, any case
     source = image_folder(tmp_path, seed=0)
     assert source.class_names == ("cat", "dog")
     assert source.channels == 3

@@ -1,4 +1,6 @@
+import dataclasses
 import shutil
+import zipfile
 from pathlib import Path
 
 import keras
@@ -26,8 +28,9 @@ def test_predictions_are_the_models(digits_run):
 def test_top(digits_run):
     assert len(predict(digits_run.folder, digits_run.samples[:1], top=2)[0].classes) == 2
     assert len(predict(digits_run.folder, digits_run.samples[:1], top=99)[0].classes) == 10
-    with pytest.raises(ValueError, match="top=0 must be"):
-        predict(digits_run.folder, digits_run.samples[:1], top=0)
+    for top in (0, "3", 2.0):
+        with pytest.raises(ValueError, match="top=.* must be an integer of at least 1"):
+            predict(digits_run.folder, digits_run.samples[:1], top=top)
 
 
 def test_bad_input(tmp_path, digits_run):
@@ -44,6 +47,14 @@ def test_bad_input(tmp_path, digits_run):
         predict(folder, digits_run.samples[:1])
     Path(folder, "model.keras").write_text("no model")
     with pytest.raises(ValueError, match="model.keras: not a readable Keras model"):
+        predict(folder, digits_run.samples[:1])
+    with zipfile.ZipFile(folder / "model.keras", "w") as archive:
+        archive.writestr("other.txt", "a zip, no model")
+    with pytest.raises(ValueError, match="model.keras: not a readable Keras model"):
+        predict(folder, digits_run.samples[:1])
+    shutil.copy(digits_run.folder / "model.keras", folder)
+    dataclasses.replace(digits_run.card, class_names=("a", "b")).save(folder)
+    with pytest.raises(ValueError, match="its card names 2 classes"):
         predict(folder, digits_run.samples[:1])
 
 

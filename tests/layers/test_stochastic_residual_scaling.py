@@ -154,8 +154,14 @@ def test_dtype_policies(policy, mode):
     compute = "float64" if policy == "float64" else policy.removeprefix("mixed_")
     for training in (True, False):
         assert keras.backend.standardize_dtype(layer(inputs, training=training).dtype) == compute
-    found = keras.ops.convert_to_numpy(keras.ops.cast(layer(inputs, training=False), "float32"))
-    np.testing.assert_allclose(found, expected(tensors(4, 1), (0.24,)), rtol=2**-6, atol=2**-6)
+    layer.active.assign(False)
+    for training in (True, False):
+        found = keras.ops.convert_to_numpy(keras.ops.cast(layer(inputs, training=training), "float32"))
+        np.testing.assert_allclose(found, expected(tensors(4, 1), (0.24,)), rtol=2**-6, atol=2**-6)
+    layer.active.assign(True)
+    layer.survival_probability.assign([1.0])
+    found = keras.ops.convert_to_numpy(keras.ops.cast(layer(inputs, training=True), "float32"))
+    np.testing.assert_allclose(found, expected(tensors(4, 1), (0.3,)), rtol=2**-6, atol=2**-6)
     assert keras.backend.standardize_dtype(layer.survival_probability.dtype) == "float32"
 
 

@@ -96,9 +96,9 @@ def test_applications_share_suffixes_and_come_after_their_inputs():
         ("I + F + I", 8, "I appears twice"),
         ("I + F + F", 8, "F appears twice"),
         ("F + GF", 0, "must have the term I"),
-        ("I", 0, "a term besides I"),
-        ("I + G", 0, "starts with F"),
-        ("I + F + H", 0, "in the order F, G, H"),
+        ("I", 1, "a term besides I"),
+        ("I + G", 4, "G comes where F is due"),
+        ("I + F + H", 8, "in the order F, G, H"),
         ("poly-4", 0, "unknown letter 'p'"),
     ],
 )
@@ -114,5 +114,7 @@ def test_terms_are_checked_without_parsing():
         Polynomial(("F", "FX"))
     with pytest.raises(ValueError, match="appears twice"):
         Polynomial(("F", "F"))
+    with pytest.raises(ValueError, match=r"Polynomial.parse reads a text"):
+        Polynomial("GF")
     with pytest.raises(ValueError, match="is a text"):
         Polynomial.parse(3)

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -54,6 +55,20 @@ def test_a_fault_is_named_with_its_position(text, position, reason):
 def test_an_unknown_structure_is_answered_with_the_known_ones(structure):
     with pytest.raises(ValueError, match=r"polynet-g5, ir-5-10-5, ir-10-20-10, ir-20-56-20"):
         Structure.parse(structure)
+
+
+@pytest.mark.parametrize(
+    "stages", ["2-way", ("ir", "ir", "ir"), (NAMED["ir"],) * 3, ((NAMED["ir"],), ("ir",), ("ir",))]
+)
+def test_stages_are_polynomials(stages):
+    with pytest.raises(ValueError, match=r"see Structure.parse for texts"):
+        Structure(stages)
+
+
+def test_lists_make_the_same_value():
+    lists = Structure([[NAMED["ir"]], [NAMED["ir"]], [NAMED["ir"]]])
+    assert lists == Structure.inception_resnet(np.array([1, 1, 1]))
+    assert hash(lists) == hash(Structure.parse("1 x [ir] | 1 x [ir] | 1 x [ir]"))
 
 
 @pytest.mark.parametrize("depths", [(1, 2), (0, 1, 1), (1, 2.0, 1), (1, True, 1), "555", 5, (1, 1, 2000)])

@@ -1,10 +1,19 @@
+from pathlib import Path
+
+import numpy as np
 import pytest
 
+from polynet_keras.models import Structure
 from polynet_keras.training.recipe import Recipe
 
 
 def test_saved_recipe_is_the_recipe(tmp_path):
-    for recipe in (Recipe(), Recipe(data="x", residual_scale=(1.0, 0.7), epochs=3), Recipe(residual_scale=None)):
+    for recipe in (
+        Recipe(),
+        Recipe(data="x", residual_scale=(1.0, 0.7), epochs=3),
+        Recipe(residual_scale=None),
+        Recipe(data=Path("x"), seed=np.int64(3), structure=Structure.parse("ir-5-10-5")),
+    ):
         recipe.save(tmp_path / "recipe.json")
         assert Recipe.load(tmp_path / "recipe.json") == recipe
 
@@ -25,8 +34,21 @@ def test_resize_has_the_released_ratio():
         ({"epochs": 0}, "epochs=0 must be an integer of at least 1"),
         ({"batch_size": 1.5}, "batch_size=1.5 must be"),
         ({"seed": -1}, "seed=-1 must be"),
+        ({"seed": 2**32}, "seed=4294967296 must be at most 4294967295"),
+        ({"data": 5}, "data=5 must be 'digits' or the path"),
     ],
 )
 def test_out_of_range(arguments, message):
     with pytest.raises(ValueError, match=message):
         Recipe(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("[1]", "not a recipe"), ('{"colour": 1}', "colour"), ("{", "not a recipe")]
+)
+def test_a_file_without_a_recipe_is_named(tmp_path, text, message):
+    (tmp_path / "recipe.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"recipe.json: .*{message}"):
+        Recipe.load(tmp_path / "recipe.json")
+    with pytest.raises(ValueError, match=r"none.json: cannot be read: No such file"):
+        Recipe.load(tmp_path / "none.json")
