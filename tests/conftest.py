@@ -6,6 +6,11 @@ import keras
 import pytest
 
 
+def pytest_collection_modifyitems(items):
+    """The longest tests first: on several workers the others fill the time beside them."""
+    items.sort(key=lambda item: "backends" not in item.keywords)
+
+
 @pytest.fixture(autouse=True)
 def _fresh_names():
     """Auto-numbered names start anew, and the data format a test sets is the test's own."""
