@@ -17,8 +17,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}
 """Pillow's mode of an image of so many channels."""
 
-MAX_PIXELS = 100_000_000
-"""The largest image that is decoded (400 MB as RGBA): a few kilobytes of PNG can claim to be gigabytes of pixels."""
+MAX_PIXELS = 89_478_485
+"""The largest image that is decoded, Pillow's own bound: a few kilobytes of PNG can claim to be gigabytes of pixels."""
 
 
 @dataclass(frozen=True)

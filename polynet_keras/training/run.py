@@ -1,7 +1,6 @@
 """The run: from a recipe to a folder with a trained model and what is needed to judge it and to use it."""
 
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from polynet_keras.training.run_folder import (
     SAMPLES_FOLDER,
     TENSORBOARD_FOLDER,
     create_run_folder,
+    discard_run_folder,
 )
 
 WARMUP_SHARE = 0.1
@@ -87,7 +87,7 @@ def train(recipe: Recipe, folder: str | os.PathLike | None = None) -> RunResult:
         _fit(model, batches, held_out_batches, recipe.epochs, path)
     except (tf.errors.OpError, KeyboardInterrupt) as error:
         if not _epochs(path):
-            shutil.rmtree(path)  # ours from the start, and nothing in it yet: the same command can run again
+            discard_run_folder(path)  # so that the same command can run again
         raise training.error or held_out.error or error from None
     model.save(path / MODEL_FILE)
     correct = round(model.evaluate(held_out_batches, verbose=0)[1] * len(source.held_out))

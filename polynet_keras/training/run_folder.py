@@ -1,6 +1,8 @@
 """The folder that a training run leaves, and where the next one goes."""
 
+import contextlib
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -37,6 +39,14 @@ def create_run_folder(folder: str | os.PathLike | None, data: str) -> Path:
     except OSError as error:
         raise ValueError(f"run_dir={os.fspath(path)!r} cannot be written: {error.strerror}") from None
     return path
+
+
+def discard_run_folder(path: Path) -> None:
+    """Removes what a run that came to nothing wrote into a folder that `create_run_folder` found or made empty."""
+    for child in path.iterdir():
+        shutil.rmtree(child) if child.is_dir() else child.unlink()
+    with contextlib.suppress(OSError):  # the current directory, say, stays
+        path.rmdir()
 
 
 def latest_run_folder() -> Path:

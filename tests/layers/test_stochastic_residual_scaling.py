@@ -100,13 +100,18 @@ def test_switching_needs_no_retrace():
     model = keras.Model(inputs, layer(inputs))
     model.compile(optimizer="sgd", loss="mse")
     x, y = [np.zeros((2, 4), "float32"), np.ones((2, 4), "float32")], np.zeros((2, 4), "float32")
-    assert model.train_on_batch(x, y) == pytest.approx(0.25)
+
+    def loss():
+        model.reset_metrics()  # Keras 3.12 answers with the mean over batches
+        return model.train_on_batch(x, y)
+
+    assert loss() == pytest.approx(0.25)
     before = len(traces)
     layer.active.assign(True)
     layer.survival_probability.assign([0.0])
-    assert model.train_on_batch(x, y) == pytest.approx(0.0)
+    assert loss() == pytest.approx(0.0)
     layer.survival_probability.assign([1.0])
-    assert model.train_on_batch(x, y) == pytest.approx(1.0)
+    assert loss() == pytest.approx(1.0)
     if keras.backend.backend() != "torch":  # eager: it calls the layer each time
         assert len(traces) == before
 
