@@ -43,7 +43,8 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         ]
         rows.append(("total", *_counts(parts), ""))
         header = ("part", *columns, f"{'output':<18}modules")
-    print(f"one {size} x {size} x {values.channels} image, width {values.width:g}, {values.classes} classes\n")
+    image = f"one {size} x {size} x {values.channels} image"
+    print(f"{image}, width {values.width:g}, {values.classes} classes; trainable parameters\n")
     _print_table(header, rows)
 
 

@@ -33,7 +33,7 @@ class PolynomialSyntaxError(ValueError):
         self.reason = reason
         self.text = text
         self.position = position
-        super().__init__(f"{reason} (at position {position} of {text!r}: {text[:position]}»{text[position:]})")
+        super().__init__(f"{reason} (at position {position}, marked by »: {text[:position]}»{text[position:]})")
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,10 @@ class Structure:
             if text.strip().lower() in STRUCTURES:
                 return STRUCTURES[text.strip().lower()]
             if "[" in text or "|" in text:
-                return cls(_parse_stages(text))
+                try:
+                    return cls(_parse_stages(text))
+                except PolynomialSyntaxError as error:
+                    raise PolynomialSyntaxError(f"structure: {error.reason}", text, error.position) from None
         raise ValueError(
             f"structure={text!r} is not known. It is one of {', '.join(STRUCTURES)}, or a notation such as "
             "'2 x [ir] | 3 x [I + F + GF] | 1 x [2-way]'"

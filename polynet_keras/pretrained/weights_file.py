@@ -96,11 +96,10 @@ def _shapes(layer: keras.Layer) -> list[tuple[int, ...]]:
 
 
 def _difference(stored: dict, wanted: dict) -> str | None:
-    if HEAD in wanted and HEAD in stored and stored[HEAD] != wanted[HEAD]:
-        has, needs = (shapes[HEAD][0] for shapes in (stored, wanted))
-        return (
-            f"its classifier has classes={has[-1]} on {has[0]} features, the network classes={needs[-1]} on {needs[0]}"
-        )
+    if HEAD in wanted and HEAD in stored:
+        (features, classes), (expected_features, expected_classes) = (shapes[HEAD][0] for shapes in (stored, wanted))
+        if features == expected_features and classes != expected_classes:
+            return f"its classifier has classes={classes}, the network classes={expected_classes}"
     for name in wanted:
         if name not in stored:
             return f"it has no layer {name!r} (the network has {len(wanted)} layers with weights, it has {len(stored)})"

@@ -23,5 +23,6 @@ def plot_curves(history_file: str | os.PathLike, picture_file: str | os.PathLike
         axes.grid(alpha=0.3)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend()
-    figure.axes[0].set_ylim(bottom=0)
+    # One wild epoch must not flatten the others.
+    figure.axes[0].set_yscale("log")
     figure.savefig(picture_file, dpi=120)

@@ -114,12 +114,12 @@ def test_predict_mistakes(capsys, tmp_path, monkeypatch, digits_run):
 
 def test_summary_of_all(capsys):
     output = succeeds(capsys, "summary")
-    assert output.startswith("one 331 x 331 x 3 image, width 1, 1000 classes\n")
+    assert output.startswith("one 331 x 331 x 3 image, width 1, 1000 classes; trainable parameters\n")
     (line,) = (line for line in output.splitlines() if line.startswith("polynet-g5 "))
     assert line.split("  ")[-1] == "10 x [2-way] | 10 x [poly-3, 2-way] | 5 x [poly-3, 2-way]"
     assert line.split()[1:6] == ["95,366,600", "34.699", "G", "66.523", "M"]
     smaller = succeeds(capsys, "summary", "--image_size=131", "--width=0.5", "--channels=1", "--classes=10")
-    assert smaller.startswith("one 131 x 131 x 1 image, width 0.5, 10 classes\n")
+    assert smaller.startswith("one 131 x 131 x 1 image, width 0.5, 10 classes; trainable parameters\n")
     assert "34.699 G" not in smaller
 
 

@@ -49,6 +49,8 @@ def test_a_fault_is_named_with_its_position(text, position, reason):
         Structure.parse(text)
     assert info.value.position == position
     assert reason in str(info.value)
+    assert str(info.value).startswith("structure: ")
+    assert f"{text[:position]}»{text[position:]}" in str(info.value)
 
 
 @pytest.mark.parametrize("structure", ["polynet-g6", "", 5, None])
