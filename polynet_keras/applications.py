@@ -1,6 +1,7 @@
 """PolyNet and Inception-ResNet as `keras.applications` writes a network: one function from image to classes."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -148,7 +149,7 @@ def InceptionResNet(
     )
 
 
-def preprocess_input(x, data_format: str | None = None):
+def preprocess_input(x: Any, data_format: str | None = None) -> Any:
     """Turns RGB images of values 0 to 255 into the network's input: [0, 1], then ImageNet's mean and deviation.
 
     Unlike `keras.applications`, a NumPy input is never changed in place.
@@ -167,7 +168,7 @@ def preprocess_input(x, data_format: str | None = None):
     return preprocessing.normalize(x, preprocessing.IMAGENET_MEAN, preprocessing.IMAGENET_STD, data_format)
 
 
-def decode_predictions(preds, top: int = 5) -> list[list[tuple[str, str, float]]]:
+def decode_predictions(preds: Any, top: int = 5) -> list[list[tuple[str, str, float]]]:
     """The `top` ImageNet classes of each prediction, best first, as `(WordNet id, name, score)`.
 
     Keras's own function; it fetches the list of class names at its first call and keeps it in Keras's cache.

@@ -49,7 +49,7 @@ class StochasticResidualScaling(keras.layers.Layer):
         inputs: list `[shortcut, path_1, ..., path_K]` of tensors of one shape `(batch, ...)`.
         training: bool.
 
-    Returns:
+    Call returns:
         Tensor of the inputs' shape, in the layer's compute dtype. The draws are made in float32.
 
     Raises:
