@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 import polynet_keras.layers  # noqa: F401  registers the layers that the model file names
-from polynet_keras.data.preprocessing import read_image
+from polynet_keras.data.preprocessing import Preprocessing, read_image
 from polynet_keras.pretrained import MODEL_FILE, ModelCard
 
 BATCH_SIZE = 32
@@ -34,18 +34,17 @@ def predict(run_folder: str | os.PathLike, images: Sequence[str | os.PathLike], 
         top: how many classes to give for each image, at most as many as there are.
 
     Raises:
-        ValueError: no image, an image that cannot be read (all are read before the model runs), `top` < 1, or a
-            folder without a model.
+        ValueError: no image, an image that cannot be read, `top` < 1, or a folder without a model.
     """
     if not images:
         raise ValueError("no image to classify; name one or more image files")
     if isinstance(top, bool) or not isinstance(top, Integral) or top < 1:
         raise ValueError(f"top={top!r} must be an integer of at least 1")
     card = ModelCard.load(run_folder)
-    inputs = np.stack([card.preprocessing(read_image(path, card.preprocessing.channels)) for path in images])
-    if keras.config.image_data_format() == "channels_first":
-        inputs = np.moveaxis(inputs, -1, 1)
-    probabilities = _load_model(run_folder).predict(inputs, batch_size=BATCH_SIZE, verbose=0)
+    model = _load_model(run_folder)
+    # A batch at a time: the inputs of a whole folder of photographs would not fit in memory.
+    batches = [images[start : start + BATCH_SIZE] for start in range(0, len(images), BATCH_SIZE)]
+    probabilities = np.concatenate([model.predict_on_batch(_inputs(batch, card.preprocessing)) for batch in batches])
     if probabilities.shape != (len(images), len(card.class_names)):
         raise ValueError(
             f"{run_folder}: the model's output has the shape {probabilities.shape[1:]}, its card names "
@@ -56,6 +55,11 @@ def predict(run_folder: str | os.PathLike, images: Sequence[str | os.PathLike], 
         Prediction(os.fspath(path), tuple((card.class_names[i], float(row[i])) for i in order))
         for path, row, order in zip(images, probabilities, best, strict=True)
     ]
+
+
+def _inputs(images: Sequence[str | os.PathLike], preprocessing: Preprocessing) -> np.ndarray:
+    inputs = np.stack([preprocessing(read_image(path, preprocessing.channels)) for path in images])
+    return np.moveaxis(inputs, -1, 1) if keras.config.image_data_format() == "channels_first" else inputs
 
 
 def _load_model(run_folder: str | os.PathLike) -> keras.Model:

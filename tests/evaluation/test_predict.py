@@ -12,7 +12,9 @@ from polynet_keras.evaluation.predict import predict
 from polynet_keras.pretrained import ModelCard
 
 
-def test_predictions_are_the_models(digits_run):
+@pytest.mark.parametrize("batch_size", [3, 32])
+def test_predictions_are_the_models(digits_run, monkeypatch, batch_size):
+    monkeypatch.setattr("polynet_keras.evaluation.predict.BATCH_SIZE", batch_size)
     files = [*digits_run.samples]
     predictions = predict(digits_run.folder, files, top=10)
     model = keras.saving.load_model(digits_run.folder / "model.keras")
