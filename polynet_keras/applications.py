@@ -9,15 +9,18 @@ from keras import KerasTensor, layers
 from keras.applications import imagenet_utils
 
 from polynet_keras.data import preprocessing
-from polynet_keras.models import STAGES, PolyInception, Structure, reduction, stem
+from polynet_keras.layers.variable_names import plain_variable_names
+from polynet_keras.models import STAGES, Network, PolyInception, Structure, reduction, stem
 from polynet_keras.models.checks import check_classes, check_image_shape, check_width
 from polynet_keras.models.inception import channel_axis
+from polynet_keras.models.rematerialization import check_remat
 from polynet_keras.models.residual_scale import scales_and_survival
 from polynet_keras.pretrained import check_weights_argument, load_weights_file
 
 DEFAULT_SIZE = 331
 
 
+@plain_variable_names()
 def PolyNet(
     include_top: bool = True,
     weights: str | None = "imagenet",
@@ -32,6 +35,7 @@ def PolyNet(
     width: float = 1.0,
     residual_scale: float | Sequence[float] | None = None,
     share_projection: bool = False,
+    remat: str = "none",
 ) -> keras.Model:
     """Instantiates a PolyNet.
 
@@ -63,10 +67,13 @@ def PolyNet(
             linear in depth, a longer sequence has one value a module. A weights file brings its own.
         share_projection: whether the orders of a polynomial share the convolution of their projection too, as the
             paper's formula has it; the released net does not.
+        remat: what the backward pass computes again instead of keeping it in memory: `"none"`, `"stage_b"` (the
+            residual units of the stage that holds half of all activations) or `"all"` (all residual units).
 
     Returns:
-        A `keras.Model`, channels as in `keras.config.image_data_format()`. Its stochastic paths
-        (`layers.StochasticResidualScaling`) are there and not active.
+        A `keras.Model`, functional, of the class `polynet_keras.models.Network`; channels as in
+        `keras.config.image_data_format()`. Its stochastic paths (`layers.StochasticResidualScaling`) are there and
+        not active.
 
     Raises:
         ValueError: an argument out of range, before any layer is built; a weights file that is missing, unreadable
@@ -76,6 +83,7 @@ def PolyNet(
     _check_arguments(include_top, pooling, classes, classifier_activation, name, width, share_projection)
     scales, survival = scales_and_survival(residual_scale, structure.module_count)
     check_weights_argument(weights)
+    check_remat(remat)
     image = _image_input(input_tensor, input_shape, include_top)
 
     x = stem(image, width=width)  # 39 × 39 × 384, for an image of 331 px
@@ -104,7 +112,8 @@ def PolyNet(
         x = layers.GlobalMaxPooling2D(name="max_pool")(x)
 
     inputs = image if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
-    model = keras.Model(inputs, x, name=name)
+    model = Network(inputs, x, name=name)
+    model.remat = remat
     if weights is not None:
         load_weights_file(model, weights)
     return model
@@ -123,6 +132,7 @@ def InceptionResNet(
     *,
     width: float = 1.0,
     residual_scale: float | Sequence[float] | None = None,
+    remat: str = "none",
 ) -> keras.Model:
     """Instantiates the Inception-ResNet on PolyNet's trunk, the net that PolyNets grow from.
 
@@ -146,6 +156,7 @@ def InceptionResNet(
         structure=Structure.inception_resnet(depths),
         width=width,
         residual_scale=residual_scale,
+        remat=remat,
     )
 
 

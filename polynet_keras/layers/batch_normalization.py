@@ -14,8 +14,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
     GPU visible to TensorFlow, over axis 1), without mask, `synchronized` or `renorm`; otherwise it is Keras's layer.
 
     Differences that remain: with a float16 or bfloat16 compute dtype the input is not cast up first (the kernel
-    accumulates in float32 itself), and a batch without examples, such as a replica gets at the end of an uneven
-    epoch, leaves the moving statistics as they are where Keras's layer fills them with NaN.
+    accumulates in float32 itself), and a batch without examples, such as a replica of a distribution strategy gets at
+    the end of an uneven epoch, leaves the moving statistics as they are where Keras's layer fills them with NaN.
 
     Source: Ioffe and Szegedy, 2015; the arithmetic is `keras.layers.BatchNormalization`'s.
     """
@@ -25,36 +25,40 @@ class BatchNormalization(keras.layers.BatchNormalization):
             return super().call(inputs, training=training, mask=mask)
         import tensorflow as tf
 
-        moving_mean = tf.convert_to_tensor(self.moving_mean)
-        moving_variance = tf.convert_to_tensor(self.moving_variance)
-        gamma = tf.convert_to_tensor(self.gamma) if self.scale else tf.ones_like(moving_mean)
-        beta = tf.convert_to_tensor(self.beta) if self.center else tf.zeros_like(moving_mean)
+        moving_mean, moving_variance = _read(self.moving_mean), _read(self.moving_variance)
+        gamma = _read(self.gamma) if self.scale else tf.ones_like(moving_mean)
+        beta = _read(self.beta) if self.center else tf.zeros_like(moving_mean)
         training = bool(training and self.trainable)
-        if training:
-            count, not_empty = _values_per_channel(inputs, inputs.shape[self.axis])
-            if not_empty is not True:
-                gamma, beta = _without_gradient_unless(not_empty, gamma, beta)
-        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+        not_empty = _not_empty(inputs) if training else True
+        if not_empty is not True:
+            # Of an empty batch, the kernel that XLA compiles gives NaN as the gradient of gamma and beta.
+            gamma, beta = (tf.where(not_empty, value, tf.stop_gradient(value)) for value in (gamma, beta))
+        bessel = _bessel(inputs, self.axis) if training and _gpu_is_visible() else None
+        outputs, new_mean, new_variance, _, batch_variance, _ = tf.raw_ops.FusedBatchNormV3(
             x=inputs,
             scale=gamma,
             offset=beta,
-            # In training the kernel computes the statistics and takes these two empty.
-            mean=tf.zeros([0]) if training else moving_mean,
-            variance=tf.zeros([0]) if training else moving_variance,
+            mean=moving_mean,
+            variance=moving_variance if bessel is None else moving_variance / bessel,
             epsilon=self.epsilon,
+            # In training the op moves both statistics by itself; of inference it takes no other value than 1.
+            exponential_avg_factor=1.0 - self.momentum if training else 1.0,
             data_format="NHWC" if self._axis_is_last(inputs) else "NCHW",
             is_training=training,
         )
         if training:
-            # The kernel returns the unbiased variance (over count - 1), Keras's moving average is of the biased one.
-            variance = variance * ((count - 1.0) / count)
-            for moving, old, new in (
-                (self.moving_mean, moving_mean, mean),
-                (self.moving_variance, moving_variance, variance),
-            ):
-                updated = old + (new - old) * (1.0 - self.momentum)
+            # The op's moving variance is of the unbiased one (over count - 1), Keras's of the biased, which the op
+            # hands to its gradient; but on a GPU it hands on what cuDNN needs, and the factor between them is undone.
+            if bessel is None:
+                new_variance = moving_variance + (batch_variance - moving_variance) * (1.0 - self.momentum)
+            else:
+                new_variance = new_variance * bessel
+            if not_empty is not True:
                 # Without examples the kernel's statistics are NaN: what was learned so far stays.
-                moving.assign(updated if not_empty is True else tf.where(not_empty, updated, old))
+                new_mean = tf.where(not_empty, new_mean, moving_mean)
+                new_variance = tf.where(not_empty, new_variance, moving_variance)
+            self.moving_mean.assign(new_mean)
+            self.moving_variance.assign(new_variance)
         return tf.cast(outputs, self.compute_dtype)
 
     def _has_fused_kernel(self, inputs) -> bool:
@@ -72,31 +76,37 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return self.axis in (-1, len(inputs.shape) - 1)
 
 
-def _values_per_channel(inputs, channels: int):
-    """(how many values each channel has, whether there are any): Python numbers where the shape is known."""
+def _read(variable: keras.Variable):
+    """The variable's tensor, without the detours of `tf.convert_to_tensor`: there are thousands to read."""
     import tensorflow as tf
 
-    if inputs.shape.num_elements():  # neither unknown nor empty
-        return inputs.shape.num_elements() // channels, True
-    count = tf.cast(tf.size(inputs) // channels, "float32")
-    return tf.maximum(count, 1.0), count > 0.0
+    # Inside a `keras.StatelessScope` the value is a tensor already.
+    value = variable.value
+    return value.value() if isinstance(value, tf.Variable) else value
 
 
-def _without_gradient_unless(condition, *tensors):
-    """The tensors; back through them goes the gradient, or zeros where the (scalar) condition is false.
+def _not_empty(inputs):
+    """Whether there are any values: a bool tensor where an empty batch has to be reckoned with, else True.
 
-    Of an empty batch, the kernel that XLA compiles gives NaN as the gradient of gamma and beta.
+    A dataset gives none; but the replicas of a distribution strategy share a batch, and one may be left without.
     """
     import tensorflow as tf
 
-    @tf.custom_gradient
-    def identity(*values):
-        def backward(*upstream):
-            return [tf.where(condition, gradient, tf.zeros_like(gradient)) for gradient in upstream]
+    count = inputs.shape.num_elements()
+    if count or (count is None and not tf.distribute.has_strategy()):
+        return True
+    return tf.size(inputs) > 0
 
-        return [tf.identity(value) for value in values], backward
 
-    return identity(*tensors)
+def _bessel(inputs, axis: int):
+    """The biased variance over the unbiased one, as the op has it: a number, or a tensor where the shape is unknown."""
+    import tensorflow as tf
+
+    if inputs.shape.num_elements():
+        count = inputs.shape.num_elements() // inputs.shape[axis]
+        return max(count - 1, 1) / count
+    count = tf.cast(tf.size(inputs) // inputs.shape[axis], "float32")
+    return tf.maximum(count - 1.0, 1.0) / tf.maximum(count, 1.0)
 
 
 def _gpu_is_visible() -> bool:

@@ -1,0 +1,134 @@
+"""On TensorFlow: how a step of `fit`, `evaluate` or `predict` becomes a graph, so that it starts soon and stays small.
+
+Keras 3 needs two minutes before the first training step of G5 is done. What is different here, and why:
+
+* The optimizer's and the metrics' variables are made before the step is traced. Made during the trace, they have
+  everything traced a second time.
+* The step is one flat function, called batch by batch; Keras nests it in a second one, with the iterator.
+* Of the passes that TensorFlow's graph optimizer runs, twice each, over every graph, those run once that pay for
+  themselves here (`PASSES`). They are set for this one function, in its call, and not for the process; whoever sets
+  passes with `tf.config.optimizer.set_experimental_options` gets those instead.
+* The batch size is left open where the dataset leaves it open, or where there is none, so that a smaller last batch
+  is no new function.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+PASSES = ("remapping",)
+"""What TensorFlow's graph optimizer does to a step; `benchmarks/training.py --passes` measures others."""
+
+
+class CompiledStep:
+    """A training or test step, as Keras calls it: with an iterator, returning the logs of its next batch.
+
+    Args:
+        model: whose optimizer and metrics the step uses.
+        step: of a batch, `model.train_step` or `model.test_step`.
+        trains: whether the step uses the optimizer.
+    """
+
+    def __init__(self, model: keras.Model, step: Callable[[Any], Any], trains: bool = False):
+        self._model = model
+        self._trains = trains
+        self._function = _FlatFunction(step, before_trace=self._make_variables)
+
+    def __call__(self, iterator: Iterator):
+        # Where the data is over, `next` raises the StopIteration that Keras waits for.
+        if isinstance(iterator, tf.data.Iterator):
+            return self._function(next(iterator), iterator.element_spec)
+        data = _as_tensors(next(iterator))
+        return self._function(data, _open_batch(data))
+
+    def _make_variables(self, spec) -> None:
+        model = self._model
+        optimizer = model.optimizer if self._trains else None
+        if optimizer is not None and not optimizer.built:
+            optimizer.build(model.trainable_variables)
+        if not model.compiled:
+            return
+
+        # Metrics make their variables when they are first computed: here in a graph that never runs, of which they
+        # see the outputs' shapes only.
+        def compute(data, y_pred):
+            x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+            return model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+
+        outputs = keras.tree.map_structure(lambda y: tf.TensorSpec((None, *y.shape[1:]), y.dtype), model.output)
+        tf.function(compute, autograph=False).get_concrete_function(spec, outputs)
+
+
+class CompiledPrediction:
+    """A prediction step, as Keras calls it: with a list of one batch, returning the outputs."""
+
+    def __init__(self, step: Callable[[Any], Any]):
+        self._function = _FlatFunction(step)
+
+    def __call__(self, batches: list):
+        data = _as_tensors(batches[0])
+        return self._function(data, _open_batch(data))
+
+
+class _FlatFunction:
+    """`step`, compiled once for each structure, dtypes and shapes of data."""
+
+    def __init__(self, step: Callable[[Any], Any], before_trace: Callable[[Any], None] | None = None):
+        self._step = step
+        self._before_trace = before_trace
+        self._compiled: dict[str, Callable] = {}
+
+    def __call__(self, data, spec):
+        key = repr(spec)
+        if key not in self._compiled:
+            if self._before_trace is not None:
+                self._before_trace(spec)
+            self._compiled[key] = _compile(self._step, spec)
+        return self._compiled[key](data)
+
+
+def _compile(step: Callable[[Any], Any], spec) -> Callable[[Any], Any]:
+    function = tf.function(step, autograph=False).get_concrete_function(spec)
+    captured = function.captured_inputs
+    settings = {
+        "Tout": [output.dtype for output in function.outputs],
+        "f": function,
+        "config": "",
+        "config_proto": _config(),
+        "executor_type": "",
+    }
+
+    def run(data):
+        arguments = [x for x in tf.nest.flatten(data, expand_composites=True) if x is not None]
+        outputs = tf.raw_ops.StatefulPartitionedCall(args=[*arguments, *captured], **settings)
+        return tf.nest.pack_sequence_as(function.structured_outputs, outputs, expand_composites=True)
+
+    return run
+
+
+def _config() -> bytes:
+    """With which passes TensorFlow optimizes the graph of one function: a serialized `ConfigProto`."""
+    chosen = tf.config.optimizer.get_experimental_options()
+    if any(chosen.values()) or set(chosen) - {"disable_model_pruning", "disable_meta_optimizer"}:
+        return b""  # those of the process, which somebody set
+    config = tf.compat.v1.ConfigProto()
+    rewrite = config.graph_options.rewrite_options
+    for field in rewrite.DESCRIPTOR.fields:
+        if field.enum_type is not None and field.enum_type.name == "Toggle" and field.name not in PASSES:
+            setattr(rewrite, field.name, rewrite.OFF)
+    rewrite.memory_optimization = rewrite.NO_MEM_OPT
+    rewrite.meta_optimizer_iterations = rewrite.ONE
+    return config.SerializeToString()
+
+
+def _as_tensors(data):
+    return keras.tree.map_structure(lambda x: None if x is None else tf.convert_to_tensor(x), data)
+
+
+def _open_batch(data):
+    """The specification of the data, with any batch size."""
+    return keras.tree.map_structure(
+        lambda x: None if x is None else tf.TensorSpec((None, *x.shape[1:]) if x.shape.rank else (), x.dtype), data
+    )

@@ -1,0 +1,264 @@
+"""RMSprop, the poster's optimizer: Keras's, with TensorFlow's fused update and the choices that other frameworks made."""
+
+import weakref
+
+import keras
+from keras import ops
+
+from polynet_keras.layers.variable_names import plain_variable_names
+
+INITIAL_MEAN_SQUARES = (0.0, 1.0)
+
+
+@keras.saving.register_keras_serializable(package="polynet_keras")
+class RMSprop(keras.optimizers.RMSprop):
+    """`keras.optimizers.RMSprop`, faster and smaller on TensorFlow, and able to follow PyTorch's and TensorFlow 1's.
+
+    Same arguments, state and numerics as Keras's. With the gradient g, in float arithmetic of the variable's dtype,
+
+        s ← ρ·s + (1 − ρ)·g²                       mean square, starts at `initial_mean_square`
+        a ← ρ·a + (1 − ρ)·g                        only if `centered`; else a = 0
+        d = √(s − a² + ε)                          `epsilon_inside_root=True`: Keras, TensorFlow
+        d = √(s − a²) + ε                          `epsilon_inside_root=False`: PyTorch
+        v ← momentum·v + learning_rate·g / d       without momentum, v = learning_rate·g / d
+        variable ← variable − v
+
+    The two places of ε differ where it matters: with the ε = 1 of Inception's recipes, a gradient of
+    root mean square 0.1 is divided by 1.005 inside the root and by 1.1 outside. PyTorch keeps its learning
+    rate out of v: the same as long as the rate does not change, or without momentum. `initial_mean_square=1` is how
+    `tf.compat.v1.train.RMSPropOptimizer` starts, which the Inception papers used: the first steps are small instead of
+    1 / √(1 − ρ) times the learning rate.
+
+    On the TensorFlow backend the whole update of a dense float variable is one operation, `ResourceApplyRMSProp` or
+    `ResourceApplyCenteredRMSProp`, where Keras's takes 14; with ε outside the root, and no momentum, there are five.
+    What those operations need and Keras's state does not have, a momentum where there is none, is not kept for every
+    variable: variables of one shape take turns with one buffer. It is no part of the state, so weights files and
+    checkpoints move between this optimizer and Keras's. With `tf.IndexedSlices` as gradients, and on the other
+    backends, the update is computed by `keras.ops`.
+
+    Args:
+        epsilon_inside_root: where ε is added, see above.
+        initial_mean_square: 0 (Keras, PyTorch) or 1 (TensorFlow 1).
+
+    The other arguments are those of `keras.optimizers.RMSprop`, among them `momentum`, `centered`, `weight_decay`,
+    `clipnorm`, `global_clipnorm`, `clipvalue`, `use_ema`, `loss_scale_factor` and `gradient_accumulation_steps`.
+
+    Raises:
+        ValueError: an argument out of range.
+
+    Source: Tieleman and Hinton, lecture 6.5 of "Neural networks for machine learning", 2012; Graves,
+    "Generating sequences with recurrent neural networks", 2013, for the centered form.
+    """
+
+    def __init__(
+        self,
+        learning_rate=0.001,
+        rho: float = 0.9,
+        momentum: float = 0.0,
+        epsilon: float = 1e-7,
+        centered: bool = False,
+        *,
+        epsilon_inside_root: bool = True,
+        initial_mean_square: float = 0.0,
+        name: str = "rmsprop",
+        **kwargs,
+    ):
+        for argument, value, bound in (("rho", rho, 1.0), ("momentum", momentum, 1.0), ("epsilon", epsilon, None)):
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+                raise ValueError(f"{argument}={value!r} must be a number ≥ 0")
+            if bound is not None and value > bound:
+                raise ValueError(f"{argument}={value!r} must be at most {bound:g}")
+        for argument, flag in (("centered", centered), ("epsilon_inside_root", epsilon_inside_root)):
+            if not isinstance(flag, bool):
+                raise ValueError(f"{argument}={flag!r} must be True or False")
+        if isinstance(initial_mean_square, bool) or initial_mean_square not in INITIAL_MEAN_SQUARES:
+            raise ValueError(f"initial_mean_square={initial_mean_square!r} must be 0 (Keras) or 1 (TensorFlow 1)")
+        super().__init__(
+            learning_rate=learning_rate,
+            rho=rho,
+            momentum=momentum,
+            epsilon=epsilon,
+            centered=centered,
+            name=name,
+            **kwargs,
+        )
+        self.epsilon_inside_root = epsilon_inside_root
+        self.initial_mean_square = float(initial_mean_square)
+        self._buffers = _Buffers()
+        self._constants = _Constants()
+
+    def build(self, var_list):
+        if self.built:
+            return
+        with plain_variable_names():
+            super().build(var_list)
+        if self.initial_mean_square:
+            for velocity in self._velocities:
+                if velocity is not None:  # variables that are overwritten with their gradient have none
+                    velocity.assign(ops.full(velocity.shape, self.initial_mean_square, velocity.dtype))
+        if keras.backend.backend() == "tensorflow" and not self.momentum and self.epsilon_inside_root:
+            self._buffers.make(self._trainable_variables, self._distribution_strategy)
+
+    def apply(self, grads, trainable_variables=None):
+        if trainable_variables is None or keras.backend.backend() != "tensorflow" or not self.built:
+            return super().apply(grads, trainable_variables)
+        self._buffers.clear(self._distribution_strategy)
+        # The gradients of the last layers are there first, and the updates that share a buffer run in this order:
+        # the other way round the first gradients would wait, in memory, for the last ones.
+        return super().apply(list(grads)[::-1], list(trainable_variables)[::-1])
+
+    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+        if not self._is_alone():
+            return super()._backend_update_step(grads, trainable_variables, learning_rate)
+        # On one device Keras sums over replicas and goes through `extended.update` too: three operations a variable.
+        import tensorflow as tf
+
+        learning_rate = tf.convert_to_tensor(learning_rate)
+        for gradient, variable in zip(grads, trainable_variables, strict=True):
+            self.update_step(gradient, variable.value, learning_rate)
+
+    def _is_alone(self) -> bool:
+        """Whether TensorFlow is the backend and there is no distribution strategy."""
+        if keras.backend.backend() != "tensorflow":
+            return False
+        import tensorflow as tf
+
+        return not tf.distribute.has_strategy()
+
+    def update_step(self, gradient, variable, learning_rate):
+        if _is_dense_tensorflow(gradient, variable):
+            if self.epsilon_inside_root:
+                return self._fused_update(gradient, variable, learning_rate)
+            if not self.momentum and not self.centered:
+                return self._half_fused_update(gradient, variable, learning_rate)
+        if self.epsilon_inside_root:
+            return super().update_step(gradient, variable, learning_rate)
+        return self._update(gradient, variable, learning_rate)
+
+    def _fused_update(self, gradient, variable, learning_rate) -> None:
+        import tensorflow as tf
+
+        index = self._get_variable_index(variable)
+        rho, momentum, epsilon = self._constants.of(variable.dtype, self.rho, self.momentum, self.epsilon)
+        arguments = {
+            "var": variable.handle,
+            "ms": self._velocities[index].value.handle,
+            "mom": (self._momentums[index].value if self.momentum else self._buffers.of(variable)).handle,
+            "lr": tf.cast(learning_rate, variable.dtype),
+            "rho": rho,
+            "momentum": momentum,
+            "epsilon": epsilon,
+            "grad": tf.cast(gradient, variable.dtype),
+            # Without it two updates could be in the same buffer at once.
+            "use_locking": True,
+        }
+        if self.centered:
+            average = self._average_gradients[index].value.handle
+            tf.raw_ops.ResourceApplyCenteredRMSProp(mg=average, **arguments)
+        else:
+            tf.raw_ops.ResourceApplyRMSProp(**arguments)
+
+    def _half_fused_update(self, gradient, variable, learning_rate) -> None:
+        """ε outside the root: TensorFlow has the last line of the update only, as Adagrad's with a given mean square."""
+        import tensorflow as tf
+
+        velocity = self._velocities[self._get_variable_index(variable)].value
+        gradient = tf.cast(gradient, variable.dtype)
+        one_minus_rho, epsilon = self._constants.of(variable.dtype, 1 - self.rho, self.epsilon)
+        difference = velocity.read_value() - tf.square(gradient)
+        tf.raw_ops.ResourceApplyGradientDescent(var=velocity.handle, alpha=one_minus_rho, delta=difference)
+        tf.raw_ops.ResourceApplyAdagradV2(
+            var=variable.handle,
+            accum=velocity.handle,
+            lr=tf.cast(learning_rate, variable.dtype),
+            epsilon=epsilon,
+            grad=gradient,
+            update_slots=False,
+            use_locking=True,
+        )
+
+    def _update(self, gradient, variable, learning_rate) -> None:
+        """ε outside the root, in `keras.ops`."""
+        index = self._get_variable_index(variable)
+        learning_rate = ops.cast(learning_rate, variable.dtype)
+        gradient = ops.cast(gradient, variable.dtype)
+        velocity = self._velocities[index]
+        self.assign(velocity, self.rho * velocity + (1 - self.rho) * ops.square(gradient))
+        mean_square = ops.convert_to_tensor(velocity)
+        if self.centered:
+            average = self._average_gradients[index]
+            self.assign(average, self.rho * average + (1 - self.rho) * gradient)
+            # A variance, but for rounding.
+            mean_square = ops.maximum(mean_square - ops.square(average), 0.0)
+        increment = learning_rate * gradient / (ops.sqrt(mean_square) + self.epsilon)
+        if self.momentum:
+            momentum = self._momentums[index]
+            self.assign(momentum, self.momentum * momentum + increment)
+            increment = ops.convert_to_tensor(momentum)
+        self.assign_sub(variable, increment)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "epsilon_inside_root": self.epsilon_inside_root,
+            "initial_mean_square": self.initial_mean_square,
+        }
+
+
+def _is_dense_tensorflow(gradient, variable) -> bool:
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return isinstance(gradient, tf.Tensor) and variable.dtype.is_floating
+
+
+class _Buffers:
+    """A momentum to write to for each shape of variable, where the optimizer has none: scratch, not state.
+
+    It is an object of its own so that Keras and TensorFlow do not track, save and restore its variables.
+    """
+
+    def __init__(self):
+        self._variables: dict = {}
+
+    def make(self, variables, strategy) -> None:
+        import tensorflow as tf
+
+        for variable in variables:
+            reference, shape = variable.value, tuple(variable.shape)
+            if (shape, reference.dtype) not in self._variables and reference.dtype.is_floating:
+                with tf.init_scope(), strategy.extended.colocate_vars_with(reference):
+                    buffer = tf.Variable(tf.zeros(shape, reference.dtype), trainable=False, name="buffer")
+                self._variables[shape, reference.dtype] = buffer
+
+    def of(self, variable):
+        return self._variables[tuple(variable.shape), variable.dtype]
+
+    def clear(self, strategy) -> None:
+        """Zeros: a NaN of one step would otherwise outlive it, though weights and state be restored."""
+        import tensorflow as tf
+
+        def clear_all(strategy):
+            for buffer in self._variables.values():
+                strategy.extended.update(buffer, lambda variable: variable.assign(tf.zeros_like(variable)), group=False)
+
+        if self._variables:
+            tf.__internal__.distribute.interim.maybe_merge_call(clear_all, strategy)
+
+
+class _Constants:
+    """Numbers as tensors, made once a graph: one set for thousands of variables instead of one for each."""
+
+    def __init__(self):
+        self._by_graph = weakref.WeakKeyDictionary()
+
+    def of(self, dtype, *values: float) -> list:
+        import tensorflow as tf
+
+        if tf.executing_eagerly():
+            return [tf.constant(value, dtype) for value in values]
+        known = self._by_graph.setdefault(tf.compat.v1.get_default_graph(), {})
+        if (dtype, values) not in known:
+            known[dtype, values] = [tf.constant(value, dtype) for value in values]
+        return known[dtype, values]
