@@ -105,7 +105,7 @@ def PolyNet(
 
     if include_top:
         x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
-        x = layers.Dense(classes, activation=classifier_activation, name="predictions")(x)
+        x = layers.Dense(classes, activation=classifier_activation, dtype=_classifier_dtype(), name="predictions")(x)
     elif pooling == "avg":
         x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
     elif pooling == "max":
@@ -213,6 +213,11 @@ def _check_arguments(include_top, pooling, classes, classifier_activation, name,
             f"classifier_activation={classifier_activation!r} must be None (logits), the name of a Keras activation "
             "such as 'softmax', or a function"
         ) from None
+
+
+def _classifier_dtype() -> str | None:
+    """float32 under a mixed policy: the 8 bits of a bfloat16 do not tell the best of 1000 probabilities apart."""
+    return "float32" if keras.config.dtype_policy().compute_dtype in ("float16", "bfloat16") else None
 
 
 def _image_input(input_tensor, input_shape, include_top: bool) -> KerasTensor:

@@ -66,29 +66,46 @@ def _units(model: keras.Model) -> Iterator[_Unit]:
 
 
 class _Rematerialized:
-    """Applies a unit to its shortcut."""
+    """Applies a unit to its shortcut, in training."""
 
     def __init__(self, unit: _Unit):
         self._sum = unit.layer
-        self._paths = keras.Function(unit.shortcut, unit.paths)
-        layers = [operation for operation in self._paths.operations if isinstance(operation, keras.Layer)]
+        self._paths = _Paths(keras.Function(unit.shortcut, unit.paths), dtype=unit.layer.dtype_policy, name="paths")
+        operations = self._paths.function.operations
+        layers = [operation for operation in operations if isinstance(operation, keras.Layer)]
         self._trainable = [v for layer in layers for v in layer.trainable_variables]
         self._fixed = [v for layer in layers for v in layer.non_trainable_variables]
 
     def __call__(self, shortcut):
-        def pure(shortcut, *values):
-            mapping = list(zip([*self._trainable, *self._fixed], values, strict=True))
-            with keras.StatelessScope(state_mapping=mapping) as scope:
-                paths = self._paths(shortcut)
-                updated = [scope.get_current_value(variable) for variable in self._fixed]
-            return (*paths, *updated)
+        variables = [*self._trainable, *self._fixed]
 
-        values = [ops.convert_to_tensor(variable) for variable in (*self._trainable, *self._fixed)]
-        results = keras.remat(pure)(shortcut, *values)
-        count = len(self._paths.outputs)
-        for variable, value, before in zip(
-            self._fixed, results[count:], values[len(self._trainable) :], strict=True
-        ):
-            if value is not before:
-                variable.assign(ops.stop_gradient(value))
+        def pure(shortcut, *values):
+            with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))) as scope:
+                # Said anew, for the backward pass runs this outside of the model's call.
+                paths = self._paths(shortcut, training=True)
+                statistics = [scope.get_current_value(variable) for variable in self._fixed]
+            return (*paths, *statistics)
+
+        results = keras.remat(pure)(shortcut, *map(_tensor, variables))
+        count = len(results) - len(self._fixed)
+        for variable, value in zip(self._fixed, results[count:], strict=True):
+            variable.assign(ops.stop_gradient(value))
         return self._sum([shortcut, *results[:count]])
+
+
+def _tensor(variable: keras.Variable):
+    """The variable's value as a tensor, of which `keras.remat` can take the gradient."""
+    value = variable.value
+    return value.read_value() if hasattr(value, "read_value") else value  # a `tf.Variable`
+
+
+class _Paths(keras.Layer):
+    """The residual paths of a unit as a layer, whose call says to theirs whether they train."""
+
+    def __init__(self, function: keras.Function, **kwargs):
+        super().__init__(**kwargs)
+        self.function = function
+        self.built = True
+
+    def call(self, inputs, training=None):
+        return self.function(inputs)

@@ -41,7 +41,8 @@ class RMSprop(keras.optimizers.RMSprop):
         initial_mean_square: 0 (Keras, PyTorch) or 1 (TensorFlow 1).
 
     The other arguments are those of `keras.optimizers.RMSprop`, among them `momentum`, `centered`, `weight_decay`,
-    `clipnorm`, `global_clipnorm`, `clipvalue`, `use_ema`, `loss_scale_factor` and `gradient_accumulation_steps`.
+    `clipnorm`, `global_clipnorm`, `clipvalue`, `use_ema`, `loss_scale_factor` and `gradient_accumulation_steps`
+    (which Keras has for one replica only: under a distribution strategy with more, TensorFlow refuses it).
 
     Raises:
         ValueError: an argument out of range.
@@ -60,7 +61,7 @@ class RMSprop(keras.optimizers.RMSprop):
         *,
         epsilon_inside_root: bool = True,
         initial_mean_square: float = 0.0,
-        name: str = "rmsprop",
+        name: str | None = None,
         **kwargs,
     ):
         for argument, value, bound in (("rho", rho, 1.0), ("momentum", momentum, 1.0), ("epsilon", epsilon, None)):

@@ -16,6 +16,7 @@ from polynet_keras.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Prepro
 from polynet_keras.data.sources import Source, open_source
 from polynet_keras.pretrained import MODEL_FILE, ModelCard
 from polynet_keras.training.curves import plot_curves
+from polynet_keras.training.optimizers import RMSprop
 from polynet_keras.training.recipe import Recipe
 from polynet_keras.training.run_folder import (
     CURVES_FILE,
@@ -117,7 +118,7 @@ def _compiled_model(recipe: Recipe, source: Source, steps: int) -> keras.Model:
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0, max(1, steps - warmup), warmup_target=recipe.learning_rate, warmup_steps=warmup
     )
-    optimizer = keras.optimizers.RMSprop(schedule, rho=0.9)
+    optimizer = RMSprop(schedule, rho=0.9)
     model.compile(optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
     return model
 

@@ -1,0 +1,372 @@
+"""The model class: the same numbers as a plain `keras.Model`, one trace, rematerialization, saving."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from polynet_keras import InceptionResNet, PolyNet
+from polynet_keras.layers import StochasticResidualScaling
+from polynet_keras.models import Network
+from tests.reference import gradients, randomize
+
+on_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow compiles its own way")
+SIDE = 107  # the last stage has 2 × 2: normalizing over batches of single values is chaos
+RATE = 1e-4
+COUNT, BATCH = 11, 6
+"""Two steps: with random parameters, Keras's own graph and eager modes differ by 1e-3 after four (7e-2 if every weight
+is rounded differently), so that a longer run could not tell a fault from rounding."""
+STRUCTURE = "1 x [2-way, ir] | 1 x [poly-3, mpoly-2] | 1 x [3-way]"
+
+
+def network(**arguments):
+    settings = {"structure": STRUCTURE, "width": 0.1, "input_shape": (SIDE, SIDE, 3), "classes": 4, "weights": None}
+    return PolyNet(**{**settings, **arguments})
+
+
+def pair(seed=0, **arguments):
+    """The same network as our class and as Keras's, with the same random weights."""
+    ours = network(**arguments)
+    randomize(ours, seed)
+    theirs = keras.Model(ours.inputs, ours.outputs)
+    theirs = keras.models.clone_model(theirs)
+    theirs.set_weights(ours.get_weights())
+    assert isinstance(ours, Network)
+    assert not isinstance(theirs, Network)
+    return ours, theirs
+
+
+def compiled(*models, **arguments):
+    for model in models:
+        settings = {"loss": "sparse_categorical_crossentropy", "metrics": ["accuracy"], **arguments}
+        model.compile(keras.optimizers.SGD(RATE), **settings)
+    return models
+
+
+def data(count=COUNT, seed=0, classes=4):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(count, SIDE, SIDE, 3)).astype("float32"), rng.integers(0, classes, count)
+
+
+def assert_same(ours, theirs, tolerance=5e-3):
+    for a, b in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * max(1e-2, np.abs(b).max()))
+
+
+def assert_same_logs(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    for name, values in theirs.items():
+        np.testing.assert_allclose(ours[name], values, rtol=1e-3, err_msg=name)
+
+
+class Traces(keras.losses.SparseCategoricalCrossentropy):
+    """Counts how often Python runs it, which it does when TensorFlow traces."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def call(self, y_true, y_pred):
+        self.count += 1
+        return super().call(y_true, y_pred)
+
+
+FIT = {
+    "arrays": lambda x, y: {"x": x, "y": y, "batch_size": BATCH},
+    "sample weights": lambda x, y: {"x": x, "y": y, "batch_size": BATCH, "sample_weight": np.linspace(0, 1, len(y))},
+    "class weights": lambda x, y: {
+        "x": x,
+        "y": y,
+        "batch_size": BATCH,
+        "class_weight": {0: 1.0, 1: 2.0, 2: 0.5, 3: 0.0},
+    },
+    "validation": lambda x, y: {"x": x, "y": y, "batch_size": BATCH, "validation_data": (x[:7], y[:7])},
+    "validation split": lambda x, y: {"x": x, "y": y, "batch_size": BATCH, "validation_split": 0.4},
+}
+
+
+@pytest.mark.parametrize("kind", FIT)
+def test_fit_equals_keras(kind):
+    ours, theirs = compiled(*pair())
+    settings = {"verbose": 0, "shuffle": False, **FIT[kind](*data())}
+    a, b = ours.fit(**settings), theirs.fit(**settings)
+    assert_same_logs(a.history, b.history)
+    assert_same(ours, theirs)
+
+
+@on_tensorflow
+@pytest.mark.parametrize("steps_per_execution", [1, 2])
+def test_fit_a_dataset_with_a_smaller_last_batch(steps_per_execution):
+    import tensorflow as tf
+
+    ours, theirs = compiled(*pair(), steps_per_execution=steps_per_execution)
+    dataset = tf.data.Dataset.from_tensor_slices(data()).batch(BATCH)
+    settings = {"verbose": 0, "shuffle": False}
+    assert_same_logs(ours.fit(dataset, **settings).history, theirs.fit(dataset, **settings).history)
+    assert_same(ours, theirs)
+    ours.fit(dataset.repeat(), steps_per_epoch=5, **settings)
+    assert int(ours.optimizer.iterations) == 2 + 5
+
+
+@on_tensorflow
+def test_one_trace_for_batches_of_any_size():
+    (model,) = compiled(network(), loss=(loss := Traces()))
+    model.fit(*data(7), batch_size=3, epochs=2, verbose=0)
+    # Once in the step, and once for what the metrics need to know: not again for the smaller last batch.
+    first = loss.count
+    assert first == 1
+    model.fit(*data(6), batch_size=2, verbose=0)  # another specification: batches of 2, all of them
+    assert loss.count <= 2
+    model.evaluate(*data(7), batch_size=3, verbose=0)
+    model.evaluate(*data(7), batch_size=3, verbose=0)
+    assert loss.count <= 3
+
+
+@on_tensorflow
+def test_metrics_and_optimizer_are_made_before_the_trace():
+    (model,) = compiled(network())
+    model.fit(*data(3), batch_size=3, verbose=0)
+    assert model.optimizer.built
+    assert int(model.optimizer.iterations) == 1
+    counted = {metric.name: [float(np.asarray(v).sum()) for v in metric.variables] for metric in model.metrics}
+    assert counted["loss"][1] == 3.0  # examples: the preparation counted none
+
+
+def test_evaluate_and_predict_equal_keras():
+    ours, theirs = compiled(*pair(seed=1))
+    x, y = data(7, seed=1)
+    np.testing.assert_allclose(
+        ours.evaluate(x, y, batch_size=3, verbose=0), theirs.evaluate(x, y, batch_size=3, verbose=0), rtol=1e-5
+    )
+    expected = theirs.predict(x, batch_size=3, verbose=0)
+    np.testing.assert_allclose(ours.predict(x, batch_size=3, verbose=0), expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(ours.predict_on_batch(x), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_on_batch_methods_equal_keras():
+    ours, theirs = compiled(*pair(seed=2))
+    for seed, (count, weighted) in enumerate([(6, False), (8, True)]):
+        x, y = data(count, seed)
+        arguments = {"sample_weight": np.linspace(0.5, 1.5, count).astype("float32")} if weighted else {}
+        for method in ("train_on_batch", "test_on_batch"):
+            found = getattr(ours, method)(x, y, return_dict=True, **arguments)
+            expected = getattr(theirs, method)(x, y, return_dict=True, **arguments)
+            assert_same_logs(found, expected)
+    assert_same(ours, theirs)
+
+
+@on_tensorflow
+@pytest.mark.parametrize("arguments", [{"run_eagerly": True}, {"jit_compile": True}, {"steps_per_execution": 2}])
+def test_other_ways_to_run_are_kerass(arguments):
+    ours, theirs = compiled(*pair(seed=3, structure="1 x [ir] | 1 x [poly-2] | 1 x [ir]"), **arguments)
+    settings = {"batch_size": BATCH, "verbose": 0, "shuffle": False}
+    assert_same_logs(ours.fit(*data(12), **settings).history, theirs.fit(*data(12), **settings).history)
+    assert_same(ours, theirs)
+
+
+@on_tensorflow
+def test_a_train_step_of_ones_own():
+    class Doubled(Network):
+        def train_step(self, data):
+            return {**super().train_step(data), "twice": 2.0 * self.metrics[0].result()}
+
+    base = network()
+    model = Doubled(base.inputs, base.outputs)
+    compiled(model)
+    logs = model.train_on_batch(*data(3), return_dict=True)
+    assert logs["twice"] == pytest.approx(2 * logs["loss"], rel=1e-6)
+
+
+@on_tensorflow
+def test_a_mistake_says_what_is_wrong():
+    (model,) = compiled(network())
+    x, y = data(3)
+    with pytest.raises(ValueError, match="107, 107, 3"):
+        model.fit(x[:, :60], y, verbose=0)
+    with pytest.raises(ValueError, match="shape"):
+        model.fit(x, np.zeros((3, 2, 2)), verbose=0)
+
+
+@on_tensorflow
+def test_the_processs_own_graph_passes_are_left_alone():
+    import tensorflow as tf
+
+    from polynet_keras.models import compiled_step
+
+    before = tf.config.optimizer.get_experimental_options()
+    assert compiled_step._config()
+    (model,) = compiled(network())
+    model.fit(*data(3), verbose=0)
+    assert tf.config.optimizer.get_experimental_options() == before
+    tf.config.optimizer.set_experimental_options({"remapping": False})
+    try:
+        assert compiled_step._config() == b""
+    finally:
+        tf.config.optimizer.set_experimental_options({"remapping": True})
+
+
+# Rematerialization.
+
+
+def forward_and_backward(model, remat, training=True):
+    """Outputs, gradients and the moving statistics after them."""
+    model.remat = remat
+    x, _ = data(6, seed=5)
+    weighting = np.random.default_rng(6).normal(size=(6, 4))
+    before = model.get_weights()
+    found = gradients(model, x, weighting, training=training)
+    after = model.get_weights()
+    model.set_weights(before)
+    return found, after
+
+
+@pytest.mark.parametrize("remat", ["stage_b", "all"])
+@pytest.mark.parametrize("share_projection", [False, True])
+def test_rematerialized_gradients_and_statistics(remat, share_projection):
+    model = network(classifier_activation=None, share_projection=share_projection)
+    randomize(model, 7)
+    expected, statistics = forward_and_backward(model, "none")
+    found, after = forward_and_backward(model, remat)
+    for variable, a, b in zip(model.trainable_variables, found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max(), err_msg=variable.path)
+    if keras.backend.backend() != "jax":  # whose gradient function here hands no statistics on; `fit` does, below
+        before = model.get_weights()
+        assert any(np.abs(a - b).max() > 1e-3 for a, b in zip(before, statistics, strict=True))
+    for a, b in zip(after, statistics, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("remat", ["stage_b", "all"])
+def test_rematerialized_fit(remat):
+    ours, theirs = compiled(*pair(seed=8))
+    ours.remat = remat
+    settings = {"batch_size": BATCH, "verbose": 0, "shuffle": False}
+    assert_same_logs(ours.fit(*data(), **settings).history, theirs.fit(*data(), **settings).history)
+    assert_same(ours, theirs)
+
+
+def test_rematerialized_with_frozen_layers():
+    ours, theirs = pair(seed=9)
+    for model in (ours, theirs):
+        for layer in model.layers:
+            layer.trainable = not layer.name.startswith("stage_b_01")
+    compiled(ours, theirs)
+    ours.remat = "all"
+    settings = {"batch_size": BATCH, "verbose": 0, "shuffle": False}
+    ours.fit(*data(), **settings)
+    theirs.fit(*data(), **settings)
+    assert_same(ours, theirs)
+
+
+def test_rematerialized_stochastic_depth_draws_once():
+    """With all paths dropped or kept, outputs and gradients must agree on what was dropped."""
+    model = network(classifier_activation=None, remat="all")
+    randomize(model, 10)
+    for layer in model.layers:
+        if isinstance(layer, StochasticResidualScaling):
+            layer.active.assign(True)
+            layer.survival_probability.assign([0.5] * layer.survival_probability.shape[0])
+    x, _ = data(6)
+    states = [layer.seed_generator.state for layer in model.layers if isinstance(layer, StochasticResidualScaling)]
+    seeds = [np.asarray(keras.ops.convert_to_numpy(state)) for state in states]
+    found = {}
+    for remat in ("none", "all"):
+        for state, seed in zip(states, seeds, strict=True):
+            state.assign(seed)
+        model.remat = remat
+        found[remat] = gradients(model, x, np.ones((6, 4)))
+    for a, b in zip(found["all"], found["none"], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max())
+
+
+@on_tensorflow
+def test_rematerialization_recomputes_the_convolutions():
+    import tensorflow as tf
+
+    def convolutions(remat):
+        model = network(remat=remat)
+        model.compile("sgd", "sparse_categorical_crossentropy")
+        step = tf.function(model.train_step, autograph=False)
+        spec = (tf.TensorSpec((2, SIDE, SIDE, 3)), tf.TensorSpec((2,), tf.int64))
+        graph = step.get_concrete_function(spec).graph
+        return [op.type for op in graph.get_operations()].count("Conv2D")
+
+    plain = network()
+    applications = {"a": 3, "b": 3 + 2, "c": 3}  # of Inception blocks, in each stage of STRUCTURE
+    per_block = {"a": 7, "b": 5, "c": 5}
+    total = convolutions("none")
+    assert total == sum(len(layer._inbound_nodes) for layer in plain.layers if isinstance(layer, keras.layers.Conv2D))
+    assert convolutions("stage_b") == total + applications["b"] * per_block["b"]
+    assert convolutions("all") == total + sum(applications[stage] * per_block[stage] for stage in "abc")
+
+
+def test_remat_argument():
+    assert network().remat == "none"
+    assert network(remat="all").remat == "all"
+    assert InceptionResNet((1, 1, 1), weights=None, width=0.1, remat="stage_b").remat == "stage_b"
+    for bad in ("stage_a", True, None):
+        with pytest.raises(ValueError, match=r"remat=.* must be one of \('none', 'stage_b', 'all'\)"):
+            network(remat=bad)
+    model = network()
+    with pytest.raises(ValueError, match="remat='everything'"):
+        model.remat = "everything"
+
+
+# Saving and copying.
+
+
+def test_saved_and_loaded_as_what_it_is(tmp_path):
+    (model,) = compiled(network(remat="stage_b"))
+    randomize(model, 11)
+    model.fit(*data(), verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert isinstance(loaded, Network)
+    assert loaded.remat == "stage_b"
+    x, _ = data()
+    np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    np.testing.assert_allclose(copy.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-6)
+    assert Network.from_config(json.loads(json.dumps(model.get_config()))).remat == "stage_b"
+
+
+def test_variables_keep_their_keras_paths():
+    model = network()
+    paths = [variable.path for variable in model.variables]
+    assert "stem_conv1/kernel" in paths
+    assert "stage_b_01_ff_branch1_conv2_bn/moving_variance" in paths
+    assert len(set(paths)) == len(paths)
+
+
+# Mixed precision.
+
+
+@pytest.mark.parametrize("remat", ["none", "all"])
+def test_mixed_bfloat16(remat):
+    """Logits and the first loss within bfloat16's rounding, 2^-8 a layer, of float32's; and it learns."""
+    reference = network(classifier_activation=None)
+    randomize(reference, 12)
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        mixed = network(classifier_activation=None, remat=remat)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    mixed.set_weights(reference.get_weights())
+    assert mixed.get_layer("stem_conv1").compute_dtype == "bfloat16"
+    assert all(keras.backend.standardize_dtype(v.dtype) == "float32" for v in mixed.trainable_variables)
+    x, y = data(8, seed=13)
+    expected, found = reference.predict(x, verbose=0), mixed.predict(x, verbose=0)
+    assert found.dtype == np.float32
+    assert np.abs(found - expected).max() < 0.05 * np.abs(expected).max()
+    losses = {}
+    for name, model in (("float32", reference), ("mixed", mixed)):
+        model.compile(keras.optimizers.SGD(RATE), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        losses[name] = model.fit(x, y, batch_size=8, epochs=4, shuffle=False, verbose=0).history["loss"]
+    assert losses["mixed"][0] == pytest.approx(losses["float32"][0], rel=0.03)
+    for values in losses.values():
+        assert values[-1] < 0.8 * values[0]
+    for variable in mixed.variables:
+        assert np.isfinite(keras.ops.convert_to_numpy(variable)).all(), variable.path
