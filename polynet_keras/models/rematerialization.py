@@ -1,8 +1,7 @@
 """Rematerialization by residual unit: what the backward pass needs of a unit is computed again, not kept."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 from keras import KerasTensor, ops
@@ -35,16 +34,16 @@ class RematerializedGraph:
 
     def __init__(self, model: keras.Model, remat: str):
         tensor = model.inputs[0]
-        self._steps: list[Callable[[Any], Any]] = []
+        self._parts: list[_Part | _Rematerialized] = []
         for unit in _units(model):
             if remat == "all" or unit.layer.name.startswith(remat):
-                self._steps += [keras.Function(tensor, unit.shortcut), _Rematerialized(unit)]
+                self._parts += [_Part(tensor, unit.shortcut), _Rematerialized(unit)]
                 tensor = unit.output
-        self._steps.append(keras.Function(tensor, model.outputs[0]))
+        self._parts.append(_Part(tensor, model.outputs[0]))
 
     def __call__(self, x):
-        for step in self._steps:
-            x = step(x)
+        for part in self._parts:
+            x = part(x, training=True)
         return x
 
 
@@ -66,31 +65,30 @@ def _units(model: keras.Model) -> Iterator[_Unit]:
 
 
 class _Rematerialized:
-    """Applies a unit to its shortcut, in training."""
+    """Applies a unit to its shortcut."""
 
     def __init__(self, unit: _Unit):
         self._sum = unit.layer
-        self._paths = _Paths(keras.Function(unit.shortcut, unit.paths), dtype=unit.layer.dtype_policy, name="paths")
-        operations = self._paths.function.operations
-        layers = [operation for operation in operations if isinstance(operation, keras.Layer)]
+        self._paths = _Part(unit.shortcut, unit.paths)
+        layers = [operation for operation in self._paths.function.operations if isinstance(operation, keras.Layer)]
         self._trainable = [v for layer in layers for v in layer.trainable_variables]
         self._fixed = [v for layer in layers for v in layer.non_trainable_variables]
 
-    def __call__(self, shortcut):
+    def __call__(self, shortcut, training):
         variables = [*self._trainable, *self._fixed]
 
         def pure(shortcut, *values):
             with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))) as scope:
-                # Said anew, for the backward pass runs this outside of the model's call.
-                paths = self._paths(shortcut, training=True)
+                paths = self._paths(shortcut, training=training)
                 statistics = [scope.get_current_value(variable) for variable in self._fixed]
             return (*paths, *statistics)
 
-        results = keras.remat(pure)(shortcut, *map(_tensor, variables))
+        values = [*map(_tensor, self._trainable), *map(_copy, self._fixed)]
+        results = keras.remat(pure)(shortcut, *values)
         count = len(results) - len(self._fixed)
         for variable, value in zip(self._fixed, results[count:], strict=True):
             variable.assign(ops.stop_gradient(value))
-        return self._sum([shortcut, *results[:count]])
+        return self._sum([shortcut, *results[:count]], training=training)
 
 
 def _tensor(variable: keras.Variable):
@@ -99,12 +97,20 @@ def _tensor(variable: keras.Variable):
     return value.read_value() if hasattr(value, "read_value") else value  # a `tf.Variable`
 
 
-class _Paths(keras.Layer):
-    """The residual paths of a unit as a layer, whose call says to theirs whether they train."""
+def _copy(variable: keras.Variable):
+    """The variable's value now: PyTorch would hand on the memory that the next assignment writes to."""
+    return ops.copy(_tensor(variable))
 
-    def __init__(self, function: keras.Function, **kwargs):
-        super().__init__(**kwargs)
-        self.function = function
+
+class _Part(keras.Layer):
+    """A part of a network as a layer, whose call tells the layers inside whether they train.
+
+    They learn it from the layer around them; a backward pass, and `stateless_call`, run outside of the model's call.
+    """
+
+    def __init__(self, inputs: KerasTensor, outputs: KerasTensor | list[KerasTensor]):
+        super().__init__(name="part", dtype=keras.DTypePolicy("float32"), autocast=False)
+        self.function = keras.Function(inputs, outputs)
         self.built = True
 
     def call(self, inputs, training=None):

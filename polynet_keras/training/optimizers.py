@@ -1,4 +1,4 @@
-"""RMSprop, the poster's optimizer: Keras's, with TensorFlow's fused update and the choices that other frameworks made."""
+"""RMSprop, the poster's optimizer: Keras's, with TensorFlow's fused update and the choices of other frameworks."""
 
 import weakref
 
@@ -160,7 +160,7 @@ class RMSprop(keras.optimizers.RMSprop):
             tf.raw_ops.ResourceApplyRMSProp(**arguments)
 
     def _half_fused_update(self, gradient, variable, learning_rate) -> None:
-        """ε outside the root: TensorFlow has the last line of the update only, as Adagrad's with a given mean square."""
+        """ε outside the root: TensorFlow has the last line of the update only, as Adagrad's with s given."""
         import tensorflow as tf
 
         velocity = self._velocities[self._get_variable_index(variable)].value

@@ -86,6 +86,7 @@ FIT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FIT)
 def test_fit_equals_keras(kind):
     ours, theirs = compiled(*pair())
@@ -144,6 +145,7 @@ def test_evaluate_and_predict_equal_keras():
     np.testing.assert_allclose(ours.predict_on_batch(x), expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_on_batch_methods_equal_keras():
     ours, theirs = compiled(*pair(seed=2))
     for seed, (count, weighted) in enumerate([(6, False), (8, True)]):
@@ -237,6 +239,7 @@ def test_rematerialized_gradients_and_statistics(remat, share_projection):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remat", ["stage_b", "all"])
 def test_rematerialized_fit(remat):
     ours, theirs = compiled(*pair(seed=8))
@@ -246,6 +249,7 @@ def test_rematerialized_fit(remat):
     assert_same(ours, theirs)
 
 
+@pytest.mark.slow
 def test_rematerialized_with_frozen_layers():
     ours, theirs = pair(seed=9)
     for model in (ours, theirs):
@@ -316,6 +320,7 @@ def test_remat_argument():
 # Saving and copying.
 
 
+@pytest.mark.slow
 def test_saved_and_loaded_as_what_it_is(tmp_path):
     (model,) = compiled(network(remat="stage_b"))
     randomize(model, 11)
