@@ -15,9 +15,10 @@ the end of the first step (in PyTorch: the first step), and each process's peak 
 
 With `--profile`, one of our steps is traced and the time of its operations printed, summed over TensorFlow's threads.
 
-With `--losses N` they train on the same N batches from the same weights, one after another, and it prints by how much
-the losses differ, beside how much PyTorch differs from itself when every weight is moved by half a unit in the last
-place: float32 cannot promise more than that. (Extra `test`; run from the project's folder.)
+With `--losses N` they train on the same N batches from the same weights, one after another, residual paths scaled by
+0.3 as the authors advise for training from scratch, and it prints by how much the losses differ, beside how much
+PyTorch differs from itself when every weight is moved by a unit in the last place: float32 cannot promise more than
+that. (Extra `test`; run from the project's folder with PYTHONPATH=.)
 """
 
 import argparse
@@ -32,7 +33,11 @@ import time
 
 import numpy as np
 
-RATE, RHO, EPSILON = 1e-3, 0.9, 1e-3
+RATE, RHO, EPSILON = 0.045, 0.9, 1.0
+"""RMSprop as for Inception nets; so large an ε keeps rounding errors from growing."""
+LOSSES_RATE = 1e-3
+"""Rate for `--losses`: at 0.045 the loss jumps about, and no two runs stay together."""
+SCALE = 0.3
 SIDES = ("pytorch", "keras", "polynet_keras")
 
 
@@ -68,14 +73,16 @@ def run_keras(connection, side: str, options: dict, settings: argparse.Namespace
         return cls.from_config(layer.get_config())
 
     start = time.perf_counter()
-    model = PolyNet(weights=None, input_shape=(size, size, 3), remat=options.get("remat", "none"))
-    optimizer = RMSprop(RATE, RHO, epsilon=EPSILON, epsilon_inside_root=options.get("epsilon") == "inside")
+    scale = SCALE if settings.losses else None
+    model = PolyNet(weights=None, input_shape=(size, size, 3), residual_scale=scale, remat=options.get("remat", "none"))
+    rate = LOSSES_RATE if settings.losses else RATE
+    optimizer = RMSprop(rate, RHO, epsilon=EPSILON, epsilon_inside_root=options.get("epsilon") == "inside")
     if side == "keras":
         start = time.perf_counter()
         model = keras.models.clone_model(keras.Model(model.inputs, model.outputs), clone_function=plain_layer)
-        optimizer = keras.optimizers.RMSprop(RATE, RHO, epsilon=EPSILON)
+        optimizer = keras.optimizers.RMSprop(rate, RHO, epsilon=EPSILON)
     build = time.perf_counter() - start
-    if settings.weights:
+    if settings.losses:
         model.load_weights(settings.weights)
 
     class Turns(keras.callbacks.Callback):
@@ -121,13 +128,17 @@ def run_pytorch(connection, side: str, options: dict, settings: argparse.Namespa
     net.features.final_pool = torch.nn.AdaptiveAvgPool2d(1)
     net = net.to(memory_format=torch.channels_last).train()
     build = time.perf_counter() - start
-    if settings.weights:
+    if settings.losses:
+        for module in net.modules():
+            if hasattr(module, "scale"):
+                module.scale = SCALE
         net.load_state_dict(torch.load(f"{settings.weights}.pt", weights_only=True))
         if "ulp" in options:
             with torch.no_grad():
                 for parameter in net.parameters():
                     parameter.mul_(1 + 2.0**-24 * torch.sign(torch.randn_like(parameter)).mul_(1.5))
-    optimizer = torch.optim.RMSprop(net.parameters(), lr=RATE, alpha=RHO, eps=EPSILON)
+    rate = LOSSES_RATE if settings.losses else RATE
+    optimizer = torch.optim.RMSprop(net.parameters(), lr=rate, alpha=RHO, eps=EPSILON)
     step = 0
     while connection.recv() != "stop":
         images, labels = batch_of(step, settings.batch_size, settings.image_size)
@@ -181,7 +192,7 @@ def write_weights(settings: argparse.Namespace, folder: str) -> None:
     from tests.test_published_network import copy_weights
 
     size = settings.image_size
-    model = PolyNet(weights=None, input_shape=(size, size, 3))
+    model = PolyNet(weights=None, input_shape=(size, size, 3), residual_scale=SCALE)
     net = polynet(dropout_rate=0.0)
     with torch.no_grad():
         copy_weights(net, model)
@@ -236,11 +247,11 @@ def compare_steps(settings: argparse.Namespace) -> dict:
             answer = side.step()
             results[side.text]["step_s"].append(answer["seconds"])
             results[side.text]["peak_gib"] = answer["peak_gib"]
-    versions = sorted({side.stop()["versions"] for side in sides})
+    versions = ", ".join(sorted({side.stop()["versions"] for side in sides}))
     print(
-        f"\n{settings.image_size} px, batch {settings.batch_size}, {settings.rounds} rounds, "
-        f"{settings.threads} threads, {processor()}, Python {platform.python_version()}, {', '.join(versions)}; ratios to {sides[0].text}\n"
+        f"\n{settings.image_size} px, batch {settings.batch_size}, {settings.rounds} rounds; ratios to {sides[0].text};"
     )
+    print(f"{settings.threads} threads, {processor()}, Python {platform.python_version()}, {versions}\n")
     print("| side | s a step | ratio | s to first step | s to build | peak RSS, GiB | ratio |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     base = results[sides[0].text]

@@ -123,10 +123,10 @@ class StochasticResidualScaling(keras.layers.Layer):
 
     def call(self, inputs, training=None):
         shortcut, *paths = inputs
-        factors = self._factors(ops.shape(shortcut)[0], training)
+        factors = ops.unstack(self._factors(ops.shape(shortcut)[0], training), len(paths), axis=-1)
         y = shortcut
-        for k, path in enumerate(paths):
-            factor = ops.cast(factors[..., k], path.dtype)
+        for factor, path in zip(factors, paths, strict=True):
+            factor = ops.cast(factor, path.dtype)
             if len(factor.shape):  # one draw an example: (batch,) → (batch, 1, ...)
                 factor = ops.reshape(factor, (-1,) + (1,) * (len(path.shape) - 1))
             y = y + factor * path

@@ -1,5 +1,7 @@
 """The class of the models that `PolyNet` returns: a functional `keras.Model` whose training starts soon."""
 
+from typing import Any
+
 import keras
 
 from polynet_keras.layers.variable_names import plain_variable_names
@@ -16,6 +18,9 @@ class Network(keras.Model):
     distribution strategy, `run_eagerly`, `jit_compile=True` or `steps_per_execution` above 1 they are Keras's own.
     """
 
+    train_function: Any
+    test_function: Any
+    predict_function: Any
     _remat = "none"
     _rematerialized: RematerializedGraph | None = None
 

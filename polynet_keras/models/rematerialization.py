@@ -70,23 +70,22 @@ class _Rematerialized:
     def __init__(self, unit: _Unit):
         self._sum = unit.layer
         self._paths = _Part(unit.shortcut, unit.paths)
-        layers = [operation for operation in self._paths.function.operations if isinstance(operation, keras.Layer)]
-        self._trainable = [v for layer in layers for v in layer.trainable_variables]
-        self._fixed = [v for layer in layers for v in layer.non_trainable_variables]
+        self._layers = [o for o in self._paths.function.operations if isinstance(o, keras.Layer)]
 
     def __call__(self, shortcut, training):
-        variables = [*self._trainable, *self._fixed]
+        trainable = [variable for layer in self._layers for variable in layer.trainable_variables]
+        fixed = [variable for layer in self._layers for variable in layer.non_trainable_variables]
 
         def pure(shortcut, *values):
-            with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))) as scope:
+            with keras.StatelessScope(state_mapping=list(zip([*trainable, *fixed], values, strict=True))) as scope:
                 paths = self._paths(shortcut, training=training)
-                statistics = [scope.get_current_value(variable) for variable in self._fixed]
+                statistics = [scope.get_current_value(variable) for variable in fixed]
             return (*paths, *statistics)
 
-        values = [*map(_tensor, self._trainable), *map(_copy, self._fixed)]
+        values = [*map(_tensor, trainable), *map(_copy, fixed)]
         results = keras.remat(pure)(shortcut, *values)
-        count = len(results) - len(self._fixed)
-        for variable, value in zip(self._fixed, results[count:], strict=True):
+        count = len(results) - len(fixed)
+        for variable, value in zip(fixed, results[count:], strict=True):
             variable.assign(ops.stop_gradient(value))
         return self._sum([shortcut, *results[:count]], training=training)
 

@@ -252,9 +252,10 @@ class _Constants:
     """Numbers as tensors, made once a graph: one set for thousands of variables instead of one for each."""
 
     def __init__(self):
-        self._by_graph = weakref.WeakKeyDictionary()
+        self._by_graph: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
     def of(self, dtype, *values: float) -> list:
+        """`values` as tensors of the graph that is being made, or eagerly."""
         import tensorflow as tf
 
         if tf.executing_eagerly():

@@ -251,6 +251,26 @@ def test_save_load_and_resume(tmp_path):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
 
 
+@on_tensorflow
+def test_loss_scaling_skips_steps_that_overflow():
+    """Keras's dynamic loss scaling around it, as `compile` puts it under the policy mixed_float16."""
+    weights = variables()
+    before = [keras.ops.convert_to_numpy(v) for v in weights]
+    optimizer = keras.optimizers.LossScaleOptimizer(RMSprop(**DEFAULTS), initial_scale=2.0**10)
+    optimizer.build(weights)
+    overflow = {name: np.full(shape, np.inf) for name, shape in SHAPES.items()}
+    run(optimizer, weights, [overflow], compiled=True)
+    for variable, value in zip(weights, before, strict=True):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(variable), value)
+    assert float(optimizer.dynamic_scale) == 2.0**9
+    for step in gradients():
+        run(optimizer, weights, [step], scale=float(optimizer.dynamic_scale))
+    reference = Reference(**DEFAULTS)
+    for step in gradients():
+        reference.apply(step)
+    assert_close(weights, reference.values)
+
+
 def test_config_is_kerass_and_two_more():
     theirs = keras.optimizers.RMSprop(0.1, momentum=0.5, clipnorm=1.0, name="mine").get_config()
     ours = RMSprop(0.1, momentum=0.5, clipnorm=1.0, name="mine").get_config()
