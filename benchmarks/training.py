@@ -289,7 +289,8 @@ def profile(settings: argparse.Namespace) -> dict:
         seconds = time.perf_counter() - start
     space = xplane_pb2.XSpace()
     with tempfile.TemporaryDirectory() as folder:
-        with tf.profiler.experimental.Profile(folder):
+        options = tf.profiler.experimental.ProfilerOptions(host_tracer_level=2, python_tracer_level=0)
+        with tf.profiler.experimental.Profile(folder, options):
             model.train_on_batch(*batch)
         with open(glob.glob(f"{folder}/**/*.xplane.pb", recursive=True)[0], "rb") as file:
             space.ParseFromString(file.read())

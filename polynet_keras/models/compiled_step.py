@@ -4,7 +4,7 @@ Keras 3 needs two minutes before the first training step of G5 is done. What is 
 
 * The optimizer's and the metrics' variables are made before the step is traced. Made during the trace, they have
   everything traced a second time.
-* The step is one flat function, called batch by batch; Keras nests it in a second one, with the iterator.
+* The step is one flat function, called batch by batch, without the iterator and the functions that Keras nests.
 * Of the passes that TensorFlow's graph optimizer runs, twice each, over every graph, those run once that pay for
   themselves here (`PASSES`). They are set for this one function, in its call, and not for the process; whoever sets
   passes with `tf.config.optimizer.set_experimental_options` gets those instead.
@@ -78,7 +78,7 @@ class _FlatFunction:
     def __init__(self, step: Callable[[Any], Any], before_trace: Callable[[Any], None] | None = None):
         self._step = step
         self._before_trace = before_trace
-        self._compiled: dict[str, Callable] = {}
+        self._compiled: dict[str, tuple] = {}
 
     def __call__(self, data, spec):
         key = repr(spec)
@@ -86,26 +86,31 @@ class _FlatFunction:
             if self._before_trace is not None:
                 self._before_trace(spec)
             self._compiled[key] = _compile(self._step, spec)
-        return self._compiled[key](data)
+        function, _ = self._compiled[key]
+        return function(data)
 
 
-def _compile(step: Callable[[Any], Any], spec) -> Callable[[Any], Any]:
-    function = tf.function(step, autograph=False).get_concrete_function(spec)
-    captured = function.captured_inputs
-    settings = {
-        "Tout": [output.dtype for output in function.outputs],
-        "f": function,
-        "config": "",
-        "config_proto": _config(),
-        "executor_type": "",
-    }
+def _compile(step: Callable[[Any], Any], spec) -> tuple:
+    """A function of data that calls the compiled step with passes of its own; and the step, which must live as long."""
+    # Inlined into the function around it, the step would be optimized with that one's passes.
+    attributes = {"_noinline": True}
+    compiled = tf.function(step, autograph=False, experimental_attributes=attributes).get_concrete_function(spec)
+    captured = compiled.captured_inputs
 
-    def run(data):
+    def call(data):
         arguments = [x for x in tf.nest.flatten(data, expand_composites=True) if x is not None]
-        outputs = tf.raw_ops.StatefulPartitionedCall(args=[*arguments, *captured], **settings)
-        return tf.nest.pack_sequence_as(function.structured_outputs, outputs, expand_composites=True)
+        outputs = tf.raw_ops.StatefulPartitionedCall(
+            args=[*arguments, *captured],
+            Tout=[output.dtype for output in compiled.outputs],
+            f=compiled,
+            config="",
+            config_proto=_config(),
+            executor_type="",
+        )
+        return tf.nest.pack_sequence_as(compiled.structured_outputs, outputs, expand_composites=True)
 
-    return run
+    # Called eagerly, the operation would run the step without TensorFlow's pool of inter-op threads.
+    return tf.function(call, autograph=False).get_concrete_function(spec), compiled
 
 
 def _config() -> bytes:
