@@ -19,7 +19,7 @@ import keras
 import tensorflow as tf
 
 PASSES = ("remapping",)
-"""What TensorFlow's graph optimizer does to a step; `benchmarks/training.py --passes` measures others."""
+"""What TensorFlow's graph optimizer does to a step: ReLU becomes part of the normalization before it."""
 
 
 class CompiledStep:
@@ -34,6 +34,7 @@ class CompiledStep:
     def __init__(self, model: keras.Model, step: Callable[[Any], Any], trains: bool = False):
         self._model = model
         self._trains = trains
+        self._metrics_are_made = False
         self._function = _FlatFunction(step, before_trace=self._make_variables)
 
     def __call__(self, iterator: Iterator):
@@ -48,17 +49,18 @@ class CompiledStep:
         optimizer = model.optimizer if self._trains else None
         if optimizer is not None and not optimizer.built:
             optimizer.build(model.trainable_variables)
-        if not model.compiled:
+        if self._metrics_are_made or not model.compiled or not _is_keras_own_step(model):
             return
 
         # Metrics make their variables when they are first computed: here in a graph that never runs, of which they
         # see the outputs' shapes only.
         def compute(data, y_pred):
-            x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+            x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(_without_optionals(data))
             return model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
         outputs = keras.tree.map_structure(lambda y: tf.TensorSpec((None, *y.shape[1:]), y.dtype), model.output)
         tf.function(compute, autograph=False).get_concrete_function(spec, outputs)
+        self._metrics_are_made = True
 
 
 class CompiledPrediction:
@@ -76,7 +78,7 @@ class _FlatFunction:
     """`step`, compiled once for each structure, dtypes and shapes of data."""
 
     def __init__(self, step: Callable[[Any], Any], before_trace: Callable[[Any], None] | None = None):
-        self._step = step
+        self._step = lambda data: step(_without_optionals(data))
         self._before_trace = before_trace
         self._compiled: dict[str, tuple] = {}
 
@@ -92,6 +94,9 @@ class _FlatFunction:
 
 def _compile(step: Callable[[Any], Any], spec) -> tuple:
     """A function of data that calls the compiled step with passes of its own; and the step, which must live as long."""
+    if _passes_are_chosen():
+        function = tf.function(step, autograph=False).get_concrete_function(spec)
+        return function, function
     # Inlined into the function around it, the step would be optimized with that one's passes.
     attributes = {"_noinline": True}
     compiled = tf.function(step, autograph=False, experimental_attributes=attributes).get_concrete_function(spec)
@@ -113,12 +118,15 @@ def _compile(step: Callable[[Any], Any], spec) -> tuple:
     return tf.function(call, autograph=False).get_concrete_function(spec), compiled
 
 
+def _passes_are_chosen() -> bool:
+    """Whether somebody set graph passes for the process."""
+    chosen = tf.config.optimizer.get_experimental_options()
+    return any(chosen.values()) or bool(set(chosen) - {"disable_model_pruning", "disable_meta_optimizer"})
+
+
 def _config() -> bytes:
     """With which passes TensorFlow optimizes the graph of one function: a serialized `ConfigProto`."""
-    chosen = tf.config.optimizer.get_experimental_options()
-    if any(chosen.values()) or set(chosen) - {"disable_model_pruning", "disable_meta_optimizer"}:
-        return b""  # those of the process, which somebody set
-    config = tf.compat.v1.ConfigProto()
+    config = tf.compat.v1.ConfigProto(allow_soft_placement=True)  # as functions have it
     rewrite = config.graph_options.rewrite_options
     for field in rewrite.DESCRIPTOR.fields:
         if field.enum_type is not None and field.enum_type.name == "Toggle" and field.name not in PASSES:
@@ -128,12 +136,30 @@ def _config() -> bytes:
     return config.SerializeToString()
 
 
+def _is_keras_own_step(model: keras.Model) -> bool:
+    """Whether the data are (x, y, sample_weight) and the metrics see the model's output, as in Keras's own steps."""
+    steps = ("train_step", "test_step", "compute_metrics")
+    return all(getattr(type(model), step) is getattr(keras.Model, step) for step in steps)
+
+
+def _without_optionals(data):
+    """Keras wraps the `None` that a generator yields, for a dataset cannot hold it."""
+    return keras.tree.map_structure(lambda x: None if isinstance(x, tf.experimental.Optional) else x, data)
+
+
 def _as_tensors(data):
-    return keras.tree.map_structure(lambda x: None if x is None else tf.convert_to_tensor(x), data)
+    def as_tensor(x):
+        return x if x is None or tf.is_tensor(x) or isinstance(x, tf.experimental.Optional) else tf.convert_to_tensor(x)
+
+    return keras.tree.map_structure(as_tensor, data)
 
 
 def _open_batch(data):
     """The specification of the data, with any batch size."""
-    return keras.tree.map_structure(
-        lambda x: None if x is None else tf.TensorSpec((None, *x.shape[1:]) if x.shape.rank else (), x.dtype), data
-    )
+
+    def spec(x):
+        if not isinstance(x, tf.Tensor):
+            return None if x is None else tf.type_spec_from_value(x)
+        return tf.TensorSpec((None, *x.shape[1:]) if x.shape.rank else (), x.dtype)
+
+    return keras.tree.map_structure(spec, data)

@@ -15,7 +15,8 @@ class Network(keras.Model):
     It is built, used, saved and loaded as `keras.Model(inputs, outputs)` is, and computes the same. On the TensorFlow
     backend `fit`, `evaluate`, `predict` and the `..._on_batch` methods differ from Keras's in how the step becomes a
     graph: once, flat, and optimized for what it holds (`models.compiled_step` says what and why). With a
-    distribution strategy, `run_eagerly`, `jit_compile=True` or `steps_per_execution` above 1 they are Keras's own.
+    distribution strategy, `run_eagerly`, `jit_compile=True` (which Keras's "auto" means where there is a GPU) or
+    `steps_per_execution` above 1 they are Keras's own.
     """
 
     train_function: Any
@@ -29,8 +30,8 @@ class Network(keras.Model):
         """What the backward pass computes again instead of keeping it: `"none"`, `"stage_b"` or `"all"`.
 
         `"all"` does so for every residual unit, `"stage_b"` for those of stage B. Gradients stay the same, memory
-        shrinks and a training step takes up to a third longer; `docs/memory.md` has measurements. May be set at any
-        time; functions compiled so far are made anew.
+        shrinks and a training step takes longer; `docs/memory.md` has measurements. May be set at any time; functions
+        compiled so far are made anew. `keras.models.clone_model` starts with `"none"`.
         """
         return self._remat
 

@@ -23,7 +23,8 @@ class RematerializedGraph:
     Of each unit chosen, the shortcut is kept and everything between it and the unit's sum is computed a second time in
     the backward pass: convolutions, normalizations and activations of all its paths. The sum stays outside, so that
     stochastic depth draws once. A unit runs as a pure function of its shortcut and its variables' values, in a
-    `keras.StatelessScope`; the moving statistics that come out of it are assigned afterwards, once.
+    `keras.StatelessScope`; the moving statistics that come out of it are assigned afterwards, once. Losses that layers
+    add inside a unit (`activity_regularizer`) are not collected.
 
     Args:
         model: a functional model made of units, with one input and one output.
@@ -73,19 +74,20 @@ class _Rematerialized:
         self._layers = [o for o in self._paths.function.operations if isinstance(o, keras.Layer)]
 
     def __call__(self, shortcut, training):
-        trainable = [variable for layer in self._layers for variable in layer.trainable_variables]
-        fixed = [variable for layer in self._layers for variable in layer.non_trainable_variables]
+        # A frozen layer's parameters are among the first: the layer does not change them.
+        kept = [v for layer in self._layers for v in layer.variables if v.trainable or not layer.trainable]
+        moving = [v for layer in self._layers for v in layer.variables if not (v.trainable or not layer.trainable)]
 
         def pure(shortcut, *values):
-            with keras.StatelessScope(state_mapping=list(zip([*trainable, *fixed], values, strict=True))) as scope:
+            with keras.StatelessScope(state_mapping=list(zip([*kept, *moving], values, strict=True))) as scope:
                 paths = self._paths(shortcut, training=training)
-                statistics = [scope.get_current_value(variable) for variable in fixed]
+                statistics = [scope.get_current_value(variable) for variable in moving]
             return (*paths, *statistics)
 
-        values = [*map(_tensor, trainable), *map(_copy, fixed)]
+        values = [*map(_tensor, kept), *map(_copy, moving)]
         results = keras.remat(pure)(shortcut, *values)
-        count = len(results) - len(fixed)
-        for variable, value in zip(fixed, results[count:], strict=True):
+        count = len(results) - len(moving)
+        for variable, value in zip(moving, results[count:], strict=True):
             variable.assign(ops.stop_gradient(value))
         return self._sum([shortcut, *results[:count]], training=training)
 

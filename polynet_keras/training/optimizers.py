@@ -1,7 +1,5 @@
 """RMSprop, the poster's optimizer: Keras's, with TensorFlow's fused update and the choices of other frameworks."""
 
-import weakref
-
 import keras
 from keras import ops
 
@@ -93,16 +91,19 @@ class RMSprop(keras.optimizers.RMSprop):
             return
         with plain_variable_names():
             super().build(var_list)
-        if self.initial_mean_square:
-            for velocity in self._velocities:
-                if velocity is not None:  # variables that are overwritten with their gradient have none
-                    velocity.assign(ops.full(velocity.shape, self.initial_mean_square, velocity.dtype))
         if keras.backend.backend() == "tensorflow" and not self.momentum and self.epsilon_inside_root:
             self._buffers.make(self._trainable_variables, self._distribution_strategy)
 
+    def add_optimizer_variables(self, trainable_variables, name, initializer="zeros"):
+        if name == "velocity" and self.initial_mean_square:
+            initializer = "ones"
+        return super().add_optimizer_variables(trainable_variables, name, initializer)
+
     def apply(self, grads, trainable_variables=None):
-        if trainable_variables is None or keras.backend.backend() != "tensorflow" or not self.built:
+        if keras.backend.backend() != "tensorflow" or not self.built:
             return super().apply(grads, trainable_variables)
+        if trainable_variables is None:
+            trainable_variables = self._trainable_variables
         self._buffers.clear(self._distribution_strategy)
         # The gradients of the last layers are there first, and the updates that share a buffer run in this order:
         # the other way round the first gradients would wait, in memory, for the last ones.
@@ -124,7 +125,8 @@ class RMSprop(keras.optimizers.RMSprop):
             return False
         import tensorflow as tf
 
-        return not tf.distribute.has_strategy()
+        alone = isinstance(self._distribution_strategy, type(tf.distribute.get_strategy()))
+        return alone and not tf.distribute.has_strategy()
 
     def update_step(self, gradient, variable, learning_rate):
         if _is_dense_tensorflow(gradient, variable):
@@ -182,7 +184,7 @@ class RMSprop(keras.optimizers.RMSprop):
         """ε outside the root, in `keras.ops`."""
         index = self._get_variable_index(variable)
         learning_rate = ops.cast(learning_rate, variable.dtype)
-        gradient = ops.cast(gradient, variable.dtype)
+        gradient = ops.cast(_dense(gradient), variable.dtype)
         velocity = self._velocities[index]
         self.assign(velocity, self.rho * velocity + (1 - self.rho) * ops.square(gradient))
         mean_square = ops.convert_to_tensor(velocity)
@@ -212,6 +214,14 @@ def _is_dense_tensorflow(gradient, variable) -> bool:
     import tensorflow as tf
 
     return isinstance(gradient, tf.Tensor) and variable.dtype.is_floating
+
+
+def _dense(gradient):
+    if keras.backend.backend() != "tensorflow":
+        return gradient
+    import tensorflow as tf
+
+    return tf.convert_to_tensor(gradient)  # of `tf.IndexedSlices`
 
 
 class _Buffers:
@@ -249,10 +259,14 @@ class _Buffers:
 
 
 class _Constants:
-    """Numbers as tensors, made once a graph: one set for thousands of variables instead of one for each."""
+    """Numbers as tensors, made once a graph: one set for thousands of variables instead of one for each.
+
+    Those of the latest graph are kept, and with them the graph.
+    """
 
     def __init__(self):
-        self._by_graph: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+        self._graph = None
+        self._known: dict = {}
 
     def of(self, dtype, *values: float) -> list:
         """`values` as tensors of the graph that is being made, or eagerly."""
@@ -260,7 +274,9 @@ class _Constants:
 
         if tf.executing_eagerly():
             return [tf.constant(value, dtype) for value in values]
-        known = self._by_graph.setdefault(tf.compat.v1.get_default_graph(), {})
-        if (dtype, values) not in known:
-            known[dtype, values] = [tf.constant(value, dtype) for value in values]
-        return known[dtype, values]
+        graph = tf.compat.v1.get_default_graph()
+        if self._graph is not graph:
+            self._graph, self._known = graph, {}
+        if (dtype, values) not in self._known:
+            self._known[dtype, values] = [tf.constant(value, dtype) for value in values]
+        return self._known[dtype, values]

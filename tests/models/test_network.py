@@ -114,7 +114,7 @@ def test_fit_a_dataset_with_a_smaller_last_batch(steps_per_execution):
 def test_one_trace_for_batches_of_any_size():
     (model,) = compiled(network(), loss=(loss := Traces()))
     model.fit(*data(7), batch_size=3, epochs=2, verbose=0)
-    # Once in the step, and once for what the metrics need to know: not again for the smaller last batch.
+    # Not again for the smaller last batch, nor for the metrics.
     first = loss.count
     assert first == 1
     model.fit(*data(6), batch_size=2, verbose=0)  # another specification: batches of 2, all of them
@@ -197,15 +197,56 @@ def test_the_processs_own_graph_passes_are_left_alone():
     from polynet_keras.models import compiled_step
 
     before = tf.config.optimizer.get_experimental_options()
-    assert compiled_step._config()
     (model,) = compiled(network())
     model.fit(*data(3), verbose=0)
     assert tf.config.optimizer.get_experimental_options() == before
+    assert not compiled_step._passes_are_chosen()
     tf.config.optimizer.set_experimental_options({"remapping": False})
     try:
-        assert compiled_step._config() == b""
+        assert compiled_step._passes_are_chosen()
+        (model,) = compiled(network())
+        model.fit(*data(3), verbose=0)
     finally:
-        tf.config.optimizer.set_experimental_options({"remapping": True})
+        tf.config.optimizer.set_experimental_options({"remapping": None})
+    assert tf.config.optimizer.get_experimental_options() == before
+
+
+@on_tensorflow
+def test_none_from_a_generator():
+    x, y = data(6)
+    ours, theirs = compiled(*pair(seed=4))
+
+    def batches():
+        yield x, y, None
+
+    a, b = (model.fit(batches(), steps_per_epoch=1, shuffle=False, verbose=0) for model in (ours, theirs))
+    assert_same_logs(a.history, b.history)
+
+
+@on_tensorflow
+def test_data_of_ones_own():
+    class Two(Network):
+        def train_step(self, data):
+            first, second, extra, more = data
+            return {"sum": keras.ops.sum(self(first)) + keras.ops.sum(self(second)) + keras.ops.sum(extra + more)}
+
+    base = network()
+    model = Two(base.inputs, base.outputs)
+    compiled(model)
+    x, y = data(6)
+    logs = model.fit(((x, x, y, y) for _ in range(1)), steps_per_epoch=1, shuffle=False, verbose=0).history
+    assert logs["sum"][0] == pytest.approx(2 * 6 + 2 * y.sum(), rel=1e-4)
+
+
+@on_tensorflow
+def test_compiled_again():
+    ours, theirs = pair(seed=5)
+    for rate, frozen in ((RATE, False), (2 * RATE, True)):
+        for model in (ours, theirs):
+            model.get_layer("stem_conv1").trainable = not frozen
+            model.compile(keras.optimizers.SGD(rate), "sparse_categorical_crossentropy")
+            model.train_on_batch(*data(6))
+        assert_same(ours, theirs)
 
 
 # Rematerialization.
@@ -332,6 +373,7 @@ def test_saved_and_loaded_as_what_it_is(tmp_path):
     x, _ = data()
     np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
     copy = keras.models.clone_model(model)
+    assert (copy.remat, type(copy)) == ("none", Network)
     copy.set_weights(model.get_weights())
     np.testing.assert_allclose(copy.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-6)
     assert Network.from_config(json.loads(json.dumps(model.get_config()))).remat == "stage_b"

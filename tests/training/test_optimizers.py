@@ -347,9 +347,36 @@ def test_a_nan_of_one_step_does_not_outlive_it(compiled):
     assert_close(weights, reference.values)
 
 
+def test_built_inside_the_trace_of_a_plain_model():
+    settings = {"learning_rate": 0.01, "epsilon": 1e-3}
+    weights = {}
+    for initial in (0.0, 1.0):
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.Input((7,)), keras.layers.Dense(3, use_bias=False)])
+        model.compile(RMSprop(**settings, initial_mean_square=initial), "mse")
+        (start,) = model.get_weights()
+        x, y = data()
+        model.fit(x, y, batch_size=16, epochs=5, verbose=0, shuffle=False)
+        w, s = start.astype("float64"), np.full(start.shape, initial)
+        for _ in range(5):
+            g = 2 * x.T @ (x @ w - y) / y.size
+            s = 0.9 * s + 0.1 * g**2
+            w = w - 0.01 * g / np.sqrt(s + 1e-3)
+        np.testing.assert_allclose(model.get_weights()[0], w, rtol=1e-4, atol=1e-5)
+        weights[initial] = w
+    assert np.abs(weights[0.0] - weights[1.0]).max() > 1e-3
+
+
 @on_tensorflow
 def test_sparse_gradients():
     import tensorflow as tf
+
+    outside = keras.Variable(np.ones((6, 3), "float32"))
+    RMSprop(0.1, epsilon_inside_root=False, momentum=0.5).apply(
+        [tf.IndexedSlices(tf.ones((1, 3)), tf.constant([2]), tf.constant([6, 3]))], [outside]
+    )
+    changed = np.abs(keras.ops.convert_to_numpy(outside) - 1).max(axis=1) > 0
+    np.testing.assert_array_equal(changed, [False, False, True, False, False, False])
 
     theirs, ours = keras.optimizers.RMSprop(0.1), RMSprop(0.1)
     a, b = (keras.Variable(np.ones((6, 3), "float32")) for _ in range(2))
