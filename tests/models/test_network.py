@@ -106,8 +106,9 @@ def test_fit_a_dataset_with_a_smaller_last_batch(steps_per_execution):
     settings = {"verbose": 0, "shuffle": False}
     assert_same_logs(ours.fit(dataset, **settings).history, theirs.fit(dataset, **settings).history)
     assert_same(ours, theirs)
-    ours.fit(dataset.repeat(), steps_per_epoch=5, **settings)
-    assert int(ours.optimizer.iterations) == 2 + 5
+    for model in (ours, theirs):
+        model.fit(dataset.repeat(), steps_per_epoch=5, **settings)
+    assert int(ours.optimizer.iterations) == int(theirs.optimizer.iterations) >= 2 + 5
 
 
 @on_tensorflow
@@ -228,7 +229,11 @@ def test_data_of_ones_own():
     class Two(Network):
         def train_step(self, data):
             first, second, extra, more = data
-            return {"sum": keras.ops.sum(self(first)) + keras.ops.sum(self(second)) + keras.ops.sum(extra + more)}
+            return {
+                "sum": keras.ops.sum(self(first))
+                + keras.ops.sum(self(second))
+                + keras.ops.cast(keras.ops.sum(extra + more), "float32")
+            }
 
     base = network()
     model = Two(base.inputs, base.outputs)
