@@ -237,7 +237,7 @@ def test_data_of_ones_own():
 
     base = network()
     model = Two(base.inputs, base.outputs)
-    compiled(model)
+    model.compile("sgd")
     x, y = data(6)
     logs = model.fit(((x, x, y, y) for _ in range(1)), steps_per_epoch=1, shuffle=False, verbose=0).history
     assert logs["sum"][0] == pytest.approx(2 * 6 + 2 * y.sum(), rel=1e-4)
