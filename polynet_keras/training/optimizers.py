@@ -1,5 +1,8 @@
 """RMSprop, the poster's optimizer: Keras's, with TensorFlow's fused update and the choices of other frameworks."""
 
+import math
+from numbers import Real
+
 import keras
 from keras import ops
 
@@ -28,7 +31,7 @@ class RMSprop(keras.optimizers.RMSprop):
     1 / √(1 − ρ) times the learning rate.
 
     On the TensorFlow backend the whole update of a dense float variable is one operation, `ResourceApplyRMSProp` or
-    `ResourceApplyCenteredRMSProp`, where Keras's takes 14; with ε outside the root, and no momentum, there are five.
+    `ResourceApplyCenteredRMSProp`; with ε outside the root, and no momentum, there are five.
     What those operations need and Keras's state does not have, a momentum where there is none, is not kept for every
     variable: variables of one shape take turns with one buffer. It is no part of the state, so weights files and
     checkpoints move between this optimizer and Keras's. With `tf.IndexedSlices` as gradients, and on the other
@@ -63,8 +66,8 @@ class RMSprop(keras.optimizers.RMSprop):
         **kwargs,
     ):
         for argument, value, bound in (("rho", rho, 1.0), ("momentum", momentum, 1.0), ("epsilon", epsilon, None)):
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
-                raise ValueError(f"{argument}={value!r} must be a number ≥ 0")
+            if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < math.inf:
+                raise ValueError(f"{argument}={value!r} must be a finite number ≥ 0")
             if bound is not None and value > bound:
                 raise ValueError(f"{argument}={value!r} must be at most {bound:g}")
         for argument, flag in (("centered", centered), ("epsilon_inside_root", epsilon_inside_root)):

@@ -285,6 +285,7 @@ def test_config_is_kerass_and_two_more():
         ("rho", 1.5, "at most 1"),
         ("momentum", "0.9", "≥ 0"),
         ("epsilon", float("nan"), "≥ 0"),
+        ("epsilon", float("inf"), "finite"),
         ("centered", 1, "True or False"),
         ("epsilon_inside_root", None, "True or False"),
         ("initial_mean_square", 0.5, "0 (Keras) or 1"),
