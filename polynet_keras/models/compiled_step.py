@@ -17,6 +17,7 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from tensorflow.python.eager import context
 
 PASSES = ("remapping",)
 """What TensorFlow's graph optimizer does to a step: ReLU becomes part of the normalization before it."""
@@ -80,60 +81,57 @@ class _FlatFunction:
     def __init__(self, step: Callable[[Any], Any], before_trace: Callable[[Any], None] | None = None):
         self._step = lambda data: step(_without_optionals(data))
         self._before_trace = before_trace
-        self._compiled: dict[str, tuple] = {}
+        self._compiled: dict[str, Callable[[Any], Any]] = {}
 
     def __call__(self, data, spec):
         key = repr(spec)
         if key not in self._compiled:
             if self._before_trace is not None:
                 self._before_trace(spec)
-            self._compiled[key] = _compile(self._step, spec)
-        function, _ = self._compiled[key]
-        return function(data)
+            function = tf.function(self._step, autograph=False).get_concrete_function(spec)
+            self._compiled[key] = function if _passes_are_chosen() else _WithPasses(function)
+        return self._compiled[key](data)
 
 
-def _compile(step: Callable[[Any], Any], spec) -> tuple:
-    """A function of data that calls the compiled step with passes of its own; and the step, which must live as long."""
-    if _passes_are_chosen():
-        function = tf.function(step, autograph=False).get_concrete_function(spec)
-        return function, function
-    # Inlined into the function around it, the step would be optimized with that one's passes.
-    attributes = {"_noinline": True}
-    compiled = tf.function(step, autograph=False, experimental_attributes=attributes).get_concrete_function(spec)
-    captured = compiled.captured_inputs
+class _WithPasses:
+    """A traced function that TensorFlow optimizes with `PASSES` only."""
 
-    def call(data):
-        arguments = [x for x in tf.nest.flatten(data, expand_composites=True) if x is not None]
-        outputs = tf.raw_ops.StatefulPartitionedCall(
-            args=[*arguments, *captured],
-            Tout=[output.dtype for output in compiled.outputs],
-            f=compiled,
-            config="",
-            config_proto=_config(),
-            executor_type="",
-        )
-        return tf.nest.pack_sequence_as(compiled.structured_outputs, outputs, expand_composites=True)
+    def __init__(self, function: Callable[[Any], Any]):
+        self._function = function
+        self._options = context.FunctionCallOptions(config_proto=_config())
 
-    # Called eagerly, the operation would run the step without TensorFlow's pool of inter-op threads.
-    return tf.function(call, autograph=False).get_concrete_function(spec), compiled
+    def __call__(self, data):
+        # With which passes a function is optimized is an attribute of its call, which TensorFlow keeps by thread. It
+        # has no public name, and the public `StatefulPartitionedCall`, which takes it, is no way round: called eagerly
+        # it runs without the pool of inter-op threads (steps take 1.1 times as long), and called in a function of its
+        # own it is optimized twice (the first step comes 6 s later).
+        current = context.context()
+        before = current.function_call_options
+        current.function_call_options = self._options
+        try:
+            return self._function(data)
+        finally:
+            current.function_call_options = before
 
 
 def _passes_are_chosen() -> bool:
-    """Whether somebody set graph passes for the process."""
+    """Whether somebody set graph passes for the process, or there is a GPU, for which `PASSES` were not chosen."""
+    if tf.config.list_physical_devices("GPU"):
+        return True
     chosen = tf.config.optimizer.get_experimental_options()
     return any(chosen.values()) or bool(set(chosen) - {"disable_model_pruning", "disable_meta_optimizer"})
 
 
-def _config() -> bytes:
-    """With which passes TensorFlow optimizes the graph of one function: a serialized `ConfigProto`."""
-    config = tf.compat.v1.ConfigProto(allow_soft_placement=True)  # as functions have it
+def _config() -> tf.compat.v1.ConfigProto:
+    """With which passes TensorFlow optimizes the graph of one function."""
+    config = tf.compat.v1.ConfigProto.FromString(context.context().function_call_options.config_proto_serialized)
     rewrite = config.graph_options.rewrite_options
     for field in rewrite.DESCRIPTOR.fields:
         if field.enum_type is not None and field.enum_type.name == "Toggle" and field.name not in PASSES:
             setattr(rewrite, field.name, rewrite.OFF)
     rewrite.memory_optimization = rewrite.NO_MEM_OPT
     rewrite.meta_optimizer_iterations = rewrite.ONE
-    return config.SerializeToString()
+    return config
 
 
 def _is_keras_own_step(model: keras.Model) -> bool:
