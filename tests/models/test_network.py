@@ -194,13 +194,16 @@ def test_a_mistake_says_what_is_wrong():
 @on_tensorflow
 def test_the_processs_own_graph_passes_are_left_alone():
     import tensorflow as tf
+    from tensorflow.python.eager import context
 
     from polynet_keras.models import compiled_step
 
     before = tf.config.optimizer.get_experimental_options()
+    call_options = context.context().function_call_options
     (model,) = compiled(network())
     model.fit(*data(3), verbose=0)
     assert tf.config.optimizer.get_experimental_options() == before
+    assert context.context().function_call_options is call_options
     assert not compiled_step._passes_are_chosen()
     tf.config.optimizer.set_experimental_options({"remapping": False})
     try:
@@ -210,6 +213,26 @@ def test_the_processs_own_graph_passes_are_left_alone():
     finally:
         tf.config.optimizer.set_experimental_options({"remapping": None})
     assert tf.config.optimizer.get_experimental_options() == before
+
+
+@on_tensorflow
+def test_the_step_runs_with_the_chosen_graph_passes():
+    """A ReLU after a normalization becomes a part of it: the one pass there is; without passes it would not."""
+    import tensorflow as tf
+    from tensorflow.python.eager import context
+
+    (model,) = compiled(network())
+    x, _ = data(3)
+    context.enable_run_metadata()
+    try:
+        model.predict(x, verbose=0)
+        graphs = context.export_run_metadata().function_graphs
+    finally:
+        context.disable_run_metadata()
+    nodes = [node for graphs in graphs for graph in graphs.partition_graphs for node in graph.node]
+    fused = [node for node in nodes if "FusedBatchNormEx" in node.op]
+    assert len(fused) >= sum(isinstance(layer, keras.layers.ReLU) for layer in model.layers) // 2
+    assert tf.config.optimizer.get_experimental_options() == {}
 
 
 @on_tensorflow
