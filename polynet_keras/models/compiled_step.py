@@ -3,7 +3,7 @@
 Keras 3 needs two minutes before the first training step of G5 is done. What is different here, and why:
 
 * The optimizer's and the metrics' variables are made before the step is traced. Made during the trace, they have
-  everything traced a second time.
+  everything traced a second time. (The metrics' Python code runs once more for it.)
 * The step is one flat function, called batch by batch, without the iterator and the functions that Keras nests.
 * Of the passes that TensorFlow's graph optimizer runs, twice each, over every graph, those run once that pay for
   themselves here (`PASSES`). They are set for this one function, in its call, and not for the process; whoever sets
@@ -84,6 +84,8 @@ class _FlatFunction:
         self._compiled: dict[str, Callable[[Any], Any]] = {}
 
     def __call__(self, data, spec):
+        if tf.config.functions_run_eagerly():  # somebody debugs
+            return self._step(data)
         key = repr(spec)
         if key not in self._compiled:
             if self._before_trace is not None:

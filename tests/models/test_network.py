@@ -216,6 +216,32 @@ def test_the_processs_own_graph_passes_are_left_alone():
 
 
 @on_tensorflow
+def test_functions_run_eagerly_where_the_process_says_so():
+    import tensorflow as tf
+
+    eager = []
+
+    def loss(y_true, y_pred):
+        eager.append(tf.executing_eagerly())
+        return keras.losses.sparse_categorical_crossentropy(y_true, y_pred)
+
+    (model,) = compiled(network(), loss=loss)
+    x, y = data(3)
+    model.fit(x, y, verbose=0)
+    assert not any(eager)
+    tf.config.run_functions_eagerly(True)
+    try:
+        eager.clear()
+        model.fit(x, y, verbose=0)
+        model.evaluate(x, y, verbose=0)
+        assert model.predict(x, verbose=0).shape == (3, 4)
+    finally:
+        tf.config.run_functions_eagerly(False)
+    assert len(eager) == 2
+    assert all(eager)
+
+
+@on_tensorflow
 def test_the_step_runs_with_the_chosen_graph_passes():
     """Remapping makes one operation of a convolution, its normalization and its ReLU; without it there are three."""
     from tensorflow.python.eager import context
