@@ -9,9 +9,11 @@ Keras 3 needs two minutes before the first training step of G5 is done. What is 
   themselves here (`PASSES`). They are set for this one function, in its call, and not for the process; whoever sets
   passes with `tf.config.optimizer.set_experimental_options` gets those instead.
 * The batch size is left open where the dataset leaves it open, or where there is none, so that a smaller last batch
-  is no new function.
+  is no new function. Other sizes, of the batch or of the images, open the axis in which they differ: the third
+  size is no new function either, and the first one's is dropped.
 """
 
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -36,7 +38,7 @@ class CompiledStep:
         self._model = model
         self._trains = trains
         self._metrics_are_made = False
-        self._function = _FlatFunction(step, before_trace=self._make_variables)
+        self._function = _FlatFunction(model, step, before_trace=self._make_variables)
 
     def __call__(self, iterator: Iterator):
         # Where the data is over, `next` raises the StopIteration that Keras waits for.
@@ -47,10 +49,12 @@ class CompiledStep:
 
     def _make_variables(self, spec) -> None:
         model = self._model
-        optimizer = model.optimizer if self._trains else None
-        if optimizer is not None and not optimizer.built:
-            optimizer.build(model.trainable_variables)
-        if self._metrics_are_made or not model.compiled or not _is_keras_own_step(model):
+        # A step of somebody's own may train other variables, and measure other data: they are made in its trace.
+        if not model.compiled or not _is_keras_own_step(model):
+            return
+        if self._trains and not model.optimizer.built:
+            model.optimizer.build(model.trainable_variables)
+        if self._metrics_are_made:
             return
 
         # Metrics make their variables when they are first computed: here in a graph that never runs, of which they
@@ -67,8 +71,8 @@ class CompiledStep:
 class CompiledPrediction:
     """A prediction step, as Keras calls it: with a list of one batch, returning the outputs."""
 
-    def __init__(self, step: Callable[[Any], Any]):
-        self._function = _FlatFunction(step)
+    def __init__(self, model: keras.Model, step: Callable[[Any], Any]):
+        self._function = _FlatFunction(model, step)
 
     def __call__(self, batches: list):
         data = _as_tensors(batches[0])
@@ -76,23 +80,67 @@ class CompiledPrediction:
 
 
 class _FlatFunction:
-    """`step`, compiled once for each structure, dtypes and shapes of data."""
+    """`step`, compiled once for each structure and dtypes of data, with axes that are open or of one size."""
 
-    def __init__(self, step: Callable[[Any], Any], before_trace: Callable[[Any], None] | None = None):
-        self._step = lambda data: step(_without_optionals(data))
+    def __init__(
+        self, model: keras.Model, step: Callable[[Any], Any], before_trace: Callable[[Any], None] | None = None
+    ):
+        def named_step(data):
+            return step(_without_optionals(data))
+
+        named_step.__name__ = getattr(step, "__name__", "step")  # errors at run time and profiles show it
+        self._step = named_step
         self._before_trace = before_trace
-        self._compiled: dict[str, Callable[[Any], Any]] = {}
+        self._input_shapes = [tuple(tensor.shape) for tensor in model.inputs]
+        self._compiled: list[tuple[Any, Callable[[Any], Any]]] = []
+        self._lock = threading.RLock()
 
     def __call__(self, data, spec):
         if tf.config.functions_run_eagerly():  # somebody debugs
             return self._step(data)
-        key = repr(spec)
-        if key not in self._compiled:
-            if self._before_trace is not None:
-                self._before_trace(spec)
-            function = tf.function(self._step, autograph=False).get_concrete_function(spec)
-            self._compiled[key] = function if _passes_are_chosen() else _WithPasses(function)
-        return self._compiled[key](data)
+        with self._lock:
+            function = self._function_of(spec)
+        return function(data)
+
+    def _function_of(self, spec) -> Callable[[Any], Any]:
+        superseded = None
+        for number, (known, function) in enumerate(self._compiled):
+            try:
+                keras.tree.assert_same_structure(known, spec)
+                common = keras.tree.map_structure(self._common, known, spec)
+            except (ValueError, TypeError):
+                continue
+            if common == known:
+                return function
+            superseded, spec = number, common
+            break
+        if self._before_trace is not None:
+            self._before_trace(spec)
+        function = tf.function(self._step, autograph=False).get_concrete_function(spec)
+        if not _passes_are_chosen():
+            function = _WithPasses(function)
+        if superseded is not None:
+            del self._compiled[superseded]
+        self._compiled.append((spec, function))
+        return function
+
+    def _common(self, known, spec):
+        """The specification of tensors of both; a `ValueError` if there is none."""
+        if known == spec:
+            return known
+        if not isinstance(known, tf.TensorSpec) or not isinstance(spec, tf.TensorSpec) or known.dtype != spec.dtype:
+            raise ValueError(f"no specification holds {known} and {spec}")
+        shape = []
+        for axis, (a, b) in enumerate(zip(known.shape, spec.shape, strict=True)):
+            if a != b and not self._may_open(axis, known.shape.rank):
+                raise ValueError(f"the model is of one size in axis {axis}")
+            shape.append(a if a == b else None)
+        return tf.TensorSpec(shape, known.dtype)
+
+    def _may_open(self, axis: int, rank: int) -> bool:
+        """An axis that the model's input fixes stays of one size: its check of the input sees no open one."""
+        of_rank = [shape for shape in self._input_shapes if len(shape) == rank]
+        return axis == 0 or not of_rank or any(shape[axis] is None for shape in of_rank)
 
 
 class _WithPasses:
@@ -100,7 +148,8 @@ class _WithPasses:
 
     def __init__(self, function: Callable[[Any], Any]):
         self._function = function
-        self._options = context.FunctionCallOptions(config_proto=_config())
+        executor = context.context().function_call_options.executor_type
+        self._options = context.FunctionCallOptions(executor, _config())
 
     def __call__(self, data):
         # With which passes a function is optimized is an attribute of its call, which TensorFlow keeps by thread. It
@@ -139,7 +188,7 @@ def _config() -> tf.compat.v1.ConfigProto:
 def _is_keras_own_step(model: keras.Model) -> bool:
     """Whether the data are (x, y, sample_weight) and the metrics see the model's output, as in Keras's own steps."""
     steps = ("train_step", "test_step", "compute_metrics")
-    return all(getattr(type(model), step) is getattr(keras.Model, step) for step in steps)
+    return all(getattr(getattr(model, step), "__func__", None) is getattr(keras.Model, step) for step in steps)
 
 
 def _without_optionals(data):

@@ -12,10 +12,10 @@ from polynet_keras.models.rematerialization import RematerializedGraph, check_re
 class Network(keras.Model):
     """A functional `keras.Model` with rematerialization, and on TensorFlow with compiled steps that start soon.
 
-    It is built, used, saved and loaded as `keras.Model(inputs, outputs)` is, and computes the same. On the TensorFlow
-    backend `fit`, `evaluate`, `predict` and the `..._on_batch` methods differ from Keras's in how the step becomes a
-    graph: once, flat, and optimized for what it holds (`models.compiled_step` says what and why). With a
-    distribution strategy, `run_eagerly`, `jit_compile=True` (which Keras's "auto" means where there is a GPU) or
+    It is built, used, saved and loaded as `keras.Model(inputs, outputs)` is, and computes the same up to rounding. On
+    the TensorFlow backend `fit`, `evaluate`, `predict` and the `..._on_batch` methods differ from Keras's in how the
+    step becomes a graph: once, flat, and optimized for what it holds (`models.compiled_step` says what and why). With
+    a distribution strategy, `run_eagerly`, `jit_compile=True` (which Keras's "auto" means where there is a GPU) or
     `steps_per_execution` above 1 they are Keras's own.
     """
 
@@ -40,7 +40,8 @@ class Network(keras.Model):
         check_remat(value)
         self._remat = value
         self._rematerialized = None
-        self.train_function = None
+        if self.train_function is not None:
+            self.make_train_function(force=True)  # `fit` may be under way: a callback sets it
 
     def call(self, inputs, training=None, mask=None, **kwargs):
         if not training or self._remat == "none":
@@ -83,7 +84,7 @@ class Network(keras.Model):
                 return super().make_predict_function(force)
             from polynet_keras.models.compiled_step import CompiledPrediction
 
-            self.predict_function = CompiledPrediction(self.predict_step)
+            self.predict_function = CompiledPrediction(self, self.predict_step)
 
     def _step_is_ours(self) -> bool:
         """Whether the step of this model is compiled by `models.compiled_step`, or by Keras."""

@@ -215,6 +215,91 @@ def test_the_processs_own_graph_passes_are_left_alone():
     assert tf.config.optimizer.get_experimental_options() == before
 
 
+def compiled_functions(step):
+    return step._function._compiled
+
+
+@on_tensorflow
+def test_a_third_size_is_no_new_function():
+    model = network(include_top=False, pooling="avg", input_shape=(None, None, 3))
+    theirs = keras.Model(model.inputs, model.outputs)
+    rng = np.random.default_rng(0)
+    for side in (75, 91, 107, 123):
+        x = rng.normal(size=(2, side, side, 3)).astype("float32")
+        np.testing.assert_allclose(model.predict(x, verbose=0), theirs(x), rtol=1e-3, atol=1e-4)
+        ((_, function),) = compiled_functions(model.predict_function)
+        if side == 91:
+            second = function
+        assert side < 91 or function is second
+
+
+@on_tensorflow
+def test_batches_of_other_static_sizes_share_a_function():
+    import tensorflow as tf
+
+    (model,) = compiled(network())
+    for size in (2, 3, 4):
+        dataset = tf.data.Dataset.from_tensor_slices(data(size)).batch(size, drop_remainder=True)
+        model.fit(dataset, verbose=0)
+    assert len(compiled_functions(model.train_function)) == 1
+
+
+@on_tensorflow
+def test_an_image_of_the_wrong_size_is_refused_after_right_ones():
+    """The sizes that the input fixes must not be opened: nothing would check them any more."""
+    (model,) = compiled(network())
+    x, y = data(3)
+    for _ in range(2):
+        model.fit(x, y, verbose=0)
+        with pytest.raises(ValueError, match="107, 107, 3"):
+            model.fit(x[:, :60], y, verbose=0)
+
+
+@on_tensorflow
+def test_other_structures_and_dtypes_have_functions_of_their_own():
+    (model,) = compiled(network())
+    x, y = data(3)
+    for arguments in ((x, y), (x, y, np.ones(3)), (x, y.astype("float32")), (x, y)):
+        model.train_on_batch(*arguments)
+    assert len(compiled_functions(model.train_function)) == 3
+
+
+@on_tensorflow
+def test_a_step_of_ones_own_trains_what_it_likes():
+    import tensorflow as tf
+
+    extra = keras.Variable(np.ones(3, "float32"))
+
+    class Own(Network):
+        def train_step(self, data):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum(tf.square(extra.value)) + tf.reduce_mean(self(data[0], training=True))
+            variables = [self.trainable_variables[-1], extra]
+            gradients = tape.gradient(loss, [variable.value for variable in variables])
+            self.optimizer.apply(gradients, variables)
+            return {"loss": loss}
+
+    base = network()
+    model = Own(base.inputs, base.outputs)
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9))
+    model.fit(*data(3), verbose=0)
+    np.testing.assert_allclose(extra.numpy(), 0.8, rtol=1e-6)
+    assert len(model.optimizer.variables) == 4  # iterations, learning rate, two momentums
+
+
+@on_tensorflow
+def test_remat_may_change_during_fit():
+    (model,) = compiled(network())
+
+    class Change(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            self.model.remat = "all" if epoch else "none"
+
+    history = model.fit(*data(3), epochs=2, verbose=0, callbacks=[Change()]).history
+    assert model._rematerialized is not None
+    assert np.isfinite(history["loss"]).all()
+
+
 @on_tensorflow
 def test_functions_run_eagerly_where_the_process_says_so():
     import tensorflow as tf
