@@ -107,10 +107,13 @@ class RMSprop(keras.optimizers.RMSprop):
             return super().apply(grads, trainable_variables)
         if trainable_variables is None:
             trainable_variables = self._trainable_variables
+        grads, trainable_variables = list(grads), list(trainable_variables)
+        if len(grads) != len(trainable_variables):
+            raise ValueError(f"got {len(grads)} gradients for {len(trainable_variables)} variables; pass one for each")
         self._buffers.clear(self._distribution_strategy)
         # The gradients of the last layers are there first, and the updates that share a buffer run in this order:
         # the other way round the first gradients would wait, in memory, for the last ones.
-        return super().apply(list(grads)[::-1], list(trainable_variables)[::-1])
+        return super().apply(grads[::-1], trainable_variables[::-1])
 
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
         if not self._is_alone():

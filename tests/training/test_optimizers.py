@@ -450,3 +450,12 @@ def test_strategies():
     done = subprocess.run([sys.executable, "-c", STRATEGIES], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "all equal" in done.stdout
+
+
+@on_tensorflow
+def test_a_gradient_for_each_variable():
+    optimizer = RMSprop()
+    variables = [keras.Variable(np.ones(2, "float32")) for _ in range(2)]
+    optimizer.build(variables)
+    with pytest.raises(ValueError, match="1 gradients for 2 variables"):
+        optimizer.apply([keras.ops.ones(2)])
