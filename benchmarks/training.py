@@ -5,8 +5,8 @@
     python benchmarks/training.py --sides polynet_keras polynet_keras,remat=stage_b polynet_keras,remat=all
 
 Every side is a process of its own that holds the network, and they take turns: a round is one step of each. Printed
-are the medians, the median of the rounds' ratios to the first side, the seconds to build the network and from `fit` to
-the end of the first step (in PyTorch: the first step), and each process's peak resident memory. Sides are
+are the medians, the median and the range of the rounds' ratios to the first side, the seconds to build the network and
+from `fit` to the end of the first step (in PyTorch: the first step), and each process's peak resident memory. Sides are
 
     pytorch           pytorchcv's polynet, eager, channels_last, torch.optim.RMSprop
     keras             the same network as a plain keras.Model of Keras's layers, keras.optimizers.RMSprop
@@ -257,10 +257,12 @@ def compare_steps(settings: argparse.Namespace) -> dict:
     base = results[sides[0].text]
     for text, side in results.items():
         pairs = zip(side["step_s"], base["step_s"], strict=True)
-        side["step_ratio"] = statistics.median(a / b for a, b in pairs)
+        ratios = [a / b for a, b in pairs]
+        side["step_ratio"] = statistics.median(ratios)
+        spread = f"{side['step_ratio']:.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
         side["peak_ratio"] = side["peak_gib"] / base["peak_gib"]
         print(
-            f"| {text} | {statistics.median(side['step_s']):.2f} | {side['step_ratio']:.2f} | {side['first_s']:.1f} "
+            f"| {text} | {statistics.median(side['step_s']):.2f} | {spread} | {side['first_s']:.1f} "
             f"| {side['build_s']:.1f} | {side['peak_gib']:.2f} | {side['peak_ratio']:.2f} |"
         )
     return results
