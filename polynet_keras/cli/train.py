@@ -7,13 +7,16 @@ from absl import flags
 
 from polynet_keras.training.recipe import Recipe
 
-USAGE = "[--data FOLDER] [flags]"
+USAGE = "[--data DATA] [flags]"
 
 
 def define_flags(values: flags.FlagValues) -> None:
     defaults = Recipe()
     text = {
-        "data": (flags.DEFINE_string, "`digits`, or a folder with one folder of images for each class."),
+        "data": (
+            flags.DEFINE_string,
+            "`digits`, `fashion_mnist`, or a folder with one folder of images for each class.",
+        ),
         "structure": (flags.DEFINE_string, "The residual units: a name of `polynet summary`, or a notation."),
         "width": (flags.DEFINE_float, "Multiplier of the channel counts."),
         "image_size": (flags.DEFINE_integer, "Side of the network's input, in pixels."),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
 
-from polynet_keras.data.sources import DIGITS
+from polynet_keras.data.sources import BUILT_IN, DIGITS
 from polynet_keras.models import Structure
 from polynet_keras.models.checks import MIN_SIZE, check_width
 from polynet_keras.models.residual_scale import scales_and_survival
@@ -30,7 +30,7 @@ class Recipe:
     """
 
     data: str = DIGITS
-    """`"digits"`, or a folder with one folder of images a class."""
+    """`"digits"`, `"fashion_mnist"`, or a folder with one folder of images a class."""
     structure: str = "1 x [2-way] | 1 x [poly-3, 2-way] | 1 x [poly-3]"
     """The residual units: a name or a notation; see `polynet_keras.PolyNet`."""
     width: float = 0.25
@@ -50,7 +50,7 @@ class Recipe:
 
     def __post_init__(self):
         if not isinstance(self.data, (str, os.PathLike)):
-            raise ValueError(f"data={self.data!r} must be {DIGITS!r} or the path of a folder")
+            raise ValueError(f"data={self.data!r} must be {' or '.join(map(repr, BUILT_IN))} or the path of a folder")
         # What is saved as JSON must come back as the same value.
         self._set("data", os.fspath(self.data))
         if isinstance(self.structure, Structure):

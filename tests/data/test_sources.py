@@ -67,5 +67,5 @@ def test_folders_without_classes_are_refused(tmp_path, classes, message):
 
 
 def test_no_folder():
-    with pytest.raises(ValueError, match="data='digit' is no folder; expected 'digits' or a folder"):
+    with pytest.raises(ValueError, match="data='digit' is no folder; expected 'digits', 'fashion_mnist' or a folder"):
         open_source("digit", seed=0)
