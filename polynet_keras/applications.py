@@ -15,7 +15,7 @@ from polynet_keras.models.checks import check_classes, check_image_shape, check_
 from polynet_keras.models.inception import channel_axis
 from polynet_keras.models.rematerialization import check_remat
 from polynet_keras.models.residual_scale import scales_and_survival
-from polynet_keras.pretrained import check_weights_argument, load_weights_file
+from polynet_keras.pretrained import load_weights_file
 
 DEFAULT_SIZE = 331
 
@@ -82,7 +82,6 @@ def PolyNet(
     structure = Structure.parse(structure)
     _check_arguments(include_top, pooling, classes, classifier_activation, name, width, share_projection)
     scales, survival = scales_and_survival(residual_scale, structure.module_count)
-    check_weights_argument(weights)
     check_remat(remat)
     image = _image_input(input_tensor, input_shape, include_top)
 

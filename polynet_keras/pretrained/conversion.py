@@ -1,0 +1,164 @@
+"""A checkpoint's arrays into a network: every array used, every variable filled, every shape equal, or nothing at all."""
+
+import os
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from absl import logging
+
+from polynet_keras.layers import StochasticResidualScaling
+from polynet_keras.models.residual_scale import scales_and_survival
+from polynet_keras.pretrained.formats import TABLES, Checkpoint, Format, read_checkpoint
+
+HEAD = "predictions"
+
+KERAS_NAMES = {
+    "convolution": {"kernel": "kernel"},
+    "normalization": {name: name for name in ("gamma", "beta", "moving_mean", "moving_variance")},
+    "classifier": {"kernel": "kernel", "bias": "bias"},
+}
+TORCH_NAMES = {
+    "convolution": {"weight": "kernel"},
+    "normalization": {
+        "weight": "gamma",
+        "bias": "beta",
+        "running_mean": "moving_mean",
+        "running_var": "moving_variance",
+    },
+    "classifier": {"weight": "kernel", "bias": "bias"},
+}
+"""What a framework calls the variables of a layer, and ours."""
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What was found in a checkpoint and done with it.
+
+    Attributes:
+        format: who wrote it.
+        arrays: number of arrays in it.
+        parameters: number of values in the arrays that were used.
+        head: "loaded", "fresh" (the network has other classes, its classifier keeps its initial values) or "left out"
+            (the network has no classifier).
+    """
+
+    format: Format
+    arrays: int
+    parameters: int
+    head: str
+
+
+def load_weights_file(model: keras.Model, path: str | os.PathLike) -> LoadReport:
+    """Loads a checkpoint file into a network, or leaves the network as it is.
+
+    The classifier of the file is left out for a network without one (`include_top=False`), and for one of other
+    `classes`, whose own classifier stays as it was initialized. A published file holds no factors on the residual
+    paths: the network gets those of the released net.
+
+    Args:
+        model: the network.
+        path: a file of any format that `formats.read_checkpoint` reads.
+
+    Raises:
+        ValueError: the file is unreadable, or is not of this network; the message names the first difference.
+    """
+    checkpoint = read_checkpoint(path)
+    variables = _variables(model)
+    arrays, table = dict(checkpoint.arrays), _table(checkpoint, model)
+    head = _settle_head(arrays, table, variables)
+    states = {} if checkpoint.format is Format.KERAS else _released_states(model)
+    difference = _difference(arrays, table, {name: v for name, v in variables.items() if name not in states})
+    if difference:
+        raise ValueError(
+            f"weights={os.fspath(path)!r} ({checkpoint.format}) is not a file of the network {model.name!r}: {difference}"
+        )
+    for key, array in arrays.items():
+        variables[table[key]].assign(array)
+    for name, value in states.items():
+        variables[name].assign(value)
+    if head == "fresh":
+        logging.warning(
+            "%s: its classifier is not of the network's classes and was left out; %r keeps its initial values",
+            os.fspath(path),
+            HEAD,
+        )
+    return LoadReport(checkpoint.format, len(checkpoint.arrays), sum(array.size for array in arrays.values()), head)
+
+
+def _variables(model: keras.Model) -> dict[str, keras.Variable]:
+    """By `layer/variable`; the state of random generators, which are no weights, is not among them."""
+    return {f"{layer.name}/{variable.name}": variable for layer in model.layers for variable in _own_variables(layer)}
+
+
+def _own_variables(layer: keras.Layer) -> list[keras.Variable]:
+    """In the order in which Keras stores them."""
+    return [*layer._trainable_variables, *layer._non_trainable_variables]
+
+
+def _table(checkpoint: Checkpoint, model: keras.Model) -> dict[str, str]:
+    """From the checkpoint's key to our `layer/variable`."""
+    if checkpoint.format is Format.KERAS:
+        return {
+            f"{layer.name}/{number}": f"{layer.name}/{variable.name}"
+            for layer in model.layers
+            for number, variable in enumerate(_own_variables(layer))
+        }
+    separator, names = ("/", KERAS_NAMES) if checkpoint.format is Format.TF2CV else (".", TORCH_NAMES)
+    return {
+        f"{source}{separator}{theirs}": f"{ours}/{variable}"
+        for source, ours in TABLES[checkpoint.format]().items()
+        for theirs, variable in names[_kind(ours)].items()
+    }
+
+
+def _kind(layer: str) -> str:
+    if layer == HEAD:
+        return "classifier"
+    return "normalization" if layer.endswith("_bn") else "convolution"
+
+
+def _settle_head(arrays: dict[str, np.ndarray], table: dict[str, str], variables: dict[str, keras.Variable]) -> str:
+    """Takes the classifier out of what is to be loaded where it does not belong; returns what becomes of it."""
+    theirs = [key for key in arrays if table.get(key, key).startswith(f"{HEAD}/")]
+    ours = [name for name in variables if name.startswith(f"{HEAD}/")]
+    kernel = f"{HEAD}/kernel"
+    outcome = "left out"
+    if ours:
+        outcome = "fresh"
+        found = next((arrays[key].shape for key in theirs if table.get(key) == kernel), None)
+        wanted = tuple(variables[kernel].shape)
+        if found is None or found[:-1] != wanted[:-1] or found == wanted:
+            return "loaded"  # unless it differs otherwise, which is an error
+    for key in theirs:
+        del arrays[key]
+    for name in ours:
+        del variables[name]
+    return outcome
+
+
+def _released_states(model: keras.Model) -> dict[str, np.ndarray]:
+    """What decides the residual factors of the released net, by `layer/variable`: its files do not hold it."""
+    sums = [layer for layer in model.layers if isinstance(layer, StochasticResidualScaling)]
+    states = {}
+    for layer, scale, survival in zip(sums, *scales_and_survival(None, len(sums)), strict=True):
+        states[f"{layer.name}/scale"] = np.full(layer.scale.shape, scale, "float32")
+        states[f"{layer.name}/survival_probability"] = np.full(layer.survival_probability.shape, survival, "float32")
+        states[f"{layer.name}/active"] = np.asarray(False)
+    return states
+
+
+def _difference(arrays: dict[str, np.ndarray], table: dict[str, str], variables: dict[str, keras.Variable]) -> str | None:
+    """The first array without a variable, variable without an array, or shape that is another."""
+    sources = {name: key for key, name in table.items()}
+    counts = f"the network has {len(variables)} variables, it has {len(arrays)}"
+    for key, array in arrays.items():
+        if table.get(key) not in variables:
+            return f"its {key!r} of shape {array.shape} has no variable in the network ({counts})"
+    for name, variable in variables.items():
+        key = sources.get(name, name)
+        if key not in arrays:
+            return f"it has no {key!r} for the network's variable {name!r} of shape {tuple(variable.shape)} ({counts})"
+        if arrays[key].shape != tuple(variable.shape):
+            return f"its {key!r} has the shape {arrays[key].shape}, the network's variable {name!r} {tuple(variable.shape)}"
+    return None

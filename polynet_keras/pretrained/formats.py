@@ -1,0 +1,170 @@
+"""Reading a checkpoint file, whatever it is: told from its content, never from its name."""
+
+import io
+import os
+import pickle
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib.util import find_spec
+from typing import BinaryIO
+
+import h5py
+import numpy as np
+
+from polynet_keras.pretrained import name_maps
+
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+ZIP_SIGNATURE = b"PK\x03\x04"
+TORCH_SIGNATURE = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""How `torch.save` began its files before PyTorch 1.6, which writes a zip archive; the published ones are older."""
+
+KERAS_MEMBER = "model.weights.h5"
+MAX_MEMBER_BYTES = 2 << 30
+"""The largest member of a zip archive that is read, four times G5: a small archive can claim to be gigabytes."""
+
+ACCEPTED = "a .weights.h5 or .keras file of this package, a tf2cv HDF5, or a state dict of pretrainedmodels or pytorchcv"
+
+
+class Format(StrEnum):
+    """Who wrote a checkpoint, and so what it calls the layers."""
+
+    KERAS = "polynet_keras"
+    TF2CV = "tf2cv"
+    CADENE = "pretrainedmodels"
+    PYTORCHCV = "pytorchcv"
+
+
+TABLES = {
+    Format.TF2CV: name_maps.tf2cv,
+    Format.CADENE: name_maps.cadene,
+    Format.PYTORCHCV: name_maps.pytorchcv,
+}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The arrays of a checkpoint file.
+
+    Attributes:
+        format: who wrote it.
+        arrays: by the source's own key, in Keras's layout (a convolution's kernel is height, width, in, out).
+            Of `Format.KERAS` the key is `layer/number of the variable`.
+    """
+
+    format: Format
+    arrays: dict[str, np.ndarray]
+
+
+def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
+    """Reads a checkpoint: HDF5, a PyTorch state dict, or a zip archive that holds one of them.
+
+    Nothing is unpickled but tensors (`weights_only`), and no archive is extracted to disk.
+
+    Raises:
+        ValueError: the file is missing or damaged, of no known format or of another network, or PyTorch is needed
+            and not installed; the message names the file.
+    """
+    try:
+        with open(path, "rb") as file:
+            return _read(file)
+    except (OSError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise ValueError(f"weights={os.fspath(path)!r} cannot be read: {reason}") from None
+    except ValueError as error:
+        raise ValueError(f"weights={os.fspath(path)!r}: {error}") from None
+
+
+def _read(file: BinaryIO, inside_archive: bool = False) -> Checkpoint:
+    signature = file.read(len(TORCH_SIGNATURE))
+    file.seek(0)
+    if signature.startswith(HDF5_SIGNATURE):
+        return _read_hdf5(file)
+    if signature == TORCH_SIGNATURE:
+        return _read_torch(file)
+    if signature.startswith(ZIP_SIGNATURE):
+        with zipfile.ZipFile(file) as archive:
+            names = [name for name in archive.namelist() if not name.endswith("/")]
+            if KERAS_MEMBER in names:
+                return _read_hdf5(_member(archive, KERAS_MEMBER))
+            if not any(name.endswith("/data.pkl") for name in names):
+                if inside_archive or len(names) != 1:
+                    raise ValueError(f"the archive holds {len(names)} files ({', '.join(names[:3])}…), not one checkpoint")
+                return _read(_member(archive, names[0]), inside_archive=True)
+        file.seek(0)
+        return _read_torch(file)
+    raise ValueError(f"is no checkpoint; expected {ACCEPTED}")
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> BinaryIO:
+    """A member's bytes in memory."""
+    with archive.open(name) as member:
+        content = member.read(MAX_MEMBER_BYTES + 1)
+    if len(content) > MAX_MEMBER_BYTES:
+        raise ValueError(f"{name} in the archive is larger than {MAX_MEMBER_BYTES:,} bytes")
+    return io.BytesIO(content)
+
+
+def _read_hdf5(file: BinaryIO) -> Checkpoint:
+    with h5py.File(file, "r") as root:
+        if "layers" in root:
+            arrays = dict(_keras_arrays(root["layers"]))
+            return Checkpoint(Format.KERAS, arrays)
+        if any(name.startswith("layer_names") for name in root.attrs):
+            return Checkpoint(Format.TF2CV, dict(_layer_wise_arrays(root)))
+        raise ValueError(f"is an HDF5 file with {list(root)[:3]}, not with the layers of a network; expected {ACCEPTED}")
+
+
+def _keras_arrays(layers: h5py.Group) -> Iterator[tuple[str, np.ndarray]]:
+    """Keras 3 files a layer under its class and a number (`conv2d_12`), and writes its name beside the variables."""
+    for layer in layers.values():
+        variables = layer.get("vars", {})
+        for number in variables:
+            yield f"{variables.attrs['name']}/{number}", variables[number][()]
+
+
+def _layer_wise_arrays(root: h5py.File) -> Iterator[tuple[str, np.ndarray]]:
+    """Keras 2: a group a layer of the model's first level, and in its attributes the names of all that is below it."""
+    for layer in _names(root, "layer_names"):
+        for name in _names(root[layer], "weight_names"):
+            # How many scopes stand before the layer's own differs with the version of TensorFlow.
+            _, _, inner = f"/{name}".partition(f"/{layer}/")
+            key = f"{layer}/{inner or name}".removesuffix(":0")
+            yield name_maps.without_repeats(key), root[layer][name][()]
+
+
+def _names(group: h5py.Group, attribute: str) -> list[str]:
+    """A list of names among the attributes, split as `weight_names0`, `weight_names1`, … if it is too long for one."""
+    chunks = [attribute] if attribute in group.attrs else []
+    while f"{attribute}{len(chunks)}" in group.attrs:
+        chunks.append(f"{attribute}{len(chunks)}")
+    return [name.decode() if isinstance(name, bytes) else str(name) for key in chunks for name in group.attrs[key]]
+
+
+def _read_torch(file: BinaryIO) -> Checkpoint:
+    if find_spec("torch") is None:
+        raise ValueError("is a PyTorch file, and PyTorch is not installed: pip install torch (the extra `parity`)")
+    import torch
+
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError):
+        # PyTorch's own message advises to load it without weights_only, which would run the file's code.
+        raise ValueError("is a PyTorch file that is damaged, or holds more than tensors; neither is loaded") from None
+    if not isinstance(state, dict) or not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ValueError("is a PyTorch file, but not a state dict: a mapping from names to tensors")
+    # How many batches training saw: not needed, and not there in files of PyTorch 0.4.
+    keys = [key for key in state if not key.endswith(".num_batches_tracked")]
+    arrays = {key: _keras_layout(state[key].detach().to(torch.float32).numpy()) for key in keys}
+    layers = {key.rpartition(".")[0] for key in keys}
+    known = {format_: len(layers & TABLES[format_]().keys()) for format_ in (Format.CADENE, Format.PYTORCHCV)}
+    best = max(known, key=lambda format_: known[format_])
+    if not known[best]:
+        raise ValueError(f"is a state dict of another network: it begins with {keys[0]!r}; expected {ACCEPTED}")
+    return Checkpoint(best, arrays)
+
+
+def _keras_layout(array: np.ndarray) -> np.ndarray:
+    """PyTorch has the output channels first, Keras last."""
+    return np.transpose(array, (2, 3, 1, 0)) if array.ndim == 4 else array.T
