@@ -29,7 +29,7 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     packages=find_packages(include=["polynet_keras", "polynet_keras.*"]),
-    package_data={"polynet_keras": ["py.typed"]},
+    package_data={"polynet_keras": ["py.typed", "data/imagenet_class_index.json"]},
     python_requires=">=3.11,<3.14",
     install_requires=[
         "absl-py>=2.1",  # flags and logging

@@ -6,9 +6,9 @@ from typing import Any
 import keras
 import numpy as np
 from keras import KerasTensor, layers
-from keras.applications import imagenet_utils
 
 from polynet_keras.data import preprocessing
+from polynet_keras.data.imagenet import imagenet_classes
 from polynet_keras.layers.variable_names import plain_variable_names
 from polynet_keras.models import STAGES, Network, PolyInception, Structure, reduction, stem
 from polynet_keras.models.checks import check_classes, check_image_shape, check_width
@@ -162,7 +162,8 @@ def InceptionResNet(
 def preprocess_input(x: Any, data_format: str | None = None) -> Any:
     """Turns RGB images of values 0 to 255 into the network's input: [0, 1], then ImageNet's mean and deviation.
 
-    Unlike `keras.applications`, a NumPy input is never changed in place.
+    Unlike `keras.applications`, a NumPy input is never changed in place. Values that cannot be of that range (already
+    scaled to [0, 1], or normalized) are warned of, once for each place of the call.
 
     Args:
         x: array or tensor, 3-D or 4-D, 3 channels, RGB, values in [0, 255], of any integer or float dtype.
@@ -175,13 +176,14 @@ def preprocess_input(x: Any, data_format: str | None = None) -> Any:
     Raises:
         ValueError: another number of dimensions or channels, or an unknown data format.
     """
+    preprocessing.warn_of_impossible_range(x)
     return preprocessing.normalize(x, preprocessing.IMAGENET_MEAN, preprocessing.IMAGENET_STD, data_format)
 
 
 def decode_predictions(preds: Any, top: int = 5) -> list[list[tuple[str, str, float]]]:
     """The `top` ImageNet classes of each prediction, best first, as `(WordNet id, name, score)`.
 
-    Keras's own function; it fetches the list of class names at its first call and keeps it in Keras's cache.
+    The names come with this package: they are Keras's own list, and nothing is fetched.
 
     Args:
         preds: array of shape (batch, 1000).
@@ -192,7 +194,14 @@ def decode_predictions(preds: Any, top: int = 5) -> list[list[tuple[str, str, fl
     """
     if isinstance(top, bool) or not isinstance(top, (int, np.integer)) or not 1 <= top <= 1000:
         raise ValueError(f"top={top!r} must be an integer from 1 to 1000")
-    return imagenet_utils.decode_predictions(np.asarray(keras.ops.convert_to_numpy(preds)), top=top)
+    scores = np.asarray(keras.ops.convert_to_numpy(preds))
+    if scores.ndim != 2 or scores.shape[1] != 1000:
+        raise ValueError(
+            f"preds must be predictions of the 1000 classes of ImageNet, of the shape (batch, 1000); got {scores.shape}"
+        )
+    classes = imagenet_classes()
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :top]
+    return [[(*classes[i], float(row[i])) for i in order] for row, order in zip(scores, best, strict=True)]
 
 
 def _check_arguments(include_top, pooling, classes, classifier_activation, name, width, share_projection) -> None:

@@ -1,6 +1,7 @@
 """From a source's images to the batches that `fit` and `evaluate` take, as tf.data datasets."""
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from polynet_keras.data.augmentation import random_crop
@@ -48,10 +49,14 @@ def training_batches(reader: Reader, preprocessing: Preprocessing, batch_size: i
 
 def evaluation_batches(reader: Reader, preprocessing: Preprocessing, batch_size: int) -> tf.data.Dataset:
     """Batches of centre crops in the source's order: what `Preprocessing` gives, image by image."""
+
+    def crop(image, label):
+        height, width = tf.unstack(tf.shape(image)[:2])
+        top, left, bottom, right = preprocessing.crop_box(height, width)
+        return tf.ensure_shape(image[top:bottom, left:right], (size, size, preprocessing.channels)), label
+
     size = preprocessing.image_size
-    margin = (preprocessing.resize_size - size) // 2
-    dataset = _resized(reader, preprocessing)
-    dataset = dataset.map(lambda image, label: (image[margin : margin + size, margin : margin + size], label))
+    dataset = _resized(reader, preprocessing).map(crop)
     return _batched(dataset, preprocessing, batch_size)
 
 
@@ -59,11 +64,16 @@ def _resized(reader: Reader, preprocessing: Preprocessing, shuffle_seed: int | N
     """(float32 image of 0 to 255 at `resize_size`, label), shuffled, or in the source's order without a seed."""
     side, channels = preprocessing.resize_size, preprocessing.channels
 
+    def read_with_size(index):
+        image = reader(index)
+        return image, np.array(preprocessing.resized_shape(*image.shape[:2]), "int32")
+
     def read(index, label):
-        image = tf.numpy_function(reader, [index], tf.uint8, stateful=False)
+        image, size = tf.numpy_function(read_with_size, [index], (tf.uint8, tf.int32), stateful=False)
         image = tf.ensure_shape(image, (None, None, channels))
-        image = tf.image.resize(tf.cast(image, tf.float32), (side, side), method="bilinear", antialias=True)
-        return image, label
+        size = (side, side) if preprocessing.resize == "square" else tf.ensure_shape(size, (2,))
+        image = tf.cast(image, tf.float32)
+        return tf.image.resize(image, size, method="bilinear", antialias=preprocessing.antialias), label
 
     count = len(reader.images)
 

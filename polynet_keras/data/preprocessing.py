@@ -1,6 +1,7 @@
 """The preprocessing protocol: how an image becomes a network's input, as a value that travels with the weights."""
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,22 +22,30 @@ MAX_PIXELS = 89_478_485
 """The largest image that is decoded, Pillow's own bound: a few kilobytes of PNG can claim to be gigabytes of pixels."""
 
 
+RESIZES = ("square", "shorter_side")
+
+
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resize to a square (the aspect ratio is not kept), crop the centre, scale to [0, 1], normalize.
+    """Resize, crop the centre, scale to [0, 1], normalize: the evaluation protocol that a net's numbers hold for.
 
-    This is the evaluation of the released PolyNet, which resizes to 378 px and crops 331.
+    Rounding is torchvision's, which the released PolyNet was evaluated with: the longer side is rounded down, the
+    margin of the crop to the nearest even number of two equally near ones.
 
     Attributes:
         image_size: side of the crop, in pixels: the network's input.
-        resize_size: side of the square that the crop is cut from, at least `image_size`. Bilinear, with antialiasing.
+        resize_size: side that the crop is cut from, at least `image_size`. Bilinear.
         mean, std: of each channel, on the scale [0, 1]; their length is the number of channels (1 grey, 3 RGB, 4 RGBA).
+        resize: `"square"` squashes the image to a square of `resize_size`; `"shorter_side"` keeps its aspect ratio.
+        antialias: whether an image that shrinks is filtered before it is sampled, as Pillow does it.
     """
 
     image_size: int
     resize_size: int
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+    resize: str = "square"
+    antialias: bool = True
 
     def __post_init__(self):
         # From JSON the sequences come as lists.
@@ -50,10 +59,44 @@ class Preprocessing:
             raise ValueError(
                 f"mean={self.mean} and std={self.std} must have one value for each of 1, 3 or 4 channels, std > 0"
             )
+        if self.resize not in RESIZES:
+            raise ValueError(f"resize={self.resize!r} must be one of {RESIZES}")
 
     @property
     def channels(self) -> int:
         return len(self.mean)
+
+    def resized_shape(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width, in pixels, that an image is resized to."""
+        if self.resize == "square":
+            return self.resize_size, self.resize_size
+        shorter = min(height, width)
+        return self.resize_size * height // shorter, self.resize_size * width // shorter
+
+    def crop_box(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """(top, left, bottom, right) of the centre crop of a resized image; of tensors, tensors."""
+        top, left = (_half_to_even(side - self.image_size) for side in (height, width))
+        return top, left, top + self.image_size, left + self.image_size
+
+    def crop(self, image: np.ndarray) -> np.ndarray:
+        """The centre crop of one image, resized, still of values 0 to 255.
+
+        Args:
+            image: uint8 array (height, width, channels).
+
+        Returns:
+            float32 array (image_size, image_size, channels).
+        """
+        size = self.resized_shape(*image.shape[:2])
+        resized = ops.image.resize(
+            image.astype("float32"),
+            size,
+            interpolation="bilinear",
+            antialias=self.antialias,
+            data_format="channels_last",
+        )
+        top, left, bottom, right = self.crop_box(*size)
+        return ops.convert_to_numpy(resized)[top:bottom, left:right]
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """The network's input for one image.
@@ -64,14 +107,13 @@ class Preprocessing:
         Returns:
             float32 array (image_size, image_size, channels).
         """
-        size = (self.resize_size, self.resize_size)
-        resized = ops.image.resize(
-            image.astype("float32"), size, interpolation="bilinear", antialias=True, data_format="channels_last"
-        )
-        margin = (self.resize_size - self.image_size) // 2
-        end = margin + self.image_size
-        crop = ops.convert_to_numpy(resized)[margin:end, margin:end]
-        return normalize(crop, self.mean, self.std, "channels_last")
+        return normalize(self.crop(image), self.mean, self.std, "channels_last")
+
+
+def _half_to_even(length):
+    """`round(length / 2)`, which tensors do not have."""
+    half = length // 2
+    return half + (length % 2) * (half % 2)
 
 
 def normalize(x: Any, mean: Sequence[float], std: Sequence[float], data_format: str | None = None) -> Any:
@@ -108,6 +150,38 @@ def normalize(x: Any, mean: Sequence[float], std: Sequence[float], data_format: 
     if is_numpy:
         return x * scale.astype(x.dtype) + offset.astype(x.dtype)
     return x * ops.convert_to_tensor(scale, x.dtype) + ops.convert_to_tensor(offset, x.dtype)
+
+
+def warn_of_impossible_range(x: Any) -> None:
+    """Warns of images that cannot be of values 0 to 255: already scaled to [0, 1] or normalized, or not finite.
+
+    Python shows a warning of one text once for each place that it is raised from. Symbolic tensors have no values and
+    pass.
+    """
+    values = _values(x)
+    if values is None or not values.size:
+        return
+    low, high = values.min(), values.max()
+    fractions = np.issubdtype(values.dtype, np.floating) and 0 < high <= 1
+    if not (low >= 0 and high <= 255):
+        found = "values below 0, above 255 or not finite: they look normalized already"
+    elif fractions and (values % 1).any():
+        found = "no value above 1: they look scaled to [0, 1] already"
+    else:
+        return
+    warnings.warn(
+        f"preprocess_input takes images of values 0 to 255; it got {found}. The network's output will be wrong.",
+        stacklevel=3,
+    )
+
+
+def _values(x: Any) -> np.ndarray | None:
+    if isinstance(x, np.ndarray):
+        return x
+    try:
+        return ops.convert_to_numpy(x)
+    except Exception:  # inside a function that is traced, each backend has an error of its own
+        return None
 
 
 def read_image(path: str | os.PathLike, channels: int) -> np.ndarray:

@@ -105,7 +105,7 @@ def digits(seed: int) -> Source:
 
 
 def fashion_mnist() -> Source:
-    """Zalando's 70,000 photographs of clothes, 28 × 28 px, grey: 60,000 to train on, and its test set of 10,000 held out.
+    """Zalando's 70,000 photographs of clothes, 28 × 28 px, grey: 60,000 to train on, its test set of 10,000 held out.
 
     The files are those of Debian's package `dataset-fashion-mnist` where it is installed; else Keras fetches them once
     into its cache. Source: H. Xiao, K. Rasul, R. Vollgraf, "Fashion-MNIST", arXiv:1708.07747; MIT licence.
@@ -151,7 +151,8 @@ def image_folder(folder: str | os.PathLike, seed: int) -> Source:
         ValueError: no such folder, fewer than two classes, or a class of fewer than two images.
     """
     root = Path(folder)
-    expected = "expected 'digits', 'fashion_mnist' or a folder with one folder of images for each class, such as DATA/cat/1.jpg"
+    named = ", ".join(map(repr, BUILT_IN))
+    expected = f"expected {named} or a folder with one folder of images for each class, such as DATA/cat/1.jpg"
     if not root.is_dir():
         raise ValueError(f"data={os.fspath(folder)!r} is no folder; {expected}")
     classes = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))

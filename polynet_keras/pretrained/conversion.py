@@ -1,4 +1,4 @@
-"""A checkpoint's arrays into a network: every array used, every variable filled, every shape equal, or nothing at all."""
+"""A checkpoint's arrays into a network: every array used, every variable filled, all shapes equal, or nothing done."""
 
 import os
 from dataclasses import dataclass
@@ -70,9 +70,8 @@ def load_weights_file(model: keras.Model, path: str | os.PathLike) -> LoadReport
     states = {} if checkpoint.format is Format.KERAS else _released_states(model)
     difference = _difference(arrays, table, {name: v for name, v in variables.items() if name not in states})
     if difference:
-        raise ValueError(
-            f"weights={os.fspath(path)!r} ({checkpoint.format}) is not a file of the network {model.name!r}: {difference}"
-        )
+        found = f"weights={os.fspath(path)!r} ({checkpoint.format})"
+        raise ValueError(f"{found} is not a file of the network {model.name!r}: {difference}")
     for key, array in arrays.items():
         variables[table[key]].assign(array)
     for name, value in states.items():
@@ -148,7 +147,9 @@ def _released_states(model: keras.Model) -> dict[str, np.ndarray]:
     return states
 
 
-def _difference(arrays: dict[str, np.ndarray], table: dict[str, str], variables: dict[str, keras.Variable]) -> str | None:
+def _difference(
+    arrays: dict[str, np.ndarray], table: dict[str, str], variables: dict[str, keras.Variable]
+) -> str | None:
     """The first array without a variable, variable without an array, or shape that is another."""
     sources = {name: key for key, name in table.items()}
     counts = f"the network has {len(variables)} variables, it has {len(arrays)}"
@@ -156,9 +157,9 @@ def _difference(arrays: dict[str, np.ndarray], table: dict[str, str], variables:
         if table.get(key) not in variables:
             return f"its {key!r} of shape {array.shape} has no variable in the network ({counts})"
     for name, variable in variables.items():
-        key = sources.get(name, name)
+        key, shape = sources.get(name, name), tuple(variable.shape)
         if key not in arrays:
-            return f"it has no {key!r} for the network's variable {name!r} of shape {tuple(variable.shape)} ({counts})"
-        if arrays[key].shape != tuple(variable.shape):
-            return f"its {key!r} has the shape {arrays[key].shape}, the network's variable {name!r} {tuple(variable.shape)}"
+            return f"it has no {key!r} for the network's variable {name!r} of shape {shape} ({counts})"
+        if arrays[key].shape != shape:
+            return f"its {key!r} has the shape {arrays[key].shape}, the network's variable {name!r} {shape}"
     return None

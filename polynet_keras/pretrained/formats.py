@@ -24,7 +24,9 @@ KERAS_MEMBER = "model.weights.h5"
 MAX_MEMBER_BYTES = 2 << 30
 """The largest member of a zip archive that is read, four times G5: a small archive can claim to be gigabytes."""
 
-ACCEPTED = "a .weights.h5 or .keras file of this package, a tf2cv HDF5, or a state dict of pretrainedmodels or pytorchcv"
+ACCEPTED = (
+    "a .weights.h5 or .keras file of this package, a tf2cv HDF5, or a state dict of pretrainedmodels or pytorchcv"
+)
 
 
 class Format(StrEnum):
@@ -90,7 +92,9 @@ def _read(file: BinaryIO, inside_archive: bool = False) -> Checkpoint:
                 return _read_hdf5(_member(archive, KERAS_MEMBER))
             if not any(name.endswith("/data.pkl") for name in names):
                 if inside_archive or len(names) != 1:
-                    raise ValueError(f"the archive holds {len(names)} files ({', '.join(names[:3])}…), not one checkpoint")
+                    raise ValueError(
+                        f"the archive holds {len(names)} files ({', '.join(names[:3])}…), not one checkpoint"
+                    )
                 return _read(_member(archive, names[0]), inside_archive=True)
         file.seek(0)
         return _read_torch(file)
@@ -113,7 +117,9 @@ def _read_hdf5(file: BinaryIO) -> Checkpoint:
             return Checkpoint(Format.KERAS, arrays)
         if any(name.startswith("layer_names") for name in root.attrs):
             return Checkpoint(Format.TF2CV, dict(_layer_wise_arrays(root)))
-        raise ValueError(f"is an HDF5 file with {list(root)[:3]}, not with the layers of a network; expected {ACCEPTED}")
+        raise ValueError(
+            f"is an HDF5 file with {list(root)[:3]}, not with the layers of a network; expected {ACCEPTED}"
+        )
 
 
 def _keras_arrays(layers: h5py.Group) -> Iterator[tuple[str, np.ndarray]]:

@@ -165,7 +165,8 @@ def _samples(source: Source, path: Path) -> tuple[str, ...]:
     folder.mkdir()
     files = []
     for i in indices:
-        file = folder / f"{held_out.names[i]}-is-{source.class_names[held_out.labels[i]]}.png"
+        label = source.class_names[held_out.labels[i]].replace("/", "-")
+        file = folder / f"{held_out.names[i]}-is-{label}.png"
         Image.fromarray(held_out.read(i).squeeze(-1)).save(file)
         files.append(str(file))
     return tuple(files)

@@ -81,7 +81,9 @@ def test_train_mistakes(capsys, argv, message):
 
 
 def test_data_folder_without_classes(capsys, tmp_path):
-    assert "holds 0 folders; expected 'digits', 'fashion_mnist' or a folder" in fails(capsys, "train", "--data", str(tmp_path))
+    assert "holds 0 folders; expected 'digits', 'fashion_mnist' or a folder" in fails(
+        capsys, "train", "--data", str(tmp_path)
+    )
 
 
 def test_predict(capsys, digits_run):

@@ -17,15 +17,23 @@ def source(count=10, size=None):
     return Images(lambda i: pixels[i], np.arange(count), tuple(map(str, range(count))))
 
 
-def test_evaluation_batches_are_the_protocol_image_by_image():
+@pytest.mark.parametrize(
+    "preprocessing", [PREPROCESSING, Preprocessing(75, 86, resize="shorter_side", antialias=False)]
+)
+def test_evaluation_batches_are_the_protocol_image_by_image(preprocessing):
     images = source()
-    batches = list(evaluation_batches(Reader(images), PREPROCESSING, batch_size=4))
+    batches = list(evaluation_batches(Reader(images), preprocessing, batch_size=4))
     assert [len(labels) for _, labels in batches] == [4, 4, 2]
     assert np.concatenate([labels for _, labels in batches]).tolist() == list(range(10))
     found = np.concatenate([x for x, _ in batches])
     assert found.dtype == "float32"
     for i in range(10):
-        np.testing.assert_allclose(found[i], PREPROCESSING(images.read(i)), atol=1e-5)
+        np.testing.assert_allclose(found[i], preprocessing(images.read(i)), atol=1e-5)
+
+
+def test_training_crops_of_images_that_keep_their_aspect_ratio():
+    dataset = training_batches(Reader(source()), Preprocessing(75, 86, resize="shorter_side"), 4, seed=0)
+    assert [images.shape for images, _ in dataset] == [(4, 75, 75, 3), (4, 75, 75, 3), (2, 75, 75, 3)]
 
 
 def epochs(seed, count=2):

@@ -6,8 +6,9 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.datasets import load_sample_image
 
-from polynet_keras.data.preprocessing import Preprocessing, read_image
+from polynet_keras.data.preprocessing import RESIZES, Preprocessing, read_image
 
 
 def released():
@@ -22,7 +23,8 @@ def test_resize_then_centre_crop_then_normalize():
         for c in range(3)
     ]
     resized = np.stack([np.asarray(channel) for channel in channels], axis=-1)
-    crop = resized[23 : 23 + 331, 23 : 23 + 331] / 255
+    crop = resized[24 : 24 + 331, 24 : 24 + 331]  # torchvision rounds 23.5 to the even number
+    crop = crop / 255
     expected = (crop - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     found = released()(pixels)
     assert found.dtype == "float32"
@@ -35,11 +37,63 @@ def test_upscaling_small_scans():
     found = Preprocessing(75, 86, (0.5,), (0.5,))(scan)
     assert found.shape == (75, 75, 1)
     resized = Image.fromarray(scan[..., 0].astype("float32")).resize((86, 86), Image.Resampling.BILINEAR)
-    np.testing.assert_allclose(found[..., 0], np.asarray(resized)[5:80, 5:80] / 127.5 - 1, atol=1e-5)
+    np.testing.assert_allclose(found[..., 0], np.asarray(resized)[6:81, 6:81] / 127.5 - 1, atol=1e-5)
+
+
+def photograph(name, turned=False):
+    pixels = load_sample_image(name)
+    return np.ascontiguousarray(np.rot90(pixels)) if turned else pixels
+
+
+def of_the_port(pixels, resize):
+    """torchvision's Resize and CenterCrop as the port's evaluation chains them, with Pillow, on 8-bit pixels."""
+    image = Image.fromarray(pixels)
+    if resize == "square":
+        size = (378, 378)
+    else:
+        shorter = min(image.size)
+        size = tuple(int(378 * side / shorter) for side in image.size)
+    image = image.resize(size, Image.Resampling.BILINEAR)
+    left, top = (round((side - 331) / 2) for side in image.size)
+    return np.asarray(image.crop((left, top, left + 331, top + 331)))
+
+
+@pytest.mark.parametrize("name", ["china.jpg", "flower.jpg"])
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("resize", RESIZES)
+def test_photographs_equal_those_of_the_port(name, turned, resize):
+    pixels = photograph(name, turned)
+    expected = of_the_port(pixels, resize)
+    found = Preprocessing(331, 378, resize=resize).crop(pixels)
+    assert found.shape == expected.shape == (331, 331, 3)
+    assert np.abs(found - expected).max() <= 1.001  # of 255: Pillow rounds twice, by half a level at most
+    # A crop that is off by one pixel would not pass for it.
+    assert np.abs(found[1:] - expected[:-1]).max() > 20
+
+
+def test_antialias_is_part_of_the_protocol():
+    """Without it each pixel is sampled from its four neighbours, however far apart the samples are."""
+    pixels = photograph("china.jpg")
+    found = Preprocessing(96, 96, antialias=False).crop(pixels)
+    grids = []
+    for side in pixels.shape[:2]:
+        position = np.clip((np.arange(96) + 0.5) * side / 96 - 0.5, 0, side - 1)
+        low = np.floor(position).astype(int)
+        grids.append((low, np.minimum(low + 1, side - 1), position - low))
+    (top, bottom, dy), (left, right, dx) = grids
+    rows = pixels[top] * (1 - dy)[:, None, None] + pixels[bottom] * dy[:, None, None]
+    expected = rows[:, left] * (1 - dx)[None, :, None] + rows[:, right] * dx[None, :, None]
+    np.testing.assert_allclose(found, expected, atol=0.02)
+    assert np.abs(found - Preprocessing(96, 96).crop(pixels)).max() > 20
+
+
+def test_unknown_resize_is_refused():
+    with pytest.raises(ValueError, match=r"resize='squash' must be one of \('square', 'shorter_side'\)"):
+        Preprocessing(75, 86, resize="squash")
 
 
 def test_it_travels_as_json():
-    preprocessing = Preprocessing(75, 86, (0.5,), (0.25,))
+    preprocessing = Preprocessing(75, 86, (0.5,), (0.25,), "shorter_side", antialias=False)
     assert Preprocessing(**json.loads(json.dumps(asdict(preprocessing)))) == preprocessing
 
 
