@@ -33,10 +33,13 @@ setup(
     python_requires=">=3.11,<3.14",
     install_requires=[
         "absl-py>=2.1",  # flags and logging
+        "filelock>=3.13",  # two processes fetch a weights file once
         "h5py>=3.11",  # weights files are read before they are loaded
         "keras>=3.12",
         "numpy>=1.26",
+        "requests>=2.32",  # fetches weights files: proxies, redirects, timeouts; TensorFlow needs it too
         "tensorflow>=2.20,<2.22",
+        "tqdm>=4.66",  # shows how far a fetch is
     ],
     extras_require={
         "data": DATA,

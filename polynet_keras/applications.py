@@ -1,5 +1,6 @@
 """PolyNet and Inception-ResNet as `keras.applications` writes a network: one function from image to classes."""
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ from polynet_keras.models.inception import channel_axis
 from polynet_keras.models.rematerialization import check_remat
 from polynet_keras.models.residual_scale import scales_and_survival
 from polynet_keras.pretrained import load_weights_file
+from polynet_keras.pretrained.registry import find_checkpoint
+from polynet_keras.pretrained.store import weights_file
 
 DEFAULT_SIZE = 331
 
@@ -23,7 +26,7 @@ DEFAULT_SIZE = 331
 @plain_variable_names()
 def PolyNet(
     include_top: bool = True,
-    weights: str | None = "imagenet",
+    weights: str | os.PathLike | None = "imagenet",
     input_tensor: KerasTensor | None = None,
     input_shape: Sequence[int | None] | None = None,
     pooling: str | None = None,
@@ -46,9 +49,11 @@ def PolyNet(
 
     Args:
         include_top: whether to include the classifier at the top of the network.
-        weights: `None` (random initialization) or the path of a `.weights.h5` or `.keras` file of the same network,
-            whose residual factors come with it and take the place of `residual_scale`.
-            `"imagenet"` is refused by this version: no published checkpoint is registered in it yet.
+        weights: `None` (random initialization); the name of a published checkpoint (`"imagenet"`, and those that
+            `polynet weights` lists), which is fetched once and verified; or the path of a weights file of the same
+            network: `.weights.h5` or `.keras`, or a published file of tf2cv, pretrainedmodels or pytorchcv. The
+            residual factors come with it and take the place of `residual_scale`. With other `classes` than the
+            file's, the classifier keeps its random initialization, and the log says so.
         input_tensor: optional Keras tensor to use as the image input; its channels come from it.
         input_shape: optional `(height, width, channels)`, or `(channels, height, width)` under the data format
             `channels_first`; 1, 3 or 4 channels, each side at least 75 or `None`. `(331, 331, 3)` by default, and
@@ -76,14 +81,19 @@ def PolyNet(
         not active.
 
     Raises:
-        ValueError: an argument out of range, before any layer is built; a weights file that is missing, unreadable
-            or of another network.
+        ValueError: an argument out of range, before any layer is built; a weights file that is missing, unreadable,
+            of another network, or not the published one.
+        OSError: the published file cannot be fetched.
     """
     structure = Structure.parse(structure)
     _check_arguments(include_top, pooling, classes, classifier_activation, name, width, share_projection)
     scales, survival = scales_and_survival(residual_scale, structure.module_count)
     check_remat(remat)
+    checkpoint = find_checkpoint(weights)
     image = _image_input(input_tensor, input_shape, include_top)
+    if checkpoint:
+        checkpoint.check_network(structure, width, image.shape[channel_axis()], share_projection)
+        weights = weights_file(checkpoint, build=lambda: PolyNet(weights=None, **checkpoint.network))
 
     x = stem(image, width=width)  # 39 × 39 × 384, for an image of 331 px
     module = 0
@@ -121,7 +131,7 @@ def PolyNet(
 def InceptionResNet(
     depths: Sequence[int] = (5, 10, 5),
     include_top: bool = True,
-    weights: str | None = "imagenet",
+    weights: str | os.PathLike | None = "imagenet",
     input_tensor: KerasTensor | None = None,
     input_shape: Sequence[int | None] | None = None,
     pooling: str | None = None,

@@ -4,6 +4,7 @@ import io
 import os
 import pickle
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -71,7 +72,7 @@ def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
     try:
         with open(path, "rb") as file:
             return _read(file)
-    except (OSError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+    except (OSError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise ValueError(f"weights={os.fspath(path)!r} cannot be read: {reason}") from None
     except ValueError as error:

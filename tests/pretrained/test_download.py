@@ -1,0 +1,257 @@
+"""Fetching against a server on the loopback interface that does what servers do wrong."""
+
+import contextlib
+import hashlib
+import http.server
+import multiprocessing
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from polynet_keras.pretrained import download as module
+from polynet_keras.pretrained.download import DownloadError, WrongHashError, download
+
+CONTENT = np.random.default_rng(0).bytes(3 * module.STEP + 12_345)
+
+
+def verify(path):
+    if path.read_bytes() != CONTENT:
+        raise WrongHashError(f"{path.name} is another file")
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """`/MODE/...` answers as MODE says; the server keeps what was asked of it."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *arguments):
+        pass
+
+    def do_GET(self):
+        requested = self.headers.get("Range")
+        self.server.requests.append((self.path, requested))
+        getattr(self, self.path.split("/")[1])(int(requested[6:-1]) if requested else 0)
+
+    def send(self, body, *, status=200, announced=None, sent=None, **headers):
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body) if announced is None else announced))
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        self.wfile.write(body if sent is None else body[:sent])
+        if announced is not None or sent is not None:
+            self.close_connection = True
+
+    def part(self, start, **options):
+        if start >= len(CONTENT):
+            self.send(b"", status=416, Content_Range=f"bytes */{len(CONTENT)}")
+        elif start:
+            span = f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}"
+            self.send(CONTENT[start:], status=206, Content_Range=span, **options)
+        else:
+            self.send(CONTENT, **options)
+
+    def whole(self, start):
+        self.part(start)
+
+    def cut(self, start):
+        """Hangs up after a bit more than a chunk, each time."""
+        self.part(start, sent=module.STEP + 1000)
+
+    def cut_and_forgetful(self, start):
+        """Hangs up, and never resumes."""
+        self.send(CONTENT, sent=module.STEP + 1000)
+
+    def once_cut_then_no_ranges(self, start):
+        self.send(CONTENT, sent=module.STEP if len(self.server.requests) == 1 else None)
+
+    def stall(self, start):
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(CONTENT)))
+        self.end_headers()
+        self.wfile.write(CONTENT[:1000])
+        self.wfile.flush()
+        self.server.released.wait(20)
+        self.close_connection = True
+
+    def too_short(self, start):
+        """Announces less than the file has, and sends that."""
+        self.send(CONTENT[:5000])
+
+    def too_long(self, start):
+        self.part(start, announced=len(CONTENT) + 500)
+
+    def elsewhere(self, start):
+        """Resumes at another place than asked."""
+        if start:
+            self.send(
+                CONTENT[start + 7 :], status=206, Content_Range=f"bytes {start + 7}-{len(CONTENT) - 1}/{len(CONTENT)}"
+            )
+        else:
+            self.send(CONTENT, sent=module.STEP if len(self.server.requests) == 1 else None)
+
+    def missing(self, start):
+        self.send(b"no such file", status=404)
+
+    def broken(self, start):
+        self.send(b"", status=500)
+
+    def once_broken(self, start):
+        self.broken(start) if len(self.server.requests) == 1 else self.part(start)
+
+    def moved(self, start):
+        self.send(b"", status=302, Location="/whole/file")
+
+    def circle(self, start):
+        self.send(b"", status=302, Location="/circle/file")
+
+    def other(self, start):
+        self.send(b"x" * len(CONTENT))
+
+    def endless(self, start):
+        self.send_response(200)
+        self.end_headers()
+        self.close_connection = True
+        with contextlib.suppress(OSError):  # the client hangs up
+            while True:
+                self.wfile.write(CONTENT)
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setattr(module, "BACKOFF", 0.001)
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.requests, server.released = [], threading.Event()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    server.url = f"http://127.0.0.1:{server.server_port}"
+    yield server
+    server.released.set()
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("mode", ["whole", "once_broken", "moved"])
+def test_a_file_is_fetched(server, tmp_path, mode):
+    target = tmp_path / "deep" / "folder" / "file.bin"
+    download([f"{server.url}/{mode}/file"], target, verify, size=len(CONTENT))
+    assert target.read_bytes() == CONTENT
+    assert {path.name for path in target.parent.iterdir()} <= {"file.bin", "file.bin.lock"}
+
+
+def test_what_was_cut_off_is_resumed(server, tmp_path):
+    download([f"{server.url}/cut/file"], tmp_path / "file.bin", verify)
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT
+    starts = [int(asked[6:-1]) if asked else 0 for _, asked in server.requests]
+    assert starts == sorted(set(starts))
+    assert len(starts) == 4
+
+
+def test_a_partial_file_of_an_earlier_call_is_resumed(server, tmp_path):
+    (tmp_path / "file.bin.part").write_bytes(CONTENT[:100_000])
+    download([f"{server.url}/whole/file"], tmp_path / "file.bin", verify)
+    assert server.requests == [("/whole/file", "bytes=100000-")]
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    "partial", [CONTENT, CONTENT + b"more", b"x" * 1000, b""], ids=["whole", "too long", "of another file", "empty"]
+)
+def test_any_partial_file_ends_as_the_right_one(server, tmp_path, partial):
+    (tmp_path / "file.bin.part").write_bytes(partial)
+    download([f"{server.url}/whole/file"], tmp_path / "file.bin", verify)
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("mode", ["once_cut_then_no_ranges", "elsewhere"])
+def test_servers_that_do_not_resume_start_over(server, tmp_path, mode):
+    download([f"{server.url}/{mode}/file"], tmp_path / "file.bin", verify)
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("mode", "message", "requests"),
+    [
+        ("missing", "answers 404", 1),
+        ("broken", "answers 500", module.ATTEMPTS),
+        ("cut_and_forgetful", "Connection broken", module.ATTEMPTS),
+        ("too_short", "is another file", 2),
+        ("other", "is another file", 2),
+        ("circle", "30 redirects", 31),
+    ],
+)
+def test_what_no_attempt_gives_is_an_error_that_says_why(server, tmp_path, mode, message, requests):
+    url = f"{server.url}/{mode}/file"
+    with pytest.raises(DownloadError, match=rf"file.bin could not be fetched. {url}: .*{message}"):
+        download([url], tmp_path / "file.bin", verify)
+    assert not (tmp_path / "file.bin").exists()
+    assert len(server.requests) == requests
+
+
+@pytest.mark.parametrize(
+    ("mode", "message"), [("too_short", "has 5,000 bytes, expected are"), ("too_long", "bytes, expected are")]
+)
+def test_a_file_of_another_size_is_not_fetched(server, tmp_path, mode, message):
+    with pytest.raises(DownloadError, match=message):
+        download([f"{server.url}/{mode}/file"], tmp_path / "file.bin", verify, size=len(CONTENT))
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_server_that_never_stops_does_not_fill_the_disk(server, tmp_path):
+    with pytest.raises(DownloadError, match="sends more than"):
+        download([f"{server.url}/endless/file"], tmp_path / "file.bin", verify, size=len(CONTENT))
+    assert (tmp_path / "file.bin.part").stat().st_size <= len(CONTENT)
+
+
+def test_a_server_that_stalls_is_given_up(server, tmp_path, monkeypatch):
+    monkeypatch.setenv(module.TIMEOUT_VARIABLE, "0.2")
+    with pytest.raises(DownloadError, match="Read timed out"):
+        download([f"{server.url}/stall/file"], tmp_path / "file.bin", verify)
+
+
+def test_mirrors_in_order(server, tmp_path):
+    urls = [f"{server.url}/{mode}/file" for mode in ("missing", "other", "whole", "broken")]
+    download(urls, tmp_path / "file.bin", verify)
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT
+    assert list(dict.fromkeys(path for path, _ in server.requests)) == ["/missing/file", "/other/file", "/whole/file"]
+
+
+def test_proxy_of_the_environment(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("http_proxy", server.url)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with pytest.raises(DownloadError):
+        download(["http://weights.invalid/file"], tmp_path / "file.bin", verify)
+    assert server.requests[0][0] == "http://weights.invalid/file"
+
+
+@pytest.mark.parametrize("value", ["soon", "0", "-1", "inf", "nan"])
+def test_timeout_that_is_none(tmp_path, monkeypatch, value):
+    monkeypatch.setenv(module.TIMEOUT_VARIABLE, value)
+    with pytest.raises(ValueError, match=f"POLYNET_DOWNLOAD_TIMEOUT='{value}' must be a number of seconds > 0"):
+        download(["http://127.0.0.1:1/file"], tmp_path / "file.bin", verify)
+
+
+def fetch(url, target):
+    os.environ.pop("http_proxy", None)
+    download([url], Path(target), verify)
+
+
+def test_processes_fetch_a_file_once(server, tmp_path):
+    processes = [
+        multiprocessing.get_context("spawn").Process(
+            target=fetch, args=(f"{server.url}/whole/file", str(tmp_path / "file.bin"))
+        )
+        for _ in range(3)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+        assert process.exitcode == 0
+    assert len(server.requests) == 1
+    assert hashlib.sha256((tmp_path / "file.bin").read_bytes()).digest() == hashlib.sha256(CONTENT).digest()
