@@ -10,6 +10,8 @@ from absl import flags, logging
 COMMANDS = {
     "train": "train a PolyNet on digits or on a folder of images",
     "predict": "classify image files with a trained model",
+    "weights": "list the published checkpoints, or show one's provenance card",
+    "convert": "turn a published weights file into this package's own, and compare both",
     "summary": "list the structures, or show what each stage of one costs",
 }
 

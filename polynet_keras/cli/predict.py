@@ -4,20 +4,29 @@ from absl import flags
 
 from polynet_keras.training.run_folder import latest_run_folder
 
-USAGE = "[--run_dir RUN] IMAGE..."
+USAGE = "[--run_dir RUN | --weights NAME] IMAGE..."
 
 
 def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("run_dir", None, "Folder of the run to use. [the newest in runs/]", flag_values=values)
+    flags.DEFINE_string(
+        "weights", None, "Published checkpoint to use: a name of `polynet weights`.", flag_values=values
+    )
     flags.DEFINE_integer("top", 3, "How many classes to show for each image.", flag_values=values)
 
 
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
-    from polynet_keras.evaluation.predict import predict
+    if values.run_dir and values.weights:
+        raise ValueError("--run_dir and --weights name two models; name one")
+    from polynet_keras.evaluation.predict import predict, predict_published
 
-    folder = values.run_dir or latest_run_folder()
-    predictions = predict(folder, arguments, values.top)
-    print(f"model: {folder}")
+    if values.weights:
+        model = values.weights
+        predictions = predict_published(model, arguments, values.top)
+    else:
+        model = values.run_dir or latest_run_folder()
+        predictions = predict(model, arguments, values.top)
+    print(f"model: {model}")
     width = max(len(prediction.image) for prediction in predictions)
     for prediction in predictions:
         classes = "   ".join(f"{name} {probability:6.2%}" for name, probability in prediction.classes)

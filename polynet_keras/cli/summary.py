@@ -1,9 +1,8 @@
 """`polynet summary`: the named structures, or what each part of one costs."""
 
-from collections.abc import Sequence
-
 from absl import flags
 
+from polynet_keras.cli.table import print_table
 from polynet_keras.models import STRUCTURES, StageCost, network_cost
 
 USAGE = "[--structure STRUCTURE] [flags]"
@@ -45,7 +44,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         header = ("part", *columns, f"{'output':<18}modules")
     image = f"one {size} x {size} x {values.channels} image"
     print(f"{image}, width {values.width:g}, {values.classes} classes; trainable parameters\n")
-    _print_table(header, rows)
+    print_table(header, rows)
 
 
 def _counts(parts: list[StageCost]) -> tuple[str, str, str]:
@@ -53,11 +52,3 @@ def _counts(parts: list[StageCost]) -> tuple[str, str, str]:
         sum(getattr(part, count) for part in parts) for count in ("parameters", "macs", "activations")
     )
     return f"{parameters:,}", f"{macs / 1e9:.3f} G", f"{activations / 1e6:.3f} M"
-
-
-def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Names and texts to the left, the numbers between them to the right."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    for first, *numbers, last in (header, *rows):
-        right = (cell.rjust(width) for cell, width in zip(numbers, widths[1:-1], strict=True))
-        print("  ".join([first.ljust(widths[0]), *right, last]).rstrip())

@@ -1,4 +1,4 @@
-"""Classifying image files with a trained model's folder."""
+"""Classifying image files with a trained model's folder, or with a published checkpoint."""
 
 import os
 import zipfile
@@ -11,8 +11,10 @@ import keras
 import numpy as np
 
 import polynet_keras.layers  # noqa: F401  registers the layers that the model file names
+from polynet_keras.applications import PolyNet
 from polynet_keras.data.preprocessing import Preprocessing, read_image
 from polynet_keras.pretrained import MODEL_FILE, ModelCard
+from polynet_keras.pretrained.registry import published
 
 BATCH_SIZE = 32
 
@@ -26,7 +28,7 @@ class Prediction:
 
 
 def predict(run_folder: str | os.PathLike, images: Sequence[str | os.PathLike], top: int = 3) -> list[Prediction]:
-    """Classifies image files, prepared as the model's card says.
+    """Classifies image files with the model of a run, prepared as its card says.
 
     Args:
         run_folder: a folder with `model.keras` and its card, as `polynet train` leaves it.
@@ -36,23 +38,51 @@ def predict(run_folder: str | os.PathLike, images: Sequence[str | os.PathLike], 
     Raises:
         ValueError: no image, an image that cannot be read, `top` < 1, or a folder without a model.
     """
+    _check_arguments(images, top)
+    card = ModelCard.load(run_folder)
+    model = _load_model(run_folder)
+    if model.output_shape[1:] != (len(card.class_names),):
+        raise ValueError(
+            f"{run_folder}: the model's output has the shape {model.output_shape[1:]}, its card names "
+            f"{len(card.class_names)} classes; they are not of one run"
+        )
+    return _predict(model, card.preprocessing, card.class_names, images, top)
+
+
+def predict_published(name: str, images: Sequence[str | os.PathLike], top: int = 3) -> list[Prediction]:
+    """Classifies image files with a published checkpoint, prepared as it was evaluated.
+
+    Args:
+        name: of the checkpoint, one of `polynet_keras.pretrained.registry.names()`.
+        images: paths of image files.
+        top: how many classes to give for each image, at most as many as there are.
+
+    Raises:
+        ValueError: no such checkpoint, no image, an image that cannot be read, or `top` < 1.
+        OSError: the checkpoint cannot be fetched.
+    """
+    _check_arguments(images, top)
+    checkpoint = published(name)
+    model = PolyNet(weights=name, **checkpoint.network)
+    return _predict(model, checkpoint.preprocessing, checkpoint.class_names, images, top)
+
+
+def _check_arguments(images: Sequence[str | os.PathLike], top: int) -> None:
     if not images:
         raise ValueError("no image to classify; name one or more image files")
     if isinstance(top, bool) or not isinstance(top, Integral) or top < 1:
         raise ValueError(f"top={top!r} must be an integer of at least 1")
-    card = ModelCard.load(run_folder)
-    model = _load_model(run_folder)
+
+
+def _predict(
+    model: keras.Model, preprocessing: Preprocessing, class_names: Sequence[str], images: Sequence, top: int
+) -> list[Prediction]:
     # A batch at a time: the inputs of a whole folder of photographs would not fit in memory.
     batches = [images[start : start + BATCH_SIZE] for start in range(0, len(images), BATCH_SIZE)]
-    probabilities = np.concatenate([model.predict_on_batch(_inputs(batch, card.preprocessing)) for batch in batches])
-    if probabilities.shape != (len(images), len(card.class_names)):
-        raise ValueError(
-            f"{run_folder}: the model's output has the shape {probabilities.shape[1:]}, its card names "
-            f"{len(card.class_names)} classes; they are not of one run"
-        )
+    probabilities = np.concatenate([model.predict_on_batch(_inputs(batch, preprocessing)) for batch in batches])
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
     return [
-        Prediction(os.fspath(path), tuple((card.class_names[i], float(row[i])) for i in order))
+        Prediction(os.fspath(path), tuple((class_names[i], float(row[i])) for i in order))
         for path, row, order in zip(images, probabilities, best, strict=True)
     ]
 

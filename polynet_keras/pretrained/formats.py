@@ -6,15 +6,19 @@ import pickle
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.util import find_spec
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import h5py
 import numpy as np
 
 from polynet_keras.pretrained import name_maps
+
+if TYPE_CHECKING:
+    import torch
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 ZIP_SIGNATURE = b"PK\x03\x04"
@@ -69,37 +73,66 @@ def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
         ValueError: the file is missing or damaged, of no known format or of another network, or PyTorch is needed
             and not installed; the message names the file.
     """
+    with _opened(path) as (kind, file):
+        return _read_hdf5(file) if kind == "HDF5" else _from_state_dict(_state_dict(file))
+
+
+def torch_state_dict(path: str | os.PathLike) -> dict[str, "torch.Tensor"]:
+    """The state dict in a PyTorch file, or in a zip archive of one, as it is.
+
+    Raises:
+        ValueError: as `read_checkpoint`.
+    """
+    with _opened(path) as (kind, file):
+        if kind != "PyTorch":
+            raise ValueError(f"is {kind}, not a PyTorch file")
+        return _state_dict(file)
+
+
+def hdf5_bytes(path: str | os.PathLike) -> bytes:
+    """The HDF5 file itself, out of the zip archive that it may be in.
+
+    Raises:
+        ValueError: as `read_checkpoint`.
+    """
+    with _opened(path) as (kind, file):
+        if kind != "HDF5":
+            raise ValueError(f"is a {kind} file, not HDF5")
+        return file.read()
+
+
+@contextmanager
+def _opened(path: str | os.PathLike) -> Iterator[tuple[str, BinaryIO]]:
+    """What kind of file it is, "HDF5" or "PyTorch", and the file, taken out of its archive; errors name the file."""
     try:
         with open(path, "rb") as file:
-            return _read(file)
+            yield _unpacked(file)
     except (OSError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise ValueError(f"weights={os.fspath(path)!r} cannot be read: {reason}") from None
     except ValueError as error:
-        raise ValueError(f"weights={os.fspath(path)!r}: {error}") from None
+        raise ValueError(f"weights={os.fspath(path)!r} {error}") from None
 
 
-def _read(file: BinaryIO, inside_archive: bool = False) -> Checkpoint:
+def _unpacked(file: BinaryIO, inside_archive: bool = False) -> tuple[str, BinaryIO]:
     signature = file.read(len(TORCH_SIGNATURE))
     file.seek(0)
     if signature.startswith(HDF5_SIGNATURE):
-        return _read_hdf5(file)
+        return "HDF5", file
     if signature == TORCH_SIGNATURE:
-        return _read_torch(file)
-    if signature.startswith(ZIP_SIGNATURE):
-        with zipfile.ZipFile(file) as archive:
-            names = [name for name in archive.namelist() if not name.endswith("/")]
-            if KERAS_MEMBER in names:
-                return _read_hdf5(_member(archive, KERAS_MEMBER))
-            if not any(name.endswith("/data.pkl") for name in names):
-                if inside_archive or len(names) != 1:
-                    raise ValueError(
-                        f"the archive holds {len(names)} files ({', '.join(names[:3])}…), not one checkpoint"
-                    )
-                return _read(_member(archive, names[0]), inside_archive=True)
-        file.seek(0)
-        return _read_torch(file)
-    raise ValueError(f"is no checkpoint; expected {ACCEPTED}")
+        return "PyTorch", file
+    if not signature.startswith(ZIP_SIGNATURE):
+        raise ValueError(f"is no checkpoint; expected {ACCEPTED}")
+    with zipfile.ZipFile(file) as archive:
+        names = [name for name in archive.namelist() if not name.endswith("/")]
+        if KERAS_MEMBER in names:
+            return "HDF5", _member(archive, KERAS_MEMBER)
+        if not any(name.endswith("/data.pkl") for name in names):
+            if inside_archive or len(names) != 1:
+                raise ValueError(f"is an archive of {len(names)} files, not of one checkpoint; expected {ACCEPTED}")
+            return _unpacked(_member(archive, names[0]), inside_archive=True)
+    file.seek(0)  # since PyTorch 1.6
+    return "PyTorch", file
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> BinaryIO:
@@ -149,7 +182,7 @@ def _names(group: h5py.Group, attribute: str) -> list[str]:
     return [name.decode() if isinstance(name, bytes) else str(name) for key in chunks for name in group.attrs[key]]
 
 
-def _read_torch(file: BinaryIO) -> Checkpoint:
+def _state_dict(file: BinaryIO) -> dict[str, "torch.Tensor"]:
     if find_spec("torch") is None:
         raise ValueError("is a PyTorch file, and PyTorch is not installed: pip install torch (the extra `parity`)")
     import torch
@@ -161,15 +194,18 @@ def _read_torch(file: BinaryIO) -> Checkpoint:
         raise ValueError("is a PyTorch file that is damaged, or holds more than tensors; neither is loaded") from None
     if not isinstance(state, dict) or not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ValueError("is a PyTorch file, but not a state dict: a mapping from names to tensors")
+    return state
+
+
+def _from_state_dict(state: dict[str, "torch.Tensor"]) -> Checkpoint:
     # How many batches training saw: not needed, and not there in files of PyTorch 0.4.
     keys = [key for key in state if not key.endswith(".num_batches_tracked")]
-    arrays = {key: _keras_layout(state[key].detach().to(torch.float32).numpy()) for key in keys}
     layers = {key.rpartition(".")[0] for key in keys}
     known = {format_: len(layers & TABLES[format_]().keys()) for format_ in (Format.CADENE, Format.PYTORCHCV)}
     best = max(known, key=lambda format_: known[format_])
     if not known[best]:
         raise ValueError(f"is a state dict of another network: it begins with {keys[0]!r}; expected {ACCEPTED}")
-    return Checkpoint(best, arrays)
+    return Checkpoint(best, {key: _keras_layout(state[key].detach().float().numpy()) for key in keys})
 
 
 def _keras_layout(array: np.ndarray) -> np.ndarray:

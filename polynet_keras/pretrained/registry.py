@@ -4,6 +4,8 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+import keras
+
 from polynet_keras.data.imagenet import imagenet_classes
 from polynet_keras.data.preprocessing import Preprocessing
 from polynet_keras.data.sources import FASHION_MNIST_CLASSES
@@ -82,12 +84,13 @@ class PublishedCheckpoint:
 
     @property
     def network(self) -> dict[str, Any]:
-        """The arguments that `PolyNet(weights=name, **network)` needs, in the data format channels_last."""
+        """The arguments that `PolyNet(weights=name, **network)` needs beside the weights."""
         size = self.preprocessing.image_size
+        first = keras.config.image_data_format() == "channels_first"
         return {
             "structure": self.structure,
             "width": self.width,
-            "input_shape": (size, size, self.channels),
+            "input_shape": (self.channels, size, size) if first else (size, size, self.channels),
             "classes": self.classes,
         }
 
@@ -116,6 +119,7 @@ def _imagenet(name: str, **values: Any) -> PublishedCheckpoint:
     return PublishedCheckpoint(name, structure=G5, width=1.0, channels=3, classes=1000, class_names=names, **values)
 
 
+ORIGIN = "of the authors' Caffe release, which it goes back to, no licence is known here"
 VALIDATION = "ILSVRC 2012 validation, 50,000 images, one crop"
 
 CHECKPOINTS = (
@@ -129,7 +133,7 @@ CHECKPOINTS = (
         digest="e752c86bbde4f5ce07ab6d079673a62a7565acf7",
         hash_of="member",
         format=Format.TF2CV,
-        license="MIT, as its repository; the authors' Caffe release, which it goes back to, names none",
+        license=f"MIT, as its repository; {ORIGIN}",
         accuracies=(Accuracy(80.91, 95.49, VALIDATION, SHORTER_SIDE_379, "imgclsmob's README"),),
     ),
     _imagenet(
@@ -143,10 +147,10 @@ CHECKPOINTS = (
         digest="f71d82a5",
         hash_of="file",
         format=Format.CADENE,
-        license="BSD-3-Clause, as its repository; the authors' Caffe release, which it is ported from, names none",
+        license=f"BSD-3-Clause, as its repository; {ORIGIN}",
         accuracies=(
             Accuracy(81.002, 95.624, VALIDATION, SQUARE_378, "pretrainedmodels' README"),
-            Accuracy(80.858, 95.560, VALIDATION, SHORTER_SIDE_378, "pretrainedmodels' pull request of the port"),
+            Accuracy(80.858, 95.560, VALIDATION, SHORTER_SIDE_378, "reported with the port"),
         ),
     ),
     _imagenet(
@@ -159,7 +163,7 @@ CHECKPOINTS = (
         digest="6a1b295dad3f261b48e845f1b283e4eef3ab5a0b",
         hash_of="member",
         format=Format.PYTORCHCV,
-        license="MIT, as its repository; the authors' Caffe release, which it goes back to, names none",
+        license=f"MIT, as its repository; {ORIGIN}",
         accuracies=(Accuracy(80.90, 95.48, VALIDATION, SHORTER_SIDE_379, "pytorchcv's README"),),
     ),
     PublishedCheckpoint(

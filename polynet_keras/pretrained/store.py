@@ -24,7 +24,7 @@ BLOCK = 1 << 22
 
 
 def cache_folder() -> Path:
-    """Where fetched and converted files are kept: `models` in `KERAS_HOME` or `~/.keras`, as in `keras.applications`."""
+    """Where fetched and converted files are kept: `models` in `KERAS_HOME` or `~/.keras`, where Keras keeps its own."""
     return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras", "models")
 
 

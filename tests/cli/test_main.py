@@ -37,7 +37,10 @@ def test_console_script():
     done = subprocess.run([polynet, "trian"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     # TensorFlow may greet on stderr as it is imported; what follows is one line.
-    assert done.stderr.splitlines()[-1] == "polynet: unknown command 'trian'; known are train, predict, summary"
+    assert (
+        done.stderr.splitlines()[-1]
+        == "polynet: unknown command 'trian'; known are train, predict, weights, convert, summary"
+    )
     assert "Traceback" not in done.stderr
 
 

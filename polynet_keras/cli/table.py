@@ -1,0 +1,11 @@
+"""A table on the terminal."""
+
+from collections.abc import Sequence
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Names and texts to the left, the numbers between them to the right."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    for first, *numbers, last in (header, *rows):
+        right = (cell.rjust(width) for cell, width in zip(numbers, widths[1:-1], strict=True))
+        print("  ".join([first.ljust(widths[0]), *right, last]).rstrip())

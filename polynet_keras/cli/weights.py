@@ -1,0 +1,35 @@
+"""`polynet weights`: the published checkpoints."""
+
+from pathlib import Path
+
+from absl import flags
+
+from polynet_keras.cli.table import print_table
+from polynet_keras.pretrained.provenance import provenance_card
+from polynet_keras.pretrained.registry import ALIASES, CHECKPOINTS, published
+
+USAGE = "[NAME] [flags]"
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("cards", None, "Folder to write all provenance cards to.", flag_values=values)
+
+
+def run(values: flags.FlagValues, arguments: list[str]) -> None:
+    if len(arguments) > 1:
+        raise ValueError(f"unexpected argument {arguments[1]!r}; name one checkpoint, or none to list them")
+    if values.cards is not None:
+        folder = Path(values.cards)
+        if arguments or not folder.is_dir():
+            raise ValueError(f"--cards={values.cards} must be a folder that exists, without another argument")
+        for checkpoint in CHECKPOINTS:
+            (folder / f"{checkpoint.name}.md").write_text(provenance_card(checkpoint))
+        print(f"{len(CHECKPOINTS)} cards written to {folder}")
+    elif arguments:
+        print(provenance_card(published(arguments[0])), end="")
+    else:
+        rows = [(c.name, f"{c.accuracies[0].top1:.2f} %", c.file) for c in CHECKPOINTS]
+        print_table(("name", "top-1", "file"), rows)
+        print()
+        for alias, name in ALIASES.items():
+            print(f"{alias} is {name}. `polynet weights NAME` shows where a file is from and how it was measured.")

@@ -1,0 +1,80 @@
+"""From a published file to one of this package's, with what a person wants to see of it."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from polynet_keras.applications import PolyNet
+from polynet_keras.evaluation.parity import Parity, compare
+from polynet_keras.pretrained import LoadReport, load_weights_file
+from polynet_keras.pretrained.formats import Format
+from polynet_keras.pretrained.registry import SQUARE_378, find_checkpoint
+from polynet_keras.pretrained.store import source_file
+
+LARGEST_DIFFERENCE = 1e-4
+"""Of logits, relative to the largest: what float32 in another order of sums can make."""
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What `convert` did.
+
+    Attributes:
+        source: the file that was read.
+        report: what was found in it.
+        source_hash, target_hash: SHA-256 of both files.
+        parity: how far the two sides are apart; `None` if it was not asked for.
+    """
+
+    source: Path
+    report: LoadReport
+    source_hash: str
+    target_hash: str
+    parity: Parity | None
+
+
+def convert(source: str | os.PathLike, target: str | os.PathLike, comparing: bool = True) -> Conversion:
+    """Writes a published checkpoint of G5 as a file of this package.
+
+    Args:
+        source: a published file, or the name of a published checkpoint.
+        target: `.weights.h5` (the weights) or `.keras` (the whole model, with softmax); written last, and whole.
+        comparing: whether a photograph goes through both sides.
+
+    Raises:
+        ValueError: the source is missing, damaged, of another network or this package's own; or its publisher's
+            implementation gives other logits: then nothing is written.
+        OSError: the source cannot be fetched, or the target not be written.
+    """
+    checkpoint = find_checkpoint(source)
+    path = source_file(checkpoint) if checkpoint else Path(source)
+    model = PolyNet(weights=None, classifier_activation=None)
+    report = load_weights_file(model, path)
+    if report.format is Format.KERAS:
+        raise ValueError(f"{os.fspath(path)!r} is a file of this package already; there is nothing to convert")
+    preprocessing = checkpoint.preprocessing if checkpoint else SQUARE_378
+    parity = compare(model, report.format, path, preprocessing) if comparing else None
+    if parity and parity.logits is not None and not parity.logits <= LARGEST_DIFFERENCE:
+        raise ValueError(
+            f"{os.fspath(path)!r}: the logits of a photograph differ by {parity.logits:.1e} of the largest from those "
+            f"of {parity.reference}, more than {LARGEST_DIFFERENCE:g}; nothing was written"
+        )
+    target = Path(target)
+    partial = target.with_name(f"partial-{target.name}")  # Keras wants its own ending
+    try:
+        if target.name.endswith(".keras"):
+            whole = PolyNet(weights=None)
+            whole.set_weights(model.get_weights())
+            whole.save(partial)
+        else:
+            model.save_weights(partial)
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return Conversion(path, report, _sha256(path), _sha256(target), parity)
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

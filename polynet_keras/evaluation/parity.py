@@ -1,0 +1,156 @@
+"""A converted checkpoint beside the implementation that it was published with: the same photograph, how different?"""
+
+import io
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.machinery import SourceFileLoader
+from importlib.metadata import distribution, version
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+
+import keras
+import numpy as np
+
+from polynet_keras.data.extras import require_data_extra
+from polynet_keras.data.preprocessing import Preprocessing, normalize
+from polynet_keras.pretrained.formats import Format, hdf5_bytes, torch_state_dict
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far this package's numbers are from the publisher's, on one photograph.
+
+    Attributes:
+        reference: the publisher's implementation and its version; `None` where it is not installed.
+        preprocessing: the largest difference of a pixel, in levels of 0 to 255, from torchvision's steps with Pillow.
+        logits: the largest difference of a logit, relative to the largest logit; `None` without a reference.
+        same_class: whether both take the photograph for the same class; `None` without a reference.
+    """
+
+    reference: str | None
+    preprocessing: float
+    logits: float | None
+    same_class: bool | None
+
+
+def compare(model: keras.Model, format_: Format, path: str | os.PathLike, preprocessing: Preprocessing) -> Parity:
+    """Runs a photograph that ships with scikit-learn (china.jpg) through both sides.
+
+    Args:
+        model: the network of the converted checkpoint; gives logits.
+        format_: who published it.
+        path: the published file.
+        preprocessing: how the photograph is prepared.
+    """
+    require_data_extra("PIL", "sklearn")
+    from sklearn.datasets import load_sample_image
+
+    photograph = load_sample_image("china.jpg")
+    difference = float(np.abs(preprocessing.crop(photograph) - pillow_crop(photograph, preprocessing)).max())
+    image = normalize(preprocessing.crop(photograph), preprocessing.mean, preprocessing.std, "channels_last")[None]
+    if not is_installed(format_):
+        return Parity(None, difference, None, None)
+    theirs = published_logits(format_, path, image)
+    first = keras.config.image_data_format() == "channels_first"
+    ours = model.predict_on_batch(np.moveaxis(image, -1, 1) if first else image)
+    return Parity(
+        f"{format_} {version(format_)}",
+        difference,
+        float(np.abs(ours - theirs).max() / np.abs(theirs).max()),
+        bool(ours.argmax() == theirs.argmax()),
+    )
+
+
+def pillow_crop(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+    """The crop as torchvision's `Resize` and `CenterCrop` make it of a Pillow image; uint8."""
+    from PIL import Image
+
+    height, width = preprocessing.resized_shape(*image.shape[:2])
+    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+    top, left, bottom, right = preprocessing.crop_box(height, width)
+    return np.asarray(resized.crop((left, top, right, bottom)))
+
+
+def is_installed(format_: Format) -> bool:
+    """Whether a publisher's implementation can run here."""
+    needs = {
+        Format.PYTORCHCV: ("torch", "pytorchcv"),
+        Format.CADENE: ("torch", "pretrainedmodels"),
+        Format.TF2CV: ("tensorflow", "tf_keras", "tf2cv"),
+    }
+    return format_ in needs and all(find_spec(module) for module in needs[format_])
+
+
+def published_logits(format_: Format, path: str | os.PathLike, images: np.ndarray) -> np.ndarray:
+    """What the publisher's implementation makes of prepared images.
+
+    Args:
+        format_: who published the file; its implementation is installed.
+        path: the published file.
+        images: float32 array (batch, 331, 331, 3).
+
+    Returns:
+        float32 array (batch, 1000).
+    """
+    if format_ is Format.TF2CV:
+        return _tf2cv_logits(path, images)
+    net: Callable = {Format.PYTORCHCV: pytorchcv_network, Format.CADENE: pretrainedmodels_network}[format_]
+    return _torch_logits(net(), path, images)
+
+
+def pytorchcv_network():
+    from pytorchcv.models.polynet import polynet
+
+    return polynet()
+
+
+def pretrainedmodels_network():
+    """From its one file: the package itself would import torchvision."""
+    file = distribution("pretrainedmodels").locate_file("pretrainedmodels/models/polynet.py")
+    loader = SourceFileLoader("pretrainedmodels_polynet", str(file))
+    module = ModuleType(loader.name)
+    loader.exec_module(module)
+    return module.PolyNet()
+
+
+def _torch_logits(net, path: str | os.PathLike, images: np.ndarray) -> np.ndarray:
+    import torch
+
+    net.load_state_dict(torch_state_dict(path))
+    with torch.no_grad():
+        return net.eval()(torch.from_numpy(np.ascontiguousarray(np.moveaxis(images, -1, 1)))).numpy()
+
+
+TF2CV_SCRIPT = """
+import sys
+import numpy as np
+from tf2cv.models.polynet import polynet
+weights, images, logits = sys.argv[1:]
+net = polynet()
+net.build((1, 331, 331, 3))
+net.load_weights(weights)
+np.save(logits, net(np.load(images), training=False).numpy())
+"""
+
+
+def _tf2cv_logits(path: str | os.PathLike, images: np.ndarray) -> np.ndarray:
+    """In a process of its own: tf2cv is written for Keras 2, which TensorFlow takes by an environment variable."""
+    with tempfile.TemporaryDirectory() as folder:
+        weights, inputs, logits = (os.path.join(folder, name) for name in ("net.h5", "images.npy", "logits.npy"))
+        Path(weights).write_bytes(hdf5_bytes(path))
+        np.save(inputs, images)
+        done = subprocess.run(
+            [sys.executable, "-c", TF2CV_SCRIPT, weights, inputs, logits],
+            env={**os.environ, "TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "2"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise ValueError(f"tf2cv does not load {os.fspath(path)!r}: {done.stderr.strip().splitlines()[-1]}")
+        return np.load(io.BytesIO(Path(logits).read_bytes()))
