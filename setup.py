@@ -15,9 +15,12 @@ DATA = [
     "tensorboard>=2.20",  # TensorFlow 2.21 no longer brings it
 ]
 PARITY = [
-    # Pinned to what the numbers were measured with.
-    "pytorchcv==0.0.74",  # a published PolyNet to compare with
-    "torch==2.13.0",  # runs it; also the PyTorch backend of Keras
+    # Published PolyNets to compare with, pinned to what the numbers were measured with. A third one, pretrainedmodels,
+    # would bring torchvision, of which its PolyNet needs nothing: `pip install --no-deps pretrainedmodels==0.7.4`.
+    "pytorchcv==0.0.74",
+    "tf2cv==0.0.18",
+    "tf-keras>=2.20,<2.22",  # Keras 2, which tf2cv is written for
+    "torch==2.13.0",  # reads .pth files and runs pytorchcv; also the PyTorch backend of Keras
 ]
 
 setup(
@@ -28,8 +31,12 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     license_files=["LICENSE"],
-    packages=find_packages(include=["polynet_keras", "polynet_keras.*"]),
-    package_data={"polynet_keras": ["py.typed", "data/imagenet_class_index.json"]},
+    packages=[*find_packages(include=["polynet_keras", "polynet_keras.*"]), "polynet_keras.weights"],
+    package_dir={"polynet_keras.weights": "weights"},  # the checkpoints that were trained here, and all cards
+    package_data={
+        "polynet_keras": ["py.typed", "data/imagenet_class_index.json"],
+        "polynet_keras.weights": ["*.weights.h5", "*.md"],
+    },
     python_requires=">=3.11,<3.14",
     install_requires=[
         "absl-py>=2.1",  # flags and logging

@@ -10,7 +10,6 @@ from pathlib import Path
 import keras
 import numpy as np
 
-import polynet_keras.layers  # noqa: F401  registers the layers that the model file names
 from polynet_keras.applications import PolyNet
 from polynet_keras.data.preprocessing import Preprocessing, read_image
 from polynet_keras.pretrained import MODEL_FILE, ModelCard
