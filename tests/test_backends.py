@@ -81,6 +81,12 @@ def test_layers_models_and_applications_pass(backend):
 
 
 @on_others
+def test_published_numbers(backend):
+    output = run(backend, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/pretrained/test_golden.py")
+    assert " passed" in output.splitlines()[-1]
+
+
+@on_others
 def test_logits_are_equal_without_tensorflow(backend, tmp_path):
     structure = "1 x [2-way, 3-way] | 1 x [poly-3, mpoly-2] | 1 x [mpoly-3, I + F + G + HF]"
     arguments = {"structure": structure, "width": 0.1, "input_shape": (107, 91, 3), "classes": 5}

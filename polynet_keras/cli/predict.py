@@ -9,9 +9,7 @@ USAGE = "[--run_dir RUN | --weights NAME] IMAGE..."
 
 def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("run_dir", None, "Folder of the run to use. [the newest in runs/]", flag_values=values)
-    flags.DEFINE_string(
-        "weights", None, "Published checkpoint to use, of `polynet weights`.", flag_values=values
-    )
+    flags.DEFINE_string("weights", None, "Published checkpoint to use, of `polynet weights`.", flag_values=values)
     flags.DEFINE_integer("top", 3, "How many classes to show for each image.", flag_values=values)
 
 

@@ -31,6 +31,10 @@ TORCH_NAMES = {
 """What a framework calls the variables of a layer, and ours."""
 
 
+class DifferentNetworkError(ValueError):
+    """A checkpoint is not of the network that it was to be loaded into."""
+
+
 @dataclass(frozen=True)
 class LoadReport:
     """What was found in a checkpoint and done with it.
@@ -63,23 +67,32 @@ def load_weights_file(model: keras.Model, path: str | os.PathLike) -> LoadReport
     Raises:
         ValueError: the file is unreadable, or is not of this network; the message names the first difference.
     """
-    checkpoint = read_checkpoint(path)
+    try:
+        return load_checkpoint(model, read_checkpoint(path))
+    except DifferentNetworkError as error:
+        raise ValueError(f"weights={os.fspath(path)!r}: {error}") from None
+
+
+def load_checkpoint(model: keras.Model, checkpoint: Checkpoint) -> LoadReport:
+    """`load_weights_file`, of a checkpoint that has been read."""
     variables = _variables(model)
     arrays, table = dict(checkpoint.arrays), _table(checkpoint, model)
     head = _settle_head(arrays, table, variables)
     states = {} if checkpoint.format is Format.KERAS else _released_states(model)
     difference = _difference(arrays, table, {name: v for name, v in variables.items() if name not in states})
     if difference:
-        found = f"weights={os.fspath(path)!r} ({checkpoint.format})"
-        raise ValueError(f"{found} is not a file of the network {model.name!r}: {difference}")
+        raise DifferentNetworkError(
+            f"a checkpoint of {checkpoint.format} that is not of the network {model.name!r}: {difference}"
+        )
     for key, array in arrays.items():
         variables[table[key]].assign(array)
     for name, value in states.items():
         variables[name].assign(value)
     if head == "fresh":
         logging.warning(
-            "%s: its classifier is not of the network's classes and was left out; %r keeps its initial values",
-            os.fspath(path),
+            "the classifier of the weights has other classes than the network %r and was left out; %r keeps its "
+            "initial values",
+            model.name,
             HEAD,
         )
     return LoadReport(checkpoint.format, len(checkpoint.arrays), sum(array.size for array in arrays.values()), head)

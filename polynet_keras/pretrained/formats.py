@@ -205,9 +205,9 @@ def _from_state_dict(state: dict[str, "torch.Tensor"]) -> Checkpoint:
     best = max(known, key=lambda format_: known[format_])
     if not known[best]:
         raise ValueError(f"is a state dict of another network: it begins with {keys[0]!r}; expected {ACCEPTED}")
-    return Checkpoint(best, {key: _keras_layout(state[key].detach().float().numpy()) for key in keys})
+    return Checkpoint(best, {key: keras_layout(state[key].detach().float().numpy()) for key in keys})
 
 
-def _keras_layout(array: np.ndarray) -> np.ndarray:
+def keras_layout(array: np.ndarray) -> np.ndarray:
     """PyTorch has the output channels first, Keras last."""
     return np.transpose(array, (2, 3, 1, 0)) if array.ndim == 4 else array.T

@@ -1,12 +1,14 @@
 """RMSprop, the poster's optimizer: Keras's, with TensorFlow's fused update and the choices of other frameworks."""
 
 import math
+from collections.abc import Mapping
 from numbers import Real
 
 import keras
 from keras import ops
 
 from polynet_keras.layers.variable_names import plain_variable_names
+from polynet_keras.models.parts import check_part, part_of
 
 INITIAL_MEAN_SQUARES = (0.0, 1.0)
 
@@ -40,6 +42,9 @@ class RMSprop(keras.optimizers.RMSprop):
     Args:
         epsilon_inside_root: where ε is added, see above.
         initial_mean_square: 0 (Keras, PyTorch) or 1 (TensorFlow 1).
+        learning_rate_factors: for parts of a PolyNet (`models.parts.PARTS`: "stem", "stage_a", …, "predictions") the
+            factor on the learning rate, ≥ 0; all other variables have 1. For fine-tuning; `weight_decay` takes the
+            learning rate itself.
 
     The other arguments are those of `keras.optimizers.RMSprop`, among them `momentum`, `centered`, `weight_decay`,
     `clipnorm`, `global_clipnorm`, `clipvalue`, `use_ema`, `loss_scale_factor` and `gradient_accumulation_steps`
@@ -62,6 +67,7 @@ class RMSprop(keras.optimizers.RMSprop):
         *,
         epsilon_inside_root: bool = True,
         initial_mean_square: float = 0.0,
+        learning_rate_factors: Mapping[str, float] | None = None,
         name: str | None = None,
         **kwargs,
     ):
@@ -75,6 +81,10 @@ class RMSprop(keras.optimizers.RMSprop):
                 raise ValueError(f"{argument}={flag!r} must be True or False")
         if isinstance(initial_mean_square, bool) or initial_mean_square not in INITIAL_MEAN_SQUARES:
             raise ValueError(f"initial_mean_square={initial_mean_square!r} must be 0 (Keras) or 1 (TensorFlow 1)")
+        for part, factor in (learning_rate_factors or {}).items():
+            check_part("learning_rate_factors", part)
+            if isinstance(factor, bool) or not isinstance(factor, Real) or not 0 <= factor < math.inf:
+                raise ValueError(f"learning_rate_factors[{part!r}]={factor!r} must be a finite number ≥ 0")
         super().__init__(
             learning_rate=learning_rate,
             rho=rho,
@@ -86,6 +96,8 @@ class RMSprop(keras.optimizers.RMSprop):
         )
         self.epsilon_inside_root = epsilon_inside_root
         self.initial_mean_square = float(initial_mean_square)
+        self.learning_rate_factors = dict(learning_rate_factors or {})
+        self._factors: list[float] = []  # by number of the variable
         self._buffers = _Buffers()
         self._constants = _Constants()
 
@@ -94,8 +106,18 @@ class RMSprop(keras.optimizers.RMSprop):
             return
         with plain_variable_names():
             super().build(var_list)
+        self._factors = self._factors_of(self._trainable_variables)
         if keras.backend.backend() == "tensorflow" and not self.momentum and self.epsilon_inside_root:
             self._buffers.make(self._trainable_variables, self._distribution_strategy)
+
+    def _factors_of(self, variables) -> list[float]:
+        """A variable's path ends in its layer's name and its own."""
+        parts = [part_of(variable.path.rpartition("/")[0].rpartition("/")[2]) for variable in variables]
+        if self.learning_rate_factors and not any(parts):
+            raise ValueError(
+                "learning_rate_factors are of parts of a PolyNet, and none of its variables is trained here"
+            )
+        return [self.learning_rate_factors.get(part, 1.0) if part else 1.0 for part in parts]
 
     def add_optimizer_variables(self, trainable_variables, name, initializer="zeros"):
         if name == "velocity" and self.initial_mean_square:
@@ -135,6 +157,8 @@ class RMSprop(keras.optimizers.RMSprop):
         return alone and not tf.distribute.has_strategy()
 
     def update_step(self, gradient, variable, learning_rate):
+        if self.learning_rate_factors:
+            learning_rate = learning_rate * self._factors[self._get_variable_index(variable)]
         if _is_dense_tensorflow(gradient, variable):
             if self.epsilon_inside_root:
                 return self._fused_update(gradient, variable, learning_rate)
@@ -211,6 +235,7 @@ class RMSprop(keras.optimizers.RMSprop):
             **super().get_config(),
             "epsilon_inside_root": self.epsilon_inside_root,
             "initial_mean_square": self.initial_mean_square,
+            "learning_rate_factors": self.learning_rate_factors or None,
         }
 
 
