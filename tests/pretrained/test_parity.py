@@ -108,7 +108,7 @@ def test_pytorchcv(images, tmp_path, capsys):
     randomized(net, 1, images)
     path = tmp_path / "polynet.pth.zip"
     torch.save(net.state_dict(), tmp_path / "polynet.pth")
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+    with zipfile.ZipFile(path, "w") as archive:
         archive.write(tmp_path / "polynet.pth", "polynet.pth")
     check(path, images, *torch_outputs(net, images))
     out = converts(capsys, tmp_path / "polynet.pth", tmp_path / "converted.weights.h5")

@@ -24,7 +24,7 @@ def examples():
 
 
 def values(model):
-    return {variable.path: np.array(keras.ops.convert_to_numpy(variable)) for variable in model.variables}
+    return {variable.path: np.array(keras.ops.convert_to_numpy(variable)) for variable in model.weights}
 
 
 def changed_parts(model, before):
@@ -93,15 +93,8 @@ def test_phases_are_one_run():
     model = network()
     phases = [Phase("stage_c", 1, RMSprop(1e-3)), Phase(None, 2, RMSprop(1e-4))]
     arguments = {"loss": LOSS, "metrics": ["accuracy"]}
-    history = fit_in_phases(
-        model,
-        phases,
-        *examples(),
-        compile_arguments=arguments,
-        validation_data=examples(),
-        callbacks=[Epochs()],
-        verbose=0,
-    )
+    fit_arguments = {"validation_data": examples(), "callbacks": [Epochs()], "verbose": 0}
+    history = fit_in_phases(model, phases, *examples(), compile_arguments=arguments, **fit_arguments)
     assert {name: len(values) for name, values in history.items()} == dict.fromkeys(
         ("loss", "accuracy", "val_loss", "val_accuracy"), 3
     )
@@ -151,7 +144,7 @@ def test_learning_rates_differ_by_part(tmp_path):
         (lambda: RMSprop(learning_rate_factors={"head": 1.0}), "learning_rate_factors='head' must be one of stem"),
         (
             lambda: RMSprop(learning_rate_factors={"stem": -1.0}),
-            r"learning_rate_factors\['stem'\]=-1.0 must be a finite",
+            r"\['stem'\]=-1.0 must be a finite",
         ),
         (
             lambda: RMSprop(learning_rate_factors={"stem": 0.1}).build([keras.Variable([1.0])]),
