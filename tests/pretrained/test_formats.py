@@ -1,0 +1,180 @@
+"""What a file is, its content tells; what it is not, an error says in one line."""
+
+import io
+import pickle
+import shutil
+import tempfile
+import zipfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from polynet_keras import PolyNet
+from polynet_keras.pretrained import formats
+from polynet_keras.pretrained.formats import Format, read_checkpoint
+
+torch = pytest.importorskip("torch", reason="writes the .pth files (extra `parity`)")
+
+SMALL = {"structure": "1 x [ir] | 1 x [ir] | 1 x [ir]", "width": 0.1, "input_shape": (75, 75, 3), "classes": 4}
+CADENE = {"stem.conv1.0.conv.weight": torch.arange(24.0).reshape(2, 3, 2, 2), "last_linear.weight": torch.ones(4, 5)}
+PYTORCHCV = {
+    "features.init_block.conv1.conv.weight": torch.ones(2, 3, 1, 1),
+    "features.init_block.conv1.bn.running_mean": torch.ones(2),
+    "features.init_block.conv1.bn.num_batches_tracked": torch.tensor(7),
+}
+
+
+def saved(state, **options):
+    content = io.BytesIO()
+    torch.save(state, content, **options)
+    return content.getvalue()
+
+
+def zipped(**members):
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, member in members.items():
+            archive.writestr(name, member)
+    return content.getvalue()
+
+
+def layer_wise():
+    """As Keras 2 writes it; names longer than an attribute may be are in numbered ones."""
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
+        file.attrs["layer_names"] = [b"features", b"output1"]
+        names = [
+            "net/features/features/init_block/init_block/conv1/conv/conv/kernel:0",
+            "features/init_block/conv1/bn/gamma:0",
+        ]
+        group = file.create_group("features")
+        for number, name in enumerate(names):
+            group.attrs[f"weight_names{number}"] = [name.encode()]
+            group[name] = np.full(3, number, "float32")
+        group = file.create_group("output1")
+        group.attrs["weight_names"] = [b"fc/bias:0"]
+        group["fc/bias:0"] = np.full(3, 9.0, "float32")
+    return content.getvalue()
+
+
+@pytest.mark.parametrize("options", [{}, {"_use_new_zipfile_serialization": False}], ids=["zip", "legacy"])
+@pytest.mark.parametrize("in_archive", [False, True])
+@pytest.mark.parametrize("name", ["net.pth", "net.weights.h5", "net"])
+def test_state_dicts_under_any_name(tmp_path, options, in_archive, name):
+    path = tmp_path / name
+    for state, expected in ((CADENE, Format.CADENE), (PYTORCHCV, Format.PYTORCHCV)):
+        content = saved(state, **options)
+        path.write_bytes(zipped(inside=content) if in_archive else content)
+        checkpoint = read_checkpoint(path)
+        assert checkpoint.format is expected
+        assert checkpoint.arrays.keys() == {key for key in state if not key.endswith("num_batches_tracked")}
+    path.write_bytes(saved(CADENE))
+    found = read_checkpoint(path).arrays
+    kernel = CADENE["stem.conv1.0.conv.weight"].permute(2, 3, 1, 0)
+    np.testing.assert_array_equal(found["stem.conv1.0.conv.weight"], kernel)
+    assert found["last_linear.weight"].shape == (5, 4)
+
+
+@pytest.mark.parametrize("in_archive", [False, True])
+def test_layer_wise_hdf5(tmp_path, in_archive):
+    path = tmp_path / "net"
+    path.write_bytes(zipped(anything=layer_wise()) if in_archive else layer_wise())
+    checkpoint = read_checkpoint(path)
+    assert checkpoint.format is Format.TF2CV
+    assert {key: array[0] for key, array in checkpoint.arrays.items()} == {
+        "features/init_block/conv1/conv/kernel": 0,
+        "features/init_block/conv1/bn/gamma": 1,
+        "output1/fc/bias": 9,
+    }
+
+
+def test_files_of_this_package_under_any_name(tmp_path):
+    model = PolyNet(weights=None, **SMALL)
+    model.save_weights(tmp_path / "net.weights.h5")
+    model.save(tmp_path / "net.keras")
+    for name in ("net.weights.h5", "net.keras"):
+        shutil.copy(tmp_path / name, tmp_path / "weights")
+        checkpoint = read_checkpoint(tmp_path / "weights")
+        assert checkpoint.format is Format.KERAS
+        np.testing.assert_array_equal(checkpoint.arrays["stem_conv1/0"], model.get_layer("stem_conv1").kernel)
+        PolyNet(weights=tmp_path / "weights", **SMALL)
+
+
+EXPLOITED = Path(tempfile.gettempdir(), "polynet-exploit")
+
+
+class Exploit:
+    """What a hostile file would have: code that runs as it is unpickled."""
+
+    def __reduce__(self):
+        return (open, (str(EXPLOITED), "w"))
+
+
+def hdf5_of_something_else():
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
+        file["numbers"] = np.ones(3)
+    return content.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is no checkpoint; expected a .weights.h5"),
+        (b"no weights at all, only text", "is no checkpoint"),
+        (pickle.dumps({"a": 1}), "is no checkpoint"),
+        (saved({"stem": Exploit()}), "damaged, or holds more than tensors; neither is loaded"),
+        (saved({"a": Exploit()}, _use_new_zipfile_serialization=False), "damaged, or holds more than tensors"),
+        (saved(CADENE)[:-200], "cannot be read|damaged"),
+        (saved(CADENE, _use_new_zipfile_serialization=False)[:200], "damaged, or holds more than tensors"),
+        (saved([torch.ones(2)]), "not a state dict"),
+        (saved({}), "not a state dict"),
+        (saved({"state_dict": CADENE}), "not a state dict"),
+        (saved({"conv.weight": torch.ones(2)}), "is a state dict of another network: it begins with 'conv.weight'"),
+        (layer_wise()[:1000], "cannot be read"),
+        (hdf5_of_something_else(), r"is an HDF5 file with \['numbers'\]"),
+        (zipped(a=b"1", b=b"2"), "is an archive of 2 files, not of one checkpoint"),
+        (zipped(a=zipped(b=saved(CADENE))), "is an archive of 1 files"),
+        (zipped(a=b"text"), "is no checkpoint"),
+        (zipped(a=layer_wise())[:600], "cannot be read"),
+    ],
+)
+def test_what_is_no_checkpoint_is_refused_in_one_line(tmp_path, content, message):
+    path = tmp_path / "net.pth"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"^weights='{path}' .*({message})") as info:
+        read_checkpoint(path)
+    assert "weights_only" not in str(info.value)
+    assert not EXPLOITED.exists()
+    assert "\n" not in str(info.value)
+
+
+def test_damage_inside_an_archive(tmp_path):
+    content = bytearray(zipped(a=np.random.default_rng(0).bytes(10_000) + layer_wise()))
+    content[5_000] ^= 0xFF
+    (tmp_path / "net").write_bytes(content)
+    with pytest.raises(ValueError, match="cannot be read"):
+        read_checkpoint(tmp_path / "net")
+
+
+def test_members_are_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(formats, "MAX_MEMBER_BYTES", 100)
+    (tmp_path / "net").write_bytes(zipped(a=bytes(101)))
+    with pytest.raises(ValueError, match="a in the archive is larger than 100 bytes"):
+        read_checkpoint(tmp_path / "net")
+
+
+def test_missing_files_and_folders(tmp_path):
+    with pytest.raises(ValueError, match="cannot be read: No such file"):
+        read_checkpoint(tmp_path / "none")
+    with pytest.raises(ValueError, match="cannot be read: Is a directory"):
+        read_checkpoint(tmp_path)
+
+
+def test_without_pytorch(tmp_path, monkeypatch):
+    (tmp_path / "net.pth").write_bytes(saved(CADENE))
+    monkeypatch.setattr(formats, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"PyTorch is not installed: pip install torch \(the extra `parity`\)"):
+        read_checkpoint(tmp_path / "net.pth")

@@ -1,0 +1,204 @@
+"""Published checkpoints on a machine: where they are looked for, that nothing unverified is used, what is kept."""
+
+import dataclasses
+import hashlib
+import threading
+import zipfile
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import keras
+import numpy as np
+import pytest
+
+from polynet_keras import PolyNet
+from polynet_keras.pretrained import conversion, formats, registry, store
+from polynet_keras.pretrained import download as download_module
+from polynet_keras.pretrained.download import WrongHashError
+from polynet_keras.pretrained.formats import Format
+from polynet_keras.pretrained.registry import published
+
+torch = pytest.importorskip("torch", reason="writes the .pth files (extra `parity`)")
+
+STRUCTURE = "1 x [ir] | 1 x [ir] | 1 x [ir]"
+
+
+def small(**arguments):
+    return PolyNet(
+        **{"weights": None, "structure": STRUCTURE, "width": 0.1, "input_shape": (75, 75, 3), "classes": 4} | arguments
+    )
+
+
+@pytest.fixture
+def served(tmp_path, monkeypatch):
+    """A small net as if it had been published by pretrainedmodels: in the registry, and on a server on loopback."""
+    layers = [layer.name for layer in small().layers if layer.weights and "sum" not in layer.name]
+    table = {f"module{number}": name for number, name in enumerate(layers)}
+    monkeypatch.setitem(formats.TABLES, Format.CADENE, lambda: table)
+    rng = np.random.default_rng(0)
+    model = small()
+    state = {}
+    names = {source: {ours: theirs for theirs, ours in kind.items()} for source, kind in conversion.TORCH_NAMES.items()}
+    for source, name in table.items():
+        for variable in model.get_layer(name).weights:
+            value = rng.uniform(0.5, 1.5, variable.shape).astype("float32")
+            variable.assign(value)
+            value = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T
+            key = f"{source}.{names[conversion._kind(name)][variable.name]}"
+            state[key] = torch.from_numpy(np.ascontiguousarray(value))
+    folder = tmp_path / "served"
+    folder.mkdir()
+    torch.save(state, folder / "small.pth")
+    digest = hashlib.sha256((folder / "small.pth").read_bytes()).hexdigest()
+
+    class Handler(SimpleHTTPRequestHandler):
+        def __init__(self, *arguments):
+            super().__init__(*arguments, directory=str(folder))
+
+        def log_message(self, *arguments):
+            pass
+
+        def do_GET(self):
+            requests.append(self.path)
+            super().do_GET()
+
+    requests = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    base = f"http://127.0.0.1:{server.server_port}"
+    record = dataclasses.replace(
+        published("imagenet-cadene"),
+        name="small",
+        file="small.pth",
+        urls=(f"{base}/small.pth",),
+        digest=digest[:8],
+        structure=STRUCTURE,
+        width=0.1,
+        classes=4,
+        accuracies=(registry.Accuracy(50.0, None, "none", registry.Preprocessing(75, 86), "nobody"),),
+    )
+    monkeypatch.setattr(registry, "CHECKPOINTS", (*registry.CHECKPOINTS, record))
+    monkeypatch.setattr(download_module, "BACKOFF", 0.001)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
+    for variable in (store.FOLDER_VARIABLE, store.MIRROR_VARIABLE, "http_proxy", "HTTP_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+    x = rng.normal(size=(2, 75, 75, 3)).astype("float32")
+    served = dataclasses.make_dataclass("Served", ["record", "folder", "base", "requests", "expected", "x", "cache"])
+    # Residual factors of the released net: those that the file has not.
+    yield served(record, folder, base, requests, infer(model, x), x, tmp_path / "home" / "models")
+    server.shutdown()
+    server.server_close()
+
+
+def infer(model, x):
+    return keras.ops.convert_to_numpy(model(x, training=False))
+
+
+def files(folder):
+    return {path.name for path in folder.iterdir() if path.suffix != ".lock"}
+
+
+def test_a_name_is_fetched_once_and_converted_once(served, monkeypatch):
+    np.testing.assert_allclose(infer(small(weights="small"), served.x), served.expected, rtol=1e-5, atol=1e-6)
+    assert len(served.requests) == 1
+    assert files(served.cache) == {"small.pth", "small.weights.h5", "small.weights.h5.sha256"}
+    (served.cache / "small.pth").unlink()
+    monkeypatch.setattr(formats, "find_spec", lambda name: None)  # PyTorch is not needed any more
+    np.testing.assert_allclose(infer(small(weights="small"), served.x), served.expected, rtol=1e-5, atol=1e-6)
+    assert len(served.requests) == 1
+    # The converted file is a weights file like any other.
+    again = small()
+    again.load_weights(served.cache / "small.weights.h5")
+    np.testing.assert_allclose(infer(again, served.x), served.expected, rtol=1e-5, atol=1e-6)
+
+
+def test_without_the_top_and_with_other_classes(served, caplog):
+    features = small(weights="small", include_top=False, pooling="avg")
+    assert features.output_shape == (None, 200)
+    assert (served.cache / "small.weights.h5").is_file()
+    model = small(weights="small", classes=7)
+    assert "was left out" in caplog.text
+    np.testing.assert_array_equal(
+        model.get_layer("stem_conv1").get_weights()[0], features.get_layer("stem_conv1").get_weights()[0]
+    )
+
+
+def test_damaged_converted_files_are_made_anew(served):
+    small(weights="small")
+    path = served.cache / "small.weights.h5"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    np.testing.assert_allclose(infer(small(weights="small"), served.x), served.expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_damaged_cached_file_is_fetched_again(served):
+    small(weights="small")
+    (served.cache / "small.weights.h5").unlink()
+    (served.cache / "small.pth").write_bytes(b"damaged")
+    np.testing.assert_allclose(infer(small(weights="small"), served.x), served.expected, rtol=1e-5, atol=1e-6)
+    assert len(served.requests) == 2
+
+
+def test_another_file_than_the_published_one_is_never_used(served):
+    (served.folder / "small.pth").write_bytes(b"another file")
+    with pytest.raises(OSError, match=r"small.pth could not be fetched.*its sha256 is .*POLYNET_WEIGHTS_DIR"):
+        small(weights="small")
+    assert files(served.cache) == set()
+
+
+def test_folder_for_machines_without_network(served, tmp_path, monkeypatch):
+    folder = tmp_path / "usb"
+    folder.mkdir()
+    monkeypatch.setenv(store.FOLDER_VARIABLE, str(folder))
+    with pytest.raises(FileNotFoundError, match=r"usb/small.pth is not there; POLYNET_WEIGHTS_DIR names"):
+        small(weights="small")
+    (folder / "small.pth").write_bytes(b"another file")
+    with pytest.raises(WrongHashError, match=r"usb/small.pth is not the published small.pth: its sha256 is"):
+        small(weights="small")
+    (folder / "small.pth").write_bytes((served.folder / "small.pth").read_bytes())
+    np.testing.assert_allclose(infer(small(weights="small"), served.x), served.expected, rtol=1e-5, atol=1e-6)
+    assert served.requests == []
+    assert files(folder) == {"small.pth"}
+
+
+def test_a_cache_that_cannot_be_written(served, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv(store.FOLDER_VARIABLE, str(served.folder))
+    (tmp_path / "home").write_text("a file where the folder should be")
+    np.testing.assert_allclose(infer(small(weights="small"), served.x), served.expected, rtol=1e-5, atol=1e-6)
+    assert "cannot be kept, it is converted at each use" in caplog.text
+
+
+def test_mirrors_are_tried_first(served, monkeypatch):
+    monkeypatch.setenv(store.MIRROR_VARIABLE, f"{served.base}/nothing/ {served.base}")
+    small(weights="small")
+    assert served.requests == ["/nothing/small.pth", "/small.pth"]
+
+
+def test_half_precision_does_not_reach_the_converted_file(served):
+    keras.config.set_dtype_policy("float16")
+    try:
+        model = small(weights="small")
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert model.get_layer("stem_conv1").kernel.dtype == "float16"
+    assert files(served.cache) == {"small.pth"}
+
+
+def test_hash_of_the_file_in_an_archive(tmp_path):
+    content = b"weights"
+    record = dataclasses.replace(
+        published("imagenet"), file="net.zip", algorithm="sha1", digest=hashlib.sha1(content).hexdigest()
+    )
+    path = tmp_path / "net.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("anything", content)
+    store.verify(path, record)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("anything", b"others")
+    with pytest.raises(WrongHashError, match=r"is not the published net.zip: its sha1 is [0-9a-f]{40}, expected"):
+        store.verify(path, record)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("more", content)
+    with pytest.raises(WrongHashError, match="is no archive of one file"):
+        store.verify(path, record)
+    path.write_bytes(b"no archive")
+    with pytest.raises(WrongHashError, match="is no archive of one file"):
+        store.verify(path, record)
