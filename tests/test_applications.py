@@ -1,6 +1,9 @@
 """The builders, as users call them: arguments, shapes, names, gradients, saving."""
 
+import hashlib
+import json
 import os
+import warnings
 from pathlib import Path
 
 import keras
@@ -174,17 +177,19 @@ def test_weights_argument(tmp_path, suffix):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"classes": 6}, "its classifier has classes=5, the network classes=6"),
-        ({"width": 0.25}, "the variables of layer 'stem_conv3' have shapes"),
-        ({"structure": ALL_MODULES.replace("3-way", "mpoly-3")}, "it has no layer 'stage_a_02_"),
-        ({"structure": "1 x [2-way] | 1 x [poly-2] | 1 x [mpoly-2]"}, "is not in the network"),
-        ({"input_shape": (75, 75, 1)}, "the variables of layer 'stem_conv1' have shapes"),
+        (
+            {"width": 0.25},
+            "its 'stem_conv3/0' has the shape (3, 3, 8, 8), the network's variable 'stem_conv3/kernel' (3,",
+        ),
+        ({"structure": ALL_MODULES.replace("3-way", "mpoly-3")}, "its 'stage_a_02_"),
+        ({"structure": "1 x [2-way] | 1 x [poly-2] | 1 x [mpoly-2]"}, "has no variable in the network"),
+        ({"input_shape": (75, 75, 1)}, "its 'stem_conv1/0' has the shape (3, 3, 3, 8), the network's variable"),
     ],
 )
 def test_weights_of_another_network_are_refused(tmp_path, arguments, message):
     path = tmp_path / "net.weights.h5"
     randomized().save_weights(path)
-    with pytest.raises(ValueError, match="is not a file of the network 'polynet'") as info:
+    with pytest.raises(ValueError, match="polynet_keras that is not of the network 'polynet'") as info:
         small(**{"structure": ALL_MODULES, "classes": 5, "weights": path, **arguments})
     assert message in str(info.value)
 
@@ -193,14 +198,26 @@ def test_weights_of_another_sum_of_the_same_blocks_are_refused(tmp_path):
     """The convolutions, the normalizations and all shapes are equal: only the names of the sums tell."""
     path = tmp_path / "net.weights.h5"
     small(structure="1 x [I + F + HGF] | 1 x [ir] | 1 x [ir]").save_weights(path)
-    with pytest.raises(ValueError, match="it has no layer 'stage_a_01_sum_gf_hgf'"):
+    with pytest.raises(ValueError, match="its 'stage_a_01_sum_f_hgf/0' of shape .* has no variable in the network"):
         small(structure="1 x [I + GF + HGF] | 1 x [ir] | 1 x [ir]", weights=path)
+
+
+def test_weights_of_other_classes_leave_a_fresh_head(tmp_path, caplog):
+    path = tmp_path / "net.weights.h5"
+    model = randomized()
+    model.save_weights(path)
+    loaded = small(structure=ALL_MODULES, classes=6, weights=path)
+    assert "the classifier of the weights has other classes than the network 'polynet' and was left out" in caplog.text
+    assert loaded.output_shape == (None, 6)
+    x = images(2, 75, 75, 3)
+    features = [keras.Model(m.input, m.get_layer("avg_pool").output) for m in (model, loaded)]
+    np.testing.assert_array_equal(infer(features[0], x), infer(features[1], x))
 
 
 def test_headless_weights_do_not_fill_a_head(tmp_path):
     path = tmp_path / "net.weights.h5"
     small(include_top=False).save_weights(path)
-    with pytest.raises(ValueError, match="it has no layer 'predictions'"):
+    with pytest.raises(ValueError, match="it has no 'predictions/0' for the network's variable 'predictions/kernel'"):
         small(weights=path)
 
 
@@ -210,14 +227,14 @@ def test_weights_that_cannot_be_read(tmp_path):
     archive = tmp_path / "broken.keras"
     archive.write_bytes(b"not a zip")
     for path in (broken, archive):
-        with pytest.raises(ValueError, match="is not a readable Keras weights file"):
+        with pytest.raises(ValueError, match="is no checkpoint; expected a .weights.h5 or .keras file"):
             small(weights=path)
     for weights, message in [
         (tmp_path / "none.weights.h5", "is no file"),
         (tmp_path, "is no file"),
-        (__file__, "must end in .weights.h5 or .keras"),
-        (3, "weights=3 must be None or the path"),
-        ("imagenet", "no published checkpoint registered"),
+        (__file__, "is no checkpoint"),
+        (3, "weights=3 must be None, one of 'imagenet', .*, or the path of a weights file"),
+        ("imagenet", "are of a network with structure"),
     ]:
         with pytest.raises(ValueError, match=message):
             small(weights=weights)
@@ -328,17 +345,66 @@ def test_preprocess_input_refuses(shape, data_format, message):
         polynet_keras.preprocess_input(np.zeros(shape, "float32"), data_format)
 
 
-def test_decode_predictions(monkeypatch):
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.full((4, 4, 3), 0.5, "float32"), "no value above 1: they look scaled"),
+        (np.full((4, 4, 3), -1.0, "float32"), "below 0, above 255 or not finite: they look normalized"),
+        (np.full((4, 4, 3), 256, "int32"), "below 0, above 255 or not finite"),
+        (np.full((4, 4, 3), np.nan, "float32"), "below 0, above 255 or not finite"),
+    ],
+)
+def test_preprocess_input_warns_of_an_impossible_range_once(x, message):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        for batch in (x, x / 2, keras.ops.convert_to_tensor(x)):
+            polynet_keras.preprocess_input(batch)
+    assert len(caught) == 1
+    assert message in str(caught[0].message)
+    assert caught[0].filename == __file__
+
+
+def test_preprocess_input_warns_of_no_possible_range():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for value in (
+            np.zeros((4, 4, 3)),
+            np.ones((4, 4, 3), "uint8"),
+            np.full((4, 4, 3), 254.5),
+            np.zeros((0, 4, 4, 3)),
+        ):
+            polynet_keras.preprocess_input(value)
+        keras.layers.Lambda(polynet_keras.preprocess_input)(keras.Input((4, 4, 3)))
+
+
+def test_decode_predictions_is_that_of_keras(monkeypatch):
     from keras.src.applications import imagenet_utils
 
-    names = {str(i): [f"n{i:08d}", f"name{i}"] for i in range(1000)}
-    monkeypatch.setattr(imagenet_utils, "CLASS_INDEX", names)  # Keras fetches it, tests are offline
+    from polynet_keras.data.imagenet import CLASS_INDEX_FILE
+
+    content = CLASS_INDEX_FILE.read_bytes()
+    assert hashlib.md5(content).hexdigest() == "c2c37ea517e94d9795004a39431a14cb"  # what Keras checks its file with
+    monkeypatch.setattr(imagenet_utils, "CLASS_INDEX", json.loads(content))  # Keras fetches it, tests are offline
+    scores = np.random.default_rng(0).random((3, 1000)).astype("float32")
+    for top in (1, 5, 1000):
+        found = polynet_keras.decode_predictions(keras.ops.convert_to_tensor(scores), top=top)
+        assert found == keras.applications.imagenet_utils.decode_predictions(scores, top=top)
     scores = np.zeros((1, 1000), "float32")
-    scores[0, [3, 7]] = 0.7, 0.3
+    scores[0, [1, 388]] = 0.25, 0.75
     assert polynet_keras.decode_predictions(scores, top=2) == [
-        [("n00000003", "name3", np.float32(0.7)), ("n00000007", "name7", np.float32(0.3))]
+        [("n02510455", "giant_panda", 0.75), ("n01443537", "goldfish", 0.25)]
     ]
-    with pytest.raises(ValueError, match=r"\(samples, 1000\)"):
-        polynet_keras.decode_predictions(np.zeros((1, 10)))
-    with pytest.raises(ValueError, match="top=0 must be"):
-        polynet_keras.decode_predictions(scores, top=0)
+
+
+@pytest.mark.parametrize("shape", [(1, 10), (1000,), (1, 1, 1000)])
+def test_decode_predictions_refuses(shape):
+    with pytest.raises(ValueError, match=r"of the shape \(batch, 1000\); got"):
+        polynet_keras.decode_predictions(np.zeros(shape))
+    with pytest.raises(ValueError, match="array of shape|samples, 1000"):
+        keras.applications.imagenet_utils.decode_predictions(np.zeros(shape))
+
+
+@pytest.mark.parametrize("top", [0, 1001, 2.0, True])
+def test_decode_predictions_refuses_top(top):
+    with pytest.raises(ValueError, match=f"top={top} must be an integer from 1 to 1000"):
+        polynet_keras.decode_predictions(np.zeros((1, 1000)), top=top)

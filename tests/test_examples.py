@@ -8,19 +8,24 @@ from pathlib import Path
 
 import pytest
 
+from polynet_keras.data.sources import FASHION_MNIST_FOLDER
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
-@pytest.mark.slow
-def test_stochastic_depth():
-    done = subprocess.run(
-        [sys.executable, EXAMPLES / "stochastic_depth.py"],
-        env={**os.environ, "KERAS_BACKEND": "tensorflow"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    lines = done.stdout.splitlines()
+pytestmark = pytest.mark.slow
+
+
+def run(example, folder):
+    environment = {**os.environ, "KERAS_BACKEND": "tensorflow"}
+    command = [sys.executable, EXAMPLES / example]
+    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout.splitlines()
+
+
+def test_stochastic_depth(tmp_path):
+    lines = run("stochastic_depth.py", tmp_path)
     assert [line.split(",")[0] for line in lines] == [
         "epoch 1: paths inactive",
         "epoch 2: paths inactive",
@@ -28,3 +33,21 @@ def test_stochastic_depth():
         "epoch 4: paths active",
     ]
     assert len({re.search(r"traced (\d+) time", line)[1] for line in lines}) == 1
+
+
+def test_finetune(tmp_path):
+    *_, first, second, third, saved = run("finetune.py", tmp_path)
+    accuracies = [float(re.search(r"held-out accuracy (\d+\.\d+)%", line)[1]) for line in (first, second, third)]
+    # Measured: 89, 94, 94 %. A head that learns nothing has 10 %.
+    assert accuracies[0] > 75
+    assert accuracies[-1] > 88
+    assert saved == "saved: finetuned.keras"
+    assert (tmp_path / "finetuned.keras").is_file()
+
+
+@pytest.mark.skipif(not FASHION_MNIST_FOLDER.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed")
+def test_evaluate_fashion_mnist(tmp_path):
+    (line,) = run("evaluate_fashion_mnist.py", tmp_path)
+    right = int(re.fullmatch(r"fashion_mnist: (\d+) of 10000 right, error \d\.\d\d %", line)[1])
+    # Measured: 9286. Another machine's sums may turn a few close calls.
+    assert abs(right - 9286) <= 5

@@ -9,7 +9,7 @@ import keras
 from polynet_keras.models.parts import PARTS, check_part, part_of
 
 
-def freeze(model: keras.Model, through: str | None) -> None:
+def freeze(model: keras.Model, through: str | None, normalizations: bool = False) -> None:
     """Freezes a network from the image up to a part, and unfreezes all behind it.
 
     A frozen layer's variables do not train, and a frozen batch normalization computes with its moving statistics and
@@ -20,6 +20,8 @@ def freeze(model: keras.Model, through: str | None) -> None:
             it, the network itself.
         through: the last frozen part, one of `models.parts.PARTS`: "stem", "stage_a", "reduction_a", "stage_b",
             "reduction_b", "stage_c", "predictions"; `None` unfreezes all.
+        normalizations: whether the batch normalizations of all parts are frozen, those behind `through` too. With few
+            images, or images unlike those before, their new statistics are worse than the old ones.
 
     Raises:
         ValueError: no such part, or a model without parts.
@@ -33,7 +35,8 @@ def freeze(model: keras.Model, through: str | None) -> None:
     model.trainable = True
     for layer, part in parts:
         if part:
-            layer.trainable = part not in frozen
+            is_normalization = isinstance(layer, keras.layers.BatchNormalization)
+            layer.trainable = part not in frozen and not (normalizations and is_normalization)
 
 
 @dataclass(frozen=True)
@@ -44,11 +47,13 @@ class Phase:
         frozen_through: what is frozen, as `freeze` takes it.
         epochs: how many.
         optimizer: of this phase: its state starts new with it.
+        normalizations_frozen: whether all batch normalizations are frozen too.
     """
 
     frozen_through: str | None
     epochs: int
     optimizer: keras.optimizers.Optimizer
+    normalizations_frozen: bool = False
 
     def __post_init__(self):
         if self.frozen_through is not None:
@@ -95,7 +100,7 @@ def fit_in_phases(
     history: dict[str, list] = {}
     epoch = 0
     for phase in phases:
-        freeze(network or model, phase.frozen_through)
+        freeze(network or model, phase.frozen_through, phase.normalizations_frozen)
         model.compile(phase.optimizer, **compile_arguments)
         result = model.fit(*data, initial_epoch=epoch, epochs=epoch + phase.epochs, **fit_arguments)
         epoch += phase.epochs

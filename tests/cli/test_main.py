@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from polynet_keras.cli.main import COMMANDS, main
+from polynet_keras.pretrained.registry import CHECKPOINTS
 from polynet_keras.training.recipe import Recipe
 
 
@@ -149,6 +150,52 @@ def test_summary_of_one(capsys):
 )
 def test_summary_mistakes(capsys, argv, message):
     assert message in fails(capsys, "summary", *argv)
+
+
+def test_weights_are_listed_and_shown(capsys, tmp_path):
+    output = succeeds(capsys, "weights")
+    for checkpoint in CHECKPOINTS:
+        assert f"\n{checkpoint.name} " in output
+    assert "imagenet is imagenet-tf2cv." in output
+    assert "| SHA-256 of the file | `f71d82a5`" in succeeds(capsys, "weights", "imagenet-cadene")
+    succeeds(capsys, "weights", f"--cards={tmp_path}")
+    assert {path.stem for path in tmp_path.iterdir()} == {checkpoint.name for checkpoint in CHECKPOINTS}
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["resnet"], "no published checkpoint is called 'resnet'; there are imagenet, "),
+        (["imagenet", "more"], "unexpected argument 'more'"),
+        (["--cards=/nowhere"], "--cards=/nowhere must be a folder that exists"),
+    ],
+)
+def test_weights_mistakes(capsys, argv, message):
+    assert message in fails(capsys, "weights", *argv)
+
+
+def test_convert_mistakes(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("text.pth").write_text("no weights")
+    Path("there.weights.h5").write_text("precious")
+    for argv, message in (
+        (["text.pth"], "expected SOURCE (a file, or a name of `polynet weights`) and TARGET; got 1"),
+        (["text.pth", "net.h5"], "TARGET 'net.h5' must end in .weights.h5 or .keras"),
+        (["text.pth", "there.weights.h5"], "TARGET 'there.weights.h5' is there already; name a new file"),
+        (["text.pth", "folder/net.weights.h5"], "is in no folder that exists"),
+        (["none.pth", "net.weights.h5"], "weights='none.pth' is no file; weights must be"),
+        (["text.pth", "net.weights.h5"], "weights='text.pth' is no checkpoint"),
+    ):
+        assert message in fails(capsys, "convert", *argv)
+    assert {path.name for path in tmp_path.iterdir()} == {"text.pth", "there.weights.h5"}
+    assert Path("there.weights.h5").read_text() == "precious"
+
+
+def test_predict_with_a_published_checkpoint(capsys, digits_run):
+    output = succeeds(capsys, "predict", "--weights=fashion_mnist", "--top=1", digits_run.samples[0])
+    assert output.startswith("model: fashion_mnist\n")
+    assert "name two models" in fails(capsys, "predict", "--weights=imagenet", "--run_dir=x", digits_run.samples[0])
+    assert "is called 'x'; there are imagenet" in fails(capsys, "predict", "--weights=x", digits_run.samples[0])
 
 
 def test_traceback_on_demand(monkeypatch):

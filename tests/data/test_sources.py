@@ -1,8 +1,11 @@
+import gzip
+import struct
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from polynet_keras.data.sources import image_folder, open_source
+from polynet_keras.data.sources import FASHION_MNIST_FOLDER, image_folder, open_source
 
 
 def write_images(folder, classes, size=(9, 7)):
@@ -69,3 +72,47 @@ def test_folders_without_classes_are_refused(tmp_path, classes, message):
 def test_no_folder():
     with pytest.raises(ValueError, match="data='digit' is no folder; expected 'digits', 'fashion_mnist' or a folder"):
         open_source("digit", seed=0)
+
+
+def test_fashion_mnist_files(tmp_path, monkeypatch):
+    """In the file format of the published files: big-endian counts, then bytes."""
+    rng = np.random.default_rng(0)
+    expected = {}
+    for part, count in (("train", 7), ("t10k", 3)):
+        pixels, labels = (
+            rng.integers(0, 256, (count, 28, 28)).astype("uint8"),
+            rng.integers(0, 10, count).astype("uint8"),
+        )
+        images = struct.pack(">4I", 2051, count, 28, 28) + pixels.tobytes()
+        (tmp_path / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(images))
+        (tmp_path / f"{part}-labels-idx1-ubyte.gz").write_bytes(
+            gzip.compress(struct.pack(">2I", 2049, count) + labels.tobytes())
+        )
+        expected[part] = pixels, labels
+    monkeypatch.setattr("polynet_keras.data.sources.FASHION_MNIST_FOLDER", tmp_path)
+    source = open_source("fashion_mnist", seed=0)
+    assert (len(source.training), len(source.held_out), source.channels, len(source.class_names)) == (7, 3, 1, 10)
+    for images, part in ((source.training, "train"), (source.held_out, "t10k")):
+        pixels, labels = expected[part]
+        np.testing.assert_array_equal([images.read(i)[..., 0] for i in range(len(images))], pixels)
+        np.testing.assert_array_equal(images.labels, labels)
+
+
+def test_fashion_mnist_that_cannot_be_fetched(tmp_path, monkeypatch):
+    monkeypatch.setattr("polynet_keras.data.sources.FASHION_MNIST_FOLDER", tmp_path / "none")
+
+    def load_data():
+        raise Exception("URL fetch failure")  # what Keras raises
+
+    monkeypatch.setattr("keras.datasets.fashion_mnist.load_data", load_data)
+    with pytest.raises(ValueError, match="cannot be fetched: URL fetch failure; .* apt install dataset-fashion-mnist"):
+        open_source("fashion_mnist", seed=0)
+
+
+@pytest.mark.skipif(not FASHION_MNIST_FOLDER.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed")
+def test_fashion_mnist_itself():
+    source = open_source("fashion_mnist", seed=0)
+    assert (len(source.training), len(source.held_out)) == (60_000, 10_000)
+    assert np.bincount(source.training.labels).tolist() == [6000] * 10
+    assert np.bincount(source.held_out.labels).tolist() == [1000] * 10
+    assert source.class_names[source.held_out.labels[0]] == "Ankle boot"

@@ -62,6 +62,17 @@ def test_frozen_normalizations_compute_with_their_moving_statistics_in_training(
     assert np.abs(trained - expected).max() > 0.1
 
 
+def test_normalizations_can_be_frozen_alone():
+    model = network()
+    freeze(model, "stem", normalizations=True)
+    model.compile(RMSprop(1e-3), LOSS)
+    before = values(model)
+    model.fit(*examples(), batch_size=4, verbose=0)
+    changed = {path for path, value in values(model).items() if not np.array_equal(value, before[path])}
+    assert {path.split("/")[1] for path in changed} == {"kernel", "bias"}
+    assert {part_of(path.split("/")[0]) for path in changed} == set(PARTS) - {"stem"}
+
+
 def test_freezing_less_unfreezes():
     model = network()
     freeze(model, "predictions")

@@ -35,7 +35,7 @@ def test_resize_has_the_released_ratio():
         ({"batch_size": 1.5}, "batch_size=1.5 must be"),
         ({"seed": -1}, "seed=-1 must be"),
         ({"seed": 2**32}, "seed=4294967296 must be at most 4294967295"),
-        ({"data": 5}, "data=5 must be 'digits' or the path"),
+        ({"data": 5}, "data=5 must be 'digits' or 'fashion_mnist' or the path"),
     ],
 )
 def test_out_of_range(arguments, message):

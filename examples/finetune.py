@@ -1,0 +1,61 @@
+"""Fine-tunes a published checkpoint on other images, unfreezing more of it from phase to phase.
+
+    python examples/finetune.py PHOTOS imagenet
+
+fine-tunes G5 on a folder with one folder of photographs for each class (the weights may be a file, too). Without
+arguments it runs offline in a minute on two cores (extra `data`): the checkpoint that knows clothes learns the ten
+digits of scikit-learn, and prints, up to noise,
+
+    new head only: held-out accuracy 89.42%
+    stage C too: held-out accuracy 93.59%
+    all, the earlier the slower: held-out accuracy 94.43%
+    saved: finetuned.keras
+
+The normalizations keep the statistics of the checkpoint's images throughout: with those of the digits the last phase
+ended at 92.48%, and a few images had losses in the hundreds.
+"""
+
+import sys
+
+import keras
+
+from polynet_keras import PolyNet
+from polynet_keras.data.pipeline import Reader, evaluation_batches, training_batches
+from polynet_keras.data.sources import open_source
+from polynet_keras.pretrained.registry import names, published
+from polynet_keras.training.fine_tuning import Phase, fit_in_phases
+from polynet_keras.training.optimizers import RMSprop
+
+BATCH_SIZE = 32
+EPOCHS = 4  # of each phase
+
+data, weights = sys.argv[1:] or ("digits", "fashion_mnist")
+keras.utils.set_random_seed(0)
+checkpoint = published(weights if weights in names() else "imagenet")
+source = open_source(data, seed=0)
+preprocessing = checkpoint.preprocessing
+training = training_batches(Reader(source.training), preprocessing, BATCH_SIZE, seed=0)
+held_out = evaluation_batches(Reader(source.held_out), preprocessing, BATCH_SIZE)
+
+# Other classes than the checkpoint's: its head is left out, and the new one starts at random.
+model = PolyNet(weights=weights, **{**checkpoint.network, "classes": len(source.class_names)})
+slower = {"stem": 0.1, "stage_a": 0.2, "reduction_a": 0.2, "stage_b": 0.5, "reduction_b": 0.5}
+phases = {
+    "new head only": Phase("stage_c", EPOCHS, RMSprop(3e-3)),
+    "stage C too": Phase("reduction_b", EPOCHS, RMSprop(5e-4), normalizations_frozen=True),
+    "all, the earlier the slower": Phase(
+        None, EPOCHS, RMSprop(3e-4, learning_rate_factors=slower), normalizations_frozen=True
+    ),
+}
+history = fit_in_phases(
+    model,
+    list(phases.values()),
+    training,
+    compile_arguments={"loss": "sparse_categorical_crossentropy", "metrics": ["accuracy"]},
+    validation_data=held_out,
+    verbose=2,
+)
+for number, name in enumerate(phases, 1):
+    print(f"{name}: held-out accuracy {history['val_accuracy'][number * EPOCHS - 1]:.2%}")
+model.save("finetuned.keras")
+print("saved: finetuned.keras")
