@@ -40,6 +40,7 @@ held_out = evaluation_batches(Reader(source.held_out), preprocessing, BATCH_SIZE
 # Other classes than the checkpoint's: its head is left out, and the new one starts at random.
 model = PolyNet(weights=weights, **{**checkpoint.network, "classes": len(source.class_names)})
 slower = {"stem": 0.1, "stage_a": 0.2, "reduction_a": 0.2, "stage_b": 0.5, "reduction_b": 0.5}
+slow = RMSprop(3e-4, learning_rate_factors=slower)
 phases = {
     "new head only": Phase("stage_c", EPOCHS, RMSprop(3e-3)),
     "stage C too": Phase("reduction_b", EPOCHS, RMSprop(5e-4), normalizations_frozen=True),
