@@ -44,9 +44,7 @@ slow = RMSprop(3e-4, learning_rate_factors=slower)
 phases = {
     "new head only": Phase("stage_c", EPOCHS, RMSprop(3e-3)),
     "stage C too": Phase("reduction_b", EPOCHS, RMSprop(5e-4), normalizations_frozen=True),
-    "all, the earlier the slower": Phase(
-        None, EPOCHS, RMSprop(3e-4, learning_rate_factors=slower), normalizations_frozen=True
-    ),
+    "all, the earlier the slower": Phase(None, EPOCHS, slow, normalizations_frozen=True),
 }
 history = fit_in_phases(
     model,
