@@ -7,8 +7,8 @@ from pathlib import Path
 
 from polynet_keras.applications import PolyNet
 from polynet_keras.evaluation.parity import Parity, compare
-from polynet_keras.pretrained import LoadReport, load_weights_file
-from polynet_keras.pretrained.formats import Format
+from polynet_keras.pretrained.conversion import LoadReport, load_checkpoint
+from polynet_keras.pretrained.formats import Format, read_checkpoint
 from polynet_keras.pretrained.registry import SQUARE_378, find_checkpoint
 from polynet_keras.pretrained.store import source_file
 
@@ -49,10 +49,11 @@ def convert(source: str | os.PathLike, target: str | os.PathLike, comparing: boo
     """
     checkpoint = find_checkpoint(source)
     path = source_file(checkpoint) if checkpoint else Path(source)
-    model = PolyNet(weights=None, classifier_activation=None)
-    report = load_weights_file(model, path)
-    if report.format is Format.KERAS:
+    arrays = read_checkpoint(path)
+    if arrays.format is Format.KERAS:
         raise ValueError(f"{os.fspath(path)!r} is a file of this package already; there is nothing to convert")
+    model = PolyNet(weights=None, classifier_activation=None)
+    report = load_checkpoint(model, arrays)
     preprocessing = checkpoint.preprocessing if checkpoint else SQUARE_378
     parity = compare(model, report.format, path, preprocessing) if comparing else None
     if parity and parity.logits is not None and not parity.logits <= LARGEST_DIFFERENCE:

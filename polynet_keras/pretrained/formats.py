@@ -26,6 +26,9 @@ TORCH_SIGNATURE = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """How `torch.save` began its files before PyTorch 1.6, which writes a zip archive; the published ones are older."""
 
 KERAS_MEMBER = "model.weights.h5"
+DAMAGE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, KeyError, AttributeError, TypeError)
+"""What h5py and zipfile raise of damaged files, of encrypted ones, and of files with other things where we look."""
+
 MAX_MEMBER_BYTES = 2 << 30
 """The largest member of a zip archive that is read, four times G5: a small archive can claim to be gigabytes."""
 
@@ -107,7 +110,7 @@ def _opened(path: str | os.PathLike) -> Iterator[tuple[str, BinaryIO]]:
     try:
         with open(path, "rb") as file:
             yield _unpacked(file)
-    except (OSError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+    except DAMAGE as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise ValueError(f"weights={os.fspath(path)!r} cannot be read: {reason}") from None
     except ValueError as error:

@@ -185,6 +185,7 @@ def test_convert_mistakes(capsys, tmp_path, monkeypatch):
         (["text.pth", "folder/net.weights.h5"], "is in no folder that exists"),
         (["none.pth", "net.weights.h5"], "weights='none.pth' is no file; weights must be"),
         (["text.pth", "net.weights.h5"], "weights='text.pth' is no checkpoint"),
+        (["fashion_mnist", "net.weights.h5"], "is a file of this package already; there is nothing to convert"),
     ):
         assert message in fails(capsys, "convert", *argv)
     assert {path.name for path in tmp_path.iterdir()} == {"text.pth", "there.weights.h5"}

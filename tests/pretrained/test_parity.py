@@ -13,7 +13,7 @@ from sklearn.datasets import load_sample_image
 
 from polynet_keras import PolyNet, list_structures, preprocess_input
 from polynet_keras.cli.main import main
-from polynet_keras.evaluation.parity import pretrainedmodels_network, pytorchcv_network
+from polynet_keras.evaluation.parity import Parity, pretrainedmodels_network, pytorchcv_network
 
 torch = pytest.importorskip("torch", reason="the published networks are PyTorch's (extra `parity`)")
 pytestmark = pytest.mark.slow
@@ -79,9 +79,11 @@ def check(path, images, logits, features):
     assert np.isfinite(logits).all()
     assert len(set(logits.argmax(1))) > 1
     model = PolyNet(weights=path, classifier_activation=None)
-    found = model.predict(images, batch_size=4, verbose=0)
+    both = keras.Model(model.input, [model.output, model.get_layer("avg_pool").output])
+    found, pooled = both.predict(images, batch_size=4, verbose=0)
     np.testing.assert_allclose(found, logits, rtol=0, atol=TOLERANCE * np.abs(logits).max())
     np.testing.assert_array_equal(found.argmax(1), logits.argmax(1))
+    np.testing.assert_allclose(pooled, features, rtol=0, atol=TOLERANCE * np.abs(features).max())
     headless = PolyNet(weights=path, include_top=False, pooling="avg", input_shape=(331, 331, 3))
     found = headless.predict(images[:4], batch_size=4, verbose=0)
     np.testing.assert_allclose(found, features[:4], rtol=0, atol=TOLERANCE * np.abs(features).max())
@@ -117,6 +119,19 @@ def test_pytorchcv(images, tmp_path, capsys):
     expected = net(torch.from_numpy(images[:1]).permute(0, 3, 1, 2)).detach().numpy()
     found = model.predict(images[:1], verbose=0)
     np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE * np.abs(expected).max())
+
+
+def test_a_bad_conversion_leaves_no_file(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "polynet.pth"
+    torch.save(pytorchcv_network().state_dict(), path)
+    monkeypatch.setattr(
+        "polynet_keras.evaluation.conversion.compare", lambda *_: Parity("pytorchcv 0", 0.5, 2 * TOLERANCE, True)
+    )
+    assert main(["convert", str(path), str(tmp_path / "net.weights.h5")]) == 1
+    assert "differ by 2.0e-04 of the largest from those of pytorchcv 0, more than 0.0001; nothing was written" in (
+        capsys.readouterr().err
+    )
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_pretrainedmodels(images, tmp_path, capsys):
