@@ -52,6 +52,7 @@ history = fit_in_phases(
     training,
     compile_arguments={"loss": "sparse_categorical_crossentropy", "metrics": ["accuracy"]},
     validation_data=held_out,
+    shuffle=False,  # the dataset does
     verbose=2,
 )
 for number, name in enumerate(phases, 1):
