@@ -11,7 +11,7 @@ lets Keras fetch them, and prints
 from polynet_keras import PolyNet
 from polynet_keras.data.pipeline import Reader, evaluation_batches
 from polynet_keras.data.sources import open_source
-from polynet_keras.pretrained.registry import published
+from polynet_keras.pretrained import published
 
 checkpoint = published("fashion_mnist")
 model = PolyNet(weights=checkpoint.name, **checkpoint.network)

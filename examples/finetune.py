@@ -22,7 +22,8 @@ import keras
 from polynet_keras import PolyNet
 from polynet_keras.data.pipeline import Reader, evaluation_batches, training_batches
 from polynet_keras.data.sources import open_source
-from polynet_keras.pretrained.registry import names, published
+from polynet_keras.pretrained import published
+from polynet_keras.pretrained.registry import names
 from polynet_keras.training.fine_tuning import Phase, fit_in_phases
 from polynet_keras.training.optimizers import RMSprop
 

@@ -12,8 +12,7 @@ import numpy as np
 
 from polynet_keras.applications import PolyNet
 from polynet_keras.data.preprocessing import Preprocessing, read_image
-from polynet_keras.pretrained import MODEL_FILE, ModelCard
-from polynet_keras.pretrained.registry import published
+from polynet_keras.pretrained import MODEL_FILE, ModelCard, published
 
 BATCH_SIZE = 32
 

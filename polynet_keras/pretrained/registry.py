@@ -109,8 +109,8 @@ class PublishedCheckpoint:
         for argument, (got, expected) in wanted.items():
             if got != expected:
                 raise ValueError(
-                    f"weights={self.name!r} are of a network with {argument} {expected!r}; got {got!r}. Pass what the "
-                    f"weights are of (published({self.name!r}).network has it), or weights=None"
+                    f"weights={self.name!r} are of a network with {argument} {expected!r}; got {got!r}. Pass what they "
+                    f"are of (polynet_keras.pretrained.published({self.name!r}).network has it), or weights=None"
                 )
 
 
