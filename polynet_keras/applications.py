@@ -150,6 +150,7 @@ def InceptionResNet(
 
     Args:
         depths: number of residual units in stage A, B and C.
+        weights: `None` (random initialization) or a file: no checkpoint of these nets has been published.
 
     The other arguments, what is returned and what is raised are those of `PolyNet`.
     """

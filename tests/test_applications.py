@@ -349,9 +349,9 @@ def test_preprocess_input_refuses(shape, data_format, message):
     ("x", "message"),
     [
         (np.full((4, 4, 3), 0.5, "float32"), "no value above 1: they look scaled"),
-        (np.full((4, 4, 3), -1.0, "float32"), "below 0, above 255 or not finite: they look normalized"),
-        (np.full((4, 4, 3), 256, "int32"), "below 0, above 255 or not finite"),
-        (np.full((4, 4, 3), np.nan, "float32"), "below 0, above 255 or not finite"),
+        (np.full((4, 4, 3), -1.0, "float32"), "below 0 and none that is large: they look normalized"),
+        (np.full((4, 4, 3), 65535, "int32"), "far outside of that range, or not finite"),
+        (np.full((4, 4, 3), np.nan, "float32"), "far outside of that range, or not finite"),
     ],
 )
 def test_preprocess_input_warns_of_an_impossible_range_once(x, message):

@@ -26,14 +26,15 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     from polynet_keras.evaluation.conversion import convert
 
     result = convert(source, target, values.compare)
-    found = f"{result.report.arrays:,} arrays, {result.report.parameters:,} values"
+    report = result.report
+    found = f"{report.arrays:,} arrays, {report.parameters:,} values, {result.classes} classes"
     print(f"source:         {result.source}")
-    print(f"found:          {result.report.format}'s names of layers, {found}; sha256 {result.source_hash}")
-    print("not used:       nothing; not filled: nothing; other shapes: none")
+    print(f"found:          {report.format}'s names of layers, {found}; sha256 {result.source_hash}")
+    print(f"used:           all of it, and it fills the network; classifier {report.head}")
     if parity := result.parity:
         print(f"preprocessing:  at most {parity.preprocessing:.2f} of 255 from Pillow's, on a photograph")
         if parity.logits is None:
-            print(f"logits:         not compared: {result.report.format} is not installed")
+            print(f"logits:         not compared: {report.format} is not installed")
         else:
             same = "the same class" if parity.same_class else "ANOTHER CLASS"
             print(f"logits:         {parity.logits:.1e} of the largest from {parity.reference}'s, {same}")

@@ -4,21 +4,26 @@ from absl import flags
 
 from polynet_keras.training.run_folder import latest_run_folder
 
-USAGE = "[--run_dir RUN | --weights NAME] IMAGE..."
+USAGE = "[--run_dir RUN | --weights NAME_OR_FILE] IMAGE..."
 
 
 def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("run_dir", None, "Folder of the run to use. [the newest in runs/]", flag_values=values)
-    flags.DEFINE_string("weights", None, "Published checkpoint to use, of `polynet weights`.", flag_values=values)
+    flags.DEFINE_string(
+        "weights",
+        None,
+        "Checkpoint to use: a name of `polynet weights`, or a file of the released net.",
+        flag_values=values,
+    )
     flags.DEFINE_integer("top", 3, "How many classes to show for each image.", flag_values=values)
 
 
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
-    if values.run_dir and values.weights:
+    if values.run_dir is not None and values.weights is not None:
         raise ValueError("--run_dir and --weights name two models; name one")
     from polynet_keras.evaluation.predict import predict, predict_published
 
-    if values.weights:
+    if values.weights is not None:
         model = values.weights
         predictions = predict_published(model, arguments, values.top)
     else:

@@ -70,7 +70,11 @@ class Preprocessing:
         """Height and width, in pixels, that an image is resized to."""
         if self.resize == "square":
             return self.resize_size, self.resize_size
-        shorter = min(height, width)
+        shorter, longer = sorted((height, width))
+        if self.resize_size**2 * longer > MAX_PIXELS * shorter:
+            raise ValueError(
+                f"an image of {width}×{height} px, its shorter side brought to {self.resize_size}, is too large"
+            )
         return self.resize_size * height // shorter, self.resize_size * width // shorter
 
     def crop_box(self, height: int, width: int) -> tuple[int, int, int, int]:
@@ -152,8 +156,14 @@ def normalize(x: Any, mean: Sequence[float], std: Sequence[float], data_format: 
     return x * ops.convert_to_tensor(scale, x.dtype) + ops.convert_to_tensor(offset, x.dtype)
 
 
+OVERSHOOT = 64
+"""How far outside 0 to 255 values may be: a bicubic or Lanczos resize goes some way beyond what it was given."""
+NORMALIZED = 20
+"""No value of an image whose mean was subtracted and that was divided by its deviation is larger."""
+
+
 def warn_of_impossible_range(x: Any) -> None:
-    """Warns of images that cannot be of values 0 to 255: already scaled to [0, 1] or normalized, or not finite.
+    """Warns of images that cannot be of values 0 to 255: already scaled to [0, 1] or normalized, or far outside.
 
     Python shows a warning of one text once for each place that it is raised from. Symbolic tensors have no values and
     pass.
@@ -162,15 +172,16 @@ def warn_of_impossible_range(x: Any) -> None:
     if values is None or not values.size:
         return
     low, high = values.min(), values.max()
-    fractions = np.issubdtype(values.dtype, np.floating) and 0 < high <= 1
-    if not (low >= 0 and high <= 255):
-        found = "values below 0, above 255 or not finite: they look normalized already"
-    elif fractions and (values % 1).any():
+    if not (low >= -OVERSHOOT and high <= 255 + OVERSHOOT):
+        found = "values far outside of that range, or not finite"
+    elif low < 0 and high <= NORMALIZED:
+        found = "values below 0 and none that is large: they look normalized already"
+    elif 0 < high <= 1 and (values % 1).any():
         found = "no value above 1: they look scaled to [0, 1] already"
     else:
         return
     warnings.warn(
-        f"preprocess_input takes images of values 0 to 255; it got {found}. The network's output will be wrong.",
+        f"preprocess_input takes images of values 0 to 255; it got {found}. The network will not know them.",
         stacklevel=3,
     )
 

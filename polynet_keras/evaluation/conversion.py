@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from polynet_keras.applications import PolyNet
+from polynet_keras.data.extras import require_data_extra
 from polynet_keras.evaluation.parity import Parity, compare
-from polynet_keras.pretrained.conversion import LoadReport, load_checkpoint
+from polynet_keras.pretrained.conversion import DifferentNetworkError, LoadReport, classes_of, load_checkpoint
+from polynet_keras.pretrained.files import written_whole
 from polynet_keras.pretrained.formats import Format, read_checkpoint
-from polynet_keras.pretrained.registry import SQUARE_378, find_checkpoint
+from polynet_keras.pretrained.registry import SQUARE_378, names, published
 from polynet_keras.pretrained.store import source_file
 
 LARGEST_DIFFERENCE = 1e-4
@@ -22,13 +24,15 @@ class Conversion:
 
     Attributes:
         source: the file that was read.
-        report: what was found in it.
+        report: what was found in it; all of it was used, and it filled the whole network.
+        classes: of its classifier.
         source_hash, target_hash: SHA-256 of both files.
         parity: how far the two sides are apart; `None` if it was not asked for.
     """
 
     source: Path
     report: LoadReport
+    classes: int
     source_hash: str
     target_hash: str
     parity: Parity | None
@@ -47,14 +51,24 @@ def convert(source: str | os.PathLike, target: str | os.PathLike, comparing: boo
             implementation gives other logits: then nothing is written.
         OSError: the source cannot be fetched, or the target not be written.
     """
-    checkpoint = find_checkpoint(source)
-    path = source_file(checkpoint) if checkpoint else Path(source)
-    arrays = read_checkpoint(path)
-    if arrays.format is Format.KERAS:
+    named = os.fspath(source) in names()
+    if not named and not os.path.isfile(source):
+        raise ValueError(f"SOURCE {os.fspath(source)!r} is no file, and none of {', '.join(names())}")
+    if comparing:
+        require_data_extra("PIL", "sklearn")
+    path = source_file(published(os.fspath(source))) if named else Path(source)
+    checkpoint = read_checkpoint(path)
+    if checkpoint.format is Format.KERAS:
         raise ValueError(f"{os.fspath(path)!r} is a file of this package already; there is nothing to convert")
-    model = PolyNet(weights=None, classifier_activation=None)
-    report = load_checkpoint(model, arrays)
-    preprocessing = checkpoint.preprocessing if checkpoint else SQUARE_378
+    classes = classes_of(checkpoint)
+    if classes is None:
+        raise ValueError(f"{os.fspath(path)!r} has no classifier; PolyNet(include_top=False, weights=...) loads it")
+    model = PolyNet(weights=None, classes=classes, classifier_activation=None)
+    try:
+        report = load_checkpoint(model, checkpoint)
+    except DifferentNetworkError as error:
+        raise ValueError(f"{os.fspath(path)!r}: {error}") from None
+    preprocessing = published(os.fspath(source)).preprocessing if named else SQUARE_378
     parity = compare(model, report.format, path, preprocessing) if comparing else None
     if parity and parity.logits is not None and not parity.logits <= LARGEST_DIFFERENCE:
         raise ValueError(
@@ -62,18 +76,14 @@ def convert(source: str | os.PathLike, target: str | os.PathLike, comparing: boo
             f"of {parity.reference}, more than {LARGEST_DIFFERENCE:g}; nothing was written"
         )
     target = Path(target)
-    partial = target.with_name(f"partial-{target.name}")  # Keras wants its own ending
-    try:
+    with written_whole(target) as partial:
         if target.name.endswith(".keras"):
-            whole = PolyNet(weights=None)
+            whole = PolyNet(weights=None, classes=classes)
             whole.set_weights(model.get_weights())
             whole.save(partial)
         else:
             model.save_weights(partial)
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
-    return Conversion(path, report, _sha256(path), _sha256(target), parity)
+    return Conversion(path, report, classes, _sha256(path), _sha256(target), parity)
 
 
 def _sha256(path: Path) -> str:

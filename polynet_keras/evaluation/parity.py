@@ -55,7 +55,7 @@ def compare(model: keras.Model, format_: Format, path: str | os.PathLike, prepro
     image = normalize(preprocessing.crop(photograph), preprocessing.mean, preprocessing.std, "channels_last")[None]
     if not is_installed(format_):
         return Parity(None, difference, None, None)
-    theirs = published_logits(format_, path, image)
+    theirs = published_logits(format_, path, image, model.output_shape[-1])
     first = keras.config.image_data_format() == "channels_first"
     ours = model.predict_on_batch(np.moveaxis(image, -1, 1) if first else image)
     return Parity(
@@ -86,42 +86,46 @@ def is_installed(format_: Format) -> bool:
     return format_ in needs and all(find_spec(module) for module in needs[format_])
 
 
-def published_logits(format_: Format, path: str | os.PathLike, images: np.ndarray) -> np.ndarray:
+def published_logits(format_: Format, path: str | os.PathLike, images: np.ndarray, classes: int) -> np.ndarray:
     """What the publisher's implementation makes of prepared images.
 
     Args:
         format_: who published the file; its implementation is installed.
         path: the published file.
         images: float32 array (batch, 331, 331, 3).
+        classes: of the classifier in the file.
 
     Returns:
-        float32 array (batch, 1000).
+        float32 array (batch, classes).
     """
     if format_ is Format.TF2CV:
-        return _tf2cv_logits(path, images)
-    net: Callable = {Format.PYTORCHCV: pytorchcv_network, Format.CADENE: pretrainedmodels_network}[format_]
-    return _torch_logits(net(), path, images)
+        return _tf2cv_logits(path, images, classes)
+    build: Callable = {Format.PYTORCHCV: pytorchcv_network, Format.CADENE: pretrainedmodels_network}[format_]
+    return _torch_logits(build(classes), path, images)
 
 
-def pytorchcv_network():
+def pytorchcv_network(classes: int = 1000):
     from pytorchcv.models.polynet import polynet
 
-    return polynet()
+    return polynet(num_classes=classes)
 
 
-def pretrainedmodels_network():
+def pretrainedmodels_network(classes: int = 1000):
     """From its one file: the package itself would import torchvision."""
     file = distribution("pretrainedmodels").locate_file("pretrainedmodels/models/polynet.py")
     loader = SourceFileLoader("pretrainedmodels_polynet", str(file))
     module = ModuleType(loader.name)
     loader.exec_module(module)
-    return module.PolyNet()
+    return module.PolyNet(num_classes=classes)
 
 
 def _torch_logits(net, path: str | os.PathLike, images: np.ndarray) -> np.ndarray:
     import torch
 
-    net.load_state_dict(torch_state_dict(path))
+    try:
+        net.load_state_dict(torch_state_dict(path))
+    except RuntimeError as error:
+        raise ValueError(f"{os.fspath(path)!r} is not of the publisher's network: {error}") from None
     with torch.no_grad():
         return net.eval()(torch.from_numpy(np.ascontiguousarray(np.moveaxis(images, -1, 1)))).numpy()
 
@@ -130,27 +134,29 @@ TF2CV_SCRIPT = """
 import sys
 import numpy as np
 from tf2cv.models.polynet import polynet
-weights, images, logits = sys.argv[1:]
-net = polynet()
+weights, images, logits, classes = sys.argv[1:]
+net = polynet(classes=int(classes))
 net.build((1, 331, 331, 3))
 net.load_weights(weights)
 np.save(logits, net(np.load(images), training=False).numpy())
 """
 
 
-def _tf2cv_logits(path: str | os.PathLike, images: np.ndarray) -> np.ndarray:
+def _tf2cv_logits(path: str | os.PathLike, images: np.ndarray, classes: int) -> np.ndarray:
     """In a process of its own: tf2cv is written for Keras 2, which TensorFlow takes by an environment variable."""
     with tempfile.TemporaryDirectory() as folder:
         weights, inputs, logits = (os.path.join(folder, name) for name in ("net.h5", "images.npy", "logits.npy"))
         Path(weights).write_bytes(hdf5_bytes(path))
         np.save(inputs, images)
         done = subprocess.run(
-            [sys.executable, "-c", TF2CV_SCRIPT, weights, inputs, logits],
+            [sys.executable, "-c", TF2CV_SCRIPT, weights, inputs, logits, str(classes)],
             env={**os.environ, "TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "2"},
             capture_output=True,
             text=True,
             check=False,
         )
         if done.returncode:
-            raise ValueError(f"tf2cv does not load {os.fspath(path)!r}: {done.stderr.strip().splitlines()[-1]}")
+            raise ValueError(
+                f"tf2cv does not load {os.fspath(path)!r}: {(done.stderr.strip() or 'it ended').splitlines()[-1]}"
+            )
         return np.load(io.BytesIO(Path(logits).read_bytes()))

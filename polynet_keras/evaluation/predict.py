@@ -13,6 +13,7 @@ import numpy as np
 from polynet_keras.applications import PolyNet
 from polynet_keras.data.preprocessing import Preprocessing, read_image
 from polynet_keras.pretrained import MODEL_FILE, ModelCard, published
+from polynet_keras.pretrained.registry import find_checkpoint
 
 BATCH_SIZE = 32
 
@@ -47,21 +48,27 @@ def predict(run_folder: str | os.PathLike, images: Sequence[str | os.PathLike], 
     return _predict(model, card.preprocessing, card.class_names, images, top)
 
 
-def predict_published(name: str, images: Sequence[str | os.PathLike], top: int = 3) -> list[Prediction]:
+def predict_published(
+    weights: str | os.PathLike, images: Sequence[str | os.PathLike], top: int = 3
+) -> list[Prediction]:
     """Classifies image files with a published checkpoint, prepared as it was evaluated.
 
     Args:
-        name: of the checkpoint, one of `polynet_keras.pretrained.registry.names()`.
+        weights: the name of a checkpoint, one of `polynet_keras.pretrained.registry.names()`; or a file of the released
+            net, converted or as it was published, which is taken for what `"imagenet"` names.
         images: paths of image files.
         top: how many classes to give for each image, at most as many as there are.
 
     Raises:
-        ValueError: no such checkpoint, no image, an image that cannot be read, or `top` < 1.
+        ValueError: no such checkpoint or file, no image, an image that cannot be read, or `top` < 1.
         OSError: the checkpoint cannot be fetched.
     """
     _check_arguments(images, top)
-    checkpoint = published(name)
-    model = PolyNet(weights=name, **checkpoint.network)
+    checkpoint = find_checkpoint(weights) or published("imagenet")
+    for path in images:
+        if not os.path.isfile(path):
+            read_image(path, checkpoint.channels)  # says what is wrong, before anything is fetched
+    model = PolyNet(weights=weights, **checkpoint.network)
     return _predict(model, checkpoint.preprocessing, checkpoint.class_names, images, top)
 
 

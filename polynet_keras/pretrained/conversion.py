@@ -70,7 +70,14 @@ def load_weights_file(model: keras.Model, path: str | os.PathLike) -> LoadReport
     try:
         return load_checkpoint(model, read_checkpoint(path))
     except DifferentNetworkError as error:
-        raise ValueError(f"weights={os.fspath(path)!r}: {error}") from None
+        raise DifferentNetworkError(f"weights={os.fspath(path)!r}: {error}") from None
+
+
+def classes_of(checkpoint: Checkpoint) -> int | None:
+    """How many classes the classifier of a published checkpoint has; `None` if it has none."""
+    key = next((key for key, name in _published_table(checkpoint.format).items() if name == f"{HEAD}/kernel"))
+    kernel = checkpoint.arrays.get(key)
+    return None if kernel is None else kernel.shape[-1]
 
 
 def load_checkpoint(model: keras.Model, checkpoint: Checkpoint) -> LoadReport:
@@ -116,10 +123,14 @@ def _table(checkpoint: Checkpoint, model: keras.Model) -> dict[str, str]:
             for layer in model.layers
             for number, variable in enumerate(_own_variables(layer))
         }
-    separator, names = ("/", KERAS_NAMES) if checkpoint.format is Format.TF2CV else (".", TORCH_NAMES)
+    return _published_table(checkpoint.format)
+
+
+def _published_table(format_: Format) -> dict[str, str]:
+    separator, names = ("/", KERAS_NAMES) if format_ is Format.TF2CV else (".", TORCH_NAMES)
     return {
         f"{source}{separator}{theirs}": f"{ours}/{variable}"
-        for source, ours in TABLES[checkpoint.format]().items()
+        for source, ours in TABLES[format_]().items()
         for theirs, variable in names[_kind(ours)].items()
     }
 

@@ -1,15 +1,18 @@
 """Fetching a file over HTTP: resumed, retried, from mirrors in order, checked before it is moved into place."""
 
 import contextlib
+import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import filelock
 import requests
+import urllib3
 from absl import logging
 from tqdm import tqdm
+
+from polynet_keras.pretrained.files import locked
 
 ATTEMPTS = 5
 """How often in a row a URL may fail without a step forward."""
@@ -27,6 +30,16 @@ MAX_BYTES = 2 << 30
 TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 
 
+PERMANENT = (
+    requests.TooManyRedirects,
+    requests.exceptions.MissingSchema,
+    requests.exceptions.InvalidSchema,
+    requests.exceptions.InvalidURL,
+    requests.exceptions.SSLError,
+)
+"""What another attempt would not change."""
+
+
 class DownloadError(OSError):
     """No URL gave the file; the message has the reason of each."""
 
@@ -42,9 +55,9 @@ class _RefusedError(Exception):
 def download(urls: Sequence[str], target: Path, verify: Callable[[Path], None], *, size: int | None = None) -> None:
     """Fetches `target` from the first URL that gives it.
 
-    A partial file (`.part` beside the target) is kept and resumed by the next call. Other processes that want the
-    same file wait for this one. Proxies are those of the environment (`HTTPS_PROXY` and its kin), as `requests` reads
-    it; `POLYNET_DOWNLOAD_TIMEOUT` has the seconds after which a silent server is given up.
+    What a URL gave so far (a `.part` beside the target) is kept and resumed by the next call. Other processes that want
+    the same file wait for this one. Proxies are those of the environment (`HTTPS_PROXY` and its kin), as `requests`
+    reads it; `POLYNET_DOWNLOAD_TIMEOUT` has the seconds after which a silent server is given up.
 
     Args:
         urls: tried in order.
@@ -62,34 +75,25 @@ def download(urls: Sequence[str], target: Path, verify: Callable[[Path], None], 
             with contextlib.suppress(WrongHashError):
                 verify(target)
                 return
-        partial = target.with_name(f"{target.name}.part")
         reasons = []
         for url in urls:
+            partial = partial_file(target, url)
             try:
                 _fetch(url, partial, verify, size, timeout)
-            except (requests.RequestException, WrongHashError, _RefusedError) as error:
+            except (requests.RequestException, urllib3.exceptions.HTTPError, WrongHashError, _RefusedError) as error:
                 logging.warning("%s: %s", url, _reason(error))
                 reasons.append(f"{url}: {_reason(error)}")
                 continue
             os.replace(partial, target)
+            for other in urls:
+                partial_file(target, other).unlink(missing_ok=True)
             return
     raise DownloadError(f"{target.name} could not be fetched. {'; '.join(reasons)}")
 
 
-@contextlib.contextmanager
-def locked(target: Path) -> Iterator[None]:
-    """Holds the file `target` among processes; the system frees it when a process dies."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(target.with_name(f"{target.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        logging.warning("another process is making %s; waiting for it", target)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+def partial_file(target: Path, url: str) -> Path:
+    """What was fetched so far; one for each URL, so that a server that starts over spoils no other's."""
+    return target.with_name(f"{target.name}.{hashlib.sha256(url.encode()).hexdigest()[:8]}.part")
 
 
 def _timeout() -> float:
@@ -122,9 +126,7 @@ def _fetch(url: str, partial: Path, verify: Callable[[Path], None], size: int | 
         except requests.RequestException as error:
             failures = 1 if _length(partial) >= furthest + STEP else failures + 1
             furthest = max(furthest, _length(partial))
-            if failures == ATTEMPTS or isinstance(
-                error, (requests.TooManyRedirects, requests.exceptions.InvalidSchema)
-            ):
+            if failures == ATTEMPTS or isinstance(error, PERMANENT):
                 raise
             logging.warning("%s: %s; attempt %d of %d follows", url, _reason(error), failures + 1, ATTEMPTS)
         time.sleep(BACKOFF * 2 ** (failures - 1))
@@ -157,10 +159,12 @@ def _append(url: str, partial: Path, size: int | None, timeout: float) -> None:
         if total is not None and (total > limit or size not in (None, total)):
             raise _RefusedError(f"the server's file has {total:,} bytes, expected are {size or f'at most {limit:,}'}")
         _write(response, partial, start, total, limit)
+        if total is not None and _length(partial) < total:
+            raise requests.ConnectionError(f"the server hung up after {_length(partial):,} of {total:,} bytes")
 
 
 def _write(response: requests.Response, partial: Path, start: int, total: int | None, limit: int) -> None:
-    name = partial.name.removesuffix(".part")
+    name = partial.name.rpartition(".")[0].rpartition(".")[0]
     with (
         open(partial, "r+b" if start else "wb") as file,
         # Off a terminal it stays silent.
@@ -183,6 +187,8 @@ def _reason(error: Exception) -> str:
         return "the server is silent"
     while error.args and isinstance(cause := getattr(error, "reason", error.args[0]), Exception):
         error = cause
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return str(error.args[0] if error.args else error).rpartition("): ")[2]
 
 

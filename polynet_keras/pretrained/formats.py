@@ -1,8 +1,8 @@
 """Reading a checkpoint file, whatever it is: told from its content, never from its name."""
 
 import io
+import lzma
 import os
-import pickle
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -26,11 +26,14 @@ TORCH_SIGNATURE = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """How `torch.save` began its files before PyTorch 1.6, which writes a zip archive; the published ones are older."""
 
 KERAS_MEMBER = "model.weights.h5"
-DAMAGE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, KeyError, AttributeError, TypeError)
-"""What h5py and zipfile raise of damaged files, of encrypted ones, and of files with other things where we look."""
+MAX_BYTES = 2 << 30
+"""The largest array or member of an archive that is read, five times G5: a small file can claim to be terabytes."""
 
-MAX_MEMBER_BYTES = 2 << 30
-"""The largest member of a zip archive that is read, four times G5: a small archive can claim to be gigabytes."""
+DAMAGE = (OSError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+"""What h5py and zipfile raise of damaged files and of encrypted ones."""
+
+MIN_TORCH = (2, 6)
+"""Before it, `weights_only` could be led to run code (CVE-2025-32434)."""
 
 ACCEPTED = (
     "a .weights.h5 or .keras file of this package, a tf2cv HDF5, or a state dict of pretrainedmodels or pytorchcv"
@@ -141,17 +144,16 @@ def _unpacked(file: BinaryIO, inside_archive: bool = False) -> tuple[str, Binary
 def _member(archive: zipfile.ZipFile, name: str) -> BinaryIO:
     """A member's bytes in memory."""
     with archive.open(name) as member:
-        content = member.read(MAX_MEMBER_BYTES + 1)
-    if len(content) > MAX_MEMBER_BYTES:
-        raise ValueError(f"{name} in the archive is larger than {MAX_MEMBER_BYTES:,} bytes")
+        content = member.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"is an archive whose {name!r} is larger than {MAX_BYTES:,} bytes")
     return io.BytesIO(content)
 
 
 def _read_hdf5(file: BinaryIO) -> Checkpoint:
     with h5py.File(file, "r") as root:
         if "layers" in root:
-            arrays = dict(_keras_arrays(root["layers"]))
-            return Checkpoint(Format.KERAS, arrays)
+            return Checkpoint(Format.KERAS, dict(_keras_arrays(_group(root, "layers"))))
         if any(name.startswith("layer_names") for name in root.attrs):
             return Checkpoint(Format.TF2CV, dict(_layer_wise_arrays(root)))
         raise ValueError(
@@ -161,20 +163,51 @@ def _read_hdf5(file: BinaryIO) -> Checkpoint:
 
 def _keras_arrays(layers: h5py.Group) -> Iterator[tuple[str, np.ndarray]]:
     """Keras 3 files a layer under its class and a number (`conv2d_12`), and writes its name beside the variables."""
-    for layer in layers.values():
-        variables = layer.get("vars", {})
-        for number in variables:
-            yield f"{variables.attrs['name']}/{number}", variables[number][()]
+    for layer in layers:
+        group = _group(layers, layer)
+        if "vars" in group:
+            variables = _group(group, "vars")
+            for number in variables:
+                yield f"{variables.attrs['name']}/{number}", _array(variables, number)
 
 
 def _layer_wise_arrays(root: h5py.File) -> Iterator[tuple[str, np.ndarray]]:
     """Keras 2: a group a layer of the model's first level, and in its attributes the names of all that is below it."""
     for layer in _names(root, "layer_names"):
-        for name in _names(root[layer], "weight_names"):
+        group = _group(root, layer)
+        for name in _names(group, "weight_names"):
             # How many scopes stand before the layer's own differs with the version of TensorFlow.
             _, _, inner = f"/{name}".partition(f"/{layer}/")
             key = f"{layer}/{inner or name}".removesuffix(":0")
-            yield name_maps.without_repeats(key), root[layer][name][()]
+            yield name_maps.without_repeats(key), _array(group, name)
+
+
+def _group(parent: h5py.Group, name: str) -> h5py.Group:
+    group = _own(parent, name)
+    if not isinstance(group, h5py.Group):
+        raise ValueError(f"is an HDF5 file in which {name!r} is no group")
+    return group
+
+
+def _array(parent: h5py.Group, name: str) -> np.ndarray:
+    """A dataset's values; a file may claim any size for them."""
+    dataset = _own(parent, name)
+    if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "fiub":
+        raise ValueError(f"is an HDF5 file in which {name!r} is no array of numbers")
+    if dataset.external or dataset.is_virtual:
+        raise ValueError(f"is an HDF5 file whose {name!r} is in another file")
+    if dataset.size * dataset.dtype.itemsize > MAX_BYTES:
+        raise ValueError(f"is an HDF5 file whose {name!r} claims the shape {dataset.shape}, over {MAX_BYTES:,} bytes")
+    return dataset[()]
+
+
+def _own(parent: h5py.Group, name: str):
+    """What the file itself has under a name: links could lead to any file of this machine."""
+    for part in name.split("/"):
+        if not isinstance(parent.get(part, getlink=True), h5py.HardLink):
+            raise ValueError(f"is an HDF5 file whose {name!r} is a link")
+        parent = parent[part]
+    return parent
 
 
 def _names(group: h5py.Group, attribute: str) -> list[str]:
@@ -187,17 +220,27 @@ def _names(group: h5py.Group, attribute: str) -> list[str]:
 
 def _state_dict(file: BinaryIO) -> dict[str, "torch.Tensor"]:
     if find_spec("torch") is None:
-        raise ValueError("is a PyTorch file, and PyTorch is not installed: pip install torch (the extra `parity`)")
+        raise ValueError(
+            "is a PyTorch file, and PyTorch is not installed: pip install 'torch>=2.6' (the extra `parity` has it)"
+        )
     import torch
 
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < MIN_TORCH:
+        raise ValueError(
+            f"is a PyTorch file, which PyTorch {torch.__version__} does not read safely: pip install 'torch>=2.6'"
+        )
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError):
+    except Exception:  # of a damaged pickle anything can come
         # PyTorch's own message advises to load it without weights_only, which would run the file's code.
         raise ValueError("is a PyTorch file that is damaged, or holds more than tensors; neither is loaded") from None
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]  # how training scripts save it, with the epoch and the like
     if not isinstance(state, dict) or not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ValueError("is a PyTorch file, but not a state dict: a mapping from names to tensors")
-    return state
+    # Trained on several GPUs with DataParallel.
+    prefix = "module." if all(str(key).startswith("module.") for key in state) else ""
+    return {str(key).removeprefix(prefix): value for key, value in state.items()}
 
 
 def _from_state_dict(state: dict[str, "torch.Tensor"]) -> Checkpoint:
@@ -207,7 +250,9 @@ def _from_state_dict(state: dict[str, "torch.Tensor"]) -> Checkpoint:
     known = {format_: len(layers & TABLES[format_]().keys()) for format_ in (Format.CADENE, Format.PYTORCHCV)}
     best = max(known, key=lambda format_: known[format_])
     if not known[best]:
-        raise ValueError(f"is a state dict of another network: it begins with {keys[0]!r}; expected {ACCEPTED}")
+        raise ValueError(
+            f"is a state dict of another network: it begins with {next(iter(state))!r}; expected {ACCEPTED}"
+        )
     return Checkpoint(best, {key: keras_layout(state[key].detach().float().numpy()) for key in keys})
 
 

@@ -98,7 +98,7 @@ class PublishedCheckpoint:
         """Refuses a network that the weights are not of, before any layer is built.
 
         Raises:
-            ValueError: the message names the argument, what it is and what the weights are of.
+            ValueError: the message has every argument that differs, what it is and what the weights are of.
         """
         wanted = {
             "structure": (str(structure), str(Structure.parse(self.structure))),
@@ -106,12 +106,14 @@ class PublishedCheckpoint:
             "channels of the image": (channels, self.channels),
             "share_projection": (share_projection, False),
         }
-        for argument, (got, expected) in wanted.items():
-            if got != expected:
-                raise ValueError(
-                    f"weights={self.name!r} are of a network with {argument} {expected!r}; got {got!r}. Pass what they "
-                    f"are of (polynet_keras.pretrained.published({self.name!r}).network has it), or weights=None"
-                )
+        differences = [
+            f"{argument} {expected!r} (got {got!r})" for argument, (got, expected) in wanted.items() if got != expected
+        ]
+        if differences:
+            raise ValueError(
+                f"weights={self.name!r} are of a network with {', '.join(differences)}. Pass what they are of "
+                f"(polynet_keras.pretrained.published({self.name!r}).network has it), or weights=None"
+            )
 
 
 def _imagenet(name: str, **values: Any) -> PublishedCheckpoint:

@@ -2,8 +2,8 @@
 
 import hashlib
 import os
+import random
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +11,9 @@ import keras
 from absl import logging
 
 from polynet_keras.pretrained.conversion import load_weights_file
-from polynet_keras.pretrained.download import DownloadError, WrongHashError, download, locked
-from polynet_keras.pretrained.formats import MAX_MEMBER_BYTES, Format
+from polynet_keras.pretrained.download import DownloadError, WrongHashError, download
+from polynet_keras.pretrained.files import locked, written_whole
+from polynet_keras.pretrained.formats import DAMAGE, MAX_BYTES, Format
 from polynet_keras.pretrained.registry import PublishedCheckpoint
 
 FOLDER_VARIABLE = "POLYNET_WEIGHTS_DIR"
@@ -21,6 +22,8 @@ PACKAGE = Path(__file__).parent.parent
 SHIPPED_FOLDERS = (PACKAGE / "weights", PACKAGE.parent / "weights")
 """Of an installed package and of a source checkout."""
 BLOCK = 1 << 22
+CONVERSION = 1
+"""To be raised when a change makes other numbers of the same published file: what was kept is then made anew."""
 
 
 def cache_folder() -> Path:
@@ -41,23 +44,26 @@ def weights_file(checkpoint: PublishedCheckpoint, build: Callable[[], keras.Mode
     """
     if checkpoint.format is Format.KERAS:
         return source_file(checkpoint)
-    if keras.config.dtype_policy().variable_dtype != "float32":
-        return source_file(checkpoint)  # a network converted now would keep fewer digits than the file has
     target = cache_folder() / f"{checkpoint.file.partition('.')[0]}.weights.h5"
-    seal = target.with_name(f"{target.name}.sha256")
-    if _is_sealed(target, seal):
+    if _is_sealed(target):
         return target
     source = source_file(checkpoint)
+    if keras.config.dtype_policy().variable_dtype != "float32":
+        return source  # a network converted now would keep fewer digits than the file has
     try:
         with locked(target):
-            if not _is_sealed(target, seal):  # else another process was faster
+            if not _is_sealed(target):  # else another process was faster
                 logging.info("converting %s to %s, once", source, target)
-                model = build()
+                # The caller's random numbers are to be the same, whether something was converted or not.
+                state = random.getstate()
+                try:
+                    model = build()
+                finally:
+                    random.setstate(state)
                 load_weights_file(model, source)
-                partial = target.with_name(f"partial-{target.name}")  # Keras wants its own ending
-                model.save_weights(partial)
-                os.replace(partial, target)
-                seal.write_text(_hash(target, "sha256") + "\n")
+                with written_whole(target) as partial:
+                    model.save_weights(partial)
+                _seal(target).write_text(_seal_of(target))
     except OSError as error:
         logging.warning("%s cannot be kept, it is converted at each use: %s", target, error)
         return source
@@ -68,8 +74,8 @@ def source_file(checkpoint: PublishedCheckpoint) -> Path:
     """The published file, verified; fetched if it is nowhere on this machine.
 
     Looked for in the package, then in the folder that `POLYNET_WEIGHTS_DIR` names (and nowhere else if it is set), then
-    in the cache. `POLYNET_WEIGHTS_MIRROR` may name folders of web servers, split by blanks, to try before the
-    publisher's own.
+    in the cache, then on the network. `POLYNET_WEIGHTS_MIRROR` may name folders of web servers, split by blanks, to try
+    before the publisher's own.
 
     Raises:
         ValueError: the file found is not the published one.
@@ -127,14 +133,23 @@ def _hash(path: Path, algorithm: str, member: bool = False) -> str:
         with zipfile.ZipFile(path) as archive:
             (name,) = archive.namelist()
             with archive.open(name) as content:
-                while (block := content.read(BLOCK)) and length <= MAX_MEMBER_BYTES:
+                while (block := content.read(BLOCK)) and length <= MAX_BYTES:
                     digest.update(block)
                     length += len(block)
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, NotImplementedError) as error:
+    except (*DAMAGE, ValueError) as error:
         raise WrongHashError(f"{path} is no archive of one file: {error}") from None
     return digest.hexdigest()
 
 
-def _is_sealed(target: Path, seal: Path) -> bool:
-    """Whether a converted file is there and is what was written."""
-    return target.is_file() and seal.is_file() and _hash(target, "sha256") == seal.read_text().strip()
+def _is_sealed(target: Path) -> bool:
+    """Whether a converted file is there, is what was written, and was written by this version of the conversion."""
+    seal = _seal(target)
+    return target.is_file() and seal.is_file() and seal.read_text() == _seal_of(target)
+
+
+def _seal(target: Path) -> Path:
+    return target.with_name(f"{target.name}.sha256")
+
+
+def _seal_of(target: Path) -> str:
+    return f"{_hash(target, 'sha256')}  {target.name}, conversion {CONVERSION}\n"

@@ -1,7 +1,8 @@
 """Fine-tuning: freezing the network up to a part, and training it in phases that unfreeze more and more of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import keras
@@ -46,7 +47,7 @@ class Phase:
     Attributes:
         frozen_through: what is frozen, as `freeze` takes it.
         epochs: how many.
-        optimizer: of this phase: its state starts new with it.
+        optimizer: of this phase, which begins with a new one of the same settings.
         normalizations_frozen: whether all batch normalizations are frozen too.
     """
 
@@ -58,10 +59,10 @@ class Phase:
     def __post_init__(self):
         if self.frozen_through is not None:
             check_part("frozen_through", self.frozen_through)
-        if isinstance(self.epochs, bool) or not isinstance(self.epochs, int) or self.epochs < 1:
+        if isinstance(self.epochs, bool) or not isinstance(self.epochs, Integral) or self.epochs < 1:
             raise ValueError(f"epochs={self.epochs!r} must be an integer of at least 1")
         if not isinstance(self.optimizer, keras.optimizers.Optimizer):
-            raise ValueError(f"optimizer={self.optimizer!r} must be a Keras optimizer; each phase has one of its own")
+            raise ValueError(f"optimizer={self.optimizer!r} must be a Keras optimizer")
 
 
 def fit_in_phases(
@@ -78,8 +79,8 @@ def fit_in_phases(
 
     Args:
         model: to train.
-        phases: in order, each with its own optimizer.
-        *data: what `model.fit` takes first: a dataset, or images and labels.
+        phases: in order.
+        *data: what `model.fit` takes first: a dataset, or images and labels; not an iterator, which one phase uses up.
         compile_arguments: of `model.compile`, without the optimizer: loss, metrics and so on.
         network: what is frozen, where `model` is built around it; else `model` itself.
         **fit_arguments: of `model.fit`, without `epochs` and `initial_epoch`.
@@ -88,12 +89,12 @@ def fit_in_phases(
         What `fit(...).history` would be of one run: for each name, a list with a value an epoch.
 
     Raises:
-        ValueError: no phase, two phases with one optimizer, or an argument that the phases decide.
+        ValueError: no phase, an argument that the phases decide, an iterator, or a phase with nothing to train.
     """
-    if not phases:
-        raise ValueError("phases is empty; pass at least one Phase")
-    if len({id(phase.optimizer) for phase in phases}) < len(phases):
-        raise ValueError("two phases have one and the same optimizer; give each a new one")
+    if isinstance(phases, Phase) or not phases or not all(isinstance(phase, Phase) for phase in phases):
+        raise ValueError(f"phases={phases!r} must be a list of at least one Phase")
+    if any(isinstance(part, Iterator) for part in data):
+        raise ValueError("the data is an iterator, which the first phase would use up; pass a dataset or arrays")
     for name in ("optimizer", "epochs", "initial_epoch"):
         if name in compile_arguments or name in fit_arguments:
             raise ValueError(f"{name} is decided by the phases; leave it out")
@@ -101,7 +102,11 @@ def fit_in_phases(
     epoch = 0
     for phase in phases:
         freeze(network or model, phase.frozen_through, phase.normalizations_frozen)
-        model.compile(phase.optimizer, **compile_arguments)
+        if not model.trainable_variables:
+            raise ValueError(f"frozen_through={phase.frozen_through!r} leaves nothing to train in {model.name!r}")
+        # Anew: state of another phase, or of another model where phases are used twice, is not this one's.
+        optimizer = type(phase.optimizer).from_config(phase.optimizer.get_config())
+        model.compile(optimizer, **compile_arguments)
         result = model.fit(*data, initial_epoch=epoch, epochs=epoch + phase.epochs, **fit_arguments)
         epoch += phase.epochs
         for name, values in result.history.items():

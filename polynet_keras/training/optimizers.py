@@ -81,6 +81,8 @@ class RMSprop(keras.optimizers.RMSprop):
                 raise ValueError(f"{argument}={flag!r} must be True or False")
         if isinstance(initial_mean_square, bool) or initial_mean_square not in INITIAL_MEAN_SQUARES:
             raise ValueError(f"initial_mean_square={initial_mean_square!r} must be 0 (Keras) or 1 (TensorFlow 1)")
+        if learning_rate_factors is not None and not isinstance(learning_rate_factors, Mapping):
+            raise ValueError(f"learning_rate_factors={learning_rate_factors!r} must map parts to factors")
         for part, factor in (learning_rate_factors or {}).items():
             check_part("learning_rate_factors", part)
             if isinstance(factor, bool) or not isinstance(factor, Real) or not 0 <= factor < math.inf:

@@ -183,7 +183,7 @@ def test_convert_mistakes(capsys, tmp_path, monkeypatch):
         (["text.pth", "net.h5"], "TARGET 'net.h5' must end in .weights.h5 or .keras"),
         (["text.pth", "there.weights.h5"], "TARGET 'there.weights.h5' is there already; name a new file"),
         (["text.pth", "folder/net.weights.h5"], "is in no folder that exists"),
-        (["none.pth", "net.weights.h5"], "weights='none.pth' is no file; weights must be"),
+        (["none.pth", "net.weights.h5"], "SOURCE 'none.pth' is no file, and none of imagenet, "),
         (["text.pth", "net.weights.h5"], "weights='text.pth' is no checkpoint"),
         (["fashion_mnist", "net.weights.h5"], "is a file of this package already; there is nothing to convert"),
     ):
@@ -196,7 +196,9 @@ def test_predict_with_a_published_checkpoint(capsys, digits_run):
     output = succeeds(capsys, "predict", "--weights=fashion_mnist", "--top=1", digits_run.samples[0])
     assert output.startswith("model: fashion_mnist\n")
     assert "name two models" in fails(capsys, "predict", "--weights=imagenet", "--run_dir=x", digits_run.samples[0])
-    assert "is called 'x'; there are imagenet" in fails(capsys, "predict", "--weights=x", digits_run.samples[0])
+    assert "weights='x' is no file; weights must be" in fails(capsys, "predict", "--weights=x", digits_run.samples[0])
+    assert "weights='' is no file" in fails(capsys, "predict", "--weights=", digits_run.samples[0])
+    assert "none.png: cannot be read" in fails(capsys, "predict", "--weights=imagenet", "none.png")
 
 
 def test_traceback_on_demand(monkeypatch):

@@ -113,6 +113,18 @@ def test_phases_are_one_run():
     assert Epochs.seen == [(0, 2), (1, everything), (2, everything)]
 
 
+def test_phases_can_be_used_again():
+    """Each use begins with a new optimizer, of the same settings."""
+    optimizer = RMSprop(1e-3, rho=0.8, learning_rate_factors={"stem": 0.5})
+    phases = [Phase(None, 1, optimizer)] * 2
+    for _ in range(2):
+        model = network()
+        fit_in_phases(model, phases, *examples(), compile_arguments={"loss": LOSS}, batch_size=4, verbose=0)
+        assert int(model.optimizer.iterations) == 2
+        assert model.optimizer.get_config() == optimizer.get_config()
+    assert not optimizer.built
+
+
 def test_a_callback_ends_all_phases():
     class Stop(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
@@ -161,14 +173,29 @@ def test_learning_rates_differ_by_part(tmp_path):
             lambda: RMSprop(learning_rate_factors={"stem": 0.1}).build([keras.Variable([1.0])]),
             "none of its variables is trained here",
         ),
-        (lambda: fit_in_phases(network(), [], compile_arguments={}), "phases is empty"),
+        (
+            lambda: fit_in_phases(network(), [], compile_arguments={}),
+            r"phases=\[\] must be a list of at least one Phase",
+        ),
+        (
+            lambda: fit_in_phases(network(), Phase(None, 1, RMSprop()), compile_arguments={}),
+            "must be a list of at least",
+        ),
+        (
+            lambda: fit_in_phases(network(), [Phase(None, 1, RMSprop())], iter(()), compile_arguments={}),
+            "the data is an iterator, which the first phase would use up",
+        ),
+        (
+            lambda: fit_in_phases(network(), [Phase("predictions", 1, RMSprop())], compile_arguments={}),
+            "frozen_through='predictions' leaves nothing to train in 'polynet'",
+        ),
+        (
+            lambda: RMSprop(learning_rate_factors=["stem"]),
+            r"learning_rate_factors=\['stem'\] must map parts to factors",
+        ),
         (
             lambda: fit_in_phases(network(), [Phase(None, 1, RMSprop())], compile_arguments={}, epochs=3),
             "epochs is decided by the phases",
-        ),
-        (
-            lambda: fit_in_phases(network(), [Phase(None, 1, RMSprop())] * 2, compile_arguments={}),
-            "two phases have one and the same optimizer",
         ),
     ],
 )
