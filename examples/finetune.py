@@ -9,7 +9,7 @@ digits of scikit-learn, and prints, up to noise,
     new head only: held-out accuracy 89.42%
     stage C too: held-out accuracy 93.59%
     all, the earlier the slower: held-out accuracy 94.43%
-    saved: finetuned.keras
+    predict with it: polynet predict --run_dir=runs/digits-20261124-201500 IMAGE...
 
 The normalizations keep the statistics of the checkpoint's images throughout: with those of the digits the last phase
 ended at 92.48%, and a few images had losses in the hundreds.
@@ -22,14 +22,17 @@ import keras
 from polynet_keras import PolyNet
 from polynet_keras.data.pipeline import Reader, evaluation_batches, training_batches
 from polynet_keras.data.sources import open_source
-from polynet_keras.pretrained import published
+from polynet_keras.pretrained import MODEL_FILE, ModelCard, published
 from polynet_keras.pretrained.registry import names
 from polynet_keras.training.fine_tuning import Phase, fit_in_phases
 from polynet_keras.training.optimizers import RMSprop
+from polynet_keras.training.run_folder import create_run_folder
 
 BATCH_SIZE = 32
 EPOCHS = 4  # of each phase
 
+if len(sys.argv) not in (1, 3):
+    sys.exit(f"expected PHOTOS and WEIGHTS, or nothing\n\n{__doc__}")
 data, weights = sys.argv[1:] or ("digits", "fashion_mnist")
 keras.utils.set_random_seed(0)
 checkpoint = published(weights if weights in names() else "imagenet")
@@ -58,5 +61,9 @@ history = fit_in_phases(
 )
 for number, name in enumerate(phases, 1):
     print(f"{name}: held-out accuracy {history['val_accuracy'][number * EPOCHS - 1]:.2%}")
-model.save("finetuned.keras")
-print("saved: finetuned.keras")
+# A folder as `polynet train` leaves it.
+folder = create_run_folder(None, data)
+model.save(folder / MODEL_FILE)
+right = round(history["val_accuracy"][-1] * len(source.held_out))
+ModelCard(source.class_names, preprocessing, len(source.held_out), right).save(folder)
+print(f"predict with it: polynet predict --run_dir={folder} IMAGE...")

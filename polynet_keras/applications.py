@@ -131,7 +131,7 @@ def PolyNet(
 def InceptionResNet(
     depths: Sequence[int] = (5, 10, 5),
     include_top: bool = True,
-    weights: str | os.PathLike | None = "imagenet",
+    weights: str | os.PathLike | None = None,
     input_tensor: KerasTensor | None = None,
     input_shape: Sequence[int | None] | None = None,
     pooling: str | None = None,

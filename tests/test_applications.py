@@ -372,6 +372,7 @@ def test_preprocess_input_warns_of_no_possible_range():
             np.ones((4, 4, 3), "uint8"),
             np.full((4, 4, 3), 254.5),
             np.zeros((0, 4, 4, 3)),
+            np.linspace(-20, 270, 48).reshape(4, 4, 3),  # a bicubic resize goes beyond what it was given
         ):
             polynet_keras.preprocess_input(value)
         keras.layers.Lambda(polynet_keras.preprocess_input)(keras.Input((4, 4, 3)))

@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from polynet_keras.data.sources import FASHION_MNIST_FOLDER
+from polynet_keras.evaluation.predict import predict
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -36,13 +39,15 @@ def test_stochastic_depth(tmp_path):
 
 
 def test_finetune(tmp_path):
-    *_, first, second, third, saved = run("finetune.py", tmp_path)
+    *_, first, second, third, hint = run("finetune.py", tmp_path)
     accuracies = [float(re.search(r"held-out accuracy (\d+\.\d+)%", line)[1]) for line in (first, second, third)]
     # Measured: 89, 94, 94 %. A head that learns nothing has 10 %.
     assert accuracies[0] > 75
     assert accuracies[-1] > 88
-    assert saved == "saved: finetuned.keras"
-    assert (tmp_path / "finetuned.keras").is_file()
+    folder = tmp_path / re.search(r"--run_dir=(\S+)", hint)[1]
+    Image.fromarray(np.zeros((8, 8), "uint8")).save(tmp_path / "digit.png")
+    (prediction,) = predict(folder, [tmp_path / "digit.png"], top=10)
+    assert {name for name, _ in prediction.classes} == set("0123456789")
 
 
 @pytest.mark.skipif(not FASHION_MNIST_FOLDER.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed")

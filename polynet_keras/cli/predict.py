@@ -9,12 +9,8 @@ USAGE = "[--run_dir RUN | --weights NAME_OR_FILE] IMAGE..."
 
 def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("run_dir", None, "Folder of the run to use. [the newest in runs/]", flag_values=values)
-    flags.DEFINE_string(
-        "weights",
-        None,
-        "Checkpoint to use: a name of `polynet weights`, or a file of the released net.",
-        flag_values=values,
-    )
+    which = "Checkpoint to use: a name of `polynet weights`, or a file of the released net."
+    flags.DEFINE_string("weights", None, which, flag_values=values)
     flags.DEFINE_integer("top", 3, "How many classes to show for each image.", flag_values=values)
 
 

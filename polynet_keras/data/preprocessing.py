@@ -72,9 +72,7 @@ class Preprocessing:
             return self.resize_size, self.resize_size
         shorter, longer = sorted((height, width))
         if self.resize_size**2 * longer > MAX_PIXELS * shorter:
-            raise ValueError(
-                f"an image of {width}×{height} px, its shorter side brought to {self.resize_size}, is too large"
-            )
+            raise ValueError(f"{width}×{height} px with the shorter side brought to {self.resize_size} is too large")
         return self.resize_size * height // shorter, self.resize_size * width // shorter
 
     def crop_box(self, height: int, width: int) -> tuple[int, int, int, int]:

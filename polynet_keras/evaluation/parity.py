@@ -156,7 +156,6 @@ def _tf2cv_logits(path: str | os.PathLike, images: np.ndarray, classes: int) -> 
             check=False,
         )
         if done.returncode:
-            raise ValueError(
-                f"tf2cv does not load {os.fspath(path)!r}: {(done.stderr.strip() or 'it ended').splitlines()[-1]}"
-            )
+            reason = (done.stderr.strip() or "it ended without a word").splitlines()[-1]
+            raise ValueError(f"tf2cv does not load {os.fspath(path)!r}: {reason}")
         return np.load(io.BytesIO(Path(logits).read_bytes()))

@@ -54,7 +54,7 @@ def predict_published(
     """Classifies image files with a published checkpoint, prepared as it was evaluated.
 
     Args:
-        weights: the name of a checkpoint, one of `polynet_keras.pretrained.registry.names()`; or a file of the released
+        weights: the name of a checkpoint, one of `polynet weights`; or a file of the released
             net, converted or as it was published, which is taken for what `"imagenet"` names.
         images: paths of image files.
         top: how many classes to give for each image, at most as many as there are.

@@ -29,9 +29,8 @@ def locked(target: Path) -> Iterator[None]:
     except filelock.Timeout:
         logging.warning("another process is making %s; waiting for it", target)
         lock.acquire()
-    except (
-        NotImplementedError
-    ):  # a file system without locks: processes may do the work twice, and each leaves it whole
+    except NotImplementedError:
+        # A file system without locks: processes may do the work twice, and each leaves it whole.
         yield
         return
     try:

@@ -39,7 +39,7 @@ def provenance_card(checkpoint: PublishedCheckpoint) -> str:
     if not whole:
         lines += [
             f"{4 * len(checkpoint.digest)} bits of a hash show that a file is undamaged; they do not keep out one that",
-            "was made to have them. Only tensors are ever read from it (`weights_only`).",
+            "was made to have them. Only tensors are read from it (`weights_only`, PyTorch 2.6 or later).",
             "",
         ]
     return "\n".join(lines)

@@ -6,13 +6,14 @@ import http.server
 import multiprocessing
 import os
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from polynet_keras.pretrained import download as module
-from polynet_keras.pretrained.download import DownloadError, WrongHashError, download
+from polynet_keras.pretrained.download import DownloadError, WrongHashError, download, partial_file
 
 CONTENT = np.random.default_rng(0).bytes(3 * module.STEP + 12_345)
 
@@ -152,8 +153,9 @@ def test_what_was_cut_off_is_resumed(server, tmp_path):
 
 
 def test_a_partial_file_of_an_earlier_call_is_resumed(server, tmp_path):
-    (tmp_path / "file.bin.part").write_bytes(CONTENT[:100_000])
-    download([f"{server.url}/whole/file"], tmp_path / "file.bin", verify)
+    url = f"{server.url}/whole/file"
+    partial_file(tmp_path / "file.bin", url).write_bytes(CONTENT[:100_000])
+    download([url], tmp_path / "file.bin", verify)
     assert server.requests == [("/whole/file", "bytes=100000-")]
     assert (tmp_path / "file.bin").read_bytes() == CONTENT
 
@@ -162,8 +164,9 @@ def test_a_partial_file_of_an_earlier_call_is_resumed(server, tmp_path):
     "partial", [CONTENT, CONTENT + b"more", b"x" * 1000, b""], ids=["whole", "too long", "of another file", "empty"]
 )
 def test_any_partial_file_ends_as_the_right_one(server, tmp_path, partial):
-    (tmp_path / "file.bin.part").write_bytes(partial)
-    download([f"{server.url}/whole/file"], tmp_path / "file.bin", verify)
+    url = f"{server.url}/whole/file"
+    partial_file(tmp_path / "file.bin", url).write_bytes(partial)
+    download([url], tmp_path / "file.bin", verify)
     assert (tmp_path / "file.bin").read_bytes() == CONTENT
 
 
@@ -204,7 +207,8 @@ def test_a_file_of_another_size_is_not_fetched(server, tmp_path, mode, message):
 def test_a_server_that_never_stops_does_not_fill_the_disk(server, tmp_path):
     with pytest.raises(DownloadError, match="sends more than"):
         download([f"{server.url}/endless/file"], tmp_path / "file.bin", verify, size=len(CONTENT))
-    assert (tmp_path / "file.bin.part").stat().st_size <= len(CONTENT)
+    (partial,) = tmp_path.glob("*.part")
+    assert partial.stat().st_size <= len(CONTENT)
 
 
 def test_a_server_that_stalls_is_given_up(server, tmp_path, monkeypatch):
@@ -218,6 +222,40 @@ def test_mirrors_in_order(server, tmp_path):
     download(urls, tmp_path / "file.bin", verify)
     assert (tmp_path / "file.bin").read_bytes() == CONTENT
     assert list(dict.fromkeys(path for path, _ in server.requests)) == ["/missing/file", "/other/file", "/whole/file"]
+
+
+def test_a_mirror_spoils_nothing_of_another_server(server, tmp_path):
+    good = f"{server.url}/whole/file"
+    partial_file(tmp_path / "file.bin", good).write_bytes(CONTENT[:2_000_000])
+    download([f"{server.url}/other/file", good], tmp_path / "file.bin", verify)
+    assert server.requests[-1] == ("/whole/file", "bytes=2000000-")
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT
+    assert list(tmp_path.glob("*.part")) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("example.invalid/file", "No scheme supplied"),
+        ("ftp://127.0.0.1/file", "No connection adapters"),
+        ("http://", "No host supplied"),
+        ("http://[::1", "Failed to parse"),
+        ("http://a..b/file", "label|parse"),
+    ],
+)
+def test_addresses_that_are_none_are_not_tried_again(server, tmp_path, url, message):
+    start = time.monotonic()
+    download([url, f"{server.url}/whole/file"], tmp_path / "file.bin", verify)
+    with pytest.raises(DownloadError, match=message):
+        download([url], tmp_path / "other.bin", verify)
+    assert time.monotonic() - start < 10
+
+
+def test_tls_errors_say_what_they_are(server, tmp_path, monkeypatch):
+    for name in ("https_proxy", "HTTPS_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(DownloadError, match=r"https://.*: .*(WRONG_VERSION_NUMBER|record layer|SSL)"):
+        download([f"{server.url.replace('http', 'https')}/whole/file"], tmp_path / "file.bin", verify)
 
 
 def test_proxy_of_the_environment(server, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """What a file is, its content tells; what it is not, an error says in one line."""
 
+import contextlib
 import io
 import pickle
 import shutil
@@ -77,6 +78,12 @@ def test_state_dicts_under_any_name(tmp_path, options, in_archive, name):
     assert found["last_linear.weight"].shape == (5, 4)
 
 
+def test_state_dicts_as_training_scripts_save_them(tmp_path):
+    state = {f"module.{key}": value for key, value in CADENE.items()}
+    (tmp_path / "net").write_bytes(saved({"state_dict": state, "epoch": 3}))
+    assert read_checkpoint(tmp_path / "net").arrays.keys() == CADENE.keys()
+
+
 @pytest.mark.parametrize("in_archive", [False, True])
 def test_layer_wise_hdf5(tmp_path, in_archive):
     path = tmp_path / "net"
@@ -102,7 +109,7 @@ def test_files_of_this_package_under_any_name(tmp_path):
         PolyNet(weights=tmp_path / "weights", **SMALL)
 
 
-EXPLOITED = Path(tempfile.gettempdir(), "polynet-exploit")
+EXPLOITED = Path(tempfile.mkdtemp(), "exploited")
 
 
 class Exploit:
@@ -131,7 +138,8 @@ def hdf5_of_something_else():
         (saved(CADENE, _use_new_zipfile_serialization=False)[:200], "damaged, or holds more than tensors"),
         (saved([torch.ones(2)]), "not a state dict"),
         (saved({}), "not a state dict"),
-        (saved({"state_dict": CADENE}), "not a state dict"),
+        (saved({"state_dict": [CADENE], "epoch": 3}), "not a state dict"),
+        (saved({"a.num_batches_tracked": torch.tensor(1)}), "another network: it begins with 'a.num_batches_tracked'"),
         (saved({"conv.weight": torch.ones(2)}), "is a state dict of another network: it begins with 'conv.weight'"),
         (layer_wise()[:1000], "cannot be read"),
         (hdf5_of_something_else(), r"is an HDF5 file with \['numbers'\]"),
@@ -160,10 +168,89 @@ def test_damage_inside_an_archive(tmp_path):
 
 
 def test_members_are_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr(formats, "MAX_MEMBER_BYTES", 100)
+    monkeypatch.setattr(formats, "MAX_BYTES", 100)
     (tmp_path / "net").write_bytes(zipped(a=bytes(101)))
-    with pytest.raises(ValueError, match="a in the archive is larger than 100 bytes"):
+    with pytest.raises(ValueError, match="is an archive whose 'a' is larger than 100 bytes"):
         read_checkpoint(tmp_path / "net")
+
+
+def claim_terabytes(variables, tmp_path):
+    variables.create_dataset("0", shape=(10**6, 10**6), dtype="float32", chunks=(1, 1000))
+
+
+def be_elsewhere(variables, tmp_path):
+    (tmp_path / "secret").write_bytes(b"0123456789abcdef")
+    variables.create_dataset("0", shape=(4,), dtype="float32", external=[(str(tmp_path / "secret"), 0, 16)])
+
+
+def link_to_another_file(variables, tmp_path):
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["secret"] = np.ones(3)
+    variables["0"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "secret")
+
+
+def link_inside(variables, tmp_path):
+    variables["0"] = h5py.SoftLink("/elsewhere")
+
+
+def hold_text(variables, tmp_path):
+    variables["0"] = "text"
+
+
+def hold_a_group(variables, tmp_path):
+    variables.create_group("0")
+
+
+@pytest.mark.parametrize(
+    ("fill", "message"),
+    [
+        (claim_terabytes, r"'0' claims the shape \(1000000, 1000000\), over 2,147,483,648 bytes"),
+        (be_elsewhere, "'0' is in another file"),
+        (link_to_another_file, "'0' is a link"),
+        (link_inside, "'0' is a link"),
+        (hold_text, "'0' is no array of numbers"),
+        (hold_a_group, "'0' is no array of numbers"),
+    ],
+)
+def test_hdf5_that_would_take_more_than_its_own_numbers(tmp_path, fill, message):
+    with h5py.File(tmp_path / "net.h5", "w") as file:
+        variables = file.create_group("layers/conv2d/vars")
+        variables.attrs["name"] = "stem_conv1"
+        fill(variables, tmp_path)
+    with pytest.raises(ValueError, match=f"^weights='{tmp_path}/net.h5' is an HDF5 file .*{message}$"):
+        read_checkpoint(tmp_path / "net.h5")
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_damage_of_other_compressions(tmp_path, compression):
+    with zipfile.ZipFile(tmp_path / "net", "w", compression) as archive:
+        archive.writestr("a", np.random.default_rng(0).bytes(10_000))
+    content = bytearray((tmp_path / "net").read_bytes())
+    content[40:5_000] = bytes(len(content[40:5_000]))
+    (tmp_path / "net").write_bytes(content)
+    with pytest.raises(ValueError, match="cannot be read"):
+        read_checkpoint(tmp_path / "net")
+
+
+def test_damaged_pickles(tmp_path):
+    """Whatever the unpickler makes of them, it is one line; some damage only changes numbers."""
+    rng = np.random.default_rng(0)
+    for options in ({}, {"_use_new_zipfile_serialization": False}):
+        whole = saved(PYTORCHCV, **options)
+        for _ in range(200):
+            content = bytearray(whole)
+            for position in rng.integers(0, len(content), 3):
+                content[position] = rng.integers(0, 256)
+            (tmp_path / "net").write_bytes(content)
+            with contextlib.suppress(ValueError):
+                read_checkpoint(tmp_path / "net")
+
+
+def test_old_pytorch(tmp_path, monkeypatch):
+    (tmp_path / "net.pth").write_bytes(saved(CADENE))
+    monkeypatch.setattr(torch, "__version__", "2.5.1+cu124")
+    with pytest.raises(ValueError, match=r"PyTorch 2.5.1\+cu124 does not read safely: pip install 'torch>=2.6'"):
+        read_checkpoint(tmp_path / "net.pth")
 
 
 def test_missing_files_and_folders(tmp_path):
@@ -176,5 +263,5 @@ def test_missing_files_and_folders(tmp_path):
 def test_without_pytorch(tmp_path, monkeypatch):
     (tmp_path / "net.pth").write_bytes(saved(CADENE))
     monkeypatch.setattr(formats, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"PyTorch is not installed: pip install torch \(the extra `parity`\)"):
+    with pytest.raises(ValueError, match=r"PyTorch is not installed: pip install 'torch>=2.6'"):
         read_checkpoint(tmp_path / "net.pth")

@@ -121,6 +121,16 @@ def test_pytorchcv(images, tmp_path, capsys):
     np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE * np.abs(expected).max())
 
 
+def test_other_classes_are_converted_too(tmp_path, capsys):
+    path = tmp_path / "polynet.pth"
+    torch.save(pytorchcv_network(classes=12).state_dict(), path)
+    assert main(["convert", str(path), str(tmp_path / "net.weights.h5")]) == 0
+    assert "12 classes" in capsys.readouterr().out
+    model = PolyNet(weights=tmp_path / "net.weights.h5", classes=12)
+    bias = torch.load(path, weights_only=True)["output.fc.bias"].numpy()
+    np.testing.assert_array_equal(model.get_layer("predictions").bias, bias)
+
+
 def test_a_bad_conversion_leaves_no_file(tmp_path, monkeypatch, capsys):
     path = tmp_path / "polynet.pth"
     torch.save(pytorchcv_network().state_dict(), path)

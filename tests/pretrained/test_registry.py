@@ -57,11 +57,12 @@ def test_names():
     [
         (
             {"structure": "ir-5-10-5"},
-            "5 x [poly-3, 2-way]'; got '5 x [ir]",
+            "5 x [poly-3, 2-way]' (got '5 x [ir]",
         ),
-        ({"width": 0.5}, "width 1.0; got 0.5"),
-        ({"input_shape": (331, 331, 1)}, "channels of the image 3; got 1"),
-        ({"share_projection": True}, "share_projection False; got True"),
+        ({"width": 0.5, "input_shape": (331, 331, 1)}, "width 1.0 (got 0.5), channels of the image 3 (got 1). Pass"),
+        ({"width": 0.5}, "width 1.0 (got 0.5)"),
+        ({"input_shape": (331, 331, 1)}, "channels of the image 3 (got 1)"),
+        ({"share_projection": True}, "share_projection False (got True)"),
     ],
 )
 def test_other_networks_are_refused_before_anything_is_fetched(arguments, message):

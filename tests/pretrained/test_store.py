@@ -180,6 +180,40 @@ def test_half_precision_does_not_reach_the_converted_file(served):
         keras.config.set_dtype_policy("float32")
     assert model.get_layer("stem_conv1").kernel.dtype == "float16"
     assert files(served.cache) == {"small.pth"}
+    small(weights="small")
+    (served.cache / "small.pth").unlink()
+    keras.config.set_dtype_policy("float16")  # what was converted in float32 is good for it
+    try:
+        small(weights="small")
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert len(served.requests) == 1
+
+
+def test_the_first_use_draws_the_same_random_numbers_as_the_next(served):
+    heads = []
+    for _ in range(2):
+        keras.utils.set_random_seed(0)
+        heads.append(small(weights="small", classes=7).get_layer("predictions").get_weights()[0])
+    np.testing.assert_array_equal(*heads)
+
+
+def test_what_an_older_version_converted_is_made_anew(served, monkeypatch):
+    small(weights="small")
+    before = (served.cache / "small.weights.h5").stat().st_mtime_ns
+    small(weights="small")
+    assert (served.cache / "small.weights.h5").stat().st_mtime_ns == before
+    monkeypatch.setattr(store, "CONVERSION", store.CONVERSION + 1)
+    small(weights="small")
+    assert (served.cache / "small.weights.h5").stat().st_mtime_ns > before
+
+
+def test_a_file_system_without_locks(served, monkeypatch):
+    def acquire(self, **_):
+        raise NotImplementedError
+
+    monkeypatch.setattr("filelock.FileLock.acquire", acquire)
+    np.testing.assert_allclose(infer(small(weights="small"), served.x), served.expected, rtol=1e-5, atol=1e-6)
 
 
 def test_hash_of_the_file_in_an_archive(tmp_path):

@@ -175,11 +175,11 @@ def test_learning_rates_differ_by_part(tmp_path):
         ),
         (
             lambda: fit_in_phases(network(), [], compile_arguments={}),
-            r"phases=\[\] must be a list of at least one Phase",
+            r"phases=\[\] must be a list",
         ),
         (
             lambda: fit_in_phases(network(), Phase(None, 1, RMSprop()), compile_arguments={}),
-            "must be a list of at least",
+            "must be a list",
         ),
         (
             lambda: fit_in_phases(network(), [Phase(None, 1, RMSprop())], iter(()), compile_arguments={}),
@@ -191,7 +191,7 @@ def test_learning_rates_differ_by_part(tmp_path):
         ),
         (
             lambda: RMSprop(learning_rate_factors=["stem"]),
-            r"learning_rate_factors=\['stem'\] must map parts to factors",
+            r"=\['stem'\] must map parts to factors",
         ),
         (
             lambda: fit_in_phases(network(), [Phase(None, 1, RMSprop())], compile_arguments={}, epochs=3),
