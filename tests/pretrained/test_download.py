@@ -121,12 +121,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self.wfile.write(CONTENT)
 
 
+class Server(http.server.ThreadingHTTPServer):
+    def handle_error(self, request, address):
+        """Clients hang up: no traceback for that."""
+
+
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setattr(module, "BACKOFF", 0.001)
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = Server(("127.0.0.1", 0), Handler)
     server.requests, server.released = [], threading.Event()
     threading.Thread(target=server.serve_forever, daemon=True).start()
     server.url = f"http://127.0.0.1:{server.server_port}"
