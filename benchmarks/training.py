@@ -184,18 +184,23 @@ class Side:
 
 
 def write_weights(settings: argparse.Namespace, folder: str) -> None:
-    """One set of weights in both forms, by the mapping that the tests prove."""
+    """One set of weights in both forms, by the table that the tests prove."""
     import torch
     from pytorchcv.models.polynet import polynet
 
     from polynet_keras import PolyNet
-    from tests.test_published_network import copy_weights
+    from polynet_keras.pretrained.name_maps import pytorchcv
 
     size = settings.image_size
     model = PolyNet(weights=None, input_shape=(size, size, 3), residual_scale=SCALE)
     net = polynet(dropout_rate=0.0)
-    with torch.no_grad():
-        copy_weights(net, model)
+    state = net.state_dict()
+    for source, layer in pytorchcv().items():
+        # In Keras's order: of a convolution the first, of the classifier two, of a normalization all.
+        names = ("weight", "bias", "running_mean", "running_var")
+        for name, value in zip(names, model.get_layer(layer).get_weights(), strict=False):
+            value = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T
+            state[f"{source}.{name}"].copy_(torch.from_numpy(value.copy()))
     settings.weights = f"{folder}/same.weights.h5"
     model.save_weights(settings.weights)
     net.features.final_pool = torch.nn.AdaptiveAvgPool2d(1)
