@@ -7,9 +7,10 @@ import keras
 import numpy as np
 import pytest
 
+from polynet_keras import PolyNet
 from polynet_keras.data.preprocessing import read_image
-from polynet_keras.evaluation.predict import predict
-from polynet_keras.pretrained import ModelCard
+from polynet_keras.evaluation.predict import predict, predict_published
+from polynet_keras.pretrained import ModelCard, published
 
 
 @pytest.mark.parametrize("batch_size", [3, 32])
@@ -65,3 +66,20 @@ def test_a_broken_card_is_named(tmp_path, text):
     (tmp_path / "model.json").write_text(text)
     with pytest.raises(ValueError, match="model.json: not a model card"):
         ModelCard.load(tmp_path)
+
+
+def test_files_are_taken_for_the_released_net_and_no_other(digits_run, tmp_path, monkeypatch):
+    """Here a small net stands for the released one."""
+    small = published("fashion_mnist")
+    monkeypatch.setattr("polynet_keras.evaluation.predict.published", lambda name: small)
+    image = digits_run.samples[0]
+    for classes in (10, 7):
+        model = PolyNet(weights=None, **{**small.network, "classes": classes})
+        model.save_weights(tmp_path / f"{classes}.weights.h5")
+    (prediction,) = predict_published(tmp_path / "10.weights.h5", [image], top=10)
+    assert {name for name, _ in prediction.classes} == set(small.class_names)
+    with pytest.raises(ValueError, match="7.weights.h5' is of other classes than the 10 of fashion_mnist"):
+        predict_published(tmp_path / "7.weights.h5", [image])
+    (tmp_path / "text").write_text("no weights")
+    with pytest.raises(ValueError, match="is no checkpoint"):
+        predict_published(tmp_path / "text", [image])
