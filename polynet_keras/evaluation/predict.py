@@ -54,13 +54,14 @@ def predict_published(
     """Classifies image files with a published checkpoint, prepared as it was evaluated.
 
     Args:
-        weights: the name of a checkpoint, of those that `polynet weights` lists; or a file of the released net, converted
-            or as it was published, which is taken for what `"imagenet"` names.
+        weights: the name of a checkpoint, of those that `polynet weights` lists; or a file of the released net,
+            converted or as it was published, which is taken for what `"imagenet"` names.
         images: paths of image files.
         top: how many classes to give for each image, at most as many as there are.
 
     Raises:
-        ValueError: no such checkpoint or file, a file of another net or of other classes, no image, an image that cannot be read, or `top` < 1.
+        ValueError: no such checkpoint or file, a file of another net or of other classes, no image, an image that
+            cannot be read, or `top` < 1.
         OSError: the checkpoint cannot be fetched.
     """
     _check_arguments(images, top)
@@ -72,8 +73,8 @@ def predict_published(
     model = PolyNet(weights=weights if named else None, **checkpoint.network)
     if not named and load_weights_file(model, weights).head != "loaded":
         raise ValueError(
-            f"weights={os.fspath(weights)!r} is of other classes than the {checkpoint.classes} of {checkpoint.name}, and "
-            "says not of which; a run folder has their names: --run_dir"
+            f"weights={os.fspath(weights)!r} is of other classes than the {checkpoint.classes} of {checkpoint.name} and "
+            "does not say of which; a run folder has their names: --run_dir"
         )
     return _predict(model, checkpoint.preprocessing, checkpoint.class_names, images, top)
 
