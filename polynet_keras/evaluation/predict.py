@@ -73,7 +73,7 @@ def predict_published(
     model = PolyNet(weights=weights if named else None, **checkpoint.network)
     if not named and load_weights_file(model, weights).head != "loaded":
         raise ValueError(
-            f"weights={os.fspath(weights)!r} is of other classes than the {checkpoint.classes} of {checkpoint.name} and "
+            f"weights={os.fspath(weights)!r} has other classes than the {checkpoint.classes} of {checkpoint.name} and "
             "does not say of which; a run folder has their names: --run_dir"
         )
     return _predict(model, checkpoint.preprocessing, checkpoint.class_names, images, top)

@@ -78,7 +78,7 @@ def test_files_are_taken_for_the_released_net_and_no_other(digits_run, tmp_path,
         model.save_weights(tmp_path / f"{classes}.weights.h5")
     (prediction,) = predict_published(tmp_path / "10.weights.h5", [image], top=10)
     assert {name for name, _ in prediction.classes} == set(small.class_names)
-    with pytest.raises(ValueError, match="7.weights.h5' is of other classes than the 10 of fashion_mnist"):
+    with pytest.raises(ValueError, match="7.weights.h5' has other classes than the 10 of fashion_mnist"):
         predict_published(tmp_path / "7.weights.h5", [image])
     (tmp_path / "text").write_text("no weights")
     with pytest.raises(ValueError, match="is no checkpoint"):
