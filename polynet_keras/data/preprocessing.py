@@ -1,5 +1,6 @@
 """The preprocessing protocol: how an image becomes a network's input, as a value that travels with the weights."""
 
+import io
 import os
 import warnings
 from collections.abc import Sequence
@@ -19,10 +20,14 @@ CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}
 """Pillow's mode of an image of so many channels."""
 
 MAX_PIXELS = 89_478_485
-"""The largest image that is decoded, Pillow's own bound: a few kilobytes of PNG can claim to be gigabytes of pixels."""
-
+"""The largest image that is decoded, Pillow's own bound: a few kilobytes of PNG can claim to be gigabytes of pixels.
+In RGB it takes 268 MB."""
+MAX_ENCODED_BYTES = 1 << 28
+"""The largest image file that is read."""
 
 RESIZES = ("square", "shorter_side")
+INTERPOLATIONS = ("bilinear", "bicubic")
+CHANNEL_ORDERS = ("RGB", "BGR")
 
 
 @dataclass(frozen=True)
@@ -34,10 +39,13 @@ class Preprocessing:
 
     Attributes:
         image_size: side of the crop, in pixels: the network's input.
-        resize_size: side that the crop is cut from, at least `image_size`. Bilinear.
+        resize_size: side that the crop is cut from, at least `image_size`.
         mean, std: of each channel, on the scale [0, 1]; their length is the number of channels (1 grey, 3 RGB, 4 RGBA).
         resize: `"square"` squashes the image to a square of `resize_size`; `"shorter_side"` keeps its aspect ratio.
         antialias: whether an image that shrinks is filtered before it is sampled, as Pillow does it.
+        interpolation: `"bilinear"`, or `"bicubic"` (with antialias, without which backends and Pillow differ).
+        channel_order: of the network's input: `"RGB"`, or `"BGR"` for nets that were converted from Caffe. `mean` and
+            `std` are in this order.
     """
 
     image_size: int
@@ -46,6 +54,8 @@ class Preprocessing:
     std: tuple[float, ...] = IMAGENET_STD
     resize: str = "square"
     antialias: bool = True
+    interpolation: str = "bilinear"
+    channel_order: str = "RGB"
 
     def __post_init__(self):
         # From JSON the sequences come as lists.
@@ -61,6 +71,14 @@ class Preprocessing:
             )
         if self.resize not in RESIZES:
             raise ValueError(f"resize={self.resize!r} must be one of {RESIZES}")
+        if self.interpolation not in INTERPOLATIONS:
+            raise ValueError(f"interpolation={self.interpolation!r} must be one of {INTERPOLATIONS}")
+        if self.interpolation == "bicubic" and not self.antialias:
+            raise ValueError("interpolation='bicubic' needs antialias=True: without it, backends and Pillow differ")
+        if self.channel_order not in CHANNEL_ORDERS or (self.channel_order == "BGR" and self.channels != 3):
+            raise ValueError(
+                f"channel_order={self.channel_order!r} must be one of {CHANNEL_ORDERS}, and 'BGR' has 3 channels"
+            )
 
     @property
     def channels(self) -> int:
@@ -93,12 +111,13 @@ class Preprocessing:
         resized = ops.image.resize(
             image.astype("float32"),
             size,
-            interpolation="bilinear",
+            interpolation=self.interpolation,
             antialias=self.antialias,
             data_format="channels_last",
         )
         top, left, bottom, right = self.crop_box(*size)
-        return ops.convert_to_numpy(resized)[top:bottom, left:right]
+        # Bicubic weights go below zero: without the bound, values would go beyond those that an image has.
+        return np.clip(ops.convert_to_numpy(resized)[top:bottom, left:right], 0, 255)
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """The network's input for one image.
@@ -109,7 +128,20 @@ class Preprocessing:
         Returns:
             float32 array (image_size, image_size, channels).
         """
-        return normalize(self.crop(image), self.mean, self.std, "channels_last")
+        return self.normalize(self.crop(image))
+
+    def normalize(self, images: np.ndarray) -> np.ndarray:
+        """Crops, or views of another shape, as the network takes them.
+
+        Args:
+            images: array (..., height, width, channels) of 3 or 4 dimensions, RGB, values 0 to 255.
+
+        Returns:
+            Array of the same shape.
+        """
+        if self.channel_order == "BGR":
+            images = images[..., ::-1]
+        return normalize(images, self.mean, self.std, "channels_last")
 
 
 def _half_to_even(length):
@@ -201,31 +233,63 @@ def read_image(path: str | os.PathLike, channels: int) -> np.ndarray:
         channels: 1 (grey), 3 (RGB) or 4 (RGBA): what the image is converted to.
 
     Returns:
-        uint8 array (height, width, channels).
+        uint8 array (height, width, channels), upright where the file's EXIF data says how it was held.
 
     Raises:
-        ValueError: the file is missing, is no image, is truncated, or has more than `MAX_PIXELS` pixels.
+        ValueError: the file is missing, is no image, is truncated, has more than `MAX_PIXELS` pixels or more than
+            `MAX_ENCODED_BYTES` bytes.
+    """
+    path = os.fspath(path)
+    try:
+        if os.path.getsize(path) > MAX_ENCODED_BYTES:
+            raise ValueError(f"{path}: {os.path.getsize(path):,} bytes are over the limit of {MAX_ENCODED_BYTES:,}")
+        with open(path, "rb") as file:
+            encoded = file.read()
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read as an image: {error.strerror or error}") from None
+    return decode_image(encoded, channels, path)
+
+
+def decode_image(encoded: bytes, channels: int, name: str) -> np.ndarray:
+    """Decodes what an image file holds; as `read_image`, which it is the other half of.
+
+    Args:
+        encoded: the bytes of the file.
+        channels: 1 (grey), 3 (RGB) or 4 (RGBA): what the image is converted to.
+        name: what to call the image in an error.
+
+    Raises:
+        ValueError: no image, a truncated one, or one of more than `MAX_PIXELS` pixels.
     """
     require_data_extra("PIL")
     from PIL import Image, ImageOps
 
-    path = os.fspath(path)
+    if not encoded:
+        raise ValueError(f"{name}: cannot be read as an image: it is empty")
     try:
-        with Image.open(path) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"{path}: {image.width}×{image.height} px is over the limit of {MAX_PIXELS:,} pixels")
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith(("I", "F")):
-                upright = Image.fromarray(_eight_bits(path, np.asarray(upright)))
-            upright = upright.convert(CHANNELS[channels])
+        with warnings.catch_warnings():
+            # Of images between Pillow's two limits, which are refused below, and of odd EXIF data.
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(encoded)) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise ValueError(
+                        f"{name}: {image.width}×{image.height} px is over the limit of {MAX_PIXELS:,} pixels"
+                    )
+                upright = ImageOps.exif_transpose(image)
+                if upright.mode.startswith(("I", "F")):
+                    upright = Image.fromarray(_eight_bits(name, np.asarray(upright)))
+                upright = upright.convert(CHANNELS[channels])
+    except Image.UnidentifiedImageError:
+        raise ValueError(
+            f"{name}: cannot be read as an image: its bytes are of no image format that is known"
+        ) from None
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise ValueError(f"{path}: cannot be read as an image: {reason}") from None
+        raise ValueError(f"{name}: cannot be read as an image: {error}") from None
     return np.asarray(upright, dtype="uint8").reshape(upright.height, upright.width, channels)
 
 
-def _eight_bits(path: str, pixels: np.ndarray) -> np.ndarray:
+def _eight_bits(name: str, pixels: np.ndarray) -> np.ndarray:
     """Sixteen-bit grey as eight bits: Pillow's own conversion would clip, not scale."""
     if not np.issubdtype(pixels.dtype, np.integer) or pixels.min() < 0 or pixels.max() > 0xFFFF:
-        raise ValueError(f"{path}: its pixels are neither 8 nor 16 bit; convert it to one of these")
+        raise ValueError(f"{name}: its pixels are neither 8 nor 16 bit; convert it to one of these")
     return (pixels >> 8).astype("uint8")
