@@ -9,7 +9,7 @@ lets Keras fetch them, and prints
 """
 
 from polynet_keras import PolyNet
-from polynet_keras.data.pipeline import Reader, evaluation_batches
+from polynet_keras.data.pipeline import evaluation_batches, validation_data
 from polynet_keras.data.sources import open_source
 from polynet_keras.pretrained import published
 
@@ -17,7 +17,7 @@ checkpoint = published("fashion_mnist")
 model = PolyNet(weights=checkpoint.name, **checkpoint.network)
 held_out = open_source("fashion_mnist", seed=0).held_out
 right = count = 0
-for images, labels in evaluation_batches(Reader(held_out), checkpoint.preprocessing, batch_size=250):
+for images, labels in validation_data(evaluation_batches(held_out, checkpoint.preprocessing, batch_size=250)):
     right += int((model.predict_on_batch(images).argmax(axis=1) == labels.numpy()).sum())
     count += len(labels)
 print(f"{checkpoint.name}: {right} of {count} right, error {100 * (1 - right / count):.2f} %")

@@ -20,7 +20,7 @@ import sys
 import keras
 
 from polynet_keras import PolyNet
-from polynet_keras.data.pipeline import Reader, evaluation_batches, training_batches
+from polynet_keras.data.pipeline import evaluation_batches, training_batches, validation_data
 from polynet_keras.data.sources import open_source
 from polynet_keras.pretrained import MODEL_FILE, ModelCard, published
 from polynet_keras.pretrained.registry import names
@@ -38,8 +38,8 @@ keras.utils.set_random_seed(0)
 checkpoint = published(weights if weights in names() else "imagenet")
 source = open_source(data, seed=0)
 preprocessing = checkpoint.preprocessing
-training = training_batches(Reader(source.training), preprocessing, BATCH_SIZE, seed=0)
-held_out = evaluation_batches(Reader(source.held_out), preprocessing, BATCH_SIZE)
+training = training_batches(source.training, preprocessing, BATCH_SIZE, seed=0)
+held_out = validation_data(evaluation_batches(source.held_out, preprocessing, BATCH_SIZE))
 
 # Other classes than the checkpoint's: its head is left out, and the new one starts at random.
 model = PolyNet(weights=weights, **{**checkpoint.network, "classes": len(source.class_names)})
@@ -53,7 +53,8 @@ phases = {
 history = fit_in_phases(
     model,
     list(phases.values()),
-    training,
+    training.dataset,
+    steps_per_epoch=training.steps,
     compile_arguments={"loss": "sparse_categorical_crossentropy", "metrics": ["accuracy"]},
     validation_data=held_out,
     shuffle=False,  # the dataset does

@@ -13,7 +13,7 @@ the paths on after the second, with survival falling from 1 to 0.8 over depth, a
 import keras
 
 from polynet_keras import PolyNet
-from polynet_keras.data.pipeline import Reader, evaluation_batches, training_batches
+from polynet_keras.data.pipeline import evaluation_batches, training_batches, validation_data
 from polynet_keras.data.preprocessing import Preprocessing
 from polynet_keras.data.sources import open_source
 from polynet_keras.layers import StochasticResidualScaling
@@ -66,9 +66,11 @@ def main():
         classes=10,
     )
     model.compile(keras.optimizers.RMSprop(1e-3), TracedCrossentropy(), metrics=["accuracy"])
+    training = training_batches(source.training, preprocessing, batch_size=32, seed=0)
     model.fit(
-        training_batches(Reader(source.training), preprocessing, batch_size=32, seed=0),
-        validation_data=evaluation_batches(Reader(source.held_out), preprocessing, batch_size=32),
+        training.dataset,
+        steps_per_epoch=training.steps,
+        validation_data=validation_data(evaluation_batches(source.held_out, preprocessing, batch_size=32)),
         epochs=4,
         shuffle=False,
         verbose=0,

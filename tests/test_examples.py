@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from polynet_keras.data.sources import FASHION_MNIST_FOLDER
+from polynet_keras.data.fashion_mnist import FOLDER as FASHION_MNIST_FOLDER
 from polynet_keras.evaluation.predict import predict
 
 EXAMPLES = Path(__file__).parent.parent / "examples"

@@ -9,7 +9,12 @@ from absl import flags, logging
 
 COMMANDS = {
     "train": "train a PolyNet on digits or on a folder of images",
+    "evaluate": "count what a model gets right of a dataset, exactly",
+    "results": "show and plot the table of evaluations",
+    "ensemble": "mix the scores of several models",
     "predict": "classify image files with a trained model",
+    "crops": "draw the crops that a network is shown of an image",
+    "records": "write a folder of images as TFRecords",
     "weights": "list the published checkpoints, or show one's provenance card",
     "convert": "turn a published weights file into this package's own, and compare both",
     "summary": "list the structures, or show what each stage of one costs",

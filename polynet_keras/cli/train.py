@@ -5,6 +5,7 @@ import shlex
 
 from absl import flags
 
+from polynet_keras.data.augmentation import Augmentation
 from polynet_keras.training.recipe import Recipe
 
 USAGE = "[--data DATA] [flags]"
@@ -15,7 +16,7 @@ def define_flags(values: flags.FlagValues) -> None:
     text = {
         "data": (
             flags.DEFINE_string,
-            "`digits`, `fashion_mnist`, or a folder with one folder of images for each class.",
+            "`digits`, `fashion_mnist`, `tfds:NAME`, or a folder: of images, one folder for each class, or of records.",
         ),
         "structure": (flags.DEFINE_string, "The residual units: a name of `polynet summary`, or a notation."),
         "width": (flags.DEFINE_float, "Multiplier of the channel counts."),
@@ -23,10 +24,24 @@ def define_flags(values: flags.FlagValues) -> None:
         "epochs": (flags.DEFINE_integer, "Passes over the training images."),
         "batch_size": (flags.DEFINE_integer, "Images a step."),
         "learning_rate": (flags.DEFINE_float, "The highest learning rate of the schedule."),
-        "seed": (flags.DEFINE_integer, "Seed of the initialization, the split, the order and the crops."),
+        "seed": (flags.DEFINE_integer, "Seed of the initialization, the split, the order and the augmentation."),
+        "on_error": (flags.DEFINE_string, "What to do about an image that cannot be read: `error` or `skip`."),
     }
-    for name, (define, help_text) in text.items():
-        define(name, getattr(defaults, name), help_text, flag_values=values)
+    augmentation = {
+        "crop": (flags.DEFINE_string, "`random`, from the resized image, or `random_resized`, of random size too."),
+        "flip": (flags.DEFINE_bool, "Mirror half of the images."),
+        "color_jitter": (flags.DEFINE_float, "How far brightness, contrast and saturation vary: 0.4 is common."),
+        "policy": (
+            flags.DEFINE_string,
+            "`rand_augment`, `model_garden_rand_augment` or `model_garden_auto_augment` (extra `model-garden`).",
+        ),
+        "erasing": (flags.DEFINE_float, "Probability that a rectangle of an image is replaced by noise."),
+        "mixup": (flags.DEFINE_float, "Alpha of MixUp: 0.2 is common."),
+        "cutmix": (flags.DEFINE_float, "Alpha of CutMix: 1 is common."),
+    }
+    for settings, help_texts in ((defaults, text), (defaults.augmentation, augmentation)):
+        for name, (define, help_text) in help_texts.items():
+            define(name, getattr(settings, name), help_text, flag_values=values)
     flags.DEFINE_list(
         "residual_scale",
         [str(defaults.residual_scale)],
@@ -40,8 +55,10 @@ def define_flags(values: flags.FlagValues) -> None:
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
     if arguments:
         raise ValueError(f"unexpected argument {arguments[0]!r}; the data is named with --data")
-    settings = {field.name: values[field.name].value for field in dataclasses.fields(Recipe)}
-    recipe = Recipe(**{**settings, "residual_scale": _residual_scale(values.residual_scale)})
+    augmentation = Augmentation(**{field.name: values[field.name].value for field in dataclasses.fields(Augmentation)})
+    computed = {"augmentation": augmentation, "residual_scale": _residual_scale(values.residual_scale)}
+    fields = [field.name for field in dataclasses.fields(Recipe) if field.name not in computed]
+    recipe = Recipe(**{name: values[name].value for name in fields}, **computed)
 
     from polynet_keras.training.run import train  # TensorFlow takes seconds: flags are checked before
 

@@ -1,100 +1,327 @@
-"""From a source's images to the batches that `fit` and `evaluate` take, as tf.data datasets."""
+"""From a source's examples to the batches that `fit` and `evaluate` take, as tf.data datasets."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from polynet_keras.data.augmentation import random_crop
+from polynet_keras.data.augmentation import (
+    Augmentation,
+    Distortion,
+    Mixing,
+    example_seed,
+    random_crop,
+    random_resized_box,
+)
+from polynet_keras.data.decoding import Unreadable, decode_region
+from polynet_keras.data.examples import Examples
 from polynet_keras.data.preprocessing import Preprocessing
-from polynet_keras.data.sources import Images
+from polynet_keras.data.sampling import TrainingOrder, evaluation_share
 
-CACHED_BYTES = 1 << 30
-"""Resized images are kept in memory, after the first epoch, while they fit in this."""
+ATTEMPTS = 100
+"""So many images in a row that cannot be read are no accident: then skipping ends."""
+
+READING_ERRORS = (tf.errors.NotFoundError, tf.errors.DataLossError, tf.errors.PermissionDeniedError)
+"""What a file that vanished or a record that was damaged raises; the message names it."""
 
 
-class Reader:
-    """Reads images inside a tf.data pipeline, and keeps the error that TensorFlow would bury in its own.
+@dataclass(frozen=True)
+class Batches:
+    """A dataset of batches, and how many there are.
 
     Attributes:
-        error: what made reading fail, a `ValueError` that names the file; `None` while all is well.
+        dataset: of batches.
+        steps: batches of an epoch.
     """
 
-    def __init__(self, images: Images):
-        self.images = images
-        self.error: ValueError | None = None
-
-    def __call__(self, index):
-        try:
-            return self.images.read(int(index))
-        except ValueError as error:
-            self.error = error
-            raise
+    dataset: tf.data.Dataset
+    steps: int
 
 
-def training_batches(reader: Reader, preprocessing: Preprocessing, batch_size: int, seed: int) -> tf.data.Dataset:
-    """Shuffled batches of randomly cropped images, another order and other crops each epoch.
+def training_batches(
+    examples: Examples,
+    preprocessing: Preprocessing,
+    batch_size: int,
+    seed: int,
+    augmentation: Augmentation | None = None,
+    *,
+    first_step: int = 0,
+    workers: int = 1,
+    worker: int = 0,
+    unreadable: Unreadable | None = None,
+) -> Batches:
+    """Shuffled batches of augmented images, without end; `fit` takes them with `steps_per_epoch=batches.steps`.
+
+    Order, crops and distortions of an epoch are functions of the seed, the epoch and the example: not of the
+    number of threads or workers, nor of the step that is begun with. An image that is skipped is replaced by the next
+    one in the source that can be read, so that batches stay full.
+
+    Args:
+        examples: to train on.
+        preprocessing: the protocol of the network.
+        batch_size: of all workers together.
+        seed: of order and augmentation.
+        augmentation: by default the poster's random crop alone.
+        first_step: global step to begin with, counted from the first epoch's first.
+        workers: how many share the batches.
+        worker: which of them this is, from 0.
+        unreadable: takes the images that cannot be read while the dataset is iterated; by default they are errors.
 
     Returns:
-        Dataset of (images, labels): float32 (batch, size, size, channels), or (batch, channels, size, size) under the
-        data format channels_first, and int64 (batch,). The last batch of an epoch holds what is left.
+        Batches of (images, labels): float32 (batch, size, size, channels), or (batch, channels, size, size) under the
+        data format channels_first; int64 (batch,), or float32 (batch, classes) where images are mixed. The last batch
+        of an epoch holds what is left.
+
+    Raises:
+        ValueError: arguments out of range or that do not fit each other.
     """
-    size = preprocessing.image_size
-    crop_seeds = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).batch(2)
-    dataset = tf.data.Dataset.zip(_resized(reader, preprocessing, shuffle_seed=seed), crop_seeds)
-    dataset = dataset.map(
-        lambda example, seeds: (random_crop(example[0], size, seeds), example[1]), num_parallel_calls=tf.data.AUTOTUNE
+    augmentation = augmentation or Augmentation()
+    order = TrainingOrder(len(examples), batch_size, seed, workers, worker, group=2 if augmentation.mixes else 1)
+    unreadable = unreadable or Unreadable()
+    distort = Distortion(augmentation, examples.channels)
+
+    def example(epoch: tf.Tensor, index: tf.Tensor):
+        drawn = example_seed(seed, epoch, index)
+        image, label = _readable(examples, index, preprocessing, augmentation, drawn, unreadable)
+        return distort(image, drawn), label, drawn
+
+    dataset = _endless(order, *divmod(first_step, order.steps)).map(
+        tf.autograph.experimental.do_not_convert(example), num_parallel_calls=tf.data.AUTOTUNE
     )
-    return _batched(dataset, preprocessing, batch_size)
+    dataset = dataset.batch(1)
+    # From the step that is begun with, around: the sizes of one epoch after the other.
+    sizes = np.roll(order.sizes, -(first_step % order.steps))
+    if augmentation.mixes:
+        mix = Mixing(augmentation, len(examples.class_names))
+
+        def mixed(images, labels, seeds):
+            return mix(images, labels, seeds[0])
+
+        pairs = np.concatenate([_pair_sizes(size) for size in sizes])
+        dataset = dataset.rebatch(pairs).map(
+            tf.autograph.experimental.do_not_convert(mixed), num_parallel_calls=tf.data.AUTOTUNE
+        )
+    else:
+        dataset = dataset.map(lambda images, labels, _: (images, labels))
+    dataset = _normalized(dataset.rebatch(sizes), preprocessing)
+    return Batches(dataset.prefetch(tf.data.AUTOTUNE), order.steps)
 
 
-def evaluation_batches(reader: Reader, preprocessing: Preprocessing, batch_size: int) -> tf.data.Dataset:
-    """Batches of centre crops in the source's order: what `Preprocessing` gives, image by image."""
+def evaluation_batches(
+    examples: Examples,
+    preprocessing: Preprocessing,
+    batch_size: int,
+    *,
+    workers: int = 1,
+    worker: int = 0,
+    unreadable: Unreadable | None = None,
+) -> Batches:
+    """Full batches of centre crops in the source's order: what `Preprocessing` gives, image by image.
 
-    def crop(image, label):
-        height, width = tf.unstack(tf.shape(image)[:2])
-        top, left, bottom, right = preprocessing.crop_box(height, width)
-        return tf.ensure_shape(image[top:bottom, left:right], (size, size, preprocessing.channels)), label
+    Every worker has as many batches as every other, and all examples are in them once: the places that are left, and
+    those of skipped images, hold zeros and are marked.
 
-    size = preprocessing.image_size
-    dataset = _resized(reader, preprocessing).map(crop)
-    return _batched(dataset, preprocessing, batch_size)
+    Args:
+        examples: to evaluate.
+        preprocessing: the protocol.
+        batch_size: of one worker.
+        workers: how many share the examples.
+        worker: which of them this is, from 0.
+        unreadable: takes the images that cannot be read while the dataset is iterated; by default they are errors.
 
+    Returns:
+        Batches of (images, labels, indices, valid): images as `training_batches` has them, int64 (batch,) twice, and
+        whether the place holds an example, bool (batch,).
+    """
+    share = evaluation_share(len(examples), batch_size, workers, worker)
+    unreadable = unreadable or Unreadable()
+    size, channels = preprocessing.image_size, preprocessing.channels
 
-def _resized(reader: Reader, preprocessing: Preprocessing, shuffle_seed: int | None = None) -> tf.data.Dataset:
-    """(float32 image of 0 to 255 at `resize_size`, label), shuffled, or in the source's order without a seed."""
-    side, channels = preprocessing.resize_size, preprocessing.channels
+    def nothing():
+        return tf.zeros((size, size, channels)), tf.zeros((), tf.int64), tf.constant(False)
 
-    def read_with_size(index):
-        image = reader(index)
-        return image, np.array(preprocessing.resized_shape(*image.shape[:2]), "int32")
+    def example(index: tf.Tensor):
+        def read():
+            encoded, label = examples.read(index)
+            image, readable = _resized(encoded, index, examples, preprocessing, unreadable)
 
-    def read(index, label):
-        image, size = tf.numpy_function(read_with_size, [index], (tf.uint8, tf.int32), stateful=False)
-        image = tf.ensure_shape(image, (None, None, channels))
-        size = (side, side) if preprocessing.resize == "square" else tf.ensure_shape(size, (2,))
-        image = tf.cast(image, tf.float32)
-        return tf.image.resize(image, size, method="bilinear", antialias=preprocessing.antialias), label
+            def cropped():
+                height, width = tf.unstack(tf.shape(image)[:2])
+                top, left, bottom, right = preprocessing.crop_box(height, width)
+                return tf.ensure_shape(image[top:bottom, left:right], (size, size, channels)), label, readable
 
-    count = len(reader.images)
+            return tf.cond(readable, cropped, nothing)
 
-    def shuffled(dataset: tf.data.Dataset) -> tf.data.Dataset:
-        # Over all examples: sources list class by class, and a smaller buffer would serve one class after another.
-        return dataset if shuffle_seed is None else dataset.shuffle(count, shuffle_seed, reshuffle_each_iteration=True)
+        image, label, valid = tf.cond(index >= 0, read, nothing)
+        return image, label, index, valid
 
-    examples = tf.data.Dataset.zip(
-        tf.data.Dataset.range(count), tf.data.Dataset.from_tensor_slices(reader.images.labels)
+    dataset = tf.data.Dataset.from_tensor_slices(share).map(
+        tf.autograph.experimental.do_not_convert(example), num_parallel_calls=tf.data.AUTOTUNE
     )
-    if count * side * side * channels * 4 <= CACHED_BYTES:
-        return shuffled(examples.map(read, num_parallel_calls=tf.data.AUTOTUNE).cache())
-    return shuffled(examples).map(read, num_parallel_calls=tf.data.AUTOTUNE)
+    dataset = _normalized(dataset.batch(batch_size, drop_remainder=True), preprocessing)
+    return Batches(dataset.prefetch(tf.data.AUTOTUNE), len(share) // batch_size)
 
 
-def _batched(dataset: tf.data.Dataset, preprocessing: Preprocessing, batch_size: int) -> tf.data.Dataset:
+def validation_data(batches: Batches) -> tf.data.Dataset:
+    """Evaluation batches as `fit` takes them, (images, labels), without the places that hold no example."""
+
+    def valid_part(images, labels, _, valid):
+        return tf.boolean_mask(images, valid), tf.boolean_mask(labels, valid)
+
+    return batches.dataset.map(tf.autograph.experimental.do_not_convert(valid_part))
+
+
+def decoded_images(
+    examples: Examples, *, workers: int = 1, worker: int = 0, unreadable: Unreadable | None = None
+) -> Batches:
+    """Whole images, in batches of one: uint8 (1, height, width, channels); the rest as in `evaluation_batches`."""
+    share = evaluation_share(len(examples), 1, workers, worker)
+    unreadable = unreadable or Unreadable()
+
+    def example(index: tf.Tensor):
+        encoded, label = examples.read(index)
+        image, readable = decode_region(encoded, index, examples, unreadable)
+        return image, label, index, readable
+
+    # Whole photographs are large: two at a time, and two that wait.
+    dataset = tf.data.Dataset.from_tensor_slices(share[share >= 0]).map(
+        tf.autograph.experimental.do_not_convert(example), num_parallel_calls=2
+    )
+    return Batches(dataset.batch(1).prefetch(2), len(share))
+
+
+@contextlib.contextmanager
+def reading(unreadable: Unreadable) -> Iterator[None]:
+    """Says which image or file it was where TensorFlow's error of a pipeline says an operation.
+
+    Raises:
+        ValueError: in place of an error of reading.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if unreadable.error is not None:
+            raise unreadable.error from None
+        if isinstance(error, READING_ERRORS):
+            raise ValueError(error.message.splitlines()[0]) from None
+        raise
+
+
+def _endless(order: TrainingOrder, first_epoch: int, first_step: int) -> tf.data.Dataset:
+    """(epoch, index) of a worker's examples, from a step of an epoch on."""
+
+    def share(epoch: np.int64) -> np.ndarray:
+        return order.share(int(epoch), first_step if epoch == first_epoch else 0)
+
+    def of_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
+        indices = tf.numpy_function(share, [epoch], tf.int64, stateful=False)
+        indices = tf.data.Dataset.from_tensor_slices(tf.ensure_shape(indices, (None,)))
+        return tf.data.Dataset.zip(tf.data.Dataset.from_tensors(epoch).repeat(), indices)
+
+    endless = tf.data.Dataset.range(first_epoch, np.iinfo("int64").max)
+    return endless.flat_map(tf.autograph.experimental.do_not_convert(of_epoch))
+
+
+def _pair_sizes(count: int) -> list[int]:
+    return [2] * (count // 2) + [1] * (count % 2)
+
+
+def _readable(
+    examples: Examples,
+    index: tf.Tensor,
+    preprocessing: Preprocessing,
+    augmentation: Augmentation,
+    seed: tf.Tensor,
+    unreadable: Unreadable,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The crop of an example, or of the next one that can be read: float32 (size, size, channels), and its label."""
+    size, channels = preprocessing.image_size, examples.channels
+
+    def attempt(index: tf.Tensor):
+        encoded, label = examples.read(index)
+        if augmentation.crop == "random_resized":
+            image, readable = decode_region(
+                encoded, index, examples, unreadable, lambda height, width: random_resized_box(height, width, seed)
+            )
+            cropped = tf.cond(readable, lambda: _resize(image, (size, size), preprocessing), blank)
+        else:
+            image, readable = _resized(encoded, index, examples, preprocessing, unreadable)
+            cropped = tf.cond(readable, lambda: random_crop(image, size, seed), blank)
+        return tf.ensure_shape(cropped, (size, size, channels)), label, readable
+
+    def blank() -> tf.Tensor:
+        return tf.zeros((size, size, channels))
+
+    image, label, readable = attempt(index)
+    if unreadable.on_error == "error":
+        return image, label
+
+    def next_one(attempts, _image, _label, _readable):
+        return attempts + 1, *attempt((index + attempts) % len(examples))
+
+    _, image, label, readable = tf.while_loop(
+        lambda attempts, _image, _label, readable: ~readable & (attempts < ATTEMPTS),
+        next_one,
+        (tf.constant(1, tf.int64), image, label, readable),
+    )
+    found = tf.debugging.Assert(readable, [f"{ATTEMPTS} images in a row cannot be read"])
+    with tf.control_dependencies([found]):
+        return tf.identity(image), label
+
+
+def _resized(
+    encoded: tf.Tensor, index: tf.Tensor, examples: Examples, preprocessing: Preprocessing, unreadable: Unreadable
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The image resized as the protocol says, float32 of 0 to 255, and whether it could be read."""
+    image, readable = decode_region(encoded, index, examples, unreadable)
+    empty = tf.zeros((0, 0, examples.channels))
+    if preprocessing.resize == "square":
+        side = preprocessing.resize_size
+        return tf.cond(readable, lambda: _resize(image, (side, side), preprocessing), lambda: empty), readable
+
+    def resized_shape(height: np.int32, width: np.int32, index: np.int64) -> np.ndarray:
+        try:
+            return np.array(preprocessing.resized_shape(int(height), int(width)), "int32")
+        except ValueError as error:
+            unreadable.add(int(index), ValueError(f"{examples.name_of(int(index))}: {error}"))
+            return np.zeros(2, "int32")
+
+    def shape() -> tf.Tensor:
+        sides = tf.shape(image)
+        return tf.numpy_function(resized_shape, [sides[0], sides[1], index], tf.int32, stateful=False)
+
+    size = tf.ensure_shape(tf.cond(readable, shape, lambda: tf.zeros(2, tf.int32)), (2,))
+    readable = size[0] > 0
+    return tf.cond(readable, lambda: _resize(image, size, preprocessing), lambda: empty), readable
+
+
+def _resize(image: tf.Tensor, size, preprocessing: Preprocessing) -> tf.Tensor:
+    """As `Preprocessing.crop` does it; an image that grows is not filtered in any case, and the plain way is faster."""
+    method = preprocessing.interpolation
+    image = tf.cast(image, tf.float32)
+    if method == "bicubic":
+        return tf.clip_by_value(tf.image.resize(image, size, method, antialias=True), 0, 255)
+    if not preprocessing.antialias:
+        return tf.image.resize(image, size, method)
+    shrinks = tf.reduce_any(tf.shape(image)[:2] > size)
+    return tf.cond(
+        shrinks,
+        lambda: tf.image.resize(image, size, method, antialias=True),
+        lambda: tf.image.resize(image, size, method),
+    )
+
+
+def _normalized(dataset: tf.data.Dataset, preprocessing: Preprocessing) -> tf.data.Dataset:
     mean, std = tf.constant(preprocessing.mean), tf.constant(preprocessing.std)
     channels_first = keras.config.image_data_format() == "channels_first"
 
-    def normalize(images, labels):
+    def normalize(images, *others):
+        if preprocessing.channel_order == "BGR":
+            images = images[..., ::-1]
         images = (images / 255.0 - mean) / std
-        return tf.transpose(images, (0, 3, 1, 2)) if channels_first else images, labels
+        return tf.transpose(images, (0, 3, 1, 2)) if channels_first else images, *others
 
-    return dataset.batch(batch_size).map(normalize, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    return dataset.map(tf.autograph.experimental.do_not_convert(normalize), num_parallel_calls=tf.data.AUTOTUNE)

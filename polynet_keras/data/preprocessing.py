@@ -95,7 +95,7 @@ class Preprocessing:
 
     def crop_box(self, height: int, width: int) -> tuple[int, int, int, int]:
         """(top, left, bottom, right) of the centre crop of a resized image; of tensors, tensors."""
-        top, left = (_half_to_even(side - self.image_size) for side in (height, width))
+        top, left = (half_to_even(side - self.image_size) for side in (height, width))
         return top, left, top + self.image_size, left + self.image_size
 
     def crop(self, image: np.ndarray) -> np.ndarray:
@@ -108,6 +108,19 @@ class Preprocessing:
             float32 array (image_size, image_size, channels).
         """
         size = self.resized_shape(*image.shape[:2])
+        top, left, bottom, right = self.crop_box(*size)
+        return self.resized(image, size)[top:bottom, left:right]
+
+    def resized(self, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """An image of another size, still of values 0 to 255.
+
+        Args:
+            image: uint8 or float32 array (height, width, channels).
+            size: height and width, in pixels.
+
+        Returns:
+            float32 array (*size, channels).
+        """
         resized = ops.image.resize(
             image.astype("float32"),
             size,
@@ -115,9 +128,8 @@ class Preprocessing:
             antialias=self.antialias,
             data_format="channels_last",
         )
-        top, left, bottom, right = self.crop_box(*size)
         # Bicubic weights go below zero: without the bound, values would go beyond those that an image has.
-        return np.clip(ops.convert_to_numpy(resized)[top:bottom, left:right], 0, 255)
+        return np.clip(ops.convert_to_numpy(resized), 0, 255)
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """The network's input for one image.
@@ -144,7 +156,7 @@ class Preprocessing:
         return normalize(images, self.mean, self.std, "channels_last")
 
 
-def _half_to_even(length):
+def half_to_even(length):
     """`round(length / 2)`, which tensors do not have."""
     half = length // 2
     return half + (length % 2) * (half % 2)
@@ -267,29 +279,22 @@ def decode_image(encoded: bytes, channels: int, name: str) -> np.ndarray:
     if not encoded:
         raise ValueError(f"{name}: cannot be read as an image: it is empty")
     try:
-        with warnings.catch_warnings():
-            # Of images between Pillow's two limits, which are refused below, and of odd EXIF data.
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(encoded)) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise ValueError(
-                        f"{name}: {image.width}×{image.height} px is over the limit of {MAX_PIXELS:,} pixels"
-                    )
-                upright = ImageOps.exif_transpose(image)
-                if upright.mode.startswith(("I", "F")):
-                    upright = Image.fromarray(_eight_bits(name, np.asarray(upright)))
-                upright = upright.convert(CHANNELS[channels])
+        with Image.open(io.BytesIO(encoded)) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{image.width}×{image.height} px is over the limit of {MAX_PIXELS:,} pixels")
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith(("I", "F")):
+                upright = Image.fromarray(_eight_bits(np.asarray(upright)))
+            upright = upright.convert(CHANNELS[channels])
     except Image.UnidentifiedImageError:
-        raise ValueError(
-            f"{name}: cannot be read as an image: its bytes are of no image format that is known"
-        ) from None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{name}: cannot be read as an image: its bytes are of no format that is known") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{name}: cannot be read as an image: {error}") from None
     return np.asarray(upright, dtype="uint8").reshape(upright.height, upright.width, channels)
 
 
-def _eight_bits(name: str, pixels: np.ndarray) -> np.ndarray:
+def _eight_bits(pixels: np.ndarray) -> np.ndarray:
     """Sixteen-bit grey as eight bits: Pillow's own conversion would clip, not scale."""
     if not np.issubdtype(pixels.dtype, np.integer) or pixels.min() < 0 or pixels.max() > 0xFFFF:
-        raise ValueError(f"{name}: its pixels are neither 8 nor 16 bit; convert it to one of these")
+        raise ValueError("its pixels are neither 8 nor 16 bit; convert it to one of these")
     return (pixels >> 8).astype("uint8")

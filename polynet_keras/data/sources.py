@@ -1,95 +1,109 @@
-"""Sources: where labelled images come from, split into a training and a held-out part."""
+"""Sources: where labelled images come from, by the name or the folder that a user gives."""
 
-import dataclasses
-import gzip
+import hashlib
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
-import keras
 import numpy as np
+import tensorflow as tf
 
+from polynet_keras.data.examples import Examples, Source, hold_out
 from polynet_keras.data.extras import require_data_extra
-from polynet_keras.data.preprocessing import read_image
+from polynet_keras.data.fashion_mnist import CLASSES, FASHION_MNIST, load_fashion_mnist
+from polynet_keras.data.folders import EXPECTED, ClassFolder, list_splits
+from polynet_keras.data.preprocessing import MAX_ENCODED_BYTES
+from polynet_keras.data.record_manifest import MANIFEST
 
 DIGITS = "digits"
-FASHION_MNIST = "fashion_mnist"
-FASHION_MNIST_FOLDER = Path("/usr/share/datasets/fashion-mnist")
-"""Where Debian's package `dataset-fashion-mnist` has its files."""
-FASHION_MNIST_CLASSES = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-)
 BUILT_IN = (DIGITS, FASHION_MNIST)
-"""The sources that have a name; all others are folders."""
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
-HELD_OUT = 0.2
-"""The share of each class that is held out from training."""
+"""The sources that have a name; all others are folders, or `tfds:NAME`."""
+TFDS = "tfds:"
+TRAINING_SPLITS = ("train", "training")
+HELD_OUT_SPLITS = ("val", "validation", "held_out", "test")
+"""What the held-out part is called in data that has splits of its own: the first of these that is there."""
+WHOLE = "all"
+"""The one split of data that has none."""
 
 
-@dataclass(frozen=True)
-class Images:
-    """Labelled images, decoded one at a time.
+def open_splits(data: str | os.PathLike) -> dict[str, Examples]:
+    """Opens data with the splits that it has.
 
-    Attributes:
-        read: gives image i as a uint8 array (height, width, channels).
-        labels: int64 array (count,), indices into the source's class names.
-        names: what to call image i: an identifier, or its path.
-        are_files: whether the names are paths of image files.
+    Args:
+        data: `"digits"`, `"fashion_mnist"`; a folder with one folder of images a class, or with such folders for each
+            split; a folder of TFRecords with a manifest, as `polynet records` leaves it; or `"tfds:NAME"`, a dataset
+            that tensorflow-datasets has prepared.
+
+    Returns:
+        Examples by the split's name; data without splits has one, `"all"`.
+
+    Raises:
+        ValueError: no such data; the message says what was expected.
     """
+    data = os.fspath(data)
+    if data == DIGITS:
+        return {WHOLE: digits()}
+    if data == FASHION_MNIST:
+        return fashion_mnist()
+    if data.startswith(TFDS):
+        from polynet_keras.data.tfds_source import tfds_splits
 
-    read: Callable[[int], np.ndarray]
-    labels: np.ndarray
-    names: tuple[str, ...]
-    are_files: bool = False
+        return tfds_splits(data.removeprefix(TFDS))
+    if not os.path.isdir(data):
+        named = ", ".join(map(repr, BUILT_IN))
+        raise ValueError(
+            f"data={data!r} is no folder; expected {named}, '{TFDS}NAME', a folder of records, or {EXPECTED}"
+        )
+    if Path(data, MANIFEST).is_file():
+        from polynet_keras.data.record_source import record_splits
 
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-@dataclass(frozen=True)
-class Source:
-    """A training and a held-out set of images of the same classes.
-
-    Attributes:
-        class_names: by label.
-        channels: of every image.
-        training, held_out: disjoint sets of images.
-    """
-
-    class_names: tuple[str, ...]
-    channels: int
-    training: Images
-    held_out: Images
+        return record_splits(data)
+    return image_folder(data)
 
 
 def open_source(data: str | os.PathLike, seed: int) -> Source:
-    """Opens `"digits"`, `"fashion_mnist"` or a folder of classes.
+    """Opens data to train on: its training split, and its held-out one.
 
     Args:
-        data: `"digits"`, `"fashion_mnist"`, or a folder with one folder of images a class.
-        seed: of the split; the same seed gives the same split. Fashion-MNIST has a split of its own.
+        data: as `open_splits` takes it.
+        seed: of the split, where the data has none: a fifth of each class is held out.
 
     Raises:
-        ValueError: no such data, or a folder that is not one of classes; the message says what was expected.
+        ValueError: no such data, splits of other names, or a class that is too small to be split.
     """
-    if data == DIGITS:
-        return digits(seed)
-    if data == FASHION_MNIST:
-        return fashion_mnist()
-    return image_folder(data, seed)
+    splits = open_splits(data)
+    if len(splits) == 1:
+        return hold_out(next(iter(splits.values())), seed)
+    training, held_out = (
+        next((splits[name] for name in names if name in splits), None) for names in (TRAINING_SPLITS, HELD_OUT_SPLITS)
+    )
+    if training is None or held_out is None:
+        raise ValueError(
+            f"data={os.fspath(data)!r} has the splits {', '.join(splits)}; expected one of "
+            f"{', '.join(TRAINING_SPLITS)} and one of {', '.join(HELD_OUT_SPLITS)}"
+        )
+    return Source(training, held_out)
 
 
-def digits(seed: int) -> Source:
+def open_split(data: str | os.PathLike, split: str | None = None) -> Examples:
+    """Opens one split of data to evaluate on.
+
+    Args:
+        data: as `open_splits` takes it.
+        split: its name; by default the held-out one, or all of data that has no splits.
+
+    Raises:
+        ValueError: no such data or split.
+    """
+    splits = open_splits(data)
+    wanted = (split,) if split else (*HELD_OUT_SPLITS, WHOLE)
+    for name in wanted:
+        if name in splits:
+            return splits[name]
+    raise ValueError(f"data={os.fspath(data)!r} has no split {' or '.join(wanted)}; it has {', '.join(splits)}")
+
+
+def digits() -> Examples:
     """The 1,797 handwritten digits that ship with scikit-learn: scans of 8 × 8 px, grey, ink bright on black.
 
     Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository,
@@ -99,99 +113,58 @@ def digits(seed: int) -> Source:
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
-    scans = np.round(bunch.images * (255 / 16)).astype("uint8")[..., np.newaxis]  # stored as 0..16
-    names = tuple(f"digit-{i:04d}" for i in range(len(scans)))
-    return _split(lambda i: scans[i], bunch.target, names, tuple(map(str, bunch.target_names)), 1, seed)
+    scans = np.round(bunch.images * (255 / 16)).astype("uint8")  # stored as 0..16
+    return _from_arrays(DIGITS, scans, bunch.target, tuple(map(str, bunch.target_names)), "digit-{:04d}")
 
 
-def fashion_mnist() -> Source:
-    """Zalando's 70,000 photographs of clothes, 28 × 28 px, grey: 60,000 to train on, its test set of 10,000 held out.
-
-    The files are those of Debian's package `dataset-fashion-mnist` where it is installed; else Keras fetches them once
-    into its cache. Source: H. Xiao, K. Rasul, R. Vollgraf, "Fashion-MNIST", arXiv:1708.07747; MIT licence.
-
-    Raises:
-        ValueError: the files are not there and cannot be fetched.
-    """
-    if FASHION_MNIST_FOLDER.is_dir():
-        parts = [_read_idx(part) for part in ("train", "t10k")]
-    else:
-        try:
-            parts = list(keras.datasets.fashion_mnist.load_data())
-        except Exception as error:  # Keras raises a bare Exception where a download fails
-            raise ValueError(
-                f"data={FASHION_MNIST!r} cannot be fetched: {error}; "
-                "Debian has it as a package: apt install dataset-fashion-mnist"
-            ) from None
-
-    def subset(name: str, images: np.ndarray, labels: np.ndarray) -> Images:
-        names = tuple(f"{name}-{i:05d}" for i in range(len(images)))
-        return Images(lambda i: images[i][..., np.newaxis], labels.astype("int64"), names)
-
-    return Source(FASHION_MNIST_CLASSES, 1, subset("training", *parts[0]), subset("test", *parts[1]))
+def fashion_mnist() -> dict[str, Examples]:
+    """Fashion-MNIST's 60,000 training and 10,000 test images; see `load_fashion_mnist`."""
+    return {
+        split: _from_arrays(f"{FASHION_MNIST}, {split}", *part, CLASSES, split + "-{:05d}")
+        for split, part in zip(("train", "test"), load_fashion_mnist(), strict=True)
+    }
 
 
-def _read_idx(part: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images and labels in MNIST's file format: a header of 16 or 8 bytes, then one byte a pixel or label."""
-    labels = np.frombuffer(
-        gzip.decompress((FASHION_MNIST_FOLDER / f"{part}-labels-idx1-ubyte.gz").read_bytes()), "uint8"
-    )[8:]
-    images = np.frombuffer(
-        gzip.decompress((FASHION_MNIST_FOLDER / f"{part}-images-idx3-ubyte.gz").read_bytes()), "uint8"
-    )[16:]
-    return images.reshape(len(labels), 28, 28), labels
+def _from_arrays(name: str, images: np.ndarray, labels: np.ndarray, class_names: Sequence[str], names: str) -> Examples:
+    """Grey images that are in memory: uint8 array (count, height, width)."""
+    digest = hashlib.sha256(images.tobytes() + labels.astype("uint8").tobytes())
+    pixels, labels = tf.constant(images[..., np.newaxis]), labels.astype("int64")
+    label_of = tf.constant(labels)
+    return Examples(
+        name=name,
+        class_names=tuple(class_names),
+        channels=1,
+        count=len(labels),
+        read=lambda index: (tf.io.encode_png(pixels[index], compression=0), label_of[index]),
+        name_of=names.format,
+        fingerprint=digest.hexdigest(),
+        labels=labels,
+    )
 
 
-def image_folder(folder: str | os.PathLike, seed: int) -> Source:
-    """A folder with one folder of images a class, as torchvision's `ImageFolder` and Keras read it; RGB.
-
-    Images lie anywhere below their class's folder; hidden files and folders are passed over.
+def image_folder(folder: str | os.PathLike) -> dict[str, Examples]:
+    """Opens a folder with one folder of images a class, or with such folders for each split; RGB.
 
     Raises:
-        ValueError: no such folder, fewer than two classes, or a class of fewer than two images.
+        ValueError: as `folders.list_splits`, or an image of more than `MAX_ENCODED_BYTES`.
     """
-    root = Path(folder)
-    named = ", ".join(map(repr, BUILT_IN))
-    expected = f"expected {named} or a folder with one folder of images for each class, such as DATA/cat/1.jpg"
-    if not root.is_dir():
-        raise ValueError(f"data={os.fspath(folder)!r} is no folder; {expected}")
-    classes = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if len(classes) < 2:
-        raise ValueError(f"data={os.fspath(folder)!r} holds {len(classes)} folders; {expected}, two classes or more")
-    paths: list[str] = []
-    labels: list[int] = []
-    for label, name in enumerate(classes):
-        files = sorted(
-            str(path)
-            for path in (root / name).rglob("*")
-            if path.suffix.lower() in IMAGE_SUFFIXES
-            and path.is_file()
-            and not any(part.startswith(".") for part in path.relative_to(root).parts)
-        )
-        if len(files) < 2:
-            raise ValueError(
-                f"class {name!r} of data={os.fspath(folder)!r} has {len(files)} images; each class needs at least 2, "
-                f"one of them held out ({', '.join(IMAGE_SUFFIXES)})"
-            )
-        paths += files
-        labels += [label] * len(files)
-    source = _split(lambda i: read_image(paths[i], 3), np.array(labels), tuple(paths), tuple(classes), 3, seed)
-    training, held_out = (dataclasses.replace(part, are_files=True) for part in (source.training, source.held_out))
-    return dataclasses.replace(source, training=training, held_out=held_out)
+    return {split: _from_folder(split, listed) for split, listed in list_splits(folder, WHOLE).items()}
 
 
-def _split(read, labels: np.ndarray, names, class_names, channels: int, seed: int) -> Source:
-    """Holds out the same share of each class, at least one image, drawn with `seed`."""
-    generator = np.random.default_rng(seed)
-    held_out = np.zeros(len(labels), dtype=bool)
-    for label in range(len(class_names)):
-        members = generator.permutation(np.flatnonzero(labels == label))
-        held_out[members[: max(1, round(HELD_OUT * len(members)))]] = True
-
-    def subset(indices: np.ndarray) -> Images:
-        return Images(
-            lambda i: read(indices[i]), labels[indices].astype("int64"), tuple(names[index] for index in indices)
-        )
-
-    training, rest = subset(np.flatnonzero(~held_out)), subset(np.flatnonzero(held_out))
-    return Source(class_names, channels, training, rest)
+def _from_folder(split: str, listed: ClassFolder) -> Examples:
+    paths = [os.path.join(listed.folder, path) for path in listed.paths]
+    if (listed.sizes > MAX_ENCODED_BYTES).any():
+        i = int(listed.sizes.argmax())
+        raise ValueError(f"{paths[i]}: {listed.sizes[i]:,} bytes are over the limit of {MAX_ENCODED_BYTES:,}")
+    files, labels = tf.constant(paths), tf.constant(listed.labels)
+    return Examples(
+        name=os.fspath(listed.folder) if split == WHOLE else f"{listed.folder}, {split}",
+        class_names=listed.class_names,
+        channels=3,
+        count=len(paths),
+        read=lambda index: (tf.io.read_file(files[index]), labels[index]),
+        name_of=paths.__getitem__,
+        fingerprint=listed.fingerprint,
+        labels=listed.labels,
+        are_files=True,
+    )

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from polynet_keras.applications import PolyNet
 from polynet_keras.data.extras import require_data_extra
+from polynet_keras.data.files import written_whole
 from polynet_keras.evaluation.parity import Parity, compare
 from polynet_keras.pretrained.conversion import DifferentNetworkError, LoadReport, classes_of, load_checkpoint
-from polynet_keras.pretrained.files import written_whole
 from polynet_keras.pretrained.formats import Format, read_checkpoint
 from polynet_keras.pretrained.registry import SQUARE_378, names, published
 from polynet_keras.pretrained.store import source_file

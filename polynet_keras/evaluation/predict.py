@@ -1,18 +1,16 @@
 """Classifying image files with a trained model's folder, or with a published checkpoint."""
 
 import os
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from pathlib import Path
 
 import keras
 import numpy as np
 
-from polynet_keras.applications import PolyNet
 from polynet_keras.data.preprocessing import Preprocessing, read_image
-from polynet_keras.pretrained import MODEL_FILE, ModelCard, load_weights_file, published
+from polynet_keras.evaluation.loading import TrainedModel, load_published, load_run
+from polynet_keras.pretrained import published
 from polynet_keras.pretrained.registry import find_checkpoint
 
 BATCH_SIZE = 32
@@ -38,14 +36,7 @@ def predict(run_folder: str | os.PathLike, images: Sequence[str | os.PathLike], 
         ValueError: no image, an image that cannot be read, `top` < 1, or a folder without a model.
     """
     _check_arguments(images, top)
-    card = ModelCard.load(run_folder)
-    model = _load_model(run_folder)
-    if model.output_shape[1:] != (len(card.class_names),):
-        raise ValueError(
-            f"{run_folder}: the model's output has the shape {model.output_shape[1:]}, its card names "
-            f"{len(card.class_names)} classes; they are not of one run"
-        )
-    return _predict(model, card.preprocessing, card.class_names, images, top)
+    return _predict(load_run(run_folder), images, top)
 
 
 def predict_published(
@@ -65,18 +56,11 @@ def predict_published(
         OSError: the checkpoint cannot be fetched.
     """
     _check_arguments(images, top)
-    named = find_checkpoint(weights)
-    checkpoint = named or published("imagenet")
+    checkpoint = find_checkpoint(weights) or published("imagenet")
     for path in images:
         if not os.path.isfile(path):
             read_image(path, checkpoint.channels)  # says what is wrong, before anything is fetched
-    model = PolyNet(weights=weights if named else None, **checkpoint.network)
-    if not named and load_weights_file(model, weights).head != "loaded":
-        raise ValueError(
-            f"weights={os.fspath(weights)!r} has other classes than the {checkpoint.classes} of {checkpoint.name} and "
-            "does not say of which; a run folder has their names: --run_dir"
-        )
-    return _predict(model, checkpoint.preprocessing, checkpoint.class_names, images, top)
+    return _predict(load_published(weights), images, top)
 
 
 def _check_arguments(images: Sequence[str | os.PathLike], top: int) -> None:
@@ -86,15 +70,15 @@ def _check_arguments(images: Sequence[str | os.PathLike], top: int) -> None:
         raise ValueError(f"top={top!r} must be an integer of at least 1")
 
 
-def _predict(
-    model: keras.Model, preprocessing: Preprocessing, class_names: Sequence[str], images: Sequence, top: int
-) -> list[Prediction]:
+def _predict(trained: TrainedModel, images: Sequence, top: int) -> list[Prediction]:
     # A batch at a time: the inputs of a whole folder of photographs would not fit in memory.
     batches = [images[start : start + BATCH_SIZE] for start in range(0, len(images), BATCH_SIZE)]
-    probabilities = np.concatenate([model.predict_on_batch(_inputs(batch, preprocessing)) for batch in batches])
+    probabilities = np.concatenate(
+        [trained.model.predict_on_batch(_inputs(batch, trained.preprocessing)) for batch in batches]
+    )
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
     return [
-        Prediction(os.fspath(path), tuple((class_names[i], float(row[i])) for i in order))
+        Prediction(os.fspath(path), tuple((trained.class_names[i], float(row[i])) for i in order))
         for path, row, order in zip(images, probabilities, best, strict=True)
     ]
 
@@ -102,13 +86,3 @@ def _predict(
 def _inputs(images: Sequence[str | os.PathLike], preprocessing: Preprocessing) -> np.ndarray:
     inputs = np.stack([preprocessing(read_image(path, preprocessing.channels)) for path in images])
     return np.moveaxis(inputs, -1, 1) if keras.config.image_data_format() == "channels_first" else inputs
-
-
-def _load_model(run_folder: str | os.PathLike) -> keras.Model:
-    path = Path(run_folder, MODEL_FILE)
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file; name a run folder that `polynet train` has finished")
-    try:
-        return keras.saving.load_model(path, compile=False)
-    except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: not a readable Keras model: {error}") from None

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from polynet_keras.data.files import written_whole
 from polynet_keras.data.preprocessing import Preprocessing
-from polynet_keras.pretrained.files import written_whole
 
 
 @dataclass(frozen=True)

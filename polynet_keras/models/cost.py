@@ -1,6 +1,10 @@
 """What a structure costs, counted from the tables of `models.inception` without building the network."""
 
+import itertools
+import math
 from dataclasses import dataclass
+
+import keras
 
 from polynet_keras.models.checks import check_classes, check_image_shape, check_width
 from polynet_keras.models.inception import BLOCKS, REDUCTIONS, STEM, Branches, Conv, MaxPool, scaled
@@ -97,6 +101,44 @@ def network_cost(
     channels = count.shape[-1]
     parts.append(StageCost("head", (classes,), "", (channels + 1) * classes, channels * classes, classes))
     return parts
+
+
+CONVOLUTIONS = (
+    keras.layers.Conv2D,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.SeparableConv2D,
+    keras.layers.Dense,
+)
+"""Layers whose every output position costs as many multiply-accumulates as their kernel has elements."""
+
+
+def count_macs(model: keras.Model) -> int:
+    """Multiply-accumulates of one image through a functional model of any package: what `StageCost` counts.
+
+    Convolutions, grouped, depthwise and separable ones too, and dense layers count as often as they are applied. A
+    model that is no graph of layers, or takes images of any size, has 0: not known.
+    """
+    macs = 0
+    # Keras has no public way from a model to its applications of layers; a layer's own would be those of all models.
+    for node in itertools.chain.from_iterable(getattr(model, "_nodes_by_depth", {}).values()):
+        layer, output = node.operation, node.output_tensors[0].shape
+        if isinstance(layer, keras.Model):
+            macs += count_macs(layer)
+        kernels = [
+            getattr(layer, name)
+            for name in ("kernel", "depthwise_kernel", "pointwise_kernel")
+            if isinstance(layer, CONVOLUTIONS) and getattr(layer, name, None) is not None
+        ]
+        if not kernels:
+            continue
+        if None in output[1:]:
+            return 0
+        if isinstance(layer, keras.layers.Dense):
+            positions = math.prod(output[1:-1])
+        else:
+            positions = math.prod(output[1:-1] if layer.data_format == "channels_last" else output[2:])
+        macs += positions * sum(math.prod(kernel.shape) for kernel in kernels)
+    return macs
 
 
 class _Counter:

@@ -12,7 +12,7 @@ import urllib3
 from absl import logging
 from tqdm import tqdm
 
-from polynet_keras.pretrained.files import locked
+from polynet_keras.data.files import locked
 
 ATTEMPTS = 5
 """How often in a row a URL may fail without a step forward."""

@@ -21,12 +21,14 @@ class ModelCard:
         preprocessing: from an image to the model's input.
         held_out: number of images that the accuracy was counted on.
         held_out_correct: how many of them the model got right.
+        structure: the residual units, in the structure notation.
     """
 
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
     held_out: int
     held_out_correct: int
+    structure: str = ""
 
     def save(self, folder: str | os.PathLike) -> None:
         """Writes the card into `folder`."""

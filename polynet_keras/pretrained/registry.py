@@ -6,9 +6,9 @@ from typing import Any
 
 import keras
 
+from polynet_keras.data.fashion_mnist import CLASSES as FASHION_MNIST_CLASSES
 from polynet_keras.data.imagenet import imagenet_classes
 from polynet_keras.data.preprocessing import Preprocessing
-from polynet_keras.data.sources import FASHION_MNIST_CLASSES
 from polynet_keras.models import Structure
 from polynet_keras.pretrained.formats import Format
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import keras
 from absl import logging
 
+from polynet_keras.data.files import locked, written_whole
 from polynet_keras.pretrained.conversion import load_weights_file
 from polynet_keras.pretrained.download import DownloadError, WrongHashError, download
-from polynet_keras.pretrained.files import locked, written_whole
 from polynet_keras.pretrained.formats import DAMAGE, MAX_BYTES, Format
 from polynet_keras.pretrained.registry import PublishedCheckpoint
 

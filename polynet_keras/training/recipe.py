@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
 
+from polynet_keras.data.augmentation import Augmentation
+from polynet_keras.data.decoding import ON_ERROR
 from polynet_keras.data.sources import BUILT_IN, DIGITS
 from polynet_keras.models import Structure
 from polynet_keras.models.checks import MIN_SIZE, check_width
@@ -30,7 +32,8 @@ class Recipe:
     """
 
     data: str = DIGITS
-    """`"digits"`, `"fashion_mnist"`, or a folder with one folder of images a class."""
+    """What `data.sources.open_source` opens: `"digits"`, `"fashion_mnist"`, `"tfds:NAME"`, or a folder of images or of
+    records."""
     structure: str = "1 x [2-way] | 1 x [poly-3, 2-way] | 1 x [poly-3]"
     """The residual units: a name or a notation; see `polynet_keras.PolyNet`."""
     width: float = 0.25
@@ -46,7 +49,11 @@ class Recipe:
     learning_rate: float = 0.002
     """The highest of the schedule: linear warm-up over the first tenth of the steps, then a cosine to zero."""
     seed: int = 0
-    """Of the initialization, the split, the order and the crops."""
+    """Of the initialization, the split, the order and the augmentation."""
+    augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
+    """What is done to a training image: by default the poster's random crop alone."""
+    on_error: str = "error"
+    """What to do about an image that cannot be read: `"error"`, or `"skip"`, which lists them at the end."""
 
     def __post_init__(self):
         if not isinstance(self.data, (str, os.PathLike)):
@@ -57,6 +64,10 @@ class Recipe:
             self._set("structure", str(self.structure))
         if isinstance(self.residual_scale, list):
             self._set("residual_scale", tuple(self.residual_scale))
+        if isinstance(self.augmentation, dict):
+            self._set("augmentation", Augmentation(**self.augmentation))
+        if self.on_error not in ON_ERROR:
+            raise ValueError(f"on_error={self.on_error!r} must be one of {ON_ERROR}")
         scales_and_survival(self.residual_scale, Structure.parse(self.structure).module_count)
         for name, minimum in (("image_size", MIN_SIZE), ("epochs", 1), ("batch_size", 1), ("seed", 0)):
             value = getattr(self, name)

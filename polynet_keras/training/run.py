@@ -10,10 +10,12 @@ import tensorflow as tf
 from absl import logging
 
 from polynet_keras.applications import PolyNet
+from polynet_keras.data.decoding import Unreadable
+from polynet_keras.data.examples import Source
 from polynet_keras.data.extras import require_data_extra
-from polynet_keras.data.pipeline import Reader, evaluation_batches, training_batches
+from polynet_keras.data.pipeline import Batches, evaluation_batches, reading, training_batches, validation_data
 from polynet_keras.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
-from polynet_keras.data.sources import Source, open_source
+from polynet_keras.data.sources import open_source
 from polynet_keras.pretrained import MODEL_FILE, ModelCard
 from polynet_keras.training.curves import plot_curves
 from polynet_keras.training.optimizers import RMSprop
@@ -67,14 +69,17 @@ def train(recipe: Recipe, folder: str | os.PathLike | None = None) -> RunResult:
     require_data_extra("PIL", "matplotlib", "tensorboard")
     keras.utils.set_random_seed(recipe.seed)
     source = open_source(recipe.data, recipe.seed)
+    preprocessing = _preprocessing(recipe, source)
+    unread, unread_held_out = Unreadable(recipe.on_error), Unreadable(recipe.on_error)
+    training = training_batches(
+        source.training, preprocessing, recipe.batch_size, recipe.seed, recipe.augmentation, unreadable=unread
+    )
+    held_out = evaluation_batches(source.held_out, preprocessing, recipe.batch_size, unreadable=unread_held_out)
+    validation = _validation(recipe, source, held_out)
     path = create_run_folder(folder, recipe.data)
     recipe.save(path / RECIPE_FILE)
-    preprocessing = _preprocessing(recipe, source)
-    training, held_out = Reader(source.training), Reader(source.held_out)
-    batches = training_batches(training, preprocessing, recipe.batch_size, recipe.seed)
-    held_out_batches = evaluation_batches(held_out, preprocessing, recipe.batch_size)
 
-    model = _compiled_model(recipe, source, steps=recipe.epochs * len(batches))
+    model = _compiled_model(recipe, source, steps=recipe.epochs * training.steps)
     logging.info(
         "%s: %d classes, %d images to train on, %d held out; %s parameters; run folder %s",
         recipe.data,
@@ -85,15 +90,19 @@ def train(recipe: Recipe, folder: str | os.PathLike | None = None) -> RunResult:
         path,
     )
     try:
-        _fit(model, batches, held_out_batches, recipe.epochs, path)
-    except (tf.errors.OpError, KeyboardInterrupt) as error:
+        with reading(unread_held_out), reading(unread):
+            _fit(model, training, validation, recipe.epochs, path)
+    except (tf.errors.OpError, ValueError, KeyboardInterrupt):
         if not _epochs(path):
             discard_run_folder(path)  # so that the same command can run again
-        raise training.error or held_out.error or error from None
+        raise
     model.save(path / MODEL_FILE)
-    correct = round(model.evaluate(held_out_batches, verbose=0)[1] * len(source.held_out))
-    card = ModelCard(source.class_names, preprocessing, len(source.held_out), correct)
+    accuracy = model.evaluate(validation, verbose=0)[1]
+    counted = len(source.held_out) - len(unread_held_out.skipped)
+    card = ModelCard(source.class_names, preprocessing, counted, round(accuracy * counted), recipe.structure)
     card.save(path)
+    unread.log(len(source.training))
+    unread_held_out.log(len(source.held_out))
     plot_curves(path / HISTORY_FILE, path / CURVES_FILE)
     return RunResult(path, card, _samples(source, path))
 
@@ -101,6 +110,14 @@ def train(recipe: Recipe, folder: str | os.PathLike | None = None) -> RunResult:
 def _preprocessing(recipe: Recipe, source: Source) -> Preprocessing:
     mean, std = (GREY_MEAN, GREY_STD) if source.channels == 1 else (IMAGENET_MEAN, IMAGENET_STD)
     return Preprocessing(recipe.image_size, recipe.resize_size, mean, std)
+
+
+def _validation(recipe: Recipe, source: Source, held_out: Batches) -> tf.data.Dataset:
+    validation = validation_data(held_out)
+    if not recipe.augmentation.mixes:
+        return validation
+    # The loss of mixed images takes shares of the classes.
+    return validation.map(lambda images, labels: (images, tf.one_hot(labels, len(source.class_names))))
 
 
 def _compiled_model(recipe: Recipe, source: Source, steps: int) -> keras.Model:
@@ -119,11 +136,12 @@ def _compiled_model(recipe: Recipe, source: Source, steps: int) -> keras.Model:
         0.0, max(1, steps - warmup), warmup_target=recipe.learning_rate, warmup_steps=warmup
     )
     optimizer = RMSprop(schedule, rho=0.9)
-    model.compile(optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    loss = "categorical_crossentropy" if recipe.augmentation.mixes else "sparse_categorical_crossentropy"
+    model.compile(optimizer, loss=loss, metrics=["accuracy"])
     return model
 
 
-def _fit(model: keras.Model, batches, held_out_batches, epochs: int, path: Path) -> None:
+def _fit(model: keras.Model, training: Batches, validation: tf.data.Dataset, epochs: int, path: Path) -> None:
     callbacks = [
         keras.callbacks.CSVLogger(str(path / HISTORY_FILE)),
         keras.callbacks.TensorBoard(str(path / TENSORBOARD_FOLDER), write_graph=False),
@@ -132,9 +150,10 @@ def _fit(model: keras.Model, batches, held_out_batches, epochs: int, path: Path)
     verbose = 1 if os.isatty(1) else 2
     try:
         model.fit(
-            batches,
-            validation_data=held_out_batches,
+            training.dataset,
+            validation_data=validation,
             epochs=epochs,
+            steps_per_epoch=training.steps,
             callbacks=callbacks,
             shuffle=False,
             verbose=verbose,
@@ -158,15 +177,16 @@ def _samples(source: Source, path: Path) -> tuple[str, ...]:
     # Evenly spaced: sources list class by class.
     indices = np.unique(np.linspace(0, len(held_out) - 1, SAMPLES).astype(int))
     if held_out.are_files:
-        return tuple(held_out.names[i] for i in indices)
+        return tuple(held_out.name_of(int(i)) for i in indices)
     from PIL import Image
 
     folder = path / SAMPLES_FOLDER
     folder.mkdir()
     files = []
     for i in indices:
-        label = source.class_names[held_out.labels[i]].replace("/", "-")
-        file = folder / f"{held_out.names[i]}-is-{label}.png"
-        Image.fromarray(held_out.read(i).squeeze(-1)).save(file)
+        image, label = held_out.image(i), source.class_names[held_out.label(i)].replace("/", "-")
+        name = held_out.name_of(int(i)).replace("/", "-")
+        file = folder / f"{name}-is-{label}.png"
+        Image.fromarray(image.squeeze(-1) if source.channels == 1 else image).save(file)
         files.append(str(file))
     return tuple(files)

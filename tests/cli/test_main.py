@@ -10,6 +10,7 @@ import pytest
 
 from polynet_keras.cli.main import COMMANDS, main
 from polynet_keras.pretrained.registry import CHECKPOINTS
+from polynet_keras.data.augmentation import Augmentation
 from polynet_keras.training.recipe import Recipe
 
 
@@ -38,10 +39,7 @@ def test_console_script():
     done = subprocess.run([polynet, "trian"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     # TensorFlow may greet on stderr as it is imported; what follows is one line.
-    assert (
-        done.stderr.splitlines()[-1]
-        == "polynet: unknown command 'trian'; known are train, predict, weights, convert, summary"
-    )
+    assert done.stderr.splitlines()[-1] == f"polynet: unknown command 'trian'; known are {', '.join(COMMANDS)}"
     assert "Traceback" not in done.stderr
 
 
@@ -54,10 +52,11 @@ def test_help_lists_the_flags(capsys, command):
 
 def test_help_of_train_shows_every_field_of_the_recipe_with_its_default(capsys):
     output = succeeds(capsys, "train", "--help")
-    for field in dataclasses.fields(Recipe):
-        assert re.search(rf"^  --{field.name}: .* \[{re.escape(str(field.default))}\]$", output, re.MULTILINE), (
-            field.name
-        )
+    fields = {field.name: field.default for field in dataclasses.fields(Recipe) if field.name != "augmentation"}
+    fields |= {field.name: field.default for field in dataclasses.fields(Augmentation)}
+    for name, default in fields.items():
+        shown = "" if default in (None, False) else rf" \[{re.escape(str(default))}\]"
+        assert re.search(rf"^  --{name}: .*{shown}$", output, re.MULTILINE), name
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -76,6 +75,11 @@ def test_unknown_flag(capsys, command):
         (["--structure", "1 x [I + G] | 1 x [ir] | 1 x [ir]"], "G comes where F is due"),
         (["--residual_scale", "big"], "--residual_scale=big must be numbers"),
         (["--data", "nowhere"], "data='nowhere' is no folder"),
+        (["--crop", "center"], "crop='center' must be one of ('random', 'random_resized')"),
+        (["--mixup", "-1"], "mixup=-1.0 must be a number of at least 0"),
+        (["--color_jitter", "0.1"], "color_jitter and policy are for RGB images; these have 1 channel(s)"),
+        (["--mixup", "0.2", "--batch_size", "5"], "global_batch_size=5 must be a multiple of 2"),
+        (["--on_error", "ignore"], "on_error='ignore' must be one of ('error', 'skip')"),
         (["--run_dir", "/proc/run"], "run_dir='/proc/run' cannot be written"),
         (["digits"], "unexpected argument 'digits'; the data is named with --data"),
     ],
@@ -85,7 +89,7 @@ def test_train_mistakes(capsys, argv, message):
 
 
 def test_data_folder_without_classes(capsys, tmp_path):
-    assert "holds 0 folders; expected 'digits', 'fashion_mnist' or a folder" in fails(
+    assert "holds 0 folders; expected a folder with one folder of images for each class" in fails(
         capsys, "train", "--data", str(tmp_path)
     )
 

@@ -1,98 +1,205 @@
+import math
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from polynet_keras.data.augmentation import random_crop
-from polynet_keras.data.pipeline import Reader, evaluation_batches, training_batches
+from polynet_keras.data.augmentation import Augmentation
+from polynet_keras.data.decoding import Unreadable
+from polynet_keras.data.pipeline import (
+    decoded_images,
+    evaluation_batches,
+    reading,
+    training_batches,
+    validation_data,
+)
 from polynet_keras.data.preprocessing import Preprocessing
-from polynet_keras.data.sources import Images
+from tests.data.arrays import examples_of, png, random_images
 
 PREPROCESSING = Preprocessing(75, 86)
-
-
-def source(count=10, size=None):
-    rng = np.random.default_rng(0)
-    pixels = [rng.integers(0, 256, (size or 20 + i, 90, 3)).astype("uint8") for i in range(count)]
-    return Images(lambda i: pixels[i], np.arange(count), tuple(map(str, range(count))))
+IMAGES = random_images()
+EXAMPLES = examples_of([png(image) for image in IMAGES])
+BROKEN = [b"no image" if i in (3, 4, 8) else png(image) for i, image in enumerate(IMAGES)]
+EVERYTHING = Augmentation("random_resized", flip=True, color_jitter=0.4, erasing=0.5, mixup=0.4, cutmix=1.0)
 
 
 @pytest.mark.parametrize(
-    "preprocessing", [PREPROCESSING, Preprocessing(75, 86, resize="shorter_side", antialias=False)]
+    "preprocessing",
+    [
+        PREPROCESSING,
+        Preprocessing(75, 86, resize="shorter_side", antialias=False),
+        Preprocessing(75, 86, interpolation="bicubic"),
+        Preprocessing(12, 15, mean=(0.4, 0.5, 0.6), std=(1 / 255,) * 3, channel_order="BGR"),
+    ],
 )
 def test_evaluation_batches_are_the_protocol_image_by_image(preprocessing):
-    images = source()
-    batches = list(evaluation_batches(Reader(images), preprocessing, batch_size=4))
-    assert [len(labels) for _, labels in batches] == [4, 4, 2]
-    assert np.concatenate([labels for _, labels in batches]).tolist() == list(range(10))
-    found = np.concatenate([x for x, _ in batches])
-    assert found.dtype == "float32"
+    batches = evaluation_batches(EXAMPLES, preprocessing, batch_size=4)
+    images, labels, indices, valid = (np.concatenate(parts) for parts in zip(*batches.dataset, strict=True))
+    assert batches.steps == 3
+    assert valid.tolist() == [True] * 10 + [False] * 2
+    assert indices[:10].tolist() == labels[:10].tolist() == list(range(10))
+    assert images.dtype == "float32"
     for i in range(10):
-        np.testing.assert_allclose(found[i], preprocessing(images.read(i)), atol=1e-5)
+        np.testing.assert_allclose(images[i], preprocessing(IMAGES[i]), atol=1e-5 * np.abs(images[i]).max())
 
 
-def test_training_crops_of_images_that_keep_their_aspect_ratio():
-    dataset = training_batches(Reader(source()), Preprocessing(75, 86, resize="shorter_side"), 4, seed=0)
-    assert [images.shape for images, _ in dataset] == [(4, 75, 75, 3), (4, 75, 75, 3), (2, 75, 75, 3)]
+@pytest.mark.parametrize("workers", [1, 2, 3, 7, 12])
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+def test_workers_evaluate_every_image_once_in_equal_full_batches(workers, batch_size):
+    seen = []
+    for worker in range(workers):
+        batches = evaluation_batches(EXAMPLES, Preprocessing(4, 4), batch_size, workers=workers, worker=worker)
+        parts = list(batches.dataset.as_numpy_iterator())
+        assert [images.shape for images, *_ in parts] == [(batch_size, 4, 4, 3)] * batches.steps
+        assert len(parts) == math.ceil(math.ceil(10 / workers) / batch_size)
+        seen += [int(i) for _, _, indices, valid in parts for i in indices[valid]]
+    assert sorted(seen) == list(range(10))
 
 
-def epochs(seed, count=2):
-    dataset = training_batches(Reader(source()), PREPROCESSING, 4, seed)
-    return [[(x.numpy(), y.numpy()) for x, y in dataset] for _ in range(count)]
+def test_validation_data_are_the_images_alone():
+    parts = list(validation_data(evaluation_batches(EXAMPLES, PREPROCESSING, 4)).as_numpy_iterator())
+    assert [len(images) for images, _ in parts] == [4, 4, 2]
+    assert np.concatenate([labels for _, labels in parts]).tolist() == list(range(10))
 
 
-def test_training_batches_hold_every_example_once_in_another_order_each_epoch():
-    first, second = ([label for _, labels in epoch for label in labels] for epoch in epochs(seed=0))
+def batches_of(count, augmentation=None, batch_size=4, seed=0, examples=EXAMPLES, **options):
+    batches = training_batches(examples, PREPROCESSING, batch_size, seed, augmentation, **options)
+    return list(batches.dataset.take(count).as_numpy_iterator())
+
+
+def assert_same(a, b):
+    assert len(a) == len(b)
+    for x, y in zip(a, b, strict=True):
+        for u, v in zip(x, y, strict=True):
+            np.testing.assert_array_equal(u, v)
+
+
+def test_training_batches_hold_every_example_once_an_epoch_in_another_order():
+    assert training_batches(EXAMPLES, PREPROCESSING, 4, seed=0).steps == 3
+    labels = [labels.tolist() for _, labels in batches_of(6)]
+    assert [len(part) for part in labels] == [4, 4, 2, 4, 4, 2]
+    first, second = sum(labels[:3], []), sum(labels[3:], [])  # noqa: RUF017
     assert sorted(first) == sorted(second) == list(range(10))
     assert first != second
 
 
-def test_training_batches_follow_the_seed():
-    a, b, c = epochs(0), epochs(0), epochs(1)
-    for x, y in zip(a, b, strict=True):
-        for (images, labels), (images_again, labels_again) in zip(x, y, strict=True):
-            np.testing.assert_array_equal(labels, labels_again)
-            np.testing.assert_array_equal(images, images_again)
-    assert any((x[1] != y[1]).any() for x, y in zip(a[0], c[0], strict=True))
+@pytest.mark.parametrize("augmentation", [Augmentation(), EVERYTHING], ids=["crop", "everything"])
+def test_a_batch_is_a_function_of_seed_and_step(augmentation):
+    whole = batches_of(7, augmentation)
+    assert_same(whole, batches_of(7, augmentation))
+    for first_step in (1, 2, 4, 6):
+        assert_same(whole[first_step:], batches_of(7 - first_step, augmentation, first_step=first_step))
+    other = batches_of(1, augmentation, seed=1)
+    assert not np.array_equal(whole[0][0], other[0][0])
+    # Neither an image's crop nor its other distortions come again in the next epoch.
+    assert all(not np.array_equal(x, y) for x in whole[0][0] for y in np.concatenate([b[0] for b in whole[3:6]]))
 
 
-@pytest.mark.parametrize("cached_bytes", [0, 1 << 30])
-def test_large_sources_are_mixed_over_their_whole_length(monkeypatch, cached_bytes):
-    monkeypatch.setattr("polynet_keras.data.pipeline.CACHED_BYTES", cached_bytes)
-    pixel = np.zeros((1, 1, 3), "uint8")
-    count = 12_000
-    images = Images(lambda i: pixel, np.arange(count), ("",) * count)
-    dataset = training_batches(Reader(images), Preprocessing(1, 1), 1000, seed=0)
-    first = next(iter(dataset))[1].numpy()
-    assert len(set(first)) == 1000
-    # The mean of 1000 of 12,000 equally likely numbers has a standard deviation of 12,000 / sqrt(12 · 1000).
-    assert abs(first.mean() - count / 2) < 6 * count / np.sqrt(12_000)
+@pytest.mark.parametrize("augmentation", [Augmentation(), EVERYTHING], ids=["crop", "everything"])
+@pytest.mark.parametrize("workers", [2, 3])
+def test_workers_together_have_the_batches_of_one(augmentation, workers):
+    """Also from a step on, where there was another number of them before."""
+    alone = batches_of(6, augmentation, batch_size=12, examples=MANY, first_step=2)
+    parts = [
+        batches_of(6, augmentation, 12, examples=MANY, first_step=2, workers=workers, worker=worker)
+        for worker in range(workers)
+    ]
+    together = [tuple(map(np.concatenate, zip(*step, strict=True))) for step in zip(*parts, strict=True)]
+    assert_same(alone, together)
+
+
+MANY = examples_of([png(image) for image in random_images(29, size=8)])
+
+
+def test_a_worker_may_have_nothing_of_the_last_batch():
+    lengths = [
+        [len(labels) for _, labels in batches_of(2, batch_size=9, workers=3, worker=worker)] for worker in range(3)
+    ]
+    assert lengths == [[3, 0], [3, 0], [3, 1]]
+
+
+def test_threads_change_nothing(monkeypatch):
+    expected = batches_of(4, EVERYTHING)
+    monkeypatch.setattr(tf.data, "AUTOTUNE", 1)
+    assert_same(expected, batches_of(4, EVERYTHING))
+
+
+def test_mixed_labels_are_shares():
+    for images, labels in batches_of(6, Augmentation(mixup=1.0, cutmix=1.0)):
+        assert labels.shape == (len(images), 10)
+        np.testing.assert_allclose(labels.sum(axis=1), 1, rtol=1e-6)
+        assert ((labels > 0).sum(axis=1) <= 2).all()
 
 
 def test_channels_first():
     keras.config.set_image_data_format("channels_first")
-    images, _ = next(iter(evaluation_batches(Reader(source()), PREPROCESSING, 4)))
+    images, *_ = next(iter(evaluation_batches(EXAMPLES, PREPROCESSING, 4).dataset))
     assert images.shape == (4, 3, 75, 75)
-    np.testing.assert_allclose(images[0], np.moveaxis(PREPROCESSING(source().read(0)), -1, 0), atol=1e-5)
+    np.testing.assert_allclose(images[0], np.moveaxis(PREPROCESSING(IMAGES[0]), -1, 0), atol=1e-5)
+    assert batches_of(1)[0][0].shape == (4, 3, 75, 75)
 
 
-def test_random_crop_is_uniform_over_positions():
-    rows = tf.tile(tf.reshape(tf.range(10), (10, 1, 1)), (1, 10, 1))
-    position = tf.concat([rows, tf.transpose(rows, (1, 0, 2))], axis=-1)
-    corners = np.array([random_crop(position, 7, tf.constant([i, 3]))[0, 0] for i in range(1600)])
-    counts = np.bincount(corners[:, 0] * 4 + corners[:, 1], minlength=16)
-    assert len(counts) == 16
-    # Multinomial counts of mean 100: six standard deviations.
-    assert (np.abs(counts - 100) < 6 * np.sqrt(100 * 15 / 16)).all()
+def test_decoded_images_are_whole():
+    parts = list(decoded_images(EXAMPLES, workers=3, worker=1).dataset.as_numpy_iterator())
+    assert [int(indices[0]) for *_, indices, _ in parts] == [3, 4, 5]
+    for images, labels, indices, valid in parts:
+        np.testing.assert_array_equal(images[0], IMAGES[indices[0]])
+        assert labels == indices
+        assert valid.all()
 
 
-def test_a_reader_keeps_the_error_that_names_the_file():
-    def read(i):
-        if i == 3:
-            raise ValueError("broken.png: cannot be read")
-        return np.zeros((9, 9, 3), "uint8")
+def test_an_unreadable_image_ends_the_pipeline_with_its_name():
+    examples = examples_of(BROKEN)
+    for make in (
+        lambda unread: evaluation_batches(examples, PREPROCESSING, 2, unreadable=unread),
+        lambda unread: training_batches(examples, PREPROCESSING, 2, 0, unreadable=unread),
+        lambda unread: decoded_images(examples, unreadable=unread),
+    ):
+        unreadable = Unreadable()
+        with pytest.raises(ValueError, match=r"^image \d: cannot be read as an image"), reading(unreadable):
+            list(make(unreadable).dataset.take(5))
 
-    reader = Reader(Images(read, np.zeros(5, "int64"), ("",) * 5))
-    with pytest.raises(tf.errors.OpError):
-        list(evaluation_batches(reader, PREPROCESSING, 2))
-    assert str(reader.error) == "broken.png: cannot be read"
+
+def test_evaluation_marks_skipped_images():
+    unreadable = Unreadable("skip")
+    batches = evaluation_batches(examples_of(BROKEN), PREPROCESSING, 4, unreadable=unreadable)
+    valid = np.concatenate([valid for *_, valid in batches.dataset])
+    assert np.flatnonzero(valid).tolist() == [0, 1, 2, 5, 6, 7, 9]
+    assert sorted(unreadable.skipped) == [3, 4, 8]
+    assert unreadable.skipped[4].startswith("image 4: cannot be read")
+
+
+def test_training_takes_the_next_image_for_a_skipped_one():
+    examples = examples_of(BROKEN)
+    unreadable = Unreadable("skip")
+    labels = np.concatenate([labels for _, labels in batches_of(3, examples=examples, unreadable=unreadable)])
+    assert sorted(labels) == [0, 1, 2, 5, 5, 5, 6, 7, 9, 9]
+    assert sorted(unreadable.skipped) == [3, 4, 8]
+
+
+def test_skipping_ends_where_nothing_can_be_read():
+    unreadable = Unreadable("skip")
+    with pytest.raises(tf.errors.InvalidArgumentError, match="100 images in a row cannot be read"), reading(unreadable):
+        batches_of(1, examples=examples_of([b"no image"] * 10), unreadable=unreadable)
+
+
+def test_an_image_that_would_grow_too_large_is_named():
+    narrow = np.zeros((2, 60_000, 3), "uint8")
+    examples = examples_of([png(narrow)], names=["narrow.png"])
+    unreadable = Unreadable()
+    batches = evaluation_batches(examples, Preprocessing(75, 86, resize="shorter_side"), 1, unreadable=unreadable)
+    with pytest.raises(ValueError, match=r"narrow\.png: 60000×2 px .* is too large"), reading(unreadable):
+        list(batches.dataset)
+
+
+def test_a_file_that_vanished_is_named(tmp_path):
+    from polynet_keras.data.sources import open_splits
+
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.png").write_bytes(png(IMAGES[0]))
+    examples = open_splits(tmp_path)["all"]
+    (tmp_path / "b" / "1.png").unlink()
+    with pytest.raises(ValueError, match=r"b/1\.png; No such file"), reading(Unreadable()):
+        list(evaluation_batches(examples, PREPROCESSING, 1).dataset)

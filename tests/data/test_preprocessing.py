@@ -122,7 +122,7 @@ def test_images_of_any_mode(tmp_path, mode, channels):
 @pytest.mark.parametrize("pixels", [np.full((4, 4), 70_000, "int32"), np.full((4, 4), 0.5, "float32")])
 def test_pixels_of_no_known_range_are_refused(tmp_path, pixels):
     Image.fromarray(pixels).save(tmp_path / "deep.tif")
-    with pytest.raises(ValueError, match=r"deep.tif: its pixels are neither 8 nor 16 bit"):
+    with pytest.raises(ValueError, match=r"deep.tif: .* its pixels are neither 8 nor 16 bit"):
         read_image(tmp_path / "deep.tif", 1)
 
 

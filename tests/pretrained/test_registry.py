@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from polynet_keras import PolyNet
-from polynet_keras.data.sources import FASHION_MNIST_FOLDER, fashion_mnist
+from polynet_keras.data.fashion_mnist import FOLDER as FASHION_MNIST_FOLDER
+from polynet_keras.data.sources import fashion_mnist
 from polynet_keras.pretrained.formats import Format
 from polynet_keras.pretrained.provenance import provenance_card
 from polynet_keras.pretrained.registry import CHECKPOINTS, find_checkpoint, published
@@ -75,10 +76,10 @@ def test_other_networks_are_refused_before_anything_is_fetched(arguments, messag
 @pytest.mark.skipif(not FASHION_MNIST_FOLDER.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed")
 def test_fashion_mnist_by_name():
     """On the first thousand test images; the whole test set: examples/evaluate_fashion_mnist.py."""
-    held_out = fashion_mnist().held_out
+    held_out = fashion_mnist()["test"]
     checkpoint = published("fashion_mnist")
     model = PolyNet(weights="fashion_mnist", **checkpoint.network)
-    images = np.stack([checkpoint.preprocessing(held_out.read(i)) for i in range(1000)])
+    images = np.stack([checkpoint.preprocessing(held_out.image(i)) for i in range(1000)])
     right = (model.predict(images, verbose=0).argmax(1) == held_out.labels[:1000]).sum()
     # The measured 92.86 %, less six standard deviations of a thousand draws.
     assert right / 1000 > 0.9286 - 6 * (0.9286 * 0.0714 / 1000) ** 0.5

@@ -1,0 +1,71 @@
+"""`polynet records`: a folder of images as TFRecord files, and whether they are undamaged."""
+
+from absl import flags
+
+USAGE = "FOLDER OUT [flags], or --verify OUT"
+
+LISTED = 20
+"""How many skipped images are listed."""
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("split", "train", "What a folder of classes is called that has no splits.", flag_values=values)
+    flags.DEFINE_string(
+        "class_names",
+        None,
+        "Text file of the classes' folders in the order of their labels, one a line. [FOLDER/classes.txt, or sorted]",
+        flag_values=values,
+    )
+    flags.DEFINE_integer("shards", None, "Files of each split. [of about 128 MiB]", flag_values=values)
+    flags.DEFINE_integer("seed", 0, "Seed of the order of the images.", flag_values=values)
+    flags.DEFINE_string(
+        "on_error", "error", "What to do about an image that cannot be read: `error` or `skip`.", flag_values=values
+    )
+    flags.DEFINE_integer("processes", None, "How many write at once. [one a core]", flag_values=values)
+    flags.DEFINE_bool("verify", False, "Read the records of OUT and compare their checksums.", flag_values=values)
+
+
+def run(values: flags.FlagValues, arguments: list[str]) -> None:
+    expected = "OUT" if values.verify else "FOLDER and OUT"
+    if len(arguments) != len(expected.split(" and ")):
+        raise ValueError(f"expected {expected}; got {len(arguments)} arguments")
+    if values.verify:
+        _verify(arguments[0])
+        return
+    folder, out = arguments
+
+    from polynet_keras.data.folders import read_class_names
+    from polynet_keras.data.records import write_records
+
+    manifest = write_records(
+        folder,
+        out,
+        split=values.split,
+        class_names=None if values.class_names is None else read_class_names(values.class_names),
+        shards=values.shards,
+        seed=values.seed,
+        on_error=values.on_error,
+        processes=values.processes,
+    )
+    print(f"{out}: {len(manifest.class_names)} classes")
+    for name, split in manifest.splits.items():
+        size = sum(shard.bytes for shard in split.shards)
+        print(f"{name}: {split.count:,} images, {split.shard_count} shards, {size / 1e6:,.1f} MB")
+        if split.skipped:
+            print(f"{name}: {len(split.skipped):,} images skipped, all listed in the manifest:")
+            for path, reason in list(split.skipped.items())[:LISTED]:
+                print(f"  {path}: {reason}")
+
+
+def _verify(out: str) -> None:
+    from polynet_keras.data.record_manifest import load_manifest, verify
+
+    damages = verify(out)
+    for line in damages:
+        print(line)
+    count = sum(split.shard_count for split in load_manifest(out).splits.values())
+    if damages:
+        raise ValueError(
+            f"{len(damages)} of {count} shards in {out} are damaged; the command that wrote them writes these again"
+        )
+    print(f"{out}: {count} shards are as they were written")

@@ -1,0 +1,210 @@
+"""Decoding inside a tf.data pipeline: TensorFlow's decoders for what they read exactly, Pillow for the rest.
+
+Folders of photographs hold everything: CMYK, 16 bits, palettes, animations, phones' orientations, and files that are no
+images. TensorFlow decodes 8-bit JPEG (of which only a region, if that is what is wanted) and plain PNG, to the
+same pixels as Pillow; whatever it refuses, and every other format, goes to `preprocessing.decode_image`.
+"""
+
+import io
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from polynet_keras.data.examples import Examples
+from polynet_keras.data.preprocessing import MAX_ENCODED_BYTES, MAX_PIXELS, decode_image
+
+ON_ERROR = ("error", "skip")
+LISTED = 20
+"""How many skipped images are listed by name."""
+
+JPEG_SIGNATURE = b"\xff\xd8\xff"
+HEADER_BYTES = 1 << 17
+"""Where a JPEG's orientation is looked for: more than a segment of EXIF and one of XMP."""
+MAY_BE_ROTATED = r"\C*(Exif\x00\x00|tiff:Orientation)\C*"
+"""In RE2, whose `.` is a character of UTF-8 and whose `\\C` is a byte."""
+PLAIN_PNG = {1: b"\x08\x00", 3: b"\x08\x02"}
+"""Bit depth and colour type of the PNGs that need no conversion, by the number of channels."""
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+ORIENTATION = 0x0112
+"""EXIF's tag."""
+
+Box = tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]
+"""(top, left, height, width) of a region, in pixels: int32 scalars."""
+
+
+class Unreadable:
+    """What to do about images that cannot be read, and which those were.
+
+    Attributes:
+        on_error: `"error"` ends the pipeline, `"skip"` goes on without the image.
+        error: what ended the pipeline: a `ValueError` that names the image, where TensorFlow's own error does not.
+        skipped: for the index of each image that was skipped, why.
+    """
+
+    def __init__(self, on_error: str = "error"):
+        if on_error not in ON_ERROR:
+            raise ValueError(f"on_error={on_error!r} must be one of {ON_ERROR}")
+        self.on_error = on_error
+        self.error: ValueError | None = None
+        self.skipped: dict[int, str] = {}
+
+    def add(self, index: int, error: ValueError) -> None:
+        if self.on_error == "error":
+            self.error = self.error or error
+            raise error
+        self.skipped[index] = str(error)
+
+    def log(self, count: int) -> None:
+        """Lists what was skipped, of a dataset of `count` images."""
+        if not self.skipped:
+            return
+        reasons = [self.skipped[index] for index in sorted(self.skipped)]
+        more = f"\n  and {len(reasons) - LISTED} more" if len(reasons) > LISTED else ""
+        listed = "\n  ".join(reasons[:LISTED])
+        logging.warning("skipped %d of %d images that cannot be read:\n  %s%s", len(reasons), count, listed, more)
+
+
+def whole(height: tf.Tensor, width: tf.Tensor) -> Box:
+    return tf.zeros_like(height), tf.zeros_like(width), height, width
+
+
+def decode_region(
+    encoded: tf.Tensor,
+    index: tf.Tensor,
+    examples: Examples,
+    unreadable: Unreadable,
+    region: Callable[[tf.Tensor, tf.Tensor], Box] = whole,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Decodes a region of an image, inside a graph.
+
+    Args:
+        encoded: string scalar.
+        index: of the image among the examples, int64 scalar.
+        examples: whose image it is.
+        unreadable: takes the images that cannot be read.
+        region: from the upright image's height and width, int32 scalars, to the region.
+
+    Returns:
+        uint8 tensor (height, width, channels) and whether the image could be read, a bool scalar; if not, the tensor is
+        empty.
+    """
+    channels = examples.channels
+    empty = tf.zeros((0, 0, channels), tf.uint8)
+
+    def with_pillow() -> tuple[tf.Tensor, tf.Tensor]:
+        def decode(encoded: bytes, index: np.int64) -> np.ndarray:
+            name = examples.name_of(int(index))
+            try:
+                if len(encoded) > MAX_ENCODED_BYTES:
+                    raise ValueError(f"{name}: {len(encoded):,} bytes are over the limit of {MAX_ENCODED_BYTES:,}")
+                return decode_image(encoded, channels, name)
+            except ValueError as error:
+                unreadable.add(int(index), error)
+            return np.zeros((0, 0, channels), "uint8")
+
+        image = tf.numpy_function(decode, [encoded, index], tf.uint8, stateful=False)
+        image = tf.ensure_shape(image, (None, None, channels))
+        readable = tf.size(image) > 0
+        return tf.cond(readable, lambda: _cut(image, region), lambda: empty), readable
+
+    def with_tensorflow() -> tuple[tf.Tensor, tf.Tensor]:
+        # An error of an operation would end the whole pipeline and name no file; that of a dataset can be ignored.
+        attempt = tf.data.Dataset.from_tensors(encoded).map(lambda encoded: _fast(encoded, channels, region))
+        image = attempt.ignore_errors().concatenate(tf.data.Dataset.from_tensors(empty)).take(1).get_single_element()
+        image = tf.ensure_shape(image, (None, None, channels))
+        return tf.cond(tf.size(image) > 0, lambda: (image, tf.constant(True)), with_pillow)
+
+    if channels not in PLAIN_PNG:
+        return with_pillow()
+    return tf.cond(_is_plain(encoded, channels), with_tensorflow, with_pillow)
+
+
+def _cut(image: tf.Tensor, region: Callable[[tf.Tensor, tf.Tensor], Box]) -> tf.Tensor:
+    height, width = tf.unstack(tf.shape(image)[:2])
+    top, left, rows, columns = region(height, width)
+    return image[top : top + rows, left : left + columns]
+
+
+def _is_plain(encoded: tf.Tensor, channels: int) -> tf.Tensor:
+    """Whether TensorFlow may try: a JPEG for three channels, or a PNG that needs no conversion."""
+
+    def bytes_at(position: int, length: int) -> tf.Tensor:
+        return tf.strings.substr(encoded, position, length)
+
+    def png() -> tf.Tensor:
+        # Anything between the header and the pixels, or EXIF behind them, may change what the pixels mean.
+        return (
+            (bytes_at(0, 8) == PNG_SIGNATURE)
+            & (bytes_at(24, 2) == PLAIN_PNG[channels])
+            & (bytes_at(37, 4) == b"IDAT")
+            & ~tf.strings.regex_full_match(encoded, r"\C*eXIf\C*")
+        )
+
+    long_enough = tf.strings.length(encoded) > 64
+    if channels != 3:
+        return tf.cond(long_enough, png, lambda: False)
+    return tf.cond(long_enough, lambda: tf.cond(bytes_at(0, 3) == JPEG_SIGNATURE, lambda: True, png), lambda: False)
+
+
+def _fast(encoded: tf.Tensor, channels: int, region: Callable) -> tf.Tensor:
+    """The region by TensorFlow's decoders; raises, or is empty, for what they do not read as Pillow does."""
+    is_png = tf.strings.substr(encoded, 0, 8) == PNG_SIGNATURE
+    if channels == 1:
+        return _png_region(encoded, channels, region)
+    return tf.cond(
+        is_png, lambda: _png_region(encoded, channels, region), lambda: _jpeg_region(encoded, channels, region)
+    )
+
+
+def _png_region(encoded: tf.Tensor, channels: int, region: Callable) -> tf.Tensor:
+    sides = tf.cast(tf.io.decode_raw(tf.strings.substr(encoded, 16, 8), tf.int32, little_endian=False), tf.int64)
+    _check_size(sides[0], sides[1])
+    return _cut(tf.io.decode_png(encoded, channels), region)
+
+
+def _jpeg_region(encoded: tf.Tensor, channels: int, region: Callable) -> tf.Tensor:
+    shape = tf.io.extract_jpeg_shape(encoded)
+    tf.debugging.assert_less(shape[2], 4)  # CMYK, whose colours TensorFlow and Pillow see differently
+    rows, columns = shape[0], shape[1]
+    _check_size(tf.cast(rows, tf.int64), tf.cast(columns, tf.int64))
+    rotated = tf.strings.regex_full_match(tf.strings.substr(encoded, 0, HEADER_BYTES), MAY_BE_ROTATED)
+    orientation = tf.cond(
+        rotated, lambda: tf.numpy_function(_orientation, [encoded], tf.int32, stateful=False), lambda: 1
+    )
+    orientation = tf.ensure_shape(orientation, ())
+    # EXIF's orientations (CIPA DC-008, 4.6.4): 5 to 8 swap the axes; then what is upright comes by flips.
+    swapped = orientation >= 5
+    flipped_down = (orientation == 3) | (orientation == 4) | (orientation == 7) | (orientation == 8)
+    flipped_across = (orientation == 2) | (orientation == 3) | (orientation == 6) | (orientation == 7)
+
+    def decode(box: Box) -> tf.Tensor:
+        # As accurate as Pillow, and so the same pixels.
+        return tf.image.decode_and_crop_jpeg(encoded, tf.stack(box), channels, dct_method="INTEGER_ACCURATE")
+
+    def upright() -> tf.Tensor:
+        height, width = tf.cond(swapped, lambda: (columns, rows), lambda: (rows, columns))
+        top, left, box_height, box_width = region(height, width)
+        top = tf.where(flipped_down, height - top - box_height, top)
+        left = tf.where(flipped_across, width - left - box_width, left)
+        box = (top, left, box_height, box_width)
+        stored = tf.cond(swapped, lambda: (left, top, box_width, box_height), lambda: box)
+        image = decode(stored)
+        image = tf.cond(swapped, lambda: tf.transpose(image, (1, 0, 2)), lambda: image)
+        image = tf.cond(flipped_down, lambda: image[::-1], lambda: image)
+        return tf.cond(flipped_across, lambda: image[:, ::-1], lambda: image)
+
+    return tf.cond(orientation == 1, lambda: decode(region(rows, columns)), upright)
+
+
+def _check_size(rows: tf.Tensor, columns: tf.Tensor) -> None:
+    tf.debugging.assert_less_equal(rows * columns, tf.constant(MAX_PIXELS, tf.int64))
+
+
+def _orientation(encoded: bytes) -> np.int32:
+    from PIL import Image
+
+    with Image.open(io.BytesIO(encoded)) as image:
+        orientation = image.getexif().get(ORIENTATION, 1)
+    return np.int32(orientation if orientation in range(1, 9) else 1)

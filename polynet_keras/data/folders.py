@@ -1,0 +1,195 @@
+"""Folders with one folder of images a class, or with such a folder for each split, listed without opening a file."""
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
+SPLITS = ("train", "training", "val", "validation", "test", "held_out")
+"""Folders of these names hold splits, not classes."""
+CLASSES_FILE = "classes.txt"
+"""Names of the classes' folders in the order of their labels, one a line; where there is none, they are sorted."""
+EXPECTED = "a folder with one folder of images for each class, such as DATA/cat/1.jpg"
+
+
+@dataclass(frozen=True)
+class ClassFolder:
+    """The labelled images of a folder.
+
+    Attributes:
+        folder: that the paths start from.
+        class_names: by label; a class may have no image here.
+        paths: of the images, relative, with slashes; sorted by class folder, then by path.
+        labels: int64 array (count,), indices into the class names.
+        sizes: int64 array (count,), in bytes.
+    """
+
+    folder: Path
+    class_names: tuple[str, ...]
+    paths: tuple[str, ...]
+    labels: np.ndarray
+    sizes: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256, in hex, of the class names and of each image's path, size and label; not of its bytes."""
+        digest = hashlib.sha256("\n".join(self.class_names).encode("utf-8", "surrogateescape"))
+        for path, size, label in zip(self.paths, self.sizes, self.labels, strict=True):
+            digest.update(b"\0%s\0%d\0%d" % (os.fsencode(path), size, label))
+        return digest.hexdigest()
+
+
+def list_folder(folder: str | os.PathLike, class_names: Sequence[str] | None = None) -> ClassFolder:
+    """Lists a folder with one folder of images a class, as torchvision's `ImageFolder` and Keras read it.
+
+    Images lie anywhere below their class's folder; hidden files and folders are passed over, links are followed. A link
+    to nothing counts as an image, of 0 bytes: it is refused when it is read, not passed over in silence.
+
+    Args:
+        folder: the folder of classes.
+        class_names: names of the classes' folders, by label; those of the folder's `classes.txt` by default, else the
+            folders' own, sorted. A class that is named may have no folder here.
+
+    Raises:
+        ValueError: no such folder, fewer than two classes, a folder that is none of `class_names`, one without images,
+            or a link that leads in a circle.
+    """
+    root = Path(folder)
+    found = _class_folders(root)
+    names = _given_class_names(root, class_names) or found
+    if len(names) < 2:
+        raise ValueError(f"data={str(root)!r} holds {len(names)} folders; expected {EXPECTED}, two classes or more")
+    label_of = {name: label for label, name in enumerate(names)}
+    paths: list[str] = []
+    labels: list[int] = []
+    sizes: list[int] = []
+    for name in found:
+        if name not in label_of:
+            raise ValueError(
+                f"data={str(root)!r} holds the folder {name!r}, which is none of the {len(names)} classes that are "
+                "named; name it or move it away"
+            )
+        files = sorted(_images(root / name, f"{name}/", frozenset()))
+        if not files:
+            raise ValueError(
+                f"class {name!r} of data={str(root)!r} has 0 images ({', '.join(IMAGE_SUFFIXES)}); "
+                "add some or remove its folder"
+            )
+        paths += [path for path, _ in files]
+        sizes += [size for _, size in files]
+        labels += [label_of[name]] * len(files)
+    if not paths:
+        raise ValueError(f"data={str(root)!r} holds none of the {len(names)} classes that are named")
+    return ClassFolder(root, tuple(names), tuple(paths), np.array(labels, "int64"), np.array(sizes, "int64"))
+
+
+def list_splits(
+    folder: str | os.PathLike, split: str = "train", class_names: Sequence[str] | None = None
+) -> dict[str, ClassFolder]:
+    """Lists a folder of splits, such as DATA/train/cat/1.jpg and DATA/val/cat/2.jpg, or a folder of classes.
+
+    All splits have the same labels: those of `class_names`, of the folder's `classes.txt`, or else of all class folders
+    of all splits together, sorted. A split may lack a class.
+
+    Args:
+        folder: of splits or of classes.
+        split: what a folder of classes, which has no splits, is called.
+        class_names: names of the classes' folders, by label.
+
+    Returns:
+        The images by the split's name, in the order of `SPLITS`.
+
+    Raises:
+        ValueError: as `list_folder` and `split_folders`.
+    """
+    root = Path(folder)
+    splits = split_folders(root)
+    if not splits:
+        return {split: list_folder(root, class_names)}
+    names = _given_class_names(root, class_names) or sorted(
+        {name for path in splits.values() for name in _class_folders(path)}
+    )
+    return {name: list_folder(path, names) for name, path in splits.items()}
+
+
+def split_folders(folder: str | os.PathLike) -> dict[str, Path]:
+    """The folders of a folder that has nothing but splits, by name, in the order of `SPLITS`; of another, none.
+
+    One folder with a split's name among others is taken for a class: photographs of trains, say.
+
+    Raises:
+        ValueError: no such folder, or one that mixes several splits with other folders.
+    """
+    root = Path(folder)
+    found = _class_folders(root)
+    splits = {name: root / name for name in SPLITS if name in found}
+    others = [name for name in found if name not in splits]
+    if len(splits) > 1 and others:
+        raise ValueError(
+            f"data={str(root)!r} holds splits ({', '.join(splits)}) and other folders ({', '.join(others[:3])}"
+            f"{', ...' if len(others) > 3 else ''}); name one split's folder, or move the others away"
+        )
+    return {} if others else splits
+
+
+def read_class_names(path: str | os.PathLike) -> tuple[str, ...]:
+    """Reads a text file of class names: one a line, in the order of their labels; empty lines are passed over.
+
+    Raises:
+        ValueError: the file cannot be read, or names fewer than two classes or one twice.
+    """
+    path = os.fspath(path)
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: not a text file in UTF-8, one class name a line") from None
+    names = tuple(line.strip() for line in lines if line.strip())
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ValueError(f"{path}: names the class {twice[0]!r} twice")
+    if len(names) < 2:
+        raise ValueError(f"{path}: names {len(names)} classes; expected two or more, one a line")
+    return names
+
+
+def _given_class_names(root: Path, class_names: Sequence[str] | None) -> tuple[str, ...]:
+    if class_names is not None:
+        return tuple(class_names)
+    return read_class_names(root / CLASSES_FILE) if (root / CLASSES_FILE).is_file() else ()
+
+
+def _class_folders(root: Path) -> list[str]:
+    if not root.is_dir():
+        raise ValueError(f"data={str(root)!r} is no folder; expected {EXPECTED}")
+    with os.scandir(root) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _images(folder: Path | str, prefix: str, above: frozenset) -> Iterator[tuple[str, int]]:
+    """(path below the root, bytes) of all images below a folder; `above` are the identities of those it lies in."""
+    status = os.stat(folder)
+    identity = (status.st_dev, status.st_ino)
+    if identity in above:
+        raise ValueError(f"{os.fspath(folder)}: leads back to a folder that it lies in; remove the link")
+    # One call for a folder, none to tell a file from a folder: a million images list in seconds.
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                yield from _images(entry.path, f"{prefix}{entry.name}/", above | {identity})
+            elif entry.name.lower().endswith(IMAGE_SUFFIXES):
+                if entry.is_file():
+                    yield prefix + entry.name, entry.stat().st_size
+                elif entry.is_symlink():
+                    yield prefix + entry.name, 0

@@ -1,0 +1,110 @@
+"""TFRecord files whose records are read by their index, in any order."""
+
+import os
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+HEADER = struct.Struct("<Q4x")
+"""A record's length and the checksum of it, before its bytes; another checksum of four bytes comes after them."""
+BUFFER_BYTES = 1 << 18
+"""What is read of a file at once: most photographs of ImageNet, and little that is thrown away."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the parts of a record are called.
+
+    Attributes:
+        image: the encoded image.
+        label: int64.
+        first_label: the label of the first class: 0, or 1 in the ImageNet records of tf-models.
+    """
+
+    image: str = "image/encoded"
+    label: str = "image/class/label"
+    first_label: int = 0
+
+
+def record_offsets(path: str | os.PathLike) -> np.ndarray:
+    """Where each record of an uncompressed TFRecord file begins: int64 array.
+
+    Only the lengths are read, so that a file of many gigabytes takes seconds.
+
+    Raises:
+        ValueError: the file cannot be read, or ends within a record; the message names it.
+    """
+    offsets, position = [], 0
+    try:
+        with open(path, "rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            while position < size:
+                header = os.pread(file.fileno(), HEADER.size, position)
+                length = HEADER.unpack(header)[0] if len(header) == HEADER.size else size
+                offsets.append(position)
+                position += HEADER.size + length + 4
+    except OSError as error:
+        raise ValueError(f"{os.fspath(path)}: cannot be read: {error.strerror}") from None
+    if position != size:
+        raise ValueError(
+            f"{os.fspath(path)}: no TFRecord file, a compressed one, or one that was cut: its {len(offsets)}th record "
+            f"would end at byte {position:,} of {size:,}"
+        )
+    return np.array(offsets, "int64")
+
+
+def record_reader(
+    paths: Sequence[str | os.PathLike], features: Features, classes: int
+) -> tuple[int, Callable, Callable[[int], str]]:
+    """Reads records by their index over all files.
+
+    Args:
+        paths: the files, in order.
+        features: what the parts of a record are called.
+        classes: how many there are; a record with a label outside of them is an error that names it.
+
+    Returns:
+        The number of records; the `read` and the `name_of` that `Examples` takes.
+
+    Raises:
+        ValueError: a file is damaged.
+    """
+    parts = [record_offsets(path) for path in paths]
+    firsts = np.cumsum([0, *map(len, parts)])
+    offsets = tf.constant(np.concatenate(parts), tf.int64)
+    files = tf.constant(np.repeat(np.arange(len(paths)), np.diff(firsts)), tf.int64)
+    names = tf.constant([os.fspath(path) for path in paths])
+    description = {
+        features.image: tf.io.FixedLenFeature([], tf.string),
+        features.label: tf.io.FixedLenFeature([], tf.int64),
+    }
+
+    def read(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        # TensorFlow's own reader verifies the checksums; started at the record, it reads one.
+        records = tf.raw_ops.TFRecordDatasetV2(
+            filenames=names[files[index]][tf.newaxis],
+            compression_type="",
+            buffer_size=tf.constant(BUFFER_BYTES, tf.int64),
+            byte_offsets=offsets[index][tf.newaxis],
+        )
+        types = {"output_types": [tf.string], "output_shapes": [[]]}
+        first = tf.raw_ops.TakeDataset(input_dataset=records, count=tf.constant(1, tf.int64), **types)
+        (record,) = tf.raw_ops.DatasetToSingleElement(dataset=first, **types)
+        values = tf.io.parse_single_example(record, description)
+        label = values[features.label] - features.first_label
+        in_range = tf.debugging.Assert(
+            (label >= 0) & (label < classes),
+            [f"the label is not one of {classes} classes from {features.first_label}:", values[features.label]],
+        )
+        with tf.control_dependencies([in_range]):
+            return tf.identity(values[features.image]), label
+
+    def name_of(index: int) -> str:
+        file = int(np.searchsorted(firsts, index, side="right")) - 1
+        return f"{Path(paths[file]).name}, record {index - firsts[file]}"
+
+    return int(firsts[-1]), read, name_of

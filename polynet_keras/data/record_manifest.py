@@ -1,0 +1,155 @@
+"""What a folder of TFRecord files holds: its manifest, and whether the files still are what it says."""
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from polynet_keras.data.files import written_whole
+
+MANIFEST = "manifest.json"
+UNFINISHED = "manifest.partial.json"
+"""The manifest of the shards that are there so far; `MANIFEST` takes its place when all are."""
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A TFRecord file.
+
+    Attributes:
+        file: its name.
+        count: of the records in it.
+        bytes, sha256: its size, and its checksum in hex.
+        skipped: by the image's path, why it is not in here.
+    """
+
+    file: str
+    count: int
+    bytes: int
+    sha256: str
+    skipped: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Split:
+    """The shards of a split.
+
+    Attributes:
+        fingerprint: of the folder that they were made of, `ClassFolder.fingerprint`.
+        shard_count: how many there are when it is finished.
+        shards: in order.
+    """
+
+    fingerprint: str
+    shard_count: int
+    shards: tuple[Shard, ...] = ()
+
+    @property
+    def count(self) -> int:
+        return sum(shard.count for shard in self.shards)
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        return {path: reason for shard in self.shards for path, reason in shard.skipped.items()}
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a folder of records of RGB images holds.
+
+    Attributes:
+        class_names: by label.
+        seed: of the order.
+        splits: by name.
+        channels: of the decoded images.
+        first_label: that the first class has in the records.
+    """
+
+    class_names: tuple[str, ...]
+    seed: int
+    splits: dict[str, Split]
+    channels: int = 3
+    first_label: int = 0
+
+    def save(self, path: Path) -> None:
+        """Writes it as JSON, whole or not at all."""
+        splits = {name: {"count": split.count, **asdict(split)} for name, split in self.splits.items()}
+        content = {"format_version": FORMAT_VERSION, **asdict(self), "splits": splits}
+        with written_whole(path) as partial:
+            partial.write_text(json.dumps(content, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> "Manifest":
+        """Reads what `save` wrote; ValueError for anything else."""
+        try:
+            content = json.loads(path.read_text())
+            version = content.pop("format_version")
+            if version != FORMAT_VERSION:
+                raise ValueError(f"its format_version is {version!r}, this package reads {FORMAT_VERSION}")
+            splits = {}
+            for name, split in content.pop("splits").items():
+                count = split.pop("count")
+                shards = tuple(Shard(**shard) for shard in split.pop("shards"))
+                splits[name] = Split(**split, shards=shards)
+                if splits[name].count != count:
+                    raise ValueError(f"the shards of {name!r} have {splits[name].count} records, not {count}")
+            return cls(class_names=tuple(content.pop("class_names")), splits=splits, **content)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"{path}: not a manifest of records: {error}") from None
+
+
+def load_manifest(folder: str | os.PathLike) -> Manifest:
+    """The manifest of a folder that `write_records` has finished.
+
+    Raises:
+        ValueError: there is none, or it is damaged.
+    """
+    path = Path(folder, MANIFEST)
+    if not path.is_file():
+        if Path(folder, UNFINISHED).is_file():
+            raise ValueError(f"{os.fspath(folder)}: its records are unfinished; run `polynet records` again")
+        raise ValueError(f"{os.fspath(folder)}: holds no {MANIFEST}; name a folder that `polynet records` has written")
+    manifest = Manifest.load(path)
+    for name, split in manifest.splits.items():
+        if len(split.shards) != split.shard_count:
+            raise ValueError(f"{path}: names {len(split.shards)} of {split.shard_count} shards of {name!r}")
+    return manifest
+
+
+def verify(folder: str | os.PathLike) -> tuple[str, ...]:
+    """Reads all shards again and compares them with the manifest.
+
+    Returns:
+        For each damaged shard, its path and what is wrong; of undamaged records, nothing.
+
+    Raises:
+        ValueError: no manifest, or a damaged one.
+    """
+    shards = [shard for split in load_manifest(folder).splits.values() for shard in split.shards]
+    damages = []
+    with tqdm(total=sum(shard.bytes for shard in shards), unit="B", unit_scale=True, disable=None) as bar:
+        for shard in shards:
+            path = Path(folder, shard.file)
+            found = damage(path, shard)
+            if found:
+                damages.append(f"{path}: {found}")
+            bar.update(shard.bytes)
+    return tuple(damages)
+
+
+def damage(path: Path, shard: Shard) -> str | None:
+    """What is wrong with a shard's file; nothing if it is as it was written."""
+    if not path.is_file():
+        return "is missing"
+    if path.stat().st_size != shard.bytes:
+        return f"has {path.stat().st_size:,} bytes, not {shard.bytes:,}"
+    return None if file_hash(path) == shard.sha256 else "its SHA-256 is not the one in the manifest"
+
+
+def file_hash(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,94 @@
+"""Datasets that tensorflow-datasets has prepared: its TFRecord files, whose records are read by their index."""
+
+import hashlib
+import importlib.util
+import os
+
+import numpy as np
+
+from polynet_keras.data.examples import Examples
+from polynet_keras.data.preprocessing import CHANNELS
+from polynet_keras.data.record_files import Features, record_reader
+
+NAMING_ERRORS = (ValueError, AssertionError, ImportError)
+"""What tensorflow-datasets raises of a dataset, a configuration or a version that it does not know, or of a dataset
+whose code needs a package that is not there."""
+
+
+def tfds_splits(name: str) -> dict[str, Examples]:
+    """Opens a dataset of images with one label each, that `tfds build` has prepared; nothing is downloaded.
+
+    It is looked for where tensorflow-datasets itself does: in the folder that the environment variable TFDS_DATA_DIR
+    names, else in ~/tensorflow_datasets.
+
+    Args:
+        name: as `tfds.load` takes it: `"mnist"`, `"mnist:3.0.1"`, or with a configuration, `"name/config:version"`.
+
+    Returns:
+        Examples by the split's name; splits without examples are left out.
+
+    Raises:
+        ValueError: tensorflow-datasets is not installed, there is no such dataset, it is not prepared, it is of
+            another file format, or its examples are no image with a label.
+    """
+    if importlib.util.find_spec("tensorflow_datasets") is None:
+        raise ValueError(
+            f"not installed: tensorflow-datasets, for tfds:{name}; pip install tensorflow-datasets, or the extra "
+            "`model-garden`, which brings it"
+        )
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder(name, try_gcs=False)
+    except NAMING_ERRORS as error:
+        raise ValueError(f"tfds:{name}: {str(error).strip().splitlines()[0]}") from None
+    if not builder.is_prepared():
+        raise ValueError(
+            f"tfds:{name}: {builder.data_dir} holds no prepared dataset; prepare it with `tfds build {name}`, or with "
+            f"tfds.load({name!r}) in Python; TFDS_DATA_DIR names the folder where it is"
+        )
+    info = builder.info
+    if info.file_format != tfds.core.FileFormat.TFRECORD:
+        raise ValueError(
+            f"tfds:{name}: its files are {info.file_format.value}, and tfrecord is read here; prepare it again with "
+            f"`tfds build {name} --file_format=tfrecord`"
+        )
+    image, label = _image_and_label(name, info.features)
+    classes = tuple(info.features[label].names)
+    splits = {}
+    for split, about in info.splits.items():
+        if not about.num_examples:
+            continue
+        paths = [os.fspath(path) for path in about.filepaths]
+        count, read, name_of = record_reader(paths, Features(image, label), len(classes))
+        # The version stands for the content, as long as nobody prepared other files under it.
+        identity = [info.full_name, split, *(f"{os.path.basename(path)} {os.path.getsize(path)}" for path in paths)]
+        splits[split] = Examples(
+            name=f"tfds:{info.full_name}, {split}",
+            class_names=classes,
+            channels=info.features[image].shape[-1] or 3,
+            count=count,
+            read=read,
+            name_of=name_of,
+            fingerprint=hashlib.sha256("\n".join([*identity, *map(str, about.shard_lengths)]).encode()).hexdigest(),
+        )
+    return splits
+
+
+def _image_and_label(name: str, features) -> tuple[str, str]:
+    """What the image and the label of an example are called."""
+    import tensorflow_datasets as tfds
+
+    kinds = {key: type(feature).__name__ for key, feature in features.items()}
+    images = [key for key, feature in features.items() if isinstance(feature, tfds.features.Image)]
+    labels = [key for key, feature in features.items() if isinstance(feature, tfds.features.ClassLabel)]
+    if len(images) != 1 or len(labels) != 1:
+        found = ", ".join(f"{key} ({kind})" for key, kind in kinds.items())
+        raise ValueError(f"tfds:{name}: its examples must have one Image and one ClassLabel; they have {found}")
+    image = features[images[0]]
+    if image.np_dtype != np.uint8 or (image.shape[-1] or 3) not in CHANNELS:
+        raise ValueError(
+            f"tfds:{name}: its images are {image.np_dtype.__name__} of {image.shape[-1]} channels; uint8 of one of "
+            f"{tuple(CHANNELS)} is read here"
+        )
+    return images[0], labels[0]

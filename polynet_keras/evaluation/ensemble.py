@@ -1,0 +1,288 @@
+"""Ensembles: weighted mixtures of what several models said of the same images, and what they gain."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+
+import numpy as np
+
+from polynet_keras.data.extras import require_data_extra
+from polynet_keras.evaluation.metrics import Counts, wilson_interval
+from polynet_keras.evaluation.pooling import pool
+from polynet_keras.evaluation.scores import Scores
+
+UNIFORM, FIT = "uniform", "fit"
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """One model of a mixture.
+
+    Attributes:
+        name: of the model.
+        weight: in the mixture, 0 to 1; those of all members sum to 1.
+        counts: of the model alone.
+    """
+
+    name: str
+    weight: float
+    counts: Counts
+
+
+@dataclass(frozen=True, eq=False)
+class EnsembleReport:
+    """A mixture beside its members, all on the same images.
+
+    Attributes:
+        dataset: what the images are of.
+        members: in the order of the scores.
+        best: the member of the most top-1 hits, the first of equal ones. It is found on the images that it is compared
+            on, which can only make the gain look smaller than it is.
+        mixture: the counts of the mixture.
+        gain_interval: the 95 % confidence interval of `gain`; see `paired_interval`.
+        fitted_images: how many images the weights were fitted on, none of which is counted; 0 for other weights.
+    """
+
+    dataset: str
+    members: tuple[Member, ...]
+    best: Member
+    mixture: Counts
+    gain_interval: tuple[float, float]
+    fitted_images: int
+
+    @property
+    def gain(self) -> float:
+        """Top-1 of the mixture less that of the best member, -1 to 1."""
+        return (self.mixture.top1_hits - self.best.counts.top1_hits) / self.mixture.images
+
+    @property
+    def loss_gain(self) -> float:
+        """By how much the mixture's loss is below the lowest of a member, in nats."""
+        return min(member.counts.loss for member in self.members) - self.mixture.loss
+
+
+def evaluate_ensemble(
+    members: Sequence[Scores],
+    weights: str | Sequence[float] = UNIFORM,
+    held_out: Sequence[Scores] | None = None,
+    *,
+    pooling: Callable[[np.ndarray], np.ndarray] = pool,
+    seed: int = 0,
+) -> EnsembleReport:
+    """Evaluates a mixture of models, each with crops, input size and preprocessing of its own.
+
+    Nothing is measured on images that the weights were fitted on.
+
+    Args:
+        members: scores of two models or more on the same images: cached ones, or `evaluate.score` of live models.
+        weights: `"uniform"`; `"fit"`, see `fit_weights`; or a number of at least 0 for each member, of which the
+            weights are the shares.
+        held_out: scores of the same members on other images, to fit on. Without them, a random half of the images is
+            fitted on and the other half is measured.
+        pooling: from the logits of an image's crops to its probabilities; by default `pool(logits)`.
+        seed: of the halves.
+
+    Raises:
+        ValueError: members that do not fit each other or the held-out scores, or weights that are not accepted.
+    """
+    check_members(members)
+    given = None if isinstance(weights, str) else _shares(weights, len(members))
+    if given is None and weights not in (UNIFORM, FIT):
+        raise ValueError(f"weights={weights!r} must be {UNIFORM!r}, {FIT!r}, or a number for each member")
+    if held_out is not None:
+        if given is not None or weights != FIT:
+            raise ValueError(f"scores to fit on are of use with weights={FIT!r} alone; got weights={weights!r}")
+        _check_held_out(members, held_out)
+
+    labels = members[0].labels
+    probabilities = [pooling(scores.logits) for scores in members]
+    fitted_images = 0
+    if given is not None:
+        shares = given
+    elif weights == UNIFORM:
+        shares = np.full(len(members), 1 / len(members))
+    elif held_out is not None:
+        fitted_images = len(held_out[0].labels)
+        shares = fit_weights([pooling(scores.logits) for scores in held_out], held_out[0].labels)
+    else:
+        order = np.random.default_rng(seed).permutation(len(labels))
+        fitted_images = len(labels) // 2
+        fitted, measured = np.split(order, [fitted_images])
+        shares = fit_weights([of_member[fitted] for of_member in probabilities], labels[fitted])
+        probabilities, labels = [of_member[measured] for of_member in probabilities], labels[measured]
+
+    parts = [
+        Member(scores.model, float(share), Counts.of(of_member, labels))
+        for scores, share, of_member in zip(members, shares, probabilities, strict=True)
+    ]
+    best = max(range(len(parts)), key=lambda i: parts[i].counts.top1_hits)
+    mixed = mixture(probabilities, shares)
+    hits, best_hits = (predictions.argmax(axis=1) == labels for predictions in (mixed, probabilities[best]))
+    return EnsembleReport(
+        dataset=members[0].dataset,
+        members=tuple(parts),
+        best=parts[best],
+        mixture=Counts.of(mixed, labels),
+        gain_interval=paired_interval(hits, best_hits),
+        fitted_images=fitted_images,
+    )
+
+
+def mixture(members: Sequence[np.ndarray], weights: Sequence[float] | np.ndarray) -> np.ndarray:
+    """The weighted sum of the members' probabilities.
+
+    Args:
+        members: float arrays (images, classes) of probabilities.
+        weights: one for each member, of sum 1.
+
+    Returns:
+        float64 array (images, classes).
+    """
+    mixed = np.zeros(members[0].shape)
+    for probabilities, weight in zip(members, weights, strict=True):
+        mixed += weight * probabilities.astype("float64")
+    return mixed
+
+
+def fit_weights(members: Sequence[np.ndarray], labels: np.ndarray) -> np.ndarray:
+    """The weights of the least mean cross-entropy of the mixture: at least 0, of sum 1.
+
+    The loss is convex in the weights. With the sum of the weights added to it the minimum is the same one, and its
+    weights sum to 1 of their own accord (their multiplier in the Karush-Kuhn-Tucker conditions is 1); as squares they
+    are at least 0. So nothing is left to constrain, and BFGS minimizes over the square roots.
+
+    Args:
+        members: float arrays (images, classes) of probabilities.
+        labels: integer array (images,).
+
+    Returns:
+        float64 array (members,). Of members that say the same, each gets as much.
+
+    Raises:
+        ValueError: no images, arrays of different shapes, labels that are no classes, or SciPy is not installed.
+    """
+    require_data_extra("scipy")
+    from scipy.optimize import minimize
+
+    images, classes = members[0].shape
+    if not images or any(probabilities.shape != (len(labels), classes) for probabilities in members):
+        raise ValueError(
+            f"to fit weights, each member needs probabilities (images, classes) of the same {len(labels)} images, at "
+            f"least one; got the shapes {', '.join(str(probabilities.shape) for probabilities in members)}"
+        )
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(f"labels must be at least 0, below the {classes} classes of the probabilities")
+    of_label = np.stack([probabilities[np.arange(images), labels] for probabilities in members], axis=1)
+    best = of_label.max(axis=1, keepdims=True)
+    # A factor that an image's probabilities have in common adds a constant to the loss. An image that no member gives
+    # a probability above 0 has no say in the weights.
+    ratios = np.divide(of_label, best, out=np.ones(of_label.shape), where=best > 0)
+
+    def objective(roots: np.ndarray) -> tuple[float, np.ndarray]:
+        mixed = ratios @ roots**2
+        gradient = 2 * roots * (1 - (ratios / mixed[:, None]).mean(axis=0))
+        return roots @ roots - np.log(mixed).mean(), gradient
+
+    start = np.full(len(members), len(members) ** -0.5)
+    weights = minimize(objective, start, jac=True, method="BFGS", options={"gtol": 1e-8}).x ** 2
+    return weights / weights.sum()
+
+
+def check_members(scores: Sequence[Scores]) -> None:
+    """Raises a `ValueError` unless these are scores of two models or more, of the same classes, for the same images."""
+    if len(scores) < 2:
+        raise ValueError(f"a mixture has two members or more; got the scores of {len(scores)}")
+    first = scores[0]
+    for other in scores[1:]:
+        both = f"{first.model} and {other.model}"
+        _check_classes(first, other)
+        if first.fingerprint != other.fingerprint:
+            raise ValueError(f"{both} were evaluated on other data: {first.dataset} and {other.dataset}")
+        if not np.array_equal(first.indices, other.indices):
+            alone = len(np.setxor1d(first.indices, other.indices))
+            raise ValueError(
+                f"{both} were evaluated on other images of {first.dataset}: {alone:,} have the scores of one alone"
+            )
+        if not np.array_equal(first.labels, other.labels):
+            differing = np.count_nonzero(first.labels != other.labels)
+            raise ValueError(f"{both} have other labels for {differing:,} images of {first.dataset}")
+
+
+def paired_interval(hits: np.ndarray, other_hits: np.ndarray) -> tuple[float, float]:
+    """The 95 % confidence interval of the difference of two accuracies on the same images.
+
+    Method 10 of R. G. Newcombe, "Improved confidence intervals for the difference between binomial proportions based
+    on paired data", Statistics in Medicine 17, 1998: Wilson's intervals of both, and how the two correlate.
+
+    Args:
+        hits, other_hits: bool arrays (images,): which images each predicted rightly.
+
+    Returns:
+        The two ends of the interval of the first accuracy less the other, -1 to 1; (nan, nan) without an image.
+    """
+    images = len(hits)
+    if not images:
+        return math.nan, math.nan
+    total, other_total, both = (int(np.count_nonzero(a)) for a in (hits, other_hits, hits & other_hits))
+    share, other_share = total / images, other_total / images
+    (low, high), (other_low, other_high) = wilson_interval(total, images), wilson_interval(other_total, images)
+
+    covariance: float = both * images - total * other_total
+    if covariance > 0:
+        covariance = max(covariance - images / 2, 0)  # the continuity correction
+    variances = total * (images - total) * other_total * (images - other_total)
+    correlation = covariance / math.sqrt(variances) if variances else 0.0
+
+    def reach(a: float, b: float) -> float:
+        return math.sqrt(a**2 - 2 * correlation * a * b + b**2)
+
+    difference = share - other_share
+    return (
+        difference - reach(share - low, other_high - other_share),
+        difference + reach(high - share, other_share - other_low),
+    )
+
+
+def _shares(weights: Sequence[float], members: int) -> np.ndarray:
+    values = np.asarray(weights, "float64")
+    if values.shape != (members,) or not np.isfinite(values).all() or values.min() < 0 or values.sum() == 0:
+        raise ValueError(
+            f"weights={', '.join(map(str, weights))} must be {members} numbers of at least 0, one for each member, "
+            "not all 0"
+        )
+    return values / values.sum()
+
+
+def _check_classes(first: Scores, other: Scores) -> None:
+    if first.class_names == other.class_names:
+        return
+    same = sorted(first.class_names) == sorted(other.class_names)
+    found = f"{len(first.class_names)} and {len(other.class_names)}"
+    pairs = enumerate(zip_longest(first.class_names, other.class_names, fillvalue="not there"))
+    label, (name, other_name) = next(pair for pair in pairs if len(set(pair[1])) == 2)
+    raise ValueError(
+        f"{first.model} and {other.model} have {'the same classes in another order' if same else 'other classes'} "
+        f"({found}): class {label} is {name} and {other_name}; a mixture needs the same classes in the same order"
+    )
+
+
+def _check_held_out(members: Sequence[Scores], held_out: Sequence[Scores]) -> None:
+    if len(held_out) != len(members):
+        raise ValueError(f"{len(members)} members need as many scores to fit on; got {len(held_out)}")
+    check_members(held_out)
+    for member, other in zip(members, held_out, strict=True):
+        _check_classes(member, other)
+        if member.weights_hash != other.weights_hash:
+            raise ValueError(
+                f"the scores to fit on are of another model, {other.model}, where {member.model} is due: the same "
+                "models in the same order are needed"
+            )
+        if member.preprocessing != other.preprocessing or member.logits.shape[1] != other.logits.shape[1]:
+            raise ValueError(f"{member.model} has another protocol or other crops in the scores to fit on")
+    if members[0].fingerprint == held_out[0].fingerprint:
+        shared = len(np.intersect1d(members[0].indices, held_out[0].indices))
+        if shared:
+            raise ValueError(
+                f"{shared:,} images of {members[0].dataset} are among those to fit on; nothing may be measured on them"
+            )

@@ -1,0 +1,201 @@
+"""Exact metrics: counters that batches and workers add up, and what follows from them."""
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+TOP = 5
+"""Of fewer classes, all are among the best: top-5 is then 1."""
+
+CALIBRATION_BINS = 15
+"""As in Guo et al. 2017, "On Calibration of Modern Neural Networks" (arXiv:1706.04599)."""
+
+SMALLEST = float(np.finfo("float64").tiny)
+"""What a probability of 0 is taken for in the loss, so that one image adds at most 708.4 to its sum."""
+
+SUM_TOLERANCE = 0.01
+"""How far from 1 the probabilities of an image may sum: half-precision networks stay within it, logits do not."""
+
+
+@dataclass(frozen=True, eq=False)
+class Counts:
+    """What is known of the evaluated images. `a + b` counts the images of both.
+
+    The integers are the same for any batch size and any split among workers; the float64 sums are so up to rounding.
+
+    Attributes:
+        confusion: int64 array (classes, classes): how many images of class [true] were predicted as [predicted].
+        top5_hits: images whose class is among the five best.
+        loss_sum: of the cross-entropies, in nats.
+        bin_images: int64 array (15,): images by the probability of their predicted class, in equal bins of (0, 1]
+            that hold their upper end.
+        bin_hits: int64 array (15,): how many of them were predicted rightly.
+        bin_confidence: float64 array (15,): the sum of their probabilities.
+    """
+
+    confusion: np.ndarray
+    top5_hits: int
+    loss_sum: float
+    bin_images: np.ndarray
+    bin_hits: np.ndarray
+    bin_confidence: np.ndarray
+
+    @classmethod
+    def of(cls, probabilities: np.ndarray, labels: np.ndarray, valid: np.ndarray | None = None) -> "Counts":
+        """Counts a batch.
+
+        Equal probabilities rank in the order of the classes, whichever is the true one: the class that `predict`
+        names is the one that counts, and a network that cannot tell classes apart gains nothing from it.
+
+        Args:
+            probabilities: float array (images, classes), each row of sum 1.
+            labels: integer array (images,).
+            valid: bool array (images,), `False` where a batch is padded; such rows may hold anything.
+
+        Raises:
+            ValueError: other shapes, labels that are no classes, values that are not finite or no probabilities.
+        """
+        _check_shapes(probabilities, labels, valid)
+        if valid is not None:
+            probabilities, labels = probabilities[valid], labels[valid]
+        _check_values(probabilities, labels)
+        labels = labels.astype("int64")
+        images, classes = probabilities.shape
+        predicted = probabilities.argmax(axis=1)  # the first of equal ones
+        of_label = probabilities[np.arange(images), labels]
+        better = probabilities > of_label[:, None]
+        equal_before = (probabilities == of_label[:, None]) & (np.arange(classes) < labels[:, None])
+        confidence = probabilities.max(axis=1).astype("float64")
+        inner_edges = np.arange(1, CALIBRATION_BINS) / CALIBRATION_BINS
+        bins = np.searchsorted(inner_edges, confidence, side="left")
+        return cls(
+            confusion=np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes),
+            top5_hits=int(((better | equal_before).sum(axis=1) < TOP).sum()),
+            loss_sum=float(-np.log(np.maximum(of_label.astype("float64"), SMALLEST)).sum()),
+            bin_images=np.bincount(bins, minlength=CALIBRATION_BINS),
+            bin_hits=np.bincount(bins[predicted == labels], minlength=CALIBRATION_BINS),
+            bin_confidence=np.bincount(bins, confidence, CALIBRATION_BINS),
+        )
+
+    def __add__(self, other: "Counts") -> "Counts":
+        if self.classes != other.classes:
+            raise ValueError(f"counts of {self.classes} and of {other.classes} classes cannot be added")
+        return Counts(
+            self.confusion + other.confusion,
+            self.top5_hits + other.top5_hits,
+            self.loss_sum + other.loss_sum,
+            self.bin_images + other.bin_images,
+            self.bin_hits + other.bin_hits,
+            self.bin_confidence + other.bin_confidence,
+        )
+
+    @property
+    def classes(self) -> int:
+        return len(self.confusion)
+
+    @property
+    def images(self) -> int:
+        return int(self.confusion.sum())
+
+    @property
+    def top1_hits(self) -> int:
+        return int(self.confusion.trace())
+
+    def check_complete(self, expected: int) -> None:
+        """Raises a `ValueError` unless exactly `expected` images were counted."""
+        if self.images != expected:
+            raise ValueError(
+                f"evaluated {self.images:,} of {expected:,} images; the numbers would be of another dataset"
+            )
+
+    @property
+    def top1(self) -> float:
+        """Share of the images whose class is the best, 0 to 1; it and the others are nan without an image."""
+        return _share(self.top1_hits, self.images)
+
+    @property
+    def top5(self) -> float:
+        """Share of the images whose class is among the five best."""
+        return _share(self.top5_hits, self.images)
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy, in nats."""
+        return _share(self.loss_sum, self.images)
+
+    @property
+    def ece(self) -> float:
+        """Expected calibration error, 0 to 1: by how much confidence and accuracy of a bin differ, over all images."""
+        return _share(float(np.abs(self.bin_hits - self.bin_confidence).sum()), self.images)
+
+    @property
+    def class_images(self) -> np.ndarray:
+        """int64 array (classes,): images of each class."""
+        return self.confusion.sum(axis=1)
+
+    @property
+    def class_accuracy(self) -> np.ndarray:
+        """float64 array (classes,): share of a class's images that were predicted rightly, nan without an image."""
+        nan = np.full(self.classes, np.nan)
+        return np.divide(self.confusion.diagonal(), self.class_images, out=nan, where=self.class_images > 0)
+
+    def worst_pairs(self, count: int) -> tuple[tuple[int, int, int], ...]:
+        """(true class, predicted class, images) of the most frequent confusions, at most `count`, worst first."""
+        mistakes = self.confusion - np.diag(self.confusion.diagonal())
+        worst = np.argsort(-mistakes, axis=None, kind="stable")[:count]
+        pairs = zip(*np.unravel_index(worst, mistakes.shape), strict=True)
+        return tuple((int(i), int(j), int(mistakes[i, j])) for i, j in pairs if mistakes[i, j])
+
+    def interval(self) -> tuple[float, float]:
+        """The 95 % confidence interval of `top1`; see `wilson_interval`."""
+        return wilson_interval(self.top1_hits, self.images)
+
+
+def wilson_interval(hits: int, images: int) -> tuple[float, float]:
+    """The 95 % score interval of a share (E. B. Wilson, J. Am. Stat. Assoc. 22, 1927), good for few images too.
+
+    Returns:
+        Its two ends, 0 to 1; (nan, nan) without an image.
+    """
+    if not images:
+        return math.nan, math.nan
+    z = NormalDist().inv_cdf(0.975)
+    share = hits / images
+    middle = share + z**2 / (2 * images)
+    reach = z * math.sqrt(share * (1 - share) / images + (z / (2 * images)) ** 2)
+    low, high = ((middle + side * reach) / (1 + z**2 / images) for side in (-1, 1))
+    # At the ends the formula gives 0 and 1, floating point something near.
+    return (low if hits else 0.0), (high if hits < images else 1.0)
+
+
+def _share(total: float, images: int) -> float:
+    return total / images if images else math.nan
+
+
+def _check_shapes(probabilities: np.ndarray, labels: np.ndarray, valid: np.ndarray | None) -> None:
+    if np.ndim(probabilities) != 2 or np.shape(labels) != probabilities.shape[:1] or not probabilities.shape[1]:
+        raise ValueError(
+            f"expected probabilities (images, classes) and labels (images,); got the shapes {np.shape(probabilities)} "
+            f"and {np.shape(labels)}"
+        )
+    if valid is not None and (valid.shape != labels.shape or valid.dtype != bool):
+        raise ValueError(f"valid must be bool, of the labels' shape {labels.shape}; got {valid.dtype}, {valid.shape}")
+
+
+def _check_values(probabilities: np.ndarray, labels: np.ndarray) -> None:
+    images, classes = probabilities.shape
+    if not np.issubdtype(labels.dtype, np.integer) or ((labels < 0) | (labels >= classes)).any():
+        raise ValueError(f"labels must be integers of at least 0, below the {classes} classes of the probabilities")
+    broken = int((~np.isfinite(probabilities)).any(axis=1).sum())
+    if broken:
+        raise ValueError(f"{broken} of {images} images have probabilities that are not finite")
+    sums = probabilities.sum(axis=1, dtype="float64")
+    wrong = (np.abs(sums - 1) > SUM_TOLERANCE) | (probabilities < 0).any(axis=1)
+    if wrong.any():
+        first = int(wrong.argmax())
+        raise ValueError(
+            f"{int(wrong.sum())} of {images} rows are no probabilities, at least 0 and of sum 1: the first sums to "
+            f"{sums[first]:.4g} and has a least value of {probabilities[first].min():.4g}; logits need a softmax"
+        )

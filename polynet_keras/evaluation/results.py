@@ -1,0 +1,215 @@
+"""The table of results: one row a run, with all that tells what was measured, of what, how, on what."""
+
+import csv
+import hashlib
+import importlib
+import io
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import get_type_hints
+
+import keras
+import numpy as np
+
+import polynet_keras
+from polynet_keras.data.files import locked, written_whole
+from polynet_keras.evaluation.metrics import wilson_interval
+
+DERIVED = ("top1", "top1_low", "top1_high", "top5", "images_per_second")
+"""Columns that follow from the others. They are written for a reader, and not read back."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A run of an evaluation: one row of `results.csv`.
+
+    Attributes:
+        date: of the end of the run, UTC, ISO 8601.
+        model: what to call the model.
+        structure: its residual units, in the structure notation; `""` for a network of another package.
+        weights_hash: see `weights_hash`.
+        dataset: what to call the dataset and its split.
+        fingerprint: of the dataset, hexadecimal.
+        protocol: the `Preprocessing`, as JSON.
+        crops: of an image.
+        pooling: how the crops' scores became the image's.
+        images: that were evaluated.
+        skipped: images of the dataset that could not be read and were passed over.
+        top1_hits: images whose class is the best.
+        top5_hits: images whose class is among the five best.
+        loss: mean cross-entropy, in nats.
+        ece: expected calibration error, 0 to 1.
+        seconds: that the evaluation took.
+        parameters: of the model.
+        macs: multiply-accumulates of one forward pass, that is of one crop; 0 where they are not known.
+        python, keras, backend, numpy, polynet_keras: versions.
+        device: the processor, and the accelerators that the backend sees.
+
+    Raises:
+        ValueError: counts that cannot be.
+    """
+
+    date: str
+    model: str
+    structure: str
+    weights_hash: str
+    dataset: str
+    fingerprint: str
+    protocol: str
+    crops: int
+    pooling: str
+    images: int
+    skipped: int
+    top1_hits: int
+    top5_hits: int
+    loss: float
+    ece: float
+    seconds: float
+    parameters: int
+    macs: int
+    python: str
+    keras: str
+    backend: str
+    numpy: str
+    polynet_keras: str
+    device: str
+
+    def __post_init__(self):
+        if not 0 <= self.top1_hits <= self.top5_hits <= self.images or not self.images or not self.seconds > 0:
+            raise ValueError(
+                f"top1_hits={self.top1_hits}, top5_hits={self.top5_hits}, images={self.images}, seconds={self.seconds} "
+                "must be 0 <= top1_hits <= top5_hits <= images, with an image at least, and seconds > 0"
+            )
+
+    @property
+    def top1(self) -> float:
+        """In percent, as are the following."""
+        return 100 * self.top1_hits / self.images
+
+    @property
+    def top1_low(self) -> float:
+        """The lower end of the 95 % interval of `top1`; see `metrics.wilson_interval`."""
+        return 100 * wilson_interval(self.top1_hits, self.images)[0]
+
+    @property
+    def top1_high(self) -> float:
+        """Its upper end."""
+        return 100 * wilson_interval(self.top1_hits, self.images)[1]
+
+    @property
+    def top5(self) -> float:
+        return 100 * self.top5_hits / self.images
+
+    @property
+    def images_per_second(self) -> float:
+        return self.images / self.seconds
+
+
+FIELDS = get_type_hints(Result)
+COLUMNS = (*FIELDS, *DERIVED)
+
+
+def append(result: Result, path: str | os.PathLike) -> None:
+    """Adds a row to a file of results, made if it is not there. Processes that do so at once lose none.
+
+    A file `PATH.lock` stays beside it.
+
+    Raises:
+        ValueError: the file is no file of results, or has other columns; it is left as it was.
+    """
+    path = Path(path)
+    with locked(path):
+        rows = [*(read(path) if path.exists() else ()), result]
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows([getattr(row, column) for column in COLUMNS] for row in rows)
+        with written_whole(path) as partial:
+            # A folder's name need not be text: bytes of it that are not are written as such.
+            partial.write_bytes(text.getvalue().encode("utf-8", "backslashreplace"))
+
+
+def read(path: str | os.PathLike) -> list[Result]:
+    """The rows of a file of results, in its order.
+
+    Raises:
+        ValueError: the file cannot be read, or has other columns or values than `append` writes; the message names it.
+    """
+    path = os.fspath(path)
+    try:
+        # A spreadsheet that saved the file began it with a byte order mark.
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            rows = csv.reader(file)
+            _check_columns(path, next(rows, []))
+            return [_result(f"{path}, line {rows.line_num}", row) for row in rows if row]
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file; `polynet evaluate --results FILE` writes one") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path}: cannot be read as a table of results: {error}") from None
+
+
+def _check_columns(path: str, found: Sequence[str]) -> None:
+    if tuple(found) != COLUMNS:
+        differing = [f"lacks {name}" for name in COLUMNS if name not in found]
+        differing += [f"has {name or 'one without a name'}" for name in found if name not in COLUMNS]
+        raise ValueError(
+            f"{path}: not the columns of this version's results: it {', '.join(differing) or 'has another order'}; "
+            "name another file for new results, and keep this one"
+        )
+
+
+def _result(where: str, row: Sequence[str]) -> Result:
+    if len(row) != len(COLUMNS):
+        raise ValueError(f"{where}: {len(row)} values; there are {len(COLUMNS)} columns")
+    try:
+        return Result(**{name: kind(value) for (name, kind), value in zip(FIELDS.items(), row, strict=False)})
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
+def weights_hash(model: keras.Model) -> str:
+    """SHA-256 of a model's numbers, hexadecimal: the same for any file format, backend and layer names.
+
+    It is of each weight's dtype, shape and little-endian values, in the order of `model.weights`.
+    """
+    digest = hashlib.sha256()
+    for weight in model.weights:
+        value = keras.ops.convert_to_numpy(weight)
+        digest.update(f"{value.dtype.name} {value.shape}\n".encode())
+        digest.update(np.ascontiguousarray(value).tobytes())
+    return digest.hexdigest()
+
+
+def environment() -> dict[str, str]:
+    """The fields `date` and from `python` to `device` of a `Result` that ends now, here."""
+    backend = keras.backend.backend()
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "keras": keras.__version__,
+        "backend": f"{backend} {importlib.import_module(backend).__version__}",
+        "numpy": np.__version__,
+        "polynet_keras": polynet_keras.__version__,
+        "device": "; ".join([_processor(), *_accelerators(backend)]),
+    }
+
+
+def _processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    name = platform.processor() or platform.machine()
+    if cpuinfo.exists():
+        lines = (line.partition(":") for line in cpuinfo.read_text().splitlines())
+        # The entry is there on x86, and not on every ARM.
+        name = next((value.strip() for key, _, value in lines if key.strip() == "model name"), name)
+    return f"{name}, {os.cpu_count()} cores"
+
+
+def _accelerators(backend: str) -> list[str]:
+    if backend == "torch":  # has no keras.distribution
+        import torch
+
+        return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return [device for device in keras.distribution.list_devices() if not device.startswith("cpu")]

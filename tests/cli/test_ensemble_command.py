@@ -1,0 +1,111 @@
+"""`polynet ensemble`: what is printed, and one line for each mistake."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from polynet_keras.evaluation.ensemble import evaluate_ensemble
+from polynet_keras.evaluation.pooling import pool
+from tests.cli.test_main import fails, succeeds
+from tests.evaluation.test_ensemble import nets
+
+SKILLS = (0.9, 1.1, 1.0)
+FILES = ["0.npz", "1.npz", "2.npz"]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with the scores of three nets, and those of the same nets on other images; the command runs in it."""
+    for kind, seed in (("", 0), ("held_out_", 1)):
+        for i, scores in enumerate(nets(seed, 1200, 6, SKILLS, crops=10)):
+            scores.save(tmp_path / f"{kind}{i}.npz")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def cells(output):
+    return [line.split() for line in output.splitlines()]
+
+
+def test_table_and_gain(capsys, here):
+    output = succeeds(capsys, "ensemble", *FILES)
+    report = evaluate_ensemble(nets(0, 1200, 6, SKILLS, crops=10))
+    first, header, *rows, mixed, empty, gain = output.splitlines()
+    assert first == "data 0: 1,200 images, 6 classes"
+    assert header.split() == ["member", "weight", "top-1", "%", "95", "%", "interval", "top-5", "%", "loss", "scores"]
+    assert empty == ""
+    for i, (row, member) in enumerate(zip(rows, report.members, strict=True)):
+        low, high = member.counts.interval()
+        numbers = (
+            f"0.3333 {100 * member.counts.top1:.2f} {100 * low:.2f} to {100 * high:.2f} "
+            f"{100 * member.counts.top5:.2f} {member.counts.loss:.4f}"
+        )
+        assert row.split() == f"net {i} {numbers} {i}.npz".split()
+    assert mixed.split()[:2] == ["mixture", f"{100 * report.mixture.top1:.2f}"]
+    low, high = (100 * end for end in report.gain_interval)
+    assert gain == (
+        f"gain over net 1, the best member: top-1 {100 * report.gain:+.2f} points, 95 % interval {low:+.2f} to "
+        f"{high:+.2f}; loss {-report.loss_gain:+.4f} against the lowest of a member"
+    )
+
+
+def test_weights_and_pooling(capsys, here):
+    output = succeeds(capsys, "ensemble", *FILES, "--weights=1,3,0", "--pooling=mean", "--on=logits", "--fraction=0.5")
+    members = nets(0, 1200, 6, SKILLS, crops=10)
+    report = evaluate_ensemble(members, (1, 3, 0), pooling=lambda logits: pool(logits, "mean", on="logits"))
+    rows = cells(output)[2:]
+    assert [row[2] for row in rows[:3]] == ["0.2500", "0.7500", "0.0000"]
+    assert rows[3][-1] == f"{report.mixture.loss:.4f}"
+    selective = evaluate_ensemble(members, (1, 3, 0), pooling=lambda logits: pool(logits, fraction=0.5))
+    rows = cells(succeeds(capsys, "ensemble", *FILES, "--weights=1,3,0", "--fraction=0.5"))[2:]
+    assert rows[3][-1] == f"{selective.mixture.loss:.4f}" != f"{report.mixture.loss:.4f}"
+
+
+def test_fitted_weights(capsys, here):
+    output = succeeds(capsys, "ensemble", *FILES, "--weights=fit", "--fit=held_out_0.npz,held_out_1.npz,held_out_2.npz")
+    assert output.startswith("data 0: 1,200 images, 6 classes; weights fitted on 1,200 others\n")
+    weights = [float(row[2]) for row in cells(output)[2:5]]
+    assert sum(weights) == pytest.approx(1, abs=2e-4)
+    assert max(weights) < 0.9
+    output = succeeds(capsys, "ensemble", *FILES, "--weights=fit", "--seed=5")
+    assert output.startswith("data 0: 600 images, 6 classes; weights fitted on 600 others\n")
+    assert [float(row[2]) for row in cells(output)[2:5]] != weights
+    report = evaluate_ensemble(nets(0, 1200, 6, SKILLS, crops=10), "fit", seed=5)
+    assert cells(output)[5][-1] == f"{report.mixture.loss:.4f}"
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "expected two files of scores or more; got 0"),
+        (["0.npz"], "expected two files of scores or more; got 1"),
+        (["0.npz", "none.npz"], "none.npz: no such file; `polynet evaluate --scores FILE` writes one"),
+        (["0.npz", "text.npz"], "text.npz: not a file of scores"),
+        (["0.npz", "turned.npz"], "have the same classes in another order (6 and 6): class 0 is"),
+        (["0.npz", "held_out_1.npz"], "net 0 and net 1 were evaluated on other data: data 0 and data 1"),
+        ([*FILES, "--weights=best"], "--weights=best must be uniform, fit, or one number for each member"),
+        ([*FILES, "--weights=1,2"], "weights=1.0, 2.0 must be 3 numbers of at least 0, one for each member"),
+        ([*FILES, "--weights=1,2,nan"], "weights=1.0, 2.0, nan must be 3 numbers of at least 0"),
+        ([*FILES, "--fit=0.npz"], "--fit needs --weights=fit; got --weights=uniform"),
+        ([*FILES, "--weights=fit", "--fit=held_out_0.npz"], "3 members need as many scores to fit on; got 1"),
+        ([*FILES, "--weights=fit", "--fit=0.npz,1.npz,2.npz"], "1,200 images of data 0 are among those to fit on"),
+        ([*FILES, "--pooling=median"], "pooling='median' must be one of"),
+        ([*FILES, "--on=ranks"], "on='ranks' must be one of"),
+        ([*FILES, "--fraction=0"], "fraction=0.0 must be above 0 and at most 1"),
+        ([*FILES, "--seed=-1"], "--seed=-1"),
+    ],
+)
+def test_mistakes(capsys, here, argv, message):
+    (here / "text.npz").write_text("no scores")
+    scores = nets(0, 1200, 6, (1, 2), crops=10)[1]
+    replace(scores, class_names=scores.class_names[::-1]).save(here / "turned.npz")
+    assert message in fails(capsys, "ensemble", *argv)
+
+
+def test_crops_of_other_numbers_are_mixed(capsys, here):
+    """Each member has a protocol of its own."""
+    one = nets(0, 1200, 6, (1, 2))[1]
+    np.testing.assert_array_equal(one.labels, nets(0, 1200, 6, (1, 2), crops=10)[1].labels)
+    one.save(here / "one.npz")
+    assert "one.npz" in succeeds(capsys, "ensemble", "0.npz", "one.npz")

@@ -1,0 +1,84 @@
+import re
+
+import pytest
+from PIL import Image
+
+from polynet_keras.cli.main import main
+
+
+@pytest.fixture
+def images(tmp_path):
+    for index in range(6):
+        path = tmp_path / "images" / ("cat" if index % 2 else "dog") / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (index + 1, 4)).save(path)
+    return tmp_path / "images"
+
+
+def fails(capsys, *argv):
+    code = main(["records", *map(str, argv)])
+    captured = capsys.readouterr()
+    assert code == 1
+    (line,) = [line for line in captured.err.splitlines() if line.startswith("polynet: ")]
+    return captured.out, line
+
+
+def succeeds(capsys, *argv):
+    assert main(["records", *map(str, argv)]) == 0
+    return capsys.readouterr().out
+
+
+def test_write_verify_and_repair(capsys, images, tmp_path):
+    out = tmp_path / "out"
+    command = (images, out, "--shards=2", "--processes=1")
+    output = succeeds(capsys, *command)
+    assert re.fullmatch(rf"{out}: 2 classes\ntrain: 6 images, 2 shards, 0.0 MB\n", output)
+    assert succeeds(capsys, "--verify", out) == f"{out}: 2 shards are as they were written\n"
+    (out / "train-00001-of-00002.tfrecord").unlink()
+    output, line = fails(capsys, "--verify", out)
+    assert output == f"{out}/train-00001-of-00002.tfrecord: is missing\n"
+    assert line == (f"polynet: 1 of 2 shards in {out} are damaged; the command that wrote them writes these again")
+    succeeds(capsys, *command)
+    succeeds(capsys, "--verify", out)
+
+
+def test_skipped_images_are_listed(capsys, images, tmp_path):
+    (images / "cat" / "page.jpg").write_text("<html>")
+    assert "page.jpg: cannot be read as an image" in fails(capsys, images, tmp_path / "out", "--processes=1")[1]
+    output = succeeds(capsys, images, tmp_path / "out", "--processes=1", "--on_error=skip")
+    _, train, skipped, page = output.splitlines()
+    assert train.startswith("train: 6 images, 1 shards, ")
+    assert skipped == "train: 1 images skipped, all listed in the manifest:"
+    assert page.startswith("  cat/page.jpg: cannot be read as an image: ")
+    for index in range(30):
+        (images / "cat" / f"{index}.jpg").touch()
+    output = succeeds(capsys, images, tmp_path / "other", "--processes=1", "--on_error=skip")
+    assert "train: 31 images skipped, all listed" in output
+    assert sum(line.startswith("  cat/") for line in output.splitlines()) == 20
+
+
+def test_class_names_of_a_file(capsys, images, tmp_path):
+    (tmp_path / "names.txt").write_text("dog\nemu\ncat\n")
+    output = succeeds(
+        capsys, images, tmp_path / "out", "--processes=1", f"--class_names={tmp_path}/names.txt", "--split=test"
+    )
+    assert "out: 3 classes\ntest: 6 images" in output
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "expected FOLDER and OUT; got 0 arguments"),
+        (["one"], "expected FOLDER and OUT; got 1 arguments"),
+        (["--verify", "one", "two"], "expected OUT; got 2 arguments"),
+        (["--verify", "nowhere"], "nowhere: holds no manifest.json; name a folder that `polynet records` has written"),
+        (["nowhere", "out"], "data='nowhere' is no folder; expected a folder with one folder of images for each class"),
+        (["nowhere", "out", "--class_names=none"], "none: cannot be read: No such file or directory"),
+        (["nowhere", "out", "--on_error=x"], "on_error='x' must be one of ('error', 'skip')"),
+        (["nowhere", "out", "--shards=0"], "shards=0 must be an integer of at least 1"),
+        (["nowhere", "out", "--split=a b"], "split='a b' must be of letters, digits and underscores"),
+    ],
+)
+def test_mistakes(capsys, monkeypatch, tmp_path, argv, message):
+    monkeypatch.chdir(tmp_path)
+    assert message in fails(capsys, *argv)[1]

@@ -1,0 +1,151 @@
+import hashlib
+import os
+
+import numpy as np
+import pytest
+
+from polynet_keras.data.folders import SPLITS, list_folder, list_splits, read_class_names, split_folders
+
+
+def make(root, *paths):
+    """Files of growing size; nothing opens them."""
+    for size, path in enumerate(paths, start=1):
+        file = root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(bytes(size))
+
+
+def test_images_of_any_depth_by_class(tmp_path):
+    make(tmp_path, "dog/b.jpg", "dog/a/z.PNG", "cat/1.webp", "cat/.hidden.jpg", ".git/x.jpg", "cat/.x/1.jpg", "top.jpg")
+    make(tmp_path, "cat/notes.txt", "dog/a.jpg")
+    found = list_folder(tmp_path)
+    assert found.class_names == ("cat", "dog")
+    assert found.paths == ("cat/1.webp", "dog/a.jpg", "dog/a/z.PNG", "dog/b.jpg")
+    np.testing.assert_array_equal(found.labels, [0, 1, 1, 1])
+    np.testing.assert_array_equal(found.sizes, [3, 2, 2, 1])
+    assert found.labels.dtype == found.sizes.dtype == "int64"
+    assert len(found) == 4
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_trees_against_a_walk(tmp_path, seed):
+    generator = np.random.default_rng(seed)
+    names = ["a.jpg", "b.JPEG", "c.txt", ".d.png", "e.gif", "f.tif"]
+    for _ in range(60):
+        folders = generator.choice(["x", "y", ".z", "train", "é ü"], generator.integers(0, 4))
+        make(tmp_path, "/".join([f"class{generator.integers(4)}", *folders, generator.choice(names)]))
+    expected = []
+    for folder, folders, files in os.walk(tmp_path):
+        folders[:] = [name for name in folders if name[0] != "."]
+        for file in files:
+            if file[0] != "." and os.path.splitext(file)[1].lower() in (".jpg", ".jpeg", ".gif"):
+                expected.append(os.path.relpath(os.path.join(folder, file), tmp_path))
+    found = list_folder(tmp_path)
+    assert found.paths == tuple(sorted(expected, key=lambda path: (path.split("/")[0], path)))
+    assert [found.class_names[label] for label in found.labels] == [path.split("/")[0] for path in found.paths]
+
+
+def test_class_names_decide_the_labels(tmp_path):
+    make(tmp_path, "cat/1.jpg", "dog/1.jpg")
+    np.testing.assert_array_equal(list_folder(tmp_path, ["dog", "bird", "cat"]).labels, [2, 0])
+    (tmp_path / "classes.txt").write_text("dog\n\n cat \n")
+    assert list_folder(tmp_path).class_names == ("dog", "cat")
+    np.testing.assert_array_equal(list_folder(tmp_path).labels, [1, 0])
+    assert list_folder(tmp_path, ["cat", "dog"]).class_names == ("cat", "dog")
+
+
+def test_a_split_that_lacks_a_class_does_not_shift_labels(tmp_path):
+    make(tmp_path, "val/cat/1.jpg", "val/dog/1.jpg", "train/ant/1.jpg", "train/dog/1.jpg", "train/dog/2.jpg")
+    splits = list_splits(tmp_path)
+    assert list(splits) == ["train", "val"]
+    assert {images.class_names for images in splits.values()} == {("ant", "cat", "dog")}
+    np.testing.assert_array_equal(splits["train"].labels, [0, 2, 2])
+    np.testing.assert_array_equal(splits["val"].labels, [1, 2])
+    assert splits["val"].folder == tmp_path / "val"
+    assert splits["val"].paths == ("cat/1.jpg", "dog/1.jpg")
+    (tmp_path / "classes.txt").write_text("dog\ncat\nant\n")
+    np.testing.assert_array_equal(list_splits(tmp_path)["val"].labels, [1, 0])
+    np.testing.assert_array_equal(list_splits(tmp_path, class_names=["x", "ant", "cat", "dog"])["val"].labels, [2, 3])
+
+
+def test_a_folder_of_classes_is_one_split(tmp_path):
+    make(tmp_path, "cat/1.jpg", "train/1.jpg")  # photographs of trains
+    assert split_folders(tmp_path) == {}
+    assert list_splits(tmp_path, "test").keys() == {"test"}
+    assert list_splits(tmp_path)["train"].class_names == ("cat", "train")
+
+
+def test_split_folders(tmp_path):
+    make(tmp_path, *(f"{name}/cat/1.jpg" for name in reversed(SPLITS)), "readme.txt", ".cache/x.jpg")
+    assert list(split_folders(tmp_path)) == ["train", "training", "val", "validation", "test", "held_out"]
+    assert split_folders(tmp_path)["val"] == tmp_path / "val"
+    make(tmp_path, "devkit/1.jpg")
+    with pytest.raises(ValueError, match=r"holds splits \(train, .*\) and other folders \(devkit\); name one"):
+        split_folders(tmp_path)
+
+
+def test_links(tmp_path):
+    make(tmp_path, "elsewhere/1.jpg", "data/dog/1.jpg", "data/dog/2.jpg")
+    (tmp_path / "data" / "cat").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "data" / "dog" / "gone.jpg").symlink_to(tmp_path / "nothing")
+    os.mkfifo(tmp_path / "data" / "dog" / "pipe.jpg")
+    found = list_folder(tmp_path / "data")
+    assert found.paths == ("cat/1.jpg", "dog/1.jpg", "dog/2.jpg", "dog/gone.jpg")
+    np.testing.assert_array_equal(found.sizes, [1, 2, 3, 0])
+    (tmp_path / "elsewhere" / "again").symlink_to(tmp_path / "data")
+    with pytest.raises(ValueError, match="again/cat: leads back to a folder that it lies in; remove the link"):
+        list_folder(tmp_path / "data")
+
+
+def test_fingerprint(tmp_path):
+    make(tmp_path, "cat/1.jpg", "dog/1.jpg")
+    expected = hashlib.sha256(b"cat\ndog" + b"\0cat/1.jpg\x001\x000" + b"\0dog/1.jpg\x002\x001").hexdigest()
+    assert list_folder(tmp_path).fingerprint == expected
+    others = {list_folder(tmp_path, names).fingerprint for names in (["dog", "cat"], ["cat", "dog", "emu"])}
+    (tmp_path / "cat" / "1.jpg").write_bytes(bytes(7))
+    others.add(list_folder(tmp_path).fingerprint)
+    (tmp_path / "cat" / "1.jpg").rename(tmp_path / "cat" / "2.jpg")
+    others.add(list_folder(tmp_path).fingerprint)
+    assert len(others | {expected}) == 5
+
+
+def test_names_that_are_no_text(tmp_path):
+    name = os.fsdecode(b"\xff.jpg")
+    make(tmp_path, f"cat/{name}", "dog/1.jpg")
+    found = list_folder(tmp_path)
+    assert found.paths[0] == f"cat/{name}"
+    assert len(found.fingerprint) == 64
+
+
+def test_mistakes(tmp_path):
+    with pytest.raises(ValueError, match=r"nowhere' is no folder; expected a folder with one folder of images for"):
+        list_folder(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"holds 0 folders; expected .* DATA/cat/1.jpg, two classes or more"):
+        list_folder(tmp_path)
+    make(tmp_path, "cat/1.jpg")
+    with pytest.raises(ValueError, match="holds 1 folders; expected"):
+        list_folder(tmp_path)
+    make(tmp_path, "dog/notes.txt")
+    with pytest.raises(ValueError, match=r"class 'dog' of data='.*' has 0 images \(.bmp, .*\); add some or remove"):
+        list_folder(tmp_path)
+    with pytest.raises(ValueError, match=r"holds the folder 'cat', which is none of the 2 classes that are named"):
+        list_folder(tmp_path, ["dog", "Cat"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty' holds none of the 2 classes that are named"):
+        list_folder(tmp_path / "empty", ["dog", "cat"])
+
+
+def test_class_names_files(tmp_path):
+    file = tmp_path / "names.txt"
+    for content, message in (
+        (b"cat\ndog\ncat\n", "names.txt: names the class 'cat' twice"),
+        (b"cat\n\n", "names.txt: names 1 classes; expected two or more, one a line"),
+        (b"\xff\xfe\n", "names.txt: not a text file in UTF-8, one class name a line"),
+    ):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            read_class_names(file)
+    with pytest.raises(ValueError, match="none.txt: cannot be read: No such file"):
+        read_class_names(tmp_path / "none.txt")
+    file.write_bytes("Mäuse\r\nmade of\n".encode())
+    assert read_class_names(file) == ("Mäuse", "made of")

@@ -1,0 +1,23 @@
+"""What real folders hold is read right or refused by name."""
+
+import numpy as np
+import pytest
+
+from polynet_keras.data.preprocessing import read_image
+from tests.data.hostile import hostile_images
+
+
+@pytest.mark.parametrize("image", hostile_images(), ids=lambda image: image.name)
+def test_hostile_image(tmp_path, image):
+    path = tmp_path / image.name
+    path.write_bytes(image.encoded)
+    if image.pixels is None:
+        with pytest.raises(ValueError, match=rf"{path}: .*{image.reason}"):
+            read_image(path, 3)
+    else:
+        np.testing.assert_array_equal(read_image(path, 3), image.pixels)
+
+
+def test_names_are_distinct():
+    names = [image.name for image in hostile_images()]
+    assert len(names) == len(set(names)) > 50

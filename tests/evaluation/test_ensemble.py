@@ -1,0 +1,378 @@
+"""Mixtures by hand and in NumPy; fitted weights by their optimality and by two other solvers; intervals by coverage."""
+
+import math
+import re
+from dataclasses import replace
+from functools import partial
+from itertools import product
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+from scipy.special import softmax
+from scipy.stats import multinomial
+
+from polynet_keras.data.preprocessing import Preprocessing
+from polynet_keras.evaluation.ensemble import (
+    check_members,
+    evaluate_ensemble,
+    fit_weights,
+    mixture,
+    paired_interval,
+)
+from polynet_keras.evaluation.metrics import Counts
+from polynet_keras.evaluation.pooling import pool
+from polynet_keras.evaluation.scores import Scores
+
+PREPROCESSING = Preprocessing(75, 86, (0.5,), (0.5,))
+
+
+def nets(seed, images, classes, skills, crops=1):
+    """Scores of nets that err independently, the more skilled the less."""
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, classes, images)
+    scores = []
+    for i, skill in enumerate(skills):
+        logits = random.normal(0, 1.5, (images, crops, classes))
+        logits[np.arange(images), :, labels] += skill
+        scores.append(
+            Scores(
+                logits=logits.astype("float32"),
+                labels=labels,
+                indices=np.arange(images),
+                class_names=tuple(f"class {label}" for label in range(classes)),
+                model=f"net {i}",
+                weights_hash=f"{i:064}",
+                dataset=f"data {seed}",
+                fingerprint=f"{seed:064}",
+                preprocessing=replace(PREPROCESSING, image_size=75 + i),
+            )
+        )
+    return scores
+
+
+def probabilities_of(scores):
+    return [softmax(member.logits[:, 0].astype("float64"), axis=1) for member in scores]
+
+
+def of_labels(members, labels):
+    return np.stack([member[range(len(labels)), labels] for member in members], axis=1)
+
+
+def loss_of(members, labels, weights):
+    return -np.mean([math.log(p) for p in of_labels(members, labels) @ weights])
+
+
+def by_em(members, labels, steps=3000):
+    """The EM algorithm of mixture weights: each is the mean of the member's responsibilities."""
+    of_label = of_labels(members, labels)
+    weights = np.full(len(members), 1 / len(members))
+    for _ in range(steps):
+        responsibilities = weights * of_label
+        weights = (responsibilities / responsibilities.sum(axis=1, keepdims=True)).mean(axis=0)
+    return weights
+
+
+def by_slsqp(members, labels):
+    """The problem as it is stated: on the simplex."""
+    of_label = of_labels(members, labels)
+    count = len(members)
+    return minimize(
+        lambda weights: -np.log(of_label @ weights).mean(),
+        np.full(count, 1 / count),
+        method="SLSQP",
+        bounds=[(1e-9, 1)] * count,
+        constraints={"type": "eq", "fun": lambda weights: weights.sum() - 1},
+        options={"ftol": 1e-12},
+    ).x
+
+
+def assert_optimal(members, labels, weights, tolerance=1e-5):
+    """The KKT conditions: the loss falls by 1 along each weight that is above 0, and by no more along the others."""
+    assert weights.sum() == pytest.approx(1, abs=1e-12)
+    assert weights.min() >= 0
+    of_label = of_labels(members, labels)
+    of_label = of_label[of_label.any(axis=1)]
+    slopes = (of_label / (of_label @ weights)[:, None]).mean(axis=0)
+    assert slopes.max() <= 1 + tolerance
+    assert np.abs(weights * (slopes - 1)).max() <= tolerance
+
+
+def test_mixture_by_hand():
+    first, second = np.array([[0.5, 0.5], [0.2, 0.8]]), np.array([[0.9, 0.1], [0.6, 0.4]], "float32")
+    found = mixture([first, second], [0.25, 0.75])
+    assert found.dtype == "float64"
+    np.testing.assert_allclose(found, [[0.8, 0.2], [0.5, 0.5]], atol=1e-7)
+    np.testing.assert_array_equal(mixture([first, second], [1, 0]), first)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("images", "classes", "skills"), [(400, 10, (1, 2, 3)), (60, 3, (1, 1.2)), (500, 5, (0.5, 0.6, 0.7, 2.0, 2.2))]
+)
+def test_fitted_weights_are_optimal_and_those_of_other_solvers(seed, images, classes, skills):
+    scores = nets(seed, images, classes, skills)
+    members, labels = probabilities_of(scores), scores[0].labels
+    weights = fit_weights(members, labels)
+    assert_optimal(members, labels, weights, 1e-6)
+    for other in (by_em(members, labels), by_slsqp(members, labels)):
+        assert loss_of(members, labels, weights) <= loss_of(members, labels, other) + 1e-9
+        np.testing.assert_allclose(weights, other, atol=2e-3)
+    assert loss_of(members, labels, weights) < min(Counts.of(member, labels).loss for member in members)
+
+
+def with_probabilities(of_label):
+    """Two classes, of which the first is right."""
+    return [np.stack([column, 1 - column], axis=1) for column in of_label.T], np.zeros(len(of_label), int)
+
+
+DEGENERATE = {
+    "zeros": lambda random, shape: random.beta(0.5, 0.5, shape) * (random.random(shape) < 0.6),
+    "far below": lambda random, shape: np.exp(-random.exponential(200, shape)),
+    "each right alone": lambda random, shape: np.eye(shape[1])[random.integers(0, shape[1], shape[0])],
+    "one for one image": lambda random, shape: np.eye(shape[1])[(np.arange(shape[0]) == 0).astype(int)],
+}
+
+
+@pytest.mark.parametrize("kind", DEGENERATE)
+def test_degenerate_members(kind):
+    for seed in range(20):
+        random = np.random.default_rng(seed)
+        shape = int(random.integers(1, 800)), int(random.integers(2, 7))
+        members, labels = with_probabilities(DEGENERATE[kind](random, shape))
+        assert_optimal(members, labels, fit_weights(members, labels))
+
+
+def test_members_that_are_always_wrong_get_the_same():
+    members, labels = with_probabilities(np.zeros((5, 4)))
+    np.testing.assert_allclose(fit_weights(members, labels), 0.25)
+
+
+def test_one_net_for_one_image():
+    """Three images: one net is sure and right for two and sure and wrong for one, the other is right for that alone."""
+    members, labels = with_probabilities(np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
+    np.testing.assert_allclose(fit_weights(members, labels), [2 / 3, 1 / 3], atol=1e-6)
+
+
+def test_members_that_say_the_same_get_the_same():
+    scores = nets(0, 200, 4, (1, 2))
+    first, second = probabilities_of(scores)
+    alone = fit_weights([first, second], scores[0].labels)
+    doubled = fit_weights([first, first, second], scores[0].labels)
+    assert doubled[0] == pytest.approx(doubled[1], abs=1e-9)
+    np.testing.assert_allclose([doubled[:2].sum(), doubled[2]], alone, atol=1e-5)
+
+
+def test_a_perfect_member_gets_everything():
+    scores = nets(0, 200, 4, (1, 2))
+    perfect = np.eye(4)[scores[0].labels]
+    weights = fit_weights([*probabilities_of(scores), perfect], scores[0].labels)
+    np.testing.assert_allclose(weights, [0, 0, 1], atol=1e-7)
+
+
+def test_what_cannot_be_fitted():
+    member = np.full((3, 2), 0.5)
+    for members, labels, message in (
+        ([member[:0]] * 2, [], "of the same 0 images, at least one; got the shapes (0, 2), (0, 2)"),
+        ([member, member[:2]], [0, 1, 0], "of the same 3 images, at least one; got the shapes (3, 2), (2, 2)"),
+        ([member] * 2, [0, 1, 2], "labels must be at least 0, below the 2 classes"),
+        ([member] * 2, [0, 1, -1], "labels must be at least 0, below the 2 classes"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            fit_weights(members, np.array(labels, int))
+
+
+def hits_of(both, first, second, neither):
+    cells = (both, first, second, neither)
+    return np.repeat([True, True, False, False], cells), np.repeat([True, False, True, False], cells)
+
+
+@pytest.mark.parametrize(
+    ("table", "interval"),
+    [
+        # Fagerland, Lydersen, Laake, "Statistical Analysis of Contingency Tables", 2017, chapter 8.
+        ((1, 1, 7, 12), (-0.507, -0.026)),
+        ((59, 6, 16, 80), (-0.1186, -0.0046)),
+    ],
+)
+def test_published_intervals(table, interval):
+    np.testing.assert_allclose(paired_interval(*hits_of(*table)), interval, atol=6e-4)
+
+
+def tables(images):
+    cells = product(range(images + 1), repeat=3)
+    return np.array([(*three, images - sum(three)) for three in cells if sum(three) <= images])
+
+
+def test_every_small_table():
+    """The interval holds the difference, stays within -1 and 1, and mirrors as the two change places."""
+    for table in np.concatenate([tables(images) for images in range(1, 10)]):
+        hits, other = hits_of(*table)
+        low, high = paired_interval(hits, other)
+        assert -1 - 1e-12 <= low <= hits.mean() - other.mean() <= high <= 1 + 1e-12
+        assert high > low
+        np.testing.assert_allclose(paired_interval(other, hits), (-high, -low), atol=1e-12)
+    assert all(map(math.isnan, paired_interval(*hits_of(0, 0, 0, 0))))
+
+
+def test_coverage_is_exact_for_few_images():
+    """The probability that the interval holds the true difference, summed over all results that 30 images can have.
+
+    The plain interval of the normal distribution would cover it with a probability of 0.85 in the worst case.
+    """
+    possible = tables(30)
+    intervals = np.array([paired_interval(*hits_of(*table)) for table in possible])
+    coverages = []
+    for first, second, either in product((0.02, 0.05, 0.1), (0.02, 0.1, 0.2), (0.5, 0.65)):
+        shares = np.array([either, first, second, 1 - either - first - second])
+        covers = (intervals[:, 0] <= first - second) & (first - second <= intervals[:, 1])
+        coverages.append(multinomial.pmf(possible, 30, shares)[covers].sum())
+    assert min(coverages) > 0.95
+    assert np.mean(coverages) < 0.98
+
+
+def test_coverage_of_drawn_results():
+    """2,000 evaluations on 1,000 images by two nets that are right for 93 and 92 % of all images, for 90 % both."""
+    random = np.random.default_rng(0)
+    draws = random.multinomial(1000, (0.90, 0.03, 0.02, 0.05), size=2000)
+    intervals = [paired_interval(*hits_of(*draw)) for draw in draws]
+    coverage = np.mean([low <= 0.01 <= high for low, high in intervals])
+    assert abs(coverage - 0.95) < 0.015  # three standard errors
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_report_with_given_weights(seed):
+    scores = nets(seed, 300, 6, (1, 2, 1.5))
+    report = evaluate_ensemble(scores, [2, 1, 1])
+    members, labels = probabilities_of(scores), scores[0].labels
+    mixed = 0.5 * members[0] + 0.25 * members[1] + 0.25 * members[2]
+    assert [member.weight for member in report.members] == [0.5, 0.25, 0.25]
+    assert [member.name for member in report.members] == ["net 0", "net 1", "net 2"]
+    hits = [(p.argmax(axis=1) == labels) for p in (*members, mixed)]
+    assert [member.counts.top1_hits for member in report.members] == [h.sum() for h in hits[:3]]
+    assert report.best is report.members[1]
+    assert report.mixture.top1_hits == hits[3].sum()
+    assert report.mixture.images == 300
+    assert report.fitted_images == 0
+    assert report.gain == pytest.approx((hits[3].sum() - hits[1].sum()) / 300)
+    assert report.gain_interval == paired_interval(hits[3], hits[1])
+    losses = [loss_of([p], labels, [1.0]) for p in (*members, mixed)]
+    assert report.loss_gain == pytest.approx(min(losses[:3]) - losses[3])
+
+
+def test_uniform_mixture_beats_nets_that_err_independently():
+    report = evaluate_ensemble(nets(0, 2000, 10, (2, 2, 2)))
+    assert [member.weight for member in report.members] == pytest.approx([1 / 3] * 3)
+    assert report.gain_interval[0] > 0
+    assert report.loss_gain > 0
+
+
+def test_each_member_is_pooled():
+    scores = nets(0, 40, 5, (1, 2), crops=10)
+    pooling = partial(pool, pooling="max", on="logits")
+    report = evaluate_ensemble(scores, pooling=pooling)
+    mixed = sum(softmax(member.logits.max(axis=1).astype("float64"), axis=1) for member in scores) / 2
+    assert report.mixture.loss == pytest.approx(Counts.of(mixed, scores[0].labels).loss)
+    mixed = sum(pool(member.logits) for member in scores) / 2
+    assert evaluate_ensemble(scores).mixture.loss == pytest.approx(Counts.of(mixed, scores[0].labels).loss)
+
+
+def test_fitted_on_held_out_scores():
+    scores, held_out = nets(0, 300, 5, (1, 2, 1.5)), nets(1, 200, 5, (1, 2, 1.5))
+    report = evaluate_ensemble(scores, "fit", held_out)
+    weights = fit_weights(probabilities_of(held_out), held_out[0].labels)
+    np.testing.assert_allclose([member.weight for member in report.members], weights, rtol=1e-9)
+    assert report.mixture.images == 300
+    assert report.fitted_images == 200
+
+
+def test_nothing_is_measured_on_images_that_were_fitted_on():
+    """Other labels in the measured half leave the weights as they are, those in the fitted half count nowhere."""
+    scores = nets(0, 301, 5, (1, 2, 1.5))
+    report = evaluate_ensemble(scores, "fit", seed=3)
+    assert (report.fitted_images, report.mixture.images) == (150, 151)
+    order = np.random.default_rng(3).permutation(301)
+    for half, weights_change in ((order[:150], True), (order[150:], False)):
+        labels = scores[0].labels.copy()
+        labels[half] = (labels[half] + 1) % 5
+        changed = evaluate_ensemble([replace(member, labels=labels) for member in scores], "fit", seed=3)
+        pairs = list(zip(report.members, changed.members, strict=True))
+        assert any(old.weight != new.weight for old, new in pairs) == weights_change
+        assert any(old.counts.top1_hits != new.counts.top1_hits for old, new in pairs) != weights_change
+    other = evaluate_ensemble(scores, "fit", seed=4)
+    assert any(old.weight != new.weight for old, new in zip(report.members, other.members, strict=True))
+    weights = fit_weights([p[order[:150]] for p in probabilities_of(scores)], scores[0].labels[order[:150]])
+    np.testing.assert_allclose([member.weight for member in report.members], weights, atol=1e-9)
+
+
+def test_saved_scores_give_the_same_report(tmp_path):
+    scores = nets(0, 50, 4, (1, 2))
+    for i, member in enumerate(scores):
+        member.save(tmp_path / f"{i}.npz")
+    loaded = [Scores.load(tmp_path / f"{i}.npz") for i in range(2)]
+    check_members(loaded)
+    assert evaluate_ensemble(loaded).mixture.loss == evaluate_ensemble(scores).mixture.loss
+
+
+def changed(scores, **fields):
+    return [scores[0], replace(scores[1], **fields)]
+
+
+def test_members_that_do_not_fit_each_other():
+    scores = nets(0, 8, 3, (1, 2))
+    names, labels = scores[0].class_names, scores[0].labels
+    shorter = dict(logits=scores[1].logits[:-1], labels=labels[:-1], indices=np.arange(7))
+    two = dict(class_names=names[:2], logits=scores[1].logits[..., :2])
+    for members, message in (
+        (scores[:1], "a mixture has two members or more; got the scores of 1"),
+        (
+            changed(scores, class_names=(names[0], names[2], names[1])),
+            "net 0 and net 1 have the same classes in another order (3 and 3): class 1 is class 1 and class 2; a",
+        ),
+        (changed(scores, class_names=(*names[:2], "cat")), "other classes (3 and 3): class 2 is class 2 and cat; a"),
+        (changed(scores, **two), "other classes (3 and 2): class 2 is class 2 and not there; a"),
+        (changed(scores, fingerprint="f", dataset="data x"), "were evaluated on other data: data 0 and data x"),
+        (changed(scores, **shorter), "on other images of data 0: 1 have the scores of one alone"),
+        (changed(scores, labels=(labels + 1) % 3), "net 0 and net 1 have other labels for 8 images of data 0"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            evaluate_ensemble(members)
+
+
+def test_held_out_scores_that_do_not_fit():
+    scores, held_out = nets(0, 8, 3, (1, 2)), nets(1, 8, 3, (1, 2))
+    names = held_out[0].class_names
+    reordered = [replace(member, class_names=names[::-1]) for member in held_out]
+    same = [replace(member, fingerprint=scores[0].fingerprint, indices=np.arange(5, 13)) for member in held_out]
+    for others, message in (
+        (held_out[:1], "2 members need as many scores to fit on; got 1"),
+        (held_out[::-1], "the scores to fit on are of another model, net 1, where net 0 is due: the same models in"),
+        (reordered, "the same classes in another order"),
+        (changed(held_out, fingerprint="f"), "were evaluated on other data"),
+        (changed(held_out, preprocessing=PREPROCESSING), "net 1 has another protocol or other crops in the scores to"),
+        (changed(held_out, logits=held_out[1].logits.repeat(10, axis=1)), "net 1 has another protocol or other crops"),
+        (scores, "8 images of data 0 are among those to fit on; nothing may be measured on them"),
+        (same, "3 images of data 0 are among those to fit on"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            evaluate_ensemble(scores, "fit", others)
+    apart = [replace(member, indices=np.arange(8, 16)) for member in same]
+    assert evaluate_ensemble(scores, "fit", apart).fitted_images == 8
+
+
+def test_weights_that_are_not_accepted():
+    message = r"weights=.* must be 2 numbers of at least 0, one for each member, not all 0"
+    for weights in ([1], [1, 2, 3], [0, 0], [1, -1], [1, math.nan], [1, math.inf], [[1, 1]]):
+        with pytest.raises(ValueError, match=message):
+            evaluate_ensemble(nets(0, 8, 3, (1, 2)), weights)
+
+
+def test_other_mistakes():
+    scores, held_out = nets(0, 8, 3, (1, 2)), nets(1, 8, 3, (1, 2))
+    with pytest.raises(ValueError, match="weights='best' must be 'uniform', 'fit', or a number for each member"):
+        evaluate_ensemble(scores, "best")
+    for weights in ("uniform", [1, 1], np.ones(2)):
+        with pytest.raises(ValueError, match="scores to fit on are of use with weights='fit' alone; got weights="):
+            evaluate_ensemble(scores, weights, held_out)
+    with pytest.raises(ValueError, match="of the same 0 images, at least one"):
+        evaluate_ensemble(nets(0, 1, 3, (1, 2)), "fit")

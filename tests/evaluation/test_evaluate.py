@@ -1,0 +1,237 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from polynet_keras import PolyNet
+from polynet_keras.data.crops import views
+from polynet_keras.data.decoding import Unreadable
+from polynet_keras.data.preprocessing import Preprocessing
+from polynet_keras.evaluation.evaluate import Pooling, evaluate, logits_model, score, scored, with_classes_of
+from polynet_keras.evaluation.loading import TrainedModel
+from polynet_keras.evaluation.metrics import Counts
+from polynet_keras.evaluation.scores import Scores
+from tests.data.arrays import examples_of, png, random_images
+
+PREPROCESSING = Preprocessing(12, 14)
+IMAGES = random_images(11)
+LABELS = np.arange(11) % 3
+
+
+def small_model(activation="softmax", size=12, classes=3, seed=0):
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((size, size, 3))
+    x = keras.layers.Conv2D(4, 3, activation="relu")(inputs)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, keras.layers.Dense(classes, activation, kernel_initializer="random_normal")(x))
+
+
+def trained(**arguments):
+    return TrainedModel("small", small_model(**arguments), PREPROCESSING, ("class 0", "class 1", "class 2"))
+
+
+def examples(broken=()):
+    return examples_of([b"" if i in broken else png(image) for i, image in enumerate(IMAGES)], LABELS)
+
+
+def probabilities_of(model, crops=1):
+    """Image by image, without any pipeline: (images, crops, classes), in float64."""
+    inputs = [PREPROCESSING.normalize(views(image, PREPROCESSING, crops)) for image in IMAGES]
+    return np.stack([model.predict_on_batch(batch) for batch in inputs]).astype("float64")
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 11, 32])
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_every_image_counts_once(batch_size, workers):
+    model = trained()
+    expected = Counts.of(probabilities_of(model.model)[:, 0], LABELS)
+    counted = []
+    for worker in range(workers):
+        for logits, labels, _ in scored(
+            model, examples(), Unreadable(), batch_size=batch_size, workers=workers, worker=worker
+        ):
+            counted.append(Counts.of(Pooling()(logits), labels))
+    total = sum(counted[1:], counted[0])
+    total.check_complete(11)
+    np.testing.assert_array_equal(total.confusion, expected.confusion)
+    assert total.top5_hits == expected.top5_hits
+    assert total.loss == pytest.approx(expected.loss, abs=1e-5)
+
+
+def test_what_an_evaluation_says():
+    model = trained()
+    evaluation = evaluate(model, examples(), batch_size=4)
+    probabilities = probabilities_of(model.model)[:, 0]
+    result = evaluation.result
+    right = probabilities.argmax(axis=1) == LABELS
+    assert 0 < right.sum() < 11
+    assert (result.images, result.top1_hits, result.top5_hits, result.skipped) == (11, right.sum(), 11, 0)
+    assert result.loss == pytest.approx(-np.log(probabilities[np.arange(11), LABELS]).mean(), abs=1e-5)
+    assert result.parameters == 4 * 28 + 3 * 5
+    assert result.macs == 10 * 10 * 27 * 4 + 4 * 3
+    assert Preprocessing(**json.loads(result.protocol)) == PREPROCESSING
+    assert (result.model, result.dataset, result.crops, result.pooling) == ("small", "arrays", 1, "")
+    # The worst first, each with its picture.
+    wrong = np.flatnonzero(~right)
+    worst = wrong[np.argsort(probabilities[wrong, LABELS[wrong]])]
+    assert [mistake.name for mistake in evaluation.mistakes] == [f"image {i}" for i in worst]
+    for mistake, i in zip(evaluation.mistakes, worst, strict=True):
+        np.testing.assert_array_equal(mistake.image, IMAGES[i])
+        np.testing.assert_allclose(mistake.probabilities, probabilities[i], atol=1e-6)
+
+
+@pytest.mark.parametrize("crops", [10, 144])
+@pytest.mark.parametrize("pooling", ["mean", "max", "selective"])
+def test_crops_are_pooled(crops, pooling):
+    model = trained()
+    evaluation = evaluate(model, examples(), batch_size=50, crops=crops, pooling=Pooling(pooling, 0.3))
+    scores = np.sort(probabilities_of(model.model, crops), axis=1)
+    share = {"mean": crops, "max": 1, "selective": round(0.3 * crops)}[pooling]
+    pooled = scores[:, -share:].mean(axis=1)
+    pooled /= pooled.sum(axis=1, keepdims=True)
+    assert evaluation.result.loss == pytest.approx(-np.log(pooled[np.arange(11), LABELS]).mean(), abs=1e-5)
+    assert evaluation.result.top1_hits == (pooled.argmax(axis=1) == LABELS).sum()
+    assert evaluation.result.crops == crops
+    assert evaluation.result.pooling.startswith(pooling)
+
+
+def test_skipped_images_are_counted_and_left_out():
+    evaluation = evaluate(trained(), examples(broken=(2, 5)), batch_size=4, on_error="skip")
+    assert (evaluation.result.images, evaluation.result.skipped) == (9, 2)
+    assert sorted(evaluation.skipped) == [2, 5]
+    for crops in (1, 10):
+        with pytest.raises(ValueError, match="image 2: cannot be read as an image: it is empty"):
+            evaluate(trained(), examples(broken=(2,)), crops=crops)
+    with pytest.raises(ValueError, match="arrays has no image that can be read"):
+        evaluate(trained(), examples(broken=range(11)), on_error="skip")
+
+
+def test_scores_are_kept_and_taken_again(tmp_path, monkeypatch):
+    model, path = trained(), tmp_path / "scores.npz"
+    data = examples(broken=(4,))
+    first = evaluate(model, data, crops=10, scores_file=path, on_error="skip")
+    scores = Scores.load(path)
+    assert scores.logits.shape == (10, 10, 3)
+    assert scores.indices.tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 9, 10]
+    monkeypatch.setattr("polynet_keras.evaluation.evaluate.scored", None)  # no forward pass
+    again = evaluate(model, data, crops=10, scores_file=path, on_error="skip")
+    assert again.result.loss == first.result.loss
+    assert again.result.skipped == 1
+    assert again.result.seconds == first.result.seconds  # that the network took
+    other = evaluate(model, data, crops=10, scores_file=path, on_error="skip", pooling=Pooling("max"))
+    assert other.result.loss != first.result.loss
+    with pytest.raises(ValueError, match="image 4: could not be read when it was scored"):
+        evaluate(model, data, crops=10, scores_file=path)
+    for arguments, message in (
+        ({"trained": trained(seed=1)}, "scores of other weights"),
+        ({"crops": 1}, "scores of other crops"),
+        ({"scores_file": tmp_path / "scores.csv"}, "must end in .npz"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            evaluate(**{"trained": model, "examples": data, "crops": 10, "scores_file": path, **arguments})
+
+
+def test_scores_are_the_logits_of_every_crop():
+    model = trained()
+    scores = score(model, examples(), batch_size=3, crops=10)
+    found = np.exp(scores.logits.astype("float64"))
+    np.testing.assert_allclose(found / found.sum(-1, keepdims=True), probabilities_of(model.model, 10), atol=1e-6)
+    assert scores.labels.tolist() == LABELS.tolist()
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_a_polynet_in_both_data_formats(data_format):
+    keras.config.set_image_data_format(data_format)
+    keras.utils.set_random_seed(0)
+    shape = (75, 75, 3) if data_format == "channels_last" else (3, 75, 75)
+    net = PolyNet(weights=None, structure="1 x [ir] | 1 x [ir] | 1 x [ir]", width=0.1, input_shape=shape, classes=3)
+    model = TrainedModel("net", net, Preprocessing(75, 86), ("class 0", "class 1", "class 2"))
+    one, ten = (score(model, examples(), crops=crops).logits for crops in (1, 10))
+    assert (one.shape, ten.shape) == ((11, 1, 3), (11, 10, 3))
+    # The fifth of ten crops is the centre.
+    np.testing.assert_allclose(one[:, 0], ten[:, 4], atol=1e-4 * np.abs(one).max())
+
+
+def softmax_layer():
+    model = small_model(None)
+    return keras.Model(model.inputs, keras.layers.Softmax()(model.output))
+
+
+def activation_layer():
+    model = small_model(None)
+    return keras.Model(model.inputs, keras.layers.Activation("softmax")(model.output))
+
+
+@pytest.mark.parametrize("make", [small_model, softmax_layer, activation_layer])
+def test_logits_of_models_that_end_in_a_softmax(make):
+    keras.utils.set_random_seed(0)
+    model = make()
+    x = np.random.default_rng(0).normal(size=(5, 12, 12, 3)).astype("float32")
+    logits = logits_model(model).predict_on_batch(x)
+    assert np.abs(logits.sum(axis=1)).max() > 1e-3
+    np.testing.assert_allclose(
+        np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True), model.predict_on_batch(x), rtol=1e-5
+    )
+    linear = small_model("linear")
+    assert logits_model(linear) is linear
+
+
+def test_models_of_which_logits_cannot_be_told():
+    with pytest.raises(ValueError, match="ends in Dense with the activation sigmoid; expected a softmax, or a Dense"):
+        logits_model(small_model("sigmoid"))
+
+
+def test_classes_are_told_by_their_names():
+    data = examples()
+    model = TrainedModel("small", small_model(classes=4), PREPROCESSING, ("class 2", "other", "class 0", "class 1"))
+    relabelled = with_classes_of(model, data)
+    assert relabelled.class_names == model.class_names
+    assert [relabelled.label(i) for i in range(3)] == [2, 3, 0]
+    assert relabelled.labels[:3].tolist() == [2, 3, 0]
+    assert evaluate(model, data).counts.class_images.tolist() == [3, 0, 4, 4]
+    stranger = TrainedModel("small", small_model(), PREPROCESSING, ("class 0", "class 1", "cat"))
+    with pytest.raises(ValueError, match="arrays has 1 classes that small does not know, such as 'class 2'; it knows"):
+        evaluate(stranger, data)
+
+
+def test_imagenet_may_be_named_by_wordnet():
+    from dataclasses import replace
+
+    from polynet_keras.data.imagenet import imagenet_classes
+
+    names = tuple(name for _, name in imagenet_classes())
+    model = TrainedModel("imagenet", small_model(classes=1000), PREPROCESSING, names)
+    folders = replace(examples(), class_names=("n02012849", "n03126707", "n01440764"))  # a crane, a crane, a tench
+    assert [with_classes_of(model, folders).label(i) for i in range(3)] == [134, 517, 0]
+    with pytest.raises(ValueError, match="arrays has 3 classes"):
+        with_classes_of(model, replace(examples(), class_names=("crane", "dog", "cat")))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"crops": 5}, "crops=5 must be one of"),
+        ({"batch_size": 0}, "batch_size=0 must be at least 1"),
+        ({"on_error": "ignore"}, "on_error='ignore' must be one of"),
+    ],
+)
+def test_arguments_out_of_range(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate(trained(), examples(), **arguments)
+
+
+def test_models_that_do_not_fit_their_card_or_the_images():
+    with pytest.raises(ValueError, match=r"takes images of the shape \(20, 20, 3\), its protocol gives \(12, 12, 3\)"):
+        trained(size=20)
+    with pytest.raises(ValueError, match="its card names 3 classes"):
+        trained(classes=4)
+    grey = examples_of([png(image) for image in random_images(3, channels=1)], [0, 1, 2], channels=1)
+    with pytest.raises(ValueError, match=r"has images of 1 channel\(s\), small takes 3"):
+        evaluate(trained(), grey)
+
+
+@pytest.mark.parametrize("arguments", [("median",), ("mean", 0.0), ("mean", 0.3, "scores")])
+def test_poolings_that_there_are_not(arguments):
+    with pytest.raises(ValueError, match="must be"):
+        Pooling(*arguments)

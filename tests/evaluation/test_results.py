@@ -1,0 +1,260 @@
+"""The table of results: nothing is lost or changed on the way, and what is no such table is left alone."""
+
+import csv
+import dataclasses
+import hashlib
+import importlib.metadata
+import multiprocessing
+import platform
+import struct
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.stats import binomtest
+
+from polynet_keras.evaluation import results
+from polynet_keras.evaluation.plots import plot_results
+from polynet_keras.evaluation.results import COLUMNS, Result, append, environment, read, weights_hash
+
+
+def a_result(**fields):
+    defaults = {field.name: field.name for field in dataclasses.fields(Result) if field.type is str}
+    numbers = {
+        "crops": 1,
+        "images": 1000,
+        "skipped": 0,
+        "top1_hits": 905,
+        "top5_hits": 999,
+        "loss": 0.1 + 0.2,
+        "ece": 1 / 3,
+        "seconds": 12.5,
+        "parameters": 95_366_600,
+        "macs": 34_699_000_000,
+    }
+    return Result(**(defaults | numbers | fields))
+
+
+AWKWARD = '1 x [ir] | "quoted", é 汉\nsecond line; {"mean": [0.5]}'
+
+
+def test_rows_come_back_as_they_were(tmp_path):
+    rows = [a_result(), a_result(model=AWKWARD, structure="", loss=1e-300, macs=0), a_result(top1_hits=0, top5_hits=0)]
+    file = tmp_path / "new" / "results.csv"
+    for count, row in enumerate(rows, 1):
+        append(row, file)
+        assert read(file) == rows[:count]
+    assert [type(value) for value in vars(read(file)[0]).values()] == [type(value) for value in vars(rows[0]).values()]
+    assert {path.name for path in file.parent.iterdir()} <= {"results.csv", "results.csv.lock"}
+
+
+def test_derived_columns_follow_from_the_counts(tmp_path):
+    append(a_result(images=50_000, top1_hits=40_620, top5_hits=47_800, seconds=400), tmp_path / "results.csv")
+    with open(tmp_path / "results.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    low, high = binomtest(40_620, 50_000).proportion_ci(0.95, method="wilson")
+    found = [float(row[name]) for name in ("top1", "top1_low", "top1_high", "top5", "images_per_second")]
+    np.testing.assert_allclose(found, [81.24, 100 * low, 100 * high, 95.6, 125])
+    assert tuple(row) == COLUMNS
+
+
+def test_a_spreadsheet_may_have_saved_it(tmp_path):
+    file = tmp_path / "results.csv"
+    append(a_result(), file)
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n") + b"\r\n")
+    append(a_result(crops=10), file)
+    assert read(file) == [a_result(), a_result(crops=10)]
+
+
+def test_names_that_are_not_text(tmp_path):
+    append(a_result(dataset="photos\udcff"), tmp_path / "results.csv")
+    assert read(tmp_path / "results.csv")[0].dataset == r"photos\udcff"
+
+
+def append_many(file, start, model):
+    start.wait()
+    for number in range(15):
+        append(a_result(model=model, crops=number), file)
+
+
+def test_processes_at_once_lose_no_row(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "numpy")  # which is imported the fastest
+    spawn = multiprocessing.get_context("spawn")
+    start = spawn.Barrier(2)
+    processes = [
+        spawn.Process(target=append_many, args=(tmp_path / "results.csv", start, model)) for model in ("a", "b")
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+        assert process.exitcode == 0
+    rows = read(tmp_path / "results.csv")
+    assert len(rows) == 30
+    for model in ("a", "b"):
+        assert [row.crops for row in rows if row.model == model] == list(range(15))
+
+
+def test_other_files_are_refused_and_left_as_they_were(tmp_path):
+    append(a_result(), tmp_path / "good.csv")
+    header, row = (tmp_path / "good.csv").read_text().splitlines()
+    cases = {
+        "": "lacks date, lacks model, ",
+        "name,top1\nresnet,76\n": "it lacks date, .*, has name; name another file for new results, and keep this one",
+        f"{header},extra\n{row},1\n": "it has extra; name another file",
+        f"{header},\n{row},\n": "it has one without a name; ",
+        ",".join(reversed(header.split(","))) + "\n": "it has another order; ",
+        f"{header}\n{row}\n{row},1\n": f"line 3: {len(COLUMNS) + 1} values; there are {len(COLUMNS)} columns",
+        f"{header}\n{row.replace('905', 'many')}\n": "line 2: .*'many'",
+        f"{header}\n{row.replace(',999,', ',1001,')}\n": "line 2: top1_hits=905, top5_hits=1001, images=1000",
+        f'{header}\n"{"x" * 200_000}"\n': "cannot be read as a table of results: field larger",
+    }
+    file = tmp_path / "results.csv"
+    for content, message in cases.items():
+        file.write_text(content)
+        for use in (read, lambda file: append(a_result(), file)):
+            with pytest.raises(ValueError, match=f"results.csv[:,].*{message}"):
+                use(file)
+        assert file.read_text() == content
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match="results.csv: cannot be read as a table of results: 'utf-8'"):
+        read(file)
+    with pytest.raises(ValueError, match="none.csv: no such file; `polynet evaluate --results FILE` writes one"):
+        read(tmp_path / "none.csv")
+    with pytest.raises(ValueError, match="cannot be read as a table of results: .*Is a directory"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"top1_hits": -1},
+        {"top1_hits": 1000},
+        {"top5_hits": 1001},
+        {"images": 0, "top1_hits": 0, "top5_hits": 0},
+        {"seconds": 0.0},
+        {"seconds": float("nan")},
+    ],
+)
+def test_counts_that_cannot_be(fields):
+    with pytest.raises(ValueError, match="must be 0 <= top1_hits <= top5_hits <= images"):
+        a_result(**fields)
+
+
+def a_net(name="net", activation="relu"):
+    layers = [keras.Input((3,)), keras.layers.Dense(2, activation=activation, name=f"{name}_dense")]
+    layers += [keras.layers.Dropout(0.5), keras.layers.BatchNormalization(name=f"{name}_norm")]
+    return keras.Sequential(layers, name=name)
+
+
+KERNEL = [[1.0, 2.0], [3.0, 4.0], [5.0, -6.5]]
+
+
+def test_weights_hash_is_of_dtypes_shapes_and_little_endian_values():
+    model = a_net()
+    model.layers[0].set_weights([np.array(KERNEL), np.array([0.25, -0.5])])
+    digest = hashlib.sha256(b"float32 (3, 2)\n" + struct.pack("<6f", 1, 2, 3, 4, 5, -6.5))
+    digest.update(b"float32 (2,)\n" + struct.pack("<2f", 0.25, -0.5))
+    for value in (1, 0, 0, 1):  # gamma, beta, moving mean, moving variance
+        digest.update(b"float32 (2,)\n" + struct.pack("<2f", value, value))
+    assert weights_hash(model) == digest.hexdigest()
+
+
+def test_weights_hash_knows_no_names_and_no_file_format(tmp_path):
+    model = a_net()
+    expected = weights_hash(model)
+    model.save(tmp_path / "model.keras")
+    model.save_weights(tmp_path / "model.weights.h5")
+    assert weights_hash(keras.saving.load_model(tmp_path / "model.keras")) == expected
+    other = a_net("other", "tanh")
+    assert weights_hash(other) != expected
+    other.set_weights(model.get_weights())
+    assert weights_hash(other) == expected
+    other = a_net()
+    other.load_weights(tmp_path / "model.weights.h5")
+    assert weights_hash(other) == expected
+
+
+def test_weights_hash_sees_any_change():
+    model = a_net()
+    hashes = {weights_hash(model)}
+    for weight in model.weights:
+        value = keras.ops.convert_to_numpy(weight).copy()
+        value.flat[-1] = np.nextafter(value.flat[-1], np.float32(9))
+        weight.assign(value)
+        hashes.add(weights_hash(model))
+    assert len(hashes) == 1 + len(model.weights)
+
+
+def test_environment():
+    found = environment()
+    assert found["python"] == platform.python_version()
+    for package in ("keras", "numpy", "polynet_keras"):
+        assert found[package] == importlib.metadata.version(package)
+    backend = keras.backend.backend()
+    assert found["backend"].split("+")[0] == f"{backend} {importlib.metadata.version(backend)}".split("+")[0]
+    assert abs(datetime.now(UTC) - datetime.fromisoformat(found["date"])) < timedelta(hours=1)
+    assert found["date"].endswith("+00:00")
+    assert a_result(**found)  # they are fields
+
+
+def test_device(tmp_path, monkeypatch):
+    (tmp_path / "x86").write_text("processor\t: 0\nmodel\t\t: 1\nmodel name\t: A CPU: fast\n\nmodel name\t: Another\n")
+    (tmp_path / "arm").write_text("processor\t: 0\nBogoMIPS\t: 243.75\n")
+    monkeypatch.setattr(results.os, "cpu_count", lambda: 6)
+    monkeypatch.setattr(platform, "processor", lambda: "")
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    assert results._processor(tmp_path / "x86") == "A CPU: fast, 6 cores"
+    assert results._processor(tmp_path / "arm") == "aarch64, 6 cores"
+    assert results._processor(tmp_path / "none") == "aarch64, 6 cores"
+    devices = SimpleNamespace(list_devices=lambda: ["cpu:0", "gpu:0", "gpu:1"])
+    monkeypatch.setattr(keras, "distribution", devices)
+    assert results._accelerators("jax") == ["gpu:0", "gpu:1"]
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda number: f"GPU {number}")
+    assert results._accelerators("torch") == ["GPU 0", "GPU 1"]
+
+
+def test_plot(tmp_path, monkeypatch):
+    """The points and intervals that are drawn are those of the results, whatever the texts are."""
+    from matplotlib.figure import Figure
+
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: drawn.append(figure))
+    rows = [
+        a_result(model="a$^$", dataset="one$_", macs=100, crops=10, parameters=7),
+        a_result(model="b", dataset="two", macs=50, parameters=9, top1_hits=500),
+        a_result(model="c", dataset="one$_", macs=0, parameters=5, top1_hits=800),
+    ]
+    plot_results(rows, tmp_path / "plot.png")
+    by_macs, by_parameters = drawn[0].axes
+    points = [line.get_xydata()[0] for line in by_parameters.lines if line.get_marker() == "o"]
+    np.testing.assert_allclose(points, [(7, 9.5), (9, 50), (5, 20)])
+    xs = [
+        line.get_xdata()[0] for line in by_macs.lines if line.get_marker() == "o" and np.isfinite(line.get_ydata()[0])
+    ]
+    assert xs == [1000, 50]
+    assert [text.get_text() for text in by_parameters.texts] == ["a$^$, 10 crops", "b", "c"]
+    ((low, high),) = (bar.get_segments()[0][:, 1] for bar in by_macs.collections[:1])
+    interval = binomtest(905, 1000).proportion_ci(0.95, method="wilson")
+    np.testing.assert_allclose([low, high], [100 - 100 * interval.high, 100 - 100 * interval.low])
+    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["one$_", "two"]
+
+
+def test_plot_is_a_picture(tmp_path):
+    rows = [a_result(model="a$^$", dataset="one$_"), a_result(macs=0), a_result(macs=1, parameters=1)]
+    for count in (1, 3):
+        plot_results(rows[:count], tmp_path / "plot.png")
+        with Image.open(tmp_path / "plot.png") as picture:
+            assert picture.size == (1320, 540)
+    plot_results([a_result(macs=0)], str(tmp_path / "plot.svg"))
+    assert "<svg" in Path(tmp_path / "plot.svg").read_text()
+    with pytest.raises(ValueError, match="there is no result to draw"):
+        plot_results([], tmp_path / "plot.png")
+    with pytest.raises(ValueError, match="Format 'txt' is not supported"):
+        plot_results(rows, tmp_path / "plot.txt")
