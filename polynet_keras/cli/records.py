@@ -2,7 +2,9 @@
 
 from absl import flags
 
-USAGE = "FOLDER OUT [flags], or --verify OUT"
+from polynet_keras.data.record_manifest import Manifest
+
+USAGE = "FOLDER OUT [flags], or --verify OUT, or --describe OUT --class_names NAMES --first_label 0|1"
 
 LISTED = 20
 """How many skipped images are listed."""
@@ -13,7 +15,8 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "class_names",
         None,
-        "Text file of the classes' folders in the order of their labels, one a line. [FOLDER/classes.txt, or sorted]",
+        "Text file of the classes' folders in the order of their labels, one a line; to describe records, of the "
+        "classes, or `imagenet`. [FOLDER/classes.txt, or sorted]",
         flag_values=values,
     )
     flags.DEFINE_integer("shards", None, "Files of each split. [of about 128 MiB]", flag_values=values)
@@ -22,15 +25,27 @@ def define_flags(values: flags.FlagValues) -> None:
         "on_error", "error", "What to do about an image that cannot be read: `error` or `skip`.", flag_values=values
     )
     flags.DEFINE_integer("processes", None, "How many write at once. [one a core]", flag_values=values)
+    flags.DEFINE_bool(
+        "describe", False, "Write a manifest for the records in OUT of another program.", flag_values=values
+    )
+    first = "Label of the first class in records to describe: 1 in tf-models' ImageNet."
+    flags.DEFINE_integer("first_label", None, first, flag_values=values)
     flags.DEFINE_bool("verify", False, "Read the records of OUT and compare their checksums.", flag_values=values)
 
 
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
-    expected = "OUT" if values.verify else "FOLDER and OUT"
+    if values.verify and values.describe:
+        raise ValueError("--verify and --describe are two commands; name one")
+    if values.first_label is not None and not values.describe:
+        raise ValueError("--first_label is of records to describe: --describe")
+    expected = "OUT" if values.verify or values.describe else "FOLDER and OUT"
     if len(arguments) != len(expected.split(" and ")):
         raise ValueError(f"expected {expected}; got {len(arguments)} arguments")
     if values.verify:
         _verify(arguments[0])
+        return
+    if values.describe:
+        _describe(arguments[0], values)
         return
     folder, out = arguments
 
@@ -47,6 +62,24 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         on_error=values.on_error,
         processes=values.processes,
     )
+    _print(out, manifest)
+
+
+def _describe(out: str, values: flags.FlagValues) -> None:
+    if values.class_names is None or values.first_label not in (0, 1):
+        raise ValueError("--describe needs --class_names (a file, or `imagenet`) and --first_label, 0 or 1")
+    from polynet_keras.data.folders import read_class_names
+    from polynet_keras.data.imagenet import imagenet_classes
+    from polynet_keras.data.record_description import describe_records
+
+    if values.class_names == "imagenet":
+        names = tuple(name for _, name in imagenet_classes())
+    else:
+        names = read_class_names(values.class_names)
+    _print(out, describe_records(out, names, values.first_label))
+
+
+def _print(out: str, manifest: Manifest) -> None:
     print(f"{out}: {len(manifest.class_names)} classes")
     for name, split in manifest.splits.items():
         size = sum(shard.bytes for shard in split.shards)

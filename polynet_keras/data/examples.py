@@ -1,6 +1,7 @@
 """The interface of all sources: encoded, labelled images that are read by their index."""
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -98,6 +99,11 @@ class Source:
     @property
     def channels(self) -> int:
         return self.training.channels
+
+
+def plain_message(error: tf.errors.OpError) -> str:
+    """What an error of TensorFlow's says, in one line, without where in the graph it was."""
+    return re.sub(r"\{\{.*?\}\}|\[(\[|Op:).*|\bname: *$", "", error.message.splitlines()[0]).strip()
 
 
 HELD_OUT = 0.2

@@ -24,7 +24,7 @@ class SeededDraws:
 
     def uniform(self, shape, minval=0, maxval=None, dtype=tf.float32) -> tf.Tensor:
         """As `tf.random.uniform`."""
-        # In the order of tracing, which is that of the source: of branches of which one runs, each has draws of its own.
+        # In the order of tracing, which is that of the source: branches of which one runs have draws of their own.
         self._drawn += 1
         seed = tf.random.experimental.stateless_fold_in(self._seed, self._drawn)
         return tf.random.stateless_uniform(shape, seed, minval, maxval, dtype)

@@ -17,7 +17,7 @@ from polynet_keras.data.augmentation import (
     random_resized_box,
 )
 from polynet_keras.data.decoding import Unreadable, decode_region
-from polynet_keras.data.examples import Examples
+from polynet_keras.data.examples import Examples, plain_message
 from polynet_keras.data.preprocessing import Preprocessing
 from polynet_keras.data.sampling import TrainingOrder, evaluation_share
 
@@ -205,8 +205,8 @@ def reading(unreadable: Unreadable) -> Iterator[None]:
     except tf.errors.OpError as error:
         if unreadable.error is not None:
             raise unreadable.error from None
-        if isinstance(error, READING_ERRORS):
-            raise ValueError(error.message.splitlines()[0]) from None
+        if isinstance(error, READING_ERRORS) or "assertion failed" in error.message:
+            raise ValueError(plain_message(error)) from None
         raise
 
 

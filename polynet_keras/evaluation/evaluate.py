@@ -104,9 +104,11 @@ def evaluate(
     if scores_file is None:
         batches = scored(trained, examples, unreadable, batch_size=batch_size, crops=crops)
         counts, mistakes = _judged(batches, pooling, examples)
+        seconds = time.perf_counter() - start
     else:
         scores = _cached_scores(trained, examples, unreadable, hash_, scores_file, batch_size, crops)
         counts, mistakes = _judged([(scores.logits, scores.labels, scores.indices)], pooling, examples)
+        seconds = scores.seconds
     counts.check_complete(len(examples) - len(unreadable.skipped))
     unreadable.log(len(examples))
     result = Result(
@@ -124,7 +126,7 @@ def evaluate(
         top5_hits=counts.top5_hits,
         loss=counts.loss,
         ece=counts.ece,
-        seconds=time.perf_counter() - start,
+        seconds=seconds,
         parameters=trained.model.count_params(),
         macs=count_macs(trained.model),
         **environment(),
@@ -153,7 +155,10 @@ def score(
         ValueError: as `evaluate`.
     """
     examples = with_classes_of(trained, examples)
+    start = time.perf_counter()
     batches = list(scored(trained, examples, unreadable or Unreadable(), batch_size=batch_size, crops=crops))
+    if not batches:
+        raise ValueError(f"{examples.name} has no image that can be read")
     logits, labels, indices = (np.concatenate(parts) for parts in zip(*batches, strict=True))
     return Scores(
         logits=logits,
@@ -165,6 +170,7 @@ def score(
         dataset=examples.name,
         fingerprint=examples.fingerprint,
         preprocessing=trained.preprocessing,
+        seconds=time.perf_counter() - start,
     )
 
 
@@ -206,12 +212,12 @@ def scored(
         batches = decoded_images(examples, workers=workers, worker=worker, unreadable=unreadable)
     with reading(unreadable), tqdm(total=-(-len(examples) // workers), unit=" images", disable=None) as bar:
         for images, labels, indices, valid in batches.dataset.as_numpy_iterator():
+            if not valid.any():
+                continue
             if crops == 1:
                 logits = model.predict_on_batch(images)[:, np.newaxis]
-            elif valid.all():
-                logits = _crop_logits(model, images[0], trained.preprocessing, crops, batch_size)[np.newaxis]
             else:
-                continue
+                logits = _crop_logits(model, images[0], trained.preprocessing, crops, batch_size)[np.newaxis]
             yield logits[valid].astype("float32"), labels[valid], indices[valid]
             bar.update(int(valid.sum()))
 
@@ -276,9 +282,10 @@ def with_classes_of(trained: TrainedModel, examples: Examples) -> Examples:
         # Two of ImageNet's classes are cranes: such names tell nothing.
         if len(set(names)) == len(names) and set(examples.class_names) <= set(names):
             return examples.relabelled(trained.class_names, [names.index(name) for name in examples.class_names])
-    unknown = [name for name in examples.class_names if name not in trained.class_names]
+    unknown = [name for name in examples.class_names if trained.class_names.count(name) != 1]
     raise ValueError(
-        f"{examples.name} has {len(unknown)} classes that {trained.name} does not know, such as {unknown[0]!r}; "
+        f"{examples.name} has {len(unknown)} classes that {trained.name} does not know, or not one alone, such as "
+        f"{unknown[0]!r}; "
         f"it knows {', '.join(map(repr, trained.class_names[:3]))} and so on, {len(trained.class_names)} in all"
     )
 

@@ -27,6 +27,7 @@ class Scores:
         dataset: what to call the dataset.
         fingerprint: of the dataset, hexadecimal.
         preprocessing: the protocol of each crop.
+        seconds: that the model took.
     """
 
     logits: np.ndarray
@@ -38,6 +39,7 @@ class Scores:
     dataset: str
     fingerprint: str
     preprocessing: Preprocessing
+    seconds: float
 
     def __post_init__(self):
         object.__setattr__(self, "class_names", tuple(self.class_names))

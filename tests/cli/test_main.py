@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from polynet_keras.cli.main import COMMANDS, main
-from polynet_keras.pretrained.registry import CHECKPOINTS
 from polynet_keras.data.augmentation import Augmentation
+from polynet_keras.pretrained.registry import CHECKPOINTS
 from polynet_keras.training.recipe import Recipe
 
 

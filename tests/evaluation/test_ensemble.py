@@ -46,6 +46,7 @@ def nets(seed, images, classes, skills, crops=1):
                 dataset=f"data {seed}",
                 fingerprint=f"{seed:064}",
                 preprocessing=replace(PREPROCESSING, image_size=75 + i),
+                seconds=1.0,
             )
         )
     return scores

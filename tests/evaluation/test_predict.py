@@ -71,7 +71,8 @@ def test_a_broken_card_is_named(tmp_path, text):
 def test_files_are_taken_for_the_released_net_and_no_other(digits_run, tmp_path, monkeypatch):
     """Here a small net stands for the released one."""
     small = published("fashion_mnist")
-    monkeypatch.setattr("polynet_keras.evaluation.predict.published", lambda name: small)
+    for module in ("predict", "loading"):
+        monkeypatch.setattr(f"polynet_keras.evaluation.{module}.published", lambda name: small)
     image = digits_run.samples[0]
     for classes in (10, 7):
         model = PolyNet(weights=None, **{**small.network, "classes": classes})

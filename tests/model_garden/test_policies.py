@@ -1,6 +1,7 @@
 """The policies of tf-models-official, in an environment that has it."""
 
 import collections
+import itertools
 import random
 
 import numpy as np
@@ -14,10 +15,10 @@ pytest.importorskip("official")
 from official.vision.ops import augment
 
 from polynet_keras.data.augmentation import Augmentation
-from polynet_keras.data.examples import Examples
 from polynet_keras.data.model_garden import distortion
 from polynet_keras.data.pipeline import training_batches
 from polynet_keras.data.preprocessing import Preprocessing
+from tests.data.arrays import examples_of, png, random_images
 
 OFFICIAL = {
     "model_garden_auto_augment": augment.AutoAugment("v0", cutout_const=100, translate_const=250),
@@ -69,60 +70,70 @@ def test_another_seed_means_another_picture(policy):
     assert (first != second).any((1, 2, 3)).mean() > 0.5
 
 
+SIZE = 96
+"""Of a grey image: too large for one cut-out to cover."""
+GREY = {"model_garden_auto_augment": 100, "model_garden_rand_augment": 128}
+"""From which operations lead to so many values; 128 is also what fills the corners."""
+
+
 def on_grey(name, level, value):
-    """What an operation makes of an image of one grey value; those that move pixels leave 128 alone."""
+    """What an operation makes of an image of one grey value, apart from corners of 128 that move in."""
     if name == "Invert":
         return 255 - value
     if name == "Posterize":
-        step = 2 ** (8 - int(0.4 * level))
+        step = 2 ** min(8 - int(0.4 * level), 7)  # TensorFlow shifts eight bits by seven at most
         return value // step * step
     if name == "Solarize":
-        # The threshold 256 does not fit 8 bits and becomes 0: at the highest level everything is inverted.
+        # The threshold 256 does not fit eight bits and becomes 0: at the highest level everything is inverted.
         return value if value < int(25.6 * level) % 256 else 255 - value
     if name == "SolarizeAdd":
         return min(value + int(11 * level), 255) if value < 128 else value
     if name == "Brightness":
         return min(int(value * (0.18 * level + 0.1)), 255)
+    if name == "TranslateY" and 25 * level > SIZE:
+        return 128
     return value
 
 
-def expected_on_grey(policy):
-    """Probability of each outcome for an image of 128, which is also what fills the corners."""
+def auto_augment_on_grey(value):
+    """Probability of each outcome: a pair of operations is drawn, then whether each of the two is applied."""
     outcomes = collections.Counter()
-    if policy == "model_garden_auto_augment":
-        for first, second in augment.AutoAugment.policy_v0():
-            for apply_first in (False, True):
-                for apply_second in (False, True):
-                    value, probability = 128, 1 / 25
-                    for (name, share, level), applied in ((first, apply_first), (second, apply_second)):
-                        probability *= share if applied else 1 - share
-                        value = on_grey(name, level, value) if applied else value
-                    outcomes[value] += probability
-    else:
-        names = [*OFFICIAL[policy].available_ops, "nothing"]
-        for first in names:
-            for second in names:
-                outcomes[on_grey(second, 10, on_grey(first, 10, 128))] += 1 / 17**2
+    for pair in augment.AutoAugment.policy_v0():
+        for applied in itertools.product((False, True), repeat=2):
+            result, probability = value, 1 / 25
+            for (name, share, level), is_applied in zip(pair, applied, strict=True):
+                probability *= share if is_applied else 1 - share
+                result = on_grey(name, level, result) if is_applied else result
+            outcomes[result] += probability
     return outcomes
 
 
-@both_policies
-def test_operations_are_applied_as_often_as_their_probabilities_say(policy):
-    count = 1500
-    image = np.full((96, 96, 3), 128, "float32")  # too large for one cut-out to cover
-    pictures = distorted(policy, image, range(count)).reshape(count, -1)
+def rand_augment_on_grey(value):
+    """Probability of each outcome: twice one of 16 operations at level 10, or none."""
+    names = [*augment.RandAugment().available_ops, "none"]
+    pairs = itertools.product(names, repeat=2)
+    outcomes = collections.Counter(on_grey(second, 10, on_grey(first, 10, value)) for first, second in pairs)
+    return {result: count / 17**2 for result, count in outcomes.items()}
+
+
+@pytest.mark.parametrize(
+    ("policy", "on_grey"),
+    [("model_garden_auto_augment", auto_augment_on_grey), ("model_garden_rand_augment", rand_augment_on_grey)],
+)
+def test_operations_are_applied_as_often_as_their_probabilities_say(policy, on_grey):
+    count, value = 1500, GREY[policy]
+    pictures = distorted(policy, np.full((SIZE, SIZE, 3), value, "float32"), range(count)).reshape(count, -1)
     furthest = pictures[np.arange(count), np.abs(pictures - 128).argmax(1)]
+    expected = {result: count * share for result, share in on_grey(value).items() if share > 0}
     found = collections.Counter(furthest.astype(int).tolist())
-    expected = expected_on_grey(policy)
-    assert set(found) <= {value for value, probability in expected.items() if probability}
-    common = [value for value, probability in expected.items() if probability * count >= 5]
-    assert len(common) >= 4
-    rest = 1 - sum(expected[value] for value in common)
-    observed = [found[value] for value in common] + [count - sum(found[value] for value in common)]
-    shares = [expected[value] for value in common] + [rest]
-    if rest * count < 5:
-        observed[-2:], shares[-2:] = [sum(observed[-2:])], [sum(shares[-2:])]
-    assert stats.chisquare(observed, np.array(shares) * count).pvalue > 1e-3
+    assert set(found) <= set(expected)
+    common = [result for result in expected if expected[result] >= 5]
+    assert len(common) >= 5
+    rare = sum(expected.values()) - sum(expected[result] for result in common)
+    assert rare < 5
+    shares = np.array([expected[result] for result in common])
+    observed = np.array([found[result] for result in common])
+    assert stats.chisquare(observed, shares / shares.sum() * observed.sum()).pvalue > 1e-3
 
 
 @both_policies
@@ -167,10 +178,7 @@ def test_nothing_is_drawn_from_a_generator_that_counts_on(policy):
 
 @both_policies
 def test_training_goes_on_where_it_was_interrupted(policy):
-    pixels = tf.constant(np.random.default_rng(0).integers(0, 256, (10, 40, 40, 3)).astype("uint8"))
-    examples = Examples(
-        "noise", tuple("0123456789"), 3, 10, lambda i: (tf.io.encode_png(pixels[i]), i), str, fingerprint=""
-    )
+    examples = examples_of([png(image) for image in random_images()])
     augmentation = Augmentation(policy=policy)
 
     def batches(first_step, count):
