@@ -61,8 +61,9 @@ def tfds_splits(name: str) -> dict[str, Examples]:
             continue
         paths = [os.fspath(path) for path in about.filepaths]
         count, read, name_of = record_reader(paths, Features(image, label), len(classes))
-        # The version stands for the content, as long as nobody prepared other files under it.
-        identity = [info.full_name, split, *(f"{os.path.basename(path)} {os.path.getsize(path)}" for path in paths)]
+        # The version stands for the content; sizes tell where somebody prepared other files under it.
+        sizes = [f"{os.path.basename(path)} {os.path.getsize(path)}" for path in paths]
+        identity = "\n".join([info.full_name, split, *sizes, *classes])
         splits[split] = Examples(
             name=f"tfds:{info.full_name}, {split}",
             class_names=classes,
@@ -70,7 +71,7 @@ def tfds_splits(name: str) -> dict[str, Examples]:
             count=count,
             read=read,
             name_of=name_of,
-            fingerprint=hashlib.sha256("\n".join([*identity, *map(str, about.shard_lengths)]).encode()).hexdigest(),
+            fingerprint=hashlib.sha256(identity.encode()).hexdigest(),
         )
     return splits
 
@@ -79,16 +80,17 @@ def _image_and_label(name: str, features) -> tuple[str, str]:
     """What the image and the label of an example are called."""
     import tensorflow_datasets as tfds
 
-    kinds = {key: type(feature).__name__ for key, feature in features.items()}
-    images = [key for key, feature in features.items() if isinstance(feature, tfds.features.Image)]
-    labels = [key for key, feature in features.items() if isinstance(feature, tfds.features.ClassLabel)]
+    images, labels = (
+        [key for key, feature in features.items() if isinstance(feature, kind)]
+        for kind in (tfds.features.Image, tfds.features.ClassLabel)
+    )
     if len(images) != 1 or len(labels) != 1:
-        found = ", ".join(f"{key} ({kind})" for key, kind in kinds.items())
+        found = ", ".join(sorted(f"{key} ({type(feature).__name__})" for key, feature in features.items()))
         raise ValueError(f"tfds:{name}: its examples must have one Image and one ClassLabel; they have {found}")
     image = features[images[0]]
-    if image.np_dtype != np.uint8 or (image.shape[-1] or 3) not in CHANNELS:
+    if image.np_dtype != np.uint8 or image.shape[-1] not in (None, *CHANNELS):
         raise ValueError(
-            f"tfds:{name}: its images are {image.np_dtype.__name__} of {image.shape[-1]} channels; uint8 of one of "
+            f"tfds:{name}: its images are {np.dtype(image.np_dtype)} of {image.shape[-1]} channel(s); uint8 of one of "
             f"{tuple(CHANNELS)} is read here"
         )
     return images[0], labels[0]
