@@ -12,6 +12,7 @@ DATA = [
     "matplotlib>=3.8",  # the curves of a run
     "pillow>=10.3",  # decodes image files
     "scikit-learn>=1.4",  # ships the digits
+    "scipy>=1.11",  # fits the weights of an ensemble; scikit-learn brings it
     "tensorboard>=2.20",  # TensorFlow 2.21 no longer brings it
 ]
 PARITY = [

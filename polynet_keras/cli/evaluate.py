@@ -58,13 +58,17 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     pooling = Pooling(values.pooling, values.fraction, values.on)
     if values.results and Path(values.results).exists():
         results.read(values.results)  # one that cannot take a row is refused before the work
-    run_folder = None if values.weights else Path(values.run_dir or latest_run_folder())
-    if values.data is not None:
+    if values.weights is not None:
         examples = open_split(values.data, values.split)
+        trained = load_published(values.weights)
     else:
-        recipe = Recipe.load(run_folder / RECIPE_FILE)
-        examples = open_source(recipe.data, recipe.seed).held_out
-    trained = load_published(values.weights) if values.weights else load_run(run_folder)
+        run_folder = Path(values.run_dir or latest_run_folder())
+        if values.data is not None:
+            examples = open_split(values.data, values.split)
+        else:
+            recipe = Recipe.load(run_folder / RECIPE_FILE)
+            examples = open_source(recipe.data, recipe.seed).held_out
+        trained = load_run(run_folder)
     evaluation = evaluate(
         trained,
         examples,

@@ -14,6 +14,7 @@ COMMANDS = {
     "ensemble": "mix the scores of several models",
     "predict": "classify image files with a trained model",
     "crops": "draw the crops that a network is shown of an image",
+    "benchmark": "measure what a training run would wait for",
     "records": "write a folder of images as TFRecords",
     "weights": "list the published checkpoints, or show one's provenance card",
     "convert": "turn a published weights file into this package's own, and compare both",

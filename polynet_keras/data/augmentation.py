@@ -60,7 +60,8 @@ class Augmentation:
             raise ValueError(f"flip={self.flip!r} must be True or False")
         for name, highest in (("color_jitter", 1), ("erasing", 1), ("mixup", math.inf), ("cutmix", 1)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= highest or value == math.inf:
+            is_number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+            if not is_number or not 0 <= value <= highest:
                 upper = "" if highest == math.inf else f" and at most {highest}"
                 raise ValueError(f"{name}={value!r} must be a number of at least 0{upper}")
 

@@ -2,7 +2,13 @@
 
 from importlib.util import find_spec
 
-PACKAGES = {"PIL": "pillow", "matplotlib": "matplotlib", "sklearn": "scikit-learn", "tensorboard": "tensorboard"}
+PACKAGES = {
+    "PIL": "pillow",
+    "matplotlib": "matplotlib",
+    "scipy": "scipy",
+    "sklearn": "scikit-learn",
+    "tensorboard": "tensorboard",
+}
 """The extra `data`, by the module that is imported."""
 
 

@@ -7,7 +7,7 @@ stay as they are.
 
 import importlib.util
 from collections.abc import Callable
-from types import ModuleType
+from typing import Any
 
 import tensorflow as tf
 
@@ -40,7 +40,7 @@ class TensorFlow:
         return getattr(tf, name)
 
 
-def augment_module() -> ModuleType:
+def augment_module() -> Any:
     """A new copy of `official.vision.ops.augment`.
 
     Raises:
@@ -51,6 +51,8 @@ def augment_module() -> ModuleType:
             "not installed: tf-models-official, whose policies these are: pip install 'polynet_keras[model-garden]'"
         )
     spec = importlib.util.find_spec("official.vision.ops.augment")
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

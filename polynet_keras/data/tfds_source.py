@@ -61,9 +61,10 @@ def tfds_splits(name: str) -> dict[str, Examples]:
             continue
         paths = [os.fspath(path) for path in about.filepaths]
         count, read, name_of = record_reader(paths, Features(image, label), len(classes))
-        # The version stands for the content; sizes tell where somebody prepared other files under it.
+        # The version stands for the content; sizes tell where somebody prepared other files under it. Names of files
+        # have the split's in them.
         sizes = [f"{os.path.basename(path)} {os.path.getsize(path)}" for path in paths]
-        identity = "\n".join([info.full_name, split, *sizes, *classes])
+        identity = "\n".join([info.full_name, *sizes, *classes])
         splits[split] = Examples(
             name=f"tfds:{info.full_name}, {split}",
             class_names=classes,

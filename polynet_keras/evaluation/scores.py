@@ -74,8 +74,8 @@ class Scores:
             with np.load(path, allow_pickle=False) as arrays:
                 about = json.loads(str(arrays["about"]))
                 preprocessing = Preprocessing(**about.pop("preprocessing"))
-                parts = (arrays[name] for name in ("logits", "labels", "indices"))
-                return cls(*parts, preprocessing=preprocessing, **about)
+                parts = {name: arrays[name] for name in ("logits", "labels", "indices")}
+                return cls(**parts, preprocessing=preprocessing, **about)
         except FileNotFoundError:
             raise ValueError(f"{os.fspath(path)}: no such file; `polynet evaluate --scores FILE` writes one") from None
         except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:

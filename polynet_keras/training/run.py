@@ -69,7 +69,7 @@ def train(recipe: Recipe, folder: str | os.PathLike | None = None) -> RunResult:
     require_data_extra("PIL", "matplotlib", "tensorboard")
     keras.utils.set_random_seed(recipe.seed)
     source = open_source(recipe.data, recipe.seed)
-    preprocessing = _preprocessing(recipe, source)
+    preprocessing = preprocessing_of(recipe, source)
     unread, unread_held_out = Unreadable(recipe.on_error), Unreadable(recipe.on_error)
     training = training_batches(
         source.training, preprocessing, recipe.batch_size, recipe.seed, recipe.augmentation, unreadable=unread
@@ -79,7 +79,7 @@ def train(recipe: Recipe, folder: str | os.PathLike | None = None) -> RunResult:
     path = create_run_folder(folder, recipe.data)
     recipe.save(path / RECIPE_FILE)
 
-    model = _compiled_model(recipe, source, steps=recipe.epochs * training.steps)
+    model = compiled_model(recipe, source, steps=recipe.epochs * training.steps)
     logging.info(
         "%s: %d classes, %d images to train on, %d held out; %s parameters; run folder %s",
         recipe.data,
@@ -107,7 +107,8 @@ def train(recipe: Recipe, folder: str | os.PathLike | None = None) -> RunResult:
     return RunResult(path, card, _samples(source, path))
 
 
-def _preprocessing(recipe: Recipe, source: Source) -> Preprocessing:
+def preprocessing_of(recipe: Recipe, source: Source) -> Preprocessing:
+    """The protocol that a run's network is trained and evaluated with."""
     mean, std = (GREY_MEAN, GREY_STD) if source.channels == 1 else (IMAGENET_MEAN, IMAGENET_STD)
     return Preprocessing(recipe.image_size, recipe.resize_size, mean, std)
 
@@ -120,7 +121,8 @@ def _validation(recipe: Recipe, source: Source, held_out: Batches) -> tf.data.Da
     return validation.map(lambda images, labels: (images, tf.one_hot(labels, len(source.class_names))))
 
 
-def _compiled_model(recipe: Recipe, source: Source, steps: int) -> keras.Model:
+def compiled_model(recipe: Recipe, source: Source, steps: int) -> keras.Model:
+    """The network of a run, with optimizer and loss; the learning rate falls over so many steps."""
     size, channels = recipe.image_size, source.channels
     first = keras.config.image_data_format() == "channels_first"
     model = PolyNet(

@@ -162,3 +162,45 @@ def test_what_is_no_image_is_named(tmp_path):
         read_image(tmp_path / "none.png", 3)
     with pytest.raises(ValueError, match="Is a directory"):
         read_image(tmp_path, 3)
+
+
+@pytest.mark.parametrize(
+    ("mode", "arguments"),
+    [
+        ("tf", {"mean": (0.5,) * 3, "std": (0.5,) * 3}),
+        ("torch", {}),
+        (
+            "caffe",
+            {"mean": tuple(m / 255 for m in (103.939, 116.779, 123.68)), "std": (1 / 255,) * 3, "channel_order": "BGR"},
+        ),
+    ],
+)
+def test_every_way_in_which_keras_applications_normalize(mode, arguments):
+    from keras.src.applications.imagenet_utils import preprocess_input
+
+    images = np.random.default_rng(0).uniform(0, 255, (2, 5, 6, 3)).astype("float32")
+    expected = preprocess_input(images.copy(), data_format="channels_last", mode=mode)
+    np.testing.assert_allclose(Preprocessing(5, 5, **arguments).normalize(images), expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(20, 31), (90, 64)])
+def test_bicubic_is_pillows(size):
+    """Pillow rounds to 8 bits after each of its two passes, and cuts off what goes beyond: here nothing does."""
+    image = np.random.default_rng(0).integers(90, 166, (64, 48, 3)).astype("uint8")
+    ours = Preprocessing(4, 4, interpolation="bicubic").resized(image, size)
+    theirs = Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC)
+    assert np.abs(ours - np.asarray(theirs, "float32")).max() <= 1.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"interpolation": "nearest"}, "interpolation='nearest' must be one of"),
+        ({"interpolation": "bicubic", "antialias": False}, "needs antialias=True"),
+        ({"channel_order": "GBR"}, "channel_order='GBR' must be one of"),
+        ({"channel_order": "BGR", "mean": (0.5,), "std": (0.5,)}, "'BGR' has 3 channels"),
+    ],
+)
+def test_protocols_that_there_are_not(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Preprocessing(4, 4, **arguments)

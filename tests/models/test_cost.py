@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 import polynet_keras
+from polynet_keras import PolyNet
 from polynet_keras.models import Structure, network_cost
+from polynet_keras.models.cost import count_macs
 
 
 def counts_of_built_network(model):
@@ -51,3 +53,33 @@ def test_sizes_of_a_331_px_image_are_those_of_the_paper():
     assert parts["stage A"] == (39, 39, 384)
     assert parts["stage B"] == (19, 19, 1152)
     assert parts["stage C"] == (9, 9, 2048)
+
+
+@pytest.mark.parametrize("share_projection", [False, True])
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_macs_counted_from_a_model_are_those_of_its_structure(share_projection, data_format):
+    keras.config.set_image_data_format(data_format)
+    structure, classes = "1 x [poly-3] | 1 x [mpoly-2, 2-way] | 1 x [ir]", 7
+    shape = (80, 96, 3) if data_format == "channels_last" else (3, 80, 96)
+    model = PolyNet(
+        weights=None, structure=structure, width=0.25, input_shape=shape, classes=classes,
+        share_projection=share_projection,
+    )  # fmt: skip
+    parts = network_cost(
+        structure, input_shape=(80, 96, 3), width=0.25, classes=classes, share_projection=share_projection
+    )
+    assert count_macs(model) == sum(part.macs for part in parts)
+    assert count_macs(PolyNet(weights=None, structure=structure, width=0.25, include_top=False)) == 0  # of any size
+
+
+def test_macs_of_other_models():
+    """Worked by hand; and published: 3.86 G for ResNet-50 with strides in its 1 × 1 convolutions, 0.30 G."""
+    image = keras.Input((9, 9, 4))
+    x = keras.layers.Conv2D(6, 3, strides=2, groups=2)(image)  # 4 × 4 positions, 3 · 3 · 2 · 6
+    x = keras.layers.DepthwiseConv2D(3, padding="same")(x)  # 4 · 4 · 9 · 6
+    inner = keras.Model(image, x)
+    y = keras.layers.SeparableConv2D(5, 2)(inner(image))  # 3 · 3 · (4 · 6 + 6 · 5)
+    model = keras.Model(image, keras.layers.Dense(3)(keras.layers.Flatten()(y)))
+    assert count_macs(model) == 16 * 108 + 16 * 54 + 9 * 54 + 45 * 3
+    assert round(count_macs(keras.applications.ResNet50(weights=None)) / 1e9, 2) == 3.86
+    assert round(count_macs(keras.applications.MobileNetV2(weights=None)) / 1e9, 2) == 0.30

@@ -1,0 +1,91 @@
+import csv
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from polynet_keras.cli.main import main
+
+
+def succeeds(capsys, *argv):
+    assert main([str(argument) for argument in argv]) == 0
+    return capsys.readouterr().out
+
+
+def fails(capsys, *argv):
+    assert main(["evaluate", *map(str, argv)]) == 1
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_run_is_evaluated_on_what_it_held_out(capsys, digits_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    output = succeeds(capsys, "evaluate", f"--run_dir={digits_run.folder}", "--report=report.html")
+    card = digits_run.card
+    assert "dataset:     digits, held out: 359 images\n" in output
+    assert f"({card.held_out_correct} of 359 images; 95 % interval" in output
+    assert "confused:" in output
+    with open("results.csv") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["images"], row["top1_hits"], row["crops"]) == ("359", str(card.held_out_correct), "1")
+    assert row["structure"] == card.structure
+    assert int(row["macs"]) > 0
+    assert "digit-" in (tmp_path / "report.html").read_text()
+    # Ten crops, pooled in two ways from scores that are kept.
+    for pooling in ("mean", "max"):
+        succeeds(
+            capsys, "evaluate", f"--run_dir={digits_run.folder}", "--crops=10", f"--pooling={pooling}",
+            "--scores=scores.npz",
+        )  # fmt: skip
+    table = succeeds(capsys, "results")
+    assert [line.split()[1] for line in table.splitlines()] == ["crops", "1", "10", "10"]
+    succeeds(capsys, "evaluate", f"--run_dir={digits_run.folder}", "--results=", "--data=digits")
+    assert len(succeeds(capsys, "results").splitlines()) == 4
+
+
+def test_the_newest_run_is_taken(capsys, digits_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "digits").symlink_to(digits_run.folder)
+    assert "model:       runs/digits\n" in succeeds(capsys, "evaluate")
+
+
+def test_skipped_images_are_in_the_table(capsys, digits_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("3", "4"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for i in range(3):
+            Image.fromarray(np.full((9, 9), 80 * i, "uint8")).save(tmp_path / "data" / name / f"{i}.png")
+    (tmp_path / "data" / "4" / "page.png").write_text("<html>")
+    command = [f"--run_dir={digits_run.folder}", "--data=data"]
+    assert "has images of 3 channel(s)" in fails(capsys, *command)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["digits"], "unexpected argument 'digits'; the data is named with --data"),
+        (["--run_dir=a", "--weights=b"], "--run_dir and --weights name two models"),
+        (["--weights=fashion_mnist"], "--weights needs --data"),
+        (["--split=val"], "--split is of --data"),
+        (["--report=none/report.html"], "--report=none/report.html is in no folder that exists"),
+        (["--results=none/results.csv"], "--results=none/results.csv is in no folder that exists"),
+        (["--pooling=median"], "pooling='median' must be one of"),
+        (["--fraction=0"], "fraction=0.0 must be above 0"),
+        ([], "no trained model in runs/"),
+        (["--weights=fashion_mnist", "--data=nowhere"], "data='nowhere' is no folder"),
+        (["--weights=fashion_mnist", "--data=digits"], "digits has 10 classes that fashion_mnist does not know"),
+        (["--weights=fashion_mnist", "--data=digits", "--split=val"], "has no split val; it has all"),
+    ],
+)
+def test_mistakes(capsys, tmp_path, monkeypatch, argv, message):
+    monkeypatch.chdir(tmp_path)
+    assert message in fails(capsys, *argv)
+    assert not list(tmp_path.iterdir())
+
+
+def test_files_that_are_there(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "report.html").touch()
+    assert "--report=report.html is there already" in fails(capsys, "--report=report.html")
+    (tmp_path / "results.csv").write_text("model,top1\n")
+    assert "results.csv: not the columns" in fails(capsys)
