@@ -1,5 +1,6 @@
 """Each example runs as it stands and prints what its header says."""
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from polynet_keras.data.examples import Source
 from polynet_keras.data.fashion_mnist import FOLDER as FASHION_MNIST_FOLDER
 from polynet_keras.evaluation.predict import predict
 
@@ -56,3 +58,22 @@ def test_evaluate_fashion_mnist(tmp_path):
     right = int(re.fullmatch(r"fashion_mnist: (\d+) of 10000 right, error \d\.\d\d %", line)[1])
     # Measured: 9286. Another machine's sums may turn a few close calls.
     assert abs(right - 9286) <= 5
+
+
+@pytest.mark.skipif(not FASHION_MNIST_FOLDER.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed")
+def test_ensemble_fashion_mnist(monkeypatch, capsys):
+    """On so few images that it takes a minute, in place of seven: the way, not the numbers."""
+    spec = importlib.util.spec_from_file_location("ensemble_fashion_mnist", EXAMPLES / "ensemble_fashion_mnist.py")
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    source = example.open_source("fashion_mnist", seed=0)
+    few = Source(source.training, source.held_out.subset(np.arange(300), "test"))
+    monkeypatch.setattr(example, "open_source", lambda data, seed: few)
+    monkeypatch.setattr(example, "TRAINING", 320)
+    monkeypatch.setattr(example, "FITTING", 200)
+    example.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:6]] == ["polynet,", "inception_resnet,", "resnet,", "mixture", "gain"]
+    weights = [float(re.search(r"weight (\d\.\d\d)", line)[1]) for line in lines[7:10]]
+    assert sum(weights) == pytest.approx(1, abs=0.02)
+    assert all(" of 300 right, loss " in line for line in (*lines[1:5], *lines[7:11]))

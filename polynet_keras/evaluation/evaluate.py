@@ -217,15 +217,26 @@ def scored(
             if crops == 1:
                 logits = model.predict_on_batch(images)[:, np.newaxis]
             else:
-                logits = _crop_logits(model, images[0], trained.preprocessing, crops, batch_size)[np.newaxis]
+                logits = crop_logits(model, images[0], trained.preprocessing, crops, batch_size)[np.newaxis]
             yield logits[valid].astype("float32"), labels[valid], indices[valid]
             bar.update(int(valid.sum()))
 
 
-def _crop_logits(
+def crop_logits(
     model: keras.Model, image: np.ndarray, preprocessing: Preprocessing, crops: int, batch_size: int
 ) -> np.ndarray:
-    """Logits (crops, classes) of one image."""
+    """The logits of all crops of one image, `batch_size` crops at a time.
+
+    Args:
+        model: that gives logits.
+        image: uint8 array (height, width, channels).
+        preprocessing: the protocol.
+        crops: how many.
+        batch_size: crops that go through the model at once.
+
+    Returns:
+        float array (crops, classes).
+    """
     inputs = views(image, preprocessing, crops)
     parts = []
     for start in range(0, crops, batch_size):
