@@ -52,7 +52,13 @@ setup(
     extras_require={
         "data": DATA,
         # official.vision.ops.augment and the ImageNet record decoder; its last release needs TensorFlow 2.20.
-        "model-garden": ["tensorflow>=2.20,<2.21", "tf-models-official==2.20.*"],
+        "model-garden": [
+            "tensorflow>=2.20,<2.21",
+            "tf-models-official==2.20.*",
+            # What pip does not find by itself: later ones of it want absl-py 1, this one NumPy 1.
+            "tensorflow-model-optimization==0.7.3",
+            "numpy<2",
+        ],
         "deploy": ["nncf", "onnx", "openvino"],  # quantization and the runtimes of exported nets
         "parity": PARITY,
         "docs": ["mkdocs>=1.6", "mkdocstrings[python]>=0.27"],

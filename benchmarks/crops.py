@@ -1,11 +1,11 @@
-"""144 crops of a photograph with G5, as `polynet evaluate` scores them, beside 144 forwards of single crops in plain Keras.
+"""144 crops of a photograph with G5, as `polynet evaluate` scores them, beside 144 single forwards of plain Keras.
 
     python benchmarks/crops.py --batch_size 36 --rounds 3 --json result.json
 
 Two processes hold a network each and take turns: this package's, which gets the views of scikit-learn's china.jpg in
-batches, and the same network with Keras's own BatchNormalization in a plain `keras.Model`, whose `predict_on_batch` gets
-the same views one by one. Cutting the views is in both times. Printed are the medians, the median of the rounds' ratios and
-each process's peak resident memory.
+batches, and the same network with Keras's own BatchNormalization in a plain `keras.Model`, whose `predict_on_batch`
+gets the same views one by one. Cutting the views is in both times. Printed are the medians, the median of the rounds'
+ratios and each process's peak resident memory.
 """
 
 import argparse

@@ -7,8 +7,8 @@ give normalized float32 batches of 32. A side on two cores is, for Pillow, two p
 process with two threads. The sides take turns, each run in a process that is tied to its cores, and what is
 printed are the medians of images a second and of the rounds' ratios.
 
-Two sets of files: ImageNet-like ones of 500 × 375 px, cut from scikit-learn's two photographs, JPEG quality 90; and with
---photographs all JPEG files of a folder, such as `foolbox/data` of foolbox's wheel (100 photographs).
+Two sets of files: ImageNet-like ones of 500 × 375 px, cut from scikit-learn's two photographs, JPEG quality 90; and
+with --photographs all JPEG files of a folder, such as `foolbox/data` of foolbox's wheel (20 photographs).
 """
 
 import argparse
@@ -38,7 +38,10 @@ def imagenet_like(folder, count=200):
     for i in range(count):
         photograph = photographs[i % 2]
         height, width = (int(side * rng.uniform(0.6, 1)) for side in photograph.shape[:2])
-        top, left = (int(rng.integers(0, side - cut + 1)) for side, cut in zip(photograph.shape, (height, width)))
+        top, left = (
+            int(rng.integers(0, side - cut + 1))
+            for side, cut in zip(photograph.shape[:2], (height, width), strict=True)
+        )
         part = Image.fromarray(photograph[top : top + height, left : left + width]).resize((500, 375))
         part.save(folder / f"{i:03d}.jpg", quality=90)
 
