@@ -3,9 +3,9 @@
     python benchmarks/input.py --photographs FOLDER --rounds 5 --json result.json
 
 Both sides read files, decode, cut the same boxes, resize them bilinearly to 331 px with a filter where they shrink, and
-give normalized float32 batches of 32. A side on two cores is, for Pillow, two processes, and for the pipeline one
-process with two threads. The sides take turns, each run in a process that is tied to its cores, and what is
-printed are the medians of images a second and of the rounds' ratios.
+give normalized float32 batches of 32. On two cores, Pillow's side is two processes, and the pipeline's is one. The
+sides take turns, each run in a process that is tied to its cores, and what is printed are the medians of images a
+second and of the rounds' ratios.
 
 Two sets of files: ImageNet-like ones of 500 × 375 px, cut from scikit-learn's two photographs, JPEG quality 90; and
 with --photographs all JPEG files of a folder, such as `foolbox/data` of foolbox's wheel (20 photographs).
@@ -90,7 +90,7 @@ def pillow_side(boxes, crop):
     return batches()
 
 
-def pipeline_side(boxes, crop, threads):
+def pipeline_side(boxes, crop):
     import tensorflow as tf
 
     from polynet_keras.data.augmentation import Augmentation
@@ -104,7 +104,6 @@ def pipeline_side(boxes, crop, threads):
     )
     dataset = training_batches(examples, Preprocessing(SIZE, RESIZE), BATCH, 0, Augmentation(crop)).dataset
     options = tf.data.Options()
-    options.threading.private_threadpool_size = threads
     options.threading.max_intra_op_parallelism = 1
     return dataset.with_options(options)
 
@@ -117,7 +116,7 @@ def child(arguments):
             pass  # the second process does the same work beside the first
         batches = iter(pillow_side(boxes * 1000, arguments.crop))
     else:
-        batches = iter(pipeline_side(boxes, arguments.crop, arguments.cores))
+        batches = iter(pipeline_side(boxes, arguments.crop))
     for _ in range(3):
         next(batches)
     start, images = time.perf_counter(), 0
