@@ -1,11 +1,13 @@
 """`polynet evaluate`: exact numbers of a model on a dataset."""
 
+import os
 from pathlib import Path
 
 from absl import flags
 
 from polynet_keras.data.crops import CROPS
 from polynet_keras.data.decoding import ON_ERROR
+from polynet_keras.data.examples import Examples
 from polynet_keras.evaluation.pooling import POOLINGS, SCORES
 from polynet_keras.training.recipe import Recipe
 from polynet_keras.training.run_folder import RECIPE_FILE, latest_run_folder
@@ -44,12 +46,12 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         raise ValueError("--split is of --data; a run without it is evaluated on what it held out")
     for name in ("report", "results", "scores"):
         path = Path(values[name].value or ".")
-        if not path.parent.is_dir():
-            raise ValueError(f"--{name}={path} is in no folder that exists; make it first")
+        if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+            raise ValueError(f"--{name}={path} is in no folder that exists and can be written; make it first")
     if values.report is not None and Path(values.report).exists():
         raise ValueError(f"--report={values.report} is there already; name a new file")
 
-    from polynet_keras.data.sources import open_source, open_split
+    from polynet_keras.data.sources import open_split
     from polynet_keras.evaluation import results
     from polynet_keras.evaluation.evaluate import Pooling, evaluate
     from polynet_keras.evaluation.loading import load_published, load_run
@@ -63,11 +65,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         trained = load_published(values.weights)
     else:
         run_folder = Path(values.run_dir or latest_run_folder())
-        if values.data is not None:
-            examples = open_split(values.data, values.split)
-        else:
-            recipe = Recipe.load(run_folder / RECIPE_FILE)
-            examples = open_source(recipe.data, recipe.seed).held_out
+        examples = _examples(run_folder, values.data, values.split)
         trained = load_run(run_folder)
     evaluation = evaluate(
         trained,
@@ -79,10 +77,6 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         on_error=values.on_error,
     )
     result = evaluation.result
-    if values.results:
-        results.append(result, values.results)
-    if values.report is not None:
-        write_report(values.report, result, evaluation.counts, evaluation.mistakes, trained.class_names)
     print(f"model:       {result.model}")
     skipped = f", {result.skipped} skipped" if result.skipped else ""
     print(f"dataset:     {result.dataset}: {result.images} images{skipped}")
@@ -95,7 +89,37 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     names = trained.class_names
     for true, predicted, count in evaluation.counts.worst_pairs(3):
         print(f"confused:    {names[true]} taken for {names[predicted]}: {count}")
+    # Last: what was found is on the screen, if a disk is full.
     if values.results:
+        results.append(result, values.results)
         print(f"table:       {values.results}; `polynet results {values.results}` shows it")
     if values.report is not None:
+        write_report(values.report, result, evaluation.counts, evaluation.mistakes, trained.class_names)
         print(f"report:      {values.report}")
+
+
+def _examples(run_folder: Path, data: str | None, split: str | None) -> Examples:
+    """What to evaluate a run on: what it held out, or other data; what it was trained on only if that is said."""
+    from polynet_keras.data.sources import WHOLE, open_source, open_split, open_splits
+    from polynet_keras.pretrained import ModelCard
+
+    path = run_folder / RECIPE_FILE
+    recipe = Recipe.load(path) if data is None or path.exists() else None
+    if data is not None:
+        examples = open_split(data, split)
+        same = recipe is not None and os.path.realpath(data) == os.path.realpath(recipe.data)
+        if same and split is None and WHOLE in open_splits(data):
+            raise ValueError(
+                f"--data={data} is what {run_folder} was trained on; leave --data out to evaluate on what it held out, "
+                f"or count all of it with --split={WHOLE}"
+            )
+        return examples
+    assert recipe is not None
+    examples = open_source(recipe.data, recipe.seed).held_out
+    expected = ModelCard.load(run_folder).held_out_fingerprint
+    if expected and expected != examples.fingerprint:
+        raise ValueError(
+            f"{recipe.data!r} has changed since {run_folder} was trained: what it held out is not known any more; "
+            "name other data with --data"
+        )
+    return examples

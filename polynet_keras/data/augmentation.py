@@ -29,7 +29,8 @@ class Augmentation:
     Attributes:
         crop: `"random"`, the poster's: a square from anywhere in the image that was resized as the protocol says; or
             `"random_resized"`, GoogLeNet's: a part of 8 to 100 % of the area and of an aspect ratio of 3:4 to 4:3,
-            resized to the network's input, of which a JPEG is decoded only that far.
+            resized to the network's input, with a filter only if it shrinks to less than half; of a JPEG that part
+            alone is decoded.
         flip: whether half of the images are mirrored.
         color_jitter: how far brightness, contrast and saturation vary, as a share: 0.4 is common. RGB only.
         policy: `"rand_augment"`, Keras's; or of tf-models-official (extra `model-garden`) `"model_garden_auto_augment"`

@@ -12,16 +12,14 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from polynet_keras.data.examples import Examples
-from polynet_keras.data.preprocessing import MAX_ENCODED_BYTES, MAX_PIXELS, decode_image
+from polynet_keras.data.examples import Examples, plain_message
+from polynet_keras.data.preprocessing import MAX_PIXELS, decode_image
 
 ON_ERROR = ("error", "skip")
 LISTED = 20
 """How many skipped images are listed by name."""
 
 JPEG_SIGNATURE = b"\xff\xd8\xff"
-HEADER_BYTES = 1 << 17
-"""Where a JPEG's orientation is looked for: more than a segment of EXIF and one of XMP."""
 MAY_BE_ROTATED = r"\C*(Exif\x00\x00|tiff:Orientation)\C*"
 """In RE2, whose `.` is a character of UTF-8 and whose `\\C` is a byte."""
 PLAIN_PNG = {1: b"\x08\x00", 3: b"\x08\x02"}
@@ -71,54 +69,54 @@ def whole(height: tf.Tensor, width: tf.Tensor) -> Box:
 
 
 def decode_region(
-    encoded: tf.Tensor,
     index: tf.Tensor,
     examples: Examples,
     unreadable: Unreadable,
     region: Callable[[tf.Tensor, tf.Tensor], Box] = whole,
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Decodes a region of an image, inside a graph.
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Reads an example and decodes a region of its image, inside a graph.
 
     Args:
-        encoded: string scalar.
-        index: of the image among the examples, int64 scalar.
-        examples: whose image it is.
+        index: of the example, int64 scalar.
+        examples: among which it is.
         unreadable: takes the images that cannot be read.
         region: from the upright image's height and width, int32 scalars, to the region.
 
     Returns:
-        uint8 tensor (height, width, channels) and whether the image could be read, a bool scalar; if not, the tensor is
-        empty.
+        uint8 tensor (height, width, channels), the label, an int64 scalar, and whether the image could be read, a bool
+        scalar; if not, the tensor is empty.
     """
     channels = examples.channels
-    empty = tf.zeros((0, 0, channels), tf.uint8)
+    nothing = tf.zeros((0, 0, channels), tf.uint8), tf.zeros((), tf.int64)
 
-    def with_pillow() -> tuple[tf.Tensor, tf.Tensor]:
-        def decode(encoded: bytes, index: np.int64) -> np.ndarray:
+    def with_tensorflow(index: tf.Tensor):
+        encoded, label = examples.read(index)
+        image = tf.cond(_is_plain(encoded, channels), lambda: _fast(encoded, channels, region), lambda: nothing[0])
+        return image, label
+
+    def with_pillow():
+        def decode(index: np.int64) -> tuple[np.ndarray, np.int64]:
             name = examples.name_of(int(index))
             try:
-                if len(encoded) > MAX_ENCODED_BYTES:
-                    raise ValueError(f"{name}: {len(encoded):,} bytes are over the limit of {MAX_ENCODED_BYTES:,}")
-                return decode_image(encoded, channels, name)
+                try:
+                    encoded, label = examples.read(tf.constant(index))
+                except tf.errors.OpError as error:
+                    raise ValueError(f"{name}: cannot be read: {plain_message(error)}") from None
+                return decode_image(encoded.numpy(), channels, name), label.numpy()
             except ValueError as error:
                 unreadable.add(int(index), error)
-            return np.zeros((0, 0, channels), "uint8")
+            return np.zeros((0, 0, channels), "uint8"), np.int64(0)
 
-        image = tf.numpy_function(decode, [encoded, index], tf.uint8, stateful=False)
-        image = tf.ensure_shape(image, (None, None, channels))
+        image, label = tf.numpy_function(decode, [index], (tf.uint8, tf.int64), stateful=False)
+        image, label = tf.ensure_shape(image, (None, None, channels)), tf.ensure_shape(label, ())
         readable = tf.size(image) > 0
-        return tf.cond(readable, lambda: _cut(image, region), lambda: empty), readable
+        return tf.cond(readable, lambda: _cut(image, region), lambda: nothing[0]), label, readable
 
-    def with_tensorflow() -> tuple[tf.Tensor, tf.Tensor]:
-        # An error of an operation would end the whole pipeline and name no file; that of a dataset can be ignored.
-        attempt = tf.data.Dataset.from_tensors(encoded).map(lambda encoded: _fast(encoded, channels, region))
-        image = attempt.ignore_errors().concatenate(tf.data.Dataset.from_tensors(empty)).take(1).get_single_element()
-        image = tf.ensure_shape(image, (None, None, channels))
-        return tf.cond(tf.size(image) > 0, lambda: (image, tf.constant(True)), with_pillow)
-
-    if channels not in PLAIN_PNG:
-        return with_pillow()
-    return tf.cond(_is_plain(encoded, channels), with_tensorflow, with_pillow)
+    # An error of an operation would end the whole pipeline and name no file; that of a dataset can be ignored.
+    attempt = tf.data.Dataset.from_tensors(index).map(with_tensorflow).ignore_errors()
+    image, label = attempt.concatenate(tf.data.Dataset.from_tensors(nothing)).take(1).get_single_element()
+    image = tf.ensure_shape(image, (None, None, channels))
+    return tf.cond(tf.size(image) > 0, lambda: (image, label, tf.constant(True)), with_pillow)
 
 
 def _cut(image: tf.Tensor, region: Callable[[tf.Tensor, tf.Tensor], Box]) -> tf.Tensor:
@@ -143,8 +141,10 @@ def _is_plain(encoded: tf.Tensor, channels: int) -> tf.Tensor:
         )
 
     long_enough = tf.strings.length(encoded) > 64
-    if channels != 3:
+    if channels == 1:
         return tf.cond(long_enough, png, lambda: False)
+    if channels != 3:
+        return tf.constant(False)
     return tf.cond(long_enough, lambda: tf.cond(bytes_at(0, 3) == JPEG_SIGNATURE, lambda: True, png), lambda: False)
 
 
@@ -169,7 +169,7 @@ def _jpeg_region(encoded: tf.Tensor, channels: int, region: Callable) -> tf.Tens
     tf.debugging.assert_less(shape[2], 4)  # CMYK, whose colours TensorFlow and Pillow see differently
     rows, columns = shape[0], shape[1]
     _check_size(tf.cast(rows, tf.int64), tf.cast(columns, tf.int64))
-    rotated = tf.strings.regex_full_match(tf.strings.substr(encoded, 0, HEADER_BYTES), MAY_BE_ROTATED)
+    rotated = tf.strings.regex_full_match(encoded, MAY_BE_ROTATED)
     orientation = tf.cond(
         rotated, lambda: tf.numpy_function(_orientation, [encoded], tf.int32, stateful=False), lambda: 1
     )

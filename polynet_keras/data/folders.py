@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 SPLITS = ("train", "training", "val", "validation", "test", "held_out")
 """Folders of these names hold splits, not classes."""
 CLASSES_FILE = "classes.txt"

@@ -149,8 +149,7 @@ def evaluation_batches(
 
     def example(index: tf.Tensor):
         def read():
-            encoded, label = examples.read(index)
-            image, readable = _resized(encoded, index, examples, preprocessing, unreadable)
+            image, label, readable = _resized(index, examples, preprocessing, unreadable)
 
             def cropped():
                 height, width = tf.unstack(tf.shape(image)[:2])
@@ -175,23 +174,25 @@ def validation_data(batches: Batches) -> tf.data.Dataset:
     def valid_part(images, labels, _, valid):
         return tf.boolean_mask(images, valid), tf.boolean_mask(labels, valid)
 
-    return batches.dataset.map(tf.autograph.experimental.do_not_convert(valid_part))
+    dataset = batches.dataset.map(tf.autograph.experimental.do_not_convert(valid_part))
+    return dataset.filter(lambda images, labels: tf.size(labels) > 0)  # all of a batch's images may have been skipped
 
 
 def decoded_images(
     examples: Examples, *, workers: int = 1, worker: int = 0, unreadable: Unreadable | None = None
 ) -> Batches:
-    """Whole images, in batches of one: uint8 (1, height, width, channels); the rest as in `evaluation_batches`."""
+    """A worker's share of the examples as whole images, in batches of one: (uint8 (1, height, width, channels), label,
+    index, whether it could be read); arguments as of `evaluation_batches`."""
     share = evaluation_share(len(examples), 1, workers, worker)
+    share = share[share >= 0]
     unreadable = unreadable or Unreadable()
 
     def example(index: tf.Tensor):
-        encoded, label = examples.read(index)
-        image, readable = decode_region(encoded, index, examples, unreadable)
+        image, label, readable = decode_region(index, examples, unreadable)
         return image, label, index, readable
 
     # Whole photographs are large: two at a time, and two that wait.
-    dataset = tf.data.Dataset.from_tensor_slices(share[share >= 0]).map(
+    dataset = tf.data.Dataset.from_tensor_slices(share).map(
         tf.autograph.experimental.do_not_convert(example), num_parallel_calls=2
     )
     return Batches(dataset.batch(1).prefetch(2), len(share))
@@ -245,14 +246,13 @@ def _readable(
     size, channels = preprocessing.image_size, examples.channels
 
     def attempt(index: tf.Tensor):
-        encoded, label = examples.read(index)
         if augmentation.crop == "random_resized":
-            image, readable = decode_region(
-                encoded, index, examples, unreadable, lambda height, width: random_resized_box(height, width, seed)
+            image, label, readable = decode_region(
+                index, examples, unreadable, lambda height, width: random_resized_box(height, width, seed)
             )
             cropped = tf.cond(readable, lambda: _resize_crop(image, size, preprocessing), blank)
         else:
-            image, readable = _resized(encoded, index, examples, preprocessing, unreadable)
+            image, label, readable = _resized(index, examples, preprocessing, unreadable)
             cropped = tf.cond(readable, lambda: random_crop(image, size, seed), blank)
         return tf.ensure_shape(cropped, (size, size, channels)), label, readable
 
@@ -277,14 +277,14 @@ def _readable(
 
 
 def _resized(
-    encoded: tf.Tensor, index: tf.Tensor, examples: Examples, preprocessing: Preprocessing, unreadable: Unreadable
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """The image resized as the protocol says, float32 of 0 to 255, and whether it could be read."""
-    image, readable = decode_region(encoded, index, examples, unreadable)
+    index: tf.Tensor, examples: Examples, preprocessing: Preprocessing, unreadable: Unreadable
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The image resized as the protocol says, float32 of 0 to 255, its label, and whether it could be read."""
+    image, label, readable = decode_region(index, examples, unreadable)
     empty = tf.zeros((0, 0, examples.channels))
     if preprocessing.resize == "square":
         side = preprocessing.resize_size
-        return tf.cond(readable, lambda: _resize(image, (side, side), preprocessing), lambda: empty), readable
+        return tf.cond(readable, lambda: _resize(image, (side, side), preprocessing), lambda: empty), label, readable
 
     def resized_shape(height: np.int32, width: np.int32, index: np.int64) -> np.ndarray:
         try:
@@ -299,7 +299,7 @@ def _resized(
 
     size = tf.ensure_shape(tf.cond(readable, shape, lambda: tf.zeros(2, tf.int32)), (2,))
     readable = size[0] > 0
-    return tf.cond(readable, lambda: _resize(image, size, preprocessing), lambda: empty), readable
+    return tf.cond(readable, lambda: _resize(image, size, preprocessing), lambda: empty), label, readable
 
 
 def _resize(image: tf.Tensor, size, preprocessing: Preprocessing) -> tf.Tensor:

@@ -96,9 +96,10 @@ def record_reader(
         (record,) = tf.raw_ops.DatasetToSingleElement(dataset=first, **types)
         values = tf.io.parse_single_example(record, description)
         label = values[features.label] - features.first_label
-        in_range = tf.debugging.Assert(
+        in_range = tf.debugging.assert_equal(
             (label >= 0) & (label < classes),
-            [f"the label is not one of {classes} classes from {features.first_label}:", values[features.label]],
+            True,
+            f"its label is none of the {classes} classes from {features.first_label} on",
         )
         with tf.control_dependencies([in_range]):
             return tf.identity(values[features.image]), label

@@ -72,7 +72,7 @@ def open_source(data: str | os.PathLike, seed: int) -> Source:
         ValueError: no such data, splits of other names, or a class that is too small to be split.
     """
     splits = open_splits(data)
-    if len(splits) == 1:
+    if len(splits) == 1 and not splits.keys() <= set(HELD_OUT_SPLITS):
         return hold_out(next(iter(splits.values())), seed)
     training, held_out = (
         next((splits[name] for name in names if name in splits), None) for names in (TRAINING_SPLITS, HELD_OUT_SPLITS)
@@ -146,23 +146,28 @@ def image_folder(folder: str | os.PathLike) -> dict[str, Examples]:
     """Opens a folder with one folder of images a class, or with such folders for each split; RGB.
 
     Raises:
-        ValueError: as `folders.list_splits`, or an image of more than `MAX_ENCODED_BYTES`.
+        ValueError: as `folders.list_splits`.
     """
     return {split: _from_folder(split, listed) for split, listed in list_splits(folder, WHOLE).items()}
 
 
 def _from_folder(split: str, listed: ClassFolder) -> Examples:
     paths = [os.path.join(listed.folder, path) for path in listed.paths]
-    if (listed.sizes > MAX_ENCODED_BYTES).any():
-        i = int(listed.sizes.argmax())
-        raise ValueError(f"{paths[i]}: {listed.sizes[i]:,} bytes are over the limit of {MAX_ENCODED_BYTES:,}")
-    files, labels = tf.constant(paths), tf.constant(listed.labels)
+    files, labels, sizes = tf.constant(paths), tf.constant(listed.labels), tf.constant(listed.sizes)
+
+    def read(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        small = tf.debugging.assert_less_equal(
+            sizes[index], tf.constant(MAX_ENCODED_BYTES, tf.int64), f"it has more than {MAX_ENCODED_BYTES:,} bytes"
+        )
+        with tf.control_dependencies([small]):
+            return tf.io.read_file(files[index]), labels[index]
+
     return Examples(
         name=os.fspath(listed.folder) if split == WHOLE else f"{listed.folder}, {split}",
         class_names=listed.class_names,
         channels=3,
         count=len(paths),
-        read=lambda index: (tf.io.read_file(files[index]), labels[index]),
+        read=read,
         name_of=paths.__getitem__,
         fingerprint=listed.fingerprint,
         labels=listed.labels,

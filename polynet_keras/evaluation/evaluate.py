@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from polynet_keras.data.crops import CROPS, views
+from polynet_keras.data.crops import CROPS, crop_plan, views
 from polynet_keras.data.decoding import Unreadable
 from polynet_keras.data.examples import Examples
 from polynet_keras.data.imagenet import imagenet_classes
@@ -97,7 +98,7 @@ def evaluate(
             other scores.
     """
     pooling = pooling or Pooling()
-    examples = with_classes_of(trained, examples)
+    examples = fitted_to(trained, examples)
     hash_ = weights_hash(trained.model)
     unreadable = Unreadable(on_error)
     start = time.perf_counter()
@@ -154,16 +155,21 @@ def score(
     Raises:
         ValueError: as `evaluate`.
     """
-    examples = with_classes_of(trained, examples)
+    examples = fitted_to(trained, examples)
     start = time.perf_counter()
-    batches = list(scored(trained, examples, unreadable or Unreadable(), batch_size=batch_size, crops=crops))
-    if not batches:
+    # As large as it may become: a list of parts, put together in the end, would take the memory twice.
+    logits = np.empty((len(examples), crops, len(trained.class_names)), "float32")
+    labels, indices = (np.empty(len(examples), "int64") for _ in range(2))
+    filled = 0
+    for part, *about in scored(trained, examples, unreadable or Unreadable(), batch_size=batch_size, crops=crops):
+        place = slice(filled, filled := filled + len(part))
+        logits[place], labels[place], indices[place] = part, *about
+    if not filled:
         raise ValueError(f"{examples.name} has no image that can be read")
-    logits, labels, indices = (np.concatenate(parts) for parts in zip(*batches, strict=True))
     return Scores(
-        logits=logits,
-        labels=labels,
-        indices=indices,
+        logits=logits[:filled],
+        labels=labels[:filled],
+        indices=indices[:filled],
         class_names=trained.class_names,
         model=trained.name,
         weights_hash=weights_hash(trained.model),
@@ -202,7 +208,6 @@ def scored(
         raise ValueError(f"crops={crops!r} must be one of {CROPS}")
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size} must be at least 1")
-    _check_input(trained, examples)
     model = logits_model(trained.model)
     if crops == 1:
         batches = evaluation_batches(
@@ -217,6 +222,12 @@ def scored(
             if crops == 1:
                 logits = model.predict_on_batch(images)[:, np.newaxis]
             else:
+                try:
+                    crop_plan(images.shape[1], images.shape[2], trained.preprocessing, crops)
+                except ValueError as error:  # so narrow that it would be too large when resized
+                    index = int(indices[0])
+                    unreadable.add(index, ValueError(f"{examples.name_of(index)}: {error}"))
+                    continue
                 logits = crop_logits(model, images[0], trained.preprocessing, crops, batch_size)[np.newaxis]
             yield logits[valid].astype("float32"), labels[valid], indices[valid]
             bar.update(int(valid.sum()))
@@ -276,22 +287,25 @@ def logits_model(model: keras.Model) -> keras.Model:
     return logits
 
 
-def with_classes_of(trained: TrainedModel, examples: Examples) -> Examples:
-    """The examples with the labels of the model, which they are told by the names of their classes.
+def fitted_to(trained: TrainedModel, examples: Examples) -> Examples:
+    """The examples with the labels of the model, which are told by the names of the classes, and its channels.
 
-    A dataset may lack classes, and that of ImageNet may call its classes by WordNet's numbers.
+    A dataset may lack classes, and that of ImageNet may call its classes by WordNet's numbers. Images of other channels
+    are converted, as `predict` does it.
 
     Raises:
         ValueError: the dataset has a class that the model does not know.
     """
+    examples = dataclasses.replace(examples, channels=trained.preprocessing.channels)
     if examples.class_names == trained.class_names:
         return examples
     known = [trained.class_names]
     if trained.class_names == tuple(name for _, name in imagenet_classes()):
         known.append(tuple(wordnet for wordnet, _ in imagenet_classes()))
     for names in known:
-        # Two of ImageNet's classes are cranes: such names tell nothing.
-        if len(set(names)) == len(names) and set(examples.class_names) <= set(names):
+        # Two of ImageNet's classes are cranes: such a name tells nothing.
+        once = {name for name, count in Counter(names).items() if count == 1}
+        if set(examples.class_names) <= once:
             return examples.relabelled(trained.class_names, [names.index(name) for name in examples.class_names])
     unknown = [name for name in examples.class_names if trained.class_names.count(name) != 1]
     raise ValueError(
@@ -299,14 +313,6 @@ def with_classes_of(trained: TrainedModel, examples: Examples) -> Examples:
         f"{unknown[0]!r}; "
         f"it knows {', '.join(map(repr, trained.class_names[:3]))} and so on, {len(trained.class_names)} in all"
     )
-
-
-def _check_input(trained: TrainedModel, examples: Examples) -> None:
-    if examples.channels != trained.preprocessing.channels:
-        raise ValueError(
-            f"{examples.name} has images of {examples.channels} channel(s), {trained.name} takes "
-            f"{trained.preprocessing.channels}"
-        )
 
 
 def _judged(batches: Iterable[Scored], pooling: Pooling, examples: Examples) -> tuple[Counts, tuple[Mistake, ...]]:

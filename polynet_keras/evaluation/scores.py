@@ -78,5 +78,5 @@ class Scores:
                 return cls(**parts, preprocessing=preprocessing, **about)
         except FileNotFoundError:
             raise ValueError(f"{os.fspath(path)}: no such file; `polynet evaluate --scores FILE` writes one") from None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(f"{os.fspath(path)}: not a file of scores: {error}") from None

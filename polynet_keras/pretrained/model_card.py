@@ -22,6 +22,7 @@ class ModelCard:
         held_out: number of images that the accuracy was counted on.
         held_out_correct: how many of them the model got right.
         structure: the residual units, in the structure notation.
+        held_out_fingerprint: of the held-out images; `""` where it is not known.
     """
 
     class_names: tuple[str, ...]
@@ -29,6 +30,7 @@ class ModelCard:
     held_out: int
     held_out_correct: int
     structure: str = ""
+    held_out_fingerprint: str = ""
 
     def save(self, folder: str | os.PathLike) -> None:
         """Writes the card into `folder`."""

@@ -43,7 +43,7 @@ class InputBenchmark:
     @property
     def bound(self) -> str:
         """What a run waits for: one of `CURES`. The pipeline runs beside the steps, and the slower one decides."""
-        if self.step <= self.decode:
+        if self.step <= min(self.read, self.decode):
             return "step"
         # A pipeline as fast as its files can be read waits for them.
         return "disk" if self.decode > 0.8 * self.read else "decode"
@@ -65,6 +65,7 @@ def benchmark_input(recipe: Recipe, seconds: float = 5.0) -> InputBenchmark:
     unreadable = Unreadable(recipe.on_error)
     batches = training_batches(
         source.training, preprocessing_of(recipe, source), recipe.batch_size, recipe.seed, recipe.augmentation,
+        first_step=TrainingOrder(len(source.training), recipe.batch_size, recipe.seed).steps // 2,
         unreadable=unreadable,
     )  # fmt: skip
     with reading(unreadable):

@@ -96,10 +96,15 @@ def train(recipe: Recipe, folder: str | os.PathLike | None = None) -> RunResult:
         if not _epochs(path):
             discard_run_folder(path)  # so that the same command can run again
         raise
+    counted = len(source.held_out) - len(unread_held_out.skipped)
+    if not counted:
+        discard_run_folder(path)
+        raise ValueError(f"{source.held_out.name} has no image that can be read")
     model.save(path / MODEL_FILE)
     accuracy = model.evaluate(validation, verbose=0)[1]
-    counted = len(source.held_out) - len(unread_held_out.skipped)
-    card = ModelCard(source.class_names, preprocessing, counted, round(accuracy * counted), recipe.structure)
+    correct = round(accuracy * counted)
+    fingerprint = source.held_out.fingerprint
+    card = ModelCard(source.class_names, preprocessing, counted, correct, recipe.structure, fingerprint)
     card.save(path)
     unread.log(len(source.training))
     unread_held_out.log(len(source.held_out))

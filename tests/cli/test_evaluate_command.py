@@ -5,6 +5,8 @@ import pytest
 from PIL import Image
 
 from polynet_keras.cli.main import main
+from polynet_keras.training.recipe import Recipe
+from polynet_keras.training.run import train
 
 
 def succeeds(capsys, *argv):
@@ -38,7 +40,7 @@ def test_a_run_is_evaluated_on_what_it_held_out(capsys, digits_run, tmp_path, mo
         )  # fmt: skip
     table = succeeds(capsys, "results")
     assert [line.split()[1] for line in table.splitlines()] == ["crops", "1", "10", "10"]
-    succeeds(capsys, "evaluate", f"--run_dir={digits_run.folder}", "--results=", "--data=digits")
+    succeeds(capsys, "evaluate", f"--run_dir={digits_run.folder}", "--results=")
     assert len(succeeds(capsys, "results").splitlines()) == 4
 
 
@@ -49,15 +51,33 @@ def test_the_newest_run_is_taken(capsys, digits_run, tmp_path, monkeypatch):
     assert "model:       runs/digits\n" in succeeds(capsys, "evaluate")
 
 
-def test_skipped_images_are_in_the_table(capsys, digits_run, tmp_path, monkeypatch):
+@pytest.fixture
+def photographs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("3", "4"):
         (tmp_path / "data" / name).mkdir(parents=True)
-        for i in range(3):
-            Image.fromarray(np.full((9, 9), 80 * i, "uint8")).save(tmp_path / "data" / name / f"{i}.png")
-    (tmp_path / "data" / "4" / "page.png").write_text("<html>")
+        for i in range(5):
+            Image.fromarray(np.full((9, 9), 50 * i, "uint8")).save(tmp_path / "data" / name / f"{i}.png")
+    return tmp_path / "data"
+
+
+def test_skipped_images_are_in_the_table(capsys, digits_run, photographs):
+    (photographs / "4" / "page.png").write_text("<html>")
     command = [f"--run_dir={digits_run.folder}", "--data=data"]
-    assert "has images of 3 channel(s)" in fails(capsys, *command)
+    assert "data/4/page.png: cannot be read as an image" in fails(capsys, *command)
+    output = succeeds(capsys, "evaluate", *command, "--on_error=skip")
+    assert "dataset:     data: 10 images, 1 skipped\n" in output
+    assert "10 of 11" in succeeds(capsys, "results")
+
+
+def test_what_a_run_was_trained_on_is_not_counted_unawares(capsys, photographs, monkeypatch):
+    recipe = Recipe(data="data", structure="1 x [ir] | 1 x [ir] | 1 x [ir]", width=0.1, epochs=1)
+    train(recipe, "runs/a")
+    assert "dataset:     data, held out: 2 images\n" in succeeds(capsys, "evaluate")
+    assert "--data=data is what runs/a was trained on; leave --data out" in fails(capsys, "--data=data")
+    assert "dataset:     data: 10 images\n" in succeeds(capsys, "evaluate", "--data=data", "--split=all")
+    Image.new("L", (9, 9)).save(photographs / "3" / "another.png")
+    assert "'data' has changed since runs/a was trained" in fails(capsys)
 
 
 @pytest.mark.parametrize(
@@ -67,8 +87,8 @@ def test_skipped_images_are_in_the_table(capsys, digits_run, tmp_path, monkeypat
         (["--run_dir=a", "--weights=b"], "--run_dir and --weights name two models"),
         (["--weights=fashion_mnist"], "--weights needs --data"),
         (["--split=val"], "--split is of --data"),
-        (["--report=none/report.html"], "--report=none/report.html is in no folder that exists"),
-        (["--results=none/results.csv"], "--results=none/results.csv is in no folder that exists"),
+        (["--report=none/report.html"], "--report=none/report.html is in no folder that exists and can be written"),
+        (["--results=none/results.csv"], "--results=none/results.csv is in no folder that exists and can be written"),
         (["--pooling=median"], "pooling='median' must be one of"),
         (["--fraction=0"], "fraction=0.0 must be above 0"),
         ([], "no trained model in runs/"),

@@ -15,6 +15,7 @@ from polynet_keras.data.pipeline import (
     validation_data,
 )
 from polynet_keras.data.preprocessing import Preprocessing
+from polynet_keras.data.sources import open_splits
 from tests.data.arrays import examples_of, png, random_images
 
 PREPROCESSING = Preprocessing(75, 86)
@@ -193,13 +194,30 @@ def test_an_image_that_would_grow_too_large_is_named():
         list(batches.dataset)
 
 
-def test_a_file_that_vanished_is_named(tmp_path):
-    from polynet_keras.data.sources import open_splits
-
+def test_files_that_cannot_be_read_are_under_the_policy(tmp_path, monkeypatch):
+    """One that vanished and one that is too large, both among others."""
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "1.png").write_bytes(png(IMAGES[0]))
+        for i in range(3):
+            (tmp_path / name / f"{i}.png").write_bytes(png(IMAGES[0]))
+    monkeypatch.setattr("polynet_keras.data.sources.MAX_ENCODED_BYTES", 100_000)
+    (tmp_path / "a" / "1.png").write_bytes(png(IMAGES[0]) + bytes(100_000))
     examples = open_splits(tmp_path)["all"]
-    (tmp_path / "b" / "1.png").unlink()
-    with pytest.raises(ValueError, match=r"b/1\.png; No such file"), reading(Unreadable()):
-        list(evaluation_batches(examples, PREPROCESSING, 1).dataset)
+    (tmp_path / "b" / "2.png").unlink()
+    unreadable = Unreadable("skip")
+    valid = np.concatenate(
+        [v for *_, v in evaluation_batches(examples, PREPROCESSING, 3, unreadable=unreadable).dataset]
+    )
+    assert valid.tolist() == [True, False, True, True, True, False]
+    assert "a/1.png: cannot be read: " in unreadable.skipped[1]
+    assert "it has more than 100,000 bytes" in unreadable.skipped[1]
+    assert "No such file" in unreadable.skipped[5]
+    unreadable = Unreadable()
+    with pytest.raises(ValueError, match=r"a/1\.png: cannot be read: it has more than"), reading(unreadable):
+        list(evaluation_batches(examples, PREPROCESSING, 3, unreadable=unreadable).dataset)
+
+
+def test_validation_data_have_no_empty_batch():
+    examples = examples_of([b"", b"", png(IMAGES[0]), b""])
+    batches = evaluation_batches(examples, PREPROCESSING, 2, unreadable=Unreadable("skip"))
+    assert [len(labels) for _, labels in validation_data(batches)] == [1]

@@ -53,7 +53,7 @@ def test_a_label_that_changed_since_is_named(tmp_path):
     write(tmp_path, [i % 3 for i in range(12)])
     describe_records(tmp_path, ("a", "b", "c"), 0)
     write(tmp_path, [5] * 12)
-    with pytest.raises(ValueError, match="the label is not one of 3 classes from 0"), reading(Unreadable()):
+    with pytest.raises(ValueError, match="its label is none of the 3 classes from 0 on"), reading(Unreadable()):
         list(open_source(tmp_path, seed=0).training.dataset())
 
 

@@ -8,7 +8,7 @@ from polynet_keras import PolyNet
 from polynet_keras.data.crops import views
 from polynet_keras.data.decoding import Unreadable
 from polynet_keras.data.preprocessing import Preprocessing
-from polynet_keras.evaluation.evaluate import Pooling, evaluate, logits_model, score, scored, with_classes_of
+from polynet_keras.evaluation.evaluate import Pooling, evaluate, fitted_to, logits_model, score, scored
 from polynet_keras.evaluation.loading import TrainedModel
 from polynet_keras.evaluation.metrics import Counts
 from polynet_keras.evaluation.scores import Scores
@@ -185,7 +185,7 @@ def test_models_of_which_logits_cannot_be_told():
 def test_classes_are_told_by_their_names():
     data = examples()
     model = TrainedModel("small", small_model(classes=4), PREPROCESSING, ("class 2", "other", "class 0", "class 1"))
-    relabelled = with_classes_of(model, data)
+    relabelled = fitted_to(model, data)
     assert relabelled.class_names == model.class_names
     assert [relabelled.label(i) for i in range(3)] == [2, 3, 0]
     assert relabelled.labels[:3].tolist() == [2, 3, 0]
@@ -204,12 +204,14 @@ def test_imagenet_may_be_named_by_wordnet():
 
     names = tuple(name for _, name in imagenet_classes())
     model = TrainedModel("imagenet", small_model(classes=1000), PREPROCESSING, names)
+    names = replace(examples(), class_names=("tench", "goldfish", "great_white_shark"))
+    assert [fitted_to(model, names).label(i) for i in range(3)] == [0, 1, 2]
     folders = replace(examples(), class_names=("n02012849", "n03126707", "n01440764"))  # a crane, a crane, a tench
-    assert [with_classes_of(model, folders).label(i) for i in range(3)] == [134, 517, 0]
+    assert [fitted_to(model, folders).label(i) for i in range(3)] == [134, 517, 0]
     with pytest.raises(
         ValueError, match="has 1 classes that imagenet does not know, or not one alone, such as 'crane'"
     ):
-        with_classes_of(model, replace(examples(), class_names=("tench", "crane", "goldfish")))
+        fitted_to(model, replace(examples(), class_names=("tench", "crane", "goldfish")))
 
 
 @pytest.mark.parametrize(
@@ -230,9 +232,28 @@ def test_models_that_do_not_fit_their_card_or_the_images():
         trained(size=20)
     with pytest.raises(ValueError, match="its card names 3 classes"):
         trained(classes=4)
-    grey = examples_of([png(image) for image in random_images(3, channels=1)], [0, 1, 2], channels=1)
-    with pytest.raises(ValueError, match=r"has images of 1 channel\(s\), small takes 3"):
-        evaluate(trained(), grey)
+
+
+def test_images_of_other_channels_are_converted():
+    grey = random_images(3, channels=1)
+    data = examples_of([png(image) for image in grey], [0, 1, 2], channels=1)
+    model = trained()
+    expected = [model.model.predict_on_batch(PREPROCESSING(np.repeat(image, 3, -1))[None])[0] for image in grey]
+    found = np.exp(score(model, data).logits[:, 0])
+    np.testing.assert_allclose(found / found.sum(axis=1, keepdims=True), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("crops", [1, 10, 144])
+def test_a_narrow_image_is_named_or_skipped(crops):
+    narrow = np.zeros((2, 60_000, 3), "uint8")
+    data = examples_of([png(narrow), png(IMAGES[0])], [0, 1], classes=3)
+    model = TrainedModel("small", small_model(), Preprocessing(12, 100, resize="shorter_side"), trained().class_names)
+    if crops == 144:  # whose scales are smaller: 14 to 19 px
+        data = examples_of([png(np.zeros((1, 3_000_000, 3), "uint8")), png(IMAGES[0])], [0, 1], classes=3)
+    with pytest.raises(ValueError, match="image 0: .* is too large"):
+        evaluate(model, data, crops=crops)
+    evaluation = evaluate(model, data, crops=crops, on_error="skip")
+    assert (evaluation.result.images, evaluation.result.skipped) == (1, 1)
 
 
 @pytest.mark.parametrize("arguments", [("median",), ("mean", 0.0), ("mean", 0.3, "scores")])

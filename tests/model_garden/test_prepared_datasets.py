@@ -219,5 +219,5 @@ def test_another_file_format_is_refused(folder):
 def test_an_image_of_a_split_without_labels_is_named(folder):
     prepare(folder, FEATURES, lambda split, i: labelled(split, i) | ({"label": -1} if split == "test" else {}))
     examples = open_splits("tfds:tiny_pictures")["test"]
-    with pytest.raises(tf.errors.InvalidArgumentError, match="the label is not one of 2 classes"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="its label is none of the 2 classes"):
         examples.label(0)

@@ -10,7 +10,13 @@ from polynet_keras.training.recipe import Recipe
 
 @pytest.mark.parametrize(
     ("read", "decode", "step", "bound"),
-    [(1000, 500, 20, "step"), (1000, 500, 700, "decode"), (510, 500, 700, "disk"), (10, 9, 8.9, "step")],
+    [
+        (1000, 500, 20, "step"),
+        (1000, 500, 700, "decode"),
+        (510, 500, 700, "disk"),
+        (10, 9, 8.9, "step"),
+        (10, 100, 50, "disk"),
+    ],
 )
 def test_what_a_run_waits_for(read, decode, step, bound):
     assert InputBenchmark(read, decode, step).bound == bound

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from polynet_keras.data.sources import open_source
 from polynet_keras.pretrained import ModelCard
 from polynet_keras.training.recipe import Recipe
 from polynet_keras.training.run import train
@@ -63,6 +64,22 @@ def test_an_unreadable_training_image_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"data/b/\d.png: cannot be read as an image"):
         train(Recipe(data=str(tmp_path / "data"), **TINY), tmp_path / "run")
     assert not (tmp_path / "run").exists()  # the same command works once the image is mended
+
+
+def test_a_run_goes_on_without_the_images_that_cannot_be_read(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for i in range(10):
+            Image.new("RGB", (20, 20)).save(tmp_path / "data" / name / f"{i}.png")
+    recipe = Recipe(data=str(tmp_path / "data"), **TINY, batch_size=1, on_error="skip")
+    held_out = open_source(recipe.data, recipe.seed).held_out
+    Path(held_out.name_of(0)).write_text("no image")
+    assert train(recipe, tmp_path / "run").card.held_out == 3
+    for i in range(4):
+        Path(held_out.name_of(i)).write_text("no image")
+    with pytest.raises(ValueError, match="held out has no image that can be read"):
+        train(recipe, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
 
 def test_an_interrupt_keeps_what_was_trained(tmp_path, monkeypatch):
