@@ -3,9 +3,9 @@
     python benchmarks/input.py --photographs FOLDER --rounds 5 --json result.json
 
 Both sides read files, decode, cut the same boxes, resize them bilinearly to 331 px and give normalized float32 batches
-of 32. Pillow filters whatever shrinks, the pipeline only random-resized crops that shrink to less than half. On two cores, Pillow's side is two processes, and the pipeline's is one. The
-sides take turns, each run in a process that is tied to its cores, and what is printed are the medians of images a
-second and of the rounds' ratios.
+of 32. Pillow filters whatever shrinks, the pipeline only random-resized crops that shrink to less than half. On two
+cores, Pillow's side is two processes, and the pipeline's is one. The sides take turns, each run in a process that is
+tied to its cores, and what is printed are the medians of images a second and of the rounds' ratios.
 
 Two sets of files: ImageNet-like ones of 500 × 375 px, cut from scikit-learn's two photographs, JPEG quality 90; and
 with --photographs all JPEG files of a folder, such as `foolbox/data` of foolbox's wheel (20 photographs).
