@@ -30,7 +30,7 @@ def test_images_of_any_depth_by_class(tmp_path):
 @pytest.mark.parametrize("seed", range(3))
 def test_random_trees_against_a_walk(tmp_path, seed):
     generator = np.random.default_rng(seed)
-    names = ["a.jpg", "b.JPEG", "c.txt", ".d.png", "e.gif", "f.tif"]
+    names = ["a.jpg", "b.JPEG", "c.txt", ".d.png", "e.gif", "f.svg"]
     for _ in range(60):
         folders = generator.choice(["x", "y", ".z", "train", "é ü"], generator.integers(0, 4))
         make(tmp_path, "/".join([f"class{generator.integers(4)}", *folders, generator.choice(names)]))

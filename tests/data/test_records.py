@@ -42,7 +42,7 @@ def write(folder, out, shards=5, processes=1, **arguments):
 
 def contents(folder):
     """The bytes of all files but the lock."""
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith(".")}
 
 
 def examples_of(path):
