@@ -1,12 +1,10 @@
 """`polynet ensemble`: a mixture of models, from the scores that they left."""
 
-from functools import partial
-
 from absl import flags
 
 from polynet_keras.cli.table import print_table
 from polynet_keras.evaluation.metrics import Counts
-from polynet_keras.evaluation.pooling import POOLINGS, SCORES, pool
+from polynet_keras.evaluation.pooling import POOLINGS, SCORES, Pooling
 
 USAGE = "SCORES.npz SCORES.npz ... [flags]"
 
@@ -35,7 +33,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
 
     members = [Scores.load(path) for path in arguments]
     held_out = None if values.fit is None else [Scores.load(path) for path in values.fit]
-    pooling = partial(pool, pooling=values.pooling, fraction=values.fraction, on=values.on)
+    pooling = Pooling(values.pooling, values.fraction, values.on)
     report = evaluate_ensemble(members, weights, held_out, pooling=pooling, seed=values.seed)
 
     fitted = f"; weights fitted on {report.fitted_images:,} others" if report.fitted_images else ""

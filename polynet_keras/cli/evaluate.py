@@ -8,7 +8,7 @@ from absl import flags
 from polynet_keras.data.crops import CROPS
 from polynet_keras.data.decoding import ON_ERROR
 from polynet_keras.data.examples import Examples
-from polynet_keras.evaluation.pooling import POOLINGS, SCORES
+from polynet_keras.evaluation.pooling import POOLINGS, SCORES, Pooling
 from polynet_keras.training.recipe import Recipe
 from polynet_keras.training.run_folder import RECIPE_FILE, latest_run_folder
 
@@ -53,7 +53,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
 
     from polynet_keras.data.sources import open_split
     from polynet_keras.evaluation import results
-    from polynet_keras.evaluation.evaluate import Pooling, evaluate
+    from polynet_keras.evaluation.evaluate import evaluate
     from polynet_keras.evaluation.loading import load_published, load_run
     from polynet_keras.evaluation.report import write_report
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import keras
@@ -20,6 +20,7 @@ from polynet_keras.data.augmentation import (
 from polynet_keras.data.decoding import Unreadable, decode_region
 from polynet_keras.data.examples import Examples, plain_message
 from polynet_keras.data.preprocessing import Preprocessing
+from polynet_keras.data.resizing import normalizer, resize, resize_crop
 from polynet_keras.data.sampling import TrainingOrder, evaluation_share
 
 ATTEMPTS = 100
@@ -85,7 +86,7 @@ def training_batches(
     order = TrainingOrder(len(examples), batch_size, seed, workers, worker, group=2 if augmentation.mixes else 1)
     unreadable = unreadable or Unreadable()
     distort = Distortion(augmentation, examples.channels)
-    normalize = _normalizer(preprocessing)
+    normalize = normalizer(preprocessing)
 
     def example(epoch: tf.Tensor, index: tf.Tensor):
         drawn = example_seed(seed, epoch, index)
@@ -142,7 +143,7 @@ def evaluation_batches(
     share = evaluation_share(len(examples), batch_size, workers, worker)
     unreadable = unreadable or Unreadable()
     size, channels = preprocessing.image_size, preprocessing.channels
-    normalize = _normalizer(preprocessing)
+    normalize = normalizer(preprocessing)
 
     def nothing():
         return tf.zeros((size, size, channels)), tf.zeros((), tf.int64), tf.constant(False)
@@ -250,7 +251,7 @@ def _readable(
             image, label, readable = decode_region(
                 index, examples, unreadable, lambda height, width: random_resized_box(height, width, seed)
             )
-            cropped = tf.cond(readable, lambda: _resize_crop(image, size, preprocessing), blank)
+            cropped = tf.cond(readable, lambda: resize_crop(image, size, preprocessing), blank)
         else:
             image, label, readable = _resized(index, examples, preprocessing, unreadable)
             cropped = tf.cond(readable, lambda: random_crop(image, size, seed), blank)
@@ -284,7 +285,7 @@ def _resized(
     empty = tf.zeros((0, 0, examples.channels))
     if preprocessing.resize == "square":
         side = preprocessing.resize_size
-        return tf.cond(readable, lambda: _resize(image, (side, side), preprocessing), lambda: empty), label, readable
+        return tf.cond(readable, lambda: resize(image, (side, side), preprocessing), lambda: empty), label, readable
 
     def resized_shape(height: np.int32, width: np.int32, index: np.int64) -> np.ndarray:
         try:
@@ -299,50 +300,7 @@ def _resized(
 
     size = tf.ensure_shape(tf.cond(readable, shape, lambda: tf.zeros(2, tf.int32)), (2,))
     readable = size[0] > 0
-    return tf.cond(readable, lambda: _resize(image, size, preprocessing), lambda: empty), label, readable
-
-
-def _resize(image: tf.Tensor, size, preprocessing: Preprocessing) -> tf.Tensor:
-    """As `Preprocessing.resized` does it; the filter changes nothing in an image that grows, and takes its time."""
-    shrinks = tf.reduce_any(tf.shape(image)[:2] > size)
-    return _resize_by(image, size, preprocessing, shrinks)
-
-
-def _resize_crop(image: tf.Tensor, size: int, preprocessing: Preprocessing) -> tf.Tensor:
-    """A crop of random size, resized. Up to half the side, interpolation alone passes no pixel over; it is faster."""
-    return _resize_by(image, (size, size), preprocessing, tf.reduce_any(tf.shape(image)[:2] > 2 * size))
-
-
-def _resize_by(image: tf.Tensor, size, preprocessing: Preprocessing, filtered: tf.Tensor) -> tf.Tensor:
-    method = preprocessing.interpolation
-    image = tf.cast(image, tf.float32)
-    if method == "bicubic":
-        return tf.clip_by_value(tf.image.resize(image, size, method, antialias=True), 0, 255)
-    if not preprocessing.antialias:
-        return tf.image.resize(image, size, method)
-    return tf.cond(
-        filtered,
-        lambda: tf.image.resize(image, size, method, antialias=True),
-        lambda: tf.image.resize(image, size, method),
-    )
-
-
-def _normalizer(preprocessing: Preprocessing) -> Callable[[tf.Tensor], tf.Tensor]:
-    """`Preprocessing.normalize` of one image, while it is in the processor's cache, and row by row: a multiplication by
-    three numbers, over and over, is many times slower than one by a row of them."""
-    shape = (preprocessing.image_size, preprocessing.image_size, preprocessing.channels)
-    mean, std = np.array(preprocessing.mean), np.array(preprocessing.std)
-    scale, offset = (
-        tf.constant(np.tile(values, preprocessing.image_size), tf.float32) for values in (1 / (255 * std), -mean / std)
-    )
-
-    def normalize(image: tf.Tensor) -> tf.Tensor:
-        if preprocessing.channel_order == "BGR":
-            image = image[..., ::-1]
-        rows = tf.reshape(image, (shape[0], -1))
-        return tf.reshape(rows * scale + offset, shape)
-
-    return normalize
+    return tf.cond(readable, lambda: resize(image, size, preprocessing), lambda: empty), label, readable
 
 
 def _finished(dataset: tf.data.Dataset) -> tf.data.Dataset:

@@ -1,5 +1,7 @@
 """Pooling: from the scores of all crops of an image to the probabilities of its classes."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 POOLINGS = ("selective", "mean", "max")
@@ -60,3 +62,22 @@ def pool(
 def _softmax(logits: np.ndarray) -> np.ndarray:
     exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """How the crops' scores become the image's, as a value; see `pool`."""
+
+    pooling: str = "selective"
+    fraction: float = 0.3
+    on: str = "probabilities"
+
+    def __post_init__(self):
+        self(np.zeros((0, 1, 2), "float32"))  # refuses what is out of range, before anything is computed
+
+    def __call__(self, logits: np.ndarray) -> np.ndarray:
+        return pool(logits, self.pooling, self.fraction, self.on)
+
+    def __str__(self) -> str:
+        share = f" {self.fraction:g}" if self.pooling == "selective" else ""
+        return f"{self.pooling}{share} of {self.on}"

@@ -8,10 +8,12 @@ from polynet_keras import PolyNet
 from polynet_keras.data.crops import views
 from polynet_keras.data.decoding import Unreadable
 from polynet_keras.data.preprocessing import Preprocessing
-from polynet_keras.evaluation.evaluate import Pooling, evaluate, fitted_to, logits_model, score, scored
+from polynet_keras.evaluation.evaluate import evaluate
 from polynet_keras.evaluation.loading import TrainedModel
 from polynet_keras.evaluation.metrics import Counts
+from polynet_keras.evaluation.pooling import Pooling
 from polynet_keras.evaluation.scores import Scores
+from polynet_keras.evaluation.scoring import fitted_to, logits_model, score, scored
 from tests.data.arrays import examples_of, png, random_images
 
 PREPROCESSING = Preprocessing(12, 14)
@@ -114,7 +116,7 @@ def test_scores_are_kept_and_taken_again(tmp_path, monkeypatch):
     scores = Scores.load(path)
     assert scores.logits.shape == (10, 10, 3)
     assert scores.indices.tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 9, 10]
-    monkeypatch.setattr("polynet_keras.evaluation.evaluate.scored", None)  # no forward pass
+    monkeypatch.setattr("polynet_keras.evaluation.evaluate.score", None)  # no forward pass
     again = evaluate(model, data, crops=10, scores_file=path, on_error="skip")
     assert again.result.loss == first.result.loss
     assert again.result.skipped == 1
