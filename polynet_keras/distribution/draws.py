@@ -1,0 +1,46 @@
+"""Random numbers on many replicas: each draws its own, from one state that all hold alike."""
+
+import keras
+import tensorflow as tf
+
+SPREAD = 0x9E3779B1
+"""Between the seeds of two replicas: far enough that seeds counted from 0 do not meet another replica's."""
+
+
+class ReplicaDraws:
+    """The states of a model's `keras.random.SeedGenerator`s, as each replica is to draw from them.
+
+    A layer whose property `draws_agree` is true draws the same on all replicas: for the whole batch, say. The first
+    replica draws what a single one would.
+
+    Args:
+        model: built; its layers draw.
+    """
+
+    def __init__(self, model: keras.Model):
+        agreeing = {
+            id(variable)
+            for layer in model._flatten_layers()
+            if getattr(layer, "draws_agree", False)
+            for variable in layer.variables
+        }
+        weights = {id(variable) for variable in model.weights}
+        self.states = [variable for variable in model.variables if id(variable) not in weights]
+        self._spreads = [0 if id(state) in agreeing else SPREAD for state in self.states]
+
+    def of_replica(self, replica: tf.Tensor) -> list[tuple[keras.Variable, tf.Tensor]]:
+        """(state, its value here), for a `keras.StatelessScope`; `replica` is the replica's number."""
+        offsets = self._offsets(replica)
+        return [(state, state.value + offset) for state, offset in zip(self.states, offsets, strict=True)]
+
+    def settled(self, scope: keras.StatelessScope, replica: tf.Tensor) -> list[tf.Tensor]:
+        """The states after the draws in a scope: the same on all replicas."""
+        offsets = self._offsets(replica)
+        return [scope.get_current_value(state) - offset for state, offset in zip(self.states, offsets, strict=True)]
+
+    def _offsets(self, replica: tf.Tensor) -> list[tf.Tensor]:
+        # A state is (seed, number of draws).
+        return [
+            tf.stack([tf.cast(replica, state.dtype) * spread, tf.zeros((), state.dtype)])
+            for state, spread in zip(self.states, self._spreads, strict=True)
+        ]

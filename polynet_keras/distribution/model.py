@@ -1,0 +1,136 @@
+"""A `keras.Model` whose `fit`, `evaluate` and `predict` work under TensorFlow's distribution strategies."""
+
+import inspect
+from typing import Any
+
+import keras
+
+WRITERS = (keras.callbacks.CSVLogger, keras.callbacks.ModelCheckpoint, keras.callbacks.TensorBoard)
+"""Keras's callbacks that do nothing but write files: only the chief is given them."""
+
+
+class DistributedModel(keras.Model):
+    """A `keras.Model` that N workers train to the weights, losses and metrics of one worker on the same batches.
+
+    It is built, used, saved and loaded as `keras.Model` is, functional or subclassed. Without a strategy, and on
+    other backends than TensorFlow, it is Keras's model. Built and compiled in the scope of a `MultiWorkerMirroredStrategy`,
+    `MirroredStrategy` or `TPUStrategy`, its steps are those of `distribution.step`, because Keras's own fail with several
+    workers (keras-team/keras issue 20585), weigh uneven parts of a batch alike, clip before they sum, draw the same
+    dropout masks on all replicas, and let the moving statistics of the workers drift apart.
+
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        with strategy.scope():
+            model = DistributedModel(inputs, outputs)  # or DistributedModel(net.inputs, net.outputs)
+            model.compile("rmsprop", "sparse_categorical_crossentropy", metrics=["accuracy"])
+        model.fit(dataset)
+
+    What is the same and what is not:
+
+    * A batch, of a dataset or of arrays, is the global one: the strategy shares it out, every worker computes the mean over
+      all of it, and the learning rate is the global batch's. Datasets of `strategy.distribute_datasets_from_function`
+      hold each worker's own part.
+    * All variables are equal on all workers after every step, so that the chief can save whenever it likes. The moving
+      statistics of batch normalization are means over the replicas, weighted by examples.
+    * Random layers draw apart on each replica, except those with `draws_agree`.
+    * Losses and metrics, `history` and logs are the global batch's on every worker. Metrics must be sums: that is what
+      Keras declares of their variables.
+    * Only the chief shows progress, and has Keras's `CSVLogger`, `ModelCheckpoint` and `TensorBoard` among its callbacks.
+    * `train_on_batch`, `test_on_batch` and `predict_on_batch` take the global batch on every worker.
+    * `fit`, `evaluate` and `predict` are called outside of the strategy's scope.
+    * With a `train_step` or `test_step` of your own, Keras's way is kept, repaired so far that it runs: the step sees
+      one replica's part, and the logs are means over replicas.
+    """
+
+    train_function: Any
+    test_function: Any
+    predict_function: Any
+    interruption: Any = None
+    """`distribution.interruption.Interruption` while a callback listens to SIGTERM: every training and test step asks all
+    workers whether one was told to stop."""
+
+    def fit(self, *args, **kwargs):
+        return super().fit(**self._on_this_worker("fit", args, kwargs))
+
+    def evaluate(self, *args, **kwargs):
+        return super().evaluate(**self._on_this_worker("evaluate", args, kwargs))
+
+    def predict(self, *args, **kwargs):
+        return super().predict(**self._on_this_worker("predict", args, kwargs))
+
+    def predict_on_batch(self, x):
+        if self._tensorflow_strategy is not None:
+            from polynet_keras.distribution.sharing import share_of_worker
+
+            x = share_of_worker(x, self._tensorflow_strategy)
+        return super().predict_on_batch(x)
+
+    def make_train_function(self, force=False):
+        if self._tensorflow_strategy is None:
+            return super().make_train_function(force)
+        if self.train_function is None or force:
+            from polynet_keras.distribution.step import make_step
+
+            self.train_function = make_step(self, trains=True)
+
+    def make_test_function(self, force=False):
+        if self._tensorflow_strategy is None:
+            return super().make_test_function(force)
+        if self.test_function is None or force:
+            from polynet_keras.distribution.step import make_step
+
+            self.test_function = make_step(self, trains=False)
+
+    def make_predict_function(self, force=False):
+        if self._tensorflow_strategy is None:
+            return super().make_predict_function(force)
+        if self.predict_function is None or force:
+            from polynet_keras.distribution.prediction import PredictionStep
+
+            self.predict_function = PredictionStep(self)
+
+    def compiled_function(self, function):
+        """How a step becomes a graph: a hook for subclasses.
+
+        Args:
+            function: of one nest of tensors and distributed values, outside of the strategy's scope.
+
+        Returns:
+            A callable of the nest and of its specification.
+        """
+        import tensorflow as tf
+
+        traced = function if self.run_eagerly else tf.function(function, reduce_retracing=True, autograph=False)
+        return lambda data, spec: traced(data)
+
+    @property
+    def _tensorflow_strategy(self):
+        return self._distribute_strategy if keras.backend.backend() == "tensorflow" else None
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        # Keras's reads a batch and fails to reduce it; what it builds needs shapes only.
+        if self._tensorflow_strategy is None:
+            return super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
+        from polynet_keras.distribution.building import build
+
+        build(self, iterator, data_batch)
+
+    def _on_this_worker(self, method: str, args: tuple, kwargs: dict) -> dict:
+        """The arguments of one of Keras's methods, as this worker calls it."""
+        bound = inspect.signature(getattr(keras.Model, method)).bind(self, *args, **kwargs)
+        arguments = {**bound.arguments, **bound.arguments.get("kwargs", {})}
+        arguments.pop("self", None)
+        arguments.pop("kwargs", None)
+        if self._tensorflow_strategy is None:
+            return arguments
+        from polynet_keras.distribution.building import check_call
+        from polynet_keras.distribution.workers import is_chief
+
+        check_call(self, method, arguments)
+        if not is_chief(self._tensorflow_strategy):
+            arguments["verbose"] = 0
+            callbacks = arguments.get("callbacks")
+            if isinstance(callbacks, keras.callbacks.Callback):
+                callbacks = [callbacks]
+            if callbacks and not isinstance(callbacks, keras.callbacks.CallbackList):
+                arguments["callbacks"] = [one for one in callbacks if type(one) not in WRITERS]
+        return arguments

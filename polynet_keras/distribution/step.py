@@ -1,0 +1,272 @@
+"""A training or test step on many replicas: each computes its part, one sum over all, and the same update everywhere.
+
+What a replica computes of its part of the global batch happens in a `keras.StatelessScope`: gradients, new values of
+the non-trainable variables, and what the metrics add. All of it is summed over the replicas at once, weighted so that
+the sums are the global batch's, in one packed all-reduce. Then every replica holds the same numbers and makes the same
+update of its variables: gradients are clipped, accumulated, scaled and checked for NaN after they are summed.
+
+The optimizer is called outside of the strategy's scope. There Keras's optimizer finds nothing left to sum, and updates
+all copies of a variable, without the `merge_call`s that forbid it to accumulate gradients.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from polynet_keras.distribution.building import has_keras_steps
+from polynet_keras.distribution.draws import ReplicaDraws
+from polynet_keras.distribution.sharing import share_of_worker
+from polynet_keras.distribution.weighting import replica_weight, weighting_of
+
+
+def make_step(model: keras.Model, trains: bool) -> "DistributedStep":
+    """The function that Keras's `fit` or `evaluate` calls, with an iterator, for the logs of its next batch."""
+    if not has_keras_steps(model):
+        return DistributedStep(model, _own_step(model, model.train_step if trains else model.test_step))
+    if model.jit_compile and any(getattr(layer, "synchronized", False) for layer in model._flatten_layers()):
+        raise ValueError(
+            "XLA cannot compile a part of a step that has collectives in it: compile the model with jit_compile=False, "
+            "or without synchronized batch normalization"
+        )
+    return DistributedStep(model, ReplicatedStep(model, trains))
+
+
+class DistributedStep:
+    """A step as Keras calls it: with an iterator, returning the logs of its next batch or batches.
+
+    Args:
+        model: whose step it is.
+        step: (data, interrupted) → (logs, votes): of a distributed batch, outside of the strategy's scope.
+    """
+
+    def __init__(self, model: keras.Model, step: Callable[[Any, tf.Tensor], tuple[dict, tf.Tensor]]):
+        self._model = model
+        self._step = step
+        self._function = model.compiled_function(lambda data: step(*data))
+        self._many = tf.function(self._steps, reduce_retracing=True, autograph=False)
+
+    def __call__(self, iterator):
+        model = self._model
+        interruption = model.interruption
+        requested = tf.constant(interruption is not None and interruption.requested)
+        if isinstance(iterator, (tf.data.Iterator, tf.distribute.DistributedIterator)):
+            if model.steps_per_execution > 1 and not model.run_eagerly:
+                logs, votes, any_step = self._many(iterator, requested)
+                if not any_step:
+                    raise StopIteration
+            else:
+                # At the end of the data this raises the StopIteration that Keras waits for.
+                data, spec = _without_optionals(next(iterator)), iterator.element_spec
+                logs, votes = self._function((data, requested), (spec, tf.TensorSpec((), tf.bool)))
+        else:  # one global batch, of `train_on_batch` or `test_on_batch`
+            data = share_of_worker(next(iterator), model.distribute_strategy)
+            logs, votes = self._function((data, requested), _open_batch((data, requested)))
+        if interruption is not None and votes > 0:
+            interruption.agreed = True
+        return logs
+
+    def _steps(self, iterator, requested: tf.Tensor):
+        """`steps_per_execution` steps in one graph, or as many as there is data for."""
+        steps = self._model.steps_per_execution
+
+        def more(number, optional, votes):
+            return (number < steps) & optional.has_value()
+
+        def one(number, optional, votes):
+            _, new_votes = self._step(_without_optionals(optional.get_value()), requested)
+            number += 1
+            # After the last step no batch is taken that the next execution would miss.
+            following = tf.cond(number < steps, iterator.get_next_as_optional, lambda: optional)
+            return number, following, tf.maximum(votes, new_votes)
+
+        start = (tf.constant(0), iterator.get_next_as_optional(), tf.constant(0.0))
+        number, _, votes = tf.while_loop(more, one, start)
+        with tf.control_dependencies([number]):
+            return self._model.get_metrics_result(), votes, number > 0
+
+
+class ReplicatedStep:
+    """Keras's own training or test step, for a batch that the replicas of a strategy share.
+
+    Args:
+        model: built, with all variables of its optimizer and metrics.
+        trains: whether the step updates the weights.
+    """
+
+    def __init__(self, model: keras.Model, trains: bool):
+        self._model = model
+        self._trains = trains
+        self._strategy = model.distribute_strategy
+        self._replicas = self._strategy.num_replicas_in_sync
+        self._weighting = weighting_of(model)
+        self._draws = ReplicaDraws(model)
+        self._trainable = list(model.trainable_variables) if trains else []
+        self._states = [v for v in model.non_trainable_weights if v.dtype.startswith(("float", "bfloat"))]
+        self._compute = tf.function(self._compute_part, jit_compile=True) if model.jit_compile else self._compute_part
+
+    def __call__(self, data, interrupted: tf.Tensor) -> tuple[dict, tf.Tensor]:
+        if isinstance(self._strategy, tf.distribute.TPUStrategy):
+            # On a TPU all of the step is one XLA program, the update too.
+            totals = self._strategy.run(self._on_tpu, args=(data, interrupted))
+            return self._model.get_metrics_result(), self._first(totals)
+        totals = self._strategy.run(self._summed, args=(data, interrupted))
+        votes = self._update(totals)
+        return self._model.get_metrics_result(), votes
+
+    def whole_step(self, data, interrupted: tf.Tensor) -> tf.Tensor:
+        """Sum and update in a replica's context: what XLA compiles for a TPU. Returns the votes."""
+        return self._update(self._summed(data, interrupted))
+
+    def _on_tpu(self, data, interrupted: tf.Tensor) -> tf.Tensor:
+        # The gradients are summed already; the optimizer would sum them once more.
+        optimizer = getattr(self._model.optimizer, "inner_optimizer", self._model.optimizer)
+        before = optimizer._all_reduce_sum_gradients
+        optimizer._all_reduce_sum_gradients = list
+        try:
+            return self.whole_step(data, interrupted)
+        finally:
+            optimizer._all_reduce_sum_gradients = before
+
+    def _summed(self, data, interrupted: tf.Tensor) -> dict[str, Any]:
+        """In a replica's context: its part of the batch, summed with the parts of all others."""
+        context = tf.distribute.get_replica_context()
+        replica = context.replica_id_in_sync_group
+        if isinstance(replica, int):
+            replica = tf.constant(replica)
+        part = self._compute(data, replica)
+        part["votes"] = tf.cast(interrupted, "float32")
+        seeds = part.pop("seeds")
+        totals = part if self._replicas == 1 else _all_reduced(context, part)
+        examples = totals["examples"]
+        if self._replicas > 1:
+            # With n of N examples a replica's mean, which Keras divides by the number of replicas R, counts n·R/N times.
+            scale = tf.math.divide_no_nan(float(self._replicas), totals["weight"])
+            totals["gradients"] = [g if g is None else g * tf.cast(scale, g.dtype) for g in totals["gradients"]]
+            totals["loss"] *= scale
+            totals["states"] = [
+                s if s is None else tf.math.divide_no_nan(s, tf.cast(examples, s.dtype)) for s in totals["states"]
+            ]
+        return {**totals, "seeds": seeds}
+
+    def _compute_part(self, data, replica: tf.Tensor) -> dict[str, Any]:
+        """In a replica's context: what its part of the batch adds to the sums over all replicas."""
+        model = self._model
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        examples = tf.cast(tf.shape(next(i for i in keras.tree.flatten(x) if i is not None))[0], "float32")
+        seeds = self._draws.of_replica(replica)
+        zeros = [(variable, tf.zeros(variable.shape, variable.dtype)) for variable in model.metrics_variables]
+        with tf.GradientTape() as tape:
+            # In a scope Keras takes what a regularizer sees from there.
+            regularized = [(v, v.value) for v in model.trainable_variables if v.regularizer is not None]
+            with keras.StatelessScope(state_mapping=[*seeds, *zeros, *regularized]) as scope:
+                y_pred = model(x, training=self._trains) if model._call_has_training_arg else model(x)
+                loss = model._compute_loss(
+                    x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=self._trains
+                )
+                model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+            scaled = model.optimizer.scale_loss(loss) if self._trains else loss
+        gradients = tape.gradient(scaled, self._trainable) if self._trains else []
+        present = tf.cast(examples > 0, "float32")
+        weight = present
+        if self._replicas > 1:
+            weight = replica_weight(self._weighting, examples, sample_weight)
+
+        def weighted(value, factor):
+            # A replica without examples adds nothing, whatever a mean over none of them gave.
+            if value is None or self._replicas == 1:
+                return value if value is None else tf.convert_to_tensor(value)
+            value = tf.convert_to_tensor(value)
+            return tf.math.multiply_no_nan(value, tf.cast(factor, value.dtype))
+
+        def new(variable):
+            value = scope.get_current_value(variable)
+            return weighted(variable.value if value is None else value, examples) if self._trains else None
+
+        return {
+            "examples": examples,
+            "weight": weight,
+            "loss": weighted(tf.cast(loss, "float32"), weight),
+            "metrics": [weighted(scope.get_current_value(v), present) for v in model.metrics_variables],
+            "states": [new(v) for v in self._states],
+            "gradients": [weighted(g, weight) for g in gradients],
+            "seeds": self._draws.settled(scope, replica),
+        }
+
+    def _update(self, totals: dict[str, Any]) -> tf.Tensor:
+        """The same update of every replica's variables. Returns how many workers voted to stop."""
+        model = self._model
+        if self._trains:
+            for variable, state in zip(self._states, totals["states"], strict=True):
+                if state is not None:
+                    variable.assign(self._first(state))
+            for variable, seed in zip(self._draws.states, totals["seeds"], strict=True):
+                variable.assign(self._first(seed))
+            model.optimizer.apply([self._first(g) for g in totals["gradients"]], self._trainable)
+        for variable, increment in zip(model.metrics_variables, totals["metrics"], strict=True):
+            variable.assign_add(self._first(increment))
+        model._loss_tracker.update_state(self._first(totals["loss"]), sample_weight=self._first(totals["examples"]))
+        return self._first(totals["votes"])
+
+    def _first(self, value):
+        """All replicas hold the same: the first one's here."""
+        return value if value is None else self._strategy.experimental_local_results(value)[0]
+
+
+def _all_reduced(context, part: dict[str, Any]) -> dict[str, Any]:
+    """The sums over all replicas: one collective for each dtype, or a few where the strategy packs by size."""
+    names = ("examples", "weight", "loss", "votes", "metrics", "states", "gradients")
+    # What is there first goes first: the gradients of the last layers are, while those of the first are computed.
+    order = {name: part[name] for name in names}
+    leaves = [order[name] for name in names[:4]] + order["metrics"] + order["states"] + order["gradients"][::-1]
+    dense = [leaf if leaf is None else tf.convert_to_tensor(leaf) for leaf in leaves]
+    summed: list[Any] = [None] * len(dense)
+    for dtype in dict.fromkeys(leaf.dtype for leaf in dense if leaf is not None):
+        places = [number for number, leaf in enumerate(dense) if leaf is not None and leaf.dtype == dtype]
+        for number, total in zip(
+            places, context.all_reduce(tf.distribute.ReduceOp.SUM, [dense[n] for n in places]), strict=True
+        ):
+            summed[number] = total
+    metrics, states = len(order["metrics"]), len(order["states"])
+    return {
+        **dict(zip(names[:4], summed[:4], strict=True)),
+        "metrics": summed[4 : 4 + metrics],
+        "states": summed[4 + metrics : 4 + metrics + states],
+        "gradients": summed[4 + metrics + states :][::-1],
+    }
+
+
+def _own_step(model: keras.Model, step: Callable[[Any], Any]) -> Callable[[Any, tf.Tensor], tuple[dict, tf.Tensor]]:
+    """Somebody's own training or test step, as Keras runs it, with logs that are means over the replicas."""
+    strategy = model.distribute_strategy
+
+    def run(data, interrupted: tf.Tensor) -> tuple[dict, tf.Tensor]:
+        def on_replica(data):
+            votes = tf.distribute.get_replica_context().all_reduce(
+                tf.distribute.ReduceOp.SUM, tf.cast(interrupted, "float32")
+            )
+            return step(data), votes
+
+        logs, votes = strategy.run(on_replica, args=(data,))
+        mean = tf.distribute.ReduceOp.MEAN
+        logs = keras.tree.map_structure(lambda value: strategy.reduce(mean, value, axis=None), logs)
+        return logs, strategy.experimental_local_results(votes)[0]
+
+    return run
+
+
+def _without_optionals(data):
+    """Keras wraps the `None` that a generator yields, for a dataset cannot hold it."""
+    return keras.tree.map_structure(lambda x: None if isinstance(x, tf.experimental.Optional) else x, data)
+
+
+def _open_batch(data):
+    """The specification of one replica's tensors, with any batch size; of distributed values their own."""
+
+    def spec(x):
+        if not isinstance(x, tf.Tensor):
+            return None if x is None else tf.type_spec_from_value(x)
+        return tf.TensorSpec((None, *x.shape[1:]) if x.shape.rank else (), x.dtype)
+
+    return keras.tree.map_structure(spec, data)

@@ -1,0 +1,27 @@
+"""Which of the workers of a TensorFlow strategy this process is."""
+
+import tensorflow as tf
+
+
+def worker_index(strategy: tf.distribute.Strategy) -> int:
+    """From 0; 0 where there is one process."""
+    resolver = strategy.cluster_resolver
+    if worker_count(strategy) == 1 or resolver is None:
+        return 0
+    # A job named `chief` has one task, which comes first.
+    jobs = resolver.cluster_spec().as_dict()
+    first = len(jobs.get("chief", ())) if resolver.task_type == "worker" else 0
+    return first + (resolver.task_id or 0)
+
+
+def worker_count(strategy: tf.distribute.Strategy) -> int:
+    """Processes that train together."""
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) or strategy.cluster_resolver is None:
+        return 1
+    jobs = strategy.cluster_resolver.cluster_spec().as_dict()
+    return max(1, sum(len(jobs.get(job, ())) for job in ("chief", "worker")))
+
+
+def is_chief(strategy: tf.distribute.Strategy | None) -> bool:
+    """Whether this process is the one that writes and shows progress."""
+    return strategy is None or worker_index(strategy) == 0
