@@ -162,9 +162,7 @@ class ReplicatedStep:
             regularized = [(v, v.value) for v in model.trainable_variables if v.regularizer is not None]
             with keras.StatelessScope(state_mapping=[*seeds, *zeros, *regularized]) as scope:
                 y_pred = model(x, training=self._trains) if model._call_has_training_arg else model(x)
-                loss = model._compute_loss(
-                    x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=self._trains
-                )
+                loss = model._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=self._trains)
                 model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
             scaled = model.optimizer.scale_loss(loss) if self._trains else loss
         gradients = tape.gradient(scaled, self._trainable) if self._trains else []

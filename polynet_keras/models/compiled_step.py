@@ -38,7 +38,7 @@ class CompiledStep:
         self._model = model
         self._trains = trains
         self._metrics_are_made = False
-        self._function = _FlatFunction(model, step, before_trace=self._make_variables)
+        self._function = FlatFunction(model, step, before_trace=self._make_variables)
 
     def __call__(self, iterator: Iterator):
         # Where the data is over, `next` raises the StopIteration that Keras waits for.
@@ -72,14 +72,14 @@ class CompiledPrediction:
     """A prediction step, as Keras calls it: with a list of one batch, returning the outputs."""
 
     def __init__(self, model: keras.Model, step: Callable[[Any], Any]):
-        self._function = _FlatFunction(model, step)
+        self._function = FlatFunction(model, step)
 
     def __call__(self, batches: list):
         data = _as_tensors(batches[0])
         return self._function(data, _open_batch(data))
 
 
-class _FlatFunction:
+class FlatFunction:
     """`step`, compiled once for each structure and dtypes of data, with axes that are open or of one size."""
 
     def __init__(

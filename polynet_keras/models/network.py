@@ -1,27 +1,23 @@
 """The class of the models that `PolyNet` returns: a functional `keras.Model` whose training starts soon."""
 
-from typing import Any
-
 import keras
 
+from polynet_keras.distribution.model import DistributedModel
 from polynet_keras.layers.variable_names import plain_variable_names
 from polynet_keras.models.rematerialization import RematerializedGraph, check_remat
 
 
 @keras.saving.register_keras_serializable(package="polynet_keras")
-class Network(keras.Model):
+class Network(DistributedModel):
     """A functional `keras.Model` with rematerialization, and on TensorFlow with compiled steps that start soon.
 
     It is built, used, saved and loaded as `keras.Model(inputs, outputs)` is, and computes the same up to rounding. On
     the TensorFlow backend `fit`, `evaluate`, `predict` and the `..._on_batch` methods differ from Keras's in how the
     step becomes a graph: once, flat, and optimized for what it holds (`models.compiled_step` says what and why). With
-    a distribution strategy, `run_eagerly`, `jit_compile=True` (which Keras's "auto" means where there is a GPU) or
-    `steps_per_execution` above 1 they are Keras's own.
+    `run_eagerly`, `jit_compile=True` (which Keras's "auto" means where there is a GPU) or `steps_per_execution` above 1
+    they are Keras's own, and with a distribution strategy those of `DistributedModel`.
     """
 
-    train_function: Any
-    test_function: Any
-    predict_function: Any
     _remat = "none"
     _rematerialized: RematerializedGraph | None = None
 
@@ -85,6 +81,13 @@ class Network(keras.Model):
             from polynet_keras.models.compiled_step import CompiledPrediction
 
             self.predict_function = CompiledPrediction(self, self.predict_step)
+
+    def compiled_function(self, function):
+        if self.run_eagerly or self.jit_compile:
+            return super().compiled_function(function)
+        from polynet_keras.models.compiled_step import FlatFunction
+
+        return FlatFunction(self, function)
 
     def _step_is_ours(self) -> bool:
         """Whether the step of this model is compiled by `models.compiled_step`, or by Keras."""
