@@ -55,6 +55,7 @@ def training_batches(
     first_step: int = 0,
     workers: int = 1,
     worker: int = 0,
+    replicas: int = 1,
     unreadable: Unreadable | None = None,
 ) -> Batches:
     """Shuffled batches of augmented images, without end; `fit` takes them with `steps_per_epoch=batches.steps`.
@@ -72,6 +73,7 @@ def training_batches(
         first_step: global step to begin with, counted from the first epoch's first.
         workers: how many share the batches.
         worker: which of them this is, from 0.
+        replicas: devices of a worker: each gets a batch of its own at every step, one after the other.
         unreadable: takes the images that cannot be read while the dataset is iterated; by default they are errors.
 
     Returns:
@@ -83,7 +85,8 @@ def training_batches(
         ValueError: arguments out of range or that do not fit each other.
     """
     augmentation = augmentation or Augmentation()
-    order = TrainingOrder(len(examples), batch_size, seed, workers, worker, group=2 if augmentation.mixes else 1)
+    group = 2 if augmentation.mixes else 1
+    order = TrainingOrder(len(examples), batch_size, seed, workers, worker, replicas, group)
     unreadable = unreadable or Unreadable()
     distort = Distortion(augmentation, examples.channels)
     normalize = normalizer(preprocessing)
@@ -98,7 +101,7 @@ def training_batches(
     )
     dataset = dataset.batch(1)
     # From the step that is begun with, around: the sizes of one epoch after the other.
-    sizes = np.roll(order.sizes, -(first_step % order.steps))
+    sizes = np.roll(order.sizes, -(first_step % order.steps), axis=0).ravel()
     if augmentation.mixes:
         mix = Mixing(augmentation, len(examples.class_names))
 
@@ -111,7 +114,9 @@ def training_batches(
         )
     else:
         dataset = dataset.map(lambda images, labels, _: (images, labels))
-    return Batches(_finished(dataset.rebatch(sizes)), order.steps)
+    # Known to have no end, a distributed dataset needs not ask all workers at every step whether theirs has.
+    endless = dataset.rebatch(sizes).apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+    return Batches(_finished(endless), order.steps)
 
 
 def evaluation_batches(

@@ -23,6 +23,7 @@ class TrainingOrder:
         seed: of the order.
         workers: how many share the batches, in equal parts.
         worker: which of them this is, from 0.
+        replicas: into how many equal parts, one for each of its devices, a worker splits its own.
         group: how many examples that follow each other stay together: 2 where pairs are mixed. A batch's part is a
             multiple of it, but at the end of an epoch.
     """
@@ -32,6 +33,7 @@ class TrainingOrder:
     seed: int
     workers: int = 1
     worker: int = 0
+    replicas: int = 1
     group: int = 1
 
     def __post_init__(self):
@@ -40,12 +42,15 @@ class TrainingOrder:
                 f"there are {self.count} examples for batches of {self.global_batch_size}; both must be at least 1"
             )
         check_worker(self.workers, self.worker)
-        parts = self.workers * self.group
+        if self.replicas < 1:
+            raise ValueError(f"replicas={self.replicas} must be at least 1")
+        parts = self.workers * self.replicas * self.group
         if self.global_batch_size % parts:
             pairs = " of pairs that are mixed" if self.group == 2 else ""
             raise ValueError(
                 f"global_batch_size={self.global_batch_size} must be a multiple of {parts}: "
                 f"equal parts{pairs} for workers={self.workers}"
+                + (f" of replicas={self.replicas}" if self.replicas > 1 else "")
             )
 
     @property
@@ -59,21 +64,27 @@ class TrainingOrder:
 
     @cached_property
     def sizes(self) -> np.ndarray:
-        """Examples of this worker in each batch of an epoch: int64 array (steps,)."""
-        bounds = np.array([self._bounds(step) for step in range(self.steps)])
-        return bounds[:, 1] - bounds[:, 0]
+        """Examples of this worker's replicas in each batch of an epoch: int64 array (steps, replicas)."""
+        bounds = np.array([[self._bounds(step, r) for r in range(self.replicas)] for step in range(self.steps)])
+        return bounds[..., 1] - bounds[..., 0]
 
     def share(self, epoch: int, first_step: int = 0) -> np.ndarray:
         """This worker's examples from a step of an epoch to the epoch's end, in order: int64 array."""
         order = self.order(epoch)
-        return np.concatenate([order[slice(*self._bounds(step))] for step in range(first_step, self.steps)])
+        return np.concatenate(
+            [
+                order[self._bounds(step, 0)[0] : self._bounds(step, self.replicas - 1)[1]]
+                for step in range(first_step, self.steps)
+            ]
+        )
 
-    def _bounds(self, step: int) -> tuple[int, int]:
+    def _bounds(self, step: int, replica: int) -> tuple[int, int]:
         start = step * self.global_batch_size
         stop = min(start + self.global_batch_size, self.count)
         groups = -(-(stop - start) // self.group)
-        first, last = (groups * worker // self.workers * self.group for worker in (self.worker, self.worker + 1))
-        return start + first, min(start + last, stop)
+        part, parts = self.worker * self.replicas + replica, self.workers * self.replicas
+        first, last = (min(start + groups * p // parts * self.group, stop) for p in (part, part + 1))
+        return first, last
 
 
 def evaluation_share(count: int, batch_size: int, workers: int = 1, worker: int = 0) -> np.ndarray:

@@ -6,7 +6,14 @@ import tensorflow as tf
 
 from polynet_keras.distribution.workers import worker_count
 
-KERAS_PARTS = ("_call_has_training_arg", "_compute_loss", "_flatten_layers", "_loss_tracker", "_symbolic_build", "get_metrics_result")
+KERAS_PARTS = (
+    "_call_has_training_arg",
+    "_compute_loss",
+    "_flatten_layers",
+    "_loss_tracker",
+    "_symbolic_build",
+    "get_metrics_result",
+)
 """What the distributed step uses of a `keras.Model` beyond its documented methods."""
 
 

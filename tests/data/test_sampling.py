@@ -11,7 +11,7 @@ def batches(count, size, seed, epoch, workers, group=1, first_step=0):
     steps = -(-count // size)
     parts = []
     for worker in range(workers):
-        order = TrainingOrder(count, size, seed, workers, worker, group)
+        order = TrainingOrder(count, size, seed, workers, worker, group=group)
         assert order.steps == steps
         parts.append(np.split(order.share(epoch, first_step), np.cumsum(order.sizes[first_step:])[:-1]))
     return [[part[step].tolist() for part in parts] for step in range(steps - first_step)]
@@ -39,6 +39,17 @@ def test_workers_share_an_epoch_disjointly_and_completely(count, per_worker, wor
         order = TrainingOrder(count, size, seed).order(3)
         held = [set(part) for step in steps for part in step]
         assert all(any({a, b} <= part for part in held) for a, b in zip(order[::2], order[1::2], strict=False))
+
+
+@given(count=st.integers(1, 100), each=st.integers(1, 4), workers=st.integers(1, 3), replicas=st.integers(1, 4))
+def test_replicas_have_what_as_many_workers_would(count, each, workers, replicas):
+    size = each * workers * replicas
+    alone = batches(count, size, 7, 1, workers * replicas)
+    for worker in range(workers):
+        order = TrainingOrder(count, size, 7, workers, worker, replicas)
+        parts = np.split(order.share(1), np.cumsum(order.sizes.ravel())[:-1])
+        expected = [part for step in alone for part in step[worker * replicas : (worker + 1) * replicas]]
+        assert [part.tolist() for part in parts] == expected
 
 
 @given(count=st.integers(1, 100), per_worker=st.integers(1, 5), step=st.integers(0, 99))
@@ -80,7 +91,9 @@ def test_evaluation_counts_each_example_once_with_equal_full_batches(count, batc
         ((0, 4, 0), "0 examples for batches of 4"),
         ((4, 0, 0), "4 examples for batches of 0"),
         ((10, 5, 0, 2), "global_batch_size=5 must be a multiple of 2: equal parts for workers=2"),
-        ((10, 6, 0, 2, 0, 2), "=6 must be a multiple of 4: equal parts of pairs that are mixed for workers=2"),
+        ((10, 5, 0, 1, 0, 2), "=5 must be a multiple of 2: equal parts for workers=1 of replicas=2"),
+        ((10, 6, 0, 1, 0, 0), "replicas=0 must be at least 1"),
+        ((10, 6, 0, 2, 0, 1, 2), "=6 must be a multiple of 4: equal parts of pairs that are mixed for workers=2"),
         ((10, 6, 0, 2, 2), "worker=2 of workers=2"),
         ((10, 6, 0, 0), "worker=0 of workers=0"),
     ],
