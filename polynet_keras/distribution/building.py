@@ -8,6 +8,7 @@ from polynet_keras.distribution.workers import worker_count
 
 KERAS_PARTS = (
     "_call_has_training_arg",
+    "_compile_loss",
     "_compute_loss",
     "_flatten_layers",
     "_loss_tracker",

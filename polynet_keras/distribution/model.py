@@ -1,28 +1,32 @@
 """A `keras.Model` whose `fit`, `evaluate` and `predict` work under TensorFlow's distribution strategies."""
 
 import inspect
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
+
+# A mixin: Keras rewrites the bases of a model's class, for good, where it makes a functional model of it.
+_Base = keras.Model if TYPE_CHECKING else object
 
 WRITERS = (keras.callbacks.CSVLogger, keras.callbacks.ModelCheckpoint, keras.callbacks.TensorBoard)
 """Keras's callbacks that do nothing but write files: only the chief is given them."""
 
 
-class DistributedModel(keras.Model):
-    """A `keras.Model` that N workers train to the weights, losses and metrics of one worker on the same batches.
+class DistributedTraining(_Base):
+    """For a `keras.Model` that N workers train to the weights, losses and metrics of one, on the same global batches.
 
-    It is built, used, saved and loaded as `keras.Model` is, functional or subclassed. Without a strategy, and on
-    other backends than TensorFlow, it is Keras's model. Built and compiled in the scope of a `MultiWorkerMirroredStrategy`,
-    `MirroredStrategy` or `TPUStrategy`, its steps are those of `distribution.step`, because Keras's own fail with several
-    workers (keras-team/keras issue 20585), weigh uneven parts of a batch alike, clip before they sum, draw the same
-    dropout masks on all replicas, and let the moving statistics of the workers drift apart.
+    Without a strategy, and on other backends than TensorFlow, the model is Keras's. Built and compiled in the scope of
+    a `MultiWorkerMirroredStrategy`, `MirroredStrategy` or `TPUStrategy`, its steps are those of `distribution.step`, because
+    Keras's own fail with several workers (keras-team/keras issue 20585), weigh uneven parts of a batch alike, clip before
+    they sum, draw the same dropout masks on all replicas, and let the moving statistics of the workers drift apart.
 
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
         with strategy.scope():
-            model = DistributedModel(inputs, outputs)  # or DistributedModel(net.inputs, net.outputs)
+            model = DistributedModel(inputs, outputs)  # a net of somebody else's: DistributedModel(net.inputs, net.outputs)
             model.compile("rmsprop", "sparse_categorical_crossentropy", metrics=["accuracy"])
         model.fit(dataset)
+
+    A subclassed model names it first: `class Net(DistributedTraining, keras.Model)`.
 
     What is the same and what is not:
 
@@ -134,3 +138,8 @@ class DistributedModel(keras.Model):
             if callbacks and not isinstance(callbacks, keras.callbacks.CallbackList):
                 arguments["callbacks"] = [one for one in callbacks if type(one) not in WRITERS]
         return arguments
+
+
+@keras.saving.register_keras_serializable(package="polynet_keras")
+class DistributedModel(DistributedTraining, keras.Model):
+    """A functional `keras.Model` for many workers: built, used, saved and loaded as `keras.Model(inputs, outputs)` is."""

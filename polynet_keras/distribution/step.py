@@ -186,11 +186,21 @@ class ReplicatedStep:
             "examples": examples,
             "weight": weight,
             "loss": weighted(tf.cast(loss, "float32"), weight),
-            "metrics": [weighted(scope.get_current_value(v), present) for v in model.metrics_variables],
+            "metrics": [weighted(increment, present) for increment in self._increments(scope, examples)],
             "states": [new(v) for v in self._states],
             "gradients": [weighted(g, weight) for g in gradients],
             "seeds": self._draws.settled(scope, replica),
         }
+
+    def _increments(self, scope: keras.StatelessScope, examples: tf.Tensor) -> list[tf.Tensor]:
+        """What a replica's part adds to the variables of the metrics, which the scope began with zeros."""
+        model = self._model
+        increments = {id(v): scope.get_current_value(v) for v in model.metrics_variables}
+        # Keras weighs the loss of each output by the size of the batch where the graph knows it, else by one.
+        for metric in getattr(model._compile_loss, "metrics", ()):
+            mean = tf.math.divide_no_nan(increments[id(metric.total)], increments[id(metric.count)])
+            increments[id(metric.total)], increments[id(metric.count)] = mean * examples, examples
+        return list(increments.values())
 
     def _update(self, totals: dict[str, Any]) -> tf.Tensor:
         """The same update of every replica's variables. Returns how many workers voted to stop."""

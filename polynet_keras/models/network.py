@@ -2,20 +2,20 @@
 
 import keras
 
-from polynet_keras.distribution.model import DistributedModel
+from polynet_keras.distribution.model import DistributedTraining
 from polynet_keras.layers.variable_names import plain_variable_names
 from polynet_keras.models.rematerialization import RematerializedGraph, check_remat
 
 
 @keras.saving.register_keras_serializable(package="polynet_keras")
-class Network(DistributedModel):
+class Network(DistributedTraining, keras.Model):
     """A functional `keras.Model` with rematerialization, and on TensorFlow with compiled steps that start soon.
 
     It is built, used, saved and loaded as `keras.Model(inputs, outputs)` is, and computes the same up to rounding. On
     the TensorFlow backend `fit`, `evaluate`, `predict` and the `..._on_batch` methods differ from Keras's in how the
     step becomes a graph: once, flat, and optimized for what it holds (`models.compiled_step` says what and why). With
     `run_eagerly`, `jit_compile=True` (which Keras's "auto" means where there is a GPU) or `steps_per_execution` above 1
-    they are Keras's own, and with a distribution strategy those of `DistributedModel`.
+    they are Keras's own, and with a distribution strategy those of `DistributedTraining`.
     """
 
     _remat = "none"

@@ -1,0 +1,130 @@
+"""What callbacks remember from epoch to epoch, as values that can be saved."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+ATTRIBUTES: tuple[tuple[type, tuple[str, ...]], ...] = (
+    (keras.callbacks.EarlyStopping, ("best", "wait", "stopped_epoch", "best_epoch", "best_weights")),
+    (keras.callbacks.History, ("history", "epoch")),
+    (keras.callbacks.ModelCheckpoint, ("best", "_batches_seen_since_last_saving", "_last_batch_seen")),
+    (keras.callbacks.ReduceLROnPlateau, ("best", "wait", "cooldown_counter")),
+    (keras.callbacks.SwapEMAWeights, ("_ema_weights_in_model",)),
+    (keras.callbacks.TensorBoard, ("_global_train_batch", "_global_test_batch")),
+)
+"""What Keras's callbacks remember. Others say it themselves, with `get_state()` and `set_state(state)`: a dictionary of
+what JSON holds and of arrays."""
+
+TENSOR = "tensor:"
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The call of `fit` that a callback is called from.
+
+    Attributes:
+        callbacks: Keras's container of the callbacks.
+        steps_per_epoch: the argument of `fit`.
+    """
+
+    callbacks: keras.callbacks.CallbackList
+    steps_per_epoch: int | None
+
+
+def fit_around(callback: keras.callbacks.Callback) -> Fit:
+    """The call of `fit` that called a callback.
+
+    Keras tells a callback neither what other callbacks there are, nor whether it was given `steps_per_epoch`, which
+    decides whether epochs share one iterator. Both are in the frames above.
+
+    Raises:
+        RuntimeError: the callback was not called by `fit`.
+    """
+    callbacks = None
+    frame = inspect.currentframe()
+    while frame is not None:
+        variables = frame.f_locals
+        owner = variables.get("self")
+        if callbacks is None:
+            if isinstance(owner, keras.callbacks.CallbackList) and any(one is callback for one in owner.callbacks):
+                callbacks = owner
+        elif "steps_per_epoch" in variables and isinstance(owner, keras.Model):
+            return Fit(callbacks, variables["steps_per_epoch"])
+        frame = frame.f_back
+    raise RuntimeError(f"{type(callback).__name__} works in the `callbacks` of model.fit() only")
+
+
+def get_states(callbacks: Sequence[keras.callbacks.Callback]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """What callbacks remember.
+
+    Returns:
+        As JSON holds it, by class and number within the class, and the arrays that it names.
+    """
+    arrays: dict[str, np.ndarray] = {}
+
+    def packed(value, name: str):
+        if isinstance(value, (np.ndarray, tf.Tensor)) and value.ndim:
+            arrays[name] = np.asarray(value)
+            return TENSOR + name
+        if isinstance(value, dict):
+            return {key: packed(one, f"{name}/{key}") for key, one in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [packed(one, f"{name}/{number}") for number, one in enumerate(value)]
+        if isinstance(value, (np.ndarray, np.generic, tf.Tensor)):
+            return np.asarray(value).item()
+        return value
+
+    states = {}
+    for key, callback in _by_key(callbacks).items():
+        if callable(getattr(callback, "get_state", None)):
+            state = callback.get_state()
+        else:
+            state = {name: getattr(callback, name) for name in _attributes(callback) if hasattr(callback, name)}
+        if state:
+            states[key] = packed(state, f"callbacks/{key}")
+    return states, arrays
+
+
+def set_states(
+    callbacks: Sequence[keras.callbacks.Callback], states: dict[str, Any], tensor: Callable[[str], np.ndarray]
+) -> None:
+    """Has callbacks remember what `get_states` returned; `tensor` gives the arrays by their names."""
+
+    def unpacked(value):
+        if isinstance(value, str) and value.startswith(TENSOR):
+            return tensor(value.removeprefix(TENSOR))
+        if isinstance(value, dict):
+            return {key: unpacked(one) for key, one in value.items()}
+        return [unpacked(one) for one in value] if isinstance(value, list) else value
+
+    present = _by_key(callbacks)
+    for key, state in states.items():
+        callback = present.get(key)
+        if callback is None:
+            # Only the chief has the callbacks that write.
+            logging.info("the checkpoint has the state of a callback %s, which is not among those of this run", key)
+        elif callable(getattr(callback, "set_state", None)):
+            callback.set_state(unpacked(state))
+        else:
+            for name, value in state.items():
+                setattr(callback, name, unpacked(value))
+
+
+def _attributes(callback: keras.callbacks.Callback) -> tuple[str, ...]:
+    return next((names for kind, names in ATTRIBUTES if isinstance(callback, kind)), ())
+
+
+def _by_key(callbacks: Sequence[keras.callbacks.Callback]) -> dict[str, keras.callbacks.Callback]:
+    keyed: dict[str, keras.callbacks.Callback] = {}
+    counts: dict[str, int] = {}
+    for callback in callbacks:
+        name = type(callback).__name__
+        counts[name] = counts.get(name, 0) + 1
+        keyed[f"{name}-{counts[name]}"] = callback
+    return keyed

@@ -1,0 +1,90 @@
+"""A request to stop: SIGTERM, which comes before a machine is taken away, heard between two steps of training."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+
+from polynet_keras.distribution.position import Position
+
+EXIT_PREEMPTED = 75
+"""EX_TEMPFAIL of sysexits.h: start me again, I go on."""
+
+
+class Preempted(SystemExit):
+    """Training stopped because the process was told to end (SIGTERM).
+
+    It is a `SystemExit` of code 75, as an interrupt is no `Exception` either: what retries on errors, such as a tuner, does
+    not take it for one and go on until SIGKILL comes, and a script that does not catch it ends without a traceback and
+    with the code that asks to be started again.
+
+    Attributes:
+        position: where training stopped.
+        saved: whether a checkpoint of that position is on disk. If not, an older one is, or none.
+    """
+
+    def __init__(self, position: Position, saved: bool = True):
+        super().__init__(EXIT_PREEMPTED)
+        self.position = position
+        self.saved = saved
+
+    def __str__(self) -> str:
+        place = f"epoch {self.position.epoch + 1}, step {self.position.step}"
+        return f"told to stop at {place}, which is {'saved' if self.saved else 'not saved'}"
+
+
+class Interruption:
+    """Listens to SIGTERM, as a context manager, and remembers it instead of ending the process.
+
+        with Interruption() as interruption:
+            for batch in batches:
+                train(batch)
+                if interruption.requested:
+                    ...
+
+    Only the main thread may listen; in another one nothing is changed and nothing heard. A second SIGTERM goes to the
+    handler that was there before, which by default ends the process. So does, at the end, a request that nobody followed:
+    it came too late. Python hears a signal once the operation of TensorFlow that runs is over.
+
+    Attributes:
+        requested: this process got SIGTERM.
+        agreed: all workers of a strategy know of one that got it, since the same step; whoever has them agree sets it.
+        followed: whoever stopped for it sets it.
+    """
+
+    def __init__(self):
+        self.requested = False
+        self.agreed = False
+        self.followed = False
+        self._former: Callable | int | None = None
+
+    def __enter__(self) -> "Interruption":
+        # A handler that was not installed from Python could not be put back.
+        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is not None:
+            self._former = signal.signal(signal.SIGTERM, self._hear)
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Puts the former handler back, unless somebody has put another one over this one since."""
+        if self._former is None or threading.current_thread() is not threading.main_thread():
+            return
+        if signal.getsignal(signal.SIGTERM) == self._hear:
+            signal.signal(signal.SIGTERM, self._former)
+        former, self._former = self._former, None
+        if self.requested and not self.followed:
+            self._pass_on(former, signal.SIGTERM, None)
+
+    def _hear(self, number: int, frame) -> None:
+        if self.requested:
+            self._pass_on(self._former, number, frame)
+        self.requested = True
+
+    def _pass_on(self, former: Callable | int | None, number: int, frame) -> None:
+        if callable(former):
+            former(number, frame)
+        elif former == signal.SIG_DFL:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)

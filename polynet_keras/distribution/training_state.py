@@ -1,0 +1,151 @@
+"""The variables that decide how a training goes on: of the model, its optimizers and its metrics.
+
+Keras's layers draw random numbers from `keras.random.SeedGenerator`s, whose states are among `model.variables`. The global
+generators of Python, NumPy and TensorFlow, which `keras.utils.set_random_seed` seeds, decide initial values, and seeds
+that layers and datasets are made with: all of that a resumed process does again in the same way. They are no part of the
+state. A layer or loss that draws from `tf.random` itself, without a generator of Keras's, is not reproduced.
+"""
+
+import re
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from polynet_keras.distribution.building import build
+from polynet_keras.distribution.checkpoint_files import SavedState
+
+METRICS = "metrics"
+
+Description = dict[str, list[tuple[str, list[int], str]]]
+
+
+def describe(model: keras.Model) -> Description:
+    """(path, shape, dtype) of every variable, by group: "model", each optimizer's attribute, and "metrics"."""
+    return {
+        group: [(variable.path, list(variable.shape), variable.dtype) for variable in variables]
+        for group, variables in _groups(model).items()
+    }
+
+
+def read(model: keras.Model) -> dict[str, tf.Tensor | np.ndarray]:
+    """The values of all variables by name, as they are now, whatever is assigned later.
+
+    No worker waits for another. Tensors share the variables' memory until those are assigned.
+    """
+    values: dict[str, tf.Tensor | np.ndarray] = {}
+    with model.distribute_strategy.scope():
+        for group, variables in _groups(model).items():
+            for number, variable in enumerate(variables):
+                values[_name(group, number)] = (
+                    _total(model, variable) if group == METRICS else tf.convert_to_tensor(variable.value)
+                )
+    return values
+
+
+def check(model: keras.Model, saved: SavedState) -> None:
+    """Raises `ValueError` if a checkpoint is of another model or optimizer. Numbers that Keras gives to names do not count."""
+    expected = describe(model)
+    found = saved.facts["variables"]
+    for group in dict.fromkeys([*expected, *found]):
+        if group != METRICS:
+            _check_group(saved, group, found.get(group), expected.get(group))
+
+
+def assign(model: keras.Model, saved: SavedState) -> None:
+    """Gives the variables of model and optimizers their saved values.
+
+    Raises:
+        ValueError: the checkpoint cannot be read any more.
+    """
+    with model.distribute_strategy.scope():
+        for group, variables in _groups(model).items():
+            if group != METRICS:
+                for number, variable in enumerate(variables):
+                    variable.assign(saved.tensor(_name(group, number)))
+
+
+def assign_metrics(model: keras.Model, saved: SavedState, data_spec) -> None:
+    """Gives the metrics their saved totals.
+
+    Args:
+        model: its metrics are built if they are not.
+        saved: the checkpoint.
+        data_spec: of the training data, to build with.
+
+    Raises:
+        ValueError: the model was compiled with other metrics.
+    """
+    found = saved.facts["variables"][METRICS]
+    if len(model.metrics_variables) != len(found):
+        # Without a strategy Keras makes the metrics' variables in the first step.
+        build(model, None, data_spec)
+    _check_group(saved, METRICS, found, describe(model)[METRICS])
+    with model.distribute_strategy.scope():
+        for number, variable in enumerate(model.metrics_variables):
+            _assign_total(model, variable, saved.tensor(_name(METRICS, number)))
+
+
+def build_optimizer(model: keras.Model) -> None:
+    """Makes the optimizer's variables, if they are not made yet."""
+    if model.optimizer is not None and not model.optimizer.built:
+        with model.distribute_strategy.scope():
+            model.optimizer.build(model.trainable_variables)
+
+
+def _groups(model: keras.Model) -> dict[str, list[keras.Variable]]:
+    groups = {"model": model.variables}
+    # A model with a training step of its own may have several optimizers.
+    for attribute, value in vars(model).items():
+        if isinstance(value, keras.optimizers.Optimizer):
+            groups[attribute] = value.variables
+    groups[METRICS] = model.metrics_variables
+    return groups
+
+
+def _name(group: str, number: int) -> str:
+    # Paths of variables need not be unique.
+    return f"{group}/{number:05d}"
+
+
+def _check_group(saved: SavedState, group: str, found: list | None, expected: list | None) -> None:
+    advice = f"another model or compile() wrote {saved.path}; use that, or name another folder to start anew"
+    if found is None or expected is None:
+        where, elsewhere = ("checkpoint", "model here") if expected is None else ("model here", "checkpoint")
+        raise ValueError(f"the {where} has variables of {group!r}, the {elsewhere} has none: {advice}")
+    for (path, shape, dtype), (own_path, own_shape, own_dtype) in zip(found, expected, strict=False):
+        if (_plain(path), list(shape), dtype) != (_plain(own_path), own_shape, own_dtype):
+            raise ValueError(
+                f"the checkpoint has a variable {path!r} {dtype} {tuple(shape)} where {group!r} has "
+                f"{own_path!r} {own_dtype} {tuple(own_shape)}: {advice}"
+            )
+    if len(found) != len(expected):
+        raise ValueError(f"the checkpoint has {len(found)} variables of {group!r}, here are {len(expected)}: {advice}")
+
+
+def _plain(path: str) -> str:
+    """A path without the numbers that Keras counts up with every layer that a process makes."""
+    return re.sub(r"_\d+(?=[/_]|$)", "", path)
+
+
+def _total(model: keras.Model, variable: keras.Variable) -> tf.Tensor | np.ndarray:
+    """The sum over all replicas, as far as this process can tell alone: the other workers' parts count like its own."""
+    if not _is_in_parts(variable):
+        return tf.convert_to_tensor(variable.value)
+    strategy = model.distribute_strategy
+    parts = [part.numpy() for part in strategy.experimental_local_results(variable.value)]
+    return np.asarray(sum(parts) * (strategy.num_replicas_in_sync // len(parts)), parts[0].dtype)
+
+
+def _assign_total(model: keras.Model, variable: keras.Variable, total: np.ndarray) -> None:
+    if not _is_in_parts(variable):
+        variable.assign(total)
+        return
+    strategy = model.distribute_strategy
+    for part in strategy.experimental_local_results(variable.value):
+        part.assign(np.asarray(total / strategy.num_replicas_in_sync, total.dtype))
+
+
+def _is_in_parts(variable: keras.Variable) -> bool:
+    """Whether each replica adds to a sum of its own, and reading it is a collective: so are Keras's metrics."""
+    return getattr(variable.value, "synchronization", None) == tf.VariableSynchronization.ON_READ

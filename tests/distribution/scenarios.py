@@ -1,0 +1,209 @@
+"""What distributed training is to give the same results in as training on one device: run by `test_model.py`.
+
+    python scenarios.py CLASS STRATEGY REPLICAS OUT
+
+with the class `keras` or `ours`, the strategy `none`, `mirrored` (over logical processors) or `multi_worker` (of TF_CONFIG).
+OUT becomes a JSON file: by scenario, lists of numbers.
+"""
+
+import json
+import sys
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from polynet_keras.distribution.model import DistributedModel, DistributedTraining
+from polynet_keras.layers import StochasticResidualScaling
+
+EXAMPLES = 22  # batches of 8: the last one holds 6, and for four replicas parts of 2, 2, 2 and 0
+BATCH = 8
+
+
+def data():
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(EXAMPLES, 6)).astype("float32"), rng.integers(0, 3, EXAMPLES)
+
+
+def net(model_class, *, dropout=0.0, normalization=None, dtype=None):
+    keras.utils.set_random_seed(1)
+    x = keras.Input((6,), name="x")
+    h = keras.layers.Dense(8, activation="tanh", kernel_regularizer=keras.regularizers.L2(0.01), name="hidden")(x)
+    if normalization:
+        h = normalization(h)
+    if dropout:
+        h = keras.layers.Dropout(dropout, seed=5)(h)
+    y = keras.layers.Dense(3, activation="softmax", dtype="float32", name="y")(h)
+    return model_class(x, y)
+
+
+def results(model, history=None, *more):
+    """Weights (with moving statistics), optimizer's variables, losses and metrics."""
+    numbers = {"weights": [w.astype("float64").ravel().tolist() for w in model.get_weights()]}
+    numbers["optimizer"] = [np.asarray(v.numpy(), "float64").ravel().tolist() for v in model.optimizer.variables]
+    if history is not None:
+        numbers["history"] = [values for _, values in sorted(history.history.items())]
+    numbers["more"] = [np.asarray(value, "float64").ravel().tolist() for value in more]
+    return numbers
+
+
+def everything(model_class, x, y, **options):
+    """Uneven batches, class weights, clipping, averages of the weights, decay, validation, and the other methods."""
+    model = net(model_class)
+    optimizer = keras.optimizers.Adam(0.01, global_clipnorm=0.1, use_ema=True, weight_decay=0.01)
+    metrics = ["accuracy", keras.metrics.SparseTopKCategoricalAccuracy(2)]
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=metrics, **options)
+
+    def train():
+        history = model.fit(
+            x,
+            y,
+            BATCH,
+            3,
+            verbose=0,
+            shuffle=False,
+            class_weight={0: 1.0, 1: 2.0, 2: 3.0},
+            validation_data=(x[:13], y[:13]),
+        )
+        outputs = model.predict(x, batch_size=BATCH, verbose=0)
+        evaluated = model.evaluate(x, y, batch_size=5, verbose=0)
+        on_batch = [model.train_on_batch(x[:7], y[:7]), model.test_on_batch(x[:9], y[:9])]
+        return results(model, history, outputs, evaluated, *on_batch, model.predict_on_batch(x[:7]))
+
+    return train
+
+
+def gradient_accumulation(model_class, x, y):
+    model = net(model_class)
+    model.compile(
+        keras.optimizers.SGD(0.1, momentum=0.9, gradient_accumulation_steps=2, clipnorm=0.05),
+        "sparse_categorical_crossentropy",
+    )
+    return lambda: results(model, model.fit(x, y, BATCH, 3, verbose=0, shuffle=False))
+
+
+def several_steps_an_execution(model_class, x, y):
+    return everything(model_class, x, y, steps_per_execution=2)
+
+
+def compiled_by_xla(model_class, x, y):
+    return everything(model_class, x, y, jit_compile=True)
+
+
+def loss_scaling(model_class, x, y):
+    """Float16 with dynamic loss scaling."""
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = net(model_class)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    optimizer = keras.optimizers.LossScaleOptimizer(
+        keras.optimizers.RMSprop(0.01), initial_scale=2.0**8, dynamic_growth_steps=4
+    )
+    model.compile(optimizer, "sparse_categorical_crossentropy")
+    return lambda: results(model, model.fit(x, y, BATCH, 4, verbose=0, shuffle=False))
+
+
+def sums(model_class, x, y):
+    model = net(model_class)
+    model.compile(keras.optimizers.SGD(0.01), keras.losses.SparseCategoricalCrossentropy(reduction="sum"))
+    return lambda: results(model, model.fit(x, y, BATCH, 2, verbose=0, shuffle=False))
+
+
+def weighted_means(model_class, x, y):
+    model = net(model_class)
+    loss = keras.losses.SparseCategoricalCrossentropy(reduction="mean_with_sample_weight")
+    model.compile(keras.optimizers.SGD(0.1), loss, weighted_metrics=["accuracy"])
+    weights = np.linspace(0.0, 3.0, len(x)).astype("float32")
+    return lambda: results(model, model.fit(x, y, BATCH, 2, verbose=0, shuffle=False, sample_weight=weights))
+
+
+def dictionaries(model_class, x, y):
+    """Named inputs and outputs, with weights for both losses, from a dataset; full batches only, for Keras's own losses
+    of the outputs weigh a last, smaller one as the others."""
+    x, y = x[: 2 * BATCH], y[: 2 * BATCH]
+    keras.utils.set_random_seed(2)
+    a, b = keras.Input((6,), name="a"), keras.Input((2,), name="b")
+    joined = keras.layers.Concatenate()([a, b])
+    outputs = {
+        "y": keras.layers.Dense(3, activation="softmax", name="y")(joined),
+        "z": keras.layers.Dense(1, name="z")(a),
+    }
+    model = model_class({"a": a, "b": b}, outputs)
+    losses = {"y": "sparse_categorical_crossentropy", "z": "mse"}
+    model.compile(keras.optimizers.Adam(0.01), losses, loss_weights={"y": 1.0, "z": 0.3}, metrics={"y": ["accuracy"]})
+    weights = np.linspace(0.5, 2.0, len(x)).astype("float32")
+    inputs, targets = {"a": x, "b": x[:, :2]}, {"y": y, "z": x[:, :1]}
+    dataset = tf.data.Dataset.from_tensor_slices((inputs, targets, {"y": weights, "z": weights[::-1]})).batch(BATCH)
+    return lambda: results(model, model.fit(dataset, epochs=2, verbose=0), *model.predict(dataset, verbose=0).values())
+
+
+def subclassed(model_class, x, y):
+    """A model that is no graph, built by its first batch."""
+
+    bases = (keras.Model,) if model_class is keras.Model else (DistributedTraining, keras.Model)
+
+    class Own(*bases):
+        def __init__(self):
+            super().__init__()
+            self.hidden = keras.layers.Dense(5, activation="tanh")
+            self.head = keras.layers.Dense(3, activation="softmax")
+
+        def call(self, inputs, training=None):
+            return self.head(self.hidden(inputs))
+
+    keras.utils.set_random_seed(3)
+    model = Own()
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return lambda: results(model, model.fit(x, y, BATCH, 2, verbose=0, shuffle=False), model.predict(x, verbose=0))
+
+
+def agreeing_draws(model_class, x, y):
+    """Stochastic depth that is drawn for the whole batch: the same on all replicas."""
+    keras.utils.set_random_seed(4)
+    inputs = keras.Input((6,))
+    path = keras.layers.Dense(6, activation="tanh", name="path")(inputs)
+    h = StochasticResidualScaling(survival_probability=0.5, seed=3, name="unit")([inputs, path])
+    model = model_class(inputs, keras.layers.Dense(3, activation="softmax", name="head")(h))
+    model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
+    return lambda: results(model, model.fit(x, y, BATCH, 4, verbose=0, shuffle=False))
+
+
+SCENARIOS = (
+    everything,
+    gradient_accumulation,
+    several_steps_an_execution,
+    compiled_by_xla,
+    loss_scaling,
+    sums,
+    weighted_means,
+    dictionaries,
+    subclassed,
+    agreeing_draws,
+)
+
+
+def strategy_of(name: str, replicas: int):
+    if name == "mirrored":
+        devices = [tf.config.LogicalDeviceConfiguration()] * replicas
+        tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], devices)
+        return tf.distribute.MirroredStrategy([f"CPU:{number}" for number in range(replicas)])
+    if name == "multi_worker":
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    return tf.distribute.get_strategy()
+
+
+def main() -> None:
+    model_class = {"keras": keras.Model, "ours": DistributedModel}[sys.argv[1]]
+    strategy = strategy_of(sys.argv[2], int(sys.argv[3]))
+    found = {}
+    for scenario in SCENARIOS:
+        with strategy.scope():
+            train = scenario(model_class, *data())
+        found[scenario.__name__] = train()
+    with open(sys.argv[4], "w") as file:
+        json.dump(found, file)
+
+
+if __name__ == "__main__":
+    main()
