@@ -18,7 +18,7 @@ import tensorflow as tf
 from polynet_keras.distribution.building import has_keras_steps
 from polynet_keras.distribution.draws import ReplicaDraws
 from polynet_keras.distribution.sharing import share_of_worker
-from polynet_keras.distribution.weighting import replica_weight, weighting_of
+from polynet_keras.distribution.weighting import SUM, replica_weight, weighting_of
 
 
 def make_step(model: keras.Model, trains: bool) -> "DistributedStep":
@@ -164,12 +164,14 @@ class ReplicatedStep:
                 y_pred = model(x, training=self._trains) if model._call_has_training_arg else model(x)
                 loss = model._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=self._trains)
                 model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+            weight = tf.ones(())
+            if self._replicas > 1:
+                # Before the backward pass, in which synchronized normalization mixes the replicas' gradients.
+                weight = replica_weight(self._weighting, examples, sample_weight)
+                loss = tf.math.multiply_no_nan(loss, tf.cast(weight, loss.dtype))
             scaled = model.optimizer.scale_loss(loss) if self._trains else loss
         gradients = tape.gradient(scaled, self._trainable) if self._trains else []
         present = tf.cast(examples > 0, "float32")
-        weight = present
-        if self._replicas > 1:
-            weight = replica_weight(self._weighting, examples, sample_weight)
 
         def weighted(value, factor):
             # A replica without examples adds nothing, whatever a mean over none of them gave.
@@ -185,10 +187,11 @@ class ReplicatedStep:
         return {
             "examples": examples,
             "weight": weight,
-            "loss": weighted(tf.cast(loss, "float32"), weight),
+            "loss": tf.cast(loss, "float32"),
             "metrics": [weighted(increment, present) for increment in self._increments(scope, examples)],
             "states": [new(v) for v in self._states],
-            "gradients": [weighted(g, weight) for g in gradients],
+            # Where losses are sums, every replica also has its part of the regularizers' loss.
+            "gradients": [weighted(g, tf.ones(()) if self._weighting == SUM else present) for g in gradients],
             "seeds": self._draws.settled(scope, replica),
         }
 
