@@ -1,4 +1,4 @@
-"""Keras's batch normalization, computed by TensorFlow's fused kernel where there is one."""
+"""Keras's batch normalization, computed by TensorFlow's fused kernel where there is one, and synchronized cheaply."""
 
 import keras
 
@@ -11,24 +11,35 @@ class BatchNormalization(keras.layers.BatchNormalization):
     Keras 3 computes moments and then normalizes, each from element-wise operations that keep their results for
     the backward pass; this layer calls `FusedBatchNormV3`, one operation in each direction. It does so on the
     TensorFlow backend for 4-D inputs of float32, float16 or bfloat16, normalized over the last axis (or, with a
-    GPU visible to TensorFlow, over axis 1), without mask, `synchronized` or `renorm`; otherwise it is Keras's layer.
+    GPU visible to TensorFlow, over axis 1), without mask or `renorm`; otherwise it is Keras's layer.
+
+    With `synchronized=True`, training in `strategy.run` on several replicas normalizes by the mean and the variance of
+    the global batch. Keras's layer takes three collectives forward and as many backward, and the variance as the
+    difference of two means, which a mean that is large beside the deviation leaves nothing of; this one takes one
+    each and combines the replicas' moments (`layers.synchronized_moments`), whatever their parts' sizes. Inference, a
+    frozen layer and a single replica take none. With a mask (as in Keras, where it is not synchronized) or `renorm` it
+    is Keras's layer, and so it is on the other backends, which take no `synchronized=True`.
 
     Differences that remain: with a float16 or bfloat16 compute dtype the input is not cast up first (the kernel
     accumulates in float32 itself), and a batch without examples, such as a replica of a distribution strategy gets at
-    the end of an uneven epoch, leaves the moving statistics as they are where Keras's layer fills them with NaN.
+    the end of an uneven epoch, leaves the moving statistics as they are where Keras's layer fills them with NaN. (A
+    synchronized layer takes the other replicas' examples.)
 
     Source: Ioffe and Szegedy, 2015; the arithmetic is `keras.layers.BatchNormalization`'s.
     """
 
     def call(self, inputs, training=None, mask=None):
-        if mask is not None or not self._has_fused_kernel(inputs):
+        # Keras 3.12 has no `renorm`.
+        if keras.backend.backend() != "tensorflow" or mask is not None or getattr(self, "renorm", False):
             return super().call(inputs, training=training, mask=mask)
+        training = bool(training and self.trainable)
+        if training and self.synchronized and self._needs_global_moments(inputs):
+            return self._normalize_globally(inputs)
+        if not self._has_fused_kernel(inputs):
+            return super().call(inputs, training=training)
         import tensorflow as tf
 
-        moving_mean, moving_variance = _read(self.moving_mean), _read(self.moving_variance)
-        gamma = _read(self.gamma) if self.scale else tf.ones_like(moving_mean)
-        beta = _read(self.beta) if self.center else tf.zeros_like(moving_mean)
-        training = bool(training and self.trainable)
+        moving_mean, moving_variance, gamma, beta = self._values()
         not_empty = _not_empty(inputs) if training else True
         if not_empty is not True:
             # Of an empty batch, the kernel that XLA compiles gives NaN as the gradient of gamma and beta.
@@ -61,10 +72,40 @@ class BatchNormalization(keras.layers.BatchNormalization):
             self.moving_variance.assign(new_variance)
         return tf.cast(outputs, self.compute_dtype)
 
+    def _normalize_globally(self, inputs):
+        import tensorflow as tf
+
+        from polynet_keras.layers.synchronized_moments import normalize
+
+        moving_mean, moving_variance, gamma, beta = self._values()
+        outputs, mean, variance, count = normalize(inputs, gamma, beta, self.axis, self.epsilon)
+        # If no replica has an example, what was learned so far stays.
+        rate = tf.where(count > 0, tf.constant(1.0 - self.momentum, mean.dtype), 0.0)
+        for variable, old, new in (
+            (self.moving_mean, moving_mean, mean),
+            (self.moving_variance, moving_variance, variance),
+        ):
+            old = tf.cast(old, new.dtype)
+            variable.assign(old + (new - old) * rate)
+        return tf.cast(outputs, self.compute_dtype)
+
+    def _needs_global_moments(self, inputs) -> bool:
+        """Whether the fused kernel, which sees one replica's part, will not do."""
+        from polynet_keras.layers.synchronized_moments import replica_count
+
+        return replica_count() > 1 or not self._has_fused_kernel(inputs)
+
+    def _values(self):
+        """Moving mean and variance, gamma and beta, as tensors (C,)."""
+        import tensorflow as tf
+
+        moving_mean, moving_variance = _read(self.moving_mean), _read(self.moving_variance)
+        gamma = _read(self.gamma) if self.scale else tf.ones_like(moving_mean)
+        beta = _read(self.beta) if self.center else tf.zeros_like(moving_mean)
+        return moving_mean, moving_variance, gamma, beta
+
     def _has_fused_kernel(self, inputs) -> bool:
-        if keras.backend.backend() != "tensorflow" or self.synchronized or len(inputs.shape) != 4:
-            return False
-        if getattr(self, "renorm", False):  # Keras 3.12 has none
+        if len(inputs.shape) != 4:
             return False
         if keras.backend.standardize_dtype(inputs.dtype) not in ("float32", "float16", "bfloat16"):
             return False
@@ -74,6 +115,32 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     def _axis_is_last(self, inputs) -> bool:
         return self.axis in (-1, len(inputs.shape) - 1)
+
+
+def synchronize_batch_normalization(model: keras.Model) -> None:
+    """Sets `synchronized` on every batch normalization of a model, nested models included.
+
+    Worth it where a replica gets few images. Variables and weights stay as they are; the model's config says it, so
+    that a saved model comes back synchronized. May be called at any time: a training step compiled so far is made
+    anew. Layers of `keras.layers.BatchNormalization` are synchronized too, in Keras's way.
+
+    Args:
+        model: of any kind; built or not, if its layers are made in its constructor.
+
+    Raises:
+        ValueError: another backend than TensorFlow, or a model without batch normalization.
+    """
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            f"batch normalization is synchronized on the TensorFlow backend only; this is {keras.backend.backend()!r}"
+        )
+    layers = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+    if not layers:
+        raise ValueError(f"model {model.name!r} has no batch normalization to synchronize")
+    for layer in layers:
+        layer.synchronized = True
+    if model.train_function is not None:
+        model.make_train_function(force=True)
 
 
 def _read(variable: keras.Variable):

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from polynet_keras.layers import BatchNormalization
+from polynet_keras.layers import BatchNormalization, synchronize_batch_normalization
 from tests.reference import gradients
 
 on_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the fused kernel is TensorFlow's")
@@ -130,6 +130,47 @@ def test_config_and_weights_are_interchangeable(tmp_path):
     np.testing.assert_array_equal(np.concatenate(values(theirs)), np.concatenate(values(ours)))
 
 
+@on_tensorflow
+@pytest.mark.parametrize("arguments", [{}, {"axis": 1}])
+def test_synchronized_alone_is_keras(arguments):
+    theirs, _ = twins(**arguments)
+    synchronized = twins(synchronized=True, **arguments)[1]
+    assert synchronized.get_layer("bn").get_config()["synchronized"]
+    assert_same(theirs, synchronized, images(5, 6, 5, 8))
+
+
+def nested_net():
+    block = keras.Sequential([keras.Input((4,)), BatchNormalization(), keras.layers.Dense(4)], name="block")
+    inputs = keras.Input((4,))
+    return keras.Model(inputs, keras.layers.BatchNormalization()(block(BatchNormalization()(inputs))))
+
+
+@on_tensorflow
+def test_synchronize_reaches_every_layer(tmp_path):
+    model = nested_net()
+    model.compile("sgd", "mse")
+    x = images(4, 4)
+    model.train_on_batch(x, x)
+    traced = model.train_function
+    synchronize_batch_normalization(model)
+    assert model.train_function is not traced
+    model.train_on_batch(x, x)
+    model.save(tmp_path / "model.keras")
+    for net in (model, keras.saving.load_model(tmp_path / "model.keras"), keras.models.clone_model(model)):
+        layers = [layer for layer in net._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+        assert [layer.synchronized for layer in layers] == [True] * 3
+
+
+def test_nothing_to_synchronize():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)], name="plain")
+    if keras.backend.backend() == "tensorflow":
+        with pytest.raises(ValueError, match="model 'plain' has no batch normalization to synchronize"):
+            synchronize_batch_normalization(model)
+    else:
+        with pytest.raises(ValueError, match=f"TensorFlow backend only; this is '{keras.backend.backend()}'"):
+            synchronize_batch_normalization(nested_net())
+
+
 def operations(model, training):
     import tensorflow as tf
 
@@ -142,12 +183,11 @@ def operations(model, training):
 @on_tensorflow
 @pytest.mark.parametrize("training", [True, False])
 def test_the_fused_kernel_is_used(training):
-    _, ours = twins()
-    found = operations(ours, training)
-    assert "FusedBatchNormV3" in found
-    assert "Rsqrt" not in found
-    _, synchronized = twins(synchronized=True)
-    assert "FusedBatchNormV3" not in operations(synchronized, training)
+    for arguments in ({}, {"synchronized": True}):  # there is nobody to synchronize with
+        _, ours = twins(**arguments)
+        found = operations(ours, training)
+        assert "FusedBatchNormV3" in found
+        assert "Rsqrt" not in found
 
 
 @on_tensorflow
