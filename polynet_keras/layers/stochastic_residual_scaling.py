@@ -40,7 +40,8 @@ class StochasticResidualScaling(keras.layers.Layer):
     Args:
         scale: float or one float a path, ≥ 0.
         survival_probability: float or one float a path, in [0, 1].
-        mode: `"batch"`: one draw a path for the whole batch; `"sample"`: one draw a path and example.
+        mode: `"batch"`: one draw a path for the whole batch, which is the global one where replicas share it
+            (`draws_agree`); `"sample"`: one draw a path and example.
         rescale: `"inference"` or `"training"`, see the table.
         active: whether training draws.
         seed: int, for reproducible draws; by default drawn from `keras.utils.set_random_seed`'s generator.
@@ -120,6 +121,16 @@ class StochasticResidualScaling(keras.layers.Layer):
             trainable=False,
             autocast=False,
         )
+
+    @property
+    def draws_agree(self) -> bool:
+        """Whether all replicas of a distribution strategy have to draw the same numbers: those of mode `"batch"`.
+
+        A training step that gives each replica a seed state of its own leaves the common one to a layer that says so;
+        otherwise one batch would have as many draws as there are replicas. In mode `"sample"` the replicas have to
+        differ: with a common state, their first examples would drop the same paths, and their second, and so on.
+        """
+        return self.mode == "batch"
 
     def call(self, inputs, training=None):
         shortcut, *paths = inputs

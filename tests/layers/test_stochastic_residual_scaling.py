@@ -193,6 +193,36 @@ def test_bad_arguments(arguments, message):
         StochasticResidualScaling(**arguments)
 
 
+@pytest.mark.parametrize(("mode", "agree"), [("batch", True), ("sample", False)])
+def test_draws_of_replicas_agree_in_mode_batch(mode, agree):
+    layer = StochasticResidualScaling(mode=mode)
+    assert layer.draws_agree is agree
+    assert StochasticResidualScaling.from_config(layer.get_config()).draws_agree is agree
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="only TensorFlow has strategies")
+@pytest.mark.parametrize("mode", ["batch", "sample"])
+def test_draws_of_replicas(mode):
+    import tensorflow as tf
+
+    from polynet_keras.distribution.draws import ReplicaDraws
+
+    inputs = [keras.Input((2,)), keras.Input((2,))]
+    layer = StochasticResidualScaling(1.0, 0.5, mode=mode, seed=3)
+    model = keras.Model(inputs, layer(inputs))
+    draws = ReplicaDraws(model)
+    kept = []
+    for replica in range(3):
+        with keras.StatelessScope(state_mapping=draws.of_replica(tf.constant(replica))):
+            calls = [
+                model([np.zeros((40, 2), "float32"), np.ones((40, 2), "float32")], training=True) for _ in range(8)
+            ]
+        kept.append(np.stack(calls))
+    assert {float(value) for value in np.unique(kept)} == {0.0, 1.0}
+    same = [np.array_equal(kept[0], kept[replica]) for replica in (1, 2)]
+    assert same == [mode == "batch"] * 2
+
+
 def test_bad_inputs():
     with pytest.raises(ValueError, match=r"list \[shortcut, path, ...\]"):
         StochasticResidualScaling()(np.zeros((2, 3), "float32"))
