@@ -19,9 +19,10 @@ def define_recipe_flags(values: flags.FlagValues) -> None:
         "width": (flags.DEFINE_float, "Multiplier of the channel counts."),
         "image_size": (flags.DEFINE_integer, "Side of the network's input, in pixels."),
         "epochs": (flags.DEFINE_integer, "Passes over the training images."),
-        "batch_size": (flags.DEFINE_integer, "Images a step."),
+        "batch_size": (flags.DEFINE_integer, "Images a step, of all workers together."),
         "learning_rate": (flags.DEFINE_float, "The highest learning rate of the schedule."),
         "seed": (flags.DEFINE_integer, "Seed of the initialization, the split, the order and the augmentation."),
+        "synchronized": (flags.DEFINE_bool, "Batch normalization over the global batch, not each device's part."),
         "on_error": (flags.DEFINE_string, "What to do about an image that cannot be read: `error` or `skip`."),
     }
     augmentation = {

@@ -4,24 +4,42 @@ import shlex
 
 from absl import flags
 
+from polynet_keras.cli.execution_flags import define_execution_flags, execution_of
 from polynet_keras.cli.recipe_flags import define_recipe_flags, recipe_of
+from polynet_keras.distribution.cluster import Cluster
+from polynet_keras.distribution.failures import leave
 
 USAGE = "[--data DATA] [flags]"
 
 
 def define_flags(values: flags.FlagValues) -> None:
     define_recipe_flags(values)
-    flags.DEFINE_string("run_dir", None, "Folder of the run, new or empty. [runs/DATA-TIME]", flag_values=values)
+    define_execution_flags(values)
+    flags.DEFINE_string(
+        "run_dir",
+        None,
+        "Folder of the run: new, empty, or of an unfinished run of the same recipe, which goes on. [runs/DATA-TIME]",
+        flag_values=values,
+    )
 
 
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
     if arguments:
         raise ValueError(f"unexpected argument {arguments[0]!r}; the data is named with --data")
     recipe = recipe_of(values)
+    execution = execution_of(values)
 
     from polynet_keras.training.run import train  # TensorFlow takes seconds: flags are checked before
 
-    result = train(recipe, values.run_dir)
+    result = train(recipe, values.run_dir, execution)
+    cluster = Cluster.from_environment()
+    if cluster.is_chief:
+        _print(result)
+    if cluster.is_distributed:
+        leave()
+
+
+def _print(result) -> None:
     card = result.card
     accuracy = f"{card.held_out_correct / card.held_out:.2%} ({card.held_out_correct} of {card.held_out} images)"
     print(f"\nheld-out accuracy: {accuracy}")

@@ -5,13 +5,16 @@ from collections.abc import Callable
 import tensorflow as tf
 
 
-def distributed_dataset(strategy: tf.distribute.Strategy | None, dataset_of: Callable[[int, int, int], tf.data.Dataset]):
+def distributed_dataset(
+    strategy: tf.distribute.Strategy | None, dataset_of: Callable[[int, int, int], tf.data.Dataset]
+):
     """What `fit` and `evaluate` take under a strategy, from a function that makes one worker's batches.
 
     Args:
         strategy: of the model; `None` for one device.
-        dataset_of: (workers, worker, replicas) → the batches of worker `worker` of `workers`: at each step one batch for
-            each of its `replicas` devices, one after the other. All workers need as many steps, or a dataset without end.
+        dataset_of: (workers, worker, replicas) → the batches of worker `worker` of `workers`: at each step one batch
+            for each of its `replicas` devices, one after the other. All workers need as many steps, or a dataset
+            without end.
 
     Returns:
         A distributed dataset, or `dataset_of(1, 0, 1)` without a strategy.

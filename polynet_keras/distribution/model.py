@@ -5,8 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-# A mixin: Keras rewrites the bases of a model's class, for good, where it makes a functional model of it.
-_Base = keras.Model if TYPE_CHECKING else object
+if TYPE_CHECKING:
+    _Base: Any = keras.Model
+else:
+    # A mixin: Keras rewrites the bases of a model's class, for good, where it makes a functional model of it.
+    _Base = object
 
 WRITERS = (keras.callbacks.CSVLogger, keras.callbacks.ModelCheckpoint, keras.callbacks.TensorBoard)
 """Keras's callbacks that do nothing but write files: only the chief is given them."""
@@ -16,13 +19,14 @@ class DistributedTraining(_Base):
     """For a `keras.Model` that N workers train to the weights, losses and metrics of one, on the same global batches.
 
     Without a strategy, and on other backends than TensorFlow, the model is Keras's. Built and compiled in the scope of
-    a `MultiWorkerMirroredStrategy`, `MirroredStrategy` or `TPUStrategy`, its steps are those of `distribution.step`, because
-    Keras's own fail with several workers (keras-team/keras issue 20585), weigh uneven parts of a batch alike, clip before
-    they sum, draw the same dropout masks on all replicas, and let the moving statistics of the workers drift apart.
+    a `MultiWorkerMirroredStrategy`, `MirroredStrategy` or `TPUStrategy`, its steps are those of `distribution.step`,
+    because Keras's own fail with several workers (keras-team/keras issue 20585), weigh uneven parts of a batch alike,
+    clip before they sum, draw the same dropout masks on all replicas, and let the moving statistics of the workers
+    drift apart.
 
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
         with strategy.scope():
-            model = DistributedModel(inputs, outputs)  # a net of somebody else's: DistributedModel(net.inputs, net.outputs)
+            model = DistributedModel(inputs, outputs)  # or of any functional net: (net.inputs, net.outputs)
             model.compile("rmsprop", "sparse_categorical_crossentropy", metrics=["accuracy"])
         model.fit(dataset)
 
@@ -30,15 +34,16 @@ class DistributedTraining(_Base):
 
     What is the same and what is not:
 
-    * A batch, of a dataset or of arrays, is the global one: the strategy shares it out, every worker computes the mean over
-      all of it, and the learning rate is the global batch's. Datasets of `strategy.distribute_datasets_from_function`
-      hold each worker's own part.
+    * A batch, of a dataset or of arrays, is the global one: the strategy shares it out, every worker computes the mean
+      over all of it, and the learning rate is the global batch's. Datasets of
+      `strategy.distribute_datasets_from_function` hold each worker's own part.
     * All variables are equal on all workers after every step, so that the chief can save whenever it likes. The moving
       statistics of batch normalization are means over the replicas, weighted by examples.
     * Random layers draw apart on each replica, except those with `draws_agree`.
     * Losses and metrics, `history` and logs are the global batch's on every worker. Metrics must be sums: that is what
       Keras declares of their variables.
-    * Only the chief shows progress, and has Keras's `CSVLogger`, `ModelCheckpoint` and `TensorBoard` among its callbacks.
+    * Only the chief shows progress, and has Keras's `CSVLogger`, `ModelCheckpoint` and `TensorBoard` among its
+      callbacks.
     * `train_on_batch`, `test_on_batch` and `predict_on_batch` take the global batch on every worker.
     * `fit`, `evaluate` and `predict` are called outside of the strategy's scope.
     * With a `train_step` or `test_step` of your own, Keras's way is kept, repaired so far that it runs: the step sees
@@ -49,8 +54,8 @@ class DistributedTraining(_Base):
     test_function: Any
     predict_function: Any
     interruption: Any = None
-    """`distribution.interruption.Interruption` while a callback listens to SIGTERM: every training and test step asks all
-    workers whether one was told to stop."""
+    """`distribution.interruption.Interruption` while a callback listens to SIGTERM: every training and test step asks
+    all workers whether one was told to stop."""
 
     def fit(self, *args, **kwargs):
         return super().fit(**self._on_this_worker("fit", args, kwargs))
@@ -142,4 +147,4 @@ class DistributedTraining(_Base):
 
 @keras.saving.register_keras_serializable(package="polynet_keras")
 class DistributedModel(DistributedTraining, keras.Model):
-    """A functional `keras.Model` for many workers: built, used, saved and loaded as `keras.Model(inputs, outputs)` is."""
+    """A functional `keras.Model` for many workers: made, saved and loaded as `keras.Model(inputs, outputs)` is."""

@@ -141,7 +141,8 @@ class ReplicatedStep:
         totals = part if self._replicas == 1 else _all_reduced(context, part)
         examples = totals["examples"]
         if self._replicas > 1:
-            # With n of N examples a replica's mean, which Keras divides by the number of replicas R, counts n·R/N times.
+            # With n of N examples a replica's mean, which Keras divides by the number of replicas R, counts n·R/N
+            # times.
             scale = tf.math.divide_no_nan(float(self._replicas), totals["weight"])
             totals["gradients"] = [g if g is None else g * tf.cast(scale, g.dtype) for g in totals["gradients"]]
             totals["loss"] *= scale

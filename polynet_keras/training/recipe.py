@@ -1,6 +1,7 @@
 """The recipe: everything that decides a training run, as a value that is saved with it."""
 
 import dataclasses
+import hashlib
 import json
 import math
 import os
@@ -45,11 +46,13 @@ class Recipe:
     epochs: int = 15
     """Passes over the training images."""
     batch_size: int = 32
-    """Images a step."""
+    """Images a step, of all devices and workers together."""
     learning_rate: float = 0.002
     """The highest of the schedule: linear warm-up over the first tenth of the steps, then a cosine to zero."""
     seed: int = 0
     """Of the initialization, the split, the order and the augmentation."""
+    synchronized: bool = False
+    """Whether batch normalization takes its statistics of the global batch, or of the part that a device has."""
     augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
     """What is done to a training image: by default the poster's random crop alone."""
     on_error: str = "error"
@@ -76,6 +79,8 @@ class Recipe:
             self._set(name, int(value))
         if self.seed > MAX_SEED:
             raise ValueError(f"seed={self.seed} must be at most {MAX_SEED}")
+        if not isinstance(self.synchronized, bool):
+            raise ValueError(f"synchronized={self.synchronized!r} must be True or False")
         check_width(self.width)
         rate = self.learning_rate
         if isinstance(rate, bool) or not isinstance(rate, Real) or not math.isfinite(rate) or rate <= 0:
@@ -87,6 +92,16 @@ class Recipe:
     @property
     def resize_size(self) -> int:
         return round(self.image_size * RESIZE_RATIO)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of what the recipe says."""
+        return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()
+
+    def differences(self, other: "Recipe") -> list[str]:
+        """In what another recipe differs: `name=its value, here this one's`."""
+        mine, others = dataclasses.asdict(self), dataclasses.asdict(other)
+        return [f"{name}={others[name]!r}, here {mine[name]!r}" for name in mine if mine[name] != others[name]]
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the recipe as JSON."""

@@ -1,6 +1,9 @@
 """The run: from a recipe to a folder with a trained model and what is needed to judge it and to use it."""
 
+import contextlib
 import os
+import shutil
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,18 +19,29 @@ from polynet_keras.data.extras import require_data_extra
 from polynet_keras.data.pipeline import Batches, evaluation_batches, reading, training_batches, validation_data
 from polynet_keras.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from polynet_keras.data.sources import open_source
+from polynet_keras.distribution.checkpoints import Checkpoints
+from polynet_keras.distribution.cluster import Cluster
+from polynet_keras.distribution.failures import peer_failures
+from polynet_keras.distribution.inputs import distributed_dataset
+from polynet_keras.distribution.restoring import fail_together, sum_over_workers
+from polynet_keras.distribution.strategies import open_strategy
+from polynet_keras.distribution.workers import is_chief
+from polynet_keras.layers import synchronize_batch_normalization
 from polynet_keras.pretrained import MODEL_FILE, ModelCard
 from polynet_keras.training.curves import plot_curves
+from polynet_keras.training.execution import Execution
 from polynet_keras.training.optimizers import RMSprop
 from polynet_keras.training.recipe import Recipe
 from polynet_keras.training.run_folder import (
+    CHECKPOINTS_FOLDER,
     CURVES_FILE,
     HISTORY_FILE,
-    RECIPE_FILE,
     SAMPLES_FOLDER,
     TENSORBOARD_FOLDER,
-    create_run_folder,
     discard_run_folder,
+    forget_epochs,
+    is_finished,
+    open_run_folder,
 )
 
 WARMUP_SHARE = 0.1
@@ -52,64 +66,106 @@ class RunResult:
     samples: tuple[str, ...]
 
 
-def train(recipe: Recipe, folder: str | os.PathLike | None = None) -> RunResult:
+def train(recipe: Recipe, folder: str | os.PathLike | None = None, execution: Execution | None = None) -> RunResult:
     """Trains a PolyNet and leaves the model, recipe, history, TensorBoard logs and curves in a run folder.
 
-    An interrupt (Ctrl-C) ends the training at once and still leaves all of them, as they are by then. Where no epoch
-    was over, an interrupt or an unreadable image leaves no run folder.
+    A run that ended before it was done goes on where it was saved last, when it is started again with its recipe
+    and its folder. Several workers, each in a process of its own that calls this with the same arguments, train
+    together; the chief writes. An interrupt (Ctrl-C) of a run in one process ends the training at once and still leaves
+    all of the above, as they are by then. Where no epoch was over and nothing saved, an interrupt or an unreadable
+    image leaves no run folder.
 
     Args:
         recipe: what to do.
-        folder: of the run, new or empty; by default one in `runs/`, named after the data and the time.
+        folder: of the run: new, empty, or of an unfinished run of this recipe; by default one in `runs/`, named after
+            the data and the time. Several workers need one that all of them see.
+        execution: on which devices, and how often to save; by default what the environment says, every ten minutes.
 
     Raises:
-        ValueError: the data cannot be read, the folder not be written, or the extra `data` is not installed.
-        KeyboardInterrupt: interrupted before the first epoch was over.
+        ValueError: the data cannot be read, the folder not be written, the extra `data` is not installed, or the
+            workers do not do the same thing.
+        KeyboardInterrupt: interrupted before the first epoch was over, or with several workers.
+        PeerFailure: another worker failed or did not answer in time.
+        Preempted: this process or another worker was told to end (SIGTERM); the run was saved.
     """
     require_data_extra("PIL", "matplotlib", "tensorboard")
-    keras.utils.set_random_seed(recipe.seed)
-    source = open_source(recipe.data, recipe.seed)
-    preprocessing = preprocessing_of(recipe, source)
-    unread, unread_held_out = Unreadable(recipe.on_error), Unreadable(recipe.on_error)
-    training = training_batches(
-        source.training, preprocessing, recipe.batch_size, recipe.seed, recipe.augmentation, unreadable=unread
-    )
-    held_out = evaluation_batches(source.held_out, preprocessing, recipe.batch_size, unreadable=unread_held_out)
-    validation = _validation(recipe, source, held_out)
-    path = create_run_folder(folder, recipe.data)
-    recipe.save(path / RECIPE_FILE)
+    execution = execution or Execution()
+    cluster = Cluster.from_environment()
+    if cluster.is_distributed and folder is None:
+        raise ValueError("several workers need the same run folder: name one with --run_dir, on storage they all see")
+    with peer_failures(cluster):
+        facts = {"recipe": recipe.fingerprint}
+        strategy = open_strategy(execution.strategy, cluster, execution.communication, execution.tpu, facts)
+        source = open_source(recipe.data, recipe.seed)
+        _check_same_images(source, strategy)
+        result = _train(recipe, source, folder, execution, strategy)
+        sum_over_workers(strategy, 0)  # nobody leaves while the chief still writes: it would be taken for a failure
+        return result
 
-    model = compiled_model(recipe, source, steps=recipe.epochs * training.steps)
+
+def _train(
+    recipe: Recipe,
+    source: Source,
+    folder: str | os.PathLike | None,
+    execution: Execution,
+    strategy: tf.distribute.Strategy | None,
+) -> RunResult:
+    keras.utils.set_random_seed(recipe.seed)
+    chief = is_chief(strategy)
+    if folder and execution.attempt and is_finished(folder):
+        return RunResult(Path(folder), ModelCard.load(folder), ())  # the attempt before ended after it was done
+    path = open_run_folder(folder, recipe) if chief else Path(folder or "")
+    preprocessing = preprocessing_of(recipe, source)
+    checkpoints = Checkpoints(
+        path / CHECKPOINTS_FOLDER,
+        every_steps=execution.save_every_steps,
+        every_minutes=execution.save_every_minutes,
+        skip_data=False,
+        fingerprint=recipe.fingerprint,
+        strategy=strategy,
+    )
+    unread, unread_held_out = Unreadable(recipe.on_error), Unreadable(recipe.on_error)
+    training = _training(recipe, source, preprocessing, unread, strategy, checkpoints.position.global_step)
+    validation = _validation(recipe, source, preprocessing, unread_held_out, strategy)
+    with contextlib.nullcontext() if strategy is None else strategy.scope():
+        model = compiled_model(recipe, source, steps=recipe.epochs * training.steps)
     logging.info(
-        "%s: %d classes, %d images to train on, %d held out; %s parameters; run folder %s",
+        "%s: %d classes, %d images to train on, %d held out; %s parameters; %s; run folder %s",
         recipe.data,
         len(source.class_names),
         len(source.training),
         len(source.held_out),
         f"{model.count_params():,}",
+        "one process" if strategy is None else f"{strategy.num_replicas_in_sync} replicas",
         path,
     )
     try:
         with reading(unread_held_out), reading(unread):
-            _fit(model, training, validation, recipe.epochs, path)
+            _fit(model, training, validation, recipe.epochs, path, checkpoints, strategy)
     except (tf.errors.OpError, ValueError, KeyboardInterrupt):
-        if not _epochs(path):
+        if chief and not _epochs(path) and not (path / CHECKPOINTS_FOLDER).exists():
             discard_run_folder(path)  # so that the same command can run again
         raise
-    counted = len(source.held_out) - len(unread_held_out.skipped)
-    if not counted:
-        discard_run_folder(path)
-        raise ValueError(f"{source.held_out.name} has no image that can be read")
-    model.save(path / MODEL_FILE)
     accuracy = model.evaluate(validation, verbose=0)[1]
+    skipped = sum_over_workers(strategy, len(unread_held_out.skipped))
+    counted = len(source.held_out) - skipped
+    if not counted:
+        if chief:
+            discard_run_folder(path)
+        raise ValueError(f"{source.held_out.name} has no image that can be read")
     correct = round(accuracy * counted)
     fingerprint = source.held_out.fingerprint
     card = ModelCard(source.class_names, preprocessing, counted, correct, recipe.structure, fingerprint)
-    card.save(path)
     unread.log(len(source.training))
     unread_held_out.log(len(source.held_out))
+    if not chief:
+        return RunResult(path, card, ())
+    model.save(path / MODEL_FILE)
     plot_curves(path / HISTORY_FILE, path / CURVES_FILE)
-    return RunResult(path, card, _samples(source, path))
+    samples = _samples(source, path)
+    card.save(path)  # last: it says that the run is done
+    shutil.rmtree(path / CHECKPOINTS_FOLDER, ignore_errors=True)
+    return RunResult(path, card, samples)
 
 
 def preprocessing_of(recipe: Recipe, source: Source) -> Preprocessing:
@@ -118,12 +174,65 @@ def preprocessing_of(recipe: Recipe, source: Source) -> Preprocessing:
     return Preprocessing(recipe.image_size, recipe.resize_size, mean, std)
 
 
-def _validation(recipe: Recipe, source: Source, held_out: Batches) -> tf.data.Dataset:
-    validation = validation_data(held_out)
-    if not recipe.augmentation.mixes:
-        return validation
-    # The loss of mixed images takes shares of the classes.
-    return validation.map(lambda images, labels: (images, tf.one_hot(labels, len(source.class_names))))
+def _check_same_images(source: Source, strategy: tf.distribute.Strategy | None) -> None:
+    """All workers must list the same examples: each reads its part of them by number."""
+    fingerprint = source.training.fingerprint + source.held_out.fingerprint
+    number = zlib.crc32(fingerprint.encode()) >> 1
+    chiefs = sum_over_workers(strategy, number if is_chief(strategy) else 0)
+    failure = None
+    if number != chiefs:
+        failure = ValueError(f"{source.training.name}: this worker finds other images there than the chief does")
+    fail_together(strategy, failure)
+
+
+def _training(
+    recipe: Recipe,
+    source: Source,
+    preprocessing: Preprocessing,
+    unreadable: Unreadable,
+    strategy: tf.distribute.Strategy | None,
+    first_step: int,
+) -> Batches:
+    def batches(workers: int, worker: int, replicas: int) -> Batches:
+        return training_batches(
+            source.training,
+            preprocessing,
+            recipe.batch_size,
+            recipe.seed,
+            recipe.augmentation,
+            first_step=first_step,
+            workers=workers,
+            worker=worker,
+            replicas=replicas,
+            unreadable=unreadable,
+        )
+
+    steps = -(-len(source.training) // recipe.batch_size)
+    return Batches(distributed_dataset(strategy, lambda *worker: batches(*worker).dataset), steps)
+
+
+def _validation(
+    recipe: Recipe,
+    source: Source,
+    preprocessing: Preprocessing,
+    unreadable: Unreadable,
+    strategy: tf.distribute.Strategy | None,
+):
+    """Held-out images as `fit` takes them; every worker reads a part, and each is counted once."""
+
+    def one_hot(images, labels):
+        return images, tf.one_hot(labels, len(source.class_names))
+
+    def dataset(workers: int, worker: int, replicas: int) -> tf.data.Dataset:
+        size = -(-recipe.batch_size // (workers * replicas))
+        batches = evaluation_batches(
+            source.held_out, preprocessing, size, workers=workers, worker=worker, unreadable=unreadable
+        )
+        data = validation_data(batches)
+        # The loss of mixed images takes shares of the classes.
+        return data.map(one_hot) if recipe.augmentation.mixes else data
+
+    return distributed_dataset(strategy, dataset)
 
 
 def compiled_model(recipe: Recipe, source: Source, steps: int) -> keras.Model:
@@ -138,6 +247,8 @@ def compiled_model(recipe: Recipe, source: Source, steps: int) -> keras.Model:
         width=recipe.width,
         residual_scale=recipe.residual_scale,
     )
+    if recipe.synchronized:
+        synchronize_batch_normalization(model)
     warmup = max(1, round(WARMUP_SHARE * steps))
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0, max(1, steps - warmup), warmup_target=recipe.learning_rate, warmup_steps=warmup
@@ -148,10 +259,21 @@ def compiled_model(recipe: Recipe, source: Source, steps: int) -> keras.Model:
     return model
 
 
-def _fit(model: keras.Model, training: Batches, validation: tf.data.Dataset, epochs: int, path: Path) -> None:
+def _fit(
+    model: keras.Model,
+    training: Batches,
+    validation,
+    epochs: int,
+    path: Path,
+    checkpoints: Checkpoints,
+    strategy: tf.distribute.Strategy | None,
+) -> None:
+    if is_chief(strategy):
+        forget_epochs(path / HISTORY_FILE, checkpoints.position.epoch)
     callbacks = [
-        keras.callbacks.CSVLogger(str(path / HISTORY_FILE)),
+        keras.callbacks.CSVLogger(str(path / HISTORY_FILE), append=True),
         keras.callbacks.TensorBoard(str(path / TENSORBOARD_FOLDER), write_graph=False),
+        checkpoints,
     ]
     # Off a terminal, Keras's bar would print a line a step.
     verbose = 1 if os.isatty(1) else 2
@@ -167,7 +289,7 @@ def _fit(model: keras.Model, training: Batches, validation: tf.data.Dataset, epo
         )
     except KeyboardInterrupt:
         callbacks[0].on_train_end()  # closes the history
-        if not _epochs(path):
+        if not _epochs(path) or strategy is not None:
             raise
         logging.warning("interrupted: the run ends with the model as it is")
 

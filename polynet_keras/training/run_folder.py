@@ -6,7 +6,9 @@ import shutil
 import time
 from pathlib import Path
 
+from polynet_keras.data.files import written_whole
 from polynet_keras.pretrained import CARD_FILE, MODEL_FILE
+from polynet_keras.training.recipe import Recipe
 
 RUNS = "runs"
 """The folder of runs, in the current directory, that is used when none is named."""
@@ -16,6 +18,48 @@ HISTORY_FILE = "history.csv"
 CURVES_FILE = "curves.png"
 TENSORBOARD_FOLDER = "tensorboard"
 SAMPLES_FOLDER = "samples"
+CHECKPOINTS_FOLDER = "checkpoints"
+"""There until the run is done."""
+
+
+def open_run_folder(folder: str | os.PathLike | None, recipe: Recipe) -> Path:
+    """The folder of a run that begins, or of an unfinished run of the same recipe that goes on.
+
+    Args:
+        folder: the folder; by default a new one in `runs/`.
+        recipe: of the run; saved in a new folder.
+
+    Raises:
+        ValueError: the folder cannot be made or written to, or holds anything else.
+    """
+    path = Path(folder) if folder else None
+    if path is None or not (path / RECIPE_FILE).is_file():
+        path = create_run_folder(folder, recipe.data)
+        recipe.save(path / RECIPE_FILE)
+        return path
+    differences = recipe.differences(Recipe.load(path / RECIPE_FILE))
+    if differences:
+        raise ValueError(
+            f"run_dir={os.fspath(path)!r} holds a run of another recipe ({'; '.join(differences)}); name a new folder, "
+            "no run overwrites another"
+        )
+    if is_finished(path):
+        raise ValueError(f"run_dir={os.fspath(path)!r} holds a finished run of this recipe; name a new folder")
+    return path
+
+
+def is_finished(folder: str | os.PathLike) -> bool:
+    """Whether the folder's run is done: its card is what a run writes last."""
+    return Path(folder, CARD_FILE).is_file()
+
+
+def forget_epochs(history: Path, epochs: int) -> None:
+    """Leaves so many epochs in a history: those after them are about to run again."""
+    if not history.exists():
+        return
+    lines = history.read_text().splitlines(keepends=True)
+    with written_whole(history) as partial:
+        partial.write_text("".join(lines[: epochs + 1] if epochs else []))
 
 
 def create_run_folder(folder: str | os.PathLike | None, data: str) -> Path:

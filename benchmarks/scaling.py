@@ -1,0 +1,218 @@
+"""How training with N workers, of one core each, compares with one: weak and strong scaling, and where the time goes.
+
+    python benchmarks/scaling.py                                        # G5, 235 px, 8 images a worker, 1 and 2 workers
+    python benchmarks/scaling.py --net small --workers 1 2 4 --batch_size 32
+    python benchmarks/scaling.py --mode strong --batch_size 16          # 16 images in all
+    python benchmarks/scaling.py --communication packed float16         # other ways to sum, beside the default
+
+Every configuration is N processes on this machine, worker i pinned to core i modulo the cores there are, that train
+from synthetic images with `fit`; configurations take turns, `--rounds` times. Printed are the medians over steps and
+rounds of
+
+    step        seconds from one step's end to the next one's
+    input       of these, until the next batch was there
+    sum alone   the all-reduce of a step's tensors with nothing beside it, and their size
+    efficiency  weak: the time of one worker's step over this one's; strong: the same, divided by the workers
+
+One worker trains without a strategy: what it would take a user who has one machine. With more workers than cores, the
+workers' computing shares the cores and the efficiency is at most cores / workers. (Run from the project's folder with
+PYTHONPATH=.)
+"""
+
+import argparse
+import json
+import os
+import platform
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+NETS = {
+    "g5": {"structure": "polynet-g5", "width": 1.0, "image_size": 235, "classes": 1000},
+    "small": {
+        "structure": "1 x [2-way] | 1 x [poly-3, 2-way] | 1 x [poly-3]",
+        "width": 0.25,
+        "image_size": 75,
+        "classes": 10,
+    },
+}
+COMMUNICATION = {
+    "default": {},
+    "packed": {"bytes_per_pack": 0},
+    "packs of 8 MiB": {"bytes_per_pack": 8 * 2**20},
+    "packs of 64 MiB": {"bytes_per_pack": 64 * 2**20},
+    "float16": {"gradient_dtype": "float16"},
+}
+"""Arguments of `distribution.strategies.Communication`."""
+
+
+def work(settings: argparse.Namespace) -> None:
+    """One worker: trains, and leaves its measurements as JSON."""
+    os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[settings.worker % os.cpu_count()]})
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    from polynet_keras import PolyNet
+    from polynet_keras.distribution.cluster import Cluster
+    from polynet_keras.distribution.strategies import Communication, open_strategy
+    from polynet_keras.training.optimizers import RMSprop
+
+    communication = Communication(timeout_seconds=600, **COMMUNICATION[settings.communication[0]])
+    strategy = open_strategy("auto", Cluster.from_environment(), communication)
+    keras.utils.set_random_seed(0)
+    net = NETS[settings.net]
+    size = net["image_size"]
+    count = settings.batch_size
+    rng = np.random.default_rng(settings.worker)
+    images = tf.constant(rng.normal(size=(count, size, size, 3)).astype("float32"))
+    labels = tf.constant(rng.integers(0, net["classes"], count))
+
+    def dataset(*_) -> tf.data.Dataset:
+        return tf.data.Dataset.from_tensors((images, labels)).repeat()
+
+    scope = strategy.scope() if strategy else tf.distribute.get_strategy().scope()
+    with scope:
+        model = PolyNet(
+            weights=None,
+            structure=net["structure"],
+            width=net["width"],
+            input_shape=(size, size, 3),
+            classes=net["classes"],
+            residual_scale=0.3,
+        )
+        model.compile(
+            RMSprop(0.01, epsilon=1.0), "sparse_categorical_crossentropy", steps_per_execution=settings.execution
+        )
+    data = strategy.distribute_datasets_from_function(dataset) if strategy else dataset()
+    times: dict = {"step": [], "input": []}
+
+    class Clock(keras.callbacks.Callback):
+        end = None
+
+        def on_train_batch_end(self, batch, logs=None):
+            float(logs["loss"])
+            now = time.perf_counter()
+            if self.end is not None:
+                times["step"].append((now - self.end) / settings.execution)
+            self.end = now
+
+    start = time.perf_counter()
+    steps = (settings.steps + 1) * settings.execution
+    model.fit(data, steps_per_epoch=steps, epochs=1, verbose=0, callbacks=[Clock()], shuffle=False)
+    times["fit"] = time.perf_counter() - start
+    iterator = iter(data)
+    for _ in range(5):
+        start = time.perf_counter()
+        next(iterator)
+        times["input"].append(time.perf_counter() - start)
+    times["bytes"] = 4 * sum(int(np.prod(w.shape)) for w in model.weights)
+    times["sum"] = sum_alone(strategy, model) if strategy else [0.0]
+    Path(settings.out).write_text(json.dumps(times))
+
+
+def sum_alone(strategy, model, rounds: int = 5) -> list[float]:
+    import tensorflow as tf
+
+    tensors = [tf.zeros(weight.shape) for weight in model.weights]
+
+    @tf.function
+    def summed():
+        def on_replica():
+            return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tensors)[0]
+
+        return strategy.run(on_replica)
+
+    seconds = []
+    for _ in range(rounds + 1):
+        start = time.perf_counter()
+        summed()
+        seconds.append(time.perf_counter() - start)
+    return seconds[1:]
+
+
+def run(workers: int, batch_size: int, communication: str, settings: argparse.Namespace) -> dict:
+    """The workers' measurements, of the first one; the step is the slowest worker's."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(workers)]
+    addresses = [f"127.0.0.1:{s.getsockname()[1]}" for s in sockets]
+    for s in sockets:
+        s.close()
+    with tempfile.TemporaryDirectory() as folder:
+        processes = []
+        for worker in range(workers):
+            environment = dict(os.environ, TF_CPP_MIN_LOG_LEVEL="3")
+            environment.pop("TF_CONFIG", None)
+            if workers > 1:
+                task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": worker}}
+                environment["TF_CONFIG"] = json.dumps(task)
+            command = [sys.executable, __file__, "--worker", str(worker), "--out", f"{folder}/{worker}.json"]
+            command += ["--net", settings.net, "--batch_size", str(batch_size), "--steps", str(settings.steps)]
+            command += ["--communication", communication, "--execution", str(settings.execution)]
+            processes.append(subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL))
+        codes = [process.wait() for process in processes]
+        if any(codes):
+            raise SystemExit(f"workers ended with {codes}; run one with --worker to see why")
+        found = [json.loads(Path(folder, f"{worker}.json").read_text()) for worker in range(workers)]
+    steps = [max(step) for step in zip(*(f["step"] for f in found), strict=True)]
+    return {**found[0], "step": steps}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--net", choices=NETS, default="g5")
+    parser.add_argument("--mode", choices=("weak", "strong"), default="weak")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--batch_size", type=int, default=8, help="images of a worker (weak) or of all (strong)")
+    parser.add_argument("--steps", type=int, default=6, help="measured steps of a round")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--communication", nargs="+", choices=COMMUNICATION, default=["default"])
+    parser.add_argument("--execution", type=int, default=1, help="steps_per_execution")
+    parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--out", help=argparse.SUPPRESS)
+    settings = parser.parse_args()
+    if settings.worker is not None:
+        return work(settings)
+
+    configurations = [(w, c) for w in settings.workers for c in (settings.communication if w > 1 else ["default"])]
+    found: dict = {configuration: [] for configuration in configurations}
+    for number in range(settings.rounds):
+        for workers, communication in configurations:
+            batch = settings.batch_size if settings.mode == "weak" else settings.batch_size // workers
+            result = run(workers, batch, communication, settings)
+            found[workers, communication].append(result)
+            step = statistics.median(result["step"])
+            print(f"round {number + 1}: {workers} workers, {communication}: {step:.3f} s a step", file=sys.stderr)
+
+    def median(configuration, name: str) -> float:
+        return statistics.median(value for result in found[configuration] for value in result[name])
+
+    alone = median(configurations[0], "step")
+    import keras
+    import tensorflow as tf
+
+    print(
+        f"{settings.net}, {NETS[settings.net]['image_size']} px, {settings.mode} scaling, "
+        f"{settings.batch_size} images {'a worker' if settings.mode == 'weak' else 'in all'}; "
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; TensorFlow {tf.__version__}, Keras {keras.__version__}"
+    )
+    print(
+        "| workers | communication | step, s | input, s | sum alone, s | MiB | efficiency |\n| --- | --- | --- | --- |
+        --- | --- | --- |"
+    )
+    for workers, communication in configurations:
+        configuration = workers, communication
+        step = median(configuration, "step")
+        efficiency = alone / step / (1 if settings.mode == "weak" else workers / configurations[0][0])
+        size = found[configuration][0]["bytes"] / 2**20
+        print(
+            f"| {workers} | {communication if workers > 1 else ''} | {step:.3f} | {median(configuration, 'input'):.4f} | "
+            f"{median(configuration, 'sum'):.3f} | {size:.0f} | {efficiency:.3f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()

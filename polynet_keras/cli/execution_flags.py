@@ -1,0 +1,60 @@
+"""The flags that say how a run is carried out."""
+
+import os
+
+from absl import flags
+
+from polynet_keras.distribution.strategies import Communication
+from polynet_keras.training.execution import Execution
+
+
+def define_execution_flags(values: flags.FlagValues) -> None:
+    defaults = Execution()
+    communication = defaults.communication
+    flags.DEFINE_string(
+        "strategy",
+        defaults.strategy,
+        "`multi_worker`, `mirrored` (all local GPUs), `tpu`, `none`, or `auto`: what TF_CONFIG or Slurm say, else all "
+        "local GPUs.",
+        flag_values=values,
+    )
+    flags.DEFINE_string("tpu", None, "Name or address of the TPU, for --strategy=tpu.", flag_values=values)
+    flags.DEFINE_float(
+        "communication_timeout",
+        communication.timeout_seconds,
+        "Seconds after which a worker that does not answer counts as failed.",
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "start_timeout", communication.start_seconds, "Seconds for all workers to be there.", flag_values=values
+    )
+    flags.DEFINE_string("communication", communication.implementation, "`ring`, `nccl` or `auto`.", flag_values=values)
+    flags.DEFINE_integer(
+        "bytes_per_pack",
+        communication.bytes_per_pack,
+        "Of tensors that are summed at once; 0 for all.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer("save_every_steps", None, "Steps between two checkpoints.", flag_values=values)
+    flags.DEFINE_float(
+        "save_every_minutes", defaults.save_every_minutes, "Minutes between two checkpoints.", flag_values=values
+    )
+
+
+def execution_of(values: flags.FlagValues) -> Execution:
+    """What the flags and the supervisor say.
+
+    Raises:
+        ValueError: a value out of range.
+    """
+    communication = Communication(
+        values.communication_timeout, values.communication, values.bytes_per_pack, values.start_timeout
+    )
+    return Execution(
+        strategy=values.strategy,
+        tpu=values.tpu,
+        communication=communication,
+        save_every_steps=values.save_every_steps,
+        save_every_minutes=values.save_every_minutes,
+        attempt=int(os.environ.get("POLYNET_ATTEMPT") or 0),
+    )

@@ -1,0 +1,134 @@
+"""When a worker fails, the others end at once, with a message that says which one and why."""
+
+import contextlib
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator
+from typing import NoReturn
+
+import tensorflow as tf
+from absl import logging
+
+from polynet_keras.distribution.cluster import Cluster
+from polynet_keras.distribution.interruption import Preempted
+
+EXIT_RESTART = 75
+"""Exit code of a process that can be started again and goes on: EX_TEMPFAIL of sysexits.h."""
+
+CHECK_SECONDS = 3
+"""For a worker to answer whether it is there. A stopped process accepts connections, and answers nothing."""
+LINGER_SECONDS = 2
+"""For the others to ask this process the same, and to hear what it reported."""
+
+PEER_ERRORS = (
+    tf.errors.UnavailableError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.FailedPreconditionError,
+    tf.errors.InternalError,
+)
+TRACES = re.compile(r"[Cc]ollective|RecvBuf|coordination service|tasks have crashed|/task:\d")
+"""What TensorFlow's errors say where another process is the reason."""
+REPORTED = re.compile(r"Error reported from /job:worker/(?:replica:\d+/)?task:\d+: (.*)")
+
+
+class PeerFailure(SystemExit):
+    """Another worker failed, or did not answer in time. The message names it.
+
+    A `SystemExit` of code 75, as `Preempted` is: a script that does not catch it ends without a traceback.
+    """
+
+    def __init__(self, reason: str):
+        super().__init__(EXIT_RESTART)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+@contextlib.contextmanager
+def peer_failures(cluster: Cluster) -> Iterator[None]:
+    """Turns TensorFlow's errors about other workers into a `PeerFailure`, and tells the others of errors here.
+
+    What waits for a sum with a failed worker ends as soon as any of them sees the failure: an exception at once; a
+    process that is gone when its connections break, or after TensorFlow's heartbeat of ten seconds; one that is stopped
+    after the `timeout_seconds` of `Communication`.
+
+    Args:
+        cluster: whose workers train inside.
+
+    Raises:
+        PeerFailure: in place of an error that another worker is the reason of.
+    """
+    if not cluster.is_distributed:
+        yield
+        return
+    try:
+        yield
+    except Preempted:  # all workers end, and all know
+        raise
+    except PEER_ERRORS as error:
+        if not TRACES.search(str(error)):
+            _tell(_own_failure(cluster, error))
+            raise
+        reason = _reason(cluster, error)
+        logging.debug("TensorFlow's error: %s", error)
+        _tell(reason)
+        logging.error("%s; all workers end, and can be started again", reason)
+        raise PeerFailure(reason) from None
+    except (Exception, KeyboardInterrupt) as error:
+        _tell(_own_failure(cluster, error))
+        raise
+
+
+def leave(code: int = 0) -> NoReturn:
+    """Ends this process of several, without TensorFlow's teardown, which may wait half a minute for who left before."""
+    logging.flush()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _reason(cluster: Cluster, error: tf.errors.OpError) -> str:
+    reported = REPORTED.search(str(error))
+    if reported:
+        return reported[1].strip()
+    silent = [cluster.name(index) for index in range(cluster.count) if index != cluster.index and not _answers(index)]
+    if silent:
+        return f"{' and '.join(silent)} {'does' if len(silent) == 1 else 'do'} not answer"
+    lines = [line for line in str(error).splitlines() if TRACES.search(line)]
+    return f"a sum over the workers failed, though all of them answer: {lines[0].strip()}"
+
+
+def _answers(index: int) -> bool:
+    from tensorflow.python.eager import context  # it has no public name
+
+    try:
+        context.context().check_collective_ops_peer_health(f"/job:worker/replica:0/task:{index}", CHECK_SECONDS * 1000)
+    except tf.errors.OpError:
+        return False
+    return True
+
+
+def _own_failure(cluster: Cluster, error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return f"{cluster.name(cluster.index)} was interrupted"
+    lines = str(error).strip().splitlines() or [""]
+    return f"{cluster.name(cluster.index)} failed: {type(error).__name__}: {lines[0]}"
+
+
+def _tell(reason: str) -> None:
+    """Ends what the others wait for, with this reason."""
+    from tensorflow.python.eager import context
+
+    current = context.context()
+    if current.coordination_service is None:
+        return  # no strategy was opened
+    try:
+        current.report_error_to_cluster(tf.errors.UNAVAILABLE, reason)
+    except tf.errors.OpError as error:
+        logging.debug("the other workers could not be told: %s", error)
+    time.sleep(LINGER_SECONDS)

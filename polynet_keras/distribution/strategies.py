@@ -1,0 +1,166 @@
+"""TensorFlow's distribution strategies, as a cluster and a few settings ask for them."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from numbers import Integral, Real
+
+import keras
+import tensorflow as tf
+from absl import logging
+
+from polynet_keras.distribution.cluster import Cluster
+from polynet_keras.distribution.rendezvous import code_fingerprint, meet
+
+STRATEGIES = ("auto", "multi_worker", "mirrored", "tpu", "none")
+IMPLEMENTATIONS = ("auto", "ring", "nccl")
+CONNECT_SECONDS = 120
+"""For TensorFlow's servers to find each other, after the workers have met."""
+
+
+@dataclass(frozen=True)
+class Communication:
+    """How workers sum their tensors.
+
+    Raises:
+        ValueError: a value out of range.
+    """
+
+    timeout_seconds: float = 600.0
+    """After which a worker that does not answer counts as failed. Longer than a worker may be later than another at a
+    step: the first one is traced by each, and checkpoints are written by the chief alone."""
+    implementation: str = "auto"
+    """`"ring"` (gRPC), `"nccl"`, or `"auto"`: NCCL for GPUs, else the ring."""
+    bytes_per_pack: int = 8 * 2**20
+    """Tensors are summed in packs of this size, so that the sums of the last layers' gradients begin before those of
+    the first are computed; 0 for one pack."""
+    start_seconds: float = 300.0
+    """For all workers to be there at the beginning."""
+
+    def __post_init__(self):
+        for name in ("timeout_seconds", "start_seconds"):
+            seconds = getattr(self, name)
+            if isinstance(seconds, bool) or not isinstance(seconds, Real) or not math.isfinite(seconds) or seconds <= 0:
+                raise ValueError(f"{name}={seconds!r} must be a finite number > 0")
+        if self.implementation not in IMPLEMENTATIONS:
+            raise ValueError(f"implementation={self.implementation!r} must be one of {IMPLEMENTATIONS}")
+        pack = self.bytes_per_pack
+        if isinstance(pack, bool) or not isinstance(pack, Integral) or pack < 0:
+            raise ValueError(f"bytes_per_pack={pack!r} must be an integer ≥ 0")
+
+    def options(self) -> tf.distribute.experimental.CommunicationOptions:
+        """As TensorFlow takes them."""
+        implementation = self.implementation
+        if implementation == "auto":
+            # TensorFlow's own choice on processors takes up to twice the time of its ring.
+            implementation = "auto" if tf.config.list_physical_devices("GPU") else "ring"
+        return tf.distribute.experimental.CommunicationOptions(
+            bytes_per_pack=self.bytes_per_pack,
+            timeout_seconds=self.timeout_seconds,
+            implementation=tf.distribute.experimental.CommunicationImplementation[implementation.upper()],
+        )
+
+
+def open_strategy(
+    name: str = "auto",
+    cluster: Cluster | None = None,
+    communication: Communication | None = None,
+    tpu: str | None = None,
+    facts: Mapping[str, str] | None = None,
+) -> tf.distribute.Strategy | None:
+    """The strategy to build a model under.
+
+    Call it before anything else of TensorFlow's runs: a strategy of several workers starts a server in this process.
+    The workers meet first, and none goes on unless all are there and do the same thing (`distribution.rendezvous`).
+
+    Args:
+        name: `"multi_worker"`; `"mirrored"`, over all local GPUs, or the processor; `"tpu"`; `"none"`; or `"auto"`:
+            multi-worker where there is a cluster, else mirrored where there are several GPUs, else none.
+        cluster: by default `Cluster.from_environment()`.
+        communication: between workers.
+        tpu: name or address of the TPU; by default the one of the environment.
+        facts: by name, what all workers must have alike, beside this package's code and the versions of TensorFlow and
+            Keras: the fingerprint of a recipe, say.
+
+    Returns:
+        The strategy, or `None` for one device.
+
+    Raises:
+        ValueError: an unknown name, an environment that is no cluster, workers that are not there or not alike, or a
+            TPU that is not there.
+    """
+    if name not in STRATEGIES:
+        raise ValueError(f"strategy={name!r} must be one of {STRATEGIES}")
+    if tpu is not None and name != "tpu":
+        raise ValueError(f"tpu={tpu!r} is for strategy='tpu', and strategy={name!r}")
+    cluster = Cluster.from_environment() if cluster is None else cluster
+    if name in ("mirrored", "tpu", "none") and cluster.is_distributed:
+        raise ValueError(f"strategy={name!r} is for one process, and {cluster.source} has {cluster.count} workers")
+    if name == "tpu":
+        return _tpu_strategy(tpu)
+    if cluster.is_distributed:
+        communication = communication or Communication()
+        versions = {"polynet_keras": code_fingerprint(), "TensorFlow": tf.__version__, "Keras": keras.__version__}
+        meet(cluster, {**versions, **(facts or {})}, communication.start_seconds)
+        return _multi_worker_strategy(cluster, communication)
+    if name == "multi_worker":
+        options = (communication or Communication()).options()
+        return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+    if name == "mirrored" or (name == "auto" and len(tf.config.list_physical_devices("GPU")) > 1):
+        return tf.distribute.MirroredStrategy()
+    return None
+
+
+def _multi_worker_strategy(cluster: Cluster, communication: Communication) -> tf.distribute.Strategy:
+    _limit_waiting(cluster)
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec({"worker": list(cluster.workers)}),
+        task_type="worker",
+        task_id=cluster.index,
+        num_accelerators={"GPU": len(tf.config.list_physical_devices("GPU"))},
+        rpc_layer="grpc",
+    )
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy(resolver, communication.options())
+    except RuntimeError as error:
+        if "before" in str(error) or "initialized" in str(error):
+            raise ValueError(
+                "a strategy of several workers comes first: something of TensorFlow's ran in this process before it "
+                f"({error})"
+            ) from None
+        raise
+
+
+def _limit_waiting(cluster: Cluster) -> None:
+    """TensorFlow waits an hour for its servers to connect; what limits it has no public name."""
+    from tensorflow.python.eager import context
+
+    current = context.context()
+    if not hasattr(current, "configure_coordination_service") or current.coordination_service is not None:
+        return
+    try:
+        from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
+    except ImportError:
+        logging.warning(
+            "TensorFlow %s has its timeouts for connecting elsewhere; they stay as they are", tf.__version__
+        )
+        return
+    jobs = [coordination_config_pb2.CoordinatedJob(name="worker", num_tasks=cluster.count)]
+    current.configure_coordination_service(
+        service_type="standalone",
+        service_leader="/job:worker/replica:0/task:0",
+        cluster_register_timeout_in_ms=CONNECT_SECONDS * 1000,
+        coordinated_jobs=jobs,
+    )
+
+
+def _tpu_strategy(tpu: str | None) -> tf.distribute.Strategy:
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=tpu or "")
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+    except (ValueError, RuntimeError, tf.errors.OpError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        which = tpu or "of this environment"
+        raise ValueError(f"strategy='tpu': the TPU {which} could not be initialized: {reason}") from None
+    return tf.distribute.TPUStrategy(resolver)
