@@ -3,12 +3,17 @@
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 from absl import flags, logging
 
+EXIT_SOFTWARE = 70
+"""EX_SOFTWARE of sysexits.h."""
+
 COMMANDS = {
     "train": "train a PolyNet on digits or on a folder of images",
+    "launch": "train with several workers on this machine",
     "evaluate": "count what a model gets right of a dataset, exactly",
     "results": "show and plot the table of evaluations",
     "ensemble": "mix the scores of several models",
@@ -29,7 +34,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments after the program's name; those of the process by default.
 
     Returns:
-        The exit code: 0, 1 for a mistake of the user's (one line on stderr), 130 for an interrupt.
+        The exit code: 0, 1 for a mistake of the user's (one line on stderr), 70 for any other error, 130 for an
+        interrupt.
+
+    Raises:
+        SystemExit: with code 75: training ended because of another worker or of SIGTERM, and can be started again.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
@@ -48,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(_command_help(name, command.USAGE, values))
             return 0
         logging.set_verbosity(logging.INFO)
-        command.run(values, positional)
+        code = command.run(values, positional)
     except (flags.Error, ValueError, OSError) as error:
         if os.environ.get("POLYNET_TRACEBACK"):
             raise
@@ -57,7 +66,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("polynet: interrupted", file=sys.stderr)
         return 130
-    return 0
+    except Exception:
+        # No mistake of the user's: a supervisor may try again.
+        traceback.print_exc()
+        return EXIT_SOFTWARE
+    return code or 0
 
 
 def _usage() -> str:

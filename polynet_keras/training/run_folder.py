@@ -62,6 +62,11 @@ def forget_epochs(history: Path, epochs: int) -> None:
         partial.write_text("".join(lines[: epochs + 1] if epochs else []))
 
 
+def default_run_folder(data: str) -> Path:
+    """In `runs/`, named after a recipe's data and the time."""
+    return Path(RUNS, f"{Path(data).resolve().name}-{time.strftime('%Y%m%d-%H%M%S')}")
+
+
 def create_run_folder(folder: str | os.PathLike | None, data: str) -> Path:
     """Makes the folder of a new run, before anything is computed.
 
@@ -72,7 +77,7 @@ def create_run_folder(folder: str | os.PathLike | None, data: str) -> Path:
     Raises:
         ValueError: the folder cannot be made or written to, or is not empty: no run overwrites another.
     """
-    path = Path(folder) if folder else Path(RUNS, f"{Path(data).resolve().name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    path = Path(folder) if folder else default_run_folder(data)
     try:
         path.mkdir(parents=True, exist_ok=True)
         if any(path.iterdir()):
