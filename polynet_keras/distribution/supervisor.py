@@ -96,9 +96,11 @@ def supervise(job: Job) -> int:
                 signals.wait(pause)
                 if signals.received is not None:
                     return EXIT_INTERRUPTED if signals.received == signal.SIGINT else EXIT_RESTART
-        events.write("failed", attempt=job.max_restarts, worker=failed.worker, code=failed.code)
-        logging.error("%s, after %d restarts", what, job.max_restarts)
-        return failed.code if failed.code > 0 else 128 - failed.code
+            else:
+                logging.error("%s, and %d restarts are used up", what, job.max_restarts)
+                events.write("failed", attempt=attempt, worker=failed.worker, code=failed.code)
+                return failed.code if failed.code > 0 else 128 - failed.code
+    raise AssertionError("the last attempt returns")
 
 
 def cores() -> list[int]:
