@@ -72,15 +72,15 @@ def peer_failures(cluster: Cluster) -> Iterator[None]:
         raise
     except PEER_ERRORS as error:
         if not TRACES.search(str(error)):
-            _tell(_own_failure(cluster, error))
+            _tell(cluster, _own_failure(cluster, error))
             raise
         reason = _reason(cluster, error)
         logging.debug("TensorFlow's error: %s", error)
-        _tell(reason)
+        _tell(cluster, reason)
         logging.error("%s; all workers end, and can be started again", reason)
         raise PeerFailure(reason) from None
     except (Exception, KeyboardInterrupt) as error:
-        _tell(_own_failure(cluster, error))
+        _tell(cluster, _own_failure(cluster, error))
         raise
 
 
@@ -120,13 +120,15 @@ def _own_failure(cluster: Cluster, error: BaseException) -> str:
     return f"{cluster.name(cluster.index)} failed: {type(error).__name__}: {lines[0]}"
 
 
-def _tell(reason: str) -> None:
+def _tell(cluster: Cluster, reason: str) -> None:
     """Ends what the others wait for, with this reason."""
     from tensorflow.python.eager import context
 
     current = context.context()
     if current.coordination_service is None:
         return  # no strategy was opened
+    if not cluster.is_chief and not _answers(0):
+        return  # the chief is to hear it first, and TensorFlow would wait for it without end
     try:
         current.report_error_to_cluster(tf.errors.UNAVAILABLE, reason)
     except tf.errors.OpError as error:
