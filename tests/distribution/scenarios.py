@@ -2,18 +2,20 @@
 
     python scenarios.py CLASS STRATEGY REPLICAS OUT
 
-with the class `keras` or `ours`, the strategy `none`, `mirrored` (over logical processors) or `multi_worker` (of TF_CONFIG).
-OUT becomes a JSON file: by scenario, lists of numbers.
+with the class `keras` or `ours`, the strategy `none`, `mirrored` (logical processors) or `multi_worker` (TF_CONFIG).
+OUT, or a file of the worker's number in the folder OUT, becomes JSON: by scenario, lists of numbers.
 """
 
 import json
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from polynet_keras.distribution.model import DistributedModel, DistributedTraining
+from polynet_keras.distribution.workers import worker_index
 from polynet_keras.layers import StochasticResidualScaling
 
 EXAMPLES = 22  # batches of 8: the last one holds 6, and for four replicas parts of 2, 2, 2 and 0
@@ -201,8 +203,10 @@ def main() -> None:
         with strategy.scope():
             train = scenario(model_class, *data())
         found[scenario.__name__] = train()
-    with open(sys.argv[4], "w") as file:
-        json.dump(found, file)
+    out = Path(sys.argv[4])
+    if out.is_dir():
+        out /= f"{worker_index(strategy)}.json"
+    out.write_text(json.dumps(found))
 
 
 if __name__ == "__main__":

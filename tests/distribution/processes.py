@@ -1,0 +1,63 @@
+"""Worker processes on loopback, for tests."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a worker ended: `code` is negative for a signal."""
+
+    code: int
+    output: str
+    seconds: float
+
+
+def free_addresses(count: int) -> list[str]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [f"127.0.0.1:{server.getsockname()[1]}" for server in sockets]
+
+
+def tf_config(addresses: Sequence[str], index: int) -> str:
+    return json.dumps({"cluster": {"worker": list(addresses)}, "task": {"type": "worker", "index": index}})
+
+
+def run_workers(
+    count: int, script: str | Path, *arguments: str, timeout: float = 180, env: Mapping[str, str] | None = None
+) -> list[Finished]:
+    """Runs a script, or a program's text, as so many workers of one cluster; all are killed when the time is over."""
+    addresses = free_addresses(count)
+    command = [sys.executable, str(script)] if isinstance(script, Path) else [sys.executable, "-c", script]
+    processes = []
+    for index in range(count):
+        environment = {
+            **os.environ,
+            "TF_CPP_MIN_LOG_LEVEL": "2",
+            **(env or {}),
+            "TF_CONFIG": tf_config(addresses, index),
+        }
+        processes.append(
+            subprocess.Popen(
+                [*command, *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            )
+        )
+    start = time.monotonic()
+    finished = []
+    try:
+        for process in processes:
+            output, _ = process.communicate(timeout=max(1.0, start + timeout - time.monotonic()))
+            finished.append(Finished(process.returncode, output, time.monotonic() - start))
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    return finished

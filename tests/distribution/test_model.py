@@ -1,0 +1,255 @@
+"""Training on many replicas gives what training on one device gives: see `scenarios.py`."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from processes import run_workers
+from scenarios import SCENARIOS
+
+from polynet_keras import PolyNet
+from polynet_keras.distribution.building import check_keras
+from polynet_keras.distribution.model import DistributedModel
+from polynet_keras.models import Network
+
+SCRIPT = Path(__file__).with_name("scenarios.py")
+TOLERANCE = {"loss_scaling": 2e-3}  # float16; all others are float32
+NAMES = [scenario.__name__ for scenario in SCENARIOS]
+
+
+def run_scenarios(folder: Path, *arguments: str) -> dict:
+    out = folder / "found.json"
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
+    done = subprocess.run(
+        [sys.executable, SCRIPT, *arguments, out], env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(out.read_text())
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    """Keras's own model on one device."""
+    return run_scenarios(tmp_path_factory.mktemp("keras"), "keras", "none", "1")
+
+
+@pytest.fixture(scope="module")
+def mirrored(tmp_path_factory):
+    return run_scenarios(tmp_path_factory.mktemp("mirrored"), "ours", "mirrored", "4")
+
+
+@pytest.fixture(scope="module")
+def workers(tmp_path_factory):
+    """Two processes: what each of them found."""
+    folder = tmp_path_factory.mktemp("workers")
+    ended = run_workers(2, SCRIPT, "ours", "multi_worker", "1", str(folder), timeout=900)
+    assert [worker.code for worker in ended] == [0, 0], ended[0].output[-3000:] + ended[1].output[-3000:]
+    return [json.loads((folder / f"{index}.json").read_text()) for index in range(2)]
+
+
+def assert_close(found: dict, expected: dict, tolerance: float) -> None:
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        assert len(found[name]) == len(values)
+        for ours, theirs in zip(found[name], values, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance, err_msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scenario", NAMES)
+def test_four_replicas_give_what_one_gives(scenario, mirrored, expected):
+    assert_close(mirrored[scenario], expected[scenario], TOLERANCE.get(scenario, 1e-5))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scenario", NAMES)
+def test_two_workers_give_what_one_gives(scenario, workers, expected):
+    for found in workers:
+        assert_close(found[scenario], expected[scenario], TOLERANCE.get(scenario, 1e-5))
+    assert workers[0][scenario] == workers[1][scenario]  # bit for bit: both made the same update
+
+
+REPLICAS = """
+import json, sys, keras, numpy as np, tensorflow as tf
+from polynet_keras.distribution.model import DistributedModel, DistributedTraining
+devices = [tf.config.LogicalDeviceConfiguration()] * 2
+tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], devices)
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+"""
+
+
+def on_two_replicas(code: str) -> str:
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", REPLICAS + code], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout.strip().splitlines()[-1]
+
+
+def test_replicas_draw_apart_and_agree_on_the_next_draw():
+    """A layer that adds a uniform number to each example; two equal examples, one on each replica."""
+    found = on_two_replicas("""
+class Noise(keras.layers.Layer):
+    def __init__(self, agree):
+        super().__init__()
+        self.seed_generator = keras.random.SeedGenerator(3)
+        self.draws_agree = agree
+    def call(self, x, training=None):
+        return x + keras.random.uniform((1, 1), seed=self.seed_generator) if training else x
+
+class Outputs(keras.losses.Loss):
+    def call(self, y_true, y_pred):
+        return (y_pred[:, 0] - y_true) ** 2
+
+def run(agree, batch):
+    with strategy.scope():
+        x = keras.Input((1,))
+        layer = Noise(agree)
+        model = DistributedModel(x, layer(x))
+        model.compile("sgd", Outputs())
+    values = []
+    for number in range(batch):
+        # With one example in the batch only one replica has any: its square is the loss.
+        zeros = np.zeros((2, 1), "float32")
+        target = np.array([0.0, 0.0], "float32")
+        values.append(model.train_on_batch(zeros, target))
+    return values, layer.seed_generator.state.numpy().tolist()
+
+print(json.dumps({"apart": run(False, 2), "agree": run(True, 2)}))
+""")
+    found = json.loads(found)
+    generator = keras.random.SeedGenerator(3)
+    draws = [float(keras.random.uniform((1, 1), seed=generator)[0, 0]) for _ in range(2)]
+    squares, state = found["agree"]
+    np.testing.assert_allclose(squares, np.square(draws), rtol=1e-5)
+    assert state == [3, 2]
+    squares, state = found["apart"]
+    assert state == [3, 2]
+    assert all(abs(square - draw**2) > 1e-3 for square, draw in zip(squares, draws, strict=True))
+    others = [2 * square - draw**2 for square, draw in zip(squares, draws, strict=True)]
+    assert all(0 <= other <= 1 for other in others)  # the second replica's own squares
+
+
+def test_draws_without_a_generator_go_on_from_step_to_step():
+    found = on_two_replicas("""
+class Noise(keras.layers.Layer):
+    def call(self, x, training=None):
+        return x + keras.random.uniform((1, 1)) if training else x
+
+with strategy.scope():
+    x = keras.Input((1,))
+    model = DistributedModel(x, Noise()(x))
+    model.compile("sgd", "mse")
+print(len({model.train_on_batch(np.zeros((2, 1)), np.zeros((2, 1))) for _ in range(4)}))
+""")
+    assert int(found) == 4
+
+
+def test_moving_statistics_are_means_over_the_examples_of_all_replicas():
+    found = json.loads(
+        on_two_replicas("""
+from polynet_keras.layers import BatchNormalization
+with strategy.scope():
+    x = keras.Input((1, 1, 3))
+    model = DistributedModel(x, keras.layers.Flatten()(BatchNormalization(momentum=0.5)(x)))
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+data = np.random.default_rng(0).normal(3, 2, (5, 1, 1, 3)).astype("float32")
+model.fit(data, np.zeros((5, 3)), batch_size=5, verbose=0, shuffle=False)
+print(json.dumps([w.tolist() for w in model.get_weights()[2:]]))
+""")
+    )
+    data = np.random.default_rng(0).normal(3, 2, (5, 1, 1, 3)).astype("float32").reshape(5, 3)
+    parts = [data[:3], data[3:]]  # as the strategy shares five out
+    means = sum(len(part) * part.mean(0) for part in parts) / 5
+    variances = sum(len(part) * part.var(0) for part in parts) / 5
+    np.testing.assert_allclose(found[0], 0.5 * means, rtol=1e-5)
+    np.testing.assert_allclose(found[1], 0.5 + 0.5 * variances, rtol=1e-5)
+
+
+def test_a_training_step_of_ones_own_sees_its_part_and_logs_are_means():
+    found = json.loads(
+        on_two_replicas("""
+class Own(DistributedTraining, keras.Model):
+    def train_step(self, data):
+        x, y = data
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean((self(x, training=True) - y) ** 2) / 2
+        self.optimizer.apply_gradients(zip(tape.gradient(loss, self.trainable_variables), self.trainable_variables))
+        return {"squares": 2 * loss}
+
+with strategy.scope():
+    x = keras.Input((1,))
+    model = Own(x, keras.layers.Dense(1, kernel_initializer="ones")(x))
+    model.compile(keras.optimizers.SGD(0.1))
+data = np.arange(8, dtype="float32").reshape(8, 1)
+history = model.fit(data, 2 * data, batch_size=8, verbose=0, shuffle=False)
+print(json.dumps([history.history["squares"][0], model.get_weights()[0][0, 0].item()]))
+""")
+    )
+    x = np.arange(8.0)
+    assert found[0] == pytest.approx(np.mean(x**2), rel=1e-6)
+    assert found[1] == pytest.approx(1 + 0.1 * 2 * np.mean(x**2), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("with strategy.scope():\n    model.fit(x, y)", "is called outside of strategy.scope()"),
+        (
+            "model.loss = [keras.losses.MeanSquaredError(), keras.losses.MeanSquaredError(reduction='sum')]\n"
+            "model.fit(x, y, verbose=0)",
+            "all losses need one kind of reduction; got sum, sum_over_batch_size",
+        ),
+    ],
+)
+def test_what_would_go_wrong_is_refused(code, message):
+    indented = "\n".join("    " + line for line in code.splitlines())
+    found = on_two_replicas(f"""
+with strategy.scope():
+    i = keras.Input((1,))
+    model = DistributedModel(i, keras.layers.Dense(1)(i))
+    model.compile("sgd", "mse")
+x = y = np.zeros((4, 1), "float32")
+try:
+{indented}
+except ValueError as error:
+    print(" ".join(str(error).split()))
+""")
+    assert message in found
+
+
+def test_without_a_strategy_it_is_kerass_model(tmp_path):
+    inputs = keras.Input((3,))
+    model = DistributedModel(inputs, keras.layers.Dense(2)(inputs))
+    model.compile("sgd", "mse")
+    model.fit(np.ones((4, 3)), np.ones((4, 2)), verbose=0)
+    model.save(tmp_path / "net.keras")
+    again = keras.saving.load_model(tmp_path / "net.keras")
+    assert type(again) is DistributedModel
+    np.testing.assert_array_equal(again.predict(np.ones((1, 3)), verbose=0), model.predict(np.ones((1, 3)), verbose=0))
+
+
+def test_a_keras_with_other_internals_is_named():
+    class Moved:
+        _compile_loss = _loss_tracker = None
+
+    with pytest.raises(RuntimeError, match=r"has no _call_has_training_arg, .* in its models"):
+        check_keras(Moved())
+
+
+def test_polynets_are_distributed_models():
+    with tf.distribute.OneDeviceStrategy("CPU:0").scope():
+        model = PolyNet(
+            weights=None, structure="1 x [ir] | 1 x [ir] | 1 x [ir]", width=0.1, input_shape=(75, 75, 3), classes=2
+        )  # fmt: skip
+    assert isinstance(model, Network)
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    history = model.fit(np.zeros((3, 75, 75, 3)), np.zeros(3), batch_size=2, verbose=0)
+    assert np.isfinite(history.history["loss"]).all()
