@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 import tensorflow as tf
-from keras.src.random.seed_generator import global_seed_generator  # it has no public name
 
 from polynet_keras.distribution.workers import worker_count
 
@@ -31,7 +30,6 @@ def build(model: keras.Model, iterator, data_batch) -> None:
     if iterator is not None:
         data_batch = keras.tree.map_structure(_one_replica, iterator._get_iterator().element_spec)
     data_batch = keras.tree.map_structure(_symbol, data_batch)
-    global_seed_generator()  # made by a layer in a symbolic call, it would have no variable until the step is traced
     with model.distribute_strategy.scope():
         model._symbolic_build(data_batch=data_batch)
         if has_keras_steps(model):

@@ -133,11 +133,11 @@ def _from_slurm(environ: Mapping[str, str]) -> Cluster:
 def expand_hosts(text: str) -> list[str]:
     """The hosts of a Slurm node list: `"gpu[1-3,07],login"` → gpu1, gpu2, gpu3, gpu07, login."""
     hosts = []
+    if not re.fullmatch(r"(?:[^\[\]]|\[[^\[\]]+\])+", text):
+        raise ValueError(f"Slurm's node list {text!r} cannot be read")
     for name in re.findall(r"(?:[^,\[]|\[[^\]]*\])+", text):
         match = re.fullmatch(r"([^\[\]]*)\[([^\[\]]+)\]([^\[\]]*)", name)
         if match is None:
-            if "[" in name or "]" in name:
-                raise ValueError(f"Slurm's node list {text!r} cannot be read at {name!r}")
             hosts.append(name)
             continue
         before, numbers, after = match.groups()

@@ -101,7 +101,7 @@ class ReplicatedStep:
         self._strategy = model.distribute_strategy
         self._replicas = self._strategy.num_replicas_in_sync
         self._weighting = weighting_of(model)
-        self._draws = ReplicaDraws(model, self._replicas)
+        self._draws = ReplicaDraws(model)
         self._trainable = list(model.trainable_variables) if trains else []
         self._states = [v for v in model.non_trainable_weights if v.dtype.startswith(("float", "bfloat"))]
         self._compute = tf.function(self._compute_part, jit_compile=True) if model.jit_compile else self._compute_part
@@ -109,33 +109,33 @@ class ReplicatedStep:
     def __call__(self, data, interrupted: tf.Tensor) -> tuple[dict, tf.Tensor]:
         if isinstance(self._strategy, tf.distribute.TPUStrategy):
             # On a TPU all of the step is one XLA program, the update too.
-            totals = self._strategy.run(self._on_tpu, args=(data, interrupted, self._draws.shared()))
+            totals = self._strategy.run(self._on_tpu, args=(data, interrupted))
             return self._model.get_metrics_result(), self._first(totals)
-        totals = self._strategy.run(self._summed, args=(data, interrupted, self._draws.shared()))
+        totals = self._strategy.run(self._summed, args=(data, interrupted))
         votes = self._update(totals)
         return self._model.get_metrics_result(), votes
 
-    def whole_step(self, data, interrupted: tf.Tensor, shared_seed: tf.Tensor) -> tf.Tensor:
+    def whole_step(self, data, interrupted: tf.Tensor) -> tf.Tensor:
         """Sum and update in a replica's context: what XLA compiles for a TPU. Returns the votes."""
-        return self._update(self._summed(data, interrupted, shared_seed))
+        return self._update(self._summed(data, interrupted))
 
-    def _on_tpu(self, data, interrupted: tf.Tensor, shared_seed: tf.Tensor) -> tf.Tensor:
+    def _on_tpu(self, data, interrupted: tf.Tensor) -> tf.Tensor:
         # The gradients are summed already; the optimizer would sum them once more.
         optimizer = getattr(self._model.optimizer, "inner_optimizer", self._model.optimizer)
         before = optimizer._all_reduce_sum_gradients
         optimizer._all_reduce_sum_gradients = list
         try:
-            return self.whole_step(data, interrupted, shared_seed)
+            return self.whole_step(data, interrupted)
         finally:
             optimizer._all_reduce_sum_gradients = before
 
-    def _summed(self, data, interrupted: tf.Tensor, shared_seed: tf.Tensor) -> dict[str, Any]:
+    def _summed(self, data, interrupted: tf.Tensor) -> dict[str, Any]:
         """In a replica's context: its part of the batch, summed with the parts of all others."""
         context = tf.distribute.get_replica_context()
         replica = context.replica_id_in_sync_group
         if isinstance(replica, int):
             replica = tf.constant(replica)
-        part = self._compute(data, replica, shared_seed)
+        part = self._compute(data, replica)
         part["votes"] = tf.cast(interrupted, "float32")
         seeds = part.pop("seeds")
         totals = part if self._replicas == 1 else _all_reduced(context, part)
@@ -151,12 +151,12 @@ class ReplicatedStep:
             ]
         return {**totals, "seeds": seeds}
 
-    def _compute_part(self, data, replica: tf.Tensor, shared_seed: tf.Tensor) -> dict[str, Any]:
+    def _compute_part(self, data, replica: tf.Tensor) -> dict[str, Any]:
         """In a replica's context: what its part of the batch adds to the sums over all replicas."""
         model = self._model
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         examples = tf.cast(tf.shape(next(i for i in keras.tree.flatten(x) if i is not None))[0], "float32")
-        seeds = self._draws.of_replica(replica, shared_seed)
+        seeds = self._draws.of_replica(replica)
         zeros = [(variable, tf.zeros(variable.shape, variable.dtype)) for variable in model.metrics_variables]
         with tf.GradientTape() as tape:
             # In a scope Keras takes what a regularizer sees from there.

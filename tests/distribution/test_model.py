@@ -137,21 +137,6 @@ print(json.dumps({"apart": run(False, 2), "agree": run(True, 2)}))
     assert all(0 <= other <= 1 for other in others)  # the second replica's own squares
 
 
-def test_draws_without_a_generator_go_on_from_step_to_step():
-    found = on_two_replicas("""
-class Noise(keras.layers.Layer):
-    def call(self, x, training=None):
-        return x + keras.random.uniform((1, 1)) if training else x
-
-with strategy.scope():
-    x = keras.Input((1,))
-    model = DistributedModel(x, Noise()(x))
-    model.compile("sgd", "mse")
-print(len({model.train_on_batch(np.zeros((2, 1)), np.zeros((2, 1))) for _ in range(4)}))
-""")
-    assert int(found) == 4
-
-
 def test_moving_statistics_are_means_over_the_examples_of_all_replicas():
     found = json.loads(
         on_two_replicas("""
