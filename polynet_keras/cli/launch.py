@@ -1,25 +1,29 @@
 """`polynet launch`: several workers of one command on this machine, started again when one fails."""
 
+import os
 import shutil
 import sys
 from pathlib import Path
 
 from absl import flags, logging
 
-from polynet_keras.distribution.supervisor import Job, cores, supervise
-from polynet_keras.training.recipe import Recipe
+from polynet_keras.cli import train
+from polynet_keras.cli.execution_flags import execution_of
+from polynet_keras.cli.recipe_flags import recipe_of
+from polynet_keras.distribution.cluster import Cluster
+from polynet_keras.distribution.supervisor import EXIT_RESTART, Job, cores, supervise
 from polynet_keras.training.run_folder import default_run_folder
 
-USAGE = "--workers N [flags] -- COMMAND ..."
+USAGE = "--workers N [flags] -- train [flags of train] | PROGRAM ..."
 
 MISTAKES, PROGRAM_MISTAKES = frozenset({1, 2}), frozenset({2})
-"""Exit codes that say that the command was called wrongly: of `polynet`, and of any program, whose 1 may be
-anything."""
+"""Exit codes that say that the command was called wrongly: of `polynet train`, and of any program. A Python program
+ends with 1 after any exception."""
 
 
 def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("workers", 2, "Processes that train together.", flag_values=values)
-    flags.DEFINE_integer("max_restarts", 3, "How often all are started again after a failure.", flag_values=values)
+    flags.DEFINE_integer("max_restarts", 3, "How often all are started again, in all.", flag_values=values)
     flags.DEFINE_float(
         "grace_seconds", 30.0, "For a worker to end after another failed, or to save on SIGTERM.", flag_values=values
     )
@@ -33,44 +37,59 @@ def define_flags(values: flags.FlagValues) -> None:
 def run(values: flags.FlagValues, arguments: list[str]) -> int:
     if not arguments:
         raise ValueError("nothing to launch; as in: polynet launch --workers 2 -- train --data photos")
-    command, mistakes = _command(arguments)
+    cluster = Cluster.from_environment()
+    if cluster.is_distributed:
+        raise ValueError(
+            f"{cluster.source} says that this is one of {cluster.count} workers already; start the command itself "
+            "here, without launch"
+        )
+    command, mistakes, run_dir = _command(arguments)
+    can_pin = hasattr(os, "sched_setaffinity") and values.workers <= len(cores())
     job = Job(
         command=command,
         workers=values.workers,
         max_restarts=values.max_restarts,
         grace_seconds=values.grace_seconds,
         mistakes=mistakes,
-        pin=values.workers <= len(cores()) if values.pin is None else values.pin,
+        pin=can_pin if values.pin is None else values.pin,
         log_dir=Path(values.log_dir) if values.log_dir else None,
         event_log=Path(values.event_log) if values.event_log else None,
     )
-    return supervise(job)
+    if run_dir is not None:
+        logging.info("all workers, and their restarts, use --run_dir=%s", run_dir)
+    code = supervise(job)
+    if code == EXIT_RESTART and run_dir is not None:
+        logging.info("the run goes on with the same command and --run_dir=%s", run_dir)
+    return code
 
 
-def _command(arguments: list[str]) -> tuple[list[str], frozenset[int]]:
-    """What each worker runs: a command of `polynet`, or a program."""
+def _command(arguments: list[str]) -> tuple[list[str], frozenset[int], Path | None]:
+    """What each worker runs, its mistakes, and the run folder, if it was chosen here."""
     from polynet_keras.cli.main import COMMANDS
 
     name, *rest = arguments
-    if name == "launch":
-        raise ValueError("launch cannot launch itself")
-    if name in COMMANDS:
-        if name == "train" and not any(argument.lstrip("-").startswith("run_dir") for argument in rest):
-            folder = default_run_folder(_data_of(rest))
-            logging.info("all workers, and their restarts, use --run_dir=%s", folder)
-            rest = [*rest, f"--run_dir={folder}"]
+    if name == "train":
+        settings = _flags_of_train(rest)
+        run_dir = None if settings.run_dir else default_run_folder(settings.data)
+        if run_dir is not None:
+            rest = [f"--run_dir={run_dir}", *rest]
         start = "import sys; from polynet_keras.cli.main import main; sys.exit(main())"
-        return [sys.executable, "-c", start, name, *rest], MISTAKES
+        return [sys.executable, "-c", start, name, *rest], MISTAKES, run_dir
+    if name in COMMANDS:
+        raise ValueError(f"`{name}` works in one process; launch starts train, or a program that reads TF_CONFIG")
     program = shutil.which(name)
     if program is None:
-        raise ValueError(f"{name!r} is neither a command of polynet nor a program that can be found")
-    return [program, *rest], PROGRAM_MISTAKES
+        raise ValueError(f"{name!r} is neither `train` nor a program that can be found")
+    return [program, *rest], PROGRAM_MISTAKES, None
 
 
-def _data_of(arguments: list[str]) -> str:
-    """What `--data` says, for the folder's name."""
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
-        flag, equals, value = argument.lstrip("-").partition("=")
-        if argument.startswith("-") and flag == "data":
-            return value if equals else following
-    return Recipe().data
+def _flags_of_train(arguments: list[str]) -> flags.FlagValues:
+    """Reads them as each worker will: a mistake is told before anything starts."""
+    values = flags.FlagValues()
+    train.define_flags(values)
+    positional = values(["polynet train", *arguments])[1:]
+    if positional:
+        raise ValueError(f"unexpected argument {positional[0]!r} of train; the data is named with --data")
+    recipe_of(values)
+    execution_of(values)
+    return values

@@ -1,35 +1,38 @@
 """Starts the workers of a job on this machine, and starts all of them again when one fails.
 
 Needs no TensorFlow, and nothing of the workers but that they read TF_CONFIG and end with the exit codes of
-`docs/distribution.md`.
+`docs/distribution.md`. Restarts are those of torchrun: all workers together, and so many in all, however far they came.
 """
 
 import contextlib
-import ctypes
-import json
+import enum
+import math
 import os
-import queue
 import signal
-import socket
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
 
 from absl import logging
+
+from polynet_keras.distribution.event_log import EventLog
+from polynet_keras.distribution.loopback import loopback_addresses, tf_config
+from polynet_keras.distribution.worker_output import WorkerOutput
+from polynet_keras.distribution.worker_process import WorkerProcess
 
 EXIT_MISTAKE, EXIT_RESTART, EXIT_INTERRUPTED = 1, 75, 130
 BACK_OFF_SECONDS = (1.0, 30.0)
 """Before a restart: the first and the longest pause; each is twice the one before."""
 KILL_SECONDS = 5.0
-"""Between SIGTERM and SIGKILL for a worker that should have noticed the failure of another."""
+"""Between SIGTERM and SIGKILL for a worker that should have ended by itself."""
 FINISH_SECONDS = 600.0
-"""For the other workers to end after one has ended well: the chief may still be writing."""
-POLL_SECONDS = 0.1
+"""For the other workers to end after one has ended well: the chief may still be writing its model."""
+READ_SECONDS = 2.0
+"""For the last lines to be shown, when told to end."""
+POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -37,21 +40,24 @@ class Job:
     """Processes that train together.
 
     Attributes:
-        command: of each worker.
+        command: of each worker: a program and its arguments.
         workers: how many.
         max_restarts: how often all of them are started again, in all.
         grace_seconds: for a worker to end by itself, after another failed or after it was told to.
         mistakes: exit codes after which there is no restart.
         pin: whether each worker gets a share of the cores of its own.
-        log_dir: for a file of each worker's output and attempt.
+        log_dir: for a file of each worker's output and attempt, which is appended to.
         event_log: JSON lines of what happens, appended.
+
+    Raises:
+        ValueError: a value out of range.
     """
 
     command: Sequence[str]
     workers: int
     max_restarts: int = 3
     grace_seconds: float = 30.0
-    mistakes: frozenset[int] = frozenset()
+    mistakes: frozenset[int] = frozenset({2})
     pin: bool = False
     log_dir: Path | None = None
     event_log: Path | None = None
@@ -61,46 +67,36 @@ class Job:
             raise ValueError(f"workers={self.workers} must be at least 1")
         if self.max_restarts < 0:
             raise ValueError(f"max_restarts={self.max_restarts} must be at least 0")
-        if not 0 < self.grace_seconds < float("inf"):
+        if not 0 < self.grace_seconds < math.inf:
             raise ValueError(f"grace_seconds={self.grace_seconds} must be a finite number > 0")
+        if self.pin and not hasattr(os, "sched_setaffinity"):
+            raise ValueError("this system cannot give workers cores of their own; use pin=False")
         if self.pin and self.workers > len(cores()):
-            raise ValueError(f"{self.workers} workers cannot have cores of their own: there are {len(cores())}")
+            raise ValueError(
+                f"{self.workers} workers cannot have cores of their own: there are {len(cores())}; use pin=False"
+            )
 
 
 def supervise(job: Job) -> int:
-    """Runs a job to its end.
+    """Runs a job to its end. It is called in the main thread, which hears the signals.
+
+    SIGTERM and SIGHUP end the workers with SIGTERM, SIGINT (Ctrl-C) with SIGINT, and a second one kills them. A signal
+    that this process ignores (`nohup`) stays ignored.
 
     Returns:
-        The exit code: 0; 1 after a mistake of the user's; 75 where the job can be started again and goes on, and was
-        told to end (SIGTERM) or has no restarts left; 130 after Ctrl-C; else that of the worker that failed.
+        The exit code: 0; 1 after a mistake of the user's; 75 where the job can be started again and goes on: it was
+        told to end, or no restarts are left and the last failure was of that kind; 130 after Ctrl-C; else that of the
+        worker that failed last, 128 and its number for a signal.
+
+    Raises:
+        OSError: a log cannot be written, or no process be started; no worker is left.
     """
-    with _Signals() as signals, _Events(job.event_log) as events:
-        for attempt in range(job.max_restarts + 1):
-            ends = _Attempt(job, attempt, signals, events).run()
-            if signals.received is not None:
-                events.write("stopped", attempt=attempt, signal=signals.received.name)
-                return EXIT_INTERRUPTED if signals.received == signal.SIGINT else EXIT_RESTART
-            failed = _first_cause(ends)
-            if failed is None:
-                events.write("done", attempt=attempt)
-                return 0
-            what = f"worker {failed.worker} {failed.how}"
-            if failed.code in job.mistakes:
-                events.write("failed", attempt=attempt, worker=failed.worker, code=failed.code)
-                logging.error("%s: a mistake that a restart would not mend", what)
-                return EXIT_MISTAKE
-            if attempt < job.max_restarts:
-                pause = min(BACK_OFF_SECONDS[0] * 2**attempt, BACK_OFF_SECONDS[1])
-                logging.warning("%s; restart %d of %d in %g s", what, attempt + 1, job.max_restarts, pause)
-                events.write("restart", attempt=attempt + 1, worker=failed.worker, code=failed.code)
-                signals.wait(pause)
-                if signals.received is not None:
-                    return EXIT_INTERRUPTED if signals.received == signal.SIGINT else EXIT_RESTART
-            else:
-                logging.error("%s, and %d restarts are used up", what, job.max_restarts)
-                events.write("failed", attempt=attempt, worker=failed.worker, code=failed.code)
-                return failed.code if failed.code > 0 else 128 - failed.code
-    raise AssertionError("the last attempt returns")
+    if job.log_dir is not None:
+        job.log_dir.mkdir(parents=True, exist_ok=True)
+    with EventLog(job.event_log) as events, _Signals() as signals:
+        code = _run(job, signals, events)
+        events.write("done", code=code)
+        return code
 
 
 def cores() -> list[int]:
@@ -110,120 +106,212 @@ def cores() -> list[int]:
     return list(range(os.cpu_count() or 1))
 
 
+def _run(job: Job, signals: "_Signals", events: EventLog) -> int:
+    for attempt in range(job.max_restarts + 1):
+        ends = _Attempt(job, attempt, signals, events).run()
+        failed = _first_cause(ends)
+        if failed is None and signals.received != signal.SIGINT:
+            return 0
+        if signals.received is not None:
+            return _stopped(signals.received)
+        assert failed is not None
+        what = f"worker {failed.worker} {failed.how}"
+        if failed.exit_code == EXIT_INTERRUPTED:
+            logging.error("%s: interrupted", what)
+            return EXIT_INTERRUPTED
+        if failed.exit_code in job.mistakes:
+            said = failed.output.last_line or "it wrote nothing"
+            logging.error("%s, and a restart would not mend that: %s", what, said)
+            return EXIT_MISTAKE
+        if attempt == job.max_restarts:
+            logging.error("%s; no restart is left of %d", what, job.max_restarts)
+            return failed.exit_code
+        pause = min(BACK_OFF_SECONDS[0] * 2 ** min(attempt, 10), BACK_OFF_SECONDS[1])
+        logging.warning("%s; restart %d of %d in %g s", what, attempt + 1, job.max_restarts, pause)
+        events.write("restart", attempt=attempt + 1, worker=failed.worker, code=failed.code, seconds=pause)
+        signals.wait(pause)
+        if signals.received is not None:
+            return _stopped(signals.received)
+    raise AssertionError("the last attempt returns")
+
+
+def _stopped(received: signal.Signals) -> int:
+    logging.warning("stopped by %s", received.name)
+    return EXIT_INTERRUPTED if received == signal.SIGINT else EXIT_RESTART
+
+
 @dataclass(frozen=True)
 class _End:
-    """How a worker ended: `code` is negative for a signal; `by_us` where it was killed for another's failure."""
+    """How a worker ended: `code` is negative for a signal; `by_us` where it was told to because it had not ended."""
 
     worker: int
     code: int
     by_us: bool
+    output: WorkerOutput
 
     @property
     def how(self) -> str:
-        return f"was killed by {signal.Signals(-self.code).name}" if self.code < 0 else f"ended with {self.code}"
+        how = f"was killed by {_signal_name(self.code)}" if self.code < 0 else f"ended with {self.code}"
+        return f"did not end by itself and {how}" if self.by_us else how
+
+    @property
+    def exit_code(self) -> int:
+        """What it would be for a shell; a worker that hung may do better the next time."""
+        if self.by_us:
+            return EXIT_RESTART
+        return self.code if self.code >= 0 else 128 - self.code
 
 
-def _first_cause(ends: list[_End]) -> _End | None:
-    """The failure that the others follow from: those that name another's as their reason end with 75."""
+def _signal_name(code: int) -> str | None:
+    """The name of what ended a process with this code, if it was a signal."""
+    if code >= 0:
+        return None
+    try:
+        return signal.Signals(-code).name
+    except ValueError:  # most real-time signals have no name
+        return f"signal {-code}"
+
+
+def _first_cause(ends: Sequence[_End]) -> _End | None:
+    """The failure that the others follow from, or None if there is none.
+
+    First who failed by itself; then who had to be killed: the others end with 75 because it does not answer.
+    """
     failed = [end for end in ends if end.code != 0]
     causes = [end for end in failed if end.code != EXIT_RESTART and not end.by_us]
-    return next(iter([*causes, *failed]), None)
+    hung = [end for end in failed if end.by_us]
+    return next(iter([*causes, *hung, *failed]), None)
+
+
+class _State(enum.IntEnum):
+    """Of an attempt; it only rises."""
+
+    RUNNING = 0
+    FINISHING = 1
+    FAILED = 2
+    STOPPING = 3
+    KILLING = 4
 
 
 class _Attempt:
     """All workers from their start to their end."""
 
-    def __init__(self, job: Job, number: int, signals: "_Signals", events: "_Events"):
+    def __init__(self, job: Job, number: int, signals: "_Signals", events: EventLog):
         self._job, self._number, self._signals, self._events = job, number, signals, events
-        self._ended: queue.Queue[tuple[int, int]] = queue.Queue()
         self._ends: list[_End] = []
-        self._processes: list[subprocess.Popen] = []
-        self._readers: list[threading.Thread] = []
-        self._told: set[int] = set()  # by us, to end for another's failure
+        self._processes: list[WorkerProcess] = []
+        self._outputs: list[WorkerOutput] = []
+        self._told: set[int] = set()
+        """Workers that got a signal from here because they had not ended."""
 
     def run(self) -> list[_End]:
-        """Returns how they ended, in this order."""
-        self._start()
-        deadline, escalation = None, [signal.SIGTERM, signal.SIGKILL]
-        while len(self._ends) < self._job.workers:
-            with contextlib.suppress(queue.Empty):
-                self._note(*self._ended.get(timeout=POLL_SECONDS))
-            now = time.monotonic()
-            if self._signals.received is not None and not self._told:
-                # Told to end, they save, which takes its time; then they are killed.
-                self._send(self._signals.received)
-                deadline, escalation = now + self._job.grace_seconds, [signal.SIGKILL]
-            elif deadline is None and any(end.code for end in self._ends):
-                deadline = now + self._job.grace_seconds
-            elif deadline is None and self._ends:
-                deadline = now + FINISH_SECONDS
-            elif deadline is not None and any(end.code for end in self._ends):
-                deadline = min(deadline, now + self._job.grace_seconds)
-            if deadline is not None and now > deadline and escalation:
-                self._send(escalation.pop(0))
-                deadline = now + KILL_SECONDS
-        for reader in self._readers:
-            reader.join(timeout=2.0)  # a process that a worker left behind may hold its output open
+        """Returns how they ended, in this order; none is left, whatever happens."""
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._kill)
+            self._start(stack.enter_context(loopback_addresses(self._job.workers)))
+            self._wait()
+            self._read_all()
         return self._ends
 
-    def _start(self) -> None:
-        job = self._job
-        addresses = [f"127.0.0.1:{port}" for port in _free_ports(job.workers)]
+    def _start(self, addresses: list[str]) -> None:
+        job, lock = self._job, threading.Lock()
         for worker in range(job.workers):
-            task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": worker}}
-            environment = dict(os.environ, TF_CONFIG=json.dumps(task), POLYNET_ATTEMPT=str(self._number))
+            environment = {
+                "PYTHONUNBUFFERED": "1",  # into a pipe, Python would write only when it has a page
+                **os.environ,
+                "TF_CONFIG": tf_config(addresses, worker),
+                "POLYNET_ATTEMPT": str(self._number),
+            }
             # The chief has the terminal, if there is one: its progress bar needs it.
-            direct = worker == 0 and job.log_dir is None
-            process = subprocess.Popen(
-                list(job.command),
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=None if direct else subprocess.PIPE,
-                stderr=None if direct else subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C comes from here, once
-                preexec_fn=_child_setup(_share(worker, job.workers) if job.pin else None),
-            )
-            self._events.write("start", attempt=self._number, worker=worker, pid=process.pid)
+            direct = worker == 0 and job.log_dir is None and os.isatty(sys.stdout.fileno())
+            share = _share(worker, job.workers) if job.pin else None
+            process = WorkerProcess(job.command, environment, share, own_stdout=not direct)
             self._processes.append(process)
-            if not direct:
-                self._read(worker, process)
-            threading.Thread(target=self._wait_for, args=(worker, process), daemon=True).start()
+            self._events.write("start", attempt=self._number, worker=worker, pid=process.pid)
+            log = None if job.log_dir is None else job.log_dir / f"worker-{worker}-attempt-{self._number}.log"
+            pipes = [(process.stdout, sys.stdout.fileno()), (process.stderr, sys.stderr.fileno())]
+            prefix = b"" if worker == 0 else f"[worker {worker}] ".encode()
+            output = WorkerOutput([(pipe, to) for pipe, to in pipes if pipe is not None], prefix, log, lock)
+            output.start()
+            self._outputs.append(output)
 
-    def _wait_for(self, worker: int, process: subprocess.Popen) -> None:
-        self._ended.put((worker, process.wait()))
+    def _wait(self) -> None:
+        state, deadline, steps = _State.RUNNING, math.inf, []
+        grace = self._job.grace_seconds
+        while len(self._ends) < self._job.workers:
+            time.sleep(POLL_SECONDS)
+            self._note_ends()
+            now = time.monotonic()
+            if self._state() > state:
+                state = self._state()
+                deadline, steps = now + grace, [signal.SIGTERM, signal.SIGKILL]
+                if state == _State.FINISHING:
+                    deadline = now + max(grace, FINISH_SECONDS)
+                elif state == _State.STOPPING and self._signals.received is not None:
+                    self._send(self._signals.received)  # they save, which takes its time
+                    steps = [signal.SIGKILL]
+                elif state == _State.KILLING:
+                    deadline, steps = now, [signal.SIGKILL]
+            if now >= deadline and steps:
+                self._told |= self._running() if state < _State.STOPPING else set()
+                self._send(steps.pop(0))
+                deadline = now + KILL_SECONDS
 
-    def _read(self, worker: int, process: subprocess.Popen) -> None:
-        log = None
-        if self._job.log_dir is not None:
-            self._job.log_dir.mkdir(parents=True, exist_ok=True)
-            log = open(self._job.log_dir / f"worker-{worker}-attempt-{self._number}.log", "wb")  # noqa: SIM115
-        prefix = b"" if worker == 0 else f"[worker {worker}] ".encode()
-        reader = threading.Thread(target=_forward, args=(process.stdout, prefix, log), daemon=True)
-        reader.start()
-        self._readers.append(reader)
+    def _state(self) -> _State:
+        if self._signals.received is not None:
+            return _State.KILLING if self._signals.again else _State.STOPPING
+        if any(end.code for end in self._ends):
+            return _State.FAILED
+        return _State.FINISHING if self._ends else _State.RUNNING
 
-    def _note(self, worker: int, code: int) -> None:
-        end = _End(worker, code, worker in self._told)
-        self._ends.append(end)
-        self._events.write("end", attempt=self._number, worker=worker, code=code)
+    def _running(self) -> set[int]:
+        return set(range(self._job.workers)) - {end.worker for end in self._ends}
+
+    def _note_ends(self) -> None:
+        for worker in sorted(self._running()):
+            code = self._processes[worker].poll()
+            if code is None:
+                continue
+            self._outputs[worker].end()
+            self._ends.append(_End(worker, code, worker in self._told, self._outputs[worker]))
+            self._events.write("end", attempt=self._number, worker=worker, code=code, signal=_signal_name(code))
+
+    def _kill(self) -> None:
+        for process in self._processes:
+            process.kill()
+
+    def _read_all(self) -> None:
+        """Waits until all that the workers wrote is shown; when told to end, not for who reads slowly."""
+        deadline = math.inf
+        for output in self._outputs:
+            while not output.is_read(POLL_SECONDS) and time.monotonic() < deadline:
+                if self._signals.received is not None:
+                    deadline = min(deadline, time.monotonic() + READ_SECONDS)
 
     def _send(self, number: signal.Signals) -> None:
-        """To all that still run, with what they started."""
-        ended = {end.worker for end in self._ends}
-        for worker, process in enumerate(self._processes):
-            if worker not in ended:
-                self._told.add(worker)
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, number)
+        running = sorted(self._running())
+        self._events.write("signal", attempt=self._number, signal=number.name, workers=running)
+        for worker in running:
+            self._processes[worker].send(number)
 
 
 class _Signals:
-    """SIGTERM and SIGINT, remembered while inside."""
+    """SIGTERM and SIGINT, remembered while inside.
 
-    received: signal.Signals | None = None
+    Attributes:
+        received: the first one; SIGHUP counts as SIGTERM.
+        again: whether Ctrl-C was pressed after that.
+    """
+
+    def __init__(self):
+        self.received: signal.Signals | None = None
+        self.again = False
 
     def __enter__(self) -> "_Signals":
-        self._before = {number: signal.signal(number, self._receive) for number in (signal.SIGTERM, signal.SIGINT)}
+        self._before = {}
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(self, *error) -> None:
@@ -231,7 +319,10 @@ class _Signals:
             signal.signal(number, handler)
 
     def _receive(self, number: int, frame) -> None:
-        self.received = self.received or signal.Signals(number)
+        if self.received is not None:
+            self.again = self.again or number == signal.SIGINT
+        else:
+            self.received = signal.SIGINT if number == signal.SIGINT else signal.SIGTERM
 
     def wait(self, seconds: float) -> None:
         """For so long, or until a signal comes."""
@@ -240,76 +331,7 @@ class _Signals:
             time.sleep(POLL_SECONDS)
 
 
-class _Events:
-    """Appends JSON lines to a file, if there is one."""
-
-    def __init__(self, path: Path | None):
-        self._path = path
-
-    def __enter__(self) -> "_Events":
-        self._file = open(self._path, "a") if self._path is not None else None
-        return self
-
-    def __exit__(self, *error) -> None:
-        if self._file is not None:
-            self._file.close()
-
-    def write(self, event: str, **values: Any) -> None:
-        if self._file is not None:
-            print(json.dumps({"time": time.time(), "event": event, **values}), file=self._file, flush=True)
-
-
-def _forward(source: IO[bytes], prefix: bytes, log: IO[bytes] | None) -> None:
-    """A worker's output to this process's, whole lines of a prefix at a time, and as it is to a log."""
-    target = sys.stdout.buffer
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(source)
-        if log is not None:
-            stack.enter_context(log)
-        for chunk in _chunks(source, lines=bool(prefix)):
-            if log is not None:
-                log.write(chunk)
-                log.flush()
-            with _OUTPUT:
-                target.write(prefix + chunk)
-                target.flush()
-
-
-_OUTPUT = threading.Lock()
-
-
-def _chunks(source: IO[bytes], lines: bool) -> Iterator[bytes]:
-    if not lines:
-        yield from iter(lambda: os.read(source.fileno(), 1 << 16), b"")
-        return
-    for line in source:
-        yield line if line.endswith(b"\n") else line + b"\n"
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that nobody had a moment ago. If one is taken before its worker has it, all workers are started again."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [server.getsockname()[1] for server in sockets]
-
-
 def _share(worker: int, workers: int) -> set[int]:
     """A worker's part of the cores."""
     mine = cores()
     return set(mine[len(mine) * worker // workers : len(mine) * (worker + 1) // workers])
-
-
-def _child_setup(share: set[int] | None) -> Callable[[], None]:
-    """What a worker does between fork and exec; all that it needs is made before."""
-    parent = os.getpid()
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-
-    def setup() -> None:
-        if libc is not None:
-            libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: it does not outlive this process
-            if os.getppid() != parent:
-                os._exit(EXIT_RESTART)
-        if share is not None and hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(0, share)
-
-    return setup
