@@ -112,8 +112,9 @@ def set_states(
         elif callable(getattr(callback, "set_state", None)):
             callback.set_state(unpacked(state))
         else:
-            for name, value in state.items():
-                setattr(callback, name, unpacked(value))
+            for name in _attributes(callback):
+                if name in state:
+                    setattr(callback, name, unpacked(state[name]))
 
 
 def _attributes(callback: keras.callbacks.Callback) -> tuple[str, ...]:

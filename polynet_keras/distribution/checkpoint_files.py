@@ -2,8 +2,9 @@
 
 A checkpoint is one of TensorFlow's bundles, `checkpoint-N.index` and `checkpoint-N.data-00000-of-00001`: tensors by
 name, each with its CRC-32C, and one of them is the JSON of all that is no tensor. TensorFlow writes both to temporary
-files, which it renames when they are complete, the index last. The files in the folder are the only list of what there
-is: `tf.train.CheckpointManager` would keep another one, in a file that can be torn or missing itself.
+files, which it renames when they are complete, the index last. It does not wait until they are on the disk: what a
+power failure leaves is told by the checksums. The files in the folder are the only list of what there is:
+`tf.train.CheckpointManager` would keep another one, in a file that can be torn or missing itself.
 """
 
 import json
@@ -151,7 +152,8 @@ class CheckpointFiles:
                 raise PermissionError(None, "Permission denied")
             complete = {self._path(number).name for number in self.numbers()}
             for file in self.folder.glob("checkpoint-*"):
-                if file.name.partition(".")[0] not in complete or ".tempstate" in file.name:
+                match = re.fullmatch(r"(checkpoint-\d+)\.(index|data-\d+-of-\d+)(\.tempstate\d+)?", file.name)
+                if match and (match[1] not in complete or match[3]):
                     file.unlink(missing_ok=True)
         except OSError as error:
             raise ValueError(f"folder={os.fspath(self.folder)!r} cannot be written: {error.strerror}") from None
@@ -164,7 +166,7 @@ class CheckpointFiles:
 
         Raises:
             OSError, tf.errors.OpError: it could not be written; those before are as they were.
-            ValueError: the folder cannot be listed.
+            ValueError, TypeError: the folder cannot be listed, or a fact be written as JSON.
         """
         number = max([0, *self.numbers()]) + 1
         values = {FACTS: json.dumps({"format": FORMAT, **facts}, default=_plain), **tensors}
@@ -218,7 +220,7 @@ def _damaged_file(path: Path) -> str:
 
 
 def _plain(value):
-    """Of NumPy's numbers Python's."""
-    if isinstance(value, np.generic):
-        return value.item()
+    """Of NumPy's numbers and arrays Python's."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
     raise TypeError(f"{type(value).__name__} cannot be saved as JSON")

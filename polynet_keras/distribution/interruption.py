@@ -14,9 +14,9 @@ EXIT_PREEMPTED = 75
 class Preempted(SystemExit):
     """Training stopped because the process was told to end (SIGTERM).
 
-    It is a `SystemExit` of code 75, as an interrupt is no `Exception` either: what retries on errors, such as a tuner, does
-    not take it for one and go on until SIGKILL comes, and a script that does not catch it ends without a traceback and
-    with the code that asks to be started again.
+    It is a `SystemExit` of code 75, as an interrupt is no `Exception` either: what retries on errors, such as a tuner,
+    does not take it for one and go on until SIGKILL comes, and a script that does not catch it ends without a traceback
+    and with the code that asks to be started again.
 
     Attributes:
         position: where training stopped.
@@ -43,8 +43,8 @@ class Interruption:
                     ...
 
     Only the main thread may listen; in another one nothing is changed and nothing heard. A second SIGTERM goes to the
-    handler that was there before, which by default ends the process. So does, at the end, a request that nobody followed:
-    it came too late. Python hears a signal once the operation of TensorFlow that runs is over.
+    handler that was there before, which by default ends the process. So does, at the end, a request that nobody
+    followed, because it came too late. Python hears a signal once the operation of TensorFlow that runs is over.
 
     Attributes:
         requested: this process got SIGTERM.
@@ -59,13 +59,17 @@ class Interruption:
         self._former: Callable | int | None = None
 
     def __enter__(self) -> "Interruption":
-        # A handler that was not installed from Python could not be put back.
-        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is not None:
-            self._former = signal.signal(signal.SIGTERM, self._hear)
+        self.listen()
         return self
 
     def __exit__(self, *exception) -> None:
         self.close()
+
+    def listen(self) -> None:
+        """Takes the place of the present handler."""
+        # A handler that was not installed from Python could not be put back.
+        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is not None:
+            self._former = signal.signal(signal.SIGTERM, self._hear)
 
     def close(self) -> None:
         """Puts the former handler back, unless somebody has put another one over this one since."""

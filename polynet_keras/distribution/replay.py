@@ -4,6 +4,8 @@ Keras's `fit` starts at the beginning of an epoch. The steps that were done befo
 without computing anything: Keras counts and shows them, and every callback sees them, with the logs of the last one.
 """
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 from absl import logging
@@ -14,42 +16,42 @@ from polynet_keras.distribution.position import Progress
 class TrainingSteps:
     """Stands in for a model's `train_function`: counts the batches that are read, and replays steps on demand.
 
+    Keras iterates anew over the data in every epoch. Given `steps_per_epoch`, it goes on with one iterator, until the
+    data end if it knows their number. What it does is seen from the iterators.
+
     Args:
         model: compiled, while `fit` runs.
-        steps_per_epoch: that `fit` was given; without it Keras iterates anew over the data in every epoch.
+        steps_per_epoch: that `fit` was given, or None.
+
+    Attributes:
+        replays: whether steps are replayed.
+        data_spec: of a batch, once one was asked for.
     """
 
     def __init__(self, model: keras.Model, steps_per_epoch: int | None):
+        self.replays = False
         self.data_spec = None
         self._model = model
-        self._endless = steps_per_epoch is not None
-        self._function = None
-        self._iterator = None
+        self._counts_steps = steps_per_epoch is not None
+        self._function: Any = None
+        self._iterator: Any = None
         self._batches_read = 0
         self._carries_on: bool | None = None
         self._epochs_begun = 0
-        self._at_begin = False
+        self._epoch_begins = False
         self._passed_epochs = False
-        self._replayed: Progress | None = None
+        self._done: Progress | None = None
         self._skip_data = False
 
-    @property
-    def replays(self) -> bool:
-        """Whether steps are replayed."""
-        return self._replayed is not None
-
-    def replay(self, progress: Progress, skip_data: bool) -> None:
-        """Takes the next steps for done, until `resume`.
+    def go_on(self, done: Progress, skip_data: bool) -> None:
+        """Has the data, and within an epoch the steps, go on from a place; `replays` is to be set to False there.
 
         Args:
-            progress: what was done.
+            done: what was done.
             skip_data: whether to read the batches of what was done, and drop them. Otherwise the data begin after them.
         """
-        self._replayed, self._skip_data = progress, skip_data
-
-    def resume(self) -> None:
-        """Trains from the next step on."""
-        self._replayed = None
+        self._done, self._skip_data = done, skip_data
+        self.replays = done.position.step > 0
 
     def attach(self) -> None:
         """Puts itself in the place of the model's step, which may have been made anew since."""
@@ -65,45 +67,46 @@ class TrainingSteps:
 
     def begin_epoch(self) -> None:
         """To be called at the beginning of each epoch."""
-        self._at_begin = True
+        self._epoch_begins = True
         self._epochs_begun += 1
 
-    def batches_read(self, epoch_is_over: bool) -> int:
+    def batches_read(self, epoch_is_over: bool = False) -> int:
         """Batches that were read by the iterator that the next step will read from."""
-        if epoch_is_over and not (self._endless and self._carries_on is not False):
+        if epoch_is_over and (not self._counts_steps or self._carries_on is False):
             return 0
         return self._batches_read
 
     def __call__(self, iterator):
-        first = self._at_begin
-        self._at_begin = False
-        if self._iterator is None or self._iterator is not iterator:
-            self._carries_on = False if self._iterator is not None else self._carries_on
+        first, self._epoch_begins = self._epoch_begins, False
+        if self._iterator is not iterator:
+            if self._iterator is not None and self._carries_on is None:
+                self._carries_on = False
             self._iterator, self._batches_read, self._passed_epochs = iterator, 0, False
             self.data_spec = iterator.element_spec
-            if self._replayed is not None and self._endless:
-                self._pass_over_epochs(self._replayed)
         elif first and self._epochs_begun > 1:
             self._carries_on = True
+        if self._done is not None and self._epochs_begun == 1 and first and self._counts_steps:
+            self._pass_over_epochs(self._done)
         steps = self._model.steps_per_execution
-        if self._replayed is not None:
+        if self.replays and self._done is not None:
             self._read(steps, at_least=1)
-            return dict(self._replayed.logs)
+            return dict(self._done.logs)
         try:
             logs = self._function(iterator)
         except (StopIteration, tf.errors.OutOfRangeError):
             if first and self._passed_epochs:
                 raise ValueError(
-                    f"the dataset ended after {self._batches_read} batches, between two epochs. To go on from a checkpoint "
-                    "with steps_per_epoch, it must be endless: call .repeat() on it, or leave steps_per_epoch out"
+                    f"the dataset ended after {self._batches_read} batches, between two epochs: to go on from a "
+                    "checkpoint with steps_per_epoch, it must be endless. Call .repeat() on it, or leave "
+                    "steps_per_epoch out"
                 ) from None
             raise
         self._batches_read += steps
         return logs
 
-    def _pass_over_epochs(self, progress: Progress) -> None:
+    def _pass_over_epochs(self, done: Progress) -> None:
         """The batches of the epochs before, where all epochs share one iterator."""
-        before = progress.batches_read - progress.position.step
+        before = done.batches_read - done.position.step
         if self._skip_data and before > 0:
             logging.info("passing over %d batches of the epochs that are done", before)
         self._read(before, at_least=before)

@@ -123,7 +123,7 @@ def _multi_worker_strategy(cluster: Cluster, communication: Communication) -> tf
     try:
         return tf.distribute.MultiWorkerMirroredStrategy(resolver, communication.options())
     except RuntimeError as error:
-        if "before" in str(error) or "initialized" in str(error):
+        if "program startup" in str(error):
             raise ValueError(
                 "a strategy of several workers comes first: something of TensorFlow's ran in this process before it "
                 f"({error})"

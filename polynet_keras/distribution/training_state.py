@@ -1,9 +1,9 @@
 """The variables that decide how a training goes on: of the model, its optimizers and its metrics.
 
-Keras's layers draw random numbers from `keras.random.SeedGenerator`s, whose states are among `model.variables`. The global
-generators of Python, NumPy and TensorFlow, which `keras.utils.set_random_seed` seeds, decide initial values, and seeds
-that layers and datasets are made with: all of that a resumed process does again in the same way. They are no part of the
-state. A layer or loss that draws from `tf.random` itself, without a generator of Keras's, is not reproduced.
+Keras's layers draw random numbers from `keras.random.SeedGenerator`s, whose states are among `model.variables`. The
+global generators of Python, NumPy and TensorFlow, which `keras.utils.set_random_seed` seeds, decide initial values, and
+the seeds that layers and datasets are made with: all of that a resumed process does again in the same way. They are no
+part of the state. A layer or loss that draws from `tf.random` itself, without Keras's generators, is not reproduced.
 """
 
 import re
@@ -15,17 +15,20 @@ import tensorflow as tf
 from polynet_keras.distribution.building import build
 from polynet_keras.distribution.checkpoint_files import SavedState
 
-METRICS = "metrics"
+MODEL, OPTIMIZER, METRICS = "model", "optimizer", "metrics"
 
 Description = dict[str, list[tuple[str, list[int], str]]]
 
 
 def describe(model: keras.Model) -> Description:
     """(path, shape, dtype) of every variable, by group: "model", each optimizer's attribute, and "metrics"."""
-    return {
-        group: [(variable.path, list(variable.shape), variable.dtype) for variable in variables]
-        for group, variables in _groups(model).items()
-    }
+
+    def of(group: str, variable: keras.Variable) -> tuple[str, list[int], str]:
+        # The path of an optimizer's variable depends on where it is first called.
+        path = variable.path if group in (MODEL, METRICS) else variable.name
+        return path, list(variable.shape), variable.dtype
+
+    return {group: [of(group, variable) for variable in variables] for group, variables in _groups(model).items()}
 
 
 def read(model: keras.Model) -> dict[str, tf.Tensor | np.ndarray]:
@@ -38,15 +41,23 @@ def read(model: keras.Model) -> dict[str, tf.Tensor | np.ndarray]:
         for group, variables in _groups(model).items():
             for number, variable in enumerate(variables):
                 values[_name(group, number)] = (
-                    _total(model, variable) if group == METRICS else tf.convert_to_tensor(variable.value)
+                    _totals(model, variable) if group == METRICS else tf.convert_to_tensor(variable.value)
                 )
     return values
 
 
 def check(model: keras.Model, saved: SavedState) -> None:
-    """Raises `ValueError` if a checkpoint is of another model or optimizer. Numbers that Keras gives to names do not count."""
-    expected = describe(model)
+    """Makes the optimizer's variables, if they are not made yet, and compares all with those of a checkpoint.
+
+    Raises:
+        ValueError: the checkpoint is of another model or optimizer; numbers in the names do not count.
+    """
     found = saved.facts["variables"]
+    optimizer = model.optimizer
+    if OPTIMIZER in found and optimizer is not None and not optimizer.built:
+        with model.distribute_strategy.scope():
+            optimizer.build(model.trainable_variables)
+    expected = describe(model)
     for group in dict.fromkeys([*expected, *found]):
         if group != METRICS:
             _check_group(saved, group, found.get(group), expected.get(group))
@@ -65,39 +76,36 @@ def assign(model: keras.Model, saved: SavedState) -> None:
                     variable.assign(saved.tensor(_name(group, number)))
 
 
-def assign_metrics(model: keras.Model, saved: SavedState, data_spec) -> None:
-    """Gives the metrics their saved totals.
+def check_metrics(model: keras.Model, saved: SavedState, data_spec) -> None:
+    """Makes the metrics' variables, if they are not made yet, and compares them with those of a checkpoint.
 
     Args:
-        model: its metrics are built if they are not.
+        model: compiled.
         saved: the checkpoint.
-        data_spec: of the training data, to build with.
+        data_spec: of the training data, to make them with.
 
     Raises:
         ValueError: the model was compiled with other metrics.
     """
     found = saved.facts["variables"][METRICS]
-    if len(model.metrics_variables) != len(found):
+    if len(model.metrics_variables) != len(found) and model._distribute_strategy is None:
         # Without a strategy Keras makes the metrics' variables in the first step.
         build(model, None, data_spec)
     _check_group(saved, METRICS, found, describe(model)[METRICS])
+
+
+def assign_metrics(model: keras.Model, saved: SavedState) -> None:
+    """Gives the metrics their saved totals."""
     with model.distribute_strategy.scope():
         for number, variable in enumerate(model.metrics_variables):
-            _assign_total(model, variable, saved.tensor(_name(METRICS, number)))
-
-
-def build_optimizer(model: keras.Model) -> None:
-    """Makes the optimizer's variables, if they are not made yet."""
-    if model.optimizer is not None and not model.optimizer.built:
-        with model.distribute_strategy.scope():
-            model.optimizer.build(model.trainable_variables)
+            _assign_totals(model, variable, saved.tensor(_name(METRICS, number)))
 
 
 def _groups(model: keras.Model) -> dict[str, list[keras.Variable]]:
-    groups = {"model": model.variables}
-    # A model with a training step of its own may have several optimizers.
+    groups = {MODEL: model.variables}
+    # A model with a training step of its own may have several optimizers, and not use the one it was compiled with.
     for attribute, value in vars(model).items():
-        if isinstance(value, keras.optimizers.Optimizer):
+        if isinstance(value, keras.optimizers.Optimizer) and value.built:
             groups[attribute] = value.variables
     groups[METRICS] = model.metrics_variables
     return groups
@@ -128,22 +136,27 @@ def _plain(path: str) -> str:
     return re.sub(r"_\d+(?=[/_]|$)", "", path)
 
 
-def _total(model: keras.Model, variable: keras.Variable) -> tf.Tensor | np.ndarray:
-    """The sum over all replicas, as far as this process can tell alone: the other workers' parts count like its own."""
+def _totals(model: keras.Model, variable: keras.Variable) -> tf.Tensor | np.ndarray:
+    """A metric's sum, or, where each replica adds one up for itself, those of this process: (replicas, ...)."""
     if not _is_in_parts(variable):
         return tf.convert_to_tensor(variable.value)
-    strategy = model.distribute_strategy
-    parts = [part.numpy() for part in strategy.experimental_local_results(variable.value)]
-    return np.asarray(sum(parts) * (strategy.num_replicas_in_sync // len(parts)), parts[0].dtype)
+    # All of them together, as the variable's own value is, would take the other workers.
+    return np.stack([part.numpy() for part in model.distribute_strategy.experimental_local_results(variable.value)])
 
 
-def _assign_total(model: keras.Model, variable: keras.Variable, total: np.ndarray) -> None:
+def _assign_totals(model: keras.Model, variable: keras.Variable, totals: np.ndarray) -> None:
+    """The same sum, whether it was saved in parts and is in parts; of other workers, their parts are taken for ours."""
+    was_in_parts = totals.ndim > len(variable.shape)
     if not _is_in_parts(variable):
-        variable.assign(total)
+        variable.assign(totals.sum(0, dtype=totals.dtype) if was_in_parts else totals)
         return
-    strategy = model.distribute_strategy
-    for part in strategy.experimental_local_results(variable.value):
-        part.assign(np.asarray(total / strategy.num_replicas_in_sync, total.dtype))
+    parts = model.distribute_strategy.experimental_local_results(variable.value)
+    if not was_in_parts:
+        totals = totals[np.newaxis] / (model.distribute_strategy.num_replicas_in_sync // len(parts))
+    if len(totals) != len(parts):
+        totals = np.stack([totals.sum(0) / len(parts)] * len(parts))
+    for part, total in zip(parts, totals, strict=True):
+        part.assign(np.asarray(total, part.dtype.as_numpy_dtype))
 
 
 def _is_in_parts(variable: keras.Variable) -> bool:
