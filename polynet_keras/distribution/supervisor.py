@@ -10,7 +10,6 @@ import math
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from absl import logging
 
 from polynet_keras.distribution.event_log import EventLog
 from polynet_keras.distribution.loopback import loopback_addresses, tf_config
-from polynet_keras.distribution.worker_output import WorkerOutput
+from polynet_keras.distribution.worker_output import Target, WorkerOutput
 from polynet_keras.distribution.worker_process import WorkerProcess
 
 EXIT_MISTAKE, EXIT_RESTART, EXIT_INTERRUPTED = 1, 75, 130
@@ -214,7 +213,7 @@ class _Attempt:
         return self._ends
 
     def _start(self, addresses: list[str]) -> None:
-        job, lock = self._job, threading.Lock()
+        job, out, err = self._job, Target(sys.stdout.fileno()), Target(sys.stderr.fileno())
         for worker in range(job.workers):
             environment = {
                 "PYTHONUNBUFFERED": "1",  # into a pipe, Python would write only when it has a page
@@ -229,9 +228,9 @@ class _Attempt:
             self._processes.append(process)
             self._events.write("start", attempt=self._number, worker=worker, pid=process.pid)
             log = None if job.log_dir is None else job.log_dir / f"worker-{worker}-attempt-{self._number}.log"
-            pipes = [(process.stdout, sys.stdout.fileno()), (process.stderr, sys.stderr.fileno())]
+            pipes = [(process.stdout, out), (process.stderr, err)]
             prefix = b"" if worker == 0 else f"[worker {worker}] ".encode()
-            output = WorkerOutput([(pipe, to) for pipe, to in pipes if pipe is not None], prefix, log, lock)
+            output = WorkerOutput([(pipe, to) for pipe, to in pipes if pipe is not None], prefix, log)
             output.start()
             self._outputs.append(output)
 

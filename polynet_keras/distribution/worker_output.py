@@ -22,26 +22,45 @@ PIPE_BYTES = 1 << 20
 IDLE_SECONDS = 0.1
 
 
+class Target:
+    """Where this process writes what several workers write: lines stay whole. When it is closed, nothing is written.
+
+    Args:
+        descriptor: of the file.
+    """
+
+    def __init__(self, descriptor: int):
+        self._descriptor: int | None = descriptor
+        self._lock = threading.Lock()
+
+    def write(self, data: bytes) -> None:
+        """Writes all of it, however long that takes."""
+        with self._lock:
+            if data and self._descriptor is not None:
+                try:
+                    _write_all(self._descriptor, data)
+                except OSError:  # nobody reads any more: `| head`, a closed terminal
+                    self._descriptor = None
+
+
 class WorkerOutput:
     """Reads the output of a worker in a thread: no worker ever waits because nobody reads.
 
-    If what is written to is closed or full, reading goes on.
+    Where what is written to is closed, or the log's disk is full, reading goes on.
 
     Args:
-        sources: pipes of the worker, and for each the file descriptor to write to.
+        sources: pipes of the worker, and where each goes on to.
         prefix: of every line; of a line that was written over (progress bars) what was there last is shown. With an
             empty prefix all goes on as it comes.
         log: a file that all is appended to, as it comes.
-        lock: held while writing, so that the lines of several workers stay whole.
 
     Raises:
         OSError: the log cannot be opened.
     """
 
-    def __init__(self, sources: Sequence[tuple[IO[bytes], int]], prefix: bytes, log: Path | None, lock: threading.Lock):
+    def __init__(self, sources: Sequence[tuple[IO[bytes], Target]], prefix: bytes, log: Path | None):
         self._streams = [_Stream(source, target, prefix) for source, target in sources]
         self._log = None if log is None else open(log, "ab", buffering=0)  # noqa: SIM115
-        self._lock = lock
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -87,13 +106,13 @@ class WorkerOutput:
                     if not data:
                         selector.unregister(key.fileobj)
                     self._record(data)
-                    self._write(key.data, key.data.lines(data))
+                    key.data.target.write(key.data.lines(data))
                     left -= len(data) if ended else 0
                 if not ready:
                     for stream in self._streams:
-                        self._write(stream, stream.partial())
+                        stream.target.write(stream.partial())
             for stream in self._streams:
-                self._write(stream, stream.rest())
+                stream.target.write(stream.rest())
 
     def _record(self, data: bytes) -> None:
         if self._log is not None:
@@ -103,21 +122,12 @@ class WorkerOutput:
                 logging.warning("%s: %s; what comes is not logged", self._log.name, error.strerror)
                 self._log = None
 
-    def _write(self, stream: "_Stream", data: bytes) -> None:
-        if data and stream.target is not None:
-            try:
-                with self._lock:
-                    _write_all(stream.target, data)
-            except OSError:  # nobody reads any more: `| head`, a closed terminal
-                stream.target = None
-
 
 class _Stream:
     """A pipe and its unfinished line."""
 
-    def __init__(self, source: IO[bytes], target: int, prefix: bytes):
-        self.source = source
-        self.target: int | None = target
+    def __init__(self, source: IO[bytes], target: Target, prefix: bytes):
+        self.source, self.target = source, target
         self.tail = b""
         self._prefix = prefix
         self._rest = b""
@@ -153,10 +163,10 @@ class _Stream:
         return b"".join(self._prefix + line.rstrip(b"\r").rpartition(b"\r")[2] + b"\n" for line in lines)
 
 
-def _write_all(target: int, data: bytes) -> None:
+def _write_all(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         try:
-            view = view[os.write(target, view) :]
+            view = view[os.write(descriptor, view) :]
         except BlockingIOError:  # a terminal that another program has set so
-            select.select([], [target], [])
+            select.select([], [descriptor], [])
