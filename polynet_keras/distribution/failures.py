@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from typing import NoReturn
@@ -12,10 +13,7 @@ import tensorflow as tf
 from absl import logging
 
 from polynet_keras.distribution.cluster import Cluster
-from polynet_keras.distribution.interruption import Preempted
-
-EXIT_RESTART = 75
-"""Exit code of a process that can be started again and goes on: EX_TEMPFAIL of sysexits.h."""
+from polynet_keras.distribution.interruption import EXIT_RESTART, Preempted
 
 CHECK_SECONDS = 3
 """For a worker to answer whether it is there. A stopped process accepts connections, and answers nothing."""
@@ -32,7 +30,8 @@ PEER_ERRORS = (
 )
 TRACES = re.compile(r"[Cc]ollective|RecvBuf|coordination service|tasks have crashed|/task:\d")
 """What TensorFlow's errors say where another process is the reason."""
-REPORTED = re.compile(r"Error reported from /job:worker/(?:replica:\d+/)?task:\d+: (.*)")
+REPORTED = re.compile(r"Error reported from /job:worker/\S+: (worker \d+ \(.*)")
+"""What one of us told the others; TensorFlow's service reports of its own, and names no address."""
 
 
 class PeerFailure(SystemExit):
@@ -99,8 +98,9 @@ def _reason(cluster: Cluster, error: tf.errors.OpError) -> str:
     silent = [cluster.name(index) for index in range(cluster.count) if index != cluster.index and not _answers(index)]
     if silent:
         return f"{' and '.join(silent)} {'does' if len(silent) == 1 else 'do'} not answer"
-    lines = [line for line in str(error).splitlines() if TRACES.search(line)]
-    return f"a sum over the workers failed, though all of them answer: {lines[0].strip()}"
+    lines = [line for line in str(error).splitlines() if TRACES.search(line) and "Detected at node" not in line]
+    what = lines[0].strip() if lines else type(error).__name__
+    return f"a sum over the workers failed, though all of them answer ({what}); is the timeout too short?"
 
 
 def _answers(index: int) -> bool:
@@ -128,9 +128,16 @@ def _tell(cluster: Cluster, reason: str) -> None:
     if current.coordination_service is None:
         return  # no strategy was opened
     if not cluster.is_chief and not _answers(0):
-        return  # the chief is to hear it first, and TensorFlow would wait for it without end
-    try:
-        current.report_error_to_cluster(tf.errors.UNAVAILABLE, reason)
-    except tf.errors.OpError as error:
-        logging.debug("the other workers could not be told: %s", error)
+        return  # the chief is to hear it first
+
+    def report() -> None:
+        try:
+            current.report_error_to_cluster(tf.errors.UNAVAILABLE, reason)
+        except tf.errors.OpError as error:
+            logging.debug("the other workers could not be told: %s", error)
+
+    # TensorFlow waits without end for a chief that has stopped.
+    reporter = threading.Thread(target=report, daemon=True)
+    reporter.start()
+    reporter.join(CHECK_SECONDS)
     time.sleep(LINGER_SECONDS)

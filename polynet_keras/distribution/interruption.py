@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from polynet_keras.distribution.position import Position
 
-EXIT_PREEMPTED = 75
+EXIT_RESTART = 75
 """EX_TEMPFAIL of sysexits.h: start me again, I go on."""
 
 
@@ -24,7 +24,7 @@ class Preempted(SystemExit):
     """
 
     def __init__(self, position: Position, saved: bool = True):
-        super().__init__(EXIT_PREEMPTED)
+        super().__init__(EXIT_RESTART)
         self.position = position
         self.saved = saved
 

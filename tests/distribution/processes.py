@@ -32,9 +32,17 @@ def tf_config(addresses: Sequence[str], index: int) -> str:
 
 
 def run_workers(
-    count: int, script: str | Path, *arguments: str, timeout: float = 180, env: Mapping[str, str] | None = None
+    count: int,
+    script: str | Path,
+    *arguments: str,
+    timeout: float = 180,
+    env: Mapping[str, str] | None = None,
+    stops: int | None = None,
 ) -> list[Finished]:
-    """Runs a script, or a program's text, as so many workers of one cluster; all are killed when the time is over."""
+    """Runs a script, or a program's text, as so many workers of one cluster; all are killed when the time is over.
+
+    A worker that `stops`, and never ends, is killed when all others have ended.
+    """
     addresses = free_addresses(count)
     command = [sys.executable, str(script)] if isinstance(script, Path) else [sys.executable, "-c", script]
     processes = []
@@ -51,13 +59,16 @@ def run_workers(
             )
         )
     start = time.monotonic()
-    finished = []
+    finished: dict[int, Finished] = {}
+    order = sorted(range(count), key=lambda index: index == stops)
     try:
-        for process in processes:
-            output, _ = process.communicate(timeout=max(1.0, start + timeout - time.monotonic()))
-            finished.append(Finished(process.returncode, output, time.monotonic() - start))
+        for index in order:
+            if index == stops:
+                processes[index].kill()
+            output, _ = processes[index].communicate(timeout=max(1.0, start + timeout - time.monotonic()))
+            finished[index] = Finished(processes[index].returncode, output, time.monotonic() - start)
     finally:
         for process in processes:
             process.kill()
             process.wait()
-    return finished
+    return [finished[index] for index in range(count)]

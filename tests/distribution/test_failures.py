@@ -1,0 +1,77 @@
+"""What the others are told when a worker fails: real processes, and a loop of sums as training is one."""
+
+import os
+import signal
+
+import pytest
+import tensorflow as tf
+from processes import run_workers
+
+from polynet_keras.distribution.cluster import Cluster
+from polynet_keras.distribution.failures import EXIT_RESTART, PeerFailure, peer_failures
+
+LOOP = """
+import os, signal, sys, time
+import tensorflow as tf
+from polynet_keras.distribution.cluster import Cluster
+from polynet_keras.distribution.failures import peer_failures
+from polynet_keras.distribution.strategies import Communication, open_strategy
+
+fault, culprit = sys.argv[1], int(sys.argv[2])
+cluster = Cluster.from_environment()
+with peer_failures(cluster):
+    strategy = open_strategy("auto", cluster, Communication(timeout_seconds=15))
+
+    @tf.function
+    def summed(x):
+        return strategy.run(lambda: tf.distribute.get_replica_context().all_reduce("SUM", [x * 1.0])[0])
+
+    for step in range(30):
+        if step == 3 and cluster.index == culprit:
+            if fault == "exception":
+                raise KeyError("a bug")
+            os.kill(os.getpid(), getattr(signal, fault))
+        summed(tf.ones(10)).numpy()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fault", "culprit", "code", "reason"),
+    [
+        ("exception", 1, 1, "failed: KeyError: 'a bug'"),
+        ("SIGKILL", 0, -signal.SIGKILL, "does not answer"),
+        ("SIGKILL", 2, -signal.SIGKILL, "does not answer"),
+        ("SIGSTOP", 1, None, "does not answer"),
+    ],
+)
+def test_the_others_end_and_say_which(fault, culprit, code, reason):
+    """Three workers; a stopped one is killed once the others are done."""
+    ended = run_workers(3, LOOP, fault, str(culprit), timeout=90, stops=culprit if fault == "SIGSTOP" else None)
+    for index, worker in enumerate(ended):
+        if index == culprit:
+            assert worker.code == code or (code is None and worker.code == -signal.SIGKILL)
+            continue
+        assert worker.code == EXIT_RESTART, worker.output
+        (line,) = [line for line in worker.output.splitlines() if "all workers end, and can be started again" in line]
+        assert f"worker {culprit} (127.0.0.1:" in line
+        assert reason in line
+        assert "Traceback" not in worker.output
+
+
+def test_one_process_alone_has_no_peers():
+    with pytest.raises(tf.errors.UnavailableError), peer_failures(Cluster()):
+        raise tf.errors.UnavailableError(None, None, "Collective ops is aborted")
+
+
+def test_an_error_of_the_model_stays_what_it_is():
+    cluster = Cluster(("a:1", "b:2"), 0)
+    with pytest.raises(tf.errors.InternalError, match="no such kernel"), peer_failures(cluster):
+        raise tf.errors.InternalError(None, None, "no such kernel")
+    with pytest.raises(ValueError, match="mistake"), peer_failures(cluster):
+        raise ValueError("mistake")
+
+
+def test_a_peer_failure_is_a_wish_to_be_started_again():
+    assert PeerFailure("worker 1 is gone").code == EXIT_RESTART == os.EX_TEMPFAIL
+    assert str(PeerFailure("worker 1 is gone")) == "worker 1 is gone"

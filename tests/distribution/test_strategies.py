@@ -1,0 +1,94 @@
+import pytest
+import tensorflow as tf
+from processes import run_workers
+
+from polynet_keras.distribution.cluster import Cluster
+from polynet_keras.distribution.strategies import Communication, open_strategy
+
+ALONE, TWO = Cluster(), Cluster(("localhost:5000", "localhost:5001"), 0, "TF_CONFIG")
+
+
+def test_one_device_has_no_strategy():
+    assert open_strategy(cluster=ALONE) is None
+    assert open_strategy("none", ALONE) is None
+
+
+def test_mirrored():
+    strategy = open_strategy("mirrored", ALONE)
+    assert isinstance(strategy, tf.distribute.MirroredStrategy)
+    assert strategy.num_replicas_in_sync == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("horovod", ALONE), "strategy='horovod' must be one of"),
+        (("mirrored", TWO), "strategy='mirrored' is for one process, and TF_CONFIG has 2 workers"),
+        (("none", TWO), "strategy='none' is for one process"),
+        (("auto", ALONE, None, "my-tpu"), "tpu='my-tpu' is for strategy='tpu', and strategy='auto'"),
+    ],
+)
+def test_what_does_not_fit_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        open_strategy(*arguments)
+
+
+def test_a_missing_tpu_is_one_line():
+    """In a process of its own: TensorFlow keeps what it tried to connect to."""
+    (ended,) = run_workers(
+        1,
+        "from polynet_keras.distribution.cluster import Cluster\n"
+        "from polynet_keras.distribution.strategies import open_strategy\n"
+        "try:\n    open_strategy('tpu', Cluster())\n"
+        "except ValueError as error:\n    print('REFUSED', error)",
+    )
+    line = next(line for line in ended.output.splitlines() if line.startswith("REFUSED"))
+    assert "strategy='tpu': the TPU of this environment could not be initialized: " in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"timeout_seconds": 0}, "timeout_seconds=0 must be a finite number > 0"),
+        ({"timeout_seconds": float("inf")}, "timeout_seconds=inf must be a finite number > 0"),
+        ({"start_seconds": -1}, "start_seconds=-1 must be"),
+        ({"implementation": "mpi"}, "implementation='mpi' must be one of"),
+        ({"bytes_per_pack": 1.5}, "bytes_per_pack=1.5 must be an integer ≥ 0"),
+    ],
+)
+def test_communication_out_of_range(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Communication(**arguments)
+
+
+def test_communication_as_tensorflow_takes_it():
+    options = Communication(timeout_seconds=7, bytes_per_pack=100).options()
+    assert (options.timeout_seconds, options.bytes_per_pack, options.implementation.value) == (7, 100, "RING")
+    assert Communication(implementation="nccl").options().implementation.value == "NCCL"
+
+
+def test_a_strategy_of_workers_comes_first():
+    ended = run_workers(
+        2,
+        "import tensorflow as tf\n"
+        "from polynet_keras.distribution.strategies import open_strategy\n"
+        "tf.zeros(1)\n"
+        "try:\n    open_strategy()\n"
+        "except ValueError as error:\n    print('REFUSED', error)",
+    )
+    for worker in ended:
+        assert "REFUSED a strategy of several workers comes first" in worker.output
+
+
+def test_workers_sum():
+    ended = run_workers(
+        2,
+        "import tensorflow as tf\n"
+        "from polynet_keras.distribution.strategies import open_strategy\n"
+        "from polynet_keras.distribution.workers import is_chief, worker_count, worker_index\n"
+        "from polynet_keras.distribution.restoring import sum_over_workers\n"
+        "strategy = open_strategy()\n"
+        "print('FOUND', worker_count(strategy), sum_over_workers(strategy, 10 + worker_index(strategy)))",
+    )
+    assert [worker.code for worker in ended] == [0, 0], ended
+    assert all("FOUND 2 21" in worker.output for worker in ended)
