@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 SLURM_PORT = 8888
@@ -74,7 +75,7 @@ class Cluster:
         environ = os.environ if environ is None else environ
         if environ.get("TF_CONFIG", "").strip():
             return _from_tf_config(environ["TF_CONFIG"])
-        if int(environ.get("SLURM_STEP_NUM_TASKS") or 1) > 1 and "SLURM_PROCID" in environ:
+        if "SLURM_PROCID" in environ and (environ.get("SLURM_STEP_NUM_TASKS") or "1") != "1":
             return _from_slurm(environ)
         return cls()
 
@@ -103,7 +104,7 @@ def _from_tf_config(text: str) -> Cluster:
     if len(jobs["chief"]) > 1:
         raise refuse(f"has {len(jobs['chief'])} chiefs, and there is one at most")
     kind, index = task.get("type"), task.get("index")
-    if kind not in jobs or not jobs[kind]:
+    if not isinstance(kind, str) or not jobs.get(kind):
         raise refuse(f"has the task type {kind!r}, which is no job of the cluster")
     if isinstance(index, str) and index.isdecimal():
         index = int(index)
@@ -118,7 +119,7 @@ def _from_slurm(environ: Mapping[str, str]) -> Cluster:
     try:
         hosts = expand_hosts(environ["SLURM_STEP_NODELIST"])
         tasks = expand_counts(environ["SLURM_STEP_TASKS_PER_NODE"])
-        index = int(environ["SLURM_PROCID"])
+        count, index = (_slurm_number(environ, name) for name in ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"))
     except KeyError as error:
         raise ValueError(f"Slurm's {error.args[0]} is not set; start the workers with srun") from None
     if len(hosts) != len(tasks):
@@ -126,27 +127,39 @@ def _from_slurm(environ: Mapping[str, str]) -> Cluster:
             f"Slurm names {len(hosts)} nodes ({environ['SLURM_STEP_NODELIST']}) and the tasks of {len(tasks)} "
             f"({environ['SLURM_STEP_TASKS_PER_NODE']})"
         )
+    if sum(tasks) != count:
+        raise ValueError(f"Slurm says that {count} tasks run, and {sum(tasks)} on {environ['SLURM_STEP_NODELIST']}")
     workers = [f"{host}:{SLURM_PORT + task}" for host, count in zip(hosts, tasks, strict=True) for task in range(count)]
     return Cluster(tuple(workers), index, "Slurm")
 
 
+def _slurm_number(environ: Mapping[str, str], name: str) -> int:
+    if not re.fullmatch(r"[0-9]+", environ[name]):
+        raise ValueError(f"Slurm's {name} is {environ[name]!r}; expected a number")
+    return int(environ[name])
+
+
 def expand_hosts(text: str) -> list[str]:
-    """The hosts of a Slurm node list: `"gpu[1-3,07],login"` → gpu1, gpu2, gpu3, gpu07, login."""
-    hosts = []
+    """The hosts of a Slurm node list: `"gpu[1-2,07],rack[1-2]n[1-2]"` → gpu1, gpu2, gpu07, rack1n1, rack1n2, ..."""
     if not re.fullmatch(r"(?:[^\[\]]|\[[^\[\]]+\])+", text):
         raise ValueError(f"Slurm's node list {text!r} cannot be read")
+    hosts: list[str] = []
     for name in re.findall(r"(?:[^,\[]|\[[^\]]*\])+", text):
-        match = re.fullmatch(r"([^\[\]]*)\[([^\[\]]+)\]([^\[\]]*)", name)
-        if match is None:
-            hosts.append(name)
-            continue
-        before, numbers, after = match.groups()
-        for part in numbers.split(","):
-            low, _, high = part.partition("-")
-            if not low.isdecimal() or (high and not high.isdecimal()):
-                raise ValueError(f"Slurm's node list {text!r} cannot be read at {part!r}")
-            hosts += [f"{before}{n:0{len(low)}d}{after}" for n in range(int(low), int(high or low) + 1)]
+        # Names outside of brackets and numbers inside take turns.
+        parts = [_expand_numbers(part, text) if i % 2 else [part] for i, part in enumerate(re.split(r"[\[\]]", name))]
+        hosts += map("".join, product(*parts))
     return hosts
+
+
+def _expand_numbers(numbers: str, text: str) -> list[str]:
+    found = []
+    for part in numbers.split(","):
+        match = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", part)
+        low, high = (match[1], match[2] or match[1]) if match else ("1", "0")
+        if int(low) > int(high):
+            raise ValueError(f"Slurm's node list {text!r} cannot be read at {part!r}")
+        found += [f"{number:0{len(low)}d}" for number in range(int(low), int(high) + 1)]
+    return found
 
 
 def expand_counts(text: str) -> list[int]:
@@ -167,7 +180,6 @@ def split_address(address: str) -> tuple[str, int]:
 
 
 def _check_address(address: str, source: str) -> None:
-    host, _, port = address.rpartition(":")
-    whole = host and (":" not in host or (host.startswith("[") and host.endswith("]")))
-    if not whole or "/" in host or not port.isdecimal() or not 0 < int(port) < 65536:
+    match = re.fullmatch(r"(?:[^\s/:\[\]]+|\[[0-9A-Fa-f:.]+(?:%\w+)?\]):([1-9][0-9]{0,4})", address)
+    if match is None or int(match[1]) > 65535:
         raise ValueError(f"{source} has the address {address!r}; expected host:port with a port from 1 to 65535")

@@ -89,6 +89,10 @@ def test_the_tasks_of_a_slurm_step():
         ({"SLURM_STEP_TASKS_PER_NODE": "x"}, "tasks per node 'x' cannot be read"),
         ({"SLURM_STEP_NODELIST": "gpu[7"}, r"node list 'gpu\[7' cannot be read"),
         ({"SLURM_STEP_NODELIST": "gpu[a-b]"}, "cannot be read at 'a-b'"),
+        ({"SLURM_STEP_NODELIST": "gpu[3-1]"}, "cannot be read at '3-1'"),
+        ({"SLURM_STEP_TASKS_PER_NODE": "2(x2)"}, "says that 3 tasks run, and 4 on gpu"),
+        ({"SLURM_STEP_NUM_TASKS": "two"}, "Slurm's SLURM_STEP_NUM_TASKS is 'two'; expected a number"),
+        ({"SLURM_PROCID": "-1"}, "Slurm's SLURM_PROCID is '-1'; expected a number"),
         ({"SLURM_PROCID": "3"}, "Slurm says this is worker 3; expected 0 to 2"),
     ],
 )
@@ -100,5 +104,41 @@ def test_a_slurm_step_that_cannot_be_read(changes, message):
 def test_slurms_notation():
     """As `scontrol show hostnames` expands it."""
     assert expand_hosts("login,gpu[1-3,07]-ib,cpu12") == ["login", "gpu1-ib", "gpu2-ib", "gpu3-ib", "gpu07-ib", "cpu12"]
+    assert expand_hosts("r[1-2]n[8-9]x") == ["r1n8x", "r1n9x", "r2n8x", "r2n9x"]
     assert expand_hosts("n[098-101]") == ["n098", "n099", "n100", "n101"]
     assert expand_counts("2(x3),1") == [2, 2, 2, 1]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "a",
+        "a:",
+        ":1",
+        "a:0",
+        "a:65536",
+        "a:01",
+        "a:-1",
+        "a:\u0663",
+        " a:1",
+        "a b:1",
+        "::1:1",
+        "[a]b:1",
+        "[::1]",
+        "http://a:1",
+    ],
+)
+def test_what_is_no_address(address):
+    with pytest.raises(ValueError, match="expected host:port with a port from 1 to 65535"):
+        Cluster((address,), source="TF_CONFIG")
+
+
+@pytest.mark.parametrize("kind", [["worker"], None, 1, "evaluator"])
+def test_a_task_type_that_is_no_job(kind):
+    config = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": kind, "index": 0}}
+    with pytest.raises(ValueError, match="task type .* which is no job of the cluster"):
+        Cluster.from_environment({"TF_CONFIG": json.dumps(config)})
+
+
+def test_an_allocation_without_srun_is_one_process():
+    assert Cluster.from_environment({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4"}) == Cluster()
