@@ -1,0 +1,190 @@
+"""`polynet launch` as a user meets it: what it starts, where the run goes, and one line for each mistake."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from polynet_keras.cli import launch
+from polynet_keras.cli.main import main
+from polynet_keras.distribution.supervisor import cores
+
+POLYNET = Path(sys.executable).parent / "polynet"
+
+
+@pytest.fixture
+def launched(monkeypatch, tmp_path):
+    """The jobs that were to be supervised, and what that returns; nothing is started."""
+    jobs, code = [], [0]
+
+    def supervise(job):
+        jobs.append(job)
+        return code[0]
+
+    monkeypatch.setattr(launch, "supervise", supervise)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    return jobs, code
+
+
+def polynet(*arguments, **options):
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CONFIG"}
+    environment |= {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    return subprocess.run(
+        [POLYNET, *arguments], capture_output=True, text=True, check=False, timeout=240, env=environment, **options
+    )
+
+
+def test_what_follows_the_dashes_belongs_to_train(launched):
+    jobs, _ = launched
+    assert main(["launch", "--workers", "3", "--nopin", "--", "train", "--epochs", "3", "--nosynchronized"]) == 0
+    (job,) = jobs
+    assert job.workers == 3
+    program, *_, name, run_dir, epochs, number, synchronized = job.command
+    assert program == sys.executable
+    assert (name, epochs, number, synchronized) == ("train", "--epochs", "3", "--nosynchronized")
+    assert re.fullmatch(r"--run_dir=runs/digits-\d{8}-\d{6}", run_dir)
+    assert job.mistakes == {1, 2}
+
+
+def test_flags_of_launch_become_the_job(launched):
+    jobs, _ = launched
+    flags = ["--workers=1", "--max_restarts=5", "--grace_seconds=7.5", "--pin", "--log_dir=logs", "--event_log=events"]
+    assert main(["launch", *flags, "--", "train"]) == 0
+    (job,) = jobs
+    assert (job.workers, job.max_restarts, job.grace_seconds, job.pin) == (1, 5, 7.5, True)
+    assert (job.log_dir, job.event_log) == (Path("logs"), Path("events"))
+
+
+def test_a_run_folder_that_is_named_is_kept(launched):
+    jobs, _ = launched
+    assert main(["launch", "--", "train", "--run_dir", "mine"]) == 0
+    assert [word for word in jobs[0].command if "run_dir" in word] == ["--run_dir"]
+
+
+@pytest.mark.parametrize(("code", "told"), [(75, True), (0, False), (1, False), (137, False)])
+def test_how_to_go_on(launched, monkeypatch, code, told):
+    jobs, result = launched
+    result[0] = code
+    lines = []
+    monkeypatch.setattr(launch.logging, "info", lambda text, *values: lines.append(text % values))
+    assert main(["launch", "--", "train"]) == code
+    run_dir = next(word for word in jobs[0].command if word.startswith("--run_dir="))
+    assert lines[0] == f"all workers, and their restarts, use {run_dir}"
+    assert lines[1:] == [f"the run goes on with the same command and {run_dir}"] * told
+
+
+def test_a_program_is_run_as_it_is_named(launched):
+    jobs, _ = launched
+    assert main(["launch", "--workers=2", "--", "sh", "-c", "exit 3", "--", "--workers=9"]) == 0
+    (job,) = jobs
+    assert Path(job.command[0]).name == "sh"
+    assert list(job.command[1:]) == ["-c", "exit 3", "--", "--workers=9"]
+    assert job.workers == 2
+    assert job.mistakes == {2}
+
+
+def test_workers_have_cores_of_their_own_where_there_are_enough(launched):
+    jobs, _ = launched
+    for workers in (len(cores()), len(cores()) + 1):
+        assert main(["launch", f"--workers={workers}", "--", "train"]) == 0
+    assert [job.pin for job in jobs] == [hasattr(os, "sched_setaffinity"), False]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "nothing to launch; as in: polynet launch --workers 2 -- train --data photos"),
+        (["--"], "nothing to launch"),
+        (["--workers", "0", "--", "train"], "workers=0 must be at least 1"),
+        (["--workers", "two", "--", "train"], "--workers=two"),
+        (["--max_restarts", "-1", "--", "train"], "max_restarts=-1 must be at least 0"),
+        (["--grace_seconds", "0", "--", "train"], "grace_seconds=0.0 must be a finite number > 0"),
+        (["--workers", "9999", "--pin", "--", "train"], "9999 workers cannot have cores of their own"),
+        (["--", "evaluate"], "`evaluate` works in one process; launch starts train, or a program that reads TF_CONFIG"),
+        (["--", "trian"], "'trian' is neither `train` nor a program that can be found"),
+        (["--", "./missing.sh"], "'./missing.sh' is neither `train` nor a program that can be found"),
+        (["--", "train", "--epoch", "3"], "Unknown command line flag 'epoch'"),
+        (["--", "train", "--epochs", "0"], "epochs=0 must be an integer of at least 1"),
+        (["--", "train", "--communication", "mpi"], "implementation='mpi' must be one of"),
+        (["--", "train", "photos"], "unexpected argument 'photos' of train; the data is named with --data"),
+    ],
+)
+def test_mistakes_are_one_line_before_anything_starts(launched, capsys, argv, message):
+    jobs, _ = launched
+    assert main(["launch", *argv]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("polynet: ")
+    assert message in line
+    assert jobs == []
+    assert not Path("runs").exists()
+
+
+def test_a_worker_is_no_launcher(launched, monkeypatch, capsys):
+    jobs, _ = launched
+    task = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(task))
+    assert main(["launch", "--", "train"]) == 1
+    assert "TF_CONFIG says that this is one of 2 workers already" in capsys.readouterr().err
+    assert jobs == []
+
+
+def test_a_log_that_cannot_be_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    (tmp_path / "file").touch()
+    assert main(["launch", f"--log_dir={tmp_path}/file/logs", "--", "true"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{tmp_path}/file/logs" in line
+
+
+def test_a_program_from_start_to_end(tmp_path):
+    """Started again once, with what the workers say told apart and logged."""
+    program = """
+import json, os, sys
+index = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
+attempt = int(os.environ["POLYNET_ATTEMPT"])
+print("attempt", attempt, *sys.argv[1:], flush=True)
+if attempt == 0:
+    os.kill(os.getpid(), 9) if index else sys.exit(75)
+"""
+    flags = ["--workers=2", "--max_restarts=1", f"--log_dir={tmp_path}/logs", f"--event_log={tmp_path}/events"]
+    done = polynet("launch", *flags, "--", sys.executable, "-c", program, "--flag", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.splitlines()) == [
+        "[worker 1] attempt 0 --flag",
+        "[worker 1] attempt 1 --flag",
+        "attempt 0 --flag",
+        "attempt 1 --flag",
+    ]
+    assert "worker 1 was killed by SIGKILL; restart 1 of 1 in 1 s" in done.stderr
+    assert (tmp_path / "logs" / "worker-1-attempt-1.log").read_text() == "attempt 1 --flag\n"
+    events = [json.loads(line) for line in (tmp_path / "events").read_text().splitlines()]
+    restarts = [(event["worker"], event["code"]) for event in events if event["event"] == "restart"]
+    assert restarts == [(1, -signal.SIGKILL)]
+    ends = {(event["worker"], event["code"], event["signal"]) for event in events if event["event"] == "end"}
+    assert ends == {(0, 75, None), (1, -signal.SIGKILL, "SIGKILL"), (0, 0, None), (1, 0, None)}
+
+
+@pytest.mark.slow
+def test_a_mistake_that_only_the_workers_see(tmp_path):
+    done = polynet("launch", "--", "train", "--data", "nowhere", cwd=tmp_path)
+    assert done.returncode == 1
+    assert re.search(r"worker \d ended with 1, and a restart would not mend that: .*data='nowhere' is no", done.stderr)
+    assert "restart 1" not in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_two_workers_train(tmp_path):
+    small = ["--structure", "1 x [ir] | 1 x [ir] | 1 x [ir]", "--width", "0.0625", "--epochs", "1"]
+    done = polynet("launch", "--workers", "2", "--", "train", *small, "--batch_size", "256", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert f"run folder:        runs/{folder.name}" in done.stdout.splitlines()
+    assert (folder / "model.json").is_file()
+    assert "2 replicas" in done.stderr
