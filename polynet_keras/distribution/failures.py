@@ -53,8 +53,8 @@ def peer_failures(cluster: Cluster) -> Iterator[None]:
     """Turns TensorFlow's errors about other workers into a `PeerFailure`, and tells the others of errors here.
 
     What waits for a sum with a failed worker ends as soon as any of them sees the failure: an exception at once; a
-    process that is gone when its connections break, or after TensorFlow's heartbeat of ten seconds; one that is stopped
-    after the `timeout_seconds` of `Communication`.
+    process that is gone or stopped when its connections break, or after TensorFlow's heartbeat of ten seconds; one that
+    hangs after the `timeout_seconds` of `Communication`.
 
     Args:
         cluster: whose workers train inside.

@@ -40,6 +40,7 @@ from polynet_keras.training.run_folder import (
     TENSORBOARD_FOLDER,
     discard_run_folder,
     forget_epochs,
+    has_checkpoints,
     is_finished,
     open_run_folder,
 )
@@ -115,6 +116,18 @@ def _train(
     if folder and execution.attempt and is_finished(folder):
         return RunResult(Path(folder), ModelCard.load(folder), ())  # the attempt before ended after it was done
     path = open_run_folder(folder, recipe) if chief else Path(folder or "")
+    try:
+        return _train_in(path, recipe, source, execution, strategy)
+    except (tf.errors.OpError, ValueError, KeyboardInterrupt):
+        if chief and not _epochs(path) and not has_checkpoints(path):
+            discard_run_folder(path)  # so that the same command can run again
+        raise
+
+
+def _train_in(
+    path: Path, recipe: Recipe, source: Source, execution: Execution, strategy: tf.distribute.Strategy | None
+) -> RunResult:
+    chief = is_chief(strategy)
     preprocessing = preprocessing_of(recipe, source)
     checkpoints = Checkpoints(
         path / CHECKPOINTS_FOLDER,
@@ -139,21 +152,15 @@ def _train(
         "one process" if strategy is None else f"{strategy.num_replicas_in_sync} replicas",
         path,
     )
-    try:
-        with reading(unread_held_out), reading(unread):
-            _fit(model, training, validation, recipe.epochs, path, checkpoints, strategy)
-    except (tf.errors.OpError, ValueError, KeyboardInterrupt):
-        if chief and not _epochs(path) and not (path / CHECKPOINTS_FOLDER).exists():
-            discard_run_folder(path)  # so that the same command can run again
-        raise
-    accuracy = model.evaluate(validation, verbose=0)[1]
+    with reading(unread_held_out), reading(unread):
+        _fit(model, training, validation, recipe.epochs, path, checkpoints, strategy)
     skipped = sum_over_workers(strategy, len(unread_held_out.skipped))
     counted = len(source.held_out) - skipped
     if not counted:
         if chief:
             discard_run_folder(path)
         raise ValueError(f"{source.held_out.name} has no image that can be read")
-    correct = round(accuracy * counted)
+    correct = round(model.evaluate(validation, verbose=0)[1] * counted)
     fingerprint = source.held_out.fingerprint
     card = ModelCard(source.class_names, preprocessing, counted, correct, recipe.structure, fingerprint)
     unread.log(len(source.training))

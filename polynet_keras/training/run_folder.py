@@ -53,6 +53,11 @@ def is_finished(folder: str | os.PathLike) -> bool:
     return Path(folder, CARD_FILE).is_file()
 
 
+def has_checkpoints(folder: Path) -> bool:
+    """Whether the folder's run was saved, and can go on."""
+    return any((folder / CHECKPOINTS_FOLDER).glob("*.index"))
+
+
 def forget_epochs(history: Path, epochs: int) -> None:
     """Leaves so many epochs in a history: those after them are about to run again."""
     if not history.exists():
