@@ -119,7 +119,7 @@ def _train(
     try:
         return _train_in(path, recipe, source, execution, strategy)
     except (tf.errors.OpError, ValueError, KeyboardInterrupt):
-        if chief and not _epochs(path) and not has_checkpoints(path):
+        if chief and path.exists() and not _epochs(path) and not has_checkpoints(path):
             discard_run_folder(path)  # so that the same command can run again
         raise
 

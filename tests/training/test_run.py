@@ -10,6 +10,7 @@ from PIL import Image
 
 from polynet_keras.data.sources import open_source
 from polynet_keras.pretrained import ModelCard
+from polynet_keras.training.execution import Execution
 from polynet_keras.training.recipe import Recipe
 from polynet_keras.training.run import train
 from polynet_keras.training.run_folder import create_run_folder, latest_run_folder
@@ -151,3 +152,30 @@ def test_default_folders(tmp_path, monkeypatch, digits_run):
     shutil.copytree(digits_run.folder, tmp_path / "runs" / "newer")
     (tmp_path / "runs" / "newer" / "model.json").touch()
     assert latest_run_folder() == Path("runs/newer")
+
+
+@pytest.mark.slow
+def test_a_run_that_broke_off_goes_on_in_its_folder(tmp_path, monkeypatch):
+    """An error in the second epoch; then the same command, beside a run that nothing happened to."""
+    recipe = Recipe(**{**TINY, "epochs": 2}, batch_size=256)
+    execution = Execution(save_every_steps=2)
+    whole = train(recipe, tmp_path / "whole", execution)
+
+    def breaks(self, batch, logs=None):
+        if self.model.optimizer.iterations == 9:  # of 6 steps an epoch: the checkpoint is of 8
+            raise RuntimeError("the machine is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keras.callbacks.CSVLogger, "on_train_batch_end", breaks)
+        with pytest.raises(RuntimeError, match="the machine is gone"):
+            train(recipe, tmp_path / "run", execution)
+    assert (tmp_path / "run" / "checkpoints").is_dir()
+    with pytest.raises(ValueError, match=r"holds a run of another recipe \(epochs=2, here 3\)"):
+        train(Recipe(**{**TINY, "epochs": 3}, batch_size=256), tmp_path / "run", execution)
+    result = train(recipe, tmp_path / "run", execution)
+    assert result.card.held_out_correct == whole.card.held_out_correct
+    assert (tmp_path / "run" / "history.csv").read_text() == (tmp_path / "whole" / "history.csv").read_text()
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    with pytest.raises(ValueError, match="holds a finished run of this recipe"):
+        train(recipe, tmp_path / "run", execution)
+    assert train(recipe, tmp_path / "run", Execution(attempt=1)).card == result.card  # a supervisor's restart
