@@ -10,6 +10,7 @@ import tensorflow as tf
 from absl import logging
 
 from polynet_keras.distribution.cluster import Cluster
+from polynet_keras.distribution.connecting import limited_connecting
 from polynet_keras.distribution.rendezvous import code_fingerprint, meet
 
 STRATEGIES = ("auto", "multi_worker", "mirrored", "tpu", "none")
@@ -121,7 +122,8 @@ def _multi_worker_strategy(cluster: Cluster, communication: Communication) -> tf
         rpc_layer="grpc",
     )
     try:
-        return tf.distribute.MultiWorkerMirroredStrategy(resolver, communication.options())
+        with limited_connecting(cluster, CONNECT_SECONDS + 15):  # TensorFlow's own limit, where it holds, says more
+            return tf.distribute.MultiWorkerMirroredStrategy(resolver, communication.options())
     except RuntimeError as error:
         if "program startup" in str(error):
             raise ValueError(
