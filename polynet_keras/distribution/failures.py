@@ -30,8 +30,12 @@ PEER_ERRORS = (
 )
 TRACES = re.compile(r"[Cc]ollective|RecvBuf|coordination service|tasks have crashed|/task:\d")
 """What TensorFlow's errors say where another process is the reason."""
-REPORTED = re.compile(r"Error reported from /job:worker/\S+: (worker \d+ \(.*)")
-"""What one of us told the others; TensorFlow's service reports of its own, and names no address."""
+REPORTED = re.compile(
+    r"(?:Error reported from /job:worker/\S+|Collective ops is aborted by): "
+    r"(worker \d+ \(.*|a sum over the workers failed.*)"
+)
+"""What one of us told the others, by the service or by the one who was waited for; TensorFlow's service reports of its
+own, and names no address."""
 
 
 class PeerFailure(SystemExit):
@@ -67,7 +71,11 @@ def peer_failures(cluster: Cluster) -> Iterator[None]:
         return
     try:
         yield
-    except Preempted:  # all workers end, and all know
+    except (Preempted, PeerFailure):  # all workers end, and all know
+        raise
+    except SystemExit as error:
+        if error.code not in (None, 0):
+            _tell(cluster, f"{cluster.name(cluster.index)} ended with {error.code}")
         raise
     except PEER_ERRORS as error:
         if not TRACES.search(str(error)):
@@ -133,7 +141,7 @@ def _tell(cluster: Cluster, reason: str) -> None:
     def report() -> None:
         try:
             current.report_error_to_cluster(tf.errors.UNAVAILABLE, reason)
-        except tf.errors.OpError as error:
+        except (tf.errors.OpError, ValueError) as error:  # ValueError: nothing of TensorFlow's has run
             logging.debug("the other workers could not be told: %s", error)
 
     # TensorFlow waits without end for a chief that has stopped.

@@ -72,6 +72,33 @@ def test_an_error_of_the_model_stays_what_it_is():
         raise ValueError("mistake")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Collective ops is aborted by: Error reported from /job:worker/task:1: {reason}\nThe error could be from",
+        "Collective ops is aborted by: Collective ops is aborted by: {reason}\nAdditional GRPC error information",
+    ],
+)
+@pytest.mark.parametrize(
+    "reason",
+    ["worker 1 (b:2) was interrupted", "a sum over the workers failed, though all of them answer (it timed out)"],
+)
+def test_what_another_worker_told_is_the_reason(text, reason):
+    """In both forms in which it arrives."""
+    error = tf.errors.UnavailableError(None, None, "Graph execution error:\n\n" + text.format(reason=reason))
+    with pytest.raises(PeerFailure) as failure, peer_failures(Cluster(("a:1", "b:2"), 0)):
+        raise error
+    assert str(failure.value) == reason
+
+
+def test_an_exit_passes():
+    with pytest.raises(SystemExit) as ended, peer_failures(Cluster(("a:1", "b:2"), 0)):
+        raise SystemExit(3)
+    assert ended.value.code == 3
+    with pytest.raises(PeerFailure, match="worker 1 is gone"), peer_failures(Cluster(("a:1", "b:2"), 0)):
+        raise PeerFailure("worker 1 is gone")
+
+
 def test_a_peer_failure_is_a_wish_to_be_started_again():
     assert PeerFailure("worker 1 is gone").code == EXIT_RESTART == os.EX_TEMPFAIL
     assert str(PeerFailure("worker 1 is gone")) == "worker 1 is gone"
