@@ -74,7 +74,8 @@ def _command(arguments: list[str]) -> tuple[list[str], frozenset[int], Path | No
         if run_dir is not None:
             rest = [f"--run_dir={run_dir}", *rest]
         start = "import sys; from polynet_keras.cli.main import main; sys.exit(main())"
-        return [sys.executable, "-c", start, name, *rest], MISTAKES, run_dir
+        # -P: as for `polynet` itself, modules in the current folder are not this package's.
+        return [sys.executable, "-P", "-c", start, name, *rest], MISTAKES, run_dir
     if name in COMMANDS:
         raise ValueError(f"`{name}` works in one process; launch starts train, or a program that reads TF_CONFIG")
     program = shutil.which(name)

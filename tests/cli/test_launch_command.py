@@ -172,6 +172,7 @@ if attempt == 0:
 
 @pytest.mark.slow
 def test_a_mistake_that_only_the_workers_see(tmp_path):
+    (tmp_path / "polynet_keras.py").write_text("raise SystemExit(9)")  # the current folder's modules are not taken
     done = polynet("launch", "--", "train", "--data", "nowhere", cwd=tmp_path)
     assert done.returncode == 1
     assert re.search(r"worker \d ended with 1, and a restart would not mend that: .*data='nowhere' is no", done.stderr)
