@@ -52,6 +52,21 @@ def test_finetune(tmp_path):
     assert {name for name, _ in prediction.classes} == set("0123456789")
 
 
+@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
+def test_jax_data_parallel(tmp_path):
+    first, epochs = run("jax_data_parallel.py", tmp_path)
+    numbers = r"devices 1, 2: first losses (\S+), (\S+); weights moved by up to (\S+) and differ by (\S+)"
+    one, two, moved, apart = map(float, re.fullmatch(numbers, first).groups())
+    # Measured: 0.00001 of 0.4. Statistics of half the batch would change the loss in its first digits.
+    assert abs(one - two) < 1e-4
+    assert moved > 0.1
+    assert apart < 0.01 * moved
+    losses = [float(loss) for loss in epochs.removeprefix("losses of the epochs on both: ").split(", ")]
+    # Measured: 3.08, 1.20, 0.28.
+    assert len(losses) == 3
+    assert losses[-1] < losses[0] / 2
+
+
 @pytest.mark.skipif(not FASHION_MNIST_FOLDER.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed")
 def test_evaluate_fashion_mnist(tmp_path):
     (line,) = run("evaluate_fashion_mnist.py", tmp_path)
