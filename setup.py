@@ -70,6 +70,7 @@ setup(
             "jax>=0.4.30",  # the JAX backend of Keras
             "mypy>=1.11",
             "pytest>=8",
+            "pyyaml>=6",  # reads the Kubernetes manifest
             "pytest-xdist>=3.5",  # the tests on two cores
             "ruff>=0.6",
         ],

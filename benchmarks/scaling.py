@@ -3,7 +3,7 @@
     python benchmarks/scaling.py                                        # G5, 235 px, 8 images a worker, 1 and 2 workers
     python benchmarks/scaling.py --net small --workers 1 2 4 --batch_size 32
     python benchmarks/scaling.py --mode strong --batch_size 16          # 16 images in all
-    python benchmarks/scaling.py --communication packed float16         # other ways to sum, beside the default
+    python benchmarks/scaling.py --communication default packed          # other ways to sum
 
 Every configuration is N processes on this machine, worker i pinned to core i modulo the cores there are, that train
 from synthetic images with `fit`; configurations take turns, `--rounds` times. Printed are the medians over steps and
@@ -45,7 +45,6 @@ COMMUNICATION = {
     "packed": {"bytes_per_pack": 0},
     "packs of 8 MiB": {"bytes_per_pack": 8 * 2**20},
     "packs of 64 MiB": {"bytes_per_pack": 64 * 2**20},
-    "float16": {"gradient_dtype": "float16"},
 }
 """Arguments of `distribution.strategies.Communication`."""
 
@@ -194,24 +193,21 @@ def main() -> None:
     import keras
     import tensorflow as tf
 
-    print(
-        f"{settings.net}, {NETS[settings.net]['image_size']} px, {settings.mode} scaling, "
-        f"{settings.batch_size} images {'a worker' if settings.mode == 'weak' else 'in all'}; "
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; TensorFlow {tf.__version__}, Keras {keras.__version__}"
-    )
-    print(
-        "| workers | communication | step, s | input, s | sum alone, s | MiB | efficiency |\n| --- | --- | --- | --- |
-        --- | --- | --- |"
-    )
+    images = f"{settings.batch_size} images {'a worker' if settings.mode == 'weak' else 'in all'}"
+    machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+    versions = f"TensorFlow {tf.__version__}, Keras {keras.__version__}"
+    size = NETS[settings.net]["image_size"]
+    print(f"{settings.net}, {size} px, {settings.mode} scaling, {images}; {machine}; {versions}")
+    print("| workers | communication | step, s | input, s | sum alone, s | MiB | efficiency |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
     for workers, communication in configurations:
         configuration = workers, communication
         step = median(configuration, "step")
         efficiency = alone / step / (1 if settings.mode == "weak" else workers / configurations[0][0])
         size = found[configuration][0]["bytes"] / 2**20
-        print(
-            f"| {workers} | {communication if workers > 1 else ''} | {step:.3f} | {median(configuration, 'input'):.4f} | "
-            f"{median(configuration, 'sum'):.3f} | {size:.0f} | {efficiency:.3f} |"
-        )
+        how = communication if workers > 1 else ""
+        inputs, alone_sum = median(configuration, "input"), median(configuration, "sum")
+        print(f"| {workers} | {how} | {step:.3f} | {inputs:.4f} | {alone_sum:.3f} | {size:.0f} | {efficiency:.3f} |")
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def main() -> None:
         synchronize_batch_normalization(model)
         model.compile(RMSprop(2e-3), "sparse_categorical_crossentropy", metrics=["accuracy"])
     model.fit(batches(images[:1440], labels[:1440], shuffle=True), epochs=EPOCHS)
-    loss, accuracy = model.evaluate(batches(images[1440:], labels[1440:], shuffle=False))
+    _, accuracy = model.evaluate(batches(images[1440:], labels[1440:], shuffle=False))
     if is_chief(strategy):
         weights = sum(np.abs(weight).sum() for weight in model.get_weights())
         print(f"{worker_count(strategy)} workers, weights {weights:.2f}, held-out accuracy {accuracy:.4f}")
