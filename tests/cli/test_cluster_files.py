@@ -21,19 +21,28 @@ CLUSTER = Path(__file__).parents[2] / "examples" / "cluster"
 SBATCH, YAML = CLUSTER / "train.sbatch", CLUSTER / "train.yaml"
 
 SRUN = """#!{python} -IS
-# As Slurm's srun with four tasks: it ends with the highest exit code.
+# As Slurm's srun with four tasks: their output goes to --output, and it ends with the highest exit code.
 import os, subprocess, sys
+codes = []
 while sys.argv[1].startswith("--"):
-    del sys.argv[1]
-codes = [subprocess.run(sys.argv[1:], env=dict(os.environ, SLURM_PROCID=str(i))).returncode for i in range(4)]
+    option = sys.argv.pop(1)
+    if option.startswith("--output="):
+        output = option.removeprefix("--output=")
+for task in map(str, range(4)):
+    with open(output.replace("%t", task), "a") as log:
+        environment = dict(os.environ, SLURM_PROCID=task)
+        codes.append(subprocess.run(sys.argv[1:], env=environment, stdout=log, stderr=log).returncode)
 sys.exit(max(codes))
 """
 
 POLYNET = """#!{python} -IS
 import json, os, sys
 with open("calls.jsonl", "a") as file:
-    print(json.dumps({{"argv": sys.argv[1:], "environment": dict(os.environ)}}), file=file)
-sys.exit(json.loads(os.environ.get("CODES", "[0, 0, 0, 0]"))[int(os.environ.get("SLURM_PROCID", 0))])
+    print(json.dumps({{"argv": sys.argv[1:], "parent": os.getppid(), "environment": dict(os.environ)}}), file=file)
+code = json.loads(os.environ.get("CODES", "[0, 0, 0, 0]"))[int(os.environ.get("SLURM_PROCID", 0))]
+if code == 1:
+    print("polynet: epochs=0 must be an integer of at least 1", file=sys.stderr)
+sys.exit(abs(code))
 """
 
 GETENT = """#!{python} -IS
@@ -117,6 +126,8 @@ def test_slurm_starts_polynet_train(run):
     assert done.returncode == 0, done.stderr
     assert len(calls) == 4
     check_train(calls[0]["argv"], "runs/polynet-g5-7")
+    # srun starts it itself: to a shell in between, SIGTERM would come in its place.
+    assert len({call["parent"] for call in calls}) == 1
     assert calls[0]["environment"]["POLYNET_ATTEMPT"] == "3"
     assert "scontrol" not in done.stdout
 
@@ -137,12 +148,29 @@ def test_slurm_does_not_start_a_job_again_for_ever(run):
     assert done.stdout == ""
 
 
-@pytest.mark.parametrize("codes", [[1] * 4, [75, 1, 75, 75], [75, 2, 137, 75], [127] * 4])
+@pytest.mark.parametrize("codes", [[1] * 4, [75, 1, 75, 75], [75, 1, 137, 0]])
 def test_a_mistake_ends_a_job_of_slurm(run, codes):
     done, _ = slurm(run, codes)
     assert done.returncode == 1
-    assert done.stderr.splitlines() == ["a restart would not mend what a worker says above"]
+    *mistakes, last = done.stderr.splitlines()
+    assert mistakes == [
+        f"polynet-g5-7-worker-{task}.log:polynet: epochs=0 must be an integer of at least 1"
+        for task, code in enumerate(codes)
+        if code == 1
+    ]
+    assert last == f"srun ended with {max(codes)}; a restart would not mend that"
     assert done.stdout == ""
+
+
+def test_srun_itself_may_fail(run):
+    done, _ = slurm(run, [-1] * 4)  # with 1, and no worker says a word
+    assert done.stderr.splitlines() == ["srun ended with 1; restart 1 of 20"]
+
+
+@pytest.mark.parametrize("code", [2, 127])
+def test_no_such_program_ends_a_job_of_slurm(run, code):
+    done, _ = slurm(run, [code] * 4)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
 
 
 def test_an_interrupt_ends_a_job_of_slurm(run):
