@@ -297,3 +297,12 @@ def test_nothing_starts_where_a_log_cannot_be_written(tmp_path):
         assert ended.code != 0
         assert str(tmp_path / "file") in ended.stderr
     assert files(tmp_path, "ready") == []
+
+
+def test_what_was_started_is_ended_where_the_rest_cannot_be(tmp_path):
+    logs = tmp_path / "logs"
+    (logs / "worker-1-attempt-0.log").mkdir(parents=True)
+    ended = run_job(FOREVER, tmp_path, log_dir=str(logs))
+    assert ended.code != 0
+    assert "IsADirectoryError" in ended.stderr
+    assert ended.count("start") == 2
