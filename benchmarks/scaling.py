@@ -3,15 +3,17 @@
     python benchmarks/scaling.py                                        # G5, 235 px, 8 images a worker, 1 and 2 workers
     python benchmarks/scaling.py --net small --workers 1 2 4 --batch_size 32
     python benchmarks/scaling.py --mode strong --batch_size 16          # 16 images in all
-    python benchmarks/scaling.py --communication default packed          # other ways to sum
+    python benchmarks/scaling.py --communication default "one pack" float16
 
 Every configuration is N processes on this machine, worker i pinned to core i modulo the cores there are, that train
 from synthetic images with `fit`; configurations take turns, `--rounds` times. Printed are the medians over steps and
 rounds of
 
-    step        seconds from one step's end to the next one's
-    input       of these, until the next batch was there
-    sum alone   the all-reduce of a step's tensors with nothing beside it, and their size
+    step        seconds from one step's end to the next one's, of the slowest worker
+    compute     the same of N processes that train apart at the same time: the cores share memory, caches and clock
+    input       seconds until the next batch is there
+    collective  the rest
+    sum alone   the sum of a step's tensors over the workers with nothing beside it
     efficiency  weak: the time of one worker's step over this one's; strong: the same, divided by the workers
 
 One worker trains without a strategy: what it would take a user who has one machine. With more workers than cores, the
@@ -42,11 +44,16 @@ NETS = {
 }
 COMMUNICATION = {
     "default": {},
-    "packed": {"bytes_per_pack": 0},
-    "packs of 8 MiB": {"bytes_per_pack": 8 * 2**20},
+    "one pack": {"bytes_per_pack": 0},
+    "packs of 1 MiB": {"bytes_per_pack": 2**20},
     "packs of 64 MiB": {"bytes_per_pack": 64 * 2**20},
+    "float16": {},
+    "TensorFlow's choice": {},
 }
-"""Arguments of `distribution.strategies.Communication`."""
+"""Arguments of `distribution.strategies.Communication`. "float16" sets the model's `gradient_dtype`; TensorFlow's
+choice is a `MultiWorkerMirroredStrategy` without options."""
+APART = "apart"
+"""Processes that do not know of each other."""
 
 
 def work(settings: argparse.Namespace) -> None:
@@ -61,8 +68,12 @@ def work(settings: argparse.Namespace) -> None:
     from polynet_keras.distribution.strategies import Communication, open_strategy
     from polynet_keras.training.optimizers import RMSprop
 
-    communication = Communication(timeout_seconds=600, **COMMUNICATION[settings.communication[0]])
-    strategy = open_strategy("auto", Cluster.from_environment(), communication)
+    (communication,) = settings.communication
+    cluster = Cluster.from_environment()
+    if communication == "TensorFlow's choice":
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    else:
+        strategy = open_strategy("auto", cluster, Communication(**COMMUNICATION.get(communication, {})))
     keras.utils.set_random_seed(0)
     net = NETS[settings.net]
     size = net["image_size"]
@@ -84,6 +95,7 @@ def work(settings: argparse.Namespace) -> None:
             classes=net["classes"],
             residual_scale=0.3,
         )
+        model.gradient_dtype = "float16" if communication == "float16" else "float32"
         model.compile(
             RMSprop(0.01, epsilon=1.0), "sparse_categorical_crossentropy", steps_per_execution=settings.execution
         )
@@ -100,16 +112,16 @@ def work(settings: argparse.Namespace) -> None:
                 times["step"].append((now - self.end) / settings.execution)
             self.end = now
 
-    start = time.perf_counter()
     steps = (settings.steps + 1) * settings.execution
     model.fit(data, steps_per_epoch=steps, epochs=1, verbose=0, callbacks=[Clock()], shuffle=False)
-    times["fit"] = time.perf_counter() - start
     iterator = iter(data)
     for _ in range(5):
         start = time.perf_counter()
         next(iterator)
         times["input"].append(time.perf_counter() - start)
-    times["bytes"] = 4 * sum(int(np.prod(w.shape)) for w in model.weights)
+    size = 2 if communication == "float16" else 4
+    times["bytes"] = sum(size * int(np.prod(w.shape)) for w in model.trainable_weights)
+    times["bytes"] += sum(4 * int(np.prod(w.shape)) for w in model.non_trainable_weights)
     times["sum"] = sum_alone(strategy, model) if strategy else [0.0]
     Path(settings.out).write_text(json.dumps(times))
 
@@ -117,7 +129,7 @@ def work(settings: argparse.Namespace) -> None:
 def sum_alone(strategy, model, rounds: int = 5) -> list[float]:
     import tensorflow as tf
 
-    tensors = [tf.zeros(weight.shape) for weight in model.weights]
+    tensors = [tf.zeros(weight.shape, model.gradient_dtype) for weight in model.trainable_weights]
 
     @tf.function
     def summed():
@@ -145,7 +157,7 @@ def run(workers: int, batch_size: int, communication: str, settings: argparse.Na
         for worker in range(workers):
             environment = dict(os.environ, TF_CPP_MIN_LOG_LEVEL="3")
             environment.pop("TF_CONFIG", None)
-            if workers > 1:
+            if workers > 1 and communication != APART:
                 task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": worker}}
                 environment["TF_CONFIG"] = json.dumps(task)
             command = [sys.executable, __file__, "--worker", str(worker), "--out", f"{folder}/{worker}.json"]
@@ -168,7 +180,7 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=8, help="images of a worker (weak) or of all (strong)")
     parser.add_argument("--steps", type=int, default=6, help="measured steps of a round")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--communication", nargs="+", choices=COMMUNICATION, default=["default"])
+    parser.add_argument("--communication", nargs="+", choices=(*COMMUNICATION, APART), default=["default"])
     parser.add_argument("--execution", type=int, default=1, help="steps_per_execution")
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--out", help=argparse.SUPPRESS)
@@ -176,7 +188,11 @@ def main() -> None:
     if settings.worker is not None:
         return work(settings)
 
-    configurations = [(w, c) for w in settings.workers for c in (settings.communication if w > 1 else ["default"])]
+    configurations = [
+        (workers, how)
+        for workers in settings.workers
+        for how in ([APART, *settings.communication] if workers > 1 else [APART])
+    ]
     found: dict = {configuration: [] for configuration in configurations}
     for number in range(settings.rounds):
         for workers, communication in configurations:
@@ -198,16 +214,19 @@ def main() -> None:
     versions = f"TensorFlow {tf.__version__}, Keras {keras.__version__}"
     size = NETS[settings.net]["image_size"]
     print(f"{settings.net}, {size} px, {settings.mode} scaling, {images}; {machine}; {versions}")
-    print("| workers | communication | step, s | input, s | sum alone, s | MiB | efficiency |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    names = ("workers", "communication", "step, s", "compute, s", "collective, s", "input, s", "sum alone, s", "MiB")
+    print(f"| {' | '.join(names)} | efficiency |")
+    print(f"|{' --- |' * (len(names) + 1)}")
     for workers, communication in configurations:
+        if workers > 1 and communication == APART:
+            continue
         configuration = workers, communication
-        step = median(configuration, "step")
+        step, inputs, sums = (median(configuration, name) for name in ("step", "input", "sum"))
+        compute = median((workers, APART), "step") - inputs
         efficiency = alone / step / (1 if settings.mode == "weak" else workers / configurations[0][0])
-        size = found[configuration][0]["bytes"] / 2**20
-        how = communication if workers > 1 else ""
-        inputs, alone_sum = median(configuration, "input"), median(configuration, "sum")
-        print(f"| {workers} | {how} | {step:.3f} | {inputs:.4f} | {alone_sum:.3f} | {size:.0f} | {efficiency:.3f} |")
+        how, size = (communication, found[configuration][0]["bytes"] / 2**20) if workers > 1 else ("", 0)
+        seconds = (f"{value:.3f}" for value in (step, compute, step - compute - inputs, inputs, sums))
+        print(f"| {workers} | {how} | {' | '.join(seconds)} | {size:.0f} | {efficiency:.3f} |")
 
 
 if __name__ == "__main__":

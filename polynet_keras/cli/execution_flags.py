@@ -35,6 +35,12 @@ def define_execution_flags(values: flags.FlagValues) -> None:
         "Of tensors that are summed at once; 0 for all.",
         flag_values=values,
     )
+    flags.DEFINE_string(
+        "gradient_dtype",
+        defaults.gradient_dtype,
+        "In which gradients are summed over the replicas: `float32`, or `float16` for half the bytes.",
+        flag_values=values,
+    )
     flags.DEFINE_integer("save_every_steps", None, "Steps between two checkpoints.", flag_values=values)
     flags.DEFINE_float(
         "save_every_minutes", defaults.save_every_minutes, "Minutes between two checkpoints.", flag_values=values
@@ -54,6 +60,7 @@ def execution_of(values: flags.FlagValues) -> Execution:
         strategy=values.strategy,
         tpu=values.tpu,
         communication=communication,
+        gradient_dtype=values.gradient_dtype,
         save_every_steps=values.save_every_steps,
         save_every_minutes=values.save_every_minutes,
         attempt=int(os.environ.get("POLYNET_ATTEMPT") or 0),

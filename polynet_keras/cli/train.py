@@ -7,7 +7,8 @@ from absl import flags
 from polynet_keras.cli.execution_flags import define_execution_flags, execution_of
 from polynet_keras.cli.recipe_flags import define_recipe_flags, recipe_of
 from polynet_keras.distribution.cluster import Cluster
-from polynet_keras.distribution.failures import leave
+from polynet_keras.distribution.failures import PeerFailure, leave
+from polynet_keras.distribution.interruption import Preempted
 
 USAGE = "[--data DATA] [flags]"
 
@@ -31,8 +32,14 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
 
     from polynet_keras.training.run import train  # TensorFlow takes seconds: flags are checked before
 
-    result = train(recipe, values.run_dir, execution)
     cluster = Cluster.from_environment()
+    try:
+        result = train(recipe, values.run_dir, execution)
+    except (PeerFailure, Preempted) as ended:
+        if not cluster.is_distributed:
+            raise
+        # TensorFlow's teardown waits for workers that are gone, in the time that is left for a new start.
+        leave(int(ended.code or 0))
     if cluster.is_chief:
         _print(result)
     if cluster.is_distributed:

@@ -10,12 +10,13 @@ import tensorflow as tf
 from absl import logging
 
 from polynet_keras.distribution import training_state
+from polynet_keras.distribution.agreement import fail_together, sum_over_workers
 from polynet_keras.distribution.callback_state import fit_around, get_states, set_states
 from polynet_keras.distribution.checkpoint_files import CheckpointFiles, SavedState
 from polynet_keras.distribution.interruption import Interruption, Preempted
 from polynet_keras.distribution.position import Position, Progress
 from polynet_keras.distribution.replay import TrainingSteps
-from polynet_keras.distribution.restoring import check_steps, choose, fail_together, sum_over_workers
+from polynet_keras.distribution.restoring import check_steps, choose
 from polynet_keras.distribution.saving import Saver, State
 from polynet_keras.distribution.workers import is_chief, worker_count
 

@@ -56,6 +56,9 @@ class DistributedTraining(_Base):
     interruption: Any = None
     """`distribution.interruption.Interruption` while a callback listens to SIGTERM: every training and test step asks
     all workers whether one was told to stop."""
+    gradient_dtype: str = "float32"
+    """In which the replicas' gradients are summed: `"float16"` takes half the bytes, for an error that
+    `distribution.compression` bounds. To be set before `fit`; a `train_step` of your own sums its gradients itself."""
 
     def fit(self, *args, **kwargs):
         return super().fit(**self._on_this_worker("fit", args, kwargs))

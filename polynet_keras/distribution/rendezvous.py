@@ -18,8 +18,9 @@ from polynet_keras.distribution.cluster import Cluster, split_address
 GREETING = "polynet_keras rendezvous"
 MAX_LINE = 1 << 20
 RETRY_SECONDS = 0.2
-STRANGER_SECONDS = 30
-"""How long something else may answer at the chief's address: the last attempt's chief, say, that is about to end."""
+STRANGER_SECONDS = 90
+"""How long something else may answer at the chief's address: the last attempt's chief, say, which has not yet noticed
+that the worker before this one is gone."""
 
 
 def meet(cluster: Cluster, facts: Mapping[str, str], timeout_seconds: float = 300) -> None:

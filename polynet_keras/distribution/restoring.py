@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from polynet_keras.distribution.agreement import fail_together, sum_over_workers
 from polynet_keras.distribution.checkpoint_files import CheckpointFiles, SavedState
 from polynet_keras.distribution.position import Progress
-from polynet_keras.distribution.workers import is_chief, worker_count, worker_index
+from polynet_keras.distribution.workers import is_chief
 
 WAIT_SECONDS = 120
 """How long a worker waits for files that the chief has read: network file systems may show them a minute later."""
@@ -62,31 +63,6 @@ def check_steps(saved: SavedState, progress: Progress, steps: int | None, steps_
             f"{saved.path} is of step {progress.position.step} of an epoch, where steps_per_execution="
             f"{steps_per_execution} does not stop: compile the model with {progress.steps_per_execution}, as it was"
         )
-
-
-def fail_together(strategy: tf.distribute.Strategy | None, failure: ValueError | None) -> None:
-    """Raises this worker's failure, or, if another one has one, a `ValueError` that says so; all workers call this."""
-    failures = sum_over_workers(strategy, int(failure is not None))
-    if failure is not None:
-        raise failure
-    if failures:
-        raise ValueError(
-            f"{failures} of {worker_count(strategy)} workers cannot go on from the checkpoint; what they say tells why"
-        )
-
-
-def sum_over_workers(strategy: tf.distribute.Strategy | None, value: int) -> int:
-    """The sum of the workers' numbers: a collective, if there are several."""
-    if strategy is None or worker_count(strategy) == 1:
-        return value
-    # One replica of each worker speaks for it.
-    first = worker_index(strategy) * (strategy.num_replicas_in_sync // worker_count(strategy))
-
-    def number_of(context) -> tf.Tensor:
-        return tf.constant(value if context.replica_id_in_sync_group == first else 0, tf.int64)
-
-    numbers = strategy.experimental_distribute_values_from_function(number_of)
-    return int(strategy.reduce(tf.distribute.ReduceOp.SUM, numbers, axis=None))
 
 
 def _accepted(saved: SavedState | None, accept: Callable[[SavedState], None]) -> SavedState | None:

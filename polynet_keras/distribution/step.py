@@ -15,6 +15,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from polynet_keras.distribution import compression
+from polynet_keras.distribution.batches import open_batch, without_optionals
 from polynet_keras.distribution.building import has_keras_steps
 from polynet_keras.distribution.draws import ReplicaDraws
 from polynet_keras.distribution.sharing import share_of_worker
@@ -25,6 +27,8 @@ def make_step(model: keras.Model, trains: bool) -> "DistributedStep":
     """The function that Keras's `fit` or `evaluate` calls, with an iterator, for the logs of its next batch."""
     if not has_keras_steps(model):
         return DistributedStep(model, _own_step(model, model.train_step if trains else model.test_step))
+    if model.gradient_dtype not in compression.GRADIENT_DTYPES:
+        raise ValueError(f"gradient_dtype={model.gradient_dtype!r} must be one of {compression.GRADIENT_DTYPES}")
     if model.jit_compile and any(getattr(layer, "synchronized", False) for layer in model._flatten_layers()):
         raise ValueError(
             "XLA cannot compile a part of a step that has collectives in it: compile the model with jit_compile=False, "
@@ -58,11 +62,11 @@ class DistributedStep:
                     raise StopIteration
             else:
                 # At the end of the data this raises the StopIteration that Keras waits for.
-                data, spec = _without_optionals(next(iterator)), iterator.element_spec
+                data, spec = without_optionals(next(iterator)), iterator.element_spec
                 logs, votes = self._function((data, requested), (spec, tf.TensorSpec((), tf.bool)))
         else:  # one global batch, of `train_on_batch` or `test_on_batch`
             data = share_of_worker(next(iterator), model.distribute_strategy)
-            logs, votes = self._function((data, requested), _open_batch((data, requested)))
+            logs, votes = self._function((data, requested), open_batch((data, requested)))
         if interruption is not None and votes > 0:
             interruption.agreed = True
         return logs
@@ -75,7 +79,7 @@ class DistributedStep:
             return (number < steps) & optional.has_value()
 
         def one(number, optional, votes):
-            _, new_votes = self._step(_without_optionals(optional.get_value()), requested)
+            _, new_votes = self._step(without_optionals(optional.get_value()), requested)
             number += 1
             # After the last step no batch is taken that the next execution would miss.
             following = tf.cond(number < steps, iterator.get_next_as_optional, lambda: optional)
@@ -138,7 +142,7 @@ class ReplicatedStep:
         part = self._compute(data, replica)
         part["votes"] = tf.cast(interrupted, "float32")
         seeds = part.pop("seeds")
-        totals = part if self._replicas == 1 else _all_reduced(context, part)
+        totals = part if self._replicas == 1 else _all_reduced(context, part, self._model.gradient_dtype)
         examples = totals["examples"]
         if self._replicas > 1:
             # With n of N examples a replica's mean, which Keras divides by the number of replicas R, counts n·R/N
@@ -226,27 +230,32 @@ class ReplicatedStep:
         return value if value is None else self._strategy.experimental_local_results(value)[0]
 
 
-def _all_reduced(context, part: dict[str, Any]) -> dict[str, Any]:
+def _all_reduced(context, part: dict[str, Any], gradient_dtype: str) -> dict[str, Any]:
     """The sums over all replicas: one collective for each dtype, or a few where the strategy packs by size."""
-    names = ("examples", "weight", "loss", "votes", "metrics", "states", "gradients")
-    # What is there first goes first: the gradients of the last layers are, while those of the first are computed.
-    order = {name: part[name] for name in names}
-    leaves = [order[name] for name in names[:4]] + order["metrics"] + order["states"] + order["gradients"][::-1]
-    dense = [leaf if leaf is None else tf.convert_to_tensor(leaf) for leaf in leaves]
-    summed: list[Any] = [None] * len(dense)
-    for dtype in dict.fromkeys(leaf.dtype for leaf in dense if leaf is not None):
-        places = [number for number, leaf in enumerate(dense) if leaf is not None and leaf.dtype == dtype]
-        for number, total in zip(
-            places, context.all_reduce(tf.distribute.ReduceOp.SUM, [dense[n] for n in places]), strict=True
-        ):
-            summed[number] = total
-    metrics, states = len(order["metrics"]), len(order["states"])
-    return {
-        **dict(zip(names[:4], summed[:4], strict=True)),
-        "metrics": summed[4 : 4 + metrics],
-        "states": summed[4 + metrics : 4 + metrics + states],
-        "gradients": summed[4 + metrics + states :][::-1],
-    }
+    names = ("examples", "weight", "loss", "votes", "metrics", "states")
+    others = {name: part[name] for name in names}
+    # What is there first goes first: the gradients of the last layers come before those of the first ones.
+    gradients = [None if g is None else tf.convert_to_tensor(g) for g in reversed(part["gradients"])]
+    if gradient_dtype == "float32" or not gradients:
+        totals, sums = _summed(context, [others, gradients])
+        return {**totals, "gradients": sums[::-1]}
+    dense = [g for g in gradients if g is not None]
+    totals, largest = _summed(context, [others, compression.magnitudes(dense)])
+    sums = _summed(context, compression.compressed(dense, largest))
+    found = iter(compression.expanded(sums, largest, [g.dtype for g in dense]))
+    return {**totals, "gradients": [None if g is None else next(found) for g in gradients][::-1]}
+
+
+def _summed(context, structure):
+    """The sum of each tensor of a nest over all replicas."""
+    leaves = [None if leaf is None else tf.convert_to_tensor(leaf) for leaf in keras.tree.flatten(structure)]
+    sums: list[Any] = [None] * len(leaves)
+    for dtype in dict.fromkeys(leaf.dtype for leaf in leaves if leaf is not None):
+        places = [number for number, leaf in enumerate(leaves) if leaf is not None and leaf.dtype == dtype]
+        found = context.all_reduce(tf.distribute.ReduceOp.SUM, [leaves[n] for n in places])
+        for number, total in zip(places, found, strict=True):
+            sums[number] = total
+    return keras.tree.pack_sequence_as(structure, sums)
 
 
 def _own_step(model: keras.Model, step: Callable[[Any], Any]) -> Callable[[Any, tf.Tensor], tuple[dict, tf.Tensor]]:
@@ -266,19 +275,3 @@ def _own_step(model: keras.Model, step: Callable[[Any], Any]) -> Callable[[Any, 
         return logs, strategy.experimental_local_results(votes)[0]
 
     return run
-
-
-def _without_optionals(data):
-    """Keras wraps the `None` that a generator yields, for a dataset cannot hold it."""
-    return keras.tree.map_structure(lambda x: None if isinstance(x, tf.experimental.Optional) else x, data)
-
-
-def _open_batch(data):
-    """The specification of one replica's tensors, with any batch size; of distributed values their own."""
-
-    def spec(x):
-        if not isinstance(x, tf.Tensor):
-            return None if x is None else tf.type_spec_from_value(x)
-        return tf.TensorSpec((None, *x.shape[1:]) if x.shape.rank else (), x.dtype)
-
-    return keras.tree.map_structure(spec, data)

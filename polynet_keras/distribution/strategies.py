@@ -101,6 +101,7 @@ def open_strategy(
         return _tpu_strategy(tpu)
     if cluster.is_distributed:
         communication = communication or Communication()
+        _check_nothing_ran()
         versions = {"polynet_keras": code_fingerprint(), "TensorFlow": tf.__version__, "Keras": keras.__version__}
         meet(cluster, {**versions, **(facts or {})}, communication.start_seconds)
         return _multi_worker_strategy(cluster, communication)
@@ -121,16 +122,19 @@ def _multi_worker_strategy(cluster: Cluster, communication: Communication) -> tf
         num_accelerators={"GPU": len(tf.config.list_physical_devices("GPU"))},
         rpc_layer="grpc",
     )
-    try:
-        with limited_connecting(cluster, CONNECT_SECONDS + 15):  # TensorFlow's own limit, where it holds, says more
-            return tf.distribute.MultiWorkerMirroredStrategy(resolver, communication.options())
-    except RuntimeError as error:
-        if "program startup" in str(error):
-            raise ValueError(
-                "a strategy of several workers comes first: something of TensorFlow's ran in this process before it "
-                f"({error})"
-            ) from None
-        raise
+    with limited_connecting(cluster, CONNECT_SECONDS + 15):  # TensorFlow's own limit, where it holds, says more
+        return tf.distribute.MultiWorkerMirroredStrategy(resolver, communication.options())
+
+
+def _check_nothing_ran() -> None:
+    """Before the workers meet: one that TensorFlow then lets start no server would leave the others waiting for it."""
+    from tensorflow.python.eager import context
+
+    if getattr(context.context(), "_context_handle", None) is not None:
+        raise ValueError(
+            "a strategy of several workers comes first: something of TensorFlow's ran in this process before "
+            "open_strategy, such as the making of a layer or a tensor"
+        )
 
 
 def _limit_waiting(cluster: Cluster) -> None:

@@ -18,7 +18,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
     difference of two means, which a mean that is large beside the deviation leaves nothing of; this one takes one
     each and combines the replicas' moments (`layers.synchronized_moments`), whatever their parts' sizes. Inference, a
     frozen layer and a single replica take none. With a mask (as in Keras, where it is not synchronized) or `renorm` it
-    is Keras's layer, and so it is on the other backends, which take no `synchronized=True`.
+    is Keras's layer, and so it is on the other backends, which take no `synchronized=True`; a saved layer that has it
+    comes back without it there.
 
     Differences that remain: with a float16 or bfloat16 compute dtype the input is not cast up first (the kernel
     accumulates in float32 itself), and a batch without examples, such as a replica of a distribution strategy gets at
@@ -27,6 +28,12 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     Source: Ioffe and Szegedy, 2015; the arithmetic is `keras.layers.BatchNormalization`'s.
     """
+
+    @classmethod
+    def from_config(cls, config):
+        if keras.backend.backend() != "tensorflow" and config.get("synchronized"):
+            config = {**config, "synchronized": False}
+        return super().from_config(config)
 
     def call(self, inputs, training=None, mask=None):
         # Keras 3.12 has no `renorm`.

@@ -21,6 +21,8 @@ import keras
 import tensorflow as tf
 from tensorflow.python.eager import context
 
+from polynet_keras.distribution.batches import open_batch, without_optionals
+
 PASSES = ("remapping",)
 """What TensorFlow's graph optimizer does to a step: ReLU becomes part of the normalization before it."""
 
@@ -45,7 +47,7 @@ class CompiledStep:
         if isinstance(iterator, tf.data.Iterator):
             return self._function(next(iterator), iterator.element_spec)
         data = _as_tensors(next(iterator))
-        return self._function(data, _open_batch(data))
+        return self._function(data, open_batch(data))
 
     def _make_variables(self, spec) -> None:
         model = self._model
@@ -60,7 +62,7 @@ class CompiledStep:
         # Metrics make their variables when they are first computed: here in a graph that never runs, of which they
         # see the outputs' shapes only.
         def compute(data, y_pred):
-            x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(_without_optionals(data))
+            x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(without_optionals(data))
             return model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
         outputs = keras.tree.map_structure(lambda y: tf.TensorSpec((None, *y.shape[1:]), y.dtype), model.output)
@@ -76,7 +78,7 @@ class CompiledPrediction:
 
     def __call__(self, batches: list):
         data = _as_tensors(batches[0])
-        return self._function(data, _open_batch(data))
+        return self._function(data, open_batch(data))
 
 
 class FlatFunction:
@@ -86,7 +88,7 @@ class FlatFunction:
         self, model: keras.Model, step: Callable[[Any], Any], before_trace: Callable[[Any], None] | None = None
     ):
         def named_step(data):
-            return step(_without_optionals(data))
+            return step(without_optionals(data))
 
         named_step.__name__ = getattr(step, "__name__", "step")  # errors at run time and profiles show it
         self._step = named_step
@@ -191,24 +193,8 @@ def _is_keras_own_step(model: keras.Model) -> bool:
     return all(getattr(getattr(model, step), "__func__", None) is getattr(keras.Model, step) for step in steps)
 
 
-def _without_optionals(data):
-    """Keras wraps the `None` that a generator yields, for a dataset cannot hold it."""
-    return keras.tree.map_structure(lambda x: None if isinstance(x, tf.experimental.Optional) else x, data)
-
-
 def _as_tensors(data):
     def as_tensor(x):
         return x if x is None or tf.is_tensor(x) or isinstance(x, tf.experimental.Optional) else tf.convert_to_tensor(x)
 
     return keras.tree.map_structure(as_tensor, data)
-
-
-def _open_batch(data):
-    """The specification of the data, with any batch size."""
-
-    def spec(x):
-        if not isinstance(x, tf.Tensor):
-            return None if x is None else tf.type_spec_from_value(x)
-        return tf.TensorSpec((None, *x.shape[1:]) if x.shape.rank else (), x.dtype)
-
-    return keras.tree.map_structure(spec, data)

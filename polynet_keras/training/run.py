@@ -19,11 +19,11 @@ from polynet_keras.data.extras import require_data_extra
 from polynet_keras.data.pipeline import Batches, evaluation_batches, reading, training_batches, validation_data
 from polynet_keras.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from polynet_keras.data.sources import open_source
+from polynet_keras.distribution.agreement import fail_together, sum_over_workers
 from polynet_keras.distribution.checkpoints import Checkpoints
 from polynet_keras.distribution.cluster import Cluster
 from polynet_keras.distribution.failures import peer_failures
 from polynet_keras.distribution.inputs import distributed_dataset
-from polynet_keras.distribution.restoring import fail_together, sum_over_workers
 from polynet_keras.distribution.strategies import open_strategy
 from polynet_keras.distribution.workers import is_chief
 from polynet_keras.layers import synchronize_batch_normalization
@@ -142,6 +142,7 @@ def _train_in(
     validation = _validation(recipe, source, preprocessing, unread_held_out, strategy)
     with contextlib.nullcontext() if strategy is None else strategy.scope():
         model = compiled_model(recipe, source, steps=recipe.epochs * training.steps)
+        model.gradient_dtype = execution.gradient_dtype
     logging.info(
         "%s: %d classes, %d images to train on, %d held out; %s parameters; %s; run folder %s",
         recipe.data,
@@ -294,9 +295,11 @@ def _fit(
             shuffle=False,
             verbose=verbose,
         )
-    except KeyboardInterrupt:
-        callbacks[0].on_train_end()  # closes the history
-        if not _epochs(path) or strategy is not None:
+    except (KeyboardInterrupt, SystemExit) as ended:
+        if is_chief(strategy):
+            for writer in callbacks[:2]:
+                writer.on_train_end()  # the process may be left without its teardown, which would write the rest
+        if isinstance(ended, SystemExit) or not _epochs(path) or strategy is not None:
             raise
         logging.warning("interrupted: the run ends with the model as it is")
 

@@ -171,6 +171,13 @@ def agreeing_draws(model_class, x, y):
     return lambda: results(model, model.fit(x, y, BATCH, 4, verbose=0, shuffle=False))
 
 
+def gradients_in_float16(model_class, x, y):
+    model = net(model_class)
+    model.gradient_dtype = "float16"
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "sparse_categorical_crossentropy")
+    return lambda: results(model, model.fit(x, y, BATCH, 3, verbose=0, shuffle=False))
+
+
 SCENARIOS = (
     everything,
     gradient_accumulation,
@@ -182,6 +189,7 @@ SCENARIOS = (
     dictionaries,
     subclassed,
     agreeing_draws,
+    gradients_in_float16,
 )
 
 

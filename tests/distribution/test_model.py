@@ -19,7 +19,7 @@ from polynet_keras.distribution.model import DistributedModel
 from polynet_keras.models import Network
 
 SCRIPT = Path(__file__).with_name("scenarios.py")
-TOLERANCE = {"loss_scaling": 2e-3}  # float16; all others are float32
+TOLERANCE = {"loss_scaling": 2e-3, "gradients_in_float16": 2e-3}  # all others are float32 throughout
 NAMES = [scenario.__name__ for scenario in SCENARIOS]
 
 
@@ -191,6 +191,10 @@ print(json.dumps([history.history["squares"][0], model.get_weights()[0][0, 0].it
             "model.loss = [keras.losses.MeanSquaredError(), keras.losses.MeanSquaredError(reduction='sum')]\n"
             "model.fit(x, y, verbose=0)",
             "all losses need one kind of reduction; got sum, sum_over_batch_size",
+        ),
+        (
+            "model.gradient_dtype = 'half'\nmodel.fit(x, y, verbose=0)",
+            "gradient_dtype='half' must be one of ('float32', 'float16')",
         ),
     ],
 )

@@ -68,7 +68,7 @@ def test_several_workers(start, tmp_path):
         assert found["folders"] == ["stopped", "undisturbed"]  # only the chief makes folders
     assert "fingerprint '', this one has 'other'" in chief["other recipe"]
     assert "the chief cannot go on from the checkpoints in" in other["other recipe"]
-    assert "1 of 2 workers cannot go on from the checkpoint" in chief["not shared"]
+    assert "1 of 2 workers cannot go on;" in chief["not shared"]
     assert "elsewhere/checkpoint-" in other["not shared"]
     assert "The folder must be on storage that all workers share" in other["not shared"]
 

@@ -86,7 +86,7 @@ def test_workers_sum():
         "import tensorflow as tf\n"
         "from polynet_keras.distribution.strategies import open_strategy\n"
         "from polynet_keras.distribution.workers import is_chief, worker_count, worker_index\n"
-        "from polynet_keras.distribution.restoring import sum_over_workers\n"
+        "from polynet_keras.distribution.agreement import sum_over_workers\n"
         "strategy = open_strategy()\n"
         "print('FOUND', worker_count(strategy), sum_over_workers(strategy, 10 + worker_index(strategy)))",
     )

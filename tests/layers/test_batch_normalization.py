@@ -260,3 +260,11 @@ for variable in model.variables:
 def test_an_empty_replica():
     done = subprocess.run([sys.executable, "-c", AN_EMPTY_REPLICA], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_a_synchronized_layer_comes_back_on_every_backend():
+    """As one that was saved on TensorFlow, the only backend that has it."""
+    config = {**BatchNormalization(name="bn").get_config(), "synchronized": True}
+    layer = BatchNormalization.from_config(config)
+    assert layer.synchronized is (keras.backend.backend() == "tensorflow")
+    assert config["synchronized"]  # and is not changed
