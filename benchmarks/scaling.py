@@ -16,6 +16,11 @@ rounds of
     sum alone   the sum of a step's tensors over the workers with nothing beside it
     efficiency  weak: the time of one worker's step over this one's; strong: the same, divided by the workers
 
+    srun python benchmarks/scaling.py --here --batch_size 16            # on a cluster: every task runs this
+
+With `--here` this process is one of the workers that TF_CONFIG or Slurm name, with all of its devices and `--batch_size`
+images for each of them; the chief prints its step, input and sum alone.
+
 One worker trains without a strategy: what it would take a user who has one machine. With more workers than cores, the
 workers' computing shares the cores and the efficiency is at most cores / workers. (Run from the project's folder with
 PYTHONPATH=.)
@@ -59,6 +64,26 @@ APART = "apart"
 def work(settings: argparse.Namespace) -> None:
     """One worker: trains, and leaves its measurements as JSON."""
     os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[settings.worker % os.cpu_count()]})
+    times, _ = measure(settings)
+    Path(settings.out).write_text(json.dumps(times))
+
+
+def work_here(settings: argparse.Namespace) -> None:
+    """One worker of a cluster that is there: the chief prints what it measured."""
+    from polynet_keras.distribution.cluster import Cluster
+
+    times, replicas = measure(settings)
+    if Cluster.from_environment().is_chief:
+        step, inputs, sums = (statistics.median(times[name]) for name in ("step", "input", "sum"))
+        images = replicas * settings.batch_size
+        print(
+            f"{settings.net}, {replicas} replicas with {settings.batch_size} images each: {step:.4f} s a step, "
+            f"{images / step:.1f} images/s; input {inputs:.4f} s; sum alone {sums:.4f} s of {times['bytes'] / 2**20:.0f} MiB"
+        )
+
+
+def measure(settings: argparse.Namespace) -> tuple[dict, int]:
+    """Seconds by name, bytes that are summed, and the number of replicas."""
     import keras
     import numpy as np
     import tensorflow as tf
@@ -77,6 +102,7 @@ def work(settings: argparse.Namespace) -> None:
     keras.utils.set_random_seed(0)
     net = NETS[settings.net]
     size = net["image_size"]
+    # Each dataset of this process is of one replica.
     count = settings.batch_size
     rng = np.random.default_rng(settings.worker)
     images = tf.constant(rng.normal(size=(count, size, size, 3)).astype("float32"))
@@ -123,7 +149,7 @@ def work(settings: argparse.Namespace) -> None:
     times["bytes"] = sum(size * int(np.prod(w.shape)) for w in model.trainable_weights)
     times["bytes"] += sum(4 * int(np.prod(w.shape)) for w in model.non_trainable_weights)
     times["sum"] = sum_alone(strategy, model) if strategy else [0.0]
-    Path(settings.out).write_text(json.dumps(times))
+    return times, strategy.num_replicas_in_sync if strategy else 1
 
 
 def sum_alone(strategy, model, rounds: int = 5) -> list[float]:
@@ -182,11 +208,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--communication", nargs="+", choices=(*COMMUNICATION, APART), default=["default"])
     parser.add_argument("--execution", type=int, default=1, help="steps_per_execution")
+    parser.add_argument("--here", action="store_true", help="as one worker of a cluster that is there")
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--out", help=argparse.SUPPRESS)
     settings = parser.parse_args()
     if settings.worker is not None:
         return work(settings)
+    if settings.here:
+        return work_here(settings)
 
     configurations = [
         (workers, how)
