@@ -18,8 +18,8 @@ rounds of
 
     srun python benchmarks/scaling.py --here --batch_size 16            # on a cluster: every task runs this
 
-With `--here` this process is one of the workers that TF_CONFIG or Slurm name, with all of its devices and `--batch_size`
-images for each of them; the chief prints its step, input and sum alone.
+With `--here` this process is one of the workers that TF_CONFIG or Slurm name, with all of its devices, and
+`--batch_size` images for each of them; the chief prints its step, input and sum alone.
 
 One worker trains without a strategy: what it would take a user who has one machine. With more workers than cores, the
 workers' computing shares the cores and the efficiency is at most cores / workers. (Run from the project's folder with
@@ -78,7 +78,8 @@ def work_here(settings: argparse.Namespace) -> None:
         images = replicas * settings.batch_size
         print(
             f"{settings.net}, {replicas} replicas with {settings.batch_size} images each: {step:.4f} s a step, "
-            f"{images / step:.1f} images/s; input {inputs:.4f} s; sum alone {sums:.4f} s of {times['bytes'] / 2**20:.0f} MiB"
+            f"{images / step:.1f} images/s; input {inputs:.4f} s; sum alone {sums:.4f} s, "
+            f"{times['bytes'] / 2**20:.0f} MiB"
         )
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,7 +118,10 @@ def _train(
         return RunResult(Path(folder), ModelCard.load(folder), ())  # the attempt before ended after it was done
     path = open_run_folder(folder, recipe) if chief else Path(folder or "")
     try:
-        return _train_in(path, recipe, source, execution, strategy)
+        with warnings.catch_warnings():
+            # Keras says so at each end of a validation whose length it does not know; the training data have no end.
+            warnings.filterwarnings("ignore", "Your input ran out of data")
+            return _train_in(path, recipe, source, execution, strategy)
     except (tf.errors.OpError, ValueError, KeyboardInterrupt):
         if chief and path.exists() and not _epochs(path) and not has_checkpoints(path):
             discard_run_folder(path)  # so that the same command can run again
