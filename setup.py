@@ -71,6 +71,7 @@ setup(
             "mypy>=1.11",
             "pytest>=8",
             "pyyaml>=6",  # reads the Kubernetes manifest
+            "pytest-timeout>=2.3",  # a test that hangs is named, and the others go on
             "pytest-xdist>=3.5",  # the tests on two cores
             "ruff>=0.6",
         ],
