@@ -7,9 +7,10 @@ import keras
 import pytest
 
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # What a shell starts in the background ignores it, and hands that on; some tests interrupt.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# What a shell starts in the background, or `nohup` does, ignores these and hands that on; some tests send them.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 
 def pytest_collection_modifyitems(items):

@@ -18,6 +18,8 @@ from polynet_keras.distribution.cluster import Cluster, split_address
 GREETING = "polynet_keras rendezvous"
 MAX_LINE = 1 << 20
 RETRY_SECONDS = 0.2
+ANSWER_SECONDS = 5
+"""For what the chief has to say, once it need not wait any longer."""
 STRANGER_SECONDS = 90
 """How long something else may answer at the chief's address: the last attempt's chief, say, which has not yet noticed
 that the worker before this one is gone."""
@@ -151,6 +153,8 @@ def _report(cluster: Cluster, facts: Mapping[str, str], deadline: float, timeout
     while time.monotonic() < deadline:
         try:
             with socket.create_connection(address, timeout=max(0.1, deadline - time.monotonic())) as connection:
+                # A chief that came later waits for the others until later; what it then says is the reason.
+                connection.settimeout(timeout_seconds + ANSWER_SECONDS)
                 connection.sendall(json.dumps(hello).encode() + b"\n")
                 answer = _read(connection)
         except OSError as error:
