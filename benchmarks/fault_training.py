@@ -228,6 +228,16 @@ def damage_newest(folder: Path, damage: str, rng: random.Random) -> str:
     return f"checkpoint-{numbers[-1]}: {damage}"
 
 
-if __name__ == "__main__":
+def main() -> None:
+    from polynet_keras.distribution.failures import PeerFailure, leave
+    from polynet_keras.distribution.interruption import Preempted
+
     path = Path(sys.argv[1])
-    train(path, json.loads((path / "plan.json").read_text()))
+    try:
+        train(path, json.loads((path / "plan.json").read_text()))
+    except (PeerFailure, Preempted) as ended:
+        leave(ended.code)  # as `polynet train` does
+
+
+if __name__ == "__main__":
+    main()

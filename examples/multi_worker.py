@@ -17,6 +17,8 @@ import tensorflow as tf
 from sklearn.datasets import load_digits
 
 from polynet_keras import PolyNet
+from polynet_keras.distribution.cluster import Cluster
+from polynet_keras.distribution.failures import peer_failures
 from polynet_keras.distribution.strategies import open_strategy
 from polynet_keras.distribution.workers import is_chief, worker_count
 from polynet_keras.layers import synchronize_batch_normalization
@@ -35,8 +37,8 @@ def batches(images: np.ndarray, labels: np.ndarray, shuffle: bool) -> tf.data.Da
     return dataset.map(lambda x, y: (tf.image.resize(x, (75, 75)), y), num_parallel_calls=2).prefetch(2)
 
 
-def main() -> None:
-    strategy = open_strategy() or tf.distribute.get_strategy()  # what TF_CONFIG says, or this device alone
+def train(cluster: Cluster) -> None:
+    strategy = open_strategy(cluster=cluster) or tf.distribute.get_strategy()
     keras.utils.set_random_seed(0)
     digits = load_digits()
     images, labels = digits.images[..., np.newaxis].astype("float32") / 8 - 1, digits.target
@@ -55,4 +57,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cluster = Cluster.from_environment()  # what TF_CONFIG or Slurm say, or this process alone
+    with peer_failures(cluster):  # when a worker fails, the others end and say which
+        train(cluster)
