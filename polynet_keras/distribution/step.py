@@ -1,9 +1,10 @@
 """A training or test step on many replicas: each computes its part, one sum over all, and the same update everywhere.
 
 What a replica computes of its part of the global batch happens in a `keras.StatelessScope`: gradients, new values of
-the non-trainable variables, and what the metrics add. All of it is summed over the replicas at once, weighted so that
-the sums are the global batch's, in one packed all-reduce. Then every replica holds the same numbers and makes the same
-update of its variables: gradients are clipped, accumulated, scaled and checked for NaN after they are summed.
+the non-trainable variables, and what the metrics add. All of it is summed over the replicas at once, in one packed
+all-reduce, weighted so that the sums are the global batch's; the weights are a few numbers that are summed before.
+Then every replica holds the same numbers and makes the same update of its variables: gradients are clipped,
+accumulated, scaled and checked for NaN after they are summed.
 
 The optimizer is called outside of the strategy's scope. There Keras's optimizer finds nothing left to sum, and updates
 all copies of a variable, without the `merge_call`s that forbid it to accumulate gradients.
@@ -139,27 +140,36 @@ class ReplicatedStep:
         replica = context.replica_id_in_sync_group
         if isinstance(replica, int):
             replica = tf.constant(replica)
-        part = self._compute(data, replica)
-        part["votes"] = tf.cast(interrupted, "float32")
-        seeds = part.pop("seeds")
-        totals = part if self._replicas == 1 else _all_reduced(context, part, self._model.gradient_dtype)
-        examples = totals["examples"]
+        x, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        examples = _example_count(x)
+        of_all = {"examples": examples, "votes": tf.cast(interrupted, "float32")}
+        share = factor = tf.ones(())
         if self._replicas > 1:
+            # How much this part counts is known before it is computed: what is summed afterwards, which is large, need
+            # not be multiplied once more.
+            weight = replica_weight(self._weighting, examples, sample_weight)
+            of_all = _summed(context, {**of_all, "weight": weight})
+            share = tf.math.divide_no_nan(examples, of_all["examples"])
             # With n of N examples a replica's mean, which Keras divides by the number of replicas R, counts n·R/N
             # times.
-            scale = tf.math.divide_no_nan(float(self._replicas), totals["weight"])
-            totals["gradients"] = [g if g is None else g * tf.cast(scale, g.dtype) for g in totals["gradients"]]
-            totals["loss"] *= scale
-            totals["states"] = [
-                s if s is None else tf.math.divide_no_nan(s, tf.cast(examples, s.dtype)) for s in totals["states"]
-            ]
-        return {**totals, "seeds": seeds}
+            factor = tf.math.divide_no_nan(self._replicas * weight, of_all.pop("weight"))
+        part = self._compute(data, replica, share, factor)
+        seeds = part.pop("seeds")
+        if self._replicas > 1:
+            part = _all_reduced(context, part, self._model.gradient_dtype)
+        return {**of_all, **part, "seeds": seeds}
 
-    def _compute_part(self, data, replica: tf.Tensor) -> dict[str, Any]:
-        """In a replica's context: what its part of the batch adds to the sums over all replicas."""
+    def _compute_part(self, data, replica: tf.Tensor, share: tf.Tensor, factor: tf.Tensor) -> dict[str, Any]:
+        """In a replica's context: what its part of the batch adds to the sums over all replicas.
+
+        Args:
+            data: the part.
+            replica: its number.
+            share: of the batch's examples, that are in this part.
+            factor: that this part's loss counts by.
+        """
         model = self._model
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        examples = tf.cast(tf.shape(next(i for i in keras.tree.flatten(x) if i is not None))[0], "float32")
         seeds = self._draws.of_replica(replica)
         zeros = [(variable, tf.zeros(variable.shape, variable.dtype)) for variable in model.metrics_variables]
         with tf.GradientTape() as tape:
@@ -169,36 +179,32 @@ class ReplicatedStep:
                 y_pred = model(x, training=self._trains) if model._call_has_training_arg else model(x)
                 loss = model._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=self._trains)
                 model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
-            weight = tf.ones(())
             if self._replicas > 1:
                 # Before the backward pass, in which synchronized normalization mixes the replicas' gradients.
-                weight = replica_weight(self._weighting, examples, sample_weight)
-                loss = tf.math.multiply_no_nan(loss, tf.cast(weight, loss.dtype))
+                loss = tf.math.multiply_no_nan(loss, tf.cast(factor, loss.dtype))
             scaled = model.optimizer.scale_loss(loss) if self._trains else loss
         gradients = tape.gradient(scaled, self._trainable) if self._trains else []
-        present = tf.cast(examples > 0, "float32")
-
-        def weighted(value, factor):
+        examples = _example_count(x)
+        states = [self._new_state(scope, v, share) if self._trains else None for v in self._states]
+        metrics = self._increments(scope, examples)
+        if self._replicas > 1:
             # A replica without examples adds nothing, whatever a mean over none of them gave.
-            if value is None or self._replicas == 1:
-                return value if value is None else tf.convert_to_tensor(value)
-            value = tf.convert_to_tensor(value)
-            return tf.math.multiply_no_nan(value, tf.cast(factor, value.dtype))
-
-        def new(variable):
-            value = scope.get_current_value(variable)
-            return weighted(variable.value if value is None else value, examples) if self._trains else None
-
-        return {
-            "examples": examples,
-            "weight": weight,
-            "loss": tf.cast(loss, "float32"),
-            "metrics": [weighted(increment, present) for increment in self._increments(scope, examples)],
-            "states": [new(v) for v in self._states],
+            metrics = _if_any(examples, metrics)
             # Where losses are sums, every replica also has its part of the regularizers' loss.
-            "gradients": [weighted(g, tf.ones(()) if self._weighting == SUM else present) for g in gradients],
+            gradients = gradients if self._weighting == SUM else _if_any(examples, gradients)
+        return {
+            "loss": tf.cast(loss, "float32"),
+            "metrics": metrics,
+            "states": states,
+            "gradients": gradients,
             "seeds": self._draws.settled(scope, replica),
         }
+
+    def _new_state(self, scope: keras.StatelessScope, variable: keras.Variable, share: tf.Tensor) -> tf.Tensor:
+        """What this part adds to the mean over all examples of a moving statistic, say."""
+        value = scope.get_current_value(variable)
+        value = tf.convert_to_tensor(variable.value if value is None else value)
+        return value if self._replicas == 1 else tf.math.multiply_no_nan(value, tf.cast(share, value.dtype))
 
     def _increments(self, scope: keras.StatelessScope, examples: tf.Tensor) -> list[tf.Tensor]:
         """What a replica's part adds to the variables of the metrics, which the scope began with zeros."""
@@ -232,7 +238,7 @@ class ReplicatedStep:
 
 def _all_reduced(context, part: dict[str, Any], gradient_dtype: str) -> dict[str, Any]:
     """The sums over all replicas: one collective for each dtype, or a few where the strategy packs by size."""
-    names = ("examples", "weight", "loss", "votes", "metrics", "states")
+    names = ("loss", "metrics", "states")
     others = {name: part[name] for name in names}
     # What is there first goes first: the gradients of the last layers come before those of the first ones.
     gradients = [None if g is None else tf.convert_to_tensor(g) for g in reversed(part["gradients"])]
@@ -244,6 +250,20 @@ def _all_reduced(context, part: dict[str, Any], gradient_dtype: str) -> dict[str
     sums = _summed(context, compression.compressed(dense, largest))
     found = iter(compression.expanded(sums, largest, [g.dtype for g in dense]))
     return {**totals, "gradients": [None if g is None else next(found) for g in gradients][::-1]}
+
+
+def _example_count(x) -> tf.Tensor:
+    """float32 scalar: the examples in the inputs of a batch."""
+    return tf.cast(tf.shape(next(i for i in keras.tree.flatten(x) if i is not None))[0], "float32")
+
+
+def _if_any(examples: tf.Tensor, tensors: list[Any]) -> list[Any]:
+    """The tensors, or zeros if there are no examples; without a copy of what may be as large as the model."""
+    dense = [tf.convert_to_tensor(t) for t in tensors if t is not None]
+    if not dense:
+        return tensors
+    found = iter(tf.cond(examples > 0, lambda: dense, lambda: [tf.zeros_like(t) for t in dense]))
+    return [None if t is None else next(found) for t in tensors]
 
 
 def _summed(context, structure):
