@@ -63,7 +63,8 @@ APART = "apart"
 
 def work(settings: argparse.Namespace) -> None:
     """One worker: trains, and leaves its measurements as JSON."""
-    os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[settings.worker % os.cpu_count()]})
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[settings.worker % len(cores)]})
     times, _ = measure(settings)
     Path(settings.out).write_text(json.dumps(times))
 
@@ -215,6 +216,10 @@ def main() -> None:
     settings = parser.parse_args()
     if settings.worker is not None:
         return work(settings)
+    if settings.here and len(settings.communication) > 1:
+        parser.error("--here measures one way to sum: name one after --communication")
+    if settings.here and settings.communication == ["TensorFlow's choice"] and "TF_CONFIG" not in os.environ:
+        parser.error("TensorFlow's choice needs TF_CONFIG: it does not know Slurm's variables")
     if settings.here:
         return work_here(settings)
 

@@ -1,5 +1,7 @@
 """Before the first distributed step: what can be refused is refused, and all variables are made."""
 
+import functools
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -34,6 +36,7 @@ def build(model: keras.Model, iterator, data_batch) -> None:
         model._symbolic_build(data_batch=data_batch)
         if has_keras_steps(model):
             _mirror_metrics(model)
+            _reduce_losses(model)
 
 
 def check_keras(model: keras.Model) -> None:
@@ -96,6 +99,41 @@ def _mirror_metrics(model: keras.Model) -> None:
             name=variable.name,
             aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
         )
+
+
+def _reduce_losses(model: keras.Model) -> None:
+    """Has every loss of a model reduced to one number, and divided by the number of replicas, as Keras does with most.
+
+    It leaves a loss that returns one number, its own mean, as it is, which would count once for each replica; and a
+    vector of no losses, where a replica is known to have no examples.
+    """
+    losses = getattr(model._compile_loss, "_flat_losses", None) or []
+    for place, entry in enumerate(losses):
+        if not isinstance(entry.loss, _ReducedLoss):  # which an earlier call has made
+            losses[place] = entry._replace(loss=_ReducedLoss(entry.loss))
+
+
+class _ReducedLoss:
+    """A loss whose every value is reduced.
+
+    Args:
+        loss: Keras's object, which is left as it is.
+    """
+
+    def __init__(self, loss: keras.losses.Loss):
+        # `copy.copy` would have Keras save and load it.
+        self._loss = object.__new__(type(loss))
+        self._loss.__dict__.update(loss.__dict__)
+        self._loss.call = functools.partial(_at_least_vector, loss.call)
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        value = self._loss(y_true, y_pred, sample_weight)
+        return keras.ops.sum(value) if tuple(value.shape) == (0,) else value
+
+
+def _at_least_vector(call, y_true, y_pred):
+    value = keras.ops.convert_to_tensor(call(y_true, y_pred))
+    return keras.ops.reshape(value, (1,)) if len(value.shape) == 0 else value
 
 
 def _one_replica(spec):

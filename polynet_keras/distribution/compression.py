@@ -7,9 +7,10 @@ of Σ g_r. With R replicas that are added one after the other, each element of t
     R · 2⁻¹¹ · Σ |g_r|  +  R · 2⁻³⁸ · Σ m_r
 
 The first term is float16's rounding, of R casts and of R - 1 sums in a row; mixed-precision training rounds the same
-gradients once more at each layer. The second is what elements lose that are under 2⁻²⁷ of the largest one. What is not
-finite stays so. Nothing is remembered from step to step, so that a training goes on from a checkpoint to the same bits:
-that is why there is no error feedback (Seide et al. 2014, 1-bit SGD), of which each replica keeps its own residual.
+gradients once more at each layer. The second is what elements lose that are under 2⁻²⁷ of Σ m_r; the smallest vanish.
+What is not finite stays so. Nothing is remembered from step to step, so that a training goes on from a checkpoint to
+the same bits: that is why there is no error feedback (Seide et al. 2014, 1-bit SGD), of which each replica keeps its
+own residual. No gradient is sent before all of a replica's are there, for their magnitudes go first.
 """
 
 import tensorflow as tf
@@ -30,14 +31,14 @@ def magnitudes(gradients: list[tf.Tensor]) -> tf.Tensor:
 def compressed(gradients: list[tf.Tensor], totals: tf.Tensor) -> list[tf.Tensor]:
     """float16, to be summed over the replicas; `totals` are the sums of the `magnitudes`."""
     scales = _powers(_shift(totals))
-    return [tf.cast(g * tf.cast(scales[n], g.dtype), "float16") for n, g in enumerate(gradients)]
+    return [tf.cast(tf.cast(g, "float32") * scales[n], "float16") for n, g in enumerate(gradients)]
 
 
 def expanded(sums: list[tf.Tensor], totals: tf.Tensor, dtypes: list[tf.DType]) -> list[tf.Tensor]:
     """The sums of what `compressed` gave, as sums of the gradients, which were of these dtypes."""
     scales = _powers(-_shift(totals))
     return [
-        tf.cast(s, dtype) * tf.cast(scales[n], dtype) for n, (s, dtype) in enumerate(zip(sums, dtypes, strict=True))
+        tf.cast(tf.cast(s, "float32") * scales[n], dtype) for n, (s, dtype) in enumerate(zip(sums, dtypes, strict=True))
     ]
 
 

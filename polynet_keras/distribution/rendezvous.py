@@ -81,6 +81,18 @@ def _own_port(cluster: Cluster) -> socket.socket:
                 f"the address of {me} is not this machine's: another machine is that worker; give each its own index"
             ) from None
         raise ValueError(f"the address of {me} cannot be listened on: {error.strerror}") from None
+    if len({split_address(worker)[0] for worker in cluster.workers}) > 1 and family == socket.AF_INET:
+        # The name was this machine's, and may yet stand for the loopback, as Debian's own does in /etc/hosts. Others
+        # come to another address: as TensorFlow's server, this one listens on all.
+        listener.close()
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("0.0.0.0", port))
+            listener.listen(cluster.count + 8)
+        except OSError as error:
+            listener.close()
+            raise ValueError(f"the port of {me} cannot be listened on: {error.strerror}") from None
     return listener
 
 
@@ -89,37 +101,65 @@ def _receive_all(
 ) -> None:
     """The chief's part: hears every worker, and tells all of them what is wrong, or that nothing is."""
     guests: dict[int, socket.socket] = {}
-    failure = None
+    failure: str | None = f"{cluster.name(0)} ended before all workers were there"
     try:
-        while len(guests) < cluster.count - 1 and failure is None:
-            listener.settimeout(max(0.01, deadline - time.monotonic()))
-            try:
-                guest, address = listener.accept()
-            except TimeoutError:
-                missing = ", ".join(cluster.name(i) for i in range(1, cluster.count) if i not in guests)
-                failure = f"{missing} did not come within {timeout_seconds:g} s"
-                break
-            guest.settimeout(max(1.0, min(10.0, deadline - time.monotonic())))
-            hello = _read(guest)
-            if hello is None or hello.get("greeting") != GREETING:
-                guest.close()  # a port scanner, say
-                continue
-            index = hello.get("index")
-            failure = _objection(cluster, facts, hello)
-            if failure is None and index in guests:
-                other = guests[index].getpeername()[0]
-                failure = f"two processes say that they are {cluster.name(index)}: at {other} and at {address[0]}"
-            if failure is not None or not isinstance(index, int):
-                _answer(guest, failure)
-                guest.close()
-            else:
-                guests[index] = guest
+        failure = _gather(cluster, facts, listener, deadline, timeout_seconds, guests)
     finally:
         for guest in guests.values():
             _answer(guest, failure)
             guest.close()
     if failure is not None:
         raise ValueError(failure)
+
+
+def _gather(
+    cluster: Cluster,
+    facts: Mapping[str, str],
+    listener: socket.socket,
+    deadline: float,
+    timeout_seconds: float,
+    guests: dict[int, socket.socket],
+) -> str | None:
+    """Fills `guests` with the connections of all workers; returns what is wrong, if something is."""
+    while len(guests) < cluster.count - 1:
+        listener.settimeout(max(0.01, deadline - time.monotonic()))
+        try:
+            guest, address = listener.accept()
+        except TimeoutError:
+            missing = ", ".join(cluster.name(i) for i in range(1, cluster.count) if i not in guests)
+            return f"{missing} did not come within {timeout_seconds:g} s"
+        guest.settimeout(max(1.0, min(10.0, deadline - time.monotonic())))
+        hello = _read(guest)
+        if hello is None or hello.get("greeting") != GREETING:
+            guest.close()  # a port scanner, say
+            continue
+        index = hello.get("index")
+        failure = _objection(cluster, facts, hello)
+        if failure is None and index in guests and _has_left(guests[index]):
+            guests.pop(index).close()  # it ended while it waited, and was started again
+        if failure is None and index in guests:
+            other = guests[index].getpeername()[0]
+            failure = f"two processes say that they are {cluster.name(index)}: at {other} and at {address[0]}"
+        if failure is not None or not isinstance(index, int):
+            _answer(guest, failure)
+            guest.close()
+            return failure
+        guests[index] = guest
+    return None
+
+
+def _has_left(guest: socket.socket) -> bool:
+    """Whether the process at the other end of a connection has closed it, or is gone."""
+    guest.setblocking(False)
+    try:
+        return guest.recv(1, socket.MSG_PEEK) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    finally:
+        with contextlib.suppress(OSError):
+            guest.settimeout(1.0)
 
 
 def _objection(cluster: Cluster, facts: Mapping[str, str], hello: dict) -> str | None:

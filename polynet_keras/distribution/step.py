@@ -150,9 +150,10 @@ class ReplicatedStep:
             weight = replica_weight(self._weighting, examples, sample_weight)
             of_all = _summed(context, {**of_all, "weight": weight})
             share = tf.math.divide_no_nan(examples, of_all["examples"])
+            total = of_all.pop("weight")
             # With n of N examples a replica's mean, which Keras divides by the number of replicas R, counts n·R/N
-            # times.
-            factor = tf.math.divide_no_nan(self._replicas * weight, of_all.pop("weight"))
+            # times. Where all sample weights are 0 there is still what regularizers add.
+            factor = self._replicas * tf.where(total > 0, tf.math.divide_no_nan(weight, total), share)
         part = self._compute(data, replica, share, factor)
         seeds = part.pop("seeds")
         if self._replicas > 1:
@@ -186,7 +187,7 @@ class ReplicatedStep:
         gradients = tape.gradient(scaled, self._trainable) if self._trains else []
         examples = _example_count(x)
         states = [self._new_state(scope, v, share) if self._trains else None for v in self._states]
-        metrics = self._increments(scope, examples)
+        metrics = self._increments(scope, examples, tf.math.divide_no_nan(factor, share))
         if self._replicas > 1:
             # A replica without examples adds nothing, whatever a mean over none of them gave.
             metrics = _if_any(examples, metrics)
@@ -200,20 +201,29 @@ class ReplicatedStep:
             "seeds": self._draws.settled(scope, replica),
         }
 
-    def _new_state(self, scope: keras.StatelessScope, variable: keras.Variable, share: tf.Tensor) -> tf.Tensor:
-        """What this part adds to the mean over all examples of a moving statistic, say."""
+    def _new_state(self, scope: keras.StatelessScope, variable: keras.Variable, share: tf.Tensor) -> tf.Tensor | None:
+        """What this part adds to the mean over all examples of a moving statistic, say; None if that stays."""
         value = scope.get_current_value(variable)
-        value = tf.convert_to_tensor(variable.value if value is None else value)
-        return value if self._replicas == 1 else tf.math.multiply_no_nan(value, tf.cast(share, value.dtype))
+        if value is None or self._replicas == 1:
+            return value
+        return tf.math.multiply_no_nan(tf.convert_to_tensor(value), tf.cast(share, value.dtype))
 
-    def _increments(self, scope: keras.StatelessScope, examples: tf.Tensor) -> list[tf.Tensor]:
-        """What a replica's part adds to the variables of the metrics, which the scope began with zeros."""
+    def _increments(self, scope: keras.StatelessScope, examples: tf.Tensor, factor: tf.Tensor) -> list[tf.Tensor]:
+        """What a replica's part adds to the variables of the metrics, which the scope began with zeros.
+
+        Args:
+            scope: of the replica's computation.
+            examples: of the part.
+            factor: that an example of this part counts by in the loss.
+        """
         model = self._model
         increments = {id(v): scope.get_current_value(v) for v in model.metrics_variables}
-        # Keras weighs the loss of each output by the size of the batch where the graph knows it, else by one.
+        # Keras weighs the loss of each output by the size of the batch where the graph knows it, else by one, and has
+        # multiplied by the number of replicas what it divided, or, of a sum, did not divide by it.
         for metric in getattr(model._compile_loss, "metrics", ()):
             mean = tf.math.divide_no_nan(increments[id(metric.total)], increments[id(metric.count)])
-            increments[id(metric.total)], increments[id(metric.count)] = mean * examples, examples
+            increments[id(metric.total)] = mean * examples * factor / self._replicas
+            increments[id(metric.count)] = examples
         return list(increments.values())
 
     def _update(self, totals: dict[str, Any]) -> tf.Tensor:
@@ -240,16 +250,16 @@ def _all_reduced(context, part: dict[str, Any], gradient_dtype: str) -> dict[str
     """The sums over all replicas: one collective for each dtype, or a few where the strategy packs by size."""
     names = ("loss", "metrics", "states")
     others = {name: part[name] for name in names}
-    # What is there first goes first: the gradients of the last layers come before those of the first ones.
-    gradients = [None if g is None else tf.convert_to_tensor(g) for g in reversed(part["gradients"])]
+    # TensorFlow packs from the end, and what is there first goes first: the last layers' gradients, not the others.
+    gradients = [None if g is None else tf.convert_to_tensor(g) for g in part["gradients"]]
     if gradient_dtype == "float32" or not gradients:
         totals, sums = _summed(context, [others, gradients])
-        return {**totals, "gradients": sums[::-1]}
+        return {**totals, "gradients": sums}
     dense = [g for g in gradients if g is not None]
     totals, largest = _summed(context, [others, compression.magnitudes(dense)])
     sums = _summed(context, compression.compressed(dense, largest))
     found = iter(compression.expanded(sums, largest, [g.dtype for g in dense]))
-    return {**totals, "gradients": [None if g is None else next(found) for g in gradients][::-1]}
+    return {**totals, "gradients": [None if g is None else next(found) for g in gradients]}
 
 
 def _example_count(x) -> tf.Tensor:

@@ -80,8 +80,8 @@ def open_strategy(
         cluster: by default `Cluster.from_environment()`.
         communication: between workers.
         tpu: name or address of the TPU; by default the one of the environment.
-        facts: by name, what all workers must have alike, beside this package's code and the versions of TensorFlow and
-            Keras: the fingerprint of a recipe, say.
+        facts: by name, what all workers must have alike, beside this package's code, the versions of TensorFlow and
+            Keras and how tensors are summed: the fingerprint of a recipe, say.
 
     Returns:
         The strategy, or `None` for one device.
@@ -102,8 +102,14 @@ def open_strategy(
     if cluster.is_distributed:
         communication = communication or Communication()
         _check_nothing_ran()
-        versions = {"polynet_keras": code_fingerprint(), "TensorFlow": tf.__version__, "Keras": keras.__version__}
-        meet(cluster, {**versions, **(facts or {})}, communication.start_seconds)
+        alike = {
+            "polynet_keras": code_fingerprint(),
+            "TensorFlow": tf.__version__,
+            "Keras": keras.__version__,
+            "communication": communication.implementation,
+            "bytes_per_pack": str(communication.bytes_per_pack),
+        }
+        meet(cluster, {**alike, **(facts or {})}, communication.start_seconds)
         return _multi_worker_strategy(cluster, communication)
     if name == "multi_worker":
         options = (communication or Communication()).options()

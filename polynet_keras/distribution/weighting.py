@@ -12,10 +12,16 @@ def weighting_of(model: keras.Model) -> str:
     """What the losses of a model are reduced by: `MEAN`, `SUM` or `WEIGHTED_MEAN`.
 
     Raises:
-        ValueError: several losses are reduced in different ways: a replica cannot count differently in each of them.
+        ValueError: several losses are reduced in different ways: a replica cannot count differently in each of them;
+            or one is not reduced at all.
     """
     losses = [loss for loss in keras.tree.flatten(model.loss) if loss is not None]
     reductions = {getattr(loss, "reduction", MEAN) for loss in losses}
+    if reductions & {None, "none"}:
+        raise ValueError(
+            "under a distribution strategy a loss needs a reduction, and reduction='none' leaves a number for each "
+            f"example; choose {MEAN!r} or {SUM!r}"
+        )
     kinds = {reduction if reduction in (SUM, WEIGHTED_MEAN) else MEAN for reduction in reductions}
     if len(kinds) > 1:
         raise ValueError(

@@ -96,7 +96,7 @@ def train(recipe: Recipe, folder: str | os.PathLike | None = None, execution: Ex
     if cluster.is_distributed and folder is None:
         raise ValueError("several workers need the same run folder: name one with --run_dir, on storage they all see")
     with peer_failures(cluster):
-        facts = {"recipe": recipe.fingerprint}
+        facts = {"recipe": recipe.fingerprint, "gradient_dtype": execution.gradient_dtype}
         strategy = open_strategy(execution.strategy, cluster, execution.communication, execution.tpu, facts)
         source = open_source(recipe.data, recipe.seed)
         _check_same_images(source, strategy)

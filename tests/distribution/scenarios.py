@@ -171,6 +171,55 @@ def agreeing_draws(model_class, x, y):
     return lambda: results(model, model.fit(x, y, BATCH, 4, verbose=0, shuffle=False))
 
 
+def one_number(model_class, x, y):
+    """A loss that returns its mean, on full batches: of an uneven one, no part's mean tells how many it is of."""
+    x, y = x[: 2 * BATCH], y[: 2 * BATCH]
+    model = net(model_class)
+    own = keras.losses.SparseCategoricalCrossentropy()
+    model.compile(keras.optimizers.SGD(0.1), lambda y_true, y_pred: keras.ops.mean(own.call(y_true, y_pred)))
+    return lambda: results(model, model.fit(x, y, BATCH, 2, verbose=0, shuffle=False))
+
+
+def sums_of_two_outputs(model_class, x, y):
+    """Full batches, as in `dictionaries`."""
+    x, y = x[: 2 * BATCH], y[: 2 * BATCH]
+    keras.utils.set_random_seed(6)
+    inputs = keras.Input((6,))
+    outputs = [keras.layers.Dense(3, activation="softmax", name="y")(inputs), keras.layers.Dense(1, name="z")(inputs)]
+    model = model_class(inputs, outputs)
+    losses = [keras.losses.SparseCategoricalCrossentropy(reduction="sum"), keras.losses.MeanSquaredError("sum")]
+    model.compile(keras.optimizers.SGD(0.01), losses)
+    return lambda: results(model, model.fit(x, [y, x[:, :1]], BATCH, 2, verbose=0, shuffle=False))
+
+
+def few_examples_first(model_class, x, y):
+    """The first step has fewer examples than there are replicas."""
+    model = net(model_class)
+    model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
+    return lambda: results(model, None, model.train_on_batch(x[:1], y[:1]), model.test_on_batch(x[:3], y[:3]))
+
+
+def frozen(model_class, x, y):
+    """What does not train keeps its values, to the bit: see `test_model.py`."""
+    model = net(model_class, normalization=keras.layers.BatchNormalization(name="normalization"))
+    for name in ("hidden", "normalization"):
+        model.get_layer(name).trainable = False
+    values = [
+        np.linspace(1, 3, int(np.prod(w.shape)), dtype="float32").reshape(w.shape) for w in model.non_trainable_weights
+    ]
+    for variable, value in zip(model.non_trainable_weights, values, strict=True):
+        variable.assign(value)
+    model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
+
+    def train():
+        history = model.fit(x, y, BATCH - 1, 3, verbose=0, shuffle=False)
+        after = [w.numpy() for w in model.non_trainable_weights]
+        moved = [np.abs(a - value).max() for a, value in zip(after, values, strict=True)]
+        return results(model, history, *moved)
+
+    return train
+
+
 def gradients_in_float16(model_class, x, y):
     model = net(model_class)
     model.gradient_dtype = "float16"
@@ -190,6 +239,10 @@ SCENARIOS = (
     subclassed,
     agreeing_draws,
     gradients_in_float16,
+    one_number,
+    sums_of_two_outputs,
+    few_examples_first,
+    frozen,
 )
 
 

@@ -86,7 +86,13 @@ def test_powers_of_two_are_exact():
 
 
 def test_gradients_of_other_dtypes_come_back_in_them():
-    gradients = [tf.constant([1.0, 2.0], tf.float64), tf.constant([0.5], tf.bfloat16), tf.constant([0.25], tf.float16)]
+    gradients = [
+        tf.constant([1.0, 2.0], tf.float64),
+        tf.constant([0.5], tf.bfloat16),
+        tf.constant([0.25, 2.0**-12], tf.float16),
+        tf.constant([2.0**-14], tf.float16),  # of which the scale is more than float16 holds
+        tf.constant([0.0], tf.float16),
+    ]
     totals = compression.magnitudes(gradients)
     found = compression.expanded(compression.compressed(gradients, totals), totals, [g.dtype for g in gradients])
     for ours, theirs in zip(found, gradients, strict=True):

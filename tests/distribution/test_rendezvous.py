@@ -1,8 +1,11 @@
 """Workers meet: threads here, each with the cluster of a worker."""
 
+import json
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 from processes import free_addresses
 
 from polynet_keras.distribution import rendezvous
@@ -73,6 +76,56 @@ def test_two_processes_with_one_index():
     assert all(
         "127.0.0.1 and at 127.0.0.1" in text and "two processes say that they are worker 1" in text for text in told
     )
+
+
+def connected(cluster, facts):
+    """A worker's connection to its chief, with what it says first."""
+    hello = {"greeting": rendezvous.GREETING, "index": cluster.index, "workers": list(cluster.workers), "facts": facts}
+    host, port = cluster.workers[0].split(":")
+    for _ in range(100):
+        try:
+            connection = socket.create_connection((host, int(port)), timeout=5)
+        except OSError:
+            time.sleep(0.05)
+            continue
+        connection.sendall(json.dumps(hello).encode() + b"\n")
+        return connection
+    raise AssertionError("the chief does not listen")
+
+
+def test_a_worker_that_ended_while_it_waited_may_come_again():
+    clusters = cluster_of(3)
+    with ThreadPoolExecutor(3) as pool:
+        chief = pool.submit(meet, clusters[0], {}, 20.0)
+        connected(clusters[1], {}).close()
+        others = [pool.submit(meet, cluster, {}, 20.0) for cluster in clusters[1:]]
+        assert [one.result() for one in (chief, *others)] == [None] * 3
+
+
+def test_a_chief_that_ends_while_others_wait_tells_them(monkeypatch):
+    clusters = cluster_of(3)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(connected, clusters[1], {})
+        monkeypatch.setattr(rendezvous, "_objection", lambda *_: monkeypatch.setattr(rendezvous, "_read", interrupted))
+        second = pool.submit(lambda: (waiting.result(), connected(clusters[2], {})))
+        with pytest.raises(KeyboardInterrupt):
+            meet(clusters[0], {}, 20.0)
+        answer = json.loads(waiting.result().makefile().readline())
+        second.result()
+    assert answer["failure"] == f"worker 0 ({clusters[0].workers[0]}) ended before all workers were there"
+
+
+def test_workers_of_other_machines_reach_a_chief_whose_name_is_the_loopbacks():
+    port = free_addresses(1)[0].split(":")[1]
+    one_machine = Cluster((f"127.0.0.1:{port}", "127.0.0.1:1"), 0)
+    with rendezvous._own_port(one_machine) as listener:
+        assert listener.getsockname()[0] == "127.0.0.1"
+    with rendezvous._own_port(Cluster((f"localhost:{port}", "other-machine:1"), 0)) as listener:
+        assert listener.getsockname()[0] in ("0.0.0.0", "::1")
 
 
 def test_a_busy_port_is_named():
