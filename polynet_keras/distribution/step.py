@@ -250,7 +250,6 @@ def _all_reduced(context, part: dict[str, Any], gradient_dtype: str) -> dict[str
     """The sums over all replicas: one collective for each dtype, or a few where the strategy packs by size."""
     names = ("loss", "metrics", "states")
     others = {name: part[name] for name in names}
-    # TensorFlow packs from the end, and what is there first goes first: the last layers' gradients, not the others.
     gradients = [None if g is None else tf.convert_to_tensor(g) for g in part["gradients"]]
     if gradient_dtype == "float32" or not gradients:
         totals, sums = _summed(context, [others, gradients])

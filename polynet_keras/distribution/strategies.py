@@ -33,8 +33,7 @@ class Communication:
     implementation: str = "auto"
     """`"ring"` (gRPC), `"nccl"`, or `"auto"`: NCCL for GPUs, else the ring."""
     bytes_per_pack: int = 8 * 2**20
-    """Tensors are summed in packs of this size, so that the sums of the last layers' gradients begin before those of
-    the first are computed; 0 for one pack."""
+    """Tensors are summed in packs of this size, one after the other; 0 for one pack."""
     start_seconds: float = 300.0
     """For all workers to be there at the beginning."""
 

@@ -85,7 +85,7 @@ def supervise(job: Job) -> int:
     Returns:
         The exit code: 0; 1 after a mistake of the user's; 75 where the job can be started again and goes on: it was
         told to end, or no restarts are left and the last failure was of that kind; 130 after Ctrl-C; else that of the
-        worker that failed last, 128 and its number for a signal.
+        worker that failed first in the last attempt, 128 and its number for a signal.
 
     Raises:
         OSError: a log cannot be written, or no process be started; no worker is left.
