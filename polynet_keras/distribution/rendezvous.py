@@ -135,11 +135,13 @@ def _gather(
             continue
         index = hello.get("index")
         failure = _objection(cluster, facts, hello)
-        if failure is None and index in guests and _has_left(guests[index]):
-            guests.pop(index).close()  # it ended while it waited, and was started again
+        if failure is None:
+            # Those that ended while they waited will be started again. Whoever comes last finds the others there.
+            for other in [other for other, connection in guests.items() if _has_left(connection)]:
+                guests.pop(other).close()
         if failure is None and index in guests:
-            other = guests[index].getpeername()[0]
-            failure = f"two processes say that they are {cluster.name(index)}: at {other} and at {address[0]}"
+            first = guests[index].getpeername()[0]
+            failure = f"two processes say that they are {cluster.name(index)}: at {first} and at {address[0]}"
         if failure is not None or not isinstance(index, int):
             _answer(guest, failure)
             guest.close()
