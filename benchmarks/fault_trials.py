@@ -61,7 +61,7 @@ class Plan:
     steps: int = 30
     steps_per_epoch: int = 10
     save_every: int = 4
-    timeout: float = 5.0
+    timeout: float = 30.0
 
 
 @dataclass

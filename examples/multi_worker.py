@@ -8,7 +8,7 @@ The first worker shows Keras's progress and, at the end, prints
 
     2 workers, weights ..., held-out accuracy 0.8...
 
-with the same weights (the sum of their magnitudes), whatever the number of workers, but for rounding.
+with the same weights (the sum of their magnitudes) for any number of workers, but for rounding.
 """
 
 import keras
@@ -24,6 +24,7 @@ from polynet_keras.distribution.workers import is_chief, worker_count
 from polynet_keras.layers import synchronize_batch_normalization
 from polynet_keras.training.optimizers import RMSprop
 
+NET = {"structure": "1 x [2-way] | 1 x [poly-3] | 1 x [2-way]", "width": 0.125, "residual_scale": 0.3}
 GLOBAL_BATCH_SIZE = 32
 EPOCHS = 3
 
@@ -33,8 +34,8 @@ def batches(images: np.ndarray, labels: np.ndarray, shuffle: bool) -> tf.data.Da
     dataset = tf.data.Dataset.from_tensor_slices((images, labels))
     if shuffle:
         dataset = dataset.shuffle(len(images), seed=0)  # the same order on every worker
-    dataset = dataset.batch(GLOBAL_BATCH_SIZE)
-    return dataset.map(lambda x, y: (tf.image.resize(x, (75, 75)), y), num_parallel_calls=2).prefetch(2)
+    resized = dataset.batch(GLOBAL_BATCH_SIZE).map(lambda x, y: (tf.image.resize(x, (75, 75)), y), tf.data.AUTOTUNE)
+    return resized.prefetch(tf.data.AUTOTUNE)
 
 
 def train(cluster: Cluster) -> None:
@@ -43,10 +44,7 @@ def train(cluster: Cluster) -> None:
     digits = load_digits()
     images, labels = digits.images[..., np.newaxis].astype("float32") / 8 - 1, digits.target
     with strategy.scope():
-        model = PolyNet(
-            weights=None, structure="1 x [2-way] | 1 x [poly-3] | 1 x [2-way]", width=0.125,
-            input_shape=(75, 75, 1), classes=10, residual_scale=0.3,
-        )  # fmt: skip
+        model = PolyNet(weights=None, input_shape=(75, 75, 1), classes=10, **NET)
         synchronize_batch_normalization(model)
         model.compile(RMSprop(2e-3), "sparse_categorical_crossentropy", metrics=["accuracy"])
     model.fit(batches(images[:1440], labels[:1440], shuffle=True), epochs=EPOCHS)

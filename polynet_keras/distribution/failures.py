@@ -103,12 +103,18 @@ def _reason(cluster: Cluster, error: tf.errors.OpError) -> str:
     reported = REPORTED.search(str(error))
     if reported:
         return reported[1].strip()
-    silent = [cluster.name(index) for index in range(cluster.count) if index != cluster.index and not _answers(index)]
-    if silent:
-        return f"{' and '.join(silent)} {'does' if len(silent) == 1 else 'do'} not answer"
+    silence = silent_workers(cluster)
+    if silence:
+        return silence
     lines = [line for line in str(error).splitlines() if TRACES.search(line) and "Detected at node" not in line]
     what = lines[0].strip() if lines else type(error).__name__
-    return f"a sum over the workers failed, though all of them answer ({what}); is the timeout too short?"
+    return f"a sum over the workers failed, though all of them answer ({what})"
+
+
+def silent_workers(cluster: Cluster) -> str | None:
+    """Says which other workers are gone, or stopped, if some are."""
+    silent = [cluster.name(index) for index in range(cluster.count) if index != cluster.index and not _answers(index)]
+    return f"{' and '.join(silent)} {'does' if len(silent) == 1 else 'do'} not answer" if silent else None
 
 
 def _answers(index: int) -> bool:

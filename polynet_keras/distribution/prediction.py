@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from polynet_keras.distribution.patience import waiting
 from polynet_keras.distribution.workers import worker_count
 
 
@@ -15,7 +16,8 @@ class PredictionStep:
         self._function = model.compiled_function(self._of_batch)
 
     def __call__(self, batches: list):
-        outputs = [self._function(batch, keras.tree.map_structure(_specification, batch)) for batch in batches]
+        with waiting():
+            outputs = [self._function(batch, keras.tree.map_structure(_specification, batch)) for batch in batches]
         if len(outputs) == 1:
             return outputs[0]
         flat = [keras.tree.flatten(output) for output in outputs]

@@ -10,6 +10,7 @@ The optimizer is called outside of the strategy's scope. There Keras's optimizer
 all copies of a variable, without the `merge_call`s that forbid it to accumulate gradients.
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ from polynet_keras.distribution import compression
 from polynet_keras.distribution.batches import open_batch, without_optionals
 from polynet_keras.distribution.building import has_keras_steps
 from polynet_keras.distribution.draws import ReplicaDraws
+from polynet_keras.distribution.patience import waiting
 from polynet_keras.distribution.sharing import share_of_worker
 from polynet_keras.distribution.weighting import SUM, replica_weight, weighting_of
 
@@ -58,19 +60,26 @@ class DistributedStep:
         requested = tf.constant(interruption is not None and interruption.requested)
         if isinstance(iterator, (tf.data.Iterator, tf.distribute.DistributedIterator)):
             if model.steps_per_execution > 1 and not model.run_eagerly:
-                logs, votes, any_step = self._many(iterator, requested)
+                with waiting():
+                    logs, votes, any_step = self._many(iterator, requested)
+                    any_step = bool(any_step)
                 if not any_step:
                     raise StopIteration
             else:
                 # At the end of the data this raises the StopIteration that Keras waits for.
-                data, spec = without_optionals(next(iterator)), iterator.element_spec
-                logs, votes = self._function((data, requested), (spec, tf.TensorSpec((), tf.bool)))
+                with _asking_for_more(iterator):
+                    data, spec = without_optionals(next(iterator)), iterator.element_spec
+                logs, votes = self._run((data, requested), (spec, tf.TensorSpec((), tf.bool)))
         else:  # one global batch, of `train_on_batch` or `test_on_batch`
             data = share_of_worker(next(iterator), model.distribute_strategy)
-            logs, votes = self._function((data, requested), open_batch((data, requested)))
+            logs, votes = self._run((data, requested), open_batch((data, requested)))
         if interruption is not None and votes > 0:
             interruption.agreed = True
         return logs
+
+    def _run(self, arguments, spec) -> tuple[dict, tf.Tensor]:
+        with waiting():
+            return self._function(arguments, spec)
 
     def _steps(self, iterator, requested: tf.Tensor):
         """`steps_per_execution` steps in one graph, or as many as there is data for."""
@@ -90,6 +99,11 @@ class DistributedStep:
         number, _, votes = tf.while_loop(more, one, start)
         with tf.control_dependencies([number]):
             return self._model.get_metrics_result(), votes, number > 0
+
+
+def _asking_for_more(iterator) -> contextlib.AbstractContextManager[None]:
+    """Where a distributed dataset may end, every batch is preceded by a sum: whether one of the workers has another."""
+    return waiting() if getattr(iterator, "_enable_get_next_as_optional", False) else contextlib.nullcontext()
 
 
 class ReplicatedStep:

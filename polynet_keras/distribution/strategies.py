@@ -9,9 +9,11 @@ import keras
 import tensorflow as tf
 from absl import logging
 
+from polynet_keras.distribution import patience
 from polynet_keras.distribution.cluster import Cluster
 from polynet_keras.distribution.connecting import limited_connecting
 from polynet_keras.distribution.rendezvous import code_fingerprint, meet
+from polynet_keras.distribution.untuned import MultiWorkerStrategy
 
 STRATEGIES = ("auto", "multi_worker", "mirrored", "tpu", "none")
 IMPLEMENTATIONS = ("auto", "ring", "nccl")
@@ -27,9 +29,10 @@ class Communication:
         ValueError: a value out of range.
     """
 
-    timeout_seconds: float = 600.0
-    """After which a worker that does not answer counts as failed. Longer than a worker may be later than another at a
-    step: the first one is traced by each, and checkpoints are written by the chief alone."""
+    timeout_seconds: float = 1800.0
+    """How long a worker waits for the others in a step, or in what else they do together, before it gives up. Longer
+    than one takes to trace and compile the first step, and than one may be later than another: checkpoints are written
+    by the chief alone. A worker that is gone or stopped is found in seconds whatever this says."""
     implementation: str = "auto"
     """`"ring"` (gRPC), `"nccl"`, or `"auto"`: NCCL for GPUs, else the ring."""
     bytes_per_pack: int = 8 * 2**20
@@ -49,14 +52,13 @@ class Communication:
             raise ValueError(f"bytes_per_pack={pack!r} must be an integer ≥ 0")
 
     def options(self) -> tf.distribute.experimental.CommunicationOptions:
-        """As TensorFlow takes them."""
+        """As TensorFlow takes them, all but the timeout: `distribution.patience` has it, and says why."""
         implementation = self.implementation
         if implementation == "auto":
             # TensorFlow's own choice on processors takes up to twice the time of its ring.
             implementation = "auto" if tf.config.list_physical_devices("GPU") else "ring"
         return tf.distribute.experimental.CommunicationOptions(
             bytes_per_pack=self.bytes_per_pack,
-            timeout_seconds=self.timeout_seconds,
             implementation=tf.distribute.experimental.CommunicationImplementation[implementation.upper()],
         )
 
@@ -128,7 +130,9 @@ def _multi_worker_strategy(cluster: Cluster, communication: Communication) -> tf
         rpc_layer="grpc",
     )
     with limited_connecting(cluster, CONNECT_SECONDS + 15):  # TensorFlow's own limit, where it holds, says more
-        return tf.distribute.MultiWorkerMirroredStrategy(resolver, communication.options())
+        strategy = MultiWorkerStrategy(resolver, communication.options())
+    patience.watch(cluster, communication.timeout_seconds)
+    return strategy
 
 
 def _check_nothing_ran() -> None:

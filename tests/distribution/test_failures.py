@@ -15,12 +15,13 @@ import os, signal, sys, time
 import tensorflow as tf
 from polynet_keras.distribution.cluster import Cluster
 from polynet_keras.distribution.failures import peer_failures
+from polynet_keras.distribution.patience import waiting
 from polynet_keras.distribution.strategies import Communication, open_strategy
 
 fault, culprit = sys.argv[1], int(sys.argv[2])
 cluster = Cluster.from_environment()
 with peer_failures(cluster):
-    strategy = open_strategy("auto", cluster, Communication(timeout_seconds=15))
+    strategy = open_strategy("auto", cluster, Communication(timeout_seconds=float(sys.argv[3])))
 
     @tf.function
     def summed(x):
@@ -30,8 +31,11 @@ with peer_failures(cluster):
         if step == 3 and cluster.index == culprit:
             if fault == "exception":
                 raise KeyError("a bug")
+            if fault == "hangs":
+                time.sleep(1000)
             os.kill(os.getpid(), getattr(signal, fault))
-        summed(tf.ones(10)).numpy()
+        with waiting():
+            summed(tf.ones(10)).numpy()
 """
 
 
@@ -43,11 +47,15 @@ with peer_failures(cluster):
         ("SIGKILL", 0, -signal.SIGKILL, "does not answer"),
         ("SIGKILL", 2, -signal.SIGKILL, "does not answer"),
         ("SIGSTOP", 1, None, "does not answer"),
+        ("SIGSTOP", 0, None, "does not answer"),
+        ("hangs", 0, None, "did not come to a sum over the workers within 8 s"),
+        ("hangs", 2, None, "did not come to a sum over the workers within 8 s"),
     ],
 )
 def test_the_others_end_and_say_which(fault, culprit, code, reason):
-    """Three workers; a stopped one is killed once the others are done."""
-    ended = run_workers(3, LOOP, fault, str(culprit), timeout=90, stops=culprit if fault == "SIGSTOP" else None)
+    """Three workers; one that never ends is killed once the others are done."""
+    seconds = "8" if fault == "hangs" else "80"  # who hangs is found by nothing but this
+    ended = run_workers(3, LOOP, fault, str(culprit), seconds, timeout=90, stops=culprit if code is None else None)
     for index, worker in enumerate(ended):
         if index == culprit:
             assert worker.code == code or (code is None and worker.code == -signal.SIGKILL)
