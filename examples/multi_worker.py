@@ -2,13 +2,10 @@
 
     polynet launch --workers 2 -- python examples/multi_worker.py      # two on this machine
     TF_CONFIG='{"cluster": ..., "task": ...}' python examples/multi_worker.py   # one on each of many machines
-    python examples/multi_worker.py                                    # alone: the same numbers
+    python examples/multi_worker.py                                    # alone
 
-The first worker shows Keras's progress and, at the end, prints
-
-    2 workers, weights ..., held-out accuracy 0.8...
-
-with the same weights (the sum of their magnitudes) for any number of workers, but for rounding.
+The first worker shows Keras's progress and, at the end, the sum of the weights' magnitudes, which is the same for any
+number of workers but for rounding, and the held-out accuracy, some 0.8.
 """
 
 import keras

@@ -22,7 +22,7 @@ def define_execution_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_float(
         "communication_timeout",
         communication.timeout_seconds,
-        "Seconds after which a worker that does not answer counts as failed.",
+        "Seconds that a worker waits for the others, tracing included, before it gives up.",
         flag_values=values,
     )
     flags.DEFINE_float(
