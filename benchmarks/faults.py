@@ -60,7 +60,8 @@ def table(trials: Sequence[Trial]) -> str:
         median = f"{statistics.median(seconds):.1f}" if seconds else ""
         lines.append(f"| {kind} | {len(found)} | {len(found) - failed} | {again:.1f} | {median} | {failed} |")
     failures = sum(bool(trial.problems) for trial in trials)
-    more = sum(trial.attempts - 1 - sum(one.kind in ENDS for one in trial.struck) for trial in trials)
+    # Two faults may end one attempt.
+    more = sum(max(0, trial.attempts - 1 - sum(one.kind in ENDS for one in trial.struck)) for trial in trials)
     mean = statistics.mean(trial.seconds for trial in trials)
     lines.append("")
     lines.append(

@@ -53,9 +53,10 @@ class Patience:
         announced = 0
         while True:
             time.sleep(min(1.0, self._seconds / 10))
-            if self._wait is None:
+            wait = self._wait
+            if wait is None:
                 continue
-            number, since = self._wait
+            number, since = wait
             seconds = time.monotonic() - since
             if number != announced and seconds > min(ANNOUNCE_SECONDS, self._seconds / 2):
                 self._announce(number)
@@ -82,7 +83,8 @@ class Patience:
         reason = silent_workers(self._cluster) or reason
         context.context().abort_collective_ops(tf.errors.UNAVAILABLE, reason)
         time.sleep(STUCK_SECONDS)
-        if self._wait is not None and self._wait[0] == number:
+        wait = self._wait
+        if wait is not None and wait[0] == number:
             logging.error("%s; this worker is stuck, and ends", reason)
             leave(EXIT_RESTART)
 
