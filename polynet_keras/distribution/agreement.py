@@ -2,7 +2,6 @@
 
 import tensorflow as tf
 
-from polynet_keras.distribution.patience import waiting
 from polynet_keras.distribution.workers import worker_count, worker_index
 
 
@@ -17,8 +16,7 @@ def sum_over_workers(strategy: tf.distribute.Strategy | None, value: int) -> int
         return tf.constant(value if context.replica_id_in_sync_group == first else 0, tf.int64)
 
     numbers = strategy.experimental_distribute_values_from_function(number_of)
-    with waiting():
-        return int(strategy.reduce(tf.distribute.ReduceOp.SUM, numbers, axis=None))
+    return int(strategy.reduce(tf.distribute.ReduceOp.SUM, numbers, axis=None))
 
 
 def fail_together(strategy: tf.distribute.Strategy | None, failure: ValueError | None) -> None:

@@ -58,7 +58,7 @@ def peer_failures(cluster: Cluster) -> Iterator[None]:
 
     What waits for a sum with a failed worker ends as soon as any of them sees the failure: an exception at once; a
     process that is gone or stopped when its connections break, or after TensorFlow's heartbeat of ten seconds; one that
-    hangs after the `timeout_seconds` of `Communication`.
+    hangs after the `timeout_seconds` of `Communication`, if the strategy is of `open_strategy`.
 
     Args:
         cluster: whose workers train inside.

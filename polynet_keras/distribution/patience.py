@@ -9,6 +9,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import tensorflow as tf
 from absl import logging
@@ -16,12 +17,22 @@ from absl import logging
 from polynet_keras.distribution.cluster import Cluster
 from polynet_keras.distribution.failures import leave, silent_workers
 from polynet_keras.distribution.interruption import EXIT_RESTART
+from polynet_keras.distribution.workers import worker_count
 
 ANNOUNCE_SECONDS = 5
 """After so long a wait the others are told of it: whoever has not told waits for something else."""
 ASK_SECONDS = 2
 STUCK_SECONDS = 60
 """For what was waited for to end, once it is given up."""
+
+
+@dataclass(frozen=True)
+class Wait:
+    """One wait of this worker: the how manieth, since when, and the seconds that it may take."""
+
+    number: int
+    since: float
+    limit: float
 
 
 class Patience:
@@ -36,14 +47,17 @@ class Patience:
         self._cluster = cluster
         self._seconds = seconds
         self._number = 0
-        self._wait: tuple[int, float] | None = None
+        self._wait: Wait | None = None
         threading.Thread(target=self._watch, name="patience", daemon=True).start()
 
     @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        """While the others are waited for. All workers come here equally often."""
+    def waiting(self, steps: int) -> Iterator[None]:
+        """While the others are waited for. All workers come here equally often; a wait within another is part of it."""
+        if self._wait is not None:
+            yield
+            return
         self._number += 1
-        self._wait = self._number, time.monotonic()
+        self._wait = Wait(self._number, time.monotonic(), steps * self._seconds)
         try:
             yield
         finally:
@@ -56,48 +70,63 @@ class Patience:
             wait = self._wait
             if wait is None:
                 continue
-            number, since = wait
-            seconds = time.monotonic() - since
-            if number != announced and seconds > min(ANNOUNCE_SECONDS, self._seconds / 2):
-                self._announce(number)
-                announced = number
-            if seconds > self._seconds:
-                self._give_up(number)
-                return
+            try:
+                seconds = time.monotonic() - wait.since
+                if wait.number != announced and seconds > min(ANNOUNCE_SECONDS, self._seconds / 2):
+                    self._announce(announced, wait.number)
+                    announced = wait.number
+                if seconds > wait.limit:
+                    self._give_up(wait)
+            except Exception as error:  # without this thread nothing would be limited any more
+                logging.debug("the wait for the other workers could not be looked at: %r", error)
 
-    def _announce(self, number: int) -> None:
+    def _announce(self, before: int, number: int) -> None:
         from tensorflow.python.eager import context  # it has no public name
 
-        with contextlib.suppress(tf.errors.OpError):  # where nobody can be told, this worker is named too
-            context.context().set_config_key_value(_key(number, self._cluster.index), "")
+        if before:
+            context.context().delete_config_key_value(_key(before, self._cluster.index))
+        context.context().set_config_key_value(_key(number, self._cluster.index), "")
 
-    def _give_up(self, number: int) -> None:
+    def _give_up(self, wait: Wait) -> None:
         from tensorflow.python.eager import context
 
         others = [index for index in range(self._cluster.count) if index != self._cluster.index]
-        missing = [self._cluster.name(index) for index in others if not _waits(number, index)]
-        if missing:
-            reason = f"{' and '.join(missing)} did not come to a sum over the workers within {self._seconds:g} s"
+        missing = [self._cluster.name(index) for index in others if not _waits(wait.number, index)]
+        silence = silent_workers(self._cluster)
+        if silence:
+            reason = silence
+        elif missing:
+            reason = f"{' and '.join(missing)} did not come to a sum over the workers within {wait.limit:g} s"
         else:
-            reason = f"a sum over the workers failed: all wait for it, {self._seconds:g} s; is the timeout too short?"
-        reason = silent_workers(self._cluster) or reason
+            reason = (
+                f"a sum over the workers failed: all are at it for {wait.limit:g} s; one hangs in its step, or the "
+                "timeout is too short"
+            )
+        if self._wait is not wait:
+            return  # it has come meanwhile
         context.context().abort_collective_ops(tf.errors.UNAVAILABLE, reason)
         time.sleep(STUCK_SECONDS)
-        wait = self._wait
-        if wait is not None and wait[0] == number:
+        if self._wait is wait:
             logging.error("%s; this worker is stuck, and ends", reason)
             leave(EXIT_RESTART)
 
 
-def watch(cluster: Cluster, seconds: float) -> None:
+def limit_waits(cluster: Cluster, seconds: float) -> None:
     """Limits `waiting` in this process, which has one strategy of several workers, to so many seconds."""
     global _patience
     _patience = Patience(cluster, seconds)
 
 
-def waiting() -> contextlib.AbstractContextManager[None]:
-    """For what all workers do together, and none can do without the others."""
-    return contextlib.nullcontext() if _patience is None else _patience.waiting()
+def waiting(strategy: tf.distribute.Strategy, steps: int = 1) -> contextlib.AbstractContextManager[None]:
+    """For what all workers of a strategy do together, and none can do without the others.
+
+    Args:
+        strategy: without effect unless it is one of several workers, of `open_strategy`.
+        steps: that are done, each of which may take the limit.
+    """
+    if _patience is None or worker_count(strategy) == 1:
+        return contextlib.nullcontext()
+    return _patience.waiting(steps)
 
 
 _patience: Patience | None = None

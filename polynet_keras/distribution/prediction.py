@@ -16,7 +16,7 @@ class PredictionStep:
         self._function = model.compiled_function(self._of_batch)
 
     def __call__(self, batches: list):
-        with waiting():
+        with waiting(self._strategy, len(batches)):
             outputs = [self._function(batch, keras.tree.map_structure(_specification, batch)) for batch in batches]
         if len(outputs) == 1:
             return outputs[0]

@@ -10,7 +10,6 @@ The optimizer is called outside of the strategy's scope. There Keras's optimizer
 all copies of a variable, without the `merge_call`s that forbid it to accumulate gradients.
 """
 
-import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -60,15 +59,14 @@ class DistributedStep:
         requested = tf.constant(interruption is not None and interruption.requested)
         if isinstance(iterator, (tf.data.Iterator, tf.distribute.DistributedIterator)):
             if model.steps_per_execution > 1 and not model.run_eagerly:
-                with waiting():
+                with waiting(model.distribute_strategy, model.steps_per_execution):
                     logs, votes, any_step = self._many(iterator, requested)
                     any_step = bool(any_step)
                 if not any_step:
                     raise StopIteration
             else:
                 # At the end of the data this raises the StopIteration that Keras waits for.
-                with _asking_for_more(iterator):
-                    data, spec = without_optionals(next(iterator)), iterator.element_spec
+                data, spec = without_optionals(next(iterator)), iterator.element_spec
                 logs, votes = self._run((data, requested), (spec, tf.TensorSpec((), tf.bool)))
         else:  # one global batch, of `train_on_batch` or `test_on_batch`
             data = share_of_worker(next(iterator), model.distribute_strategy)
@@ -78,7 +76,7 @@ class DistributedStep:
         return logs
 
     def _run(self, arguments, spec) -> tuple[dict, tf.Tensor]:
-        with waiting():
+        with waiting(self._model.distribute_strategy):
             return self._function(arguments, spec)
 
     def _steps(self, iterator, requested: tf.Tensor):
@@ -99,11 +97,6 @@ class DistributedStep:
         number, _, votes = tf.while_loop(more, one, start)
         with tf.control_dependencies([number]):
             return self._model.get_metrics_result(), votes, number > 0
-
-
-def _asking_for_more(iterator) -> contextlib.AbstractContextManager[None]:
-    """Where a distributed dataset may end, every batch is preceded by a sum: whether one of the workers has another."""
-    return waiting() if getattr(iterator, "_enable_get_next_as_optional", False) else contextlib.nullcontext()
 
 
 class ReplicatedStep:

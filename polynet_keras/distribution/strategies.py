@@ -13,7 +13,7 @@ from polynet_keras.distribution import patience
 from polynet_keras.distribution.cluster import Cluster
 from polynet_keras.distribution.connecting import limited_connecting
 from polynet_keras.distribution.rendezvous import code_fingerprint, meet
-from polynet_keras.distribution.untuned import MultiWorkerStrategy
+from polynet_keras.distribution.worker_strategy import MultiWorkerStrategy
 
 STRATEGIES = ("auto", "multi_worker", "mirrored", "tpu", "none")
 IMPLEMENTATIONS = ("auto", "ring", "nccl")
@@ -30,9 +30,10 @@ class Communication:
     """
 
     timeout_seconds: float = 1800.0
-    """How long a worker waits for the others in a step, or in what else they do together, before it gives up. Longer
-    than one takes to trace and compile the first step, and than one may be later than another: checkpoints are written
-    by the chief alone. A worker that is gone or stopped is found in seconds whatever this says."""
+    """How long a worker is in a training, test or prediction step, its own computing included, or in another sum over
+    the workers, before it gives up. Longer than the first step takes to trace and compile, and than one worker may be
+    later than another: checkpoints are written by the chief alone. A worker that is gone or stopped is found in seconds
+    whatever this says."""
     implementation: str = "auto"
     """`"ring"` (gRPC), `"nccl"`, or `"auto"`: NCCL for GPUs, else the ring."""
     bytes_per_pack: int = 8 * 2**20
@@ -131,7 +132,7 @@ def _multi_worker_strategy(cluster: Cluster, communication: Communication) -> tf
     )
     with limited_connecting(cluster, CONNECT_SECONDS + 15):  # TensorFlow's own limit, where it holds, says more
         strategy = MultiWorkerStrategy(resolver, communication.options())
-    patience.watch(cluster, communication.timeout_seconds)
+    patience.limit_waits(cluster, communication.timeout_seconds)
     return strategy
 
 

@@ -34,7 +34,7 @@ with peer_failures(cluster):
             if fault == "hangs":
                 time.sleep(1000)
             os.kill(os.getpid(), getattr(signal, fault))
-        with waiting():
+        with waiting(strategy):
             summed(tf.ones(10)).numpy()
 """
 
@@ -65,6 +65,45 @@ def test_the_others_end_and_say_which(fault, culprit, code, reason):
         assert f"worker {culprit} (127.0.0.1:" in line
         assert reason in line
         assert "Traceback" not in worker.output
+
+
+FIT = """
+import sys, time
+import keras
+import numpy as np
+import tensorflow as tf
+from polynet_keras.distribution.cluster import Cluster
+from polynet_keras.distribution.failures import peer_failures
+from polynet_keras.distribution.model import DistributedModel
+from polynet_keras.distribution.strategies import Communication, open_strategy
+
+method = sys.argv[1]
+cluster = Cluster.from_environment()
+with peer_failures(cluster):
+    strategy = open_strategy("auto", cluster, Communication(timeout_seconds=10))
+    with strategy.scope():
+        inputs = keras.Input((4,))
+        model = DistributedModel(inputs, keras.layers.Dense(1)(inputs))
+        model.compile("sgd", "mse")
+
+    def hang(batch, logs=None):
+        if batch == 2 and cluster.index == 1:
+            time.sleep(1000)
+
+    hangs = keras.callbacks.LambdaCallback(on_train_batch_begin=hang)
+    hangs.on_test_batch_begin = hangs.on_predict_batch_begin = hang
+    data = tf.data.Dataset.from_tensor_slices((np.ones((32, 4)), np.ones((32, 1)))).batch(8)
+    getattr(model, method)(data, callbacks=[hangs])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["fit", "evaluate", "predict"])
+def test_one_that_hangs_between_two_batches_is_named(method):
+    chief, _ = run_workers(2, FIT, method, timeout=90, stops=1)
+    assert chief.code == EXIT_RESTART, chief.output
+    assert "worker 1 (127.0.0.1:" in chief.output
+    assert "did not come to a sum over the workers within 10 s; all workers end" in chief.output
 
 
 def test_one_process_alone_has_no_peers():

@@ -1,21 +1,30 @@
-"""Datasets of several workers whose iterators end at once: without the autotuning of tf.data.
+"""TensorFlow's strategy for several workers, with limited waits and with datasets whose iterators end at once.
 
 In TensorFlow 2.21 and before, an iterator that ends wakes the thread that tunes it before it marks it as cancelled.
 Where that thread looks first, which on a worker's only core it does, the end waits for the thread's next turn: after
-every epoch up to a minute, and the other workers with it. Numbers of calls that are left to `tf.data.AUTOTUNE` are then
-the number of threads.
+every epoch up to a minute, and the other workers with it. So these datasets are not tuned: numbers of calls that are
+left to `tf.data.AUTOTUNE` are the number of cores.
 """
+
+import contextlib
+import os
 
 import tensorflow as tf
 from absl import logging
 
+from polynet_keras.distribution.patience import waiting
+
 
 class MultiWorkerStrategy(tf.distribute.MultiWorkerMirroredStrategy):
-    """TensorFlow's, with such datasets."""
+    """See the module; `reduce`, by which a dataset's end and the values of metrics are found too, waits as steps do."""
 
-    def __init__(self, cluster_resolver, communication_options):
+    def __init__(self, cluster_resolver=None, communication_options=None):
         super().__init__(cluster_resolver, communication_options)
         _untune_device_datasets()
+
+    def reduce(self, reduce_op, value, axis):
+        with waiting(self) if tf.executing_eagerly() else contextlib.nullcontext():
+            return super().reduce(reduce_op, value, axis)
 
     def experimental_distribute_dataset(self, dataset, options=None):
         return super().experimental_distribute_dataset(_untuned(dataset), options)
@@ -27,6 +36,8 @@ class MultiWorkerStrategy(tf.distribute.MultiWorkerMirroredStrategy):
 def _untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
     options = tf.data.Options()
     options.autotune.enabled = False
+    # TensorFlow's own default ends at 16.
+    options.autotune.initial_parallelism = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
     return dataset.with_options(options)
 
 
