@@ -110,14 +110,15 @@ def test_a_worker_that_ended_while_it_waited_may_come_again():
 
 def test_a_worker_that_ended_is_not_counted_when_the_last_one_comes():
     clusters = cluster_of(3)
-    with ThreadPoolExecutor(3) as pool:
+    with ThreadPoolExecutor(2) as pool:
         chief = pool.submit(failure_of, clusters[0], {}, 20.0)
         connected(clusters[1], {}).close()
-        last = pool.submit(failure_of, clusters[2], {}, 20.0)
-        time.sleep(0.5)  # it is there now; without the check, the chief would go on
-        assert not chief.done()
-        again = pool.submit(failure_of, clusters[1], {}, 20.0)
-        assert [one.result() for one in (chief, again, last)] == [""] * 3
+        with connected(clusters[2], {}) as last:
+            last.settimeout(1.0)
+            with pytest.raises(TimeoutError):  # it is not told to go on
+                last.recv(1)
+            again = pool.submit(failure_of, clusters[1], {}, 20.0)
+            assert [chief.result(), again.result()] == ["", ""]
 
 
 def test_a_chief_that_ends_while_others_wait_tells_them(monkeypatch):
