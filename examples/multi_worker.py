@@ -4,8 +4,8 @@
     TF_CONFIG='{"cluster": ..., "task": ...}' python examples/multi_worker.py   # one on each of many machines
     python examples/multi_worker.py                                    # alone
 
-The first worker shows Keras's progress and, at the end, the sum of the weights' magnitudes, which is the same for any
-number of workers but for rounding, and the held-out accuracy, some 0.8.
+The first worker shows Keras's progress and, at the end, the sum of the weights' magnitudes and the held-out accuracy:
+20557 and 0.89 alone, 20552 and 0.81 with two workers were seen. The first steps agree but for rounding, which grows.
 """
 
 import keras

@@ -22,7 +22,7 @@ def define_execution_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_float(
         "communication_timeout",
         communication.timeout_seconds,
-        "Seconds that a worker waits for the others, tracing included, before it gives up.",
+        "Seconds that a step, or another sum over the workers, may take before a worker gives up.",
         flag_values=values,
     )
     flags.DEFINE_float(

@@ -73,12 +73,15 @@ class Patience:
             try:
                 seconds = time.monotonic() - wait.since
                 if wait.number != announced and seconds > min(ANNOUNCE_SECONDS, self._seconds / 2):
-                    self._announce(announced, wait.number)
-                    announced = wait.number
+                    before, announced = announced, wait.number
+                    with contextlib.suppress(
+                        tf.errors.OpError
+                    ):  # who cannot tell is named too, and gives up all the same
+                        self._announce(before, wait.number)
                 if seconds > wait.limit:
                     self._give_up(wait)
             except Exception as error:  # without this thread nothing would be limited any more
-                logging.debug("the wait for the other workers could not be looked at: %r", error)
+                logging.log_every_n_seconds(logging.WARNING, "the wait for others could not be limited: %r", 60, error)
 
     def _announce(self, before: int, number: int) -> None:
         from tensorflow.python.eager import context  # it has no public name

@@ -3,11 +3,10 @@
 In TensorFlow 2.21 and before, an iterator that ends wakes the thread that tunes it before it marks it as cancelled.
 Where that thread looks first, which on a worker's only core it does, the end waits for the thread's next turn: after
 every epoch up to a minute, and the other workers with it. So these datasets are not tuned: numbers of calls that are
-left to `tf.data.AUTOTUNE` are the number of cores.
+left to `tf.data.AUTOTUNE` are the number of threads of the dataset's own pool, or up to 16 of TensorFlow's.
 """
 
 import contextlib
-import os
 
 import tensorflow as tf
 from absl import logging
@@ -36,8 +35,10 @@ class MultiWorkerStrategy(tf.distribute.MultiWorkerMirroredStrategy):
 def _untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
     options = tf.data.Options()
     options.autotune.enabled = False
-    # TensorFlow's own default ends at 16.
-    options.autotune.initial_parallelism = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+    # As many calls as the dataset's own pool has threads; TensorFlow's default ends at 16.
+    threads = dataset.options().threading.private_threadpool_size
+    if threads:
+        options.autotune.initial_parallelism = threads
     return dataset.with_options(options)
 
 
