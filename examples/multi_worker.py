@@ -5,7 +5,7 @@
     python examples/multi_worker.py                                    # alone
 
 The first worker shows Keras's progress and, at the end, the sum of the weights' magnitudes and the held-out accuracy:
-20557 and 0.89 alone, 20552 and 0.81 with two workers were seen. The first steps agree but for rounding, which grows.
+20557 and 0.89 alone, 20552 and 0.81 with two workers were seen; the first step's loss was 3.459 in both.
 """
 
 import keras

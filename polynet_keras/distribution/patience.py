@@ -74,9 +74,8 @@ class Patience:
                 seconds = time.monotonic() - wait.since
                 if wait.number != announced and seconds > min(ANNOUNCE_SECONDS, self._seconds / 2):
                     before, announced = announced, wait.number
-                    with contextlib.suppress(
-                        tf.errors.OpError
-                    ):  # who cannot tell is named too, and gives up all the same
+                    # Who cannot tell is named too, and gives up all the same.
+                    with contextlib.suppress(tf.errors.OpError):
                         self._announce(before, wait.number)
                 if seconds > wait.limit:
                     self._give_up(wait)
