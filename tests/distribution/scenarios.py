@@ -14,9 +14,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from polynet_keras import PolyNet
 from polynet_keras.distribution.model import DistributedModel, DistributedTraining
 from polynet_keras.distribution.workers import worker_index
-from polynet_keras.layers import StochasticResidualScaling
+from polynet_keras.layers import StochasticResidualScaling, synchronize_batch_normalization
+from polynet_keras.training.optimizers import RMSprop
 
 EXAMPLES = 22  # batches of 8: the last one holds 6, and for four replicas parts of 2, 2, 2 and 0
 BATCH = 8
@@ -227,6 +229,34 @@ def gradients_in_float16(model_class, x, y):
     return lambda: results(model, model.fit(x, y, BATCH, 3, verbose=0, shuffle=False))
 
 
+def polynet(model_class, x, y):
+    """A whole net with synchronized normalization, in float64: in float32 a young net turns another order of a sum into
+    1e-4 of the first step's loss, on one device with another number of threads as well."""
+    keras.config.set_dtype_policy("float64")
+    try:
+        keras.utils.set_random_seed(7)
+        built = PolyNet(
+            weights=None,
+            input_shape=(75, 75, 1),
+            classes=3,
+            structure="1 x [2-way] | 1 x [poly-3] | 1 x [2-way]",
+            width=0.0625,
+            residual_scale=0.3,
+        )
+    finally:
+        keras.config.set_dtype_policy("float32")
+    synchronize_batch_normalization(built)
+    model = model_class(built.inputs, built.outputs)
+    model.compile(RMSprop(2e-3), keras.losses.SparseCategoricalCrossentropy(dtype="float64"))
+    images = np.random.default_rng(8).normal(size=(2 * BATCH - 2, 75, 75, 1))
+
+    def train():
+        model.fit(images, y[: len(images)], BATCH, 2, verbose=0, shuffle=False)  # its history is float32
+        return results(model)
+
+    return train
+
+
 SCENARIOS = (
     everything,
     gradient_accumulation,
@@ -243,6 +273,7 @@ SCENARIOS = (
     sums_of_two_outputs,
     few_examples_first,
     frozen,
+    polynet,
 )
 
 

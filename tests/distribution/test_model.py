@@ -19,7 +19,8 @@ from polynet_keras.distribution.model import DistributedModel
 from polynet_keras.models import Network
 
 SCRIPT = Path(__file__).with_name("scenarios.py")
-TOLERANCE = {"loss_scaling": 2e-3, "gradients_in_float16": 2e-3}  # all others are float32 throughout
+# All others are float32 throughout. Of a step in float64 the shares of uneven parts are still float32.
+TOLERANCE = {"loss_scaling": 2e-3, "gradients_in_float16": 2e-3, "polynet": 1e-6}
 NAMES = [scenario.__name__ for scenario in SCENARIOS]
 
 
