@@ -15,11 +15,19 @@ from polynet_keras.distribution.patience import waiting
 
 
 class MultiWorkerStrategy(tf.distribute.MultiWorkerMirroredStrategy):
-    """See the module; `reduce`, by which a dataset's end and the values of metrics are found too, waits as steps do."""
+    """See the module; what sums outside of steps waits as they do: `reduce`, by which a dataset's end and the values of
+    metrics are found too, and a new variable, which takes the chief's value."""
 
     def __init__(self, cluster_resolver=None, communication_options=None):
         super().__init__(cluster_resolver, communication_options)
         _untune_device_datasets()
+        create_variable = self.extended._create_variable
+
+        def create_limited(next_creator, **kwargs):
+            with waiting(self):
+                return create_variable(next_creator, **kwargs)
+
+        self.extended._create_variable = create_limited
 
     def reduce(self, reduce_op, value, axis):
         with waiting(self) if tf.executing_eagerly() else contextlib.nullcontext():

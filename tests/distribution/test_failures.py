@@ -83,6 +83,8 @@ with peer_failures(cluster):
     strategy = open_strategy("auto", cluster, Communication(timeout_seconds=10))
     with strategy.scope():
         inputs = keras.Input((4,))
+        if method == "build" and cluster.index == 1:
+            time.sleep(1000)
         model = DistributedModel(inputs, keras.layers.Dense(1)(inputs))
         model.compile("sgd", "mse")
 
@@ -98,8 +100,8 @@ with peer_failures(cluster):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["fit", "evaluate", "predict"])
-def test_one_that_hangs_between_two_batches_is_named(method):
+@pytest.mark.parametrize("method", ["build", "fit", "evaluate", "predict"])
+def test_one_that_hangs_before_a_sum_is_named(method):
     chief, _ = run_workers(2, FIT, method, timeout=90, stops=1)
     assert chief.code == EXIT_RESTART, chief.output
     assert "worker 1 (127.0.0.1:" in chief.output
