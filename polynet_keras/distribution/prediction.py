@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from polynet_keras.distribution import stand_in
 from polynet_keras.distribution.patience import waiting
 from polynet_keras.distribution.workers import worker_count
 
@@ -26,8 +27,12 @@ class PredictionStep:
         )
 
     def _of_batch(self, batch):
-        outputs = self._strategy.run(self._model.predict_step, args=(batch,))
+        outputs = self._strategy.run(self._of_replica, args=(batch,))
         return keras.tree.map_structure(self._gathered, outputs)
+
+    def _of_replica(self, part):
+        rows, empty = stand_in.filled(part)
+        return stand_in.emptied(self._model.predict_step(rows), empty)
 
     def _gathered(self, values) -> tf.Tensor:
         """The replicas' outputs, one after the other, in the order in which a dataset's batch is shared out."""

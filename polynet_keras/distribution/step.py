@@ -16,13 +16,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from polynet_keras.distribution import compression
+from polynet_keras.distribution import compression, stand_in
 from polynet_keras.distribution.batches import open_batch, without_optionals
 from polynet_keras.distribution.building import has_keras_steps
 from polynet_keras.distribution.draws import ReplicaDraws
 from polynet_keras.distribution.patience import waiting
 from polynet_keras.distribution.sharing import share_of_worker
 from polynet_keras.distribution.weighting import SUM, replica_weight, weighting_of
+from polynet_keras.layers.synchronized_moments import idle_part
 
 
 def make_step(model: keras.Model, trains: bool) -> "DistributedStep":
@@ -180,18 +181,23 @@ class ReplicatedStep:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         seeds = self._draws.of_replica(replica)
         zeros = [(variable, tf.zeros(variable.shape, variable.dtype)) for variable in model.metrics_variables]
-        with tf.GradientTape() as tape:
-            # In a scope Keras takes what a regularizer sees from there.
-            regularized = [(v, v.value) for v in model.trainable_variables if v.regularizer is not None]
-            with keras.StatelessScope(state_mapping=[*seeds, *zeros, *regularized]) as scope:
-                y_pred = model(x, training=self._trains) if model._call_has_training_arg else model(x)
-                loss = model._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=self._trains)
-                model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
-            if self._replicas > 1:
-                # Before the backward pass, in which synchronized normalization mixes the replicas' gradients.
-                loss = tf.math.multiply_no_nan(loss, tf.cast(factor, loss.dtype))
-            scaled = model.optimizer.scale_loss(loss) if self._trains else loss
-        gradients = tape.gradient(scaled, self._trainable) if self._trains else []
+        rows, empty = stand_in.filled(x)
+        with idle_part(empty):
+            with tf.GradientTape() as tape:
+                # In a scope Keras takes what a regularizer sees from there.
+                regularized = [(v, v.value) for v in model.trainable_variables if v.regularizer is not None]
+                with keras.StatelessScope(state_mapping=[*seeds, *zeros, *regularized]) as scope:
+                    y_pred = model(rows, training=self._trains) if model._call_has_training_arg else model(rows)
+                    y_pred = stand_in.emptied(y_pred, empty)
+                    loss = model._compute_loss(
+                        x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=self._trains
+                    )
+                    model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+                if self._replicas > 1:
+                    # Before the backward pass, in which synchronized normalization mixes the replicas' gradients.
+                    loss = tf.math.multiply_no_nan(loss, tf.cast(factor, loss.dtype))
+                scaled = model.optimizer.scale_loss(loss) if self._trains else loss
+            gradients = tape.gradient(scaled, self._trainable) if self._trains else []
         examples = _example_count(x)
         states = [self._new_state(scope, v, share) if self._trains else None for v in self._states]
         metrics = self._increments(scope, examples, tf.math.divide_no_nan(factor, share))

@@ -4,7 +4,24 @@ Only for the TensorFlow backend. Each replica of a distribution strategy holds a
 computes here, and the gradients, are what a single worker computes of the whole batch.
 """
 
+import contextlib
+import threading
+from collections.abc import Iterator
+
 import tensorflow as tf
+
+_replica = threading.local()
+"""Of TensorFlow's replicas each has a thread: `idle` is whether this one's part stands for none."""
+
+
+@contextlib.contextmanager
+def idle_part(idle: tf.Tensor | None) -> Iterator[None]:
+    """Where `idle` (a bool scalar, or None: not), this replica's part counts for nothing: it only computes along."""
+    _replica.idle = idle
+    try:
+        yield
+    finally:
+        _replica.idle = None
 
 
 def replica_count() -> int:
@@ -42,6 +59,8 @@ def normalize(
     """
     dtype = tf.float64 if x.dtype == tf.float64 else tf.float32
     context = tf.distribute.get_replica_context()
+    idle = getattr(_replica, "idle", None)
+    part = tf.ones((), dtype) if idle is None else tf.cast(~idle, dtype)
     axes = [number for number in range(len(x.shape)) if number != axis % len(x.shape)]
 
     def per_channel(values):
@@ -49,7 +68,7 @@ def normalize(
 
     @tf.custom_gradient
     def normalized(x, gamma, beta):
-        mean, variance, count = _global_moments(context, tf.cast(x, dtype), axes, per_channel)
+        mean, variance, count = _global_moments(context, tf.cast(x, dtype), part, axes, per_channel)
         inverse = tf.math.rsqrt(variance + epsilon)
         # The mean is subtracted first: folded into the offset, a large one would leave its rounding errors behind.
         centred = tf.cast(x, dtype) - per_channel(mean)
@@ -61,11 +80,12 @@ def normalize(
             centred = tf.cast(x, dtype) - per_channel(mean)
             dbeta = tf.reduce_sum(dy, axes)
             dgamma = tf.reduce_sum(dy * centred, axes) * inverse
-            sums = _sum_over_replicas(context, tf.concat([dbeta, dgamma], axis=0))
+            share = tf.math.multiply_no_nan(tf.concat([dbeta, dgamma], axis=0), part)
+            sums = _sum_over_replicas(context, share)
             mean_dbeta, mean_dgamma = tf.split(tf.math.divide_no_nan(sums, count), 2)
-            dx = (dy - per_channel(mean_dbeta) - centred * per_channel(mean_dgamma * inverse)) * per_channel(
-                gamma * inverse
-            )
+            # An idle part has no gradient, whatever the moments of the others are.
+            scale = gamma * inverse * part
+            dx = (dy - per_channel(mean_dbeta) - centred * per_channel(mean_dgamma * inverse)) * per_channel(scale)
             return tf.cast(dx, x.dtype), dgamma, dbeta
 
         return (y, mean, variance, count), gradient
@@ -74,17 +94,22 @@ def normalize(
     return y, *map(tf.stop_gradient, moments)
 
 
-def _global_moments(context, x: tf.Tensor, axes: list[int], per_channel) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """(mean, biased variance, values a channel) of all replicas' parts; zeros if all are empty."""
+def _global_moments(
+    context, x: tf.Tensor, part: tf.Tensor, axes: list[int], per_channel
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """(mean, biased variance, values a channel) of all replicas' parts; zeros if all are empty.
+
+    `part` is 1, or 0 where this replica's part is idle.
+    """
     size = tf.reduce_prod(tf.gather(tf.shape(x), axes))
-    count = tf.cast(size, x.dtype)
+    count = tf.cast(size, x.dtype) * part
     mean = tf.math.divide_no_nan(tf.reduce_sum(x, axes), count)
     squares = tf.reduce_sum(tf.math.squared_difference(x, per_channel(mean)), axes)
     if context is None or context.num_replicas_in_sync == 1:
         return mean, tf.math.divide_no_nan(squares, count), count
     # A sum of rows that are zero but for one replica's is a gather, in one collective: `all_gather` takes two, since
     # it has the replicas tell each other their shapes first.
-    row = tf.concat([[count], mean, squares], axis=0)
+    row = tf.concat([[count], mean, tf.math.multiply_no_nan(squares, part)], axis=0)
     place = tf.one_hot(context.replica_id_in_sync_group, context.num_replicas_in_sync, dtype=x.dtype)
     rows = _sum_over_replicas(context, place[:, tf.newaxis] * row)
     channels = mean.shape[0]

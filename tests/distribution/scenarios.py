@@ -17,7 +17,7 @@ import tensorflow as tf
 from polynet_keras import PolyNet
 from polynet_keras.distribution.model import DistributedModel, DistributedTraining
 from polynet_keras.distribution.workers import worker_index
-from polynet_keras.layers import StochasticResidualScaling, synchronize_batch_normalization
+from polynet_keras.layers import BatchNormalization, StochasticResidualScaling, synchronize_batch_normalization
 from polynet_keras.training.optimizers import RMSprop
 
 EXAMPLES = 22  # batches of 8: the last one holds 6, and for four replicas parts of 2, 2, 2 and 0
@@ -222,6 +222,33 @@ def frozen(model_class, x, y):
     return train
 
 
+def idle_replicas(model_class, x, y, loss="sparse_categorical_crossentropy"):
+    """The last batch, of fit, evaluate and predict, holds one example: of convolutions without any, oneDNN loses the
+    shape."""
+    keras.utils.set_random_seed(9)
+    inputs = keras.Input((8, 8, 1))
+    h = keras.layers.Conv2D(4, 3, activation="relu", name="first")(inputs)
+    h = BatchNormalization(synchronized=True, momentum=0.5, name="normalization")(h)
+    h = keras.layers.MaxPooling2D()(keras.layers.DepthwiseConv2D(2, name="second")(h))
+    h = keras.layers.Conv2D(3, 2, kernel_regularizer=keras.regularizers.L2(0.01), name="third")(h)
+    model = model_class(inputs, keras.layers.Softmax()(keras.layers.GlobalAveragePooling2D()(h)))
+    model.compile(keras.optimizers.SGD(0.005, momentum=0.9), loss, metrics=["accuracy"])
+    images = np.random.default_rng(10).normal(size=(EXAMPLES, 8, 8, 1)).astype("float32")
+    data = images, y
+
+    def train():
+        history = model.fit(*data, BATCH - 1, 3, verbose=0, shuffle=False, validation_data=(images[:15], y[:15]))
+        evaluated = model.evaluate(*data, batch_size=BATCH - 1, verbose=0)
+        on_batch = [model.train_on_batch(images[:1], y[:1]), model.predict_on_batch(images[:1])]
+        return results(model, history, evaluated, model.predict(images, batch_size=BATCH - 1, verbose=0), *on_batch)
+
+    return train
+
+
+def idle_replicas_and_sums(model_class, x, y):
+    return idle_replicas(model_class, x, y, keras.losses.SparseCategoricalCrossentropy(reduction="sum"))
+
+
 def gradients_in_float16(model_class, x, y):
     model = net(model_class)
     model.gradient_dtype = "float16"
@@ -273,6 +300,8 @@ SCENARIOS = (
     sums_of_two_outputs,
     few_examples_first,
     frozen,
+    idle_replicas,
+    idle_replicas_and_sums,
     polynet,
 )
 

@@ -1,0 +1,53 @@
+"""A row of zeros to compute on, for a replica that a small last batch leaves without examples.
+
+TensorFlow's convolutions on processors, oneDNN's, give an empty batch the shape of their input: what comes after them
+fails, or ends the process. The row counts nowhere: not in the loss, the metrics, the outputs, or what
+`layers.synchronized_moments` takes of the global batch.
+"""
+
+import keras
+import tensorflow as tf
+
+
+def filled(nest):
+    """A nest of tensors, (batch, ...) each, whose batch is one row of zeros where it was empty.
+
+    Returns:
+        The nest, of the same tensors where there are examples, and whether there were none: a bool scalar, or None
+        where the shapes tell that there are some.
+    """
+    leaves = [leaf for leaf in keras.tree.flatten(nest) if _may_be_empty(leaf)]
+    if not leaves:
+        return nest, None
+    empty = tf.equal(tf.shape(leaves[0])[0], 0)
+
+    def with_row(leaf):
+        if not _may_be_empty(leaf):
+            return leaf
+        # Without rows to add, `tf.pad` makes no copy.
+        paddings = tf.scatter_nd([[0, 1]], [tf.cast(empty, tf.int32)], (leaf.shape.rank, 2))
+        return tf.ensure_shape(tf.pad(leaf, paddings), (None, *leaf.shape[1:]))
+
+    return keras.tree.map_structure(with_row, nest), empty
+
+
+def emptied(outputs, empty: tf.Tensor | None):
+    """A nest of what was computed of the rows, (batch, ...) each, without the one of zeros; masks of Keras's stay."""
+    if empty is None:
+        return outputs
+
+    def without_row(output):
+        if not isinstance(output, tf.Tensor) or output.shape.rank == 0:
+            return output
+        rows = tf.where(empty, 0, tf.shape(output)[0])
+        kept = output[:rows]
+        mask = getattr(output, "_keras_mask", None)
+        if mask is not None:
+            kept._keras_mask = mask[:rows]
+        return kept
+
+    return keras.tree.map_structure(without_row, outputs)
+
+
+def _may_be_empty(leaf) -> bool:
+    return isinstance(leaf, tf.Tensor) and leaf.shape.rank not in (None, 0) and not leaf.shape[0]
