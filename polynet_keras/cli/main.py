@@ -1,5 +1,6 @@
 """`polynet <command>`: finds the command, reads its flags, and turns a user's mistake into one line."""
 
+import errno
 import importlib
 import os
 import sys
@@ -10,6 +11,9 @@ from absl import flags, logging
 
 EXIT_SOFTWARE = 70
 """EX_SOFTWARE of sysexits.h."""
+
+TRANSIENT = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET, errno.EHOSTUNREACH, errno.EAGAIN, errno.ENOMEM)
+"""What a file system or network fails with that may work the next time: no mistake of the user's."""
 
 COMMANDS = {
     "train": "train a PolyNet on digits or on a folder of images",
@@ -59,6 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.set_verbosity(logging.INFO)
         code = command.run(values, positional)
     except (flags.Error, ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in TRANSIENT:
+            traceback.print_exc()
+            return EXIT_SOFTWARE
         if os.environ.get("POLYNET_TRACEBACK"):
             raise
         print(f"polynet: {' '.join(str(error).split())}", file=sys.stderr)

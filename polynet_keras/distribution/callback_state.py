@@ -10,6 +10,8 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from polynet_keras.distribution.model import WRITERS
+
 ATTRIBUTES: tuple[tuple[type, tuple[str, ...]], ...] = (
     (keras.callbacks.EarlyStopping, ("best", "wait", "stopped_epoch", "best_epoch", "best_weights")),
     (keras.callbacks.History, ("history", "epoch")),
@@ -107,8 +109,8 @@ def set_states(
     for key, state in states.items():
         callback = present.get(key)
         if callback is None:
-            # Only the chief has the callbacks that write.
-            logging.info("the checkpoint has the state of a callback %s, which is not among those of this run", key)
+            if key.rpartition("-")[0] not in {kind.__name__ for kind in WRITERS}:  # which the chief alone has
+                logging.info("the checkpoint has the state of a callback %s, which is not among those of this run", key)
         elif callable(getattr(callback, "set_state", None)):
             callback.set_state(unpacked(state))
         else:

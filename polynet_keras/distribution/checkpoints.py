@@ -217,7 +217,7 @@ class Checkpoints(keras.callbacks.Callback):
         self._steps_before = progress.position.global_step - progress.position.step
         self._logs = progress.logs
         self._saver.start(progress.position.global_step)
-        if saved is not None:
+        if saved is not None and self._chief:
             place, epochs = progress.position, self.params["epochs"]
             logging.info("going on from %s: epoch %d, step %d", saved.path, place.epoch + 1, place.step)
             if progress.ended or place.epoch >= epochs:

@@ -28,8 +28,11 @@ PEER_ERRORS = (
     tf.errors.FailedPreconditionError,
     tf.errors.InternalError,
 )
-TRACES = re.compile(r"[Cc]ollective|RecvBuf|coordination service|tasks have crashed|/task:\d")
-"""What TensorFlow's errors say where another process is the reason."""
+TRACES = re.compile(r"[Cc]ollective|RecvBuf|coordination service|tasks have crashed")
+TASK = re.compile(r"/task:(\d+)")
+"""What TensorFlow's errors say where another process is the reason: one of these, or the number of another task."""
+PLACE = re.compile(r"\{\{function_node [^}]*\}\}\s*")
+"""Where in this process's own graph an error arose."""
 REPORTED = re.compile(
     r"(?:Error reported from /job:worker/\S+|Collective ops is aborted by): "
     r"(worker \d+ \(.*|a sum over the workers failed.*)"
@@ -78,11 +81,10 @@ def peer_failures(cluster: Cluster) -> Iterator[None]:
             _tell(cluster, f"{cluster.name(cluster.index)} ended with {error.code}")
         raise
     except PEER_ERRORS as error:
-        if not TRACES.search(str(error)):
+        if not _is_of_another(cluster, str(error)):
             _tell(cluster, _own_failure(cluster, error))
             raise
         reason = _reason(cluster, error)
-        logging.debug("TensorFlow's error: %s", error)
         _tell(cluster, reason)
         logging.error("%s; all workers end, and can be started again", reason)
         raise PeerFailure(reason) from None
@@ -99,15 +101,25 @@ def leave(code: int = 0) -> NoReturn:
     os._exit(code)
 
 
+def _is_of_another(cluster: Cluster, text: str) -> bool:
+    """Whether an error's text has another process for its reason."""
+    text = PLACE.sub("", text)
+    return bool(TRACES.search(text)) or any(int(task) != cluster.index for task in TASK.findall(text))
+
+
 def _reason(cluster: Cluster, error: tf.errors.OpError) -> str:
+    """Who failed, and how, as one of us has told, or as this worker can see."""
+    logging.debug("TensorFlow's error: %s", error)
     reported = REPORTED.search(str(error))
     if reported:
         return reported[1].strip()
     silence = silent_workers(cluster)
     if silence:
         return silence
-    lines = [line for line in str(error).splitlines() if TRACES.search(line) and "Detected at node" not in line]
-    what = lines[0].strip() if lines else type(error).__name__
+    lines = [line for line in str(error).splitlines() if TRACES.search(line) or TASK.search(line)]
+    lines = [line for line in lines if "Detected at node" not in line]
+    what = PLACE.sub("", lines[0]).strip() if lines else type(error).__name__
+    logging.error("no worker is gone, and none has told why; TensorFlow says: %s", error)
     return f"a sum over the workers failed, though all of them answer ({what})"
 
 
@@ -130,7 +142,7 @@ def _answers(index: int) -> bool:
 def _own_failure(cluster: Cluster, error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
         return f"{cluster.name(cluster.index)} was interrupted"
-    lines = str(error).strip().splitlines() or [""]
+    lines = PLACE.sub("", str(error)).strip().splitlines() or [""]
     return f"{cluster.name(cluster.index)} failed: {type(error).__name__}: {lines[0]}"
 
 

@@ -144,7 +144,7 @@ class DistributedTraining(_Base):
             if isinstance(callbacks, keras.callbacks.Callback):
                 callbacks = [callbacks]
             if callbacks and not isinstance(callbacks, keras.callbacks.CallbackList):
-                arguments["callbacks"] = [one for one in callbacks if type(one) not in WRITERS]
+                arguments["callbacks"] = [one for one in callbacks if not isinstance(one, WRITERS)]
         return arguments
 
 

@@ -85,9 +85,9 @@ class Patience:
     def _announce(self, before: int, number: int) -> None:
         from tensorflow.python.eager import context  # it has no public name
 
+        context.context().set_config_key_value(_key(number, self._cluster.index), "")
         if before:
             context.context().delete_config_key_value(_key(before, self._cluster.index))
-        context.context().set_config_key_value(_key(number, self._cluster.index), "")
 
     def _give_up(self, wait: Wait) -> None:
         from tensorflow.python.eager import context

@@ -25,6 +25,10 @@ STRANGER_SECONDS = 90
 that the worker before this one is gone."""
 
 
+class MissingWorkerError(ValueError):
+    """A worker did not come, or the chief could not be reached, in time."""
+
+
 def meet(cluster: Cluster, facts: Mapping[str, str], timeout_seconds: float = 300) -> None:
     """Returns when all workers have called this with the same facts.
 
@@ -34,8 +38,9 @@ def meet(cluster: Cluster, facts: Mapping[str, str], timeout_seconds: float = 30
         timeout_seconds: how long to wait for the others.
 
     Raises:
-        ValueError: on every worker that is there: a worker did not come, or came twice, or differs from the chief in a
-            fact; an address is not this machine's, a port is taken, or the job runs already.
+        MissingWorkerError: on every worker that is there: one did not come.
+        ValueError: likewise: one came twice, or differs from the chief in a fact; an address is not this machine's, a
+            port is taken, or the job runs already.
     """
     if not cluster.is_distributed:
         return
@@ -101,7 +106,7 @@ def _receive_all(
 ) -> None:
     """The chief's part: hears every worker, and tells all of them what is wrong, or that nothing is."""
     guests: dict[int, socket.socket] = {}
-    failure: str | None = f"{cluster.name(0)} ended before all workers were there"
+    failure: ValueError | None = ValueError(f"{cluster.name(0)} ended before all workers were there")
     try:
         failure = _gather(cluster, facts, listener, deadline, timeout_seconds, guests)
     finally:
@@ -109,7 +114,7 @@ def _receive_all(
             _answer(guest, failure)
             guest.close()
     if failure is not None:
-        raise ValueError(failure)
+        raise failure
 
 
 def _gather(
@@ -119,7 +124,7 @@ def _gather(
     deadline: float,
     timeout_seconds: float,
     guests: dict[int, socket.socket],
-) -> str | None:
+) -> ValueError | None:
     """Fills `guests` with the connections of all workers; returns what is wrong, if something is."""
     while len(guests) < cluster.count - 1:
         listener.settimeout(max(0.01, deadline - time.monotonic()))
@@ -127,22 +132,23 @@ def _gather(
             guest, address = listener.accept()
         except TimeoutError:
             missing = ", ".join(cluster.name(i) for i in range(1, cluster.count) if i not in guests)
-            return f"{missing} did not come within {timeout_seconds:g} s"
+            return MissingWorkerError(f"{missing} did not come within {timeout_seconds:g} s")
         guest.settimeout(max(1.0, min(10.0, deadline - time.monotonic())))
         hello = _read(guest)
         if hello is None or hello.get("greeting") != GREETING:
             guest.close()  # a port scanner, say
             continue
         index = hello.get("index")
-        failure = _objection(cluster, facts, hello)
-        if failure is None:
+        objection = _objection(cluster, facts, hello)
+        if objection is None:
             # Those that ended while they waited will be started again. Whoever comes last finds the others there.
             for other in [other for other, connection in guests.items() if _has_left(connection)]:
                 guests.pop(other).close()
-        if failure is None and index in guests:
+        if objection is None and index in guests:
             first = guests[index].getpeername()[0]
-            failure = f"two processes say that they are {cluster.name(index)}: at {first} and at {address[0]}"
-        if failure is not None or not isinstance(index, int):
+            objection = f"two processes say that they are {cluster.name(index)}: at {first} and at {address[0]}"
+        if objection is not None or not isinstance(index, int):
+            failure = ValueError(objection)
             _answer(guest, failure)
             guest.close()
             return failure
@@ -204,8 +210,9 @@ def _report(cluster: Cluster, facts: Mapping[str, str], deadline: float, timeout
         else:
             if answer is not None and answer.get("greeting") == GREETING:
                 if answer.get("failure"):
-                    raise ValueError(answer["failure"])
+                    raise (MissingWorkerError if answer.get("missing") else ValueError)(answer["failure"])
                 return
+            reason = ": it accepts connections and says nothing; another program may have its port"
             stranger_since = stranger_since or time.monotonic()
             if time.monotonic() - stranger_since > STRANGER_SECONDS:
                 raise ValueError(
@@ -213,12 +220,17 @@ def _report(cluster: Cluster, facts: Mapping[str, str], deadline: float, timeout
                     "port. A worker cannot join later; end the job and start all of them"
                 )
         time.sleep(RETRY_SECONDS)
-    raise ValueError(f"{chief} could not be reached within {timeout_seconds:g} s{reason}")
+    raise MissingWorkerError(f"{chief} could not be reached within {timeout_seconds:g} s{reason}")
 
 
-def _answer(guest: socket.socket, failure: str | None) -> None:
+def _answer(guest: socket.socket, failure: ValueError | None) -> None:
+    message = {
+        "greeting": GREETING,
+        "failure": None if failure is None else str(failure),
+        "missing": isinstance(failure, MissingWorkerError),
+    }
     with contextlib.suppress(OSError):  # where it is gone, TensorFlow will notice
-        guest.sendall(json.dumps({"greeting": GREETING, "failure": failure}).encode() + b"\n")
+        guest.sendall(json.dumps(message).encode() + b"\n")
 
 
 def _read(connection: socket.socket) -> dict | None:

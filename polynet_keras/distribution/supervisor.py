@@ -69,10 +69,11 @@ class Job:
         if not 0 < self.grace_seconds < math.inf:
             raise ValueError(f"grace_seconds={self.grace_seconds} must be a finite number > 0")
         if self.pin and not hasattr(os, "sched_setaffinity"):
-            raise ValueError("this system cannot give workers cores of their own; use pin=False")
+            raise ValueError("this system cannot give workers cores of their own; use pin=False (--nopin)")
         if self.pin and self.workers > len(cores()):
             raise ValueError(
-                f"{self.workers} workers cannot have cores of their own: there are {len(cores())}; use pin=False"
+                f"{self.workers} workers cannot have cores of their own: there are {len(cores())}; use pin=False "
+                "(--nopin)"
             )
 
 

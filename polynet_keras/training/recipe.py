@@ -98,6 +98,10 @@ class Recipe:
         """SHA-256 of what the recipe says."""
         return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()
 
+    def facts(self) -> dict[str, str]:
+        """What the recipe says, by field, as JSON."""
+        return {name: json.dumps(value, sort_keys=True) for name, value in dataclasses.asdict(self).items()}
+
     def differences(self, other: "Recipe") -> list[str]:
         """In what another recipe differs: `name=its value, here this one's`."""
         mine, others = dataclasses.asdict(self), dataclasses.asdict(other)

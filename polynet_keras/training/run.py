@@ -23,8 +23,10 @@ from polynet_keras.data.sources import open_source
 from polynet_keras.distribution.agreement import fail_together, sum_over_workers
 from polynet_keras.distribution.checkpoints import Checkpoints
 from polynet_keras.distribution.cluster import Cluster
-from polynet_keras.distribution.failures import peer_failures
+from polynet_keras.distribution.failures import PeerFailure, peer_failures
 from polynet_keras.distribution.inputs import distributed_dataset
+from polynet_keras.distribution.rendezvous import MissingWorkerError
+from polynet_keras.distribution.shared_folder import check_shared_folder
 from polynet_keras.distribution.strategies import open_strategy
 from polynet_keras.distribution.workers import is_chief
 from polynet_keras.layers import synchronize_batch_normalization
@@ -96,13 +98,24 @@ def train(recipe: Recipe, folder: str | os.PathLike | None = None, execution: Ex
     if cluster.is_distributed and folder is None:
         raise ValueError("several workers need the same run folder: name one with --run_dir, on storage they all see")
     with peer_failures(cluster):
-        facts = {"recipe": recipe.fingerprint, "gradient_dtype": execution.gradient_dtype}
-        strategy = open_strategy(execution.strategy, cluster, execution.communication, execution.tpu, facts)
+        facts = {**recipe.facts(), "gradient_dtype": execution.gradient_dtype}
+        strategy = _open_strategy(cluster, execution, facts)
         source = open_source(recipe.data, recipe.seed)
         _check_same_images(source, strategy)
         result = _train(recipe, source, folder, execution, strategy)
         sum_over_workers(strategy, 0)  # nobody leaves while the chief still writes: it would be taken for a failure
         return result
+
+
+def _open_strategy(cluster: Cluster, execution: Execution, facts: dict[str, str]) -> tf.distribute.Strategy | None:
+    try:
+        return open_strategy(execution.strategy, cluster, execution.communication, execution.tpu, facts)
+    except MissingWorkerError as error:
+        if not execution.attempt:
+            raise
+        # The addresses are those of the attempt before: one that is late may be there at the next.
+        logging.error("%s; all workers end, and can be started again", error)
+        raise PeerFailure(str(error)) from None
 
 
 def _train(
@@ -121,6 +134,7 @@ def _train(
         with warnings.catch_warnings():
             # Keras says so at each end of a validation whose length it does not know; the training data have no end.
             warnings.filterwarnings("ignore", "Your input ran out of data")
+            check_shared_folder(path, strategy)
             return _train_in(path, recipe, source, execution, strategy)
     except (tf.errors.OpError, ValueError, KeyboardInterrupt):
         if chief and path.exists() and not _epochs(path) and not has_checkpoints(path):
@@ -147,7 +161,8 @@ def _train_in(
     with contextlib.nullcontext() if strategy is None else strategy.scope():
         model = compiled_model(recipe, source, steps=recipe.epochs * training.steps)
         model.gradient_dtype = execution.gradient_dtype
-    logging.info(
+    describe = logging.info if chief else logging.debug
+    describe(
         "%s: %d classes, %d images to train on, %d held out; %s parameters; %s; run folder %s",
         recipe.data,
         len(source.class_names),
@@ -324,7 +339,7 @@ def _samples(source: Source, path: Path) -> tuple[str, ...]:
     from PIL import Image
 
     folder = path / SAMPLES_FOLDER
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)  # a run may be cut off here, and go on
     files = []
     for i in indices:
         image, label = held_out.image(i), source.class_names[held_out.label(i)].replace("/", "-")

@@ -1,6 +1,8 @@
 """The command line as a user meets it: what it prints, and one line with exit code 1 for each mistake."""
 
 import dataclasses
+import errno
+import os
 import re
 import subprocess
 import sys
@@ -203,6 +205,17 @@ def test_predict_with_a_published_checkpoint(capsys, digits_run):
     assert "weights='x' is no file; weights must be" in fails(capsys, "predict", "--weights=x", digits_run.samples[0])
     assert "weights='' is no file" in fails(capsys, "predict", "--weights=", digits_run.samples[0])
     assert "none.png: cannot be read" in fails(capsys, "predict", "--weights=imagenet", "none.png")
+
+
+def test_what_a_restart_may_mend_is_no_mistake(capsys, monkeypatch):
+    """A network file system that fails, say: not code 1, after which no supervisor would try again."""
+
+    def fails(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), "/shared/run")
+
+    monkeypatch.setattr("polynet_keras.cli.summary.run", fails)
+    assert main(["summary"]) == 70
+    assert "Input/output error: '/shared/run'" in capsys.readouterr().err
 
 
 def test_traceback_on_demand(monkeypatch):

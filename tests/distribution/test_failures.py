@@ -121,6 +121,19 @@ def test_an_error_of_the_model_stays_what_it_is():
         raise ValueError("mistake")
 
 
+NODE = "{{function_node __wrapped__IteratorGetNext_device_/job:worker/replica:0/task:0/device:CPU:0}} "
+
+
+def test_an_error_of_this_workers_own_is_no_other_ones_fault():
+    """TensorFlow puts the place of the operation, with the number of this very task, before what went wrong."""
+    cluster = Cluster(("a:1", "b:2"), 0)
+    with pytest.raises(tf.errors.FailedPreconditionError), peer_failures(cluster):
+        raise tf.errors.FailedPreconditionError(None, None, NODE + "/data; Is a directory")
+    text = "failed to connect to all addresses; Additional GRPC error information from remote target "
+    with pytest.raises(PeerFailure), peer_failures(cluster):
+        raise tf.errors.UnavailableError(None, None, NODE + text + "/job:worker/replica:0/task:1")
+
+
 @pytest.mark.parametrize(
     "text",
     [

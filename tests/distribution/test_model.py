@@ -228,6 +228,16 @@ except ValueError as error:
     assert message in found
 
 
+def test_an_optimizer_from_outside_of_the_scope_is_refused():
+    optimizer, strategy = keras.optimizers.SGD(0.1, momentum=0.9), tf.distribute.OneDeviceStrategy("CPU:0")
+    with strategy.scope():
+        inputs = keras.Input((3,))
+        model = DistributedModel(inputs, keras.layers.Dense(2)(inputs))
+        model.compile(optimizer, "mse")
+    with pytest.raises(ValueError, match=r"the optimizer 'sgd' was made outside of strategy.scope\(\); make it inside"):
+        model.fit(np.ones((4, 3)), np.ones((4, 2)), verbose=0)
+
+
 def test_without_a_strategy_it_is_kerass_model(tmp_path):
     inputs = keras.Input((3,))
     model = DistributedModel(inputs, keras.layers.Dense(2)(inputs))

@@ -10,7 +10,7 @@ from processes import free_addresses
 
 from polynet_keras.distribution import rendezvous
 from polynet_keras.distribution.cluster import Cluster
-from polynet_keras.distribution.rendezvous import code_fingerprint, meet
+from polynet_keras.distribution.rendezvous import MissingWorkerError, code_fingerprint, meet
 
 
 def failure_of(cluster, facts, timeout) -> str:
@@ -68,6 +68,25 @@ def test_a_chief_that_does_not_come_is_named():
     clusters = cluster_of(2)
     (told,) = meet_all(clusters[1:], [{}], timeout=1.0)
     assert told == f"worker 0 ({clusters[0].workers[0]}) could not be reached within 1 s: Connection refused"
+
+
+def test_who_is_missing_is_told_apart_from_a_mistake():
+    clusters = cluster_of(3)
+    with ThreadPoolExecutor(2) as pool:
+        waiting = [pool.submit(meet, cluster, {}, 1.5) for cluster in clusters[:2]]
+        assert {type(one.exception()) for one in waiting} == {MissingWorkerError}
+    clusters = cluster_of(2)
+    with ThreadPoolExecutor(2) as pool:
+        waiting = [pool.submit(meet, cluster, {"a": str(cluster.index)}, 1.5) for cluster in clusters]
+        assert type(waiting[0].exception()) is ValueError
+
+
+def test_a_silent_program_at_the_chiefs_address_is_told():
+    clusters = cluster_of(2)
+    host, port = clusters[0].workers[0].split(":")
+    with socket.create_server((host, int(port))):
+        (told,) = meet_all(clusters[1:], [{}], timeout=1.0)
+    assert told.endswith("within 1 s: it accepts connections and says nothing; another program may have its port")
 
 
 def connected(cluster, facts):

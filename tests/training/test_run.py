@@ -179,3 +179,19 @@ def test_a_run_that_broke_off_goes_on_in_its_folder(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="holds a finished run of this recipe"):
         train(recipe, tmp_path / "run", execution)
     assert train(recipe, tmp_path / "run", Execution(attempt=1)).card == result.card  # a supervisor's restart
+
+
+def test_a_run_that_broke_off_when_it_was_nearly_done_goes_on(tmp_path, monkeypatch):
+    """The model and the samples are there, the card, which says that the run is done, is not."""
+    recipe, folder = Recipe(**TINY, batch_size=256), tmp_path / "run"
+
+    def breaks(*_):
+        raise RuntimeError("the machine is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ModelCard, "save", breaks)
+        with pytest.raises(RuntimeError, match="the machine is gone"):
+            train(recipe, folder, Execution(save_every_steps=4))
+    assert (folder / "samples").is_dir()
+    assert train(recipe, folder, Execution(save_every_steps=4)).card == ModelCard.load(folder)
+    assert len(list((folder / "samples").iterdir())) == 10

@@ -1,0 +1,55 @@
+"""Whether all workers see one folder, before they compute for hours and one of them looks for what the chief saved."""
+
+import os
+import secrets
+import time
+from pathlib import Path
+
+import tensorflow as tf
+
+from polynet_keras.distribution.agreement import fail_together, sum_over_workers
+from polynet_keras.distribution.workers import is_chief, worker_count
+
+APPEAR_SECONDS = 60
+"""For a network file system to show on one machine what another one wrote."""
+LOOK_AGAIN_SECONDS = 0.5
+
+
+def check_shared_folder(folder: str | os.PathLike, strategy: tf.distribute.Strategy | None) -> None:
+    """Returns if a file that the chief makes in the folder appears there on every worker; all of them call this.
+
+    Paths are not compared: machines may have mounted one file system at different places.
+
+    Raises:
+        ValueError: on every worker, if one of them does not see it.
+    """
+    if strategy is None or worker_count(strategy) == 1:
+        return
+    chief = is_chief(strategy)
+    number = sum_over_workers(strategy, secrets.randbelow(1 << 62) if chief else 0)
+    mark = Path(folder, f".seen-by-all-{number:x}")
+    try:
+        if chief:
+            mark.touch()
+        sum_over_workers(strategy, 0)  # now it is there
+        failure = None
+        if not _appears(mark):
+            failure = ValueError(
+                f"the chief's run folder is not {os.fspath(folder)!r} here: a file that it made there did not appear "
+                f"within {APPEAR_SECONDS} s. Give all workers one folder, on storage that they share"
+            )
+        fail_together(strategy, failure)
+    finally:
+        if chief:
+            mark.unlink(missing_ok=True)
+
+
+def _appears(path: Path) -> bool:
+    deadline = time.monotonic() + APPEAR_SECONDS
+    while not path.exists():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(LOOK_AGAIN_SECONDS)
+        if path.parent.is_dir():
+            os.listdir(path.parent)  # which makes network file systems look again
+    return True
