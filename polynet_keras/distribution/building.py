@@ -58,7 +58,7 @@ def check_call(model: keras.Model, method: str, arguments: dict) -> None:
     """
     if tf.distribute.has_strategy():
         raise ValueError(f"model.{method}() is called outside of strategy.scope(); build and compile the model inside")
-    if method == "fit":
+    if method == "fit" and model.distribute_strategy.num_replicas_in_sync > 1:
         optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
         if getattr(optimizer, "_distribution_strategy", model.distribute_strategy) is not model.distribute_strategy:
             raise ValueError(f"the optimizer {optimizer.name!r} was made outside of strategy.scope(); make it inside")

@@ -217,9 +217,10 @@ class Checkpoints(keras.callbacks.Callback):
         self._steps_before = progress.position.global_step - progress.position.step
         self._logs = progress.logs
         self._saver.start(progress.position.global_step)
-        if saved is not None and self._chief:
+        if saved is not None:
             place, epochs = progress.position, self.params["epochs"]
-            logging.info("going on from %s: epoch %d, step %d", saved.path, place.epoch + 1, place.step)
+            inform = logging.info if self._chief else logging.debug
+            inform("going on from %s: epoch %d, step %d", saved.path, place.epoch + 1, place.step)
             if progress.ended or place.epoch >= epochs:
                 how = "ended by a callback" if progress.ended else f"done with its {epochs} epochs"
                 logging.warning("%s is of a training that was %s: there is nothing left to do", saved.path, how)

@@ -154,7 +154,7 @@ def test_a_mistake_ends_a_job_of_slurm(run, codes):
     assert done.returncode == 1
     *mistakes, last = done.stderr.splitlines()
     assert mistakes == [
-        f"polynet-g5-7-worker-{task}.log:polynet: epochs=0 must be an integer of at least 1"
+        f"polynet-g5-7-attempt-0-worker-{task}.log:polynet: epochs=0 must be an integer of at least 1"
         for task, code in enumerate(codes)
         if code == 1
     ]
