@@ -31,8 +31,8 @@ class PredictionStep:
         return keras.tree.map_structure(self._gathered, outputs)
 
     def _of_replica(self, part):
-        rows, empty = stand_in.filled(part)
-        return stand_in.emptied(self._model.predict_step(rows), empty)
+        rows, added = stand_in.filled(part)
+        return stand_in.emptied(self._model.predict_step(rows), added)
 
     def _gathered(self, values) -> tf.Tensor:
         """The replicas' outputs, one after the other, in the order in which a dataset's batch is shared out."""

@@ -13,33 +13,34 @@ def filled(nest):
     """A nest of tensors, (batch, ...) each, whose batch is one row of zeros where it was empty.
 
     Returns:
-        The nest, of the same tensors where there are examples, and whether there were none: a bool scalar, or None
-        where the shapes tell that there are some.
+        The nest, of the same tensors where there are examples, and how many rows were added: an int32 scalar, 0 or 1,
+        or None where the shapes tell that there are examples.
     """
     leaves = [leaf for leaf in keras.tree.flatten(nest) if _may_be_empty(leaf)]
     if not leaves:
         return nest, None
-    empty = tf.equal(tf.shape(leaves[0])[0], 0)
+    # In int32 and with these operations all of it stays on the processor, where a GPU's `tf.pad` wants it.
+    added = tf.maximum(1 - tf.shape(leaves[0])[0], 0)
 
     def with_row(leaf):
         if not _may_be_empty(leaf):
             return leaf
         # Without rows to add, `tf.pad` makes no copy.
-        paddings = tf.scatter_nd([[0, 1]], [tf.cast(empty, tf.int32)], (leaf.shape.rank, 2))
+        paddings = tf.concat([[[0, added]], tf.zeros((leaf.shape.rank - 1, 2), tf.int32)], axis=0)
         return tf.ensure_shape(tf.pad(leaf, paddings), (None, *leaf.shape[1:]))
 
-    return keras.tree.map_structure(with_row, nest), empty
+    return keras.tree.map_structure(with_row, nest), added
 
 
-def emptied(outputs, empty: tf.Tensor | None):
+def emptied(outputs, added: tf.Tensor | None):
     """A nest of what was computed of the rows, (batch, ...) each, without the one of zeros; masks of Keras's stay."""
-    if empty is None:
+    if added is None:
         return outputs
 
     def without_row(output):
         if not isinstance(output, tf.Tensor) or output.shape.rank == 0:
             return output
-        rows = tf.where(empty, 0, tf.shape(output)[0])
+        rows = tf.shape(output)[0] * (1 - added)
         kept = output[:rows]
         mask = getattr(output, "_keras_mask", None)
         if mask is not None:

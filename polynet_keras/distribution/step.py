@@ -181,14 +181,14 @@ class ReplicatedStep:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         seeds = self._draws.of_replica(replica)
         zeros = [(variable, tf.zeros(variable.shape, variable.dtype)) for variable in model.metrics_variables]
-        rows, empty = stand_in.filled(x)
-        with idle_part(empty):
+        rows, added = stand_in.filled(x)
+        with idle_part(added):
             with tf.GradientTape() as tape:
                 # In a scope Keras takes what a regularizer sees from there.
                 regularized = [(v, v.value) for v in model.trainable_variables if v.regularizer is not None]
                 with keras.StatelessScope(state_mapping=[*seeds, *zeros, *regularized]) as scope:
                     y_pred = model(rows, training=self._trains) if model._call_has_training_arg else model(rows)
-                    y_pred = stand_in.emptied(y_pred, empty)
+                    y_pred = stand_in.emptied(y_pred, added)
                     loss = model._compute_loss(
                         x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=self._trains
                     )

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 _replica = threading.local()
-"""Of TensorFlow's replicas each has a thread: `idle` is whether this one's part stands for none."""
+"""Of TensorFlow's replicas each has a thread: `idle` is 1 where this one's part stands for none."""
 
 
 @contextlib.contextmanager
 def idle_part(idle: tf.Tensor | None) -> Iterator[None]:
-    """Where `idle` (a bool scalar, or None: not), this replica's part counts for nothing: it only computes along."""
+    """Where `idle` (a scalar, 0 or 1; None for 0), this replica's part counts for nothing: it only computes along."""
     _replica.idle = idle
     try:
         yield
@@ -60,7 +60,7 @@ def normalize(
     dtype = tf.float64 if x.dtype == tf.float64 else tf.float32
     context = tf.distribute.get_replica_context()
     idle = getattr(_replica, "idle", None)
-    part = tf.ones((), dtype) if idle is None else tf.cast(~idle, dtype)
+    part = tf.ones((), dtype) if idle is None else tf.cast(1 - idle, dtype)
     axes = [number for number in range(len(x.shape)) if number != axis % len(x.shape)]
 
     def per_channel(values):
