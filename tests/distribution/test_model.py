@@ -28,7 +28,7 @@ def run_scenarios(folder: Path, *arguments: str) -> dict:
     out = folder / "found.json"
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
     done = subprocess.run(
-        [sys.executable, SCRIPT, *arguments, out], env=environment, capture_output=True, text=True, timeout=600
+        [sys.executable, SCRIPT, *arguments, out], env=environment, capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(out.read_text())
