@@ -24,6 +24,8 @@ DISK_BYTES = 40 << 10
 SETTLE_SECONDS = 0.5
 """After which the others have come to the step that waits for this process, and nothing is being written."""
 SIGTERM_SECONDS = 60
+ENDINGS = ("in fit", "before the result is written", "after the result is written")
+"""Where a process can be killed that has made its last step."""
 
 
 def train(folder: Path, plan: dict) -> None:
@@ -107,6 +109,9 @@ def train(folder: Path, plan: dict) -> None:
                 if fault["worker"] != cluster.index or fault["step"] > step or not self.strike(number, fault, step):
                     break
 
+        def on_train_end(self, logs=None):
+            kill_at_end("in fit")
+
         def strike(self, number: int, fault: dict, step: int) -> bool:
             """Whether the fault has struck, and this process still lives."""
             kind, rng = fault["kind"], random.Random(fault["seed"])
@@ -139,6 +144,16 @@ def train(folder: Path, plan: dict) -> None:
                 limit_files(DISK_BYTES)
             return True
 
+    def kill_at_end(ending: str) -> None:
+        """Ends this process at once if the plan's next fault is to strike here."""
+        number = len(list(folder.glob("struck-*.json")))
+        fault = plan["faults"][number] if number < len(plan["faults"]) else None
+        if not fault or fault["kind"] != "kill at the end" or fault["worker"] != cluster.index:
+            return
+        if ending == random.Random(fault["seed"]).choice(ENDINGS):
+            mark(folder, number, ending)
+            os.kill(os.getpid(), signal.SIGKILL)
+
     path = folder / f"worker-{cluster.index}.jsonl"
     attempt = path.read_text().count('"start"') if path.exists() else 0
 
@@ -168,7 +183,9 @@ def train(folder: Path, plan: dict) -> None:
             shuffle=False,
         )
     final = {"variables": digest_of(net), "history": history.history, "epochs": history.epoch}
+    kill_at_end("before the result is written")
     (folder / f"final-{cluster.index}.json").write_text(json.dumps(final))
+    kill_at_end("after the result is written")
 
 
 def digest_of(model) -> str:

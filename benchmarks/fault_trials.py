@@ -16,7 +16,17 @@ from typing import Any
 PROGRAM = Path(__file__).with_name("fault_training.py")
 MARK = "POLYNET_FAULT_TRIAL"
 
-ENDS = ("exception", "kill", "kill while saving", "stop", "terminate", "terminate launcher", "damaged checkpoint")
+AT_END = "kill at the end"
+ENDS = (
+    "exception",
+    "kill",
+    "kill while saving",
+    "stop",
+    "terminate",
+    "terminate launcher",
+    "damaged checkpoint",
+    AT_END,
+)
 """What ends an attempt. A damaged checkpoint is the newest one, damaged just before a worker is killed."""
 KINDS = (*ENDS, "pause", "full disk")
 OF_CHIEF = ("kill while saving", "full disk")
@@ -36,7 +46,8 @@ class Fault:
 
     Attributes:
         kind: of `KINDS`.
-        step: at whose beginning, or at the first one after it that is computed; "kill while saving" at the next save.
+        step: at whose beginning, or at the first one after it that is computed; "kill while saving" at the next save,
+            "kill at the end" after the last step, with its number.
         worker: to which.
         damage: of `DAMAGES`, for "damaged checkpoint".
         seed: of what is random about it, such as the byte that is flipped.

@@ -28,7 +28,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from fault_trials import DAMAGES, ENDS, KINDS, OF_CHIEF, Fault, Plan, Trial, run_trial, undisturbed
+from fault_trials import AT_END, DAMAGES, ENDS, KINDS, OF_CHIEF, Fault, Plan, Trial, run_trial, undisturbed
 
 
 def random_plan(rng: random.Random, workers: int, first: str) -> Plan:
@@ -40,7 +40,8 @@ def random_plan(rng: random.Random, workers: int, first: str) -> Plan:
         earliest = 2 * Plan.save_every + 1 if kind == "damaged checkpoint" else 0
         worker = 0 if kind in OF_CHIEF else rng.randrange(workers)
         damage = rng.choice(DAMAGES) if kind == "damaged checkpoint" else ""
-        faults.append(Fault(kind, rng.randrange(earliest, Plan.steps), worker, damage, rng.randrange(1 << 30)))
+        step = Plan.steps if kind == AT_END else rng.randrange(earliest, Plan.steps)
+        faults.append(Fault(kind, step, worker, damage, rng.randrange(1 << 30)))
     return Plan(tuple(sorted(faults, key=lambda fault: fault.step)), workers)
 
 

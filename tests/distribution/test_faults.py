@@ -30,8 +30,9 @@ def reference(trials, tmp_path_factory):
     [
         # Saved after 4, 8 and 12 steps, the last one cut short: from 13 back to 8. Then SIGTERM saves what is done.
         ([("damaged checkpoint", 13, 1, "cut data"), ("terminate", 20, 1)], [5, 0]),
-        # The chief is silent at step 6 until the other one gives up; both go on from step 4.
-        ([("stop", 6, 0)], [2]),
+        # The chief is silent at step 6 until the other one gives up; both go on from step 4. Killed at the end, they
+        # have nothing left to do, and end.
+        ([("stop", 6, 0), ("kill at the end", 30, 1)], [2, 0]),
     ],
 )
 def test_a_disturbed_training_ends_as_an_undisturbed_one(trials, reference, tmp_path, faults, again):
@@ -104,7 +105,7 @@ def test_what_did_not_recover_is_found(trials, tmp_path, damage, problem):
 
 def test_the_table_and_its_plans(trials):
     benchmark = importlib.import_module("faults")
-    plans = [benchmark.random_plan(random.Random(seed), 3, "full disk") for seed in range(300)]
+    plans = [benchmark.random_plan(random.Random(seed), 3, "full disk") for seed in range(1000)]
     faults = [fault for plan in plans for fault in plan.faults]
     assert {fault.kind for fault in faults} == set(trials.KINDS)
     assert {fault.worker for fault in faults} == {0, 1, 2}
