@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from filelock import FileLock
 from processes import run_workers
 from scenarios import SCENARIOS
 
@@ -24,34 +26,53 @@ TOLERANCE = {"loss_scaling": 2e-3, "gradients_in_float16": 2e-3, "polynet": 1e-6
 NAMES = [scenario.__name__ for scenario in SCENARIOS]
 
 
-def run_scenarios(folder: Path, *arguments: str) -> dict:
-    out = folder / "found.json"
+def run_scenarios(folder: Path, *arguments: str) -> None:
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
-    done = subprocess.run(
-        [sys.executable, SCRIPT, *arguments, out], env=environment, capture_output=True, text=True, timeout=900
-    )
+    command = [sys.executable, SCRIPT, *arguments, folder / "0.json"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(out.read_text())
 
 
-@pytest.fixture(scope="module")
-def expected(tmp_path_factory):
-    """Keras's own model on one device."""
-    return run_scenarios(tmp_path_factory.mktemp("keras"), "keras", "none", "1")
-
-
-@pytest.fixture(scope="module")
-def mirrored(tmp_path_factory):
-    return run_scenarios(tmp_path_factory.mktemp("mirrored"), "ours", "mirrored", "4")
-
-
-@pytest.fixture(scope="module")
-def workers(tmp_path_factory):
-    """Two processes: what each of them found."""
-    folder = tmp_path_factory.mktemp("workers")
+def run_in_two_workers(folder: Path) -> None:
     ended = run_workers(2, SCRIPT, "ours", "multi_worker", "1", str(folder), timeout=900)
     assert [worker.code for worker in ended] == [0, 0], ended[0].output[-3000:] + ended[1].output[-3000:]
-    return [json.loads((folder / f"{index}.json").read_text()) for index in range(2)]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """Reads what each process of a run of the scenarios has found. It takes minutes, so that whichever process of
+    pytest-xdist asks first has it run, and all others wait for that."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # all processes see that one
+
+    def read(name: str, run: Callable[[Path], None]) -> list[dict]:
+        results = folder / name
+        with FileLock(f"{results}.lock"):
+            if not results.exists():
+                running = tmp_path_factory.mktemp(name)
+                run(running)
+                running.rename(results)
+        return [json.loads(file.read_text()) for file in sorted(results.glob("*.json"))]
+
+    return read
+
+
+@pytest.fixture(scope="module")
+def expected(found):
+    """Keras's own model on one device."""
+    return found("keras", lambda folder: run_scenarios(folder, "keras", "none", "1"))[0]
+
+
+@pytest.fixture(scope="module")
+def mirrored(found):
+    return found("mirrored", lambda folder: run_scenarios(folder, "ours", "mirrored", "4"))[0]
+
+
+@pytest.fixture(scope="module")
+def workers(found):
+    """Two processes: what each of them found."""
+    return found("workers", run_in_two_workers)
 
 
 def assert_close(found: dict, expected: dict, tolerance: float) -> None:
