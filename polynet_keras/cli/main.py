@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.set_verbosity(logging.INFO)
         code = command.run(values, positional)
     except (flags.Error, ValueError, OSError) as error:
-        if isinstance(error, OSError) and error.errno in TRANSIENT:
+        if _may_pass(error):
             traceback.print_exc()
             return EXIT_SOFTWARE
         if os.environ.get("POLYNET_TRACEBACK"):
@@ -78,6 +78,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         traceback.print_exc()
         return EXIT_SOFTWARE
     return code or 0
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether an error, or what it was raised for, is of a file system or network that may work the next time."""
+    return any(isinstance(one, OSError) and one.errno in TRANSIENT for one in (error, error.__context__))
 
 
 def _usage() -> str:

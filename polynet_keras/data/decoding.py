@@ -5,6 +5,7 @@ images. TensorFlow decodes 8-bit JPEG (of which only a region, if that is what i
 same pixels as Pillow; whatever it refuses, and every other format, goes to `preprocessing.decode_image`.
 """
 
+import errno
 import io
 from collections.abc import Callable
 
@@ -28,6 +29,16 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 ORIENTATION = 0x0112
 """EXIF's tag."""
 
+OF_THE_FILE = (
+    tf.errors.NotFoundError,
+    tf.errors.PermissionDeniedError,
+    tf.errors.DataLossError,
+    tf.errors.InvalidArgumentError,
+    tf.errors.OutOfRangeError,
+    tf.errors.FailedPreconditionError,  # it is a folder
+)
+"""What is wrong with a file, and will be the next time; everything else is the storage's."""
+
 Box = tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]
 """(top, left, height, width) of a region, in pixels: int32 scalars."""
 
@@ -37,7 +48,8 @@ class Unreadable:
 
     Attributes:
         on_error: `"error"` ends the pipeline, `"skip"` goes on without the image.
-        error: what ended the pipeline: a `ValueError` that names the image, where TensorFlow's own error does not.
+        error: what ended the pipeline and names the image, where TensorFlow's own error does not: a `ValueError`, or an
+            `OSError` where the storage failed and the image may be as good as any.
         skipped: for the index of each image that was skipped, why.
     """
 
@@ -45,7 +57,7 @@ class Unreadable:
         if on_error not in ON_ERROR:
             raise ValueError(f"on_error={on_error!r} must be one of {ON_ERROR}")
         self.on_error = on_error
-        self.error: ValueError | None = None
+        self.error: ValueError | OSError | None = None
         self.skipped: dict[int, str] = {}
 
     def add(self, index: int, error: ValueError) -> None:
@@ -100,8 +112,11 @@ def decode_region(
             try:
                 try:
                     encoded, label = examples.read(tf.constant(index))
-                except tf.errors.OpError as error:
+                except OF_THE_FILE as error:
                     raise ValueError(f"{name}: cannot be read: {plain_message(error)}") from None
+                except tf.errors.OpError as error:
+                    unreadable.error = OSError(errno.EIO, f"{name}: cannot be read: {plain_message(error)}")
+                    raise unreadable.error from None
                 return decode_image(encoded.numpy(), channels, name), label.numpy()
             except ValueError as error:
                 unreadable.add(int(index), error)

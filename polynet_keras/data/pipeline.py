@@ -210,6 +210,7 @@ def reading(unreadable: Unreadable) -> Iterator[None]:
 
     Raises:
         ValueError: in place of an error of reading.
+        OSError: likewise, where the storage failed.
     """
     try:
         yield

@@ -53,15 +53,18 @@ def check_call(model: keras.Model, method: str, arguments: dict) -> None:
     """Refuses what would train or count wrongly, or wait for ever.
 
     Raises:
-        ValueError: called in the strategy's scope; an optimizer that was made outside of it; a callback of Keras's that
-            several workers cannot have; shuffled arrays without a seed that all workers share.
+        ValueError: called in the strategy's scope; compiled outside of it, or with an optimizer that was made there; a
+            callback of Keras's that several workers cannot have; shuffled arrays without a seed that all workers share.
     """
     if tf.distribute.has_strategy():
         raise ValueError(f"model.{method}() is called outside of strategy.scope(); build and compile the model inside")
-    if method == "fit" and model.distribute_strategy.num_replicas_in_sync > 1:
+    if method == "fit" and model.compiled and model.distribute_strategy.num_replicas_in_sync > 1:
         optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
         if getattr(optimizer, "_distribution_strategy", model.distribute_strategy) is not model.distribute_strategy:
-            raise ValueError(f"the optimizer {optimizer.name!r} was made outside of strategy.scope(); make it inside")
+            raise ValueError(
+                f"the optimizer {optimizer.name!r} was made outside of strategy.scope(); make it, and call compile(), "
+                "inside"
+            )
     if worker_count(model.distribute_strategy) == 1:
         return
     for callback in _as_list(arguments.get("callbacks")):

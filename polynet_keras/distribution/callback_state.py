@@ -8,9 +8,6 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from absl import logging
-
-from polynet_keras.distribution.model import WRITERS
 
 ATTRIBUTES: tuple[tuple[type, tuple[str, ...]], ...] = (
     (keras.callbacks.EarlyStopping, ("best", "wait", "stopped_epoch", "best_epoch", "best_weights")),
@@ -95,8 +92,12 @@ def get_states(callbacks: Sequence[keras.callbacks.Callback]) -> tuple[dict[str,
 
 def set_states(
     callbacks: Sequence[keras.callbacks.Callback], states: dict[str, Any], tensor: Callable[[str], np.ndarray]
-) -> None:
-    """Has callbacks remember what `get_states` returned; `tensor` gives the arrays by their names."""
+) -> list[str]:
+    """Has callbacks remember what `get_states` returned; `tensor` gives the arrays by their names.
+
+    Returns:
+        Whose states are none of these callbacks': by class and number within the class.
+    """
 
     def unpacked(value):
         if isinstance(value, str) and value.startswith(TENSOR):
@@ -105,18 +106,18 @@ def set_states(
             return {key: unpacked(one) for key, one in value.items()}
         return [unpacked(one) for one in value] if isinstance(value, list) else value
 
-    present = _by_key(callbacks)
+    present, missing = _by_key(callbacks), []
     for key, state in states.items():
         callback = present.get(key)
         if callback is None:
-            if key.rpartition("-")[0] not in {kind.__name__ for kind in WRITERS}:  # which the chief alone has
-                logging.info("the checkpoint has the state of a callback %s, which is not among those of this run", key)
+            missing.append(key)
         elif callable(getattr(callback, "set_state", None)):
             callback.set_state(unpacked(state))
         else:
             for name in _attributes(callback):
                 if name in state:
                     setattr(callback, name, unpacked(state[name]))
+    return missing
 
 
 def _attributes(callback: keras.callbacks.Callback) -> tuple[str, ...]:

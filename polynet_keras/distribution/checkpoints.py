@@ -230,7 +230,9 @@ class Checkpoints(keras.callbacks.Callback):
 
     def _put_back(self, saved: SavedState) -> None:
         training_state.assign(self.model, saved)
-        set_states(self._callbacks, saved.facts["callbacks"], saved.tensor)
+        missing = set_states(self._callbacks, saved.facts["callbacks"], saved.tensor)
+        if missing and self._chief:  # the others have no writers
+            logging.info("%s has states of callbacks that this run does not have: %s", saved.path, ", ".join(missing))
 
     def _replayed(self) -> None:
         """After a step that was done before: at the last one, all is as it was then, whatever callbacks did since."""

@@ -28,9 +28,10 @@ PEER_ERRORS = (
     tf.errors.FailedPreconditionError,
     tf.errors.InternalError,
 )
-TRACES = re.compile(r"[Cc]ollective|RecvBuf|coordination service|tasks have crashed")
-TASK = re.compile(r"/task:(\d+)")
-"""What TensorFlow's errors say where another process is the reason: one of these, or the number of another task."""
+TRACES = re.compile(r"[Cc]ollective|RecvBuf|coordination service|tasks have crashed|^\s*\[_Derived_\]")
+TASK = re.compile(r"/job:worker/(?:replica:\d+/)?task:(\d+)")
+"""What TensorFlow's errors say where another process is the reason: one of these, or the number of another task. What
+is derived has its reason where this process does not see it."""
 PLACE = re.compile(r"\{\{function_node [^}]*\}\}\s*")
 """Where in this process's own graph an error arose."""
 REPORTED = re.compile(

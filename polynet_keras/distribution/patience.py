@@ -45,7 +45,7 @@ class Patience:
 
     def __init__(self, cluster: Cluster, seconds: float):
         self._cluster = cluster
-        self._seconds = seconds
+        self.seconds = seconds
         self._number = 0
         self._wait: Wait | None = None
         threading.Thread(target=self._watch, name="patience", daemon=True).start()
@@ -57,7 +57,7 @@ class Patience:
             yield
             return
         self._number += 1
-        self._wait = Wait(self._number, time.monotonic(), steps * self._seconds)
+        self._wait = Wait(self._number, time.monotonic(), steps * self.seconds)
         try:
             yield
         finally:
@@ -66,13 +66,13 @@ class Patience:
     def _watch(self) -> None:
         announced = 0
         while True:
-            time.sleep(min(1.0, self._seconds / 10))
+            time.sleep(min(1.0, self.seconds / 10))
             wait = self._wait
             if wait is None:
                 continue
             try:
                 seconds = time.monotonic() - wait.since
-                if wait.number != announced and seconds > min(ANNOUNCE_SECONDS, self._seconds / 2):
+                if wait.number != announced and seconds > min(ANNOUNCE_SECONDS, self.seconds / 2):
                     before, announced = announced, wait.number
                     # Who cannot tell is named too, and gives up all the same.
                     with contextlib.suppress(tf.errors.OpError):
@@ -117,6 +117,11 @@ def limit_waits(cluster: Cluster, seconds: float) -> None:
     """Limits `waiting` in this process, which has one strategy of several workers, to so many seconds."""
     global _patience
     _patience = Patience(cluster, seconds)
+
+
+def half_a_wait(seconds: float) -> float:
+    """So many seconds, or less where others, who meanwhile wait for this worker, would give it up: half of that."""
+    return seconds if _patience is None else min(seconds, _patience.seconds / 2)
 
 
 def waiting(strategy: tf.distribute.Strategy, steps: int = 1) -> contextlib.AbstractContextManager[None]:

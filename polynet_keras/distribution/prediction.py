@@ -6,6 +6,7 @@ import tensorflow as tf
 from polynet_keras.distribution import stand_in
 from polynet_keras.distribution.patience import waiting
 from polynet_keras.distribution.workers import worker_count
+from polynet_keras.layers.synchronized_moments import idle_part
 
 
 class PredictionStep:
@@ -32,7 +33,8 @@ class PredictionStep:
 
     def _of_replica(self, part):
         rows, added = stand_in.filled(part)
-        return stand_in.emptied(self._model.predict_step(rows), added)
+        with idle_part(added):
+            return stand_in.emptied(self._model.predict_step(rows), added)
 
     def _gathered(self, values) -> tf.Tensor:
         """The replicas' outputs, one after the other, in the order in which a dataset's batch is shared out."""

@@ -17,6 +17,8 @@ from polynet_keras.distribution.cluster import Cluster, split_address
 
 GREETING = "polynet_keras rendezvous"
 MAX_LINE = 1 << 20
+LONG = 40
+"""Characters of a value that a message shows."""
 RETRY_SECONDS = 0.2
 ANSWER_SECONDS = 5
 """For what the chief has to say, once it need not wait any longer."""
@@ -34,7 +36,7 @@ def meet(cluster: Cluster, facts: Mapping[str, str], timeout_seconds: float = 30
 
     Args:
         cluster: of the workers; one process alone meets nobody.
-        facts: by name, what must be alike: versions, fingerprints of code and recipe.
+        facts: by name, what must be alike: versions, the fingerprint of the code, what a recipe says.
         timeout_seconds: how long to wait for the others.
 
     Raises:
@@ -179,10 +181,11 @@ def _objection(cluster: Cluster, facts: Mapping[str, str], hello: dict) -> str |
         )
     theirs = hello.get("facts")
     theirs = theirs if isinstance(theirs, dict) else {}
-    different = sorted(name for name in {*facts, *theirs} if facts.get(name) != theirs.get(name))
+    # In the chief's order, which has versions first: from them others may follow.
+    different = [name for name in {**facts, **theirs} if facts.get(name) != theirs.get(name)]
     if different:
         name = different[0]
-        values = f"{_short(theirs.get(name))} and not {_short(facts.get(name))}"
+        values = " and not ".join(_distinct(theirs.get(name), facts.get(name)))
         more = f", and in {', '.join(different[1:])}" if different[1:] else ""
         return f"{cluster.name(index)} differs from {cluster.name(0)} in {name} ({values}){more}; all must run the same"
     return None
@@ -215,7 +218,7 @@ def _report(cluster: Cluster, facts: Mapping[str, str], deadline: float, timeout
             reason = ": it accepts connections and says nothing; another program may have its port"
             stranger_since = stranger_since or time.monotonic()
             if time.monotonic() - stranger_since > STRANGER_SECONDS:
-                raise ValueError(
+                raise MissingWorkerError(
                     f"{chief} does not wait for workers: its job is running already, or another program has its "
                     "port. A worker cannot join later; end the job and start all of them"
                 )
@@ -248,5 +251,15 @@ def _read(connection: socket.socket) -> dict | None:
     return message if isinstance(message, dict) else None
 
 
-def _short(value: str | None) -> str:
-    return "nothing" if value is None else value if len(value) <= 40 else f"{value[:12]}..."
+def _distinct(*values: str | None) -> list[str]:
+    """Different values, in words: of long ones, from shortly before they differ."""
+    found = ["nothing" if value is None else str(value) for value in values]
+    if max(map(len, found)) <= LONG:
+        return found
+    same = next((place for place, both in enumerate(zip(*found, strict=False)) if len({*both}) > 1), 0)
+    start = max(0, same - LONG // 4)
+
+    def cut(value: str) -> str:
+        return f"{'...' if start else ''}{value[start : start + LONG]}{'...' if len(value) > start + LONG else ''}"
+
+    return [cut(value) for value in found]

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from polynet_keras.distribution.agreement import fail_together, sum_over_workers
 from polynet_keras.distribution.checkpoint_files import CheckpointFiles, SavedState
+from polynet_keras.distribution.patience import half_a_wait
 from polynet_keras.distribution.position import Progress
 from polynet_keras.distribution.workers import is_chief
 
@@ -44,7 +45,7 @@ def choose(
         )
     if not chief and number:
         try:
-            saved = _accepted(files.wait_for(number, WAIT_SECONDS), accept)
+            saved = _accepted(files.wait_for(number, half_a_wait(WAIT_SECONDS)), accept)
         except ValueError as error:
             failure = error
     fail_together(strategy, failure)

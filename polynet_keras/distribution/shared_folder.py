@@ -8,6 +8,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from polynet_keras.distribution.agreement import fail_together, sum_over_workers
+from polynet_keras.distribution.patience import half_a_wait
 from polynet_keras.distribution.workers import is_chief, worker_count
 
 APPEAR_SECONDS = 60
@@ -33,10 +34,11 @@ def check_shared_folder(folder: str | os.PathLike, strategy: tf.distribute.Strat
             mark.touch()
         sum_over_workers(strategy, 0)  # now it is there
         failure = None
-        if not _appears(mark):
+        seconds = half_a_wait(APPEAR_SECONDS)
+        if not _appears(mark, seconds):
             failure = ValueError(
                 f"the chief's run folder is not {os.fspath(folder)!r} here: a file that it made there did not appear "
-                f"within {APPEAR_SECONDS} s. Give all workers one folder, on storage that they share"
+                f"within {seconds:g} s. Give all workers one folder, on storage that they share"
             )
         fail_together(strategy, failure)
     finally:
@@ -44,8 +46,8 @@ def check_shared_folder(folder: str | os.PathLike, strategy: tf.distribute.Strat
             mark.unlink(missing_ok=True)
 
 
-def _appears(path: Path) -> bool:
-    deadline = time.monotonic() + APPEAR_SECONDS
+def _appears(path: Path, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
     while not path.exists():
         if time.monotonic() > deadline:
             return False

@@ -2,7 +2,8 @@
 
 TensorFlow's convolutions on processors, oneDNN's, give an empty batch the shape of their input: what comes after them
 fails, or ends the process. The row counts nowhere: not in the loss, the metrics, the outputs, or what
-`layers.synchronized_moments` takes of the global batch.
+`layers.synchronized_moments` takes of the global batch. One exception: where losses are sums, what layers add to the
+loss themselves (`add_loss`, activity regularizers) is counted once a replica, and that of the row too.
 """
 
 import keras

@@ -83,7 +83,7 @@ def open_strategy(
         communication: between workers.
         tpu: name or address of the TPU; by default the one of the environment.
         facts: by name, what all workers must have alike, beside this package's code, the versions of TensorFlow and
-            Keras and how tensors are summed: the fingerprint of a recipe, say.
+            Keras and how tensors are summed: what a recipe says, say.
 
     Returns:
         The strategy, or `None` for one device.

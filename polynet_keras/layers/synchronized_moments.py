@@ -81,6 +81,7 @@ def normalize(
             dbeta = tf.reduce_sum(dy, axes)
             dgamma = tf.reduce_sum(dy * centred, axes) * inverse
             share = tf.math.multiply_no_nan(tf.concat([dbeta, dgamma], axis=0), part)
+            dbeta, dgamma = tf.split(share, 2)
             sums = _sum_over_replicas(context, share)
             mean_dbeta, mean_dgamma = tf.split(tf.math.divide_no_nan(sums, count), 2)
             # An idle part has no gradient, whatever the moments of the others are.

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from polynet_keras.data.files import written_whole
 from polynet_keras.data.preprocessing import Preprocessing
 
 MODEL_FILE = "model.keras"
@@ -33,8 +34,9 @@ class ModelCard:
     held_out_fingerprint: str = ""
 
     def save(self, folder: str | os.PathLike) -> None:
-        """Writes the card into `folder`."""
-        Path(folder, CARD_FILE).write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+        """Writes the card into `folder`, whole or not at all: a run whose card is there is done."""
+        with written_whole(Path(folder, CARD_FILE)) as partial:
+            partial.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> "ModelCard":

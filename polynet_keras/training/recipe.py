@@ -11,6 +11,7 @@ from pathlib import Path
 
 from polynet_keras.data.augmentation import Augmentation
 from polynet_keras.data.decoding import ON_ERROR
+from polynet_keras.data.files import written_whole
 from polynet_keras.data.sources import BUILT_IN, DIGITS
 from polynet_keras.models import Structure
 from polynet_keras.models.checks import MIN_SIZE, check_width
@@ -99,8 +100,11 @@ class Recipe:
         return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()
 
     def facts(self) -> dict[str, str]:
-        """What the recipe says, by field, as JSON."""
-        return {name: json.dumps(value, sort_keys=True) for name, value in dataclasses.asdict(self).items()}
+        """What the recipe says, by field, as JSON; of the augmentation field by field too."""
+        values = dataclasses.asdict(self)
+        augmentation = values.pop("augmentation")
+        values |= {f"augmentation.{name}": value for name, value in augmentation.items()}
+        return {name: json.dumps(value, sort_keys=True) for name, value in values.items()}
 
     def differences(self, other: "Recipe") -> list[str]:
         """In what another recipe differs: `name=its value, here this one's`."""
@@ -108,8 +112,9 @@ class Recipe:
         return [f"{name}={others[name]!r}, here {mine[name]!r}" for name in mine if mine[name] != others[name]]
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes the recipe as JSON."""
-        Path(path).write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+        """Writes the recipe as JSON, whole or not at all."""
+        with written_whole(Path(path)) as partial:
+            partial.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Recipe":

@@ -113,7 +113,7 @@ def _open_strategy(cluster: Cluster, execution: Execution, facts: dict[str, str]
     except MissingWorkerError as error:
         if not execution.attempt:
             raise
-        # The addresses are those of the attempt before: one that is late may be there at the next.
+        # An earlier attempt has shown that the cluster is described rightly: who is late may be there at the next.
         logging.error("%s; all workers end, and can be started again", error)
         raise PeerFailure(str(error)) from None
 
@@ -127,8 +127,9 @@ def _train(
 ) -> RunResult:
     keras.utils.set_random_seed(recipe.seed)
     chief = is_chief(strategy)
-    if folder and execution.attempt and is_finished(folder):
-        return RunResult(Path(folder), ModelCard.load(folder), ())  # the attempt before ended after it was done
+    if folder and _is_finished(folder, execution, strategy):
+        check_shared_folder(folder, strategy)  # after which it shows what the chief sees
+        return RunResult(Path(folder), ModelCard.load(folder), ())
     path = open_run_folder(folder, recipe) if chief else Path(folder or "")
     try:
         with warnings.catch_warnings():
@@ -140,6 +141,12 @@ def _train(
         if chief and path.exists() and not _epochs(path) and not has_checkpoints(path):
             discard_run_folder(path)  # so that the same command can run again
         raise
+
+
+def _is_finished(folder: str | os.PathLike, execution: Execution, strategy: tf.distribute.Strategy | None) -> bool:
+    """Whether an attempt before this one ended after it was done: the chief says so, for a shared folder may show it to
+    the others later."""
+    return sum_over_workers(strategy, int(is_chief(strategy) and execution.attempt > 0 and is_finished(folder))) > 0
 
 
 def _train_in(

@@ -220,6 +220,14 @@ def test_kubernetes_starts_polynet_train(run, documents, tmp_path):
     check_train(calls[0]["argv"], f"{tmp_path}/polynet-g5")
 
 
+def test_kubernetes_tells_a_restart(run, documents, tmp_path):
+    assert "POLYNET_ATTEMPT" not in os.environ
+    kubernetes(run, documents, tmp_path, JOB_COMPLETION_INDEX="1")
+    (tmp_path / "polynet-g5" / "checkpoints").mkdir(parents=True)
+    _, calls = kubernetes(run, documents, tmp_path, JOB_COMPLETION_INDEX="1")
+    assert [call["environment"].get("POLYNET_ATTEMPT") for call in calls] == [None, "1"]
+
+
 def test_kubernetes_does_not_train_a_finished_run_again(run, documents, tmp_path):
     (tmp_path / "polynet-g5").mkdir()
     (tmp_path / "polynet-g5" / CARD_FILE).touch()

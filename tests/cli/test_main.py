@@ -213,9 +213,18 @@ def test_what_a_restart_may_mend_is_no_mistake(capsys, monkeypatch):
     def fails(*_):
         raise OSError(errno.EIO, os.strerror(errno.EIO), "/shared/run")
 
-    monkeypatch.setattr("polynet_keras.cli.summary.run", fails)
-    assert main(["summary"]) == 70
-    assert "Input/output error: '/shared/run'" in capsys.readouterr().err
+    def says_which(*_):
+        try:
+            fails()
+        except OSError as error:
+            raise ValueError(f"run_dir='/shared/run' cannot be written: {error.strerror}") from None
+
+    for command in (fails, says_which):
+        monkeypatch.setattr("polynet_keras.cli.summary.run", command)
+        assert main(["summary"]) == 70
+        told = capsys.readouterr().err
+        assert "Traceback" in told
+        assert "Input/output error" in told
 
 
 def test_traceback_on_demand(monkeypatch):

@@ -1,3 +1,5 @@
+import dataclasses
+import errno
 import struct
 
 import numpy as np
@@ -7,6 +9,7 @@ from absl import logging
 
 from polynet_keras.data import decoding
 from polynet_keras.data.decoding import Unreadable, decode_region
+from polynet_keras.data.pipeline import reading
 from polynet_keras.data.preprocessing import decode_image
 from tests.data.arrays import examples_of, png, random_images
 from tests.data.hostile import hostile_images
@@ -146,3 +149,26 @@ def test_skipped_images_are_listed(monkeypatch):
 def test_the_policy_is_one_of_two():
     with pytest.raises(ValueError, match="on_error='ignore' must be one of"):
         Unreadable("ignore")
+
+
+@pytest.mark.parametrize("on_error", ["error", "skip"])
+def test_storage_that_fails_is_not_the_image(on_error):
+    """An image is skipped if it will be unreadable the next time too; here it may well be there."""
+    examples = examples_of([png(image) for image in random_images(3)])
+
+    def fails(index):
+        if index == 1:
+            raise tf.errors.UnknownError(None, None, "Input/output error")  # as TensorFlow's reader does of EIO
+        return index
+
+    def read(index):
+        return examples.read(tf.ensure_shape(tf.numpy_function(fails, [index], tf.int64), ()))
+
+    failing, unreadable = dataclasses.replace(examples, read=read), Unreadable(on_error)
+    dataset = tf.data.Dataset.range(3).map(
+        tf.autograph.experimental.do_not_convert(lambda index: decode_region(index, failing, unreadable))
+    )
+    with pytest.raises(OSError, match=r"image 1: cannot be read: .*Input/output error") as failure, reading(unreadable):
+        list(dataset)
+    assert failure.value.errno == errno.EIO
+    assert unreadable.skipped == {}

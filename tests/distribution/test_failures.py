@@ -132,6 +132,11 @@ def test_an_error_of_this_workers_own_is_no_other_ones_fault():
     text = "failed to connect to all addresses; Additional GRPC error information from remote target "
     with pytest.raises(PeerFailure), peer_failures(cluster):
         raise tf.errors.UnavailableError(None, None, NODE + text + "/job:worker/replica:0/task:1")
+    cluster = Cluster(("a:1", "b:2"), 1)
+    with pytest.raises(tf.errors.FailedPreconditionError), peer_failures(cluster):
+        raise tf.errors.FailedPreconditionError(None, None, "/job:localhost/replica:0/task:0: /data; Is a directory")
+    with pytest.raises(PeerFailure), peer_failures(cluster):
+        raise tf.errors.CancelledError(None, None, NODE + "[_Derived_]RecvAsync is cancelled.")
 
 
 @pytest.mark.parametrize(

@@ -229,7 +229,11 @@ print(json.dumps([history.history["squares"][0], model.get_weights()[0][0, 0].it
         ),
         (
             "model.compile(keras.optimizers.SGD(0.1), 'mse')\nmodel.fit(x, y, verbose=0)",
-            "was made outside of strategy.scope(); make it inside",
+            "was made outside of strategy.scope(); make it, and call compile(), inside",
+        ),
+        (
+            "model = DistributedModel(i, keras.layers.Dense(1)(i))\nmodel.fit(x, y, verbose=0)",
+            "You must call `compile()` before",
         ),
         (
             "model.gradient_dtype = 'half'\nmodel.fit(x, y, verbose=0)",

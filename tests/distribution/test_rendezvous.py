@@ -48,9 +48,15 @@ def test_a_different_fact_is_named_on_every_worker():
     assert told[0] == told[2]
     address = clusters[2].workers[2]
     assert f"worker 2 ({address}) differs from worker 0 ({clusters[0].workers[0]}) in recipe" in told[0]
-    assert "(bbbbbbbbbbbb... and not aaaaaaaaaaaa...); all must run the same" in told[0]
+    assert f"({'b' * 40}... and not {'a' * 40}...); all must run the same" in told[0]
     # The third may have been there first, and then the second hears of it too; else it finds nobody any more.
     assert told[1]
+
+
+def test_long_values_are_shown_where_they_differ():
+    structure = "1 x [2-way] | 1 x [poly-3, 2-way] | 1 x "
+    told = meet_all(cluster_of(2), [{"structure": f"{structure}[poly-3]"}, {"structure": f"{structure}[2-way]"}])
+    assert "(...y] | 1 x [2-way] and not ...y] | 1 x [poly-3])" in told[0]
 
 
 def test_a_fact_that_one_does_not_have():

@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from polynet_keras.data.augmentation import Augmentation
 from polynet_keras.models import Structure
 from polynet_keras.training.recipe import Recipe
 
@@ -21,6 +22,13 @@ def test_saved_recipe_is_the_recipe(tmp_path):
 def test_resize_has_the_released_ratio():
     assert Recipe(image_size=331).resize_size == 378
     assert Recipe(image_size=75).resize_size == 86
+
+
+def test_the_facts_tell_recipes_apart():
+    facts = Recipe().facts()
+    other = Recipe(augmentation=Augmentation(mixup=0.2), seed=1).facts()
+    assert {name for name in facts if facts[name] != other[name]} == {"augmentation.mixup", "seed"}
+    assert other["augmentation.mixup"] == "0.2"
 
 
 @pytest.mark.parametrize(

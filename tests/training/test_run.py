@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 from polynet_keras.data.sources import open_source
+from polynet_keras.distribution.failures import PeerFailure
+from polynet_keras.distribution.rendezvous import MissingWorkerError
 from polynet_keras.pretrained import ModelCard
 from polynet_keras.training.execution import Execution
 from polynet_keras.training.recipe import Recipe
@@ -182,16 +184,31 @@ def test_a_run_that_broke_off_goes_on_in_its_folder(tmp_path, monkeypatch):
 
 
 def test_a_run_that_broke_off_when_it_was_nearly_done_goes_on(tmp_path, monkeypatch):
-    """The model and the samples are there, the card, which says that the run is done, is not."""
+    """The model and the samples are there, the card, which says that the run is done, is half written."""
     recipe, folder = Recipe(**TINY, batch_size=256), tmp_path / "run"
+    write = Path.write_text
 
-    def breaks(*_):
+    def breaks(path, text):
+        if path.name != "model.json":
+            return write(path, text)
+        write(path, text[:20])
         raise RuntimeError("the machine is gone")
 
     with monkeypatch.context() as patch:
-        patch.setattr(ModelCard, "save", breaks)
+        patch.setattr(Path, "write_text", breaks)
         with pytest.raises(RuntimeError, match="the machine is gone"):
             train(recipe, folder, Execution(save_every_steps=4))
     assert (folder / "samples").is_dir()
     assert train(recipe, folder, Execution(save_every_steps=4)).card == ModelCard.load(folder)
     assert len(list((folder / "samples").iterdir())) == 10
+
+
+def test_a_worker_that_is_late_in_a_restart_is_waited_for_again(tmp_path, monkeypatch):
+    def open_strategy(*_):
+        raise MissingWorkerError("worker 1 (b:2) did not come within 300 s")
+
+    monkeypatch.setattr("polynet_keras.training.run.open_strategy", open_strategy)
+    with pytest.raises(MissingWorkerError):
+        train(Recipe(**TINY), tmp_path / "run")
+    with pytest.raises(PeerFailure, match="did not come within 300 s"):
+        train(Recipe(**TINY), tmp_path / "run", Execution(attempt=1))
