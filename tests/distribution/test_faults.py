@@ -26,20 +26,26 @@ def reference(trials, tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("faults", "again"),
+    ("faults", "again", "end"),
     [
-        # Saved after 4, 8 and 12 steps, the last one cut short: from 13 back to 8. Then SIGTERM saves what is done.
-        ([("damaged checkpoint", 13, 1, "cut data"), ("terminate", 20, 1)], [5, 0]),
-        # The chief is silent at step 6 until the other one gives up; both go on from step 4. Killed at the end, they
-        # have nothing left to do, and end.
-        ([("stop", 6, 0), ("kill at the end", 30, 1)], [2, 0]),
+        # Saved after 4, 8 and 12 steps, the last one cut short: from 13 back to 8. Then SIGTERM saves what is done, and
+        # the chief is killed before `fit` ends.
+        (
+            [("damaged checkpoint", 13, 1, "cut data"), ("terminate", 20, 1), ("kill at the end", 30, 0, "", 1)],
+            [5, 0, 0],
+            "in fit",
+        ),
+        # The chief is silent at step 6 until the other one gives up; both go on from step 4. One is killed when all is
+        # written: there is nothing left to do.
+        ([("stop", 6, 0), ("kill at the end", 30, 1, "", 5)], [2, 0], "after the result is written"),
     ],
 )
-def test_a_disturbed_training_ends_as_an_undisturbed_one(trials, reference, tmp_path, faults, again):
+def test_a_disturbed_training_ends_as_an_undisturbed_one(trials, reference, tmp_path, faults, again, end):
     plan = trials.Plan(tuple(trials.Fault(*fault) for fault in faults))
     trial = trials.run_trial(plan, tmp_path / "trial", reference)
     assert trial.problems == []
     assert [one.kind for one in trial.struck] == [fault[0] for fault in faults]
+    assert trial.struck[-1].what == end
     assert [one.steps_again for one in trial.struck] == again
     assert trial.attempts == 1 + len(faults)
 

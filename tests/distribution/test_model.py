@@ -257,6 +257,23 @@ except ValueError as error:
     assert message in found
 
 
+def test_only_the_chief_is_given_writers(monkeypatch):
+    class Table(keras.callbacks.CSVLogger):
+        pass
+
+    with tf.distribute.OneDeviceStrategy("CPU:0").scope():
+        inputs = keras.Input((3,))
+        model = DistributedModel(inputs, keras.layers.Dense(2)(inputs))
+        model.compile("sgd", "mse")
+    callbacks = [Table("table.csv"), keras.callbacks.EarlyStopping()]
+    of_chief = model._on_this_worker("fit", (), {"callbacks": callbacks})
+    assert of_chief["callbacks"] == callbacks
+    monkeypatch.setattr("polynet_keras.distribution.workers.is_chief", lambda strategy: False)
+    of_another = model._on_this_worker("fit", (), {"callbacks": callbacks})
+    assert of_another["callbacks"] == callbacks[1:]
+    assert of_another["verbose"] == 0
+
+
 def test_without_a_strategy_it_is_kerass_model(tmp_path):
     inputs = keras.Input((3,))
     model = DistributedModel(inputs, keras.layers.Dense(2)(inputs))
