@@ -19,12 +19,14 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from polynet_keras.distribution.failures import PLACE
+from polynet_keras.distribution.shared_folder import look_again
+
 FACTS = "facts"
 """The name of the tensor that holds the JSON."""
 
 FORMAT = 1
 DATA = ".data-00000-of-00001"
-LOOK_AGAIN_SECONDS = 0.5
 
 
 class SavedState:
@@ -137,8 +139,7 @@ class CheckpointFiles:
                         f"{error}; the chief could read it: this worker waited {seconds:g} s for it to appear. "
                         "The folder must be on storage that all workers share"
                     ) from None
-            time.sleep(LOOK_AGAIN_SECONDS)
-            self.numbers()  # listing a folder makes network file systems look again
+            look_again(self.folder)
 
     def prepare(self) -> None:
         """Makes the folder, and removes what a process left that was killed while it wrote.
@@ -204,7 +205,7 @@ class CheckpointFiles:
 def reason_of(error: Exception) -> str:
     """An error's message in one line, without TensorFlow's names of its own functions."""
     message = getattr(error, "message", None) or getattr(error, "strerror", None) or str(error)
-    message = re.sub(r"\{\{function_node .*?\}\}\s*|\s*\[Op:\w+\]", "", str(message)).strip()
+    message = re.sub(r"\s*\[Op:\w+\]", "", PLACE.sub("", str(message))).strip()
     return message.splitlines()[0] if message else type(error).__name__
 
 

@@ -1,5 +1,6 @@
 """Whether all workers see one folder, before they compute for hours and one of them looks for what the chief saved."""
 
+import contextlib
 import os
 import secrets
 import time
@@ -51,7 +52,12 @@ def _appears(path: Path, seconds: float) -> bool:
     while not path.exists():
         if time.monotonic() > deadline:
             return False
-        time.sleep(LOOK_AGAIN_SECONDS)
-        if path.parent.is_dir():
-            os.listdir(path.parent)  # which makes network file systems look again
+        look_again(path.parent)
     return True
+
+
+def look_again(folder: Path) -> None:
+    """Waits a moment, and lists a folder, which makes network file systems ask for what is new in it."""
+    time.sleep(LOOK_AGAIN_SECONDS)
+    with contextlib.suppress(OSError):
+        os.listdir(folder)
