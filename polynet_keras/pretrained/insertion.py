@@ -1,0 +1,315 @@
+"""Growth by insertion: a deeper net, or one of richer modules, that begins with the weights of a trained one.
+
+The residual units of the trained net keep their order and their weights; the grown net has new units between them
+(Inception-ResNet 5-10-5 → 10-20-10), and new orders and ways in them (an `I + F` becomes `I + F + F²` or `I + F + G`,
+its block F).
+
+Source: the authors' poster on PolyNet, CVPR 2017: "initialization by insertion", interleaved, the rest Xavier.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from polynet_keras.layers import StochasticResidualScaling
+from polynet_keras.models import STAGES, Structure
+from polynet_keras.models.polynomial import Polynomial
+
+POSITIONS = ("interleaved", "appended")
+NEW_PATHS = ("xavier", "zero")
+
+_SUM = re.compile(r"stage_([abc])_(\d+)_sum_([a-z_]+)")
+_UNIT = re.compile(r"(stage_[abc]_\d+)_([a-z]+)(?:_.*)?")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A residual unit of a net.
+
+    Attributes:
+        name: the prefix of its layers' names, such as `"stage_b_03"`.
+        module: what it computes.
+        source: the trained net's unit that it begins with; `None` for a new one.
+    """
+
+    name: str
+    module: Polynomial
+    source: "Unit | None" = None
+
+    @property
+    def new_terms(self) -> tuple[str, ...]:
+        """The residual paths that the trained net does not have."""
+        known = self.source.module.terms if self.source else ()
+        return tuple(term for term in self.module.terms if term not in known)
+
+    def __str__(self) -> str:
+        if self.source is None:
+            return f"{self.name}  {self.module.name}  new"
+        new = f", new: {', '.join(self.new_terms)}" if self.new_terms else ""
+        return f"{self.name}  {self.module.name}  from {self.source.name} ({self.source.module.name}){new}"
+
+
+@dataclass(frozen=True)
+class InsertionPlan:
+    """Which unit of the trained net each unit of the grown one begins with: `str()` is a line for each."""
+
+    units: tuple[Unit, ...]
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.units))
+
+
+def plan_insertion(source: str | Structure, target: str | Structure, positions: str = "interleaved") -> InsertionPlan:
+    """Places the units of a trained net in a larger one.
+
+    A unit can become one that has all its paths and more. Of the places that fit, those are taken that spread the units
+    most evenly (`"interleaved"`: unit i of n as near as can be to place i·m/n of m) or that leave the new ones at the
+    end (`"appended"`).
+
+    Args:
+        source, target: the structures, or their names or notations.
+        positions: `"interleaved"` or `"appended"`.
+
+    Raises:
+        ValueError: not such structures, or the units of a stage find no places.
+    """
+    if positions not in POSITIONS:
+        raise ValueError(f"positions={positions!r} must be one of {POSITIONS}")
+    source, target = Structure.parse(source), Structure.parse(target)
+    units = []
+    for stage, old, new in zip(STAGES, source.stages, target.stages, strict=True):
+        places = _places(stage, old, new, positions)
+        for number, module in enumerate(new):
+            name, found = _unit_name(stage, number), places.get(number)
+            units.append(Unit(name, module, None if found is None else Unit(_unit_name(stage, found), old[found])))
+    return InsertionPlan(tuple(units))
+
+
+def insert(
+    source: keras.Model, target: keras.Model, positions: str = "interleaved", new_paths: str = "xavier"
+) -> InsertionPlan:
+    """Gives a larger net the weights of a trained one, in place.
+
+    The kept paths bring their residual factors. All else of the target stays as it is: the initialization it was built
+    with, which is Xavier's (Glorot's), and the residual factors of new paths.
+
+    Args:
+        source: a trained net of `PolyNet` or `InceptionResNet`.
+        target: a net of the same functions that is larger, with the same `width`, `share_projection`, channels of the
+            image and classes.
+        positions: see `plan_insertion`.
+        new_paths: `"xavier"`, as on the poster: they change the outputs at once. `"zero"`: scale and offset of their
+            last batch normalization are set to zero, so that the target computes what the source does (where its
+            moving statistics are used) and new paths fade in as they learn.
+
+    Returns:
+        The plan that was followed.
+
+    Raises:
+        ValueError: one of them is no such net, the target is not larger, differs otherwise, or a new path cannot begin
+            at zero because a kept one computes with it. The target is as it was.
+    """
+    if new_paths not in NEW_PATHS:
+        raise ValueError(f"new_paths={new_paths!r} must be one of {NEW_PATHS}")
+    plan = plan_insertion(structure_of(source), structure_of(target), positions)
+    pairs = kept_variables(source, target, plan)
+    zeroed = [target.get_layer(name) for name in _last_normalizations(plan)] if new_paths == "zero" else []
+    for theirs, ours in pairs:
+        _copy(theirs, ours)
+    for layer in zeroed:
+        for variable in (layer.gamma, layer.beta):
+            variable.assign(keras.ops.zeros(variable.shape, variable.dtype))
+    for unit in plan.units:
+        if unit.source is not None:
+            _bring_factors(source, unit.source, target, unit)
+    return plan
+
+
+def insert_optimizer(source: keras.Model, target: keras.Model, plan: InsertionPlan) -> int:
+    """Gives the target's optimizer what the source's remembers of the kept variables (mean squares, momentum, ...).
+
+    Its own count of steps and learning rate stay.
+
+    Args:
+        source, target: as `insert` took them, compiled with optimizers of one class; both are built.
+        plan: what `insert` returned.
+
+    Returns:
+        How many variables were carried.
+
+    Raises:
+        ValueError: no optimizer, or two of different classes.
+    """
+    optimizers = []
+    for name, model in (("source", source), ("target", target)):
+        optimizer = getattr(model, "optimizer", None)
+        if optimizer is None:
+            raise ValueError(f"the {name} is not compiled; it has no optimizer")
+        optimizer.build(model.trainable_variables)
+        optimizers.append(optimizer)
+    theirs, ours = optimizers
+    if type(theirs) is not type(ours):
+        raise ValueError(
+            f"the source was trained with {type(theirs).__name__}, the target is compiled with {type(ours).__name__}: "
+            "what one remembers means nothing to the other"
+        )
+    slots = {variable.name: variable for variable in theirs.variables}
+    carried = 0
+    renamed = {_slot_prefix(after): _slot_prefix(before) for before, after in kept_variables(source, target, plan)}
+    for variable in ours.variables:
+        prefix = next((p for p in _prefixes(variable.name) if p in renamed), None)
+        found = None if prefix is None else slots.get(renamed[prefix] + variable.name.removeprefix(prefix))
+        if found is not None:
+            _copy(found, variable)
+            carried += 1
+    return carried
+
+
+def structure_of(model: keras.Model) -> Structure:
+    """The structure of a net of `PolyNet` or `InceptionResNet`, as the names of its layers tell it.
+
+    Raises:
+        ValueError: it is no such net.
+    """
+    stages: dict[str, dict[int, Polynomial]] = {stage: {} for stage in STAGES}
+    for layer in model.layers:
+        match = _SUM.fullmatch(layer.name)
+        if match and isinstance(layer, StochasticResidualScaling):
+            stages[match[1]][int(match[2])] = Polynomial(tuple(match[3].upper().split("_")))
+    if not all(stages.values()):
+        raise ValueError(f"the model {model.name!r} is no PolyNet or Inception-ResNet; pass what PolyNet() returned")
+    return Structure(tuple(tuple(units[number] for number in sorted(units)) for units in stages.values()))
+
+
+def kept_variables(
+    source: keras.Model, target: keras.Model, plan: InsertionPlan
+) -> list[tuple[keras.Variable, keras.Variable]]:
+    """(of the source, of the target): the variables of all that is kept, but for the residual factors.
+
+    Raises:
+        ValueError: a variable of the source has no place in the target, or one of another shape, or the target lacks
+            one for what is kept.
+    """
+    theirs, ours = dict(_variables(source)), dict(_variables(target))
+    units = {unit.name: unit for unit in plan.units}
+    pairs, used = [], set()
+    for name, variable in ours.items():
+        unit_name, part = _unit_and_part(name)
+        unit, before = units.get(unit_name), name
+        if unit is not None:
+            if unit.source is None or part not in _parts(unit.source.module):
+                continue  # new
+            before = unit.source.name + name.removeprefix(unit.name)
+        if before not in theirs:
+            raise ValueError(
+                f"the target's {name!r} is no new one, and the source has no {before!r}: build both with the same "
+                "arguments but for the structure"
+            )
+        if theirs[before].shape != variable.shape:
+            raise ValueError(
+                f"the target's {name!r} has the shape {tuple(variable.shape)}, the source's {before!r} "
+                f"{tuple(theirs[before].shape)}: build both with the same width, image channels and classes"
+            )
+        pairs.append((theirs[before], variable))
+        used.add(before)
+    left = sorted(set(theirs) - used)
+    if left:
+        raise ValueError(f"the source's {left[0]!r} has no place in the target ({len(left)} such variables)")
+    return pairs
+
+
+def _places(stage: str, old: tuple[Polynomial, ...], new: tuple[Polynomial, ...], positions: str) -> dict[int, int]:
+    """By place in the new stage, the number of the old unit there."""
+    if len(new) < len(old):
+        raise ValueError(f"stage {stage.upper()} has {len(old)} units, and the target's has {len(new)}: nets only grow")
+    # cost[i][j]: of the first i units in the first j places.
+    cost = np.full((len(old) + 1, len(new) + 1), math.inf)
+    cost[0] = 0.0
+    for i, module in enumerate(old, 1):
+        wanted = i - 1 if positions == "appended" else (i - 1) * len(new) / len(old)
+        for j in range(i, len(new) + 1):
+            fits = set(module.terms) <= set(new[j - 1].terms)
+            here = cost[i - 1, j - 1] + (j - 1 - wanted) ** 2 if fits else math.inf
+            cost[i, j] = min(cost[i, j - 1], here)
+        if math.isinf(cost[i, len(new)]):
+            raise ValueError(
+                f"{_unit_name(stage, i - 1)} ({module.name}) and the {i - 1} units of its stage before it do not fit "
+                "into the target in their order: a unit becomes one that has all its paths"
+            )
+    places, j = {}, len(new)
+    for i in range(len(old), 0, -1):
+        while cost[i, j - 1] == cost[i, j]:
+            j -= 1
+        j -= 1
+        places[j] = i - 1
+    return places
+
+
+def _last_normalizations(plan: InsertionPlan) -> Iterator[str]:
+    """The names of the layers that end new paths."""
+    for unit in plan.units:
+        kept = unit.source.module.applications if unit.source else ()
+        for term in unit.new_terms:
+            if term in kept:
+                raise ValueError(
+                    f"{unit.name}: the new path {term} cannot begin at zero, for the trained net computes with it "
+                    "inside another path; use new_paths='xavier'"
+                )
+            yield f"{unit.name}_{term.lower()}_projection_bn"
+
+
+def _bring_factors(source: keras.Model, old: Unit, target: keras.Model, new: Unit) -> None:
+    """The residual factors of the paths that a unit keeps."""
+    theirs, ours = source.get_layer(_sum_name(old)), target.get_layer(_sum_name(new))
+    for factor in ("scale", "survival_probability"):
+        before = keras.ops.convert_to_numpy(getattr(theirs, factor))
+        after = np.array(keras.ops.convert_to_numpy(getattr(ours, factor)))
+        for term, value in zip(old.module.terms, before, strict=True):
+            after[new.module.terms.index(term)] = value
+        getattr(ours, factor).assign(after)
+
+
+def _copy(source: keras.Variable, target: keras.Variable) -> None:
+    """JAX's steps give their variables' arrays away: two models may not share one."""
+    target.assign(keras.ops.copy(source.value))
+
+
+def _variables(model: keras.Model) -> Iterator[tuple[str, keras.Variable]]:
+    """By `layer/variable`, but for the residual factors and states of random numbers."""
+    for layer in model.layers:
+        if not isinstance(layer, StochasticResidualScaling):
+            for variable in layer.weights:
+                yield f"{layer.name}/{variable.name}", variable
+
+
+def _unit_and_part(name: str) -> tuple[str, str]:
+    """Of a variable: its unit, and the letter or application that its layer is of."""
+    match = _UNIT.fullmatch(name.partition("/")[0])
+    return (match[1], match[2].upper()) if match else ("", "")
+
+
+def _parts(module: Polynomial) -> set[str]:
+    return {*module.applications, *module.operators}
+
+
+def _unit_name(stage: str, number: int) -> str:
+    return f"stage_{stage}_{number + 1:02d}"
+
+
+def _sum_name(unit: Unit) -> str:
+    return "_".join([unit.name, "sum", *unit.module.terms]).lower()
+
+
+def _slot_prefix(variable: keras.Variable) -> str:
+    """What the names of an optimizer's variables for this one begin with."""
+    return variable.path.replace("/", "_") + "_"
+
+
+def _prefixes(name: str) -> Iterator[str]:
+    for place, character in enumerate(name):
+        if character == "_":
+            yield name[: place + 1]
