@@ -72,14 +72,16 @@ def run(backend, *arguments):
 
 
 @on_others
-def test_layers_models_and_applications_pass(backend):
-    tests = ["tests/layers", "tests/models", "tests/test_applications.py", "tests/data/test_preprocessing.py"]
-    tests += [
-        "tests/training/test_optimizers.py",
-        "tests/pretrained/test_insertion.py",
-        "tests/data/test_crops.py",
-        "tests/evaluation/test_pooling.py",
-    ]
+@pytest.mark.parametrize(
+    "tests",
+    [
+        ("tests/layers", "tests/training/test_optimizers.py", "tests/data/test_preprocessing.py"),
+        ("tests/models", "tests/test_applications.py", "tests/data/test_crops.py", "tests/evaluation/test_pooling.py"),
+        ("tests/pretrained/test_insertion.py",),
+    ],
+    ids=["layers", "models", "growth"],
+)
+def test_what_needs_no_tensorflow_passes(backend, tests):
     output = run(backend, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", *tests)
     print(f"{backend}: {output.splitlines()[-1]}")
     assert " passed" in output.splitlines()[-1]
