@@ -12,8 +12,8 @@ from polynet_keras.data.examples import Examples
 from polynet_keras.data.pipeline import reading, training_batches
 from polynet_keras.data.sampling import TrainingOrder
 from polynet_keras.data.sources import open_source
+from polynet_keras.training.preparation import compiled_model, preprocessing_of
 from polynet_keras.training.recipe import Recipe
-from polynet_keras.training.run import compiled_model, preprocessing_of
 
 CURES = {
     "disk": "the files come too slowly: `polynet records`, a local disk, or fewer and larger files",

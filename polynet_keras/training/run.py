@@ -13,27 +13,23 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from polynet_keras.applications import PolyNet
 from polynet_keras.data.decoding import Unreadable
 from polynet_keras.data.examples import Source
 from polynet_keras.data.extras import require_data_extra
-from polynet_keras.data.pipeline import Batches, evaluation_batches, reading, training_batches, validation_data
-from polynet_keras.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from polynet_keras.data.pipeline import Batches, reading
 from polynet_keras.data.sources import open_source
 from polynet_keras.distribution.agreement import fail_together, sum_over_workers
 from polynet_keras.distribution.checkpoints import Checkpoints
 from polynet_keras.distribution.cluster import Cluster
 from polynet_keras.distribution.failures import PeerFailure, peer_failures
-from polynet_keras.distribution.inputs import distributed_dataset
 from polynet_keras.distribution.rendezvous import MissingWorkerError
 from polynet_keras.distribution.shared_folder import check_shared_folder
 from polynet_keras.distribution.strategies import open_strategy
 from polynet_keras.distribution.workers import is_chief
-from polynet_keras.layers import synchronize_batch_normalization
 from polynet_keras.pretrained import MODEL_FILE, ModelCard
 from polynet_keras.training.curves import plot_curves
 from polynet_keras.training.execution import Execution
-from polynet_keras.training.optimizers import RMSprop
+from polynet_keras.training.preparation import compiled_model, held_out_data, preprocessing_of, training_data
 from polynet_keras.training.recipe import Recipe
 from polynet_keras.training.run_folder import (
     CHECKPOINTS_FOLDER,
@@ -48,10 +44,6 @@ from polynet_keras.training.run_folder import (
     open_run_folder,
 )
 
-WARMUP_SHARE = 0.1
-"""The share of the steps over which the learning rate rises."""
-
-GREY_MEAN, GREY_STD = (0.5,), (0.5,)
 SAMPLES = 10
 
 
@@ -163,8 +155,8 @@ def _train_in(
         strategy=strategy,
     )
     unread, unread_held_out = Unreadable(recipe.on_error), Unreadable(recipe.on_error)
-    training = _training(recipe, source, preprocessing, unread, strategy, checkpoints.position.global_step)
-    validation = _validation(recipe, source, preprocessing, unread_held_out, strategy)
+    training = training_data(recipe, source, preprocessing, unread, strategy, checkpoints.position.global_step)
+    validation = held_out_data(recipe, source, preprocessing, unread_held_out, strategy)
     with contextlib.nullcontext() if strategy is None else strategy.scope():
         model = compiled_model(recipe, source, steps=recipe.epochs * training.steps)
         model.gradient_dtype = execution.gradient_dtype
@@ -202,12 +194,6 @@ def _train_in(
     return RunResult(path, card, samples)
 
 
-def preprocessing_of(recipe: Recipe, source: Source) -> Preprocessing:
-    """The protocol that a run's network is trained and evaluated with."""
-    mean, std = (GREY_MEAN, GREY_STD) if source.channels == 1 else (IMAGENET_MEAN, IMAGENET_STD)
-    return Preprocessing(recipe.image_size, recipe.resize_size, mean, std)
-
-
 def _check_same_images(source: Source, strategy: tf.distribute.Strategy | None) -> None:
     """All workers must list the same examples: each reads its part of them by number."""
     fingerprint = source.training.fingerprint + source.held_out.fingerprint
@@ -217,80 +203,6 @@ def _check_same_images(source: Source, strategy: tf.distribute.Strategy | None) 
     if number != chiefs:
         failure = ValueError(f"{source.training.name}: this worker finds other images there than the chief does")
     fail_together(strategy, failure)
-
-
-def _training(
-    recipe: Recipe,
-    source: Source,
-    preprocessing: Preprocessing,
-    unreadable: Unreadable,
-    strategy: tf.distribute.Strategy | None,
-    first_step: int,
-) -> Batches:
-    def batches(workers: int, worker: int, replicas: int) -> Batches:
-        return training_batches(
-            source.training,
-            preprocessing,
-            recipe.batch_size,
-            recipe.seed,
-            recipe.augmentation,
-            first_step=first_step,
-            workers=workers,
-            worker=worker,
-            replicas=replicas,
-            unreadable=unreadable,
-        )
-
-    steps = -(-len(source.training) // recipe.batch_size)
-    return Batches(distributed_dataset(strategy, lambda *worker: batches(*worker).dataset), steps)
-
-
-def _validation(
-    recipe: Recipe,
-    source: Source,
-    preprocessing: Preprocessing,
-    unreadable: Unreadable,
-    strategy: tf.distribute.Strategy | None,
-):
-    """Held-out images as `fit` takes them; every worker reads a part, and each is counted once."""
-
-    def one_hot(images, labels):
-        return images, tf.one_hot(labels, len(source.class_names))
-
-    def dataset(workers: int, worker: int, replicas: int) -> tf.data.Dataset:
-        size = -(-recipe.batch_size // (workers * replicas))
-        batches = evaluation_batches(
-            source.held_out, preprocessing, size, workers=workers, worker=worker, unreadable=unreadable
-        )
-        data = validation_data(batches)
-        # The loss of mixed images takes shares of the classes.
-        return data.map(one_hot) if recipe.augmentation.mixes else data
-
-    return distributed_dataset(strategy, dataset)
-
-
-def compiled_model(recipe: Recipe, source: Source, steps: int) -> keras.Model:
-    """The network of a run, with optimizer and loss; the learning rate falls over so many steps."""
-    size, channels = recipe.image_size, source.channels
-    first = keras.config.image_data_format() == "channels_first"
-    model = PolyNet(
-        weights=None,
-        input_shape=(channels, size, size) if first else (size, size, channels),
-        classes=len(source.class_names),
-        structure=recipe.structure,
-        width=recipe.width,
-        residual_scale=recipe.residual_scale,
-    )
-    if recipe.synchronized:
-        synchronize_batch_normalization(model)
-    warmup = max(1, round(WARMUP_SHARE * steps))
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0, max(1, steps - warmup), warmup_target=recipe.learning_rate, warmup_steps=warmup
-    )
-    optimizer = RMSprop(schedule, rho=0.9)
-    loss = "categorical_crossentropy" if recipe.augmentation.mixes else "sparse_categorical_crossentropy"
-    model.compile(optimizer, loss=loss, metrics=["accuracy"])
-    return model
 
 
 def _fit(
