@@ -4,7 +4,8 @@ The residual units of the trained net keep their order and their weights; the gr
 (Inception-ResNet 5-10-5 → 10-20-10), and new orders and ways in them (an `I + F` becomes `I + F + F²` or `I + F + G`,
 its block F).
 
-Source: the authors' poster on PolyNet, CVPR 2017: "initialization by insertion", interleaved, the rest Xavier.
+Source: the authors' poster on PolyNet, CVPR 2017: "Ultra-deep models are initialized via block insertion, where new
+blocks are initialized using Xavier." It does not say where the blocks go.
 """
 
 import math
