@@ -28,7 +28,12 @@ def define_flags(values: flags.FlagValues) -> None:
         flags.DEFINE_string(name, None, text, flag_values=values)
     flags.DEFINE_string("results", "results.csv", "Table that the run is added to; none if empty.", flag_values=values)
     flags.DEFINE_integer("batch_size", 32, "Images, or crops of an image, at once.", flag_values=values)
-    flags.DEFINE_integer("crops", 1, f"Of each image: {', '.join(map(str, CROPS))}.", flag_values=values)
+    flags.DEFINE_integer(
+        "crops",
+        None,
+        f"Of each image: {', '.join(map(str, CROPS))}. [what the run's recipe says, or 1]",
+        flag_values=values,
+    )
     flags.DEFINE_string("pooling", "selective", f"Of the crops: {', '.join(POOLINGS)}.", flag_values=values)
     flags.DEFINE_float("fraction", 0.3, "Best-scoring share of the crops, of selective pooling.", flag_values=values)
     flags.DEFINE_string("on", "probabilities", f"What is pooled: {' or '.join(SCORES)}.", flag_values=values)
@@ -62,16 +67,18 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         results.read(values.results)  # one that cannot take a row is refused before the work
     if values.weights is not None:
         examples = open_split(values.data, values.split)
-        trained = load_published(values.weights)
+        trained, crops = load_published(values.weights), 1
     else:
         run_folder = Path(values.run_dir or latest_run_folder())
         examples = _examples(run_folder, values.data, values.split)
         trained = load_run(run_folder)
+        recipe_file = run_folder / RECIPE_FILE
+        crops = Recipe.load(recipe_file).crops if recipe_file.is_file() else 1
     evaluation = evaluate(
         trained,
         examples,
         batch_size=values.batch_size,
-        crops=values.crops,
+        crops=crops if values.crops is None else values.crops,
         pooling=pooling,
         scores_file=values.scores,
         on_error=values.on_error,

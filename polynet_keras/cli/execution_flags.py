@@ -41,6 +41,12 @@ def define_execution_flags(values: flags.FlagValues) -> None:
         "In which gradients are summed over the replicas: `float32`, or `float16` for half the bytes.",
         flag_values=values,
     )
+    flags.DEFINE_bool(
+        "deterministic",
+        defaults.deterministic,
+        "The same bits again on the same machine, from the start or from a checkpoint; slower on GPUs.",
+        flag_values=values,
+    )
     flags.DEFINE_integer("save_every_steps", None, "Steps between two checkpoints.", flag_values=values)
     flags.DEFINE_float(
         "save_every_minutes", defaults.save_every_minutes, "Minutes between two checkpoints.", flag_values=values
@@ -63,5 +69,6 @@ def execution_of(values: flags.FlagValues) -> Execution:
         gradient_dtype=values.gradient_dtype,
         save_every_steps=values.save_every_steps,
         save_every_minutes=values.save_every_minutes,
+        deterministic=values.deterministic,
         attempt=int(os.environ.get("POLYNET_ATTEMPT") or 0),
     )

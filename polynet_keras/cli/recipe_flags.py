@@ -1,16 +1,15 @@
 """The flags that make a recipe, of the commands that take one."""
 
-import dataclasses
+import os
+from typing import Any
 
 from absl import flags
 
-from polynet_keras.data.augmentation import Augmentation
+from polynet_keras.training.presets import PRESETS
 from polynet_keras.training.recipe import Recipe
 
-
-def define_recipe_flags(values: flags.FlagValues) -> None:
-    defaults = Recipe()
-    text = {
+TEXTS: dict[str, dict[str, tuple[Any, str]]] = {
+    "": {
         "data": (
             flags.DEFINE_string,
             "`digits`, `fashion_mnist`, `tfds:NAME`, or a folder: of images, one folder for each class, or of records.",
@@ -20,12 +19,20 @@ def define_recipe_flags(values: flags.FlagValues) -> None:
         "image_size": (flags.DEFINE_integer, "Side of the network's input, in pixels."),
         "epochs": (flags.DEFINE_integer, "Passes over the training images."),
         "batch_size": (flags.DEFINE_integer, "Images a step, of all workers together."),
-        "learning_rate": (flags.DEFINE_float, "The highest learning rate of the schedule."),
         "seed": (flags.DEFINE_integer, "Seed of the initialization, the split, the order and the augmentation."),
+        "precision": (flags.DEFINE_string, "`float32`, `mixed_bfloat16` or `mixed_float16`."),
+        "remat": (flags.DEFINE_string, "Activations computed again, not kept: `none`, `stage_b` or `all`."),
         "synchronized": (flags.DEFINE_bool, "Batch normalization over the global batch, not each device's part."),
+        "crops": (flags.DEFINE_integer, "Of each image, that `polynet evaluate` shows the net: 1, 10 or 144."),
         "on_error": (flags.DEFINE_string, "What to do about an image that cannot be read: `error` or `skip`."),
-    }
-    augmentation = {
+    },
+    "start": {
+        "weights": (flags.DEFINE_string, "To start with: a checkpoint's name, a file, or a run folder."),
+        "carry_optimizer": (flags.DEFINE_bool, "Start with the optimizer's memory in the weights' .keras file too."),
+        "frozen_through": (flags.DEFINE_string, "The last part that is not trained: stem, stage_a, ..., stage_c."),
+        "frozen_normalizations": (flags.DEFINE_bool, "Train no batch normalization."),
+    },
+    "augmentation": {
         "crop": (flags.DEFINE_string, "`random`, from the resized image, or `random_resized`, of random size too."),
         "flip": (flags.DEFINE_bool, "Mirror half of the images."),
         "color_jitter": (flags.DEFINE_float, "How far brightness, contrast and saturation vary: 0.4 is common."),
@@ -36,10 +43,51 @@ def define_recipe_flags(values: flags.FlagValues) -> None:
         "erasing": (flags.DEFINE_float, "Probability that a rectangle of an image is replaced by noise."),
         "mixup": (flags.DEFINE_float, "Alpha of MixUp: 0.2 is common."),
         "cutmix": (flags.DEFINE_float, "Alpha of CutMix: 1 is common."),
-    }
-    for settings, help_texts in ((defaults, text), (defaults.augmentation, augmentation)):
-        for name, (define, help_text) in help_texts.items():
-            define(name, getattr(settings, name), help_text, flag_values=values)
+    },
+    "optimizer": {
+        "name": (flags.DEFINE_string, "`rmsprop`, `sgd`, `adamw` or `lamb`."),
+        "momentum": (flags.DEFINE_float, "Of rmsprop and sgd."),
+        "rho": (flags.DEFINE_float, "Decay of rmsprop's mean square."),
+        "epsilon": (flags.DEFINE_float, "Of rmsprop, adamw and lamb."),
+        "beta_1": (flags.DEFINE_float, "Of adamw and lamb."),
+        "beta_2": (flags.DEFINE_float, "Of adamw and lamb."),
+        "global_clipnorm": (flags.DEFINE_float, "The gradient's largest norm; 0 for no clipping."),
+        "gradient_accumulation_steps": (flags.DEFINE_integer, "Steps for one update, with their mean gradient."),
+        "ema_momentum": (flags.DEFINE_float, "Of averaged weights, which are evaluated and saved; 0 for none."),
+    },
+    "schedule": {
+        "name": (flags.DEFINE_string, "Of the learning rate: `cosine`, `step`, `exponential` or `constant`."),
+        "learning_rate": (flags.DEFINE_float, "The highest learning rate of the schedule."),
+        "warmup_share": (flags.DEFINE_float, "Share of the run over which the learning rate rises."),
+        "decay_epochs": (flags.DEFINE_float, "Of step and exponential: epochs for one factor."),
+        "decay_factor": (flags.DEFINE_float, "Of step and exponential."),
+    },
+    "regularization": {
+        "weight_decay": (flags.DEFINE_float, "Of kernels, times the learning rate."),
+        "label_smoothing": (flags.DEFINE_float, "Share of a label that goes to all classes: 0.1 is common."),
+        "stochastic_depth": (flags.DEFINE_string, "`off`, `on`, or `adaptive`: when overfitting emerges."),
+        "max_drop_rate": (flags.DEFINE_float, "Of the deepest residual unit."),
+        "drop_rate_step": (flags.DEFINE_float, "Of adaptive stochastic depth."),
+        "gap_metric": (flags.DEFINE_string, "`accuracy` or `loss`: what adaptive stochastic depth watches."),
+        "gap_threshold": (flags.DEFINE_float, "Between training and validation, above which the net overfits."),
+        "gap_window": (flags.DEFINE_integer, "Epochs that a decision looks back, and waits."),
+    },
+}
+"""By section and setting: the kind of flag, and what it says. A section's `name` has a flag of the section's name."""
+
+
+def define_recipe_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string(
+        "recipe",
+        None,
+        f"A preset ({', '.join(PRESETS)}; `polynet recipes` shows them) or a JSON file, which the other flags change.",
+        flag_values=values,
+    )
+    defaults = Recipe()
+    for section, texts in TEXTS.items():
+        settings = getattr(defaults, section) if section else defaults
+        for name, (define, text) in texts.items():
+            define(_flag(section, name), getattr(settings, name), text, flag_values=values)
     flags.DEFINE_list(
         "residual_scale",
         [str(defaults.residual_scale)],
@@ -50,17 +98,40 @@ def define_recipe_flags(values: flags.FlagValues) -> None:
 
 
 def recipe_of(values: flags.FlagValues) -> Recipe:
-    """The recipe that the flags say.
+    """The recipe that the flags say: the named one, with the settings of the flags that were given.
 
     Raises:
-        ValueError: a value out of range.
+        ValueError: no such recipe, or a value out of range.
     """
-    augmentation = Augmentation(**{field.name: values[field.name].value for field in dataclasses.fields(Augmentation)})
     settings = {
-        field.name: values[field.name].value for field in dataclasses.fields(Recipe) if field.name != "augmentation"
+        f"{section}.{name}".lstrip("."): values[_flag(section, name)].value
+        for section, texts in TEXTS.items()
+        for name in texts
+        if values[_flag(section, name)].present
     }
-    settings["residual_scale"] = _residual_scale(values.residual_scale)
-    return Recipe(augmentation=augmentation, **settings)
+    if values["residual_scale"].present:
+        settings["residual_scale"] = _residual_scale(values.residual_scale)
+    # An empty text takes a preset's choice back.
+    return recipe_named(values.recipe).replaced({n: None if value == "" else value for n, value in settings.items()})
+
+
+def recipe_named(name: str | None) -> Recipe:
+    """A preset, or the recipe in a file; without a name the defaults.
+
+    Raises:
+        ValueError: neither.
+    """
+    if name is None:
+        return Recipe()
+    if name in PRESETS:
+        return PRESETS[name].recipe
+    if not os.path.isfile(name):
+        raise ValueError(f"recipe={name!r} is no file and none of {', '.join(PRESETS)}")
+    return Recipe.load(name)
+
+
+def _flag(section: str, name: str) -> str:
+    return section if name == "name" else name
 
 
 def _residual_scale(values: list[str]) -> float | tuple[float, ...] | None:

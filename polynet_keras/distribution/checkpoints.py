@@ -38,7 +38,8 @@ class Checkpoints(keras.callbacks.Callback):
     they are complete. A checkpoint that cannot be read is passed over, with a warning, for the one before it; one that
     cannot be written, on a full disk say, is a warning too, and the training goes on.
 
-    When it is saved: after every so many steps, or minutes on the chief's clock, and at the end of training.
+    When it is saved: after every so many steps, or minutes on the chief's clock, and at the end of training. Weights
+    that are not finite are not saved, with a warning: the newest checkpoint is of the last good state.
     If the process gets SIGTERM, the training is saved after the step of training or validation that is under way, and
     `Preempted` is raised: of one worker's SIGTERM all workers of a `DistributedModel` hear.
 
@@ -59,6 +60,7 @@ class Checkpoints(keras.callbacks.Callback):
         folder: of the checkpoints, theirs alone.
         every_steps: save when so many more steps (batches) are done.
         every_minutes: save when so many minutes have gone by. At least one of the two is needed.
+        at_epoch_ends: save after every epoch too.
         keep: how many of the newest checkpoints to keep.
         skip_data: whether `fit` is given the data from their beginning, rather than from `position.global_step`.
         fingerprint: of what decides the training, such as its recipe. A checkpoint with another one is refused.
@@ -75,6 +77,7 @@ class Checkpoints(keras.callbacks.Callback):
         *,
         every_steps: int | None = None,
         every_minutes: float | None = None,
+        at_epoch_ends: bool = False,
         keep: int = 3,
         skip_data: bool = True,
         fingerprint: str = "",
@@ -84,6 +87,7 @@ class Checkpoints(keras.callbacks.Callback):
         _check_arguments(folder, every_steps, every_minutes, keep, fingerprint)
         self._files = CheckpointFiles(folder, int(keep))
         self._saver = Saver(self._files, every_steps, None if every_minutes is None else 60 * float(every_minutes))
+        self._at_epoch_ends = at_epoch_ends
         self._skip_data = skip_data
         self._fingerprint = fingerprint
         self._strategy = strategy
@@ -104,6 +108,18 @@ class Checkpoints(keras.callbacks.Callback):
         if self._chosen is None:
             self._chosen = (choose(self._files, self._strategy, self._accept),)
         (saved,) = self._chosen
+        return _progress(saved).position
+
+    def reload(self, model: keras.Model) -> Position | None:
+        """Gives a model, and its optimizers, the values of the newest checkpoint: where a training came to nothing.
+
+        Returns:
+            What the checkpoint is of; None where there is none, and the model stays as it is.
+        """
+        saved = self._files.newest()
+        if saved is None:
+            return None
+        training_state.assign(model, saved)
         return _progress(saved).position
 
     def on_train_begin(self, logs=None):
@@ -168,7 +184,7 @@ class Checkpoints(keras.callbacks.Callback):
         if self._told_to_stop():
             self._preempt(self._state_now(ended) if self._chief else None)
         # Not at `on_train_end`: by then Keras has put the optimizer's averages in the place of the weights.
-        if self._chief and (ended or epoch + 1 >= self.params["epochs"]):
+        if self._chief and (ended or self._at_epoch_ends or epoch + 1 >= self.params["epochs"]):
             self._write(self._state_now(ended))
 
     def on_train_end(self, logs=None):
@@ -296,6 +312,10 @@ class Checkpoints(keras.callbacks.Callback):
         return facts, {**training_state.read(self.model), **arrays}
 
     def _write(self, state: State) -> bool:
+        spoiled = training_state.first_not_finite(self.model)
+        if spoiled is not None:
+            logging.warning("no checkpoint was written: the weights in %s are not finite", spoiled)
+            return False
         return self._saver.write(state, self._position_now().global_step)
 
     def _end(self) -> None:

@@ -46,6 +46,16 @@ def read(model: keras.Model) -> dict[str, tf.Tensor | np.ndarray]:
     return values
 
 
+def first_not_finite(model: keras.Model) -> str | None:
+    """The path of a trained variable with a value that is infinite or NaN; None where there is none."""
+    with model.distribute_strategy.scope():
+        for variable in model.trainable_variables:
+            is_float = variable.dtype.startswith(("float", "bfloat"))
+            if is_float and not tf.reduce_all(tf.math.is_finite(tf.convert_to_tensor(variable.value))):
+                return variable.path
+    return None
+
+
 def check(model: keras.Model, saved: SavedState) -> None:
     """Makes the optimizer's variables, if they are not made yet, and compares all with those of a checkpoint.
 

@@ -1,11 +1,13 @@
-"""The curves of a run: loss and accuracy over epochs, as a picture."""
+"""The curves of a run over epochs, as a picture."""
 
 import csv
 import os
 
+PANELS = ("loss", "accuracy", "learning_rate", "drop_rate")
+
 
 def plot_curves(history_file: str | os.PathLike, picture_file: str | os.PathLike) -> None:
-    """Draws the columns `loss`, `accuracy` and their `val_` twins of a `history.csv`, one point an epoch."""
+    """Draws what a `history.csv` has of `PANELS`, one point an epoch; of loss and accuracy the `val_` twins too."""
     # The object interface draws without pyplot's global state and without a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -13,13 +15,15 @@ def plot_curves(history_file: str | os.PathLike, picture_file: str | os.PathLike
     with open(history_file, newline="") as file:
         rows = list(csv.DictReader(file))
     epochs = [int(row["epoch"]) + 1 for row in rows]
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    panels = [panel for panel in PANELS if panel in rows[0]]
+    figure = Figure(figsize=(5 * len(panels), 4), layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+    for axes, metric in zip(figure.subplots(1, len(panels)), panels, strict=True):
         for column, label in ((metric, "training"), (f"val_{metric}", "held out")):
-            axes.plot(epochs, [float(row[column]) for row in rows], marker="o", markersize=3, label=label)
+            if column in rows[0]:
+                axes.plot(epochs, [float(row[column]) for row in rows], marker="o", markersize=3, label=label)
         axes.set_xlabel("epoch")
-        axes.set_title(metric)
+        axes.set_title(metric.replace("_", " "))
         axes.grid(alpha=0.3)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend()

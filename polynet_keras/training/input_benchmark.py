@@ -9,10 +9,10 @@ import tensorflow as tf
 
 from polynet_keras.data.decoding import Unreadable
 from polynet_keras.data.examples import Examples
-from polynet_keras.data.pipeline import reading, training_batches
+from polynet_keras.data.pipeline import reading
 from polynet_keras.data.sampling import TrainingOrder
 from polynet_keras.data.sources import open_source
-from polynet_keras.training.preparation import compiled_model, preprocessing_of
+from polynet_keras.training.preparation import compiled_model, preprocessing_of, training_data
 from polynet_keras.training.recipe import Recipe
 
 CURES = {
@@ -63,18 +63,15 @@ def benchmark_input(recipe: Recipe, seconds: float = 5.0) -> InputBenchmark:
         raise ValueError(f"seconds={seconds} must be above 0")
     source = open_source(recipe.data, recipe.seed)
     unreadable = Unreadable(recipe.on_error)
-    batches = training_batches(
-        source.training, preprocessing_of(recipe, source), recipe.batch_size, recipe.seed, recipe.augmentation,
-        first_step=TrainingOrder(len(source.training), recipe.batch_size, recipe.seed).steps // 2,
-        unreadable=unreadable,
-    )  # fmt: skip
+    half = TrainingOrder(len(source.training), recipe.batch_size, recipe.seed).steps // 2
+    batches = training_data(recipe, source, preprocessing_of(recipe, source), unreadable, None, first_step=half)
     with reading(unreadable):
         # First of all: what is read once may be in memory afterwards.
         read = _rate(iter(_encoded(source.training, recipe)), lambda batch: len(batch), seconds, batches.steps)
         iterator = iter(batches.dataset)
         images, labels = next(iterator)  # and the tracing of the pipeline is over
         decode = _rate(iterator, lambda batch: len(batch[0]), seconds, batches.steps)
-    model = compiled_model(recipe, source, steps=1)
+    model = compiled_model(recipe, source, batches.steps)
     model.train_on_batch(images, labels)  # traces the step
 
     def steps():

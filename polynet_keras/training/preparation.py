@@ -1,5 +1,8 @@
 """What a recipe makes of a source of images: the network, its optimizer, and the batches that it is trained on."""
 
+import contextlib
+from collections.abc import Iterator
+
 import keras
 import tensorflow as tf
 
@@ -10,11 +13,10 @@ from polynet_keras.data.pipeline import Batches, evaluation_batches, training_ba
 from polynet_keras.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from polynet_keras.distribution.inputs import distributed_dataset
 from polynet_keras.layers import synchronize_batch_normalization
-from polynet_keras.training.optimizers import RMSprop
+from polynet_keras.models import Structure
+from polynet_keras.training.fine_tuning import freeze
 from polynet_keras.training.recipe import Recipe
-
-WARMUP_SHARE = 0.1
-"""The share of the steps over which the learning rate rises."""
+from polynet_keras.training.stochastic_depth import set_drop_rate
 
 GREY_MEAN, GREY_STD = (0.5,), (0.5,)
 
@@ -34,9 +36,15 @@ def training_data(
     first_step: int,
 ) -> Batches:
     """The training images as `fit` takes them, from a step of the run on: every worker reads its part of each batch."""
+    classes, smoothing = len(source.class_names), recipe.regularization.label_smoothing
 
-    def batches(workers: int, worker: int, replicas: int) -> Batches:
-        return training_batches(
+    def shares(images, labels):
+        if not recipe.augmentation.mixes:
+            labels = tf.one_hot(labels, classes)
+        return images, labels * (1 - smoothing) + smoothing / classes
+
+    def batches(workers: int, worker: int, replicas: int) -> tf.data.Dataset:
+        dataset = training_batches(
             source.training,
             preprocessing,
             recipe.batch_size,
@@ -47,10 +55,11 @@ def training_data(
             worker=worker,
             replicas=replicas,
             unreadable=unreadable,
-        )
+        ).dataset
+        return dataset.map(shares) if recipe.labels_are_shares else dataset
 
     steps = -(-len(source.training) // recipe.batch_size)
-    return Batches(distributed_dataset(strategy, lambda *worker: batches(*worker).dataset), steps)
+    return Batches(distributed_dataset(strategy, batches), steps)
 
 
 def held_out_data(
@@ -71,31 +80,56 @@ def held_out_data(
             source.held_out, preprocessing, size, workers=workers, worker=worker, unreadable=unreadable
         )
         data = validation_data(batches)
-        # The loss of mixed images takes shares of the classes.
-        return data.map(one_hot) if recipe.augmentation.mixes else data
+        return data.map(one_hot) if recipe.labels_are_shares else data
 
     return distributed_dataset(strategy, dataset)
 
 
-def compiled_model(recipe: Recipe, source: Source, steps: int) -> keras.Model:
-    """The network of a run, with optimizer and loss; the learning rate falls over so many steps."""
-    size, channels = recipe.image_size, source.channels
+def network(recipe: Recipe, channels: int, classes: int) -> keras.Model:
+    """The network of a recipe, with the weights that it starts with.
+
+    Raises:
+        ValueError: the weights cannot be read, or are of another net.
+    """
+    size = recipe.image_size
     first = keras.config.image_data_format() == "channels_first"
-    model = PolyNet(
-        weights=None,
-        input_shape=(channels, size, size) if first else (size, size, channels),
-        classes=len(source.class_names),
-        structure=recipe.structure,
-        width=recipe.width,
-        residual_scale=recipe.residual_scale,
-    )
+    with _precision(recipe.precision):
+        return PolyNet(
+            weights=recipe.start.file,
+            input_shape=(channels, size, size) if first else (size, size, channels),
+            classes=classes,
+            structure=recipe.structure,
+            width=recipe.width,
+            residual_scale=recipe.residual_scale,
+            remat=recipe.remat,
+        )
+
+
+def compiled_model(recipe: Recipe, source: Source, steps_per_epoch: int) -> keras.Model:
+    """The network of a run, with optimizer and loss; the learning rate goes over so many steps an epoch."""
+    model = network(recipe, source.channels, len(source.class_names))
     if recipe.synchronized:
         synchronize_batch_normalization(model)
-    warmup = max(1, round(WARMUP_SHARE * steps))
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0, max(1, steps - warmup), warmup_target=recipe.learning_rate, warmup_steps=warmup
-    )
-    optimizer = RMSprop(schedule, rho=0.9)
-    loss = "categorical_crossentropy" if recipe.augmentation.mixes else "sparse_categorical_crossentropy"
+    if recipe.start.frozen_through or recipe.start.frozen_normalizations:
+        freeze(model, recipe.start.frozen_through, recipe.start.frozen_normalizations)
+    updates_per_epoch = steps_per_epoch / recipe.optimizer.gradient_accumulation_steps
+    learning_rate = recipe.schedule.make(int(recipe.epochs * updates_per_epoch), updates_per_epoch)
+    optimizer = recipe.optimizer.make(learning_rate, recipe.regularization.weight_decay, model)
+    loss = "categorical_crossentropy" if recipe.labels_are_shares else "sparse_categorical_crossentropy"
     model.compile(optimizer, loss=loss, metrics=["accuracy"])
+    if recipe.regularization.stochastic_depth == "on":
+        set_drop_rate(model, recipe.regularization.max_drop_rate)
+    if recipe.start.carry_optimizer:
+        recipe.start.carry(model, Structure.parse(recipe.structure))
     return model
+
+
+@contextlib.contextmanager
+def _precision(policy: str) -> Iterator[None]:
+    """Layers are built with a policy of the process."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

@@ -3,23 +3,31 @@
 import dataclasses
 import hashlib
 import json
-import math
 import os
-from dataclasses import dataclass
-from numbers import Integral, Real
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from polynet_keras.data.augmentation import Augmentation
+from polynet_keras.data.crops import CROPS
 from polynet_keras.data.decoding import ON_ERROR
 from polynet_keras.data.files import written_whole
 from polynet_keras.data.sources import BUILT_IN, DIGITS
 from polynet_keras.models import Structure
 from polynet_keras.models.checks import MIN_SIZE, check_width
+from polynet_keras.models.rematerialization import check_remat
 from polynet_keras.models.residual_scale import scales_and_survival
+from polynet_keras.training.checks import check_choice, check_flag, check_integer
+from polynet_keras.training.optimizer_settings import OPTIMIZERS_OWN, OptimizerSettings
+from polynet_keras.training.regularization import Regularization
+from polynet_keras.training.schedule import SCHEDULES_OWN, ScheduleSettings
+from polynet_keras.training.start import Start
 
 RESIZE_RATIO = 378 / 331
 """Side of the resized image to that of its crop: the released net's protocol."""
 
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 MAX_SEED = 2**32 - 1
 """NumPy's limit."""
@@ -48,14 +56,26 @@ class Recipe:
     """Passes over the training images."""
     batch_size: int = 32
     """Images a step, of all devices and workers together."""
-    learning_rate: float = 0.002
-    """The highest of the schedule: linear warm-up over the first tenth of the steps, then a cosine to zero."""
     seed: int = 0
     """Of the initialization, the split, the order and the augmentation."""
+    start: Start = field(default_factory=Start)
+    """What the net begins with."""
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    """What is done to a training image: by default the poster's random crop alone."""
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    """By default the poster's RMSprop."""
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    """Of the learning rate."""
+    regularization: Regularization = field(default_factory=Regularization)
+    """Against overfitting."""
+    precision: str = "float32"
+    """In which the net computes: a policy of Keras, one of `PRECISIONS`."""
+    remat: str = "none"
+    """What the backward pass computes again instead of keeping it: `"none"`, `"stage_b"` or `"all"`."""
     synchronized: bool = False
     """Whether batch normalization takes its statistics of the global batch, or of the part that a device has."""
-    augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
-    """What is done to a training image: by default the poster's random crop alone."""
+    crops: int = 1
+    """Of each image, that `polynet evaluate` shows the net: 1, 10 or the poster's 144."""
     on_error: str = "error"
     """What to do about an image that cannot be read: `"error"`, or `"skip"`, which lists them at the end."""
 
@@ -68,24 +88,20 @@ class Recipe:
             self._set("structure", str(self.structure))
         if isinstance(self.residual_scale, list):
             self._set("residual_scale", tuple(self.residual_scale))
-        if isinstance(self.augmentation, dict):
-            self._set("augmentation", Augmentation(**self.augmentation))
-        if self.on_error not in ON_ERROR:
-            raise ValueError(f"on_error={self.on_error!r} must be one of {ON_ERROR}")
+        for name, section in SECTIONS.items():
+            if not isinstance(getattr(self, name), section):
+                raise ValueError(f"{name}={getattr(self, name)!r} must be a {section.__name__}")
         scales_and_survival(self.residual_scale, Structure.parse(self.structure).module_count)
         for name, minimum in (("image_size", MIN_SIZE), ("epochs", 1), ("batch_size", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, Integral) or value < minimum:
-                raise ValueError(f"{name}={value!r} must be an integer of at least {minimum}")
-            self._set(name, int(value))
-        if self.seed > MAX_SEED:
-            raise ValueError(f"seed={self.seed} must be at most {MAX_SEED}")
-        if not isinstance(self.synchronized, bool):
-            raise ValueError(f"synchronized={self.synchronized!r} must be True or False")
+            check_integer(name, getattr(self, name), minimum, MAX_SEED if name == "seed" else None)
+            self._set(name, int(getattr(self, name)))
         check_width(self.width)
-        rate = self.learning_rate
-        if isinstance(rate, bool) or not isinstance(rate, Real) or not math.isfinite(rate) or rate <= 0:
-            raise ValueError(f"learning_rate={rate!r} must be a finite number > 0")
+        check_choice("precision", self.precision, PRECISIONS)
+        check_choice("on_error", self.on_error, ON_ERROR)
+        check_remat(self.remat)
+        check_flag("synchronized", self.synchronized)
+        if isinstance(self.crops, bool) or self.crops not in CROPS:
+            raise ValueError(f"crops={self.crops!r} must be one of {CROPS}")
 
     def _set(self, name: str, value) -> None:
         object.__setattr__(self, name, value)
@@ -95,21 +111,58 @@ class Recipe:
         return round(self.image_size * RESIZE_RATIO)
 
     @property
+    def labels_are_shares(self) -> bool:
+        """Whether a training image has shares of the classes, and not one class."""
+        return self.augmentation.mixes or self.regularization.label_smoothing > 0
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 of what the recipe says."""
         return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()
 
     def facts(self) -> dict[str, str]:
-        """What the recipe says, by field, as JSON; of the augmentation field by field too."""
-        values = dataclasses.asdict(self)
-        augmentation = values.pop("augmentation")
-        values |= {f"augmentation.{name}": value for name, value in augmentation.items()}
-        return {name: json.dumps(value, sort_keys=True) for name, value in values.items()}
+        """What the recipe says, by setting (`"width"`, `"optimizer.momentum"`), as JSON."""
+        return {name: json.dumps(value, sort_keys=True) for name, value in self._settings().items()}
 
     def differences(self, other: "Recipe") -> list[str]:
         """In what another recipe differs: `name=its value, here this one's`."""
-        mine, others = dataclasses.asdict(self), dataclasses.asdict(other)
+        mine, others = self._settings(), other._settings()
         return [f"{name}={others[name]!r}, here {mine[name]!r}" for name in mine if mine[name] != others[name]]
+
+    def _settings(self) -> dict[str, Any]:
+        settings: dict[str, Any] = {}
+        for name, value in dataclasses.asdict(self).items():
+            inner = value if name in SECTIONS else {"": value}
+            settings |= {f"{name}.{key}".rstrip("."): one for key, one in inner.items()}
+        return settings
+
+    def replaced(self, settings: Mapping[str, Any]) -> "Recipe":
+        """The recipe with other settings.
+
+        Args:
+            settings: by name; of a section's, by `"section.name"`. Another optimizer or schedule brings its own
+                defaults for what is only its own.
+
+        Raises:
+            ValueError: an unknown setting, or a value out of range.
+        """
+        values: dict[str, Any] = {}
+        sections: dict[str, dict[str, Any]] = {}
+        for name, value in settings.items():
+            section, dot, inner = name.partition(".")
+            known = [f.name for f in dataclasses.fields(SECTIONS.get(section, Recipe))]
+            if (dot and section not in SECTIONS) or (inner or name) not in known:
+                raise ValueError(f"unknown setting {name!r}; known are {', '.join(self._settings())}")
+            if dot:
+                sections.setdefault(section, {})[inner] = value
+            else:
+                values[name] = value
+        for section, changes in sections.items():
+            before = getattr(self, section)
+            is_another = "name" in changes and changes["name"] != before.name
+            forgotten = dict.fromkeys(OWN_SETTINGS[section]) if is_another else {}
+            values[section] = dataclasses.replace(before, **{**forgotten, **changes})
+        return dataclasses.replace(self, **values)
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the recipe as JSON, whole or not at all."""
@@ -118,14 +171,33 @@ class Recipe:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Recipe":
-        """Reads a recipe that `save` wrote.
+        """Reads a recipe: a JSON file that `save` wrote, or one with some of the settings; the others are the defaults.
 
         Raises:
-            ValueError: the file cannot be read or holds no recipe; the message names it.
+            ValueError: the file cannot be read or holds no recipe; the message names it, and the setting.
         """
         try:
-            return cls(**json.loads(Path(path).read_text()))
+            values = json.loads(Path(path).read_text())
+            if not isinstance(values, dict):
+                raise ValueError("expected an object of settings")
+            settings: dict[str, Any] = {}
+            for name, value in values.items():
+                inner = value if name in SECTIONS and isinstance(value, dict) else {"": value}
+                settings |= {f"{name}.{key}".rstrip("."): one for key, one in inner.items()}
+            return cls().replaced(settings)
         except OSError as error:
             raise ValueError(f"{os.fspath(path)}: cannot be read: {error.strerror}") from None
         except (ValueError, TypeError) as error:
             raise ValueError(f"{os.fspath(path)}: not a recipe: {error}") from None
+
+
+SECTIONS: dict[str, type] = {
+    "start": Start,
+    "augmentation": Augmentation,
+    "optimizer": OptimizerSettings,
+    "schedule": ScheduleSettings,
+    "regularization": Regularization,
+}
+"""The settings that are values with settings of their own."""
+OWN_SETTINGS = {"optimizer": OPTIMIZERS_OWN, "schedule": SCHEDULES_OWN}
+"""Of sections with a name, the settings that go with it."""

@@ -1,6 +1,7 @@
 """The run: from a recipe to a folder with a trained model and what is needed to judge it and to use it."""
 
 import contextlib
+import hashlib
 import os
 import shutil
 import warnings
@@ -28,13 +29,16 @@ from polynet_keras.distribution.strategies import open_strategy
 from polynet_keras.distribution.workers import is_chief
 from polynet_keras.pretrained import MODEL_FILE, ModelCard
 from polynet_keras.training.curves import plot_curves
+from polynet_keras.training.divergence import DivergenceError, StopOnDivergence
 from polynet_keras.training.execution import Execution
 from polynet_keras.training.preparation import compiled_model, held_out_data, preprocessing_of, training_data
+from polynet_keras.training.progress import Progress
 from polynet_keras.training.recipe import Recipe
 from polynet_keras.training.run_folder import (
     CHECKPOINTS_FOLDER,
     CURVES_FILE,
     HISTORY_FILE,
+    LAST_GOOD_FILE,
     SAMPLES_FOLDER,
     TENSORBOARD_FOLDER,
     discard_run_folder,
@@ -43,6 +47,7 @@ from polynet_keras.training.run_folder import (
     is_finished,
     open_run_folder,
 )
+from polynet_keras.training.stochastic_depth import AdaptiveStochasticDepth
 
 SAMPLES = 10
 
@@ -78,8 +83,9 @@ def train(recipe: Recipe, folder: str | os.PathLike | None = None, execution: Ex
         execution: on which devices, and how often to save; by default what the environment says, every ten minutes.
 
     Raises:
-        ValueError: the data cannot be read, the folder not be written, the extra `data` is not installed, or the
-            workers do not do the same thing.
+        DivergenceError: the loss is not finite any more. The net as it was last saved is in `last_good.keras`.
+        ValueError: the data or the weights to start with cannot be read, the folder not be written, the extra `data` is
+            not installed, or the workers do not do the same thing.
         KeyboardInterrupt: interrupted before the first epoch was over, or with several workers.
         PeerFailure: another worker failed or did not answer in time.
         Preempted: this process or another worker was told to end (SIGTERM); the run was saved.
@@ -89,8 +95,10 @@ def train(recipe: Recipe, folder: str | os.PathLike | None = None, execution: Ex
     cluster = Cluster.from_environment()
     if cluster.is_distributed and folder is None:
         raise ValueError("several workers need the same run folder: name one with --run_dir, on storage they all see")
+    if execution.deterministic:
+        tf.config.experimental.enable_op_determinism()
     with peer_failures(cluster):
-        facts = {**recipe.facts(), "gradient_dtype": execution.gradient_dtype}
+        facts = {**recipe.facts(), "gradient_dtype": execution.gradient_dtype, **_facts_of_file(recipe.start.file)}
         strategy = _open_strategy(cluster, execution, facts)
         source = open_source(recipe.data, recipe.seed)
         _check_same_images(source, strategy)
@@ -150,6 +158,7 @@ def _train_in(
         path / CHECKPOINTS_FOLDER,
         every_steps=execution.save_every_steps,
         every_minutes=execution.save_every_minutes,
+        at_epoch_ends=True,
         skip_data=False,
         fingerprint=recipe.fingerprint,
         strategy=strategy,
@@ -158,7 +167,7 @@ def _train_in(
     training = training_data(recipe, source, preprocessing, unread, strategy, checkpoints.position.global_step)
     validation = held_out_data(recipe, source, preprocessing, unread_held_out, strategy)
     with contextlib.nullcontext() if strategy is None else strategy.scope():
-        model = compiled_model(recipe, source, steps=recipe.epochs * training.steps)
+        model = compiled_model(recipe, source, training.steps)
         model.gradient_dtype = execution.gradient_dtype
     describe = logging.info if chief else logging.debug
     describe(
@@ -172,7 +181,10 @@ def _train_in(
         path,
     )
     with reading(unread_held_out), reading(unread):
-        _fit(model, training, validation, recipe.epochs, path, checkpoints, strategy)
+        try:
+            _fit(model, recipe, training, len(source.training), validation, path, checkpoints, strategy)
+        except DivergenceError as error:
+            raise _with_advice(error, model, recipe, path, checkpoints, chief) from None
     skipped = sum_over_workers(strategy, len(unread_held_out.skipped))
     counted = len(source.held_out) - skipped
     if not counted:
@@ -205,41 +217,90 @@ def _check_same_images(source: Source, strategy: tf.distribute.Strategy | None) 
     fail_together(strategy, failure)
 
 
+def _facts_of_file(file: str | None) -> dict[str, str]:
+    """What all workers must find in the file that they start with."""
+    if file is None or not os.path.isfile(file):
+        return {}
+    with open(file, "rb") as content:
+        return {"start.weights, the file's SHA-256": hashlib.file_digest(content, "sha256").hexdigest()}
+
+
 def _fit(
     model: keras.Model,
+    recipe: Recipe,
     training: Batches,
+    images: int,
     validation,
-    epochs: int,
     path: Path,
     checkpoints: Checkpoints,
     strategy: tf.distribute.Strategy | None,
 ) -> None:
+    place, writers, progress = checkpoints.position, [], None
     if is_chief(strategy):
-        forget_epochs(path / HISTORY_FILE, checkpoints.position.epoch)
-    callbacks = [
-        keras.callbacks.CSVLogger(str(path / HISTORY_FILE), append=True),
-        keras.callbacks.TensorBoard(str(path / TENSORBOARD_FOLDER), write_graph=False),
-        checkpoints,
-    ]
-    # Off a terminal, Keras's bar would print a line a step.
-    verbose = 1 if os.isatty(1) else 2
+        forget_epochs(path / HISTORY_FILE, place.epoch)
+        progress = Progress(images, recipe.batch_size, place.step)
+        writers = [
+            keras.callbacks.CSVLogger(str(path / HISTORY_FILE), append=True),
+            keras.callbacks.TensorBoard(str(path / TENSORBOARD_FOLDER), write_graph=False),
+        ]
+    callbacks = [StopOnDivergence(), *_regularizing(recipe, model), progress, *writers, checkpoints]
     try:
         model.fit(
             training.dataset,
             validation_data=validation,
-            epochs=epochs,
+            epochs=recipe.epochs,
             steps_per_epoch=training.steps,
-            callbacks=callbacks,
+            callbacks=[callback for callback in callbacks if callback is not None],
             shuffle=False,
-            verbose=verbose,
+            verbose=0,
         )
     except (KeyboardInterrupt, SystemExit) as ended:
-        if is_chief(strategy):
-            for writer in callbacks[:2]:
-                writer.on_train_end()  # the process may be left without its teardown, which would write the rest
+        for writer in writers:
+            writer.on_train_end()  # the process may be left without its teardown, which would write the rest
         if isinstance(ended, SystemExit) or not _epochs(path) or strategy is not None:
             raise
         logging.warning("interrupted: the run ends with the model as it is")
+    finally:
+        if progress is not None:
+            progress.close()
+
+
+def _regularizing(recipe: Recipe, model: keras.Model) -> list[keras.callbacks.Callback]:
+    """The callbacks that are a part of the recipe."""
+    settings = recipe.regularization
+    callbacks: list[keras.callbacks.Callback] = []
+    if settings.stochastic_depth == "adaptive":
+        callbacks.append(
+            AdaptiveStochasticDepth(
+                settings.gap_metric,
+                settings.gap_threshold,
+                settings.gap_window,
+                settings.drop_rate_step,
+                settings.max_drop_rate,
+            )
+        )
+    if recipe.optimizer.ema_momentum:
+        callbacks.append(keras.callbacks.SwapEMAWeights())
+    return callbacks
+
+
+def _with_advice(
+    error: DivergenceError, model: keras.Model, recipe: Recipe, path: Path, checkpoints: Checkpoints, chief: bool
+) -> DivergenceError:
+    """The error, with what is left of the run and what may help."""
+    position = checkpoints.reload(model) if chief else None
+    advice = f"try a lower --learning_rate than {recipe.schedule.learning_rate:g}"
+    if not recipe.optimizer.global_clipnorm:
+        advice += ", or --global_clipnorm=1"
+    if recipe.precision == "mixed_float16":
+        advice += ", or --precision=mixed_bfloat16"
+    if position is None:
+        return DivergenceError(f"{error}, and nothing was saved before: {advice}")
+    model.save(path / LAST_GOOD_FILE)
+    return DivergenceError(
+        f"{error}; the net as it was after {position.global_step} steps is {path / LAST_GOOD_FILE}: start from it in a "
+        f"new folder with --weights={path / LAST_GOOD_FILE}, and {advice}"
+    )
 
 
 def _epochs(path: Path) -> int:

@@ -15,6 +15,8 @@ RUNS = "runs"
 
 RECIPE_FILE = "recipe.json"
 HISTORY_FILE = "history.csv"
+LAST_GOOD_FILE = "last_good.keras"
+"""Of a run that came to nothing: the net as it was saved last."""
 CURVES_FILE = "curves.png"
 TENSORBOARD_FOLDER = "tensorboard"
 SAMPLES_FOLDER = "samples"

@@ -1,3 +1,5 @@
+import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -5,7 +7,12 @@ import pytest
 
 from polynet_keras.data.augmentation import Augmentation
 from polynet_keras.models import Structure
+from polynet_keras.training.optimizer_settings import OptimizerSettings
+from polynet_keras.training.presets import PRESETS
 from polynet_keras.training.recipe import Recipe
+from polynet_keras.training.regularization import Regularization
+from polynet_keras.training.schedule import ScheduleSettings
+from polynet_keras.training.start import Start
 
 
 def test_saved_recipe_is_the_recipe(tmp_path):
@@ -14,9 +21,17 @@ def test_saved_recipe_is_the_recipe(tmp_path):
         Recipe(data="x", residual_scale=(1.0, 0.7), epochs=3),
         Recipe(residual_scale=None),
         Recipe(data=Path("x"), seed=np.int64(3), structure=Structure.parse("ir-5-10-5")),
+        Recipe(start=Start(Path("x.keras"), carry_optimizer=True), precision="mixed_bfloat16", crops=144),
+        *(preset.recipe for preset in PRESETS.values()),
     ):
         recipe.save(tmp_path / "recipe.json")
         assert Recipe.load(tmp_path / "recipe.json") == recipe
+
+
+def test_a_file_may_hold_some_of_the_settings(tmp_path):
+    (tmp_path / "recipe.json").write_text('{"epochs": 3, "optimizer": {"name": "sgd"}, "residual_scale": [1, 0.5]}')
+    expected = Recipe(epochs=3, optimizer=OptimizerSettings("sgd"), residual_scale=(1, 0.5))
+    assert Recipe.load(tmp_path / "recipe.json") == expected
 
 
 def test_resize_has_the_released_ratio():
@@ -26,33 +41,105 @@ def test_resize_has_the_released_ratio():
 
 def test_the_facts_tell_recipes_apart():
     facts = Recipe().facts()
-    other = Recipe(augmentation=Augmentation(mixup=0.2), seed=1).facts()
-    assert {name for name in facts if facts[name] != other[name]} == {"augmentation.mixup", "seed"}
-    assert other["augmentation.mixup"] == "0.2"
+    other = Recipe(augmentation=Augmentation(mixup=0.2), seed=1)
+    assert {name for name in facts if facts[name] != other.facts()[name]} == {"augmentation.mixup", "seed"}
+    assert other.facts()["augmentation.mixup"] == "0.2"
+    assert Recipe().differences(other) == ["seed=1, here 0", "augmentation.mixup=0.2, here 0.0"]
+
+
+def test_every_setting_is_in_the_facts():
+    """Two workers with recipes that differ anywhere must notice."""
+    recipe = Recipe()
+    names = {field.name for field in dataclasses.fields(Recipe)}
+    for name in list(names):
+        if dataclasses.is_dataclass(getattr(recipe, name)):
+            names.remove(name)
+            names |= {f"{name}.{field.name}" for field in dataclasses.fields(getattr(recipe, name))}
+    assert set(recipe.facts()) == names
+
+
+def test_another_optimizer_or_schedule_forgets_what_was_the_old_ones():
+    posters = PRESETS["imagenet-g5"].recipe
+    changed = posters.replaced({"optimizer.name": "adamw", "schedule.name": "cosine", "schedule.learning_rate": 0.001})
+    assert changed.optimizer == OptimizerSettings("adamw")
+    assert changed.schedule == ScheduleSettings("cosine", 0.001, warmup_share=0.0)
+    assert posters.replaced({"optimizer.name": "rmsprop"}).optimizer.epsilon == 1.0
+    assert posters.replaced({"optimizer.ema_momentum": 0.999}).optimizer.epsilon == 1.0
+
+
+@pytest.mark.parametrize("name", ["colour", "optimizer.colour", "colour.name", "seed.name"])
+def test_an_unknown_setting_is_named(name):
+    with pytest.raises(ValueError, match=f"unknown setting '{name}'; known are data, .*, optimizer.name, "):
+        Recipe().replaced({name: 1})
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("make", "arguments", "message"),
     [
-        ({"structure": "deep"}, "structure='deep' is not known"),
-        ({"residual_scale": (0.1, 0.2, 0.3)}, "residual_scale="),
-        ({"width": -0.5}, "width=-0.5 must be a finite number > 0"),
-        ({"learning_rate": 0}, "learning_rate=0 must be a finite number > 0"),
-        ({"image_size": 74}, "image_size=74 must be an integer of at least 75"),
-        ({"epochs": 0}, "epochs=0 must be an integer of at least 1"),
-        ({"batch_size": 1.5}, "batch_size=1.5 must be"),
-        ({"seed": -1}, "seed=-1 must be"),
-        ({"seed": 2**32}, "seed=4294967296 must be at most 4294967295"),
-        ({"data": 5}, "data=5 must be 'digits' or 'fashion_mnist' or the path"),
+        (Recipe, {"structure": "deep"}, "structure='deep' is not known"),
+        (Recipe, {"residual_scale": (0.1, 0.2, 0.3)}, "residual_scale="),
+        (Recipe, {"width": -0.5}, "width=-0.5 must be a finite number > 0"),
+        (Recipe, {"image_size": 74}, "image_size=74 must be an integer of at least 75"),
+        (Recipe, {"epochs": 0}, "epochs=0 must be an integer of at least 1"),
+        (Recipe, {"batch_size": 1.5}, "batch_size=1.5 must be"),
+        (Recipe, {"seed": -1}, "seed=-1 must be"),
+        (Recipe, {"seed": 2**32}, "seed=4294967296 must be at most 4294967295"),
+        (Recipe, {"data": 5}, "data=5 must be 'digits' or 'fashion_mnist' or the path"),
+        (Recipe, {"optimizer": "sgd"}, "optimizer='sgd' must be a OptimizerSettings"),
+        (Recipe, {"precision": "float16"}, "precision='float16' must be one of float32, mixed_bfloat16, mixed_float16"),
+        (Recipe, {"remat": "some"}, "remat='some' must be one of"),
+        (Recipe, {"synchronized": 1}, "synchronized=1 must be True or False"),
+        (Recipe, {"crops": 12}, r"crops=12 must be one of \(1, 10, 144\)"),
+        (Recipe, {"on_error": "no"}, "on_error='no' must be one of error, skip"),
+        (OptimizerSettings, {"name": "adam"}, "optimizer='adam' must be one of rmsprop, sgd, adamw, lamb"),
+        (
+            OptimizerSettings,
+            {"name": "adamw", "momentum": 0.9},
+            "momentum=0.9 is a setting of rmsprop and sgd, and none",
+        ),
+        (OptimizerSettings, {"rho": 1.5}, "rho=1.5 must be a finite number ≥ 0 and ≤ 1"),
+        (OptimizerSettings, {"global_clipnorm": -1}, "global_clipnorm=-1 must be a finite number ≥ 0"),
+        (
+            OptimizerSettings,
+            {"gradient_accumulation_steps": 0},
+            "gradient_accumulation_steps=0 must be an integer of at",
+        ),
+        (OptimizerSettings, {"ema_momentum": float("nan")}, "ema_momentum=nan must be a finite number"),
+        (ScheduleSettings, {"learning_rate": 0}, "learning_rate=0 must be a finite number > 0"),
+        (ScheduleSettings, {"name": "linear"}, "schedule='linear' must be one of cosine, step, exponential, constant"),
+        (ScheduleSettings, {"name": "step"}, "schedule='step' needs decay_epochs"),
+        (ScheduleSettings, {"name": "step", "decay_epochs": 2}, "schedule='step' needs decay_factor"),
+        (ScheduleSettings, {"decay_factor": 0.1}, "decay_factor=0.1 is a setting of step and exponential"),
+        (ScheduleSettings, {"warmup_share": 2}, "warmup_share=2 must be a finite number ≥ 0 and ≤ 1"),
+        (Regularization, {"label_smoothing": -0.1}, "label_smoothing=-0.1 must be a finite number ≥ 0 and ≤ 1"),
+        (Regularization, {"stochastic_depth": "maybe"}, "stochastic_depth='maybe' must be one of off, on, adaptive"),
+        (Regularization, {"max_drop_rate": 1}, "max_drop_rate=1 must be a finite number > 0 and ≤ 0.95"),
+        (Regularization, {"gap_window": 0}, "gap_window=0 must be an integer of at least 1"),
+        (Start, {"weights": 5}, "weights=5 must be the name of a checkpoint, a file or a run folder"),
+        (Start, {"frozen_through": "stem"}, "frozen_through='stem' needs weights"),
+        (Start, {"weights": "x", "frozen_through": "head"}, "frozen_through='head' must be one of"),
+        (Start, {"weights": "x", "frozen_through": "predictions"}, "leaves nothing to train"),
+        (
+            Start,
+            {"weights": "imagenet", "carry_optimizer": True},
+            "the published checkpoint 'imagenet' has no optimizer",
+        ),
     ],
 )
-def test_out_of_range(arguments, message):
+def test_out_of_range(make, arguments, message):
     with pytest.raises(ValueError, match=message):
-        Recipe(**arguments)
+        make(**arguments)
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("[1]", "not a recipe"), ('{"colour": 1}', "colour"), ("{", "not a recipe")]
+    ("text", "message"),
+    [
+        ("[1]", "not a recipe: expected an object"),
+        ('{"colour": 1}', "not a recipe: unknown setting 'colour'"),
+        ('{"optimizer": {"momentun": 1}}', "unknown setting 'optimizer.momentun'"),
+        ('{"epochs": "many"}', "epochs='many' must be an integer"),
+        ("{", "not a recipe"),
+    ],
 )
 def test_a_file_without_a_recipe_is_named(tmp_path, text, message):
     (tmp_path / "recipe.json").write_text(text)
@@ -60,3 +147,29 @@ def test_a_file_without_a_recipe_is_named(tmp_path, text, message):
         Recipe.load(tmp_path / "recipe.json")
     with pytest.raises(ValueError, match=r"none.json: cannot be read: No such file"):
         Recipe.load(tmp_path / "none.json")
+
+
+def test_a_run_folder_is_its_model(tmp_path):
+    with pytest.raises(ValueError, match=r"is a folder without model.keras; name a run that was finished"):
+        _ = Start(str(tmp_path)).file
+    (tmp_path / "model.keras").write_text("")
+    assert Start(tmp_path).file == str(tmp_path / "model.keras")
+    assert Start("imagenet").file == "imagenet"
+    with pytest.raises(ValueError, match="weights='none.keras' is no file"):
+        _ = Start("none.keras").file
+    assert json.loads(json.dumps(dataclasses.asdict(Start(tmp_path))))["weights"] == str(tmp_path)
+
+
+def test_the_posters_presets():
+    """The decay is recalled: 560,000 steps of 512 images, and × 0.1 every 160,000."""
+    preset = PRESETS["imagenet-g5"]
+    recipe, steps = preset.recipe, preset.images / preset.recipe.batch_size
+    assert recipe.epochs * steps == pytest.approx(560_000, rel=0.01)
+    assert recipe.schedule.decay_epochs * steps == pytest.approx(160_000, rel=0.01)
+    assert recipe.optimizer.name == "rmsprop"
+    assert recipe.augmentation == Augmentation(crop="random")
+    assert recipe.crops == 144
+    # 34.70 G multiply-accumulates, of 331 px (docs/design.md)
+    assert preset.flops_per_image == pytest.approx(6 * 34.699e9, rel=1e-3)
+    assert preset.flops == pytest.approx(6 * 34.699e9 * 1_281_167 * 224, rel=1e-3)
+    assert PRESETS["digits"].recipe == Recipe()

@@ -1,0 +1,104 @@
+"""How far a run is: a bar on a terminal, a line an epoch and a minute elsewhere."""
+
+import time
+
+import keras
+from absl import logging
+from tqdm import tqdm
+
+REFRESH_SECONDS = 0.5
+"""Between two looks at loss and accuracy, for which a device has to be waited for."""
+LINE_SECONDS = 60
+"""Between two lines within an epoch, where there is no terminal."""
+
+
+class Progress(keras.callbacks.Callback):
+    """Shows an epoch's progress, images a second and the time that is left, and adds two columns to the logs.
+
+    `images_per_second` is of an epoch's training steps, without the first one of the process (which is traced) and
+    without validation; `learning_rate` is that after the epoch. It stands before the callbacks that write logs.
+
+    Args:
+        images: of an epoch.
+        batch_size: of a step.
+        first_step: of its first epoch, with which the training really begins; those before are only counted.
+    """
+
+    def __init__(self, images: int, batch_size: int, first_step: int = 0):
+        super().__init__()
+        self._images = images
+        self._batch_size = batch_size
+        self._first_step = first_step
+        self._bar: tqdm | None = None
+        self._is_traced = False
+        self._paced_images = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        before = min(self._images, self._first_step * self._batch_size)
+        self._name = f"epoch {epoch + 1}/{self.params['epochs']}"
+        self._left = self.params["epochs"] * self._images - epoch * self._images - before
+        self._timed_images = 0
+        self._timed_from = self._timed_to = self._shown = time.monotonic()
+        self._bar = tqdm(total=self._images, initial=before, desc=self._name, unit=" images", disable=None, leave=False)
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch < self._first_step:
+            return
+        now = time.monotonic()
+        done = min(self._images, (batch + 1) * self._batch_size)
+        images = done - batch * self._batch_size
+        self._left -= images
+        if self._is_traced:
+            self._timed_images += images
+            self._paced_images += images
+        else:
+            self._is_traced = True  # by this step
+            self._timed_from = self._paced_from = now
+        self._timed_to = now
+        bar = self._bar
+        if bar is None:
+            return
+        bar.update(images)
+        if now - self._shown >= (LINE_SECONDS if bar.disable else REFRESH_SECONDS):
+            self._shown = now
+            if bar.disable:
+                logging.info("%s: %d of %d images, %s%s", self._name, done, self._images, _numbers(logs), self._to_go())
+            else:
+                bar.set_postfix_str(f"{_numbers(logs)}{self._to_go()}", refresh=False)
+
+    def on_test_begin(self, logs=None):
+        if self._bar is not None:
+            self._bar.set_description(f"{self._name}, validation")
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.close()
+        self._first_step = 0
+        seconds = self._timed_to - self._timed_from
+        rate = self._timed_images / seconds if seconds else 0.0  # of one step, which was traced, nothing is known
+        logging.info("%s: %s; %.4g images/s%s", self._name, _numbers(logs), rate, self._to_go())
+        logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        logs["images_per_second"] = rate
+
+    def close(self) -> None:
+        """Takes the bar away: after an epoch, and where `fit` was left by an error."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _to_go(self) -> str:
+        """The time to the end of the run at the pace so far, validations and all."""
+        if not self._paced_images or not self._left:
+            return ""
+        return f"; about {_duration((time.monotonic() - self._paced_from) * self._left / self._paced_images)} left"
+
+
+def _numbers(logs) -> str:
+    return ", ".join(f"{name} {float(value):.4f}" for name, value in (logs or {}).items())
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"

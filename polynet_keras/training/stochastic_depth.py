@@ -1,0 +1,154 @@
+"""Stochastic depth against overfitting: on from the beginning, or adaptive, as it emerges."""
+
+import statistics
+from typing import Any
+
+import keras
+import numpy as np
+from absl import logging
+
+from polynet_keras.layers import StochasticResidualScaling
+from polynet_keras.models.residual_scale import linear
+from polynet_keras.training.checks import check_choice, check_integer, check_number
+
+METRICS = ("accuracy", "loss")
+"""Between training and validation, the gap of which can be watched."""
+
+
+def set_drop_rate(model: keras.Model, rate: float) -> None:
+    """Drops the residual paths of a net in training, the deepest unit's with this probability, the first one's never.
+
+    The probability rises linearly with depth. What the net computes at inference, and the expectation of every sum in
+    training, stay what they were: the scale of a path is divided by its survival probability. Nothing is traced anew.
+
+    Args:
+        model: of `PolyNet` or `InceptionResNet`.
+        rate: in [0, 1); 0 switches the stochastic paths off.
+
+    Raises:
+        ValueError: the model has no residual units, or the rate is out of range.
+
+    Source: Huang et al., "Deep networks with stochastic depth", ECCV 2016, for the linear decay.
+    """
+    if not 0 <= rate < 1:
+        raise ValueError(f"rate={rate!r} must be in [0, 1)")
+    layers = [layer for layer in model.layers if isinstance(layer, StochasticResidualScaling)]
+    if not layers:
+        raise ValueError(f"the model {model.name!r} has no residual units; pass what PolyNet() returned")
+    # Of one unit alone, the first is the deepest.
+    drops = linear(0.0, rate, len(layers)) if len(layers) > 1 else (rate,)
+    for layer, drop in zip(layers, drops, strict=True):
+        scale, survival = (keras.ops.convert_to_numpy(v) for v in (layer.scale, layer.survival_probability))
+        factor = scale * survival  # at inference
+        kept = np.full_like(factor, 1 - drop)
+        layer.survival_probability.assign(kept)
+        layer.scale.assign(factor / kept)
+        layer.active.assign(rate > 0)
+
+
+class AdaptiveStochasticDepth(keras.callbacks.Callback):
+    """Switches stochastic depth on when overfitting emerges, and turns it up and down as it grows and wanes.
+
+        model.fit(..., validation_data=..., callbacks=[AdaptiveStochasticDepth(), *writers])
+
+    After each epoch the gap between training and validation, of the last `window` epochs on average, decides:
+
+    * above `threshold`, the net overfits: the drop rate of the deepest residual unit rises by `step`, up to
+      `max_drop_rate`;
+    * below 0, training is worse than validation, and the net underfits: the rate falls by `step`, down to 0, where the
+      stochastic paths are off.
+
+    After a decision the window begins anew. Drop rates rise linearly with depth (`set_drop_rate`). The logs get
+    `drop_rate`, of the epoch that is over, and `gap`, of it alone, for history, CSV and TensorBoard, if the callback
+    stands before their writers; decisions are logged. The state goes with `Checkpoints`. Several workers all have it.
+
+    Args:
+        metric: `"accuracy"` (training − validation) or `"loss"` (validation − training), among the logs.
+        threshold: of the gap, > 0.
+        window: epochs.
+        step: > 0.
+        max_drop_rate: in (0, 1).
+
+    Raises:
+        ValueError: an argument out of range; from `fit`, no validation data, a metric that is not logged, or a model
+            without residual units.
+
+    Source: the authors' poster on PolyNet, CVPR 2017: "Overfitting observed for ultra-deep networks, and tackled by
+    adaptive stochastic depth". When it adapts, and to what, it does not say: that is this package's.
+    """
+
+    def __init__(
+        self,
+        metric: str = "accuracy",
+        threshold: float = 0.05,
+        window: int = 3,
+        step: float = 0.05,
+        max_drop_rate: float = 0.25,
+    ):
+        super().__init__()
+        check_choice("metric", metric, METRICS)
+        check_number("threshold", threshold, above=0)
+        check_integer("window", window, at_least=1)
+        check_number("step", step, above=0)
+        check_number("max_drop_rate", max_drop_rate, above=0, at_most=0.95)
+        self.metric = metric
+        self.threshold = threshold
+        self.window = window
+        self.step = step
+        self.max_drop_rate = max_drop_rate
+        self.drop_rate = 0.0
+        self._gaps: list[float] = []
+
+    def on_train_begin(self, logs=None):
+        self._set(self.drop_rate)  # a model without residual units is told now
+
+    def on_epoch_end(self, epoch, logs=None):
+        gap = self._gap(logs or {})
+        logs["drop_rate"], logs["gap"] = self.drop_rate, gap
+        self._gaps.append(gap)
+        if len(self._gaps) < self.window:
+            return
+        mean = statistics.fmean(self._gaps[-self.window :])
+        rate = self.drop_rate
+        if mean > self.threshold:
+            rate = min(self.max_drop_rate, rate + self.step)
+        elif mean < 0:
+            rate = max(0.0, rate - self.step)
+        rate = round(rate, 12)  # sums of steps meet 0 and the bound
+        if rate == self.drop_rate:
+            return
+        logging.info(
+            "epoch %d: the gap in %s was %.4f over %d epochs: the drop rate goes from %.3g to %.3g",
+            epoch + 1,
+            self.metric,
+            mean,
+            self.window,
+            self.drop_rate,
+            rate,
+        )
+        self._gaps.clear()
+        self._set(rate)
+
+    def get_state(self) -> dict[str, Any]:
+        """What goes into a checkpoint; the rates themselves are variables of the model."""
+        return {"drop_rate": self.drop_rate, "gaps": self._gaps[-self.window :]}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self.drop_rate = float(state["drop_rate"])
+        self._gaps = [float(gap) for gap in state["gaps"]]
+
+    def _set(self, rate: float) -> None:
+        self.drop_rate = rate
+        with self.model.distribute_strategy.scope():
+            set_drop_rate(self.model, rate)
+
+    def _gap(self, logs: dict[str, float]) -> float:
+        names = (self.metric, f"val_{self.metric}")
+        missing = [name for name in names if name not in logs]
+        if missing:
+            raise ValueError(
+                f"metric={self.metric!r}: {missing[0]!r} is not among the logs ({', '.join(logs)}); compile the model "
+                "with this metric, and give fit() validation data for every epoch"
+            )
+        training, validation = (float(logs[name]) for name in names)
+        return validation - training if self.metric == "loss" else training - validation
