@@ -28,12 +28,8 @@ def define_flags(values: flags.FlagValues) -> None:
         flags.DEFINE_string(name, None, text, flag_values=values)
     flags.DEFINE_string("results", "results.csv", "Table that the run is added to; none if empty.", flag_values=values)
     flags.DEFINE_integer("batch_size", 32, "Images, or crops of an image, at once.", flag_values=values)
-    flags.DEFINE_integer(
-        "crops",
-        None,
-        f"Of each image: {', '.join(map(str, CROPS))}. [what the run's recipe says, or 1]",
-        flag_values=values,
-    )
+    accepted = ", ".join(map(str, CROPS))
+    flags.DEFINE_integer("crops", None, f"Of each image: {accepted}. [as the run's recipe says]", flag_values=values)
     flags.DEFINE_string("pooling", "selective", f"Of the crops: {', '.join(POOLINGS)}.", flag_values=values)
     flags.DEFINE_float("fraction", 0.3, "Best-scoring share of the crops, of selective pooling.", flag_values=values)
     flags.DEFINE_string("on", "probabilities", f"What is pooled: {' or '.join(SCORES)}.", flag_values=values)

@@ -70,7 +70,7 @@ TEXTS: dict[str, dict[str, tuple[Any, str]]] = {
         "drop_rate_step": (flags.DEFINE_float, "Of adaptive stochastic depth."),
         "gap_metric": (flags.DEFINE_string, "`accuracy` or `loss`: what adaptive stochastic depth watches."),
         "gap_threshold": (flags.DEFINE_float, "Between training and validation, above which the net overfits."),
-        "gap_window": (flags.DEFINE_integer, "Epochs that a decision looks back, and waits."),
+        "gap_window": (flags.DEFINE_integer, "Epochs that have to say the same for a decision."),
     },
 }
 """By section and setting: the kind of flag, and what it says. A section's `name` has a flag of the section's name."""

@@ -73,7 +73,8 @@ class OptimizerSettings:
         arguments = {
             **DEFAULTS[self.name],
             **settings,
-            "weight_decay": weight_decay or None,
+            # Keras's AdamW has no None.
+            "weight_decay": weight_decay or (0.0 if self.name == "adamw" else None),
             "global_clipnorm": self.global_clipnorm or None,
         }
         if self.gradient_accumulation_steps > 1:

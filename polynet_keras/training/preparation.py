@@ -120,7 +120,8 @@ def compiled_model(recipe: Recipe, source: Source, steps_per_epoch: int) -> kera
     if recipe.regularization.stochastic_depth == "on":
         set_drop_rate(model, recipe.regularization.max_drop_rate)
     if recipe.start.carry_optimizer:
-        recipe.start.carry(model, Structure.parse(recipe.structure))
+        with _precision(recipe.precision):  # under which Keras has an optimizer scale its loss, or not
+            recipe.start.carry(model, Structure.parse(recipe.structure))
     return model
 
 

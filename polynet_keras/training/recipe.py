@@ -90,7 +90,7 @@ class Recipe:
             self._set("residual_scale", tuple(self.residual_scale))
         for name, section in SECTIONS.items():
             if not isinstance(getattr(self, name), section):
-                raise ValueError(f"{name}={getattr(self, name)!r} must be a {section.__name__}")
+                raise ValueError(f"{name}={getattr(self, name)!r} must be of the class {section.__name__}")
         scales_and_survival(self.residual_scale, Structure.parse(self.structure).module_count)
         for name, minimum in (("image_size", MIN_SIZE), ("epochs", 1), ("batch_size", 1), ("seed", 0)):
             check_integer(name, getattr(self, name), minimum, MAX_SEED if name == "seed" else None)

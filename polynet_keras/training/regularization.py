@@ -21,7 +21,7 @@ class Regularization:
         drop_rate_step: by which the adaptive drop rate rises and falls.
         gap_metric: `"accuracy"` or `"loss"`, of training and validation: the adaptive one watches the gap between them.
         gap_threshold: the gap from which there is overfitting.
-        gap_window: epochs over which the gap is averaged, and between two decisions.
+        gap_window: epochs that have to say the same, one after the other, for a decision.
 
     Raises:
         ValueError: a value out of range.

@@ -84,7 +84,8 @@ class Start:
         source = keras.saving.load_model(self.file)
         if getattr(source, "optimizer", None) is None:
             raise ValueError(f"carry_optimizer: {self.file} was saved without its optimizer")
-        carried = insert_optimizer(source, model, plan_insertion(structure, structure))
-        if not carried:
-            raise ValueError(f"carry_optimizer: the optimizer in {self.file} remembers nothing of this net")
-        return carried
+        if not int(source.optimizer.iterations):
+            raise ValueError(
+                f"carry_optimizer: the optimizer in {self.file} has not trained yet, or in another precision than this run"
+            )
+        return insert_optimizer(source, model, plan_insertion(structure, structure))

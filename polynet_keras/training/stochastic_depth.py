@@ -1,6 +1,5 @@
 """Stochastic depth against overfitting: on from the beginning, or adaptive, as it emerges."""
 
-import statistics
 from typing import Any
 
 import keras
@@ -51,16 +50,18 @@ class AdaptiveStochasticDepth(keras.callbacks.Callback):
 
         model.fit(..., validation_data=..., callbacks=[AdaptiveStochasticDepth(), *writers])
 
-    After each epoch the gap between training and validation, of the last `window` epochs on average, decides:
+    After each epoch the gap between training and validation, in each of the last `window` epochs, decides:
 
-    * above `threshold`, the net overfits: the drop rate of the deepest residual unit rises by `step`, up to
+    * always above `threshold`, the net overfits: the drop rate of the deepest residual unit rises by `step`, up to
       `max_drop_rate`;
-    * below 0, training is worse than validation, and the net underfits: the rate falls by `step`, down to 0, where the
-      stochastic paths are off.
+    * always below 0, training is worse than validation, and the net underfits: the rate falls by `step`, down to 0,
+      where the stochastic paths are off.
 
-    After a decision the window begins anew. Drop rates rise linearly with depth (`set_drop_rate`). The logs get
-    `drop_rate`, of the epoch that is over, and `gap`, of it alone, for history, CSV and TensorBoard, if the callback
-    stands before their writers; decisions are logged. The state goes with `Checkpoints`. Several workers all have it.
+    One epoch alone decides nothing: in the first ones the moving statistics of normalizations lag behind, and
+    validation is bad without overfitting. After a decision the window begins anew. Drop rates rise linearly with depth
+    (`set_drop_rate`). The logs get `drop_rate`, of the epoch that is over, and `gap`, of it alone, for history, CSV and
+    TensorBoard, if the callback stands before their writers; decisions are logged. The state goes with `Checkpoints`.
+    Several workers all have it.
 
     Args:
         metric: `"accuracy"` (training − validation) or `"loss"` (validation − training), among the logs.
@@ -108,20 +109,21 @@ class AdaptiveStochasticDepth(keras.callbacks.Callback):
         self._gaps.append(gap)
         if len(self._gaps) < self.window:
             return
-        mean = statistics.fmean(self._gaps[-self.window :])
+        lowest, highest = min(self._gaps[-self.window :]), max(self._gaps[-self.window :])
         rate = self.drop_rate
-        if mean > self.threshold:
+        if lowest > self.threshold:
             rate = min(self.max_drop_rate, rate + self.step)
-        elif mean < 0:
+        elif highest < 0:
             rate = max(0.0, rate - self.step)
         rate = round(rate, 12)  # sums of steps meet 0 and the bound
         if rate == self.drop_rate:
             return
         logging.info(
-            "epoch %d: the gap in %s was %.4f over %d epochs: the drop rate goes from %.3g to %.3g",
+            "epoch %d: the gap in %s was %.4f to %.4f over %d epochs: the drop rate goes from %.3g to %.3g",
             epoch + 1,
             self.metric,
-            mean,
+            lowest,
+            highest,
             self.window,
             self.drop_rate,
             rate,

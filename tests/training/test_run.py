@@ -1,6 +1,10 @@
 import csv
+import os
 import shutil
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import keras
@@ -8,15 +12,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from polynet_keras.data.augmentation import Augmentation
 from polynet_keras.data.sources import open_source
 from polynet_keras.distribution.failures import PeerFailure
 from polynet_keras.distribution.rendezvous import MissingWorkerError
 from polynet_keras.pretrained import ModelCard
 from polynet_keras.training.execution import Execution
+from polynet_keras.training.optimizer_settings import OptimizerSettings
 from polynet_keras.training.recipe import Recipe
+from polynet_keras.training.regularization import Regularization
 from polynet_keras.training.run import train
 from polynet_keras.training.run_folder import create_run_folder, latest_run_folder
 from polynet_keras.training.schedule import ScheduleSettings
+from polynet_keras.training.start import Start
 
 TINY = {"structure": "1 x [ir] | 1 x [ir] | 1 x [ir]", "width": 0.1, "epochs": 1}
 
@@ -56,12 +64,8 @@ def test_a_run_learns_on_a_folder_of_images(tmp_path):
         for i in range(30):
             pixels = (rng.normal(level, 10, (20 + i, 40, 3))).clip(0, 255).astype("uint8")
             Image.fromarray(pixels).save(tmp_path / "data" / name / f"{i}.jpg")
-    recipe = Recipe(
-        data=str(tmp_path / "data"),
-        **{**TINY, "epochs": 4},
-        batch_size=8,
-        schedule=ScheduleSettings(learning_rate=0.01),
-    )
+    schedule = ScheduleSettings(learning_rate=0.01)
+    recipe = Recipe(data=str(tmp_path / "data"), **{**TINY, "epochs": 4}, batch_size=8, schedule=schedule)
     result = train(recipe, tmp_path / "run")
     assert result.card.class_names == ("bright", "dark")
     assert result.card.held_out == 12
@@ -225,3 +229,101 @@ def test_a_worker_that_is_late_in_a_restart_is_waited_for_again(tmp_path, monkey
         train(Recipe(**TINY), tmp_path / "run")
     with pytest.raises(PeerFailure, match="did not come within 300 s"):
         train(Recipe(**TINY), tmp_path / "run", Execution(attempt=1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"optimizer": OptimizerSettings("sgd", gradient_accumulation_steps=2, global_clipnorm=1.0)},
+        {"optimizer": OptimizerSettings("adamw"), "regularization": Regularization(0.01, label_smoothing=0.1)},
+        {"optimizer": OptimizerSettings("lamb"), "precision": "mixed_bfloat16", "remat": "all"},
+        {"precision": "mixed_float16", "optimizer": OptimizerSettings(ema_momentum=0.9, gradient_accumulation_steps=2)},
+        {
+            "augmentation": Augmentation(mixup=0.2),
+            "regularization": Regularization(label_smoothing=0.1, stochastic_depth="on", max_drop_rate=0.2),
+            "schedule": ScheduleSettings("step", decay_epochs=1.5, decay_factor=0.1),
+        },
+    ],
+    ids=["sgd, accumulation", "adamw, smoothing", "lamb, bfloat16, remat", "float16, averages", "mixup, drops, step"],
+)
+def test_what_recipes_ask_for_works_together(tmp_path, settings):
+    recipe = Recipe(**{**TINY, "epochs": 2}, batch_size=64, **settings)
+    result = train(recipe, tmp_path / "run")
+    assert Recipe.load(tmp_path / "run" / "recipe.json") == recipe
+    rows = history(tmp_path / "run")
+    assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+    # What was validated last is what is saved: with averages of the weights, those.
+    assert result.card.held_out_correct == round(float(rows[-1]["val_accuracy"]) * 359)
+    model = keras.saving.load_model(tmp_path / "run" / "model.keras")
+    computes_in = {"mixed_bfloat16": "bfloat16", "mixed_float16": "float16"}.get(recipe.precision, "float32")
+    assert model.get_layer("stem_conv1").compute_dtype == computes_in
+    assert model.remat == recipe.remat
+    assert keras.config.dtype_policy().name == "float32"  # the process's own
+
+
+def test_a_run_starts_with_another_ones_weights(tmp_path, digits_run):
+    """Frozen up to the classifier, with its normalizations: all before it stays what it was."""
+    start = Start(str(digits_run.folder), frozen_through="stage_c", frozen_normalizations=True)
+    recipe = Recipe(**TINY, batch_size=256, residual_scale=0.9, start=start)
+    train(recipe, tmp_path / "run")
+    before = keras.saving.load_model(digits_run.folder / "model.keras")
+    after = keras.saving.load_model(tmp_path / "run" / "model.keras")
+    changed = {
+        layer.name
+        for layer in before.layers
+        for old, new in zip(layer.weights, after.get_layer(layer.name).weights, strict=True)
+        if "seed" not in old.path and not np.array_equal(old, new)
+    }
+    assert changed == {"predictions"}
+
+
+def test_an_optimizer_goes_on_where_it_was(tmp_path, digits_run, monkeypatch):
+    """Its mean squares are there before the first step; its count of steps begins anew."""
+    seen = {}
+
+    class Look(keras.callbacks.TensorBoard):
+        def on_train_begin(self, logs=None):
+            seen.update({v.name: v.numpy() for v in self.model.optimizer.variables})
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(keras.callbacks, "TensorBoard", Look)
+    start = Start(str(digits_run.folder), carry_optimizer=True)
+    with pytest.raises(KeyboardInterrupt):
+        train(Recipe(**TINY, start=start), tmp_path / "run")
+    before = keras.saving.load_model(digits_run.folder / "model.keras").optimizer
+    velocities = [v for v in before.variables if v.name.endswith("velocity")]
+    assert len(velocities) > 50
+    for variable in velocities:
+        np.testing.assert_array_equal(seen[variable.name], variable)
+    assert seen["iteration"] == 0
+    with pytest.raises(ValueError, match=r"trained with RMSprop, the target is compiled with SGD"):
+        train(Recipe(**TINY, start=start, optimizer=OptimizerSettings("sgd")), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.slow
+def test_the_same_bits_with_and_without_an_interruption(tmp_path):
+    """`--deterministic`, which holds for a process: each run has one of its own. SIGTERM, then the same command."""
+    command = ["polynet", "train", "--deterministic", "--width=0.1", "--epochs=3", "--batch_size=64"]
+    command += ["--structure=1 x [2-way] | 1 x [poly-2] | 1 x [ir]", "--stochastic_depth=on", "--ema_momentum=0.9"]
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+    def start(name):
+        return subprocess.Popen([*command, f"--run_dir={tmp_path / name}"], env=environment, stderr=subprocess.DEVNULL)
+
+    assert start("whole").wait() == 0
+    process = start("broken")
+    written = tmp_path / "broken" / "history.csv"
+    while process.poll() is None and not (written.is_file() and len(written.read_text().splitlines()) > 1):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == 75
+    assert not (tmp_path / "broken" / "model.json").exists()
+    assert start("broken").wait() == 0
+    expected = keras.saving.load_model(tmp_path / "whole" / "model.keras")
+    model = keras.saving.load_model(tmp_path / "broken" / "model.keras")
+    for find in (lambda model: model.weights, lambda model: model.optimizer.variables):
+        for found, wanted in zip(find(model), find(expected), strict=True):
+            np.testing.assert_array_equal(found, wanted, err_msg=wanted.path)
+    assert history(tmp_path / "broken") == history(tmp_path / "whole")

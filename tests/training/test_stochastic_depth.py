@@ -1,0 +1,179 @@
+"""Adaptive stochastic depth: what it decides, that it survives a restart, and that nothing is traced anew."""
+
+import csv
+
+import keras
+import numpy as np
+import pytest
+
+from polynet_keras import PolyNet
+from polynet_keras.distribution.callback_state import get_states, set_states
+from polynet_keras.layers import StochasticResidualScaling
+from polynet_keras.training.optimizers import RMSprop
+from polynet_keras.training.stochastic_depth import AdaptiveStochasticDepth, set_drop_rate
+
+STRUCTURE = "1 x [2-way] | 2 x [poly-2] | 1 x [ir]"
+
+
+def net(**arguments):
+    keras.utils.set_random_seed(0)
+    shared = {"structure": STRUCTURE, "width": 0.0625, "residual_scale": 0.3, "input_shape": (75, 75, 1), "classes": 2}
+    return PolyNet(weights=None, **{**shared, **arguments})
+
+
+def sums(model):
+    return [layer for layer in model.layers if isinstance(layer, StochasticResidualScaling)]
+
+
+def survival(model):
+    return [layer.survival_probability.numpy().tolist() for layer in sums(model)]
+
+
+def decisions(callback, gaps, metric="accuracy"):
+    """The drop rate of each epoch, of so many gaps between training and validation."""
+    callback.set_model(net())
+    callback.on_train_begin()
+    rates = []
+    for epoch, gap in enumerate(gaps):
+        sign = -1 if metric == "loss" else 1
+        logs = {metric: 0.5 + sign * gap, f"val_{metric}": 0.5}
+        callback.on_epoch_end(epoch, logs)
+        assert logs["gap"] == pytest.approx(gap)
+        rates.append(logs["drop_rate"])
+    return [*rates, callback.drop_rate]
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "loss"])
+def test_it_rises_in_steps_and_waits_a_window(metric):
+    callback = AdaptiveStochasticDepth(metric, threshold=0.1, window=2, step=0.2, max_drop_rate=0.5)
+    gaps = [0.0, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3]
+    assert decisions(callback, gaps, metric) == [0, 0, 0, 0.2, 0.2, 0.4, 0.4, 0.5, 0.5]
+    # Of units 0, 1/3, 2/3 and 1 of the way down.
+    expected = [[1, 1], [1 - 0.5 / 3] * 2, [1 - 1 / 3] * 2, [0.5]]
+    for found, wanted in zip(survival(callback.model), expected, strict=True):
+        assert found == pytest.approx(wanted)
+    assert all(bool(layer.active.numpy()) for layer in sums(callback.model))
+
+
+def test_it_falls_when_the_net_underfits():
+    callback = AdaptiveStochasticDepth(threshold=0.1, window=1, step=0.15, max_drop_rate=0.3)
+    assert decisions(callback, [0.2, 0.2, 0.05, -0.01, -0.01, -0.01]) == [0, 0.15, 0.3, 0.3, 0.15, 0, 0]
+    assert not any(bool(layer.active.numpy()) for layer in sums(callback.model))
+
+
+def test_it_stays_off_without_overfitting():
+    assert decisions(AdaptiveStochasticDepth(window=1), [0.04, 0.0499, -0.2, 0.01]) == [0] * 5
+
+
+@pytest.mark.parametrize("residual_scale", [0.3, None])
+def test_inference_stays_what_it_was(residual_scale):
+    """And so does the expectation in training: scale times survival probability."""
+    model = net(residual_scale=residual_scale)
+    images = np.random.default_rng(0).normal(size=(3, 75, 75, 1)).astype("float32")
+    before = model.predict(images, verbose=0)
+    factors = [layer.scale.numpy() * layer.survival_probability.numpy() for layer in sums(model)]
+    for rate in (0.5, 0.1, 0.0):
+        set_drop_rate(model, rate)
+        np.testing.assert_allclose(model.predict(images, verbose=0), before, rtol=1e-5, atol=1e-6)
+        for layer, factor in zip(sums(model), factors, strict=True):
+            np.testing.assert_allclose(layer.scale.numpy() * layer.survival_probability.numpy(), factor, rtol=1e-6)
+
+
+def test_how_often_paths_are_dropped():
+    """Of 400 draws the deepest unit's path misses a share within five standard deviations of 0.4."""
+    model = net()
+    set_drop_rate(model, 0.4)
+    last = sums(model)[-1]
+    shortcut, path = np.zeros((1, 1, 1, 8), "float32"), np.ones((1, 1, 1, 8), "float32")
+    dropped = [float(np.max(last([shortcut, path], training=True))) == 0 for _ in range(400)]
+    assert abs(np.mean(dropped) - 0.4) < 5 * np.sqrt(0.4 * 0.6 / 400)
+
+
+def test_the_state_goes_through_a_checkpoint():
+    callback = AdaptiveStochasticDepth(window=2, step=0.1)
+    decisions(callback, [0.2, 0.2, 0.2])
+    states, arrays = get_states([callback])
+    other = AdaptiveStochasticDepth(window=2, step=0.1)
+    other.set_model(callback.model)
+    assert set_states([other], states, arrays.get) == []
+    for one in (callback, other):
+        one.on_epoch_end(3, {"accuracy": 0.7, "val_accuracy": 0.5})
+    assert other.drop_rate == callback.drop_rate == 0.2
+
+
+class Traced(keras.losses.SparseCategoricalCrossentropy):
+    """Counts how often Python runs it, which is only when TensorFlow traces a function that uses it."""
+
+    traces = 0
+
+    def call(self, y_true, y_pred):
+        self.traces += 1
+        return super().call(y_true, y_pred)
+
+
+def fit(images, labels, held_out, epochs, callbacks, residual_scale=0.3):
+    model = net(residual_scale=residual_scale)
+    model.compile(RMSprop(2e-3), Traced(), metrics=["accuracy"])
+    traces = []
+    count = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: traces.append(model.loss.traces))
+    history = model.fit(
+        images, labels, batch_size=16, epochs=epochs, validation_data=held_out, verbose=0, callbacks=[*callbacks, count]
+    ).history
+    assert len(set(traces)) == 1, "the step was traced again"
+    return model, history
+
+
+@pytest.mark.slow
+def test_a_planted_overfit_turns_it_on_without_a_retrace(tmp_path):
+    """Labels at random: what the net learns of 32 images holds for no others."""
+    rng = np.random.default_rng(0)
+    images, held_out = (rng.normal(size=(32, 75, 75, 1)).astype("float32") for _ in range(2))
+    labels, others = (rng.integers(0, 2, 32) for _ in range(2))
+    callback = AdaptiveStochasticDepth(threshold=0.1, window=2, step=0.1, max_drop_rate=0.2)
+    writers = [keras.callbacks.CSVLogger(tmp_path / "log.csv"), keras.callbacks.TensorBoard(tmp_path / "tensorboard")]
+    model, history = fit(images, labels, (held_out, others), 16, [callback, *writers])
+    rates = history["drop_rate"]
+    assert rates[0] == 0
+    assert rates[-1] > 0
+    assert set(np.diff(rates).round(6)) <= {-0.1, 0.0, 0.1}
+    assert all(bool(layer.active.numpy()) for layer in sums(model)) == (callback.drop_rate > 0)
+    with open(tmp_path / "log.csv") as file:
+        assert [float(row["drop_rate"]) for row in csv.DictReader(file)] == rates
+    events = b"".join(path.read_bytes() for path in (tmp_path / "tensorboard" / "train").iterdir())
+    assert b"epoch_drop_rate" in events
+    assert b"epoch_gap" in events
+
+
+@pytest.mark.slow
+def test_a_run_without_overfit_never_turns_it_on():
+    """Dark against bright images: what is learnt holds for all of them."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(320) % 2
+    images = (rng.normal(size=(320, 75, 75, 1)) * 0.3 + (2 * labels - 1)[:, None, None, None]).astype("float32")
+    held_out = images[256:], labels[256:]
+    callback = AdaptiveStochasticDepth(threshold=0.1, window=3, step=0.1)
+    model, history = fit(images[:256], labels[:256], held_out, 8, [callback])
+    assert history["gap"][0] > 0.1  # the moving statistics are not there yet
+    assert history["val_accuracy"][-1] > 0.95
+    assert set(history["drop_rate"]) == {0.0}
+    assert not any(bool(layer.active.numpy()) for layer in sums(model))
+
+
+def test_mistakes():
+    for arguments, message in (
+        ({"metric": "top-5"}, "metric='top-5' must be one of accuracy, loss"),
+        ({"threshold": 0}, "threshold=0 must be a finite number > 0"),
+        ({"window": 0}, "window=0 must be an integer of at least 1"),
+        ({"step": -0.1}, "step=-0.1 must be a finite number > 0"),
+        ({"max_drop_rate": 1.0}, "max_drop_rate=1.0 must be a finite number > 0 and ≤ 0.95"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            AdaptiveStochasticDepth(**arguments)
+    callback = AdaptiveStochasticDepth()
+    callback.set_model(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]))
+    with pytest.raises(ValueError, match="has no residual units"):
+        callback.on_train_begin()
+    with pytest.raises(ValueError, match=r"'val_accuracy' is not among the logs \(loss, accuracy\); compile"):
+        callback.on_epoch_end(0, {"loss": 1.0, "accuracy": 0.5})
+    with pytest.raises(ValueError, match=r"rate=1 must be in \[0, 1\)"):
+        set_drop_rate(net(), 1)
