@@ -18,6 +18,8 @@ TRANSIENT = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET, errno.E
 COMMANDS = {
     "train": "train a PolyNet on digits or on a folder of images",
     "recipes": "list the named training recipes, or show one",
+    "grow": "insert residual units into a trained net",
+    "ablation": "compare Poly and K-way modules with Inception-ResNet",
     "launch": "train with several workers on this machine",
     "evaluate": "count what a model gets right of a dataset, exactly",
     "results": "show and plot the table of evaluations",

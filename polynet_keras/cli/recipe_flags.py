@@ -110,7 +110,7 @@ def recipe_of(values: flags.FlagValues) -> Recipe:
         if values[_flag(section, name)].present
     }
     if values["residual_scale"].present:
-        settings["residual_scale"] = _residual_scale(values.residual_scale)
+        settings["residual_scale"] = residual_scale_of(values.residual_scale)
     # An empty text takes a preset's choice back.
     return recipe_named(values.recipe).replaced({n: None if value == "" else value for n, value in settings.items()})
 
@@ -134,7 +134,12 @@ def _flag(section: str, name: str) -> str:
     return section if name == "name" else name
 
 
-def _residual_scale(values: list[str]) -> float | tuple[float, ...] | None:
+def residual_scale_of(values: list[str]) -> float | tuple[float, ...] | None:
+    """What the flag of this name says.
+
+    Raises:
+        ValueError: no numbers.
+    """
     if values == ["released"]:
         return None
     try:

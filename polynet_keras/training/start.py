@@ -86,6 +86,6 @@ class Start:
             raise ValueError(f"carry_optimizer: {self.file} was saved without its optimizer")
         if not int(source.optimizer.iterations):
             raise ValueError(
-                f"carry_optimizer: the optimizer in {self.file} has not trained yet, or in another precision than this run"
+                f"carry_optimizer: the optimizer in {self.file} has not trained yet, or in another precision than here"
             )
         return insert_optimizer(source, model, plan_insertion(structure, structure))

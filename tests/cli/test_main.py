@@ -1,7 +1,7 @@
 """The command line as a user meets it: what it prints, and one line with exit code 1 for each mistake."""
 
-import dataclasses
 import errno
+import json
 import os
 import re
 import subprocess
@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from absl import flags
 
 from polynet_keras.cli.main import COMMANDS, main
-from polynet_keras.data.augmentation import Augmentation
+from polynet_keras.cli.recipe_flags import define_recipe_flags, recipe_of
 from polynet_keras.pretrained.registry import CHECKPOINTS
+from polynet_keras.training.presets import PRESETS
 from polynet_keras.training.recipe import Recipe
 
 
@@ -54,11 +56,11 @@ def test_help_lists_the_flags(capsys, command):
 
 def test_help_of_train_shows_every_field_of_the_recipe_with_its_default(capsys):
     output = succeeds(capsys, "train", "--help")
-    fields = {field.name: field.default for field in dataclasses.fields(Recipe) if field.name != "augmentation"}
-    fields |= {field.name: field.default for field in dataclasses.fields(Augmentation)}
-    for name, default in fields.items():
+    for setting, value in Recipe().facts().items():
+        section, _, name = setting.rpartition(".")
+        flag, default = section if name == "name" else name, json.loads(value)
         shown = "" if default in (None, False) else rf" \[{re.escape(str(default))}\]"
-        assert re.search(rf"^  --{name}: .*{shown}$", output, re.MULTILINE), name
+        assert re.search(rf"^  --{flag}: .*{shown}$", output, re.MULTILINE), setting
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -73,6 +75,16 @@ def test_unknown_flag(capsys, command):
         (["--epochs", "0"], "epochs=0 must be an integer of at least 1"),
         (["--width", "-1"], "width=-1.0 must be a finite number > 0"),
         (["--image_size", "32"], "image_size=32 must be an integer of at least 75"),
+        (["--recipe", "resnet"], "recipe='resnet' is no file and none of digits, fashion_mnist, finetune, imagenet-ir"),
+        (
+            ["--recipe", "imagenet-g5", "--optimizer", "adamw", "--momentum", "0.9"],
+            "momentum=0.9 is a setting of rmsprop",
+        ),
+        (["--optimizer", "adam"], "optimizer='adam' must be one of rmsprop, sgd, adamw, lamb"),
+        (["--schedule", "step"], "schedule='step' needs decay_epochs"),
+        (["--weights", "nowhere"], "weights='nowhere' is no file; weights must be"),
+        (["--weights", "fashion_mnist"], "weights='fashion_mnist' are of a network with structure"),
+        (["--frozen_through", "stem"], "frozen_through='stem' needs weights"),
         (["--structure", "resnet"], "structure='resnet' is not known"),
         (["--structure", "1 x [I + G] | 1 x [ir] | 1 x [ir]"], "G comes where F is due"),
         (["--residual_scale", "big"], "--residual_scale=big must be numbers"),
@@ -88,6 +100,28 @@ def test_unknown_flag(capsys, command):
 )
 def test_train_mistakes(capsys, argv, message):
     assert message in fails(capsys, "train", *argv)
+
+
+def test_recipes_are_listed_and_shown(capsys, tmp_path):
+    output = succeeds(capsys, "recipes")
+    for name, preset in PRESETS.items():
+        assert f"{name}: {preset.about}\n  command  {preset.command}\n" in output
+    assert "208 GFLOP an image, 6e+19 FLOP in all\n  time     (not measured)\n  result   (not measured)" in output
+    (tmp_path / "mine.json").write_text(succeeds(capsys, "recipes", "imagenet-g5"))
+    assert Recipe.load(tmp_path / "mine.json") == PRESETS["imagenet-g5"].recipe
+    assert "recipe='resnet' is no file" in fails(capsys, "recipes", "resnet")
+    assert "unexpected argument 'b'; one recipe is shown at a time" in fails(capsys, "recipes", "digits", "b")
+
+
+def test_flags_change_a_recipe(tmp_path):
+    Recipe(epochs=3, residual_scale=None).save(tmp_path / "mine.json")
+    values = flags.FlagValues()
+    define_recipe_flags(values)
+    values(["polynet", f"--recipe={tmp_path / 'mine.json'}", "--seed=5", "--optimizer=sgd", "--flip"])
+    recipe = recipe_of(values)
+    assert (recipe.epochs, recipe.residual_scale, recipe.seed) == (3, None, 5)
+    assert recipe.optimizer.name == "sgd"
+    assert recipe.augmentation.flip
 
 
 def test_data_folder_without_classes(capsys, tmp_path):

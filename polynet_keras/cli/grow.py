@@ -1,0 +1,117 @@
+"""`polynet grow`: a larger net with the weights of a trained one."""
+
+import os
+import shlex
+from pathlib import Path
+
+from absl import flags
+
+from polynet_keras.cli.recipe_flags import residual_scale_of
+from polynet_keras.models.cost import network_cost
+from polynet_keras.pretrained import MODEL_FILE, published
+from polynet_keras.pretrained.insertion import NEW_PATHS, POSITIONS, plan_insertion
+from polynet_keras.training.recipe import MAX_SEED, Recipe
+from polynet_keras.training.run_folder import RECIPE_FILE, latest_run_folder
+
+USAGE = "--structure STRUCTURE --output GROWN.keras [--run_dir RUN | --weights NAME] [flags]"
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    texts = {
+        "structure": "Of the grown net: a name of `polynet summary`, or a notation.",
+        "output": "File.keras to write the grown net to.",
+        "run_dir": "Folder of the run whose net grows. [the newest in runs/]",
+        "weights": "Published checkpoint to grow, by its name in `polynet weights`.",
+    }
+    for name, text in texts.items():
+        flags.DEFINE_string(name, None, text, flag_values=values)
+    flags.DEFINE_string("positions", POSITIONS[0], f"Of the old units: {' or '.join(POSITIONS)}.", flag_values=values)
+    flags.DEFINE_string(
+        "new_paths",
+        NEW_PATHS[0],
+        "How new ones begin: `xavier`, the poster's, or `zero`: the net computes what the old one does.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool("carry_optimizer", False, "Keep the optimizer's memory of kept weights.", flag_values=values)
+    flags.DEFINE_list(
+        "residual_scale", None, "Factor on new paths, as of `polynet train`. [the run's]", flag_values=values
+    )
+    flags.DEFINE_integer("seed", 0, "Of the new weights.", 0, MAX_SEED, flag_values=values)
+
+
+def run(values: flags.FlagValues, arguments: list[str]) -> None:
+    if arguments:
+        raise ValueError(f"unexpected argument {arguments[0]!r}; the structure is named with --structure")
+    if values.structure is None or values.output is None:
+        raise ValueError("--structure and --output are needed: what to grow to, and the file for it")
+    output = Path(values.output)
+    if output.suffix != ".keras":
+        raise ValueError(f"--output={output} must end in .keras")
+    if output.exists():
+        raise ValueError(f"--output={output} is there already; name a new file")
+    if not os.access(output.parent, os.W_OK):
+        raise ValueError(f"--output={output} is in no folder that exists and can be written; make it first")
+    if values.run_dir is not None and values.weights is not None:
+        raise ValueError("--run_dir and --weights name two nets; name one")
+    if values.weights is not None and values.carry_optimizer:
+        raise ValueError("--carry_optimizer is of a run; a published checkpoint has no optimizer")
+
+    if values.weights is not None:
+        checkpoint = published(values.weights)
+        name, structure, width, residual_scale = checkpoint.name, checkpoint.structure, checkpoint.width, None
+        data: list[str] = []
+    else:
+        folder = Path(values.run_dir or latest_run_folder())
+        recipe = Recipe.load(folder / RECIPE_FILE)
+        name, structure, width = os.fspath(folder), recipe.structure, recipe.width
+        residual_scale = recipe.residual_scale
+        data = [f"--data={recipe.data}", f"--image_size={recipe.image_size}"]
+    if values.residual_scale is not None:
+        residual_scale = residual_scale_of(values.residual_scale)
+    plan = plan_insertion(structure, values.structure, values.positions)
+    print(f"{name} grows:\n\n{plan}\n")
+
+    import keras
+
+    from polynet_keras import PolyNet
+    from polynet_keras.training.growth import grown
+
+    if values.weights is not None:
+        source = PolyNet(weights=checkpoint.name, **checkpoint.network)
+    else:
+        source = _load(folder / MODEL_FILE)
+    keras.utils.set_random_seed(values.seed)
+    target = grown(
+        source,
+        values.structure,
+        width=width,
+        residual_scale=residual_scale,
+        positions=values.positions,
+        new_paths=values.new_paths,
+        carry_optimizer=values.carry_optimizer,
+    )
+    target.save(output)
+    for what, model, units in (("old", source, structure), ("grown", target, values.structure)):
+        cost = network_cost(units, input_shape=_image(model), width=width, classes=model.output_shape[-1])
+        print(f"{what + ':':<7}{model.count_params():,} parameters, {sum(p.macs for p in cost) / 1e9:.3f} GMAC")
+    network = [f"--structure={values.structure}", f"--width={width:g}", f"--weights={output}"]
+    command = ["polynet", "train", *data, *network]
+    if values.carry_optimizer:
+        command.append("--carry_optimizer")
+    print(f"train it: {shlex.join(command)}")
+
+
+def _image(model) -> tuple[int, int, int]:
+    """(height, width, channels), whatever the data format."""
+    import keras
+
+    shape = model.input_shape[1:]
+    return shape if keras.config.image_data_format() == "channels_last" else (*shape[1:], shape[0])
+
+
+def _load(path: Path):
+    import keras
+
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; name a run folder that `polynet train` has finished")
+    return keras.saving.load_model(path)

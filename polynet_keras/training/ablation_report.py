@@ -1,0 +1,148 @@
+"""What an ablation found: the table, the plot of error over compute, and the answer to its question."""
+
+import os
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from polynet_keras.training.ablation import MIXED, Outcome
+
+COLUMNS = (
+    *("net", "stage", "structure", "parameters", "MMAC", "error, %", "seeds", "against", "difference, points"),
+    "training, s",
+)
+TEXTS = ("net", "stage", "structure", "against")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A net of other modules against the Inception-ResNet of as many multiply-accumulates, seed by seed.
+
+    Attributes:
+        variant, baseline: names.
+        differences: in error, variant minus baseline, as shares of the held-out images; a value a seed.
+    """
+
+    variant: str
+    baseline: str
+    differences: tuple[float, ...]
+
+
+def comparisons(outcomes: Sequence[Outcome]) -> list[Comparison]:
+    """The pairs at equal compute that have seeds in common."""
+    errors: dict[str, dict[int, float]] = {}
+    for outcome in outcomes:
+        errors.setdefault(outcome.variant, {})[outcome.seed] = outcome.error
+    pairs = dict.fromkeys((outcome.variant, outcome.baseline) for outcome in outcomes if outcome.baseline)
+    found = []
+    for variant, baseline in pairs:
+        seeds = sorted(set(errors[variant]) & set(errors.get(baseline, {})))
+        if seeds:
+            found.append(
+                Comparison(variant, baseline, tuple(errors[variant][seed] - errors[baseline][seed] for seed in seeds))
+            )
+    return found
+
+
+def interval(differences: Sequence[float]) -> tuple[float, float, float]:
+    """The mean, and the bounds of its 95 % confidence interval (Student's t).
+
+    Raises:
+        ValueError: fewer than two values.
+    """
+    if len(differences) < 2:
+        raise ValueError(f"an interval takes two or more values; got {len(differences)}")
+    from scipy import stats
+
+    mean = statistics.fmean(differences)
+    half = float(stats.t.ppf(0.975, len(differences) - 1) * stats.sem(differences))
+    return mean, mean - half, mean + half
+
+
+def answer(outcomes: Sequence[Outcome]) -> str:
+    """Whether PolyNet beats Inception-ResNet at the same compute: over all pairs, a mean a seed, and their interval."""
+    pairs = comparisons(outcomes)
+    by_seed = [statistics.fmean(column) for column in zip(*(pair.differences for pair in pairs), strict=False)]
+    if len(by_seed) < 2:
+        return "Whether PolyNet beats Inception-ResNet at the same compute takes two or more seeds to say."
+    mean, low, high = interval(by_seed)
+    verdict = "Yes" if high < 0 else "No: Inception-ResNet does better" if low > 0 else "Not decided"
+    return (
+        f"Does PolyNet beat Inception-ResNet at the same compute here? {verdict}. Over {len(pairs)} pairs and "
+        f"{len(by_seed)} seeds the error of Poly and K-way nets is {100 * mean:+.2f} points from that of "
+        "Inception-ResNets with as many multiply-accumulates (95 % interval "
+        f"{100 * low:+.2f} to {100 * high:+.2f})."
+    )
+
+
+def markdown(outcomes: Sequence[Outcome]) -> str:
+    """The table: a line a net, mean ± sample standard deviation over seeds, and the difference at equal compute."""
+    by_variant: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        by_variant.setdefault(outcome.variant, []).append(outcome)
+    differences = {pair.variant: pair for pair in comparisons(outcomes)}
+    lines = [
+        f"| {' | '.join(COLUMNS)} |",
+        f"| {' | '.join('---' if name in TEXTS else '---:' for name in COLUMNS)} |",
+    ]
+    for name, rows in by_variant.items():
+        first, pair = rows[0], differences.get(name)
+        errors = [100 * row.error for row in rows]
+        structure = first.structure.replace("|", "\\|")
+        difference = _mean_and_deviation([100 * d for d in pair.differences], sign="+") if pair else ""
+        cells = (
+            name,
+            first.stage,
+            f"`{structure}`",
+            f"{first.parameters:,}",
+            f"{first.macs / 1e6:.2f}",
+            _mean_and_deviation(errors),
+            str(len(rows)),
+            pair.baseline if pair else "",
+            difference,
+            f"{statistics.fmean(row.seconds for row in rows):.0f}",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def plot(outcomes: Sequence[Outcome], picture_file: str | os.PathLike) -> None:
+    """Draws error over multiply-accumulates: the mean of each net, and its deviation over seeds as a bar."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    stages = {"": "Inception-ResNet", "A": "stage A", "B": "stage B", "C": "stage C", MIXED: "mixed"}
+    for (stage, label), marker in zip(stages.items(), "os^vD", strict=True):
+        rows: dict[str, list[Outcome]] = {}
+        for outcome in outcomes:
+            if outcome.stage == stage:
+                rows.setdefault(outcome.variant, []).append(outcome)
+        if not rows:
+            continue
+        points = sorted(
+            (found[0].macs / 1e6, *_mean_deviation([100 * outcome.error for outcome in found]), name)
+            for name, found in rows.items()
+        )
+        macs, means, deviations, names = zip(*points, strict=True)
+        line = "-" if not stage else ""
+        axes.errorbar(macs, means, deviations, label=label, marker=marker, linestyle=line, capsize=2, alpha=0.8)
+        if stage:
+            for x, y, name in zip(macs, means, names, strict=True):
+                axes.annotate(name.partition(" ")[2], (x, y), xytext=(5, 3), textcoords="offset points", fontsize=7)
+    axes.set_xlabel("million multiply-accumulates of one image")
+    axes.set_ylabel("held-out error, %")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(picture_file, dpi=120)
+
+
+def _mean_deviation(values: Sequence[float]) -> tuple[float, float]:
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def _mean_and_deviation(values: Sequence[float], sign: str = "") -> str:
+    mean, deviation = _mean_deviation(values)
+    return f"{mean:{sign}.2f}" + (f" ± {deviation:.2f}" if len(values) > 1 else "")

@@ -1,0 +1,100 @@
+"""Growth from a run to a run: `polynet grow`, its file, and a training that begins with it."""
+
+import shlex
+
+import keras
+import numpy as np
+import pytest
+
+from polynet_keras import PolyNet
+from polynet_keras.cli.main import main
+from polynet_keras.pretrained.insertion import structure_of
+from polynet_keras.training.growth import grown
+
+TARGET = "2 x [2-way] | 1 x [poly-3] | 2 x [ir, mpoly-2]"
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).normal(size=(4, 75, 75, 1)).astype("float32")
+
+
+def succeeds(capsys, *argv):
+    code = main(argv)
+    captured = capsys.readouterr()
+    assert code == 0, captured.err
+    return captured.out
+
+
+def test_a_run_grows_from_zero_and_goes_on(capsys, tmp_path, digits_run, images):
+    """Through the command, its file and the command that it prints."""
+    file = tmp_path / "grown.keras"
+    output = succeeds(
+        capsys,
+        *("grow", f"--run_dir={digits_run.folder}", f"--structure={TARGET}", f"--output={file}"),
+        *("--new_paths=zero", "--carry_optimizer"),
+    )
+    assert output.startswith(f"{digits_run.folder} grows:\n\nstage_a_01  2-way  from stage_a_01 (ir), new: G\n")
+    assert "\nstage_c_04  mpoly-2  new\n" in output
+    assert "\nold:   " in output
+    old = keras.saving.load_model(digits_run.folder / "model.keras")
+    new = keras.saving.load_model(file)
+    np.testing.assert_allclose(new.predict(images, verbose=0), old.predict(images, verbose=0), rtol=1e-5, atol=1e-6)
+    assert new.optimizer.iterations == old.optimizer.iterations > 0
+    remembered = {v.name: v.numpy() for v in old.optimizer.variables if v.name.endswith("velocity")}
+    kept = [v for v in new.optimizer.variables if v.name in remembered and "stage_a_01" in v.name and "_f_" in v.name]
+    assert kept
+    assert all(np.array_equal(variable, remembered[variable.name]) for variable in kept)
+    command = shlex.split(output.splitlines()[-1].removeprefix("train it: "))
+    assert command[:2] == ["polynet", "train"]
+    succeeds(capsys, *command[1:], "--epochs=1", "--batch_size=256", f"--run_dir={tmp_path / 'run'}")
+    assert (tmp_path / "run" / "model.json").is_file()
+
+
+def test_a_published_net_grows(capsys, tmp_path):
+    file = tmp_path / "grown.keras"
+    structure = "1 x [2-way] | 2 x [poly-3, 2-way] | 2 x [poly-3, 2-way]"
+    output = succeeds(capsys, "grow", "--weights=fashion_mnist", f"--structure={structure}", f"--output={file}")
+    assert "fashion_mnist grows:" in output
+    assert str(structure_of(keras.saving.load_model(file))) == structure
+
+
+def test_the_posters_chain():
+    """IR 1-2-1 → IR 2-4-2 → Poly and 2-way units of the same number."""
+    keras.utils.set_random_seed(0)
+    shared = {"width": 0.0625, "residual_scale": 0.3}
+    net = PolyNet(
+        weights=None, structure="1 x [ir] | 2 x [ir] | 1 x [ir]", input_shape=(75, 75, 3), classes=3, **shared
+    )
+    first = net.get_layer("stage_b_02_f_projection").get_weights()[0]
+    for structure in ("2 x [ir] | 4 x [ir] | 2 x [ir]", "2 x [2-way] | 2 x [poly-3, 2-way] | 1 x [poly-3, 2-way]"):
+        net = grown(net, structure, **shared)
+        assert str(structure_of(net)) == structure
+    np.testing.assert_array_equal(net.get_layer("stage_b_03_f_projection").get_weights()[0], first)
+    assert np.isfinite(net.predict(np.zeros((1, 75, 75, 3)), verbose=0)).all()
+
+
+def test_mistakes(capsys, tmp_path, digits_run, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there.keras").write_text("precious")
+    run, small = f"--run_dir={digits_run.folder}", "--structure=1 x [2-way] | 1 x [poly-3] | 2 x [poly-3, 2-way]"
+    large, wide = f"--structure={TARGET}", "--structure=1 x [2-way] | 9 x [2-way] | 2 x [poly-3, 2-way]"
+    for argv, message in (
+        ([run], "--structure and --output are needed"),
+        ([run, large, "--output=net.h5"], "--output=net.h5 must end in .keras"),
+        ([run, large, "--output=there.keras"], "--output=there.keras is there already"),
+        ([run, large, "--output=none/net.keras"], "is in no folder that exists"),
+        ([run, large, "--output=net.keras", "--weights=fashion_mnist"], "name two nets; name one"),
+        ([large, "--output=net.keras"], "no trained model in runs/"),
+        ([large, "--output=net.keras", "--run_dir=none"], "none/recipe.json: cannot be read"),
+        ([large, "--output=net.keras", "--weights=fashion_mnist", "--carry_optimizer"], "has no optimizer"),
+        ([wide, "--output=net.keras", "--weights=fashion_mnist"], "do not fit into the target in their order"),
+        ([small, "--output=net.keras", "--weights=fashion_mnist"], "stage B has 4 units, and the target's has 1"),
+        ([run, large, "--output=net.keras", "--positions=first"], "positions='first' must be one of"),
+        ([run, large, "--output=net.keras", "--new_paths=half"], "new_paths='half' must be one of"),
+        ([run, large, "--output=net.keras", "extra"], "unexpected argument 'extra'"),
+    ):
+        assert main(["grow", *argv]) == 1, argv
+        (line,) = capsys.readouterr().err.splitlines()
+        assert message in line
+    assert {path.name for path in tmp_path.iterdir()} == {"there.keras"}
