@@ -64,7 +64,7 @@ class OptimizerSettings:
         """The optimizer for a model.
 
         Args:
-            learning_rate: a number or a schedule over updates.
+            learning_rate: a number, or a schedule over steps.
             weight_decay: the share of a weight, times the learning rate, that an update takes off (AdamW's, decoupled
                 from the gradient, for every optimizer). Biases, and scales and offsets of normalizations, keep theirs.
             model: built.

@@ -112,8 +112,7 @@ def compiled_model(recipe: Recipe, source: Source, steps_per_epoch: int) -> kera
         synchronize_batch_normalization(model)
     if recipe.start.frozen_through or recipe.start.frozen_normalizations:
         freeze(model, recipe.start.frozen_through, recipe.start.frozen_normalizations)
-    updates_per_epoch = steps_per_epoch / recipe.optimizer.gradient_accumulation_steps
-    learning_rate = recipe.schedule.make(int(recipe.epochs * updates_per_epoch), updates_per_epoch)
+    learning_rate = recipe.schedule.make(recipe.epochs * steps_per_epoch, steps_per_epoch)
     optimizer = recipe.optimizer.make(learning_rate, recipe.regularization.weight_decay, model)
     loss = "categorical_crossentropy" if recipe.labels_are_shares else "sparse_categorical_crossentropy"
     model.compile(optimizer, loss=loss, metrics=["accuracy"])

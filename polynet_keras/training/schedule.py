@@ -20,7 +20,7 @@ class ScheduleSettings:
         name: `"cosine"` falls to zero at the end of the run; `"step"` is multiplied with `decay_factor` every
             `decay_epochs`, and `"exponential"` falls by the same factor smoothly; `"constant"`.
         learning_rate: the highest.
-        warmup_share: of the run's updates, over which the learning rate rises from zero, in equal steps.
+        warmup_share: of the run's steps, over which the learning rate rises from zero, in equal steps.
         decay_epochs: of step and exponential, counted from the beginning of the run.
         decay_factor: of step and exponential.
 
@@ -48,23 +48,18 @@ class ScheduleSettings:
             if decays:
                 check_number(name, value, above=0, at_most=at_most)
 
-    def make(self, updates: int, updates_per_epoch: float) -> keras.optimizers.schedules.LearningRateSchedule:
-        """The schedule of a run of so many updates.
-
-        Args:
-            updates: of the whole run.
-            updates_per_epoch: which need not be whole where gradients are accumulated.
-        """
-        warmup = round(self.warmup_share * updates)
+    def make(self, steps: int, steps_per_epoch: int) -> keras.optimizers.schedules.LearningRateSchedule:
+        """The schedule of a run of so many steps; Keras counts steps, also those that end in no update."""
+        warmup = round(self.warmup_share * steps)
         if self.name == "cosine":
             warmup = max(1, warmup)
             return keras.optimizers.schedules.CosineDecay(
-                0.0, max(1, updates - warmup), warmup_target=self.learning_rate, warmup_steps=warmup
+                0.0, max(1, steps - warmup), warmup_target=self.learning_rate, warmup_steps=warmup
             )
         if self.decay_epochs is None:
             return Warmup(self.learning_rate, warmup)
         decay = keras.optimizers.schedules.ExponentialDecay(
-            self.learning_rate, self.decay_epochs * updates_per_epoch, self.decay_factor, staircase=self.name == "step"
+            self.learning_rate, self.decay_epochs * steps_per_epoch, self.decay_factor, staircase=self.name == "step"
         )
         return Warmup(decay, warmup)
 

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from absl import logging
 
+from polynet_keras.distribution.workers import is_chief
 from polynet_keras.layers import StochasticResidualScaling
 from polynet_keras.models.residual_scale import linear
 from polynet_keras.training.checks import check_choice, check_integer, check_number
@@ -118,7 +119,8 @@ class AdaptiveStochasticDepth(keras.callbacks.Callback):
         rate = round(rate, 12)  # sums of steps meet 0 and the bound
         if rate == self.drop_rate:
             return
-        logging.info(
+        inform = logging.info if is_chief(self.model.distribute_strategy) else logging.debug
+        inform(
             "epoch %d: the gap in %s was %.4f to %.4f over %d epochs: the drop rate goes from %.3g to %.3g",
             epoch + 1,
             self.metric,
