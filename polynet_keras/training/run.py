@@ -17,7 +17,7 @@ from absl import logging
 from polynet_keras.data.decoding import Unreadable
 from polynet_keras.data.examples import Source
 from polynet_keras.data.extras import require_data_extra
-from polynet_keras.data.pipeline import Batches, reading
+from polynet_keras.data.pipeline import reading
 from polynet_keras.data.sources import open_source
 from polynet_keras.distribution.agreement import fail_together, sum_over_workers
 from polynet_keras.distribution.checkpoints import Checkpoints
@@ -29,25 +29,21 @@ from polynet_keras.distribution.strategies import open_strategy
 from polynet_keras.distribution.workers import is_chief
 from polynet_keras.pretrained import MODEL_FILE, ModelCard
 from polynet_keras.training.curves import plot_curves
-from polynet_keras.training.divergence import DivergenceError, StopOnDivergence
 from polynet_keras.training.execution import Execution
+from polynet_keras.training.fitting import fit
 from polynet_keras.training.preparation import compiled_model, held_out_data, preprocessing_of, training_data
-from polynet_keras.training.progress import Progress
 from polynet_keras.training.recipe import Recipe
 from polynet_keras.training.run_folder import (
     CHECKPOINTS_FOLDER,
     CURVES_FILE,
     HISTORY_FILE,
-    LAST_GOOD_FILE,
     SAMPLES_FOLDER,
-    TENSORBOARD_FOLDER,
     discard_run_folder,
-    forget_epochs,
+    epochs_in,
     has_checkpoints,
     is_finished,
     open_run_folder,
 )
-from polynet_keras.training.stochastic_depth import AdaptiveStochasticDepth
 
 SAMPLES = 10
 
@@ -138,7 +134,7 @@ def _train(
             check_shared_folder(path, strategy)
             return _train_in(path, recipe, source, execution, strategy)
     except (tf.errors.OpError, ValueError, KeyboardInterrupt):
-        if chief and path.exists() and not _epochs(path) and not has_checkpoints(path):
+        if chief and path.exists() and not epochs_in(path / HISTORY_FILE) and not has_checkpoints(path):
             discard_run_folder(path)  # so that the same command can run again
         raise
 
@@ -181,10 +177,7 @@ def _train_in(
         path,
     )
     with reading(unread_held_out), reading(unread):
-        try:
-            _fit(model, recipe, training, len(source.training), validation, path, checkpoints, strategy)
-        except DivergenceError as error:
-            raise _with_advice(error, model, recipe, path, checkpoints, chief) from None
+        fit(model, recipe, training, len(source.training), validation, path, checkpoints, strategy)
     skipped = sum_over_workers(strategy, len(unread_held_out.skipped))
     counted = len(source.held_out) - skipped
     if not counted:
@@ -223,90 +216,6 @@ def _facts_of_file(file: str | None) -> dict[str, str]:
         return {}
     with open(file, "rb") as content:
         return {"start.weights, the file's SHA-256": hashlib.file_digest(content, "sha256").hexdigest()}
-
-
-def _fit(
-    model: keras.Model,
-    recipe: Recipe,
-    training: Batches,
-    images: int,
-    validation,
-    path: Path,
-    checkpoints: Checkpoints,
-    strategy: tf.distribute.Strategy | None,
-) -> None:
-    place, writers, progress = checkpoints.position, [], None
-    if is_chief(strategy):
-        forget_epochs(path / HISTORY_FILE, place.epoch)
-        progress = Progress(images, recipe.batch_size, place.step)
-        writers = [
-            keras.callbacks.CSVLogger(str(path / HISTORY_FILE), append=True),
-            keras.callbacks.TensorBoard(str(path / TENSORBOARD_FOLDER), write_graph=False),
-        ]
-    callbacks = [StopOnDivergence(), *_regularizing(recipe, model), progress, *writers, checkpoints]
-    try:
-        model.fit(
-            training.dataset,
-            validation_data=validation,
-            epochs=recipe.epochs,
-            steps_per_epoch=training.steps,
-            callbacks=[callback for callback in callbacks if callback is not None],
-            shuffle=False,
-            verbose=0,
-        )
-    except (KeyboardInterrupt, SystemExit) as ended:
-        for writer in writers:
-            writer.on_train_end()  # the process may be left without its teardown, which would write the rest
-        if isinstance(ended, SystemExit) or not _epochs(path) or strategy is not None:
-            raise
-        logging.warning("interrupted: the run ends with the model as it is")
-    finally:
-        if progress is not None:
-            progress.close()
-
-
-def _regularizing(recipe: Recipe, model: keras.Model) -> list[keras.callbacks.Callback]:
-    """The callbacks that are a part of the recipe."""
-    settings = recipe.regularization
-    callbacks: list[keras.callbacks.Callback] = []
-    if settings.stochastic_depth == "adaptive":
-        callbacks.append(
-            AdaptiveStochasticDepth(
-                settings.gap_metric,
-                settings.gap_threshold,
-                settings.gap_window,
-                settings.drop_rate_step,
-                settings.max_drop_rate,
-            )
-        )
-    if recipe.optimizer.ema_momentum:
-        callbacks.append(keras.callbacks.SwapEMAWeights())
-    return callbacks
-
-
-def _with_advice(
-    error: DivergenceError, model: keras.Model, recipe: Recipe, path: Path, checkpoints: Checkpoints, chief: bool
-) -> DivergenceError:
-    """The error, with what is left of the run and what may help."""
-    position = checkpoints.reload(model) if chief else None
-    advice = f"try a lower --learning_rate than {recipe.schedule.learning_rate:g}"
-    if not recipe.optimizer.global_clipnorm:
-        advice += ", or --global_clipnorm=1"
-    if recipe.precision == "mixed_float16":
-        advice += ", or --precision=mixed_bfloat16"
-    if position is None:
-        return DivergenceError(f"{error}, and nothing was saved before: {advice}")
-    model.save(path / LAST_GOOD_FILE)
-    return DivergenceError(
-        f"{error}; the net as it was after {position.global_step} steps is {path / LAST_GOOD_FILE}: start from it in a "
-        f"new folder with --weights={path / LAST_GOOD_FILE}, and {advice}"
-    )
-
-
-def _epochs(path: Path) -> int:
-    """The number of epochs in the history so far."""
-    history = path / HISTORY_FILE
-    return max(0, len(history.read_text().splitlines()) - 1) if history.exists() else 0
 
 
 def _samples(source: Source, path: Path) -> tuple[str, ...]:

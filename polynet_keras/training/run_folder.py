@@ -60,6 +60,11 @@ def has_checkpoints(folder: Path) -> bool:
     return any((folder / CHECKPOINTS_FOLDER).glob("*.index"))
 
 
+def epochs_in(history: Path) -> int:
+    """The number of epochs in a history so far."""
+    return max(0, len(history.read_text().splitlines()) - 1) if history.exists() else 0
+
+
 def forget_epochs(history: Path, epochs: int) -> None:
     """Leaves so many epochs in a history: those after them are about to run again."""
     if not history.exists():

@@ -1,4 +1,5 @@
 import csv
+import shutil
 
 import numpy as np
 import pytest
@@ -49,6 +50,14 @@ def test_the_newest_run_is_taken(capsys, digits_run, tmp_path, monkeypatch):
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "digits").symlink_to(digits_run.folder)
     assert "model:       runs/digits\n" in succeeds(capsys, "evaluate")
+
+
+def test_a_run_is_shown_the_crops_of_its_recipe(capsys, digits_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = shutil.copytree(digits_run.folder, tmp_path / "run")
+    Recipe.load(run / "recipe.json").replaced({"crops": 10}).save(run / "recipe.json")
+    assert ", 10 crop(s), " in succeeds(capsys, "evaluate", "--run_dir=run")
+    assert ", 1 crop(s)\n" in succeeds(capsys, "evaluate", "--run_dir=run", "--crops=1")
 
 
 @pytest.fixture

@@ -1,0 +1,123 @@
+"""The call of `fit` of a run: its callbacks, what is left when it is interrupted, and when it diverges."""
+
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+from absl import logging
+
+from polynet_keras.data.pipeline import Batches
+from polynet_keras.distribution.checkpoints import Checkpoints
+from polynet_keras.distribution.workers import is_chief
+from polynet_keras.training.divergence import DivergenceError, StopOnDivergence
+from polynet_keras.training.progress import Progress
+from polynet_keras.training.recipe import Recipe
+from polynet_keras.training.run_folder import (
+    HISTORY_FILE,
+    LAST_GOOD_FILE,
+    TENSORBOARD_FOLDER,
+    epochs_in,
+    forget_epochs,
+)
+from polynet_keras.training.stochastic_depth import AdaptiveStochasticDepth
+
+
+def fit(
+    model: keras.Model,
+    recipe: Recipe,
+    training: Batches,
+    images: int,
+    validation,
+    path: Path,
+    checkpoints: Checkpoints,
+    strategy: tf.distribute.Strategy | None,
+) -> None:
+    """Trains a model from where its checkpoints are to the end of its recipe.
+
+    Args:
+        model: compiled.
+        recipe: of the run.
+        training: batches from the checkpoints' place on.
+        images: of an epoch.
+        validation: as `fit` of the model takes it.
+        path: of the run folder.
+        checkpoints: of the run.
+        strategy: of the model.
+
+    Raises:
+        DivergenceError: with what is left, and what may help.
+        KeyboardInterrupt: interrupted before the first epoch was over, or with several workers.
+    """
+    place, writers, progress = checkpoints.position, [], None
+    if is_chief(strategy):
+        forget_epochs(path / HISTORY_FILE, place.epoch)
+        progress = Progress(images, recipe.batch_size, place.step)
+        writers = [
+            keras.callbacks.CSVLogger(str(path / HISTORY_FILE), append=True),
+            keras.callbacks.TensorBoard(str(path / TENSORBOARD_FOLDER), write_graph=False),
+        ]
+    callbacks = [StopOnDivergence(), *_regularizing(recipe, model), progress, *writers, checkpoints]
+    try:
+        model.fit(
+            training.dataset,
+            validation_data=validation,
+            epochs=recipe.epochs,
+            steps_per_epoch=training.steps,
+            callbacks=[callback for callback in callbacks if callback is not None],
+            shuffle=False,
+            verbose=0,
+        )
+    except DivergenceError as error:
+        raise _with_advice(error, model, recipe, path, checkpoints, strategy) from None
+    except (KeyboardInterrupt, SystemExit) as ended:
+        for writer in writers:
+            writer.on_train_end()  # the process may be left without its teardown, which would write the rest
+        if isinstance(ended, SystemExit) or not epochs_in(path / HISTORY_FILE) or strategy is not None:
+            raise
+        logging.warning("interrupted: the run ends with the model as it is")
+    finally:
+        if progress is not None:
+            progress.close()
+
+
+def _regularizing(recipe: Recipe, model: keras.Model) -> list[keras.callbacks.Callback]:
+    """The callbacks that are a part of the recipe."""
+    settings = recipe.regularization
+    callbacks: list[keras.callbacks.Callback] = []
+    if settings.stochastic_depth == "adaptive":
+        callbacks.append(
+            AdaptiveStochasticDepth(
+                settings.gap_metric,
+                settings.gap_threshold,
+                settings.gap_window,
+                settings.drop_rate_step,
+                settings.max_drop_rate,
+            )
+        )
+    if recipe.optimizer.ema_momentum:
+        callbacks.append(keras.callbacks.SwapEMAWeights())
+    return callbacks
+
+
+def _with_advice(
+    error: DivergenceError,
+    model: keras.Model,
+    recipe: Recipe,
+    path: Path,
+    checkpoints: Checkpoints,
+    strategy: tf.distribute.Strategy | None,
+) -> DivergenceError:
+    """The error, with what is left of the run and what may help."""
+    position = checkpoints.reload(model) if is_chief(strategy) else None
+    advice = f"try a lower --learning_rate than {recipe.schedule.learning_rate:g}"
+    if not recipe.optimizer.global_clipnorm:
+        advice += ", or --global_clipnorm=1"
+    if recipe.precision == "mixed_float16":
+        advice += ", or --precision=mixed_bfloat16"
+    if position is None:
+        return DivergenceError(f"{error}, and nothing was saved before: {advice}")
+    model.save(path / LAST_GOOD_FILE)
+    return DivergenceError(
+        f"{error}; the net as it was after {position.global_step} steps is {path / LAST_GOOD_FILE}: start from it in a "
+        f"new folder with --weights={path / LAST_GOOD_FILE}, and {advice}"
+    )
