@@ -97,11 +97,12 @@ def variants(depths: Sequence[int], modules: Sequence[str]) -> list[Variant]:
         ValueError: no such depths or modules.
     """
     base = Structure.inception_resnet(depths)
-    if not modules or BASELINE in modules:
+    names = [Polynomial.parse(module).name for module in modules]
+    if not names or BASELINE in names:
         raise ValueError(f"modules={','.join(modules)!r} must be one or more, such as poly-2, and not {BASELINE}")
     patterns: list[tuple[str, dict[str, tuple[str, ...]]]] = []
     for stages in (*((stage,) for stage in STAGES), STAGES):
-        patterns += [(module, dict.fromkeys(stages, (module,))) for module in modules]
+        patterns += [(name, dict.fromkeys(stages, (name,))) for name in names]
     patterns.append(("g5", G5))
     found = {base: Variant(_inception_resnet_name(base), base)}
     for name, pattern in patterns:

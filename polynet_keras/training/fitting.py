@@ -7,6 +7,7 @@ import tensorflow as tf
 from absl import logging
 
 from polynet_keras.data.pipeline import Batches
+from polynet_keras.distribution.agreement import sum_over_workers
 from polynet_keras.distribution.checkpoints import Checkpoints
 from polynet_keras.distribution.workers import is_chief
 from polynet_keras.training.divergence import DivergenceError, StopOnDivergence
@@ -108,7 +109,13 @@ def _with_advice(
     strategy: tf.distribute.Strategy | None,
 ) -> DivergenceError:
     """The error, with what is left of the run and what may help."""
-    position = checkpoints.reload(model) if is_chief(strategy) else None
+    position = None
+    if is_chief(strategy):
+        position = checkpoints.reload(model)
+        if position is not None:
+            model.save(path / LAST_GOOD_FILE)
+    if sum_over_workers(strategy, 0 if position is None else 1) and position is None:
+        return DivergenceError(f"{error}; the chief says what is left")  # and may write in peace: all wait for it here
     advice = f"try a lower --learning_rate than {recipe.schedule.learning_rate:g}"
     if not recipe.optimizer.global_clipnorm:
         advice += ", or --global_clipnorm=1"
@@ -116,7 +123,6 @@ def _with_advice(
         advice += ", or --precision=mixed_bfloat16"
     if position is None:
         return DivergenceError(f"{error}, and nothing was saved before: {advice}")
-    model.save(path / LAST_GOOD_FILE)
     return DivergenceError(
         f"{error}; the net as it was after {position.global_step} steps is {path / LAST_GOOD_FILE}: start from it in a "
         f"new folder with --weights={path / LAST_GOOD_FILE}, and {advice}"

@@ -36,7 +36,7 @@ def test_depth_and_compute_are_equal():
     assert len({str(variant.structure) for variant in found.values()}) == len(found)
 
 
-@pytest.mark.parametrize("modules", [(), ("poly-2", "ir")])
+@pytest.mark.parametrize("modules", [(), ("poly-2", "ir"), ("I + F",)])
 def test_modules_are_other_than_the_baseline(modules):
     with pytest.raises(ValueError, match="must be one or more, such as poly-2, and not ir"):
         variants((1, 1, 1), modules)
