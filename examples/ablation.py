@@ -27,9 +27,9 @@ RECIPE = Recipe(
 )
 
 
-def main(folder: str) -> None:
+def main(folder: str, depths: tuple[int, int, int] = (2, 4, 2), seeds: int = 3) -> None:
     logging.set_verbosity(logging.INFO)
-    outcomes = ablation(RECIPE, folder, depths=(2, 4, 2), modules=("poly-2", "2-way"), seeds=3)
+    outcomes = ablation(RECIPE, folder, depths, ("poly-2", "2-way"), seeds)
     Path(folder, "ablation.md").write_text(markdown(outcomes))
     plot(outcomes, Path(folder, "ablation.png"))
     print(markdown(outcomes))

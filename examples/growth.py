@@ -64,13 +64,13 @@ def macs(structure: str) -> float:
     return sum(part.macs for part in parts) / 1e6
 
 
-def main(folder: str) -> None:
+def main(folder: str, seeds: int = 3) -> None:
     logging.set_verbosity(logging.INFO)
     print(plan_insertion(SMALL, LARGE))
     print(f"\nfrom scratch 3 × {macs(LARGE):.1f}, grown 3 × {macs(SMALL):.1f} + {macs(LARGE):.1f} MMAC an image\n")
     differences = []
     print("| seed | small net | from scratch | grown | difference |\n| --- | ---: | ---: | ---: | ---: |")
-    for seed in range(3):
+    for seed in range(seeds):
         recipe = dataclasses.replace(RECIPE, seed=seed)
         scratch = error(recipe, Path(folder, f"scratch-{seed}"))
         small, large = grown_error(recipe, Path(folder, f"grown-{seed}"))

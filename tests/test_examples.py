@@ -14,6 +14,8 @@ from PIL import Image
 from polynet_keras.data.examples import Source
 from polynet_keras.data.fashion_mnist import FOLDER as FASHION_MNIST_FOLDER
 from polynet_keras.evaluation.predict import predict
+from polynet_keras.training.ablation import Outcome
+from polynet_keras.training.recipe import Recipe
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -38,6 +40,43 @@ def test_stochastic_depth(tmp_path):
         "epoch 4: paths active",
     ]
     assert len({re.search(r"traced (\d+) time", line)[1] for line in lines}) == 1
+
+
+def load(example, recipe):
+    """An example as a module, with a recipe that ends soon."""
+    spec = importlib.util.spec_from_file_location(example, EXAMPLES / f"{example}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.RECIPE = recipe
+    return module
+
+
+def test_growth(tmp_path, capsys):
+    structure = "1 x [2-way] | 2 x [ir] | 1 x [ir]"
+    module = load("growth", Recipe(structure=structure, width=0.0625, batch_size=256, epochs=1))
+    module.LARGE = structure
+    module.main(tmp_path, seeds=2)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "stage_a_01  2-way  from stage_a_01 (ir), new: G"
+    assert [line.split(" |")[0] for line in lines[-4:-2]] == ["| 0", "| 1"]
+    assert lines[-1].startswith("error, grown minus from scratch: ")
+    started = {path.parent.name: path.stat().st_mtime for path in tmp_path.rglob("model.json")}
+    module.main(tmp_path, seeds=2)
+    assert {path.parent.name: path.stat().st_mtime for path in tmp_path.rglob("model.json")} == started
+
+
+def test_ablation(tmp_path, capsys, monkeypatch):
+    """The runs themselves are those of tests/training/test_ablation.py."""
+    module = load("ablation", Recipe())
+    outcomes = [
+        Outcome(name, stage, baseline, "1 x [ir] | 1 x [ir] | 1 x [ir]", seed, 10, 1000, 1.0, 100, wrong + seed)
+        for name, stage, baseline, wrong in (("ir 1-1-1", "", "", 10), ("A 2-way", "A", "ir 1-1-1", 7))
+        for seed in (0, 1)
+    ]
+    monkeypatch.setattr(module, "ablation", lambda *_: outcomes)
+    module.main(tmp_path)
+    assert "Does PolyNet beat Inception-ResNet at the same compute here? Yes." in capsys.readouterr().out
+    assert {path.name for path in tmp_path.iterdir()} == {"ablation.md", "ablation.png"}
 
 
 def test_finetune(tmp_path):
