@@ -32,13 +32,15 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     recipe = recipe_of(values)
 
     from polynet_keras.data.extras import require_data_extra
+    from polynet_keras.data.files import written_whole
     from polynet_keras.training.ablation import RESULTS_FILE, ablation
     from polynet_keras.training.ablation_report import answer, markdown, plot
 
-    require_data_extra("matplotlib")
+    require_data_extra("matplotlib", "scipy")
     folder = Path(values.folder)
     outcomes = ablation(recipe, folder, depths, values.modules, values.seeds)
-    (folder / "ablation.md").write_text(f"{markdown(outcomes)}\n{answer(outcomes)}\n")
+    with written_whole(folder / "ablation.md") as partial:
+        partial.write_text(f"{markdown(outcomes)}\n{answer(outcomes)}\n")
     plot(outcomes, folder / "ablation.png")
     print(f"{markdown(outcomes)}\n{answer(outcomes)}\n\ntable: {folder / RESULTS_FILE} and {folder / 'ablation.md'}")
     print(f"plot:  {folder / 'ablation.png'}")

@@ -59,46 +59,55 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     if values.weights is not None:
         checkpoint = published(values.weights)
         name, structure, width, residual_scale = checkpoint.name, checkpoint.structure, checkpoint.width, None
-        data: list[str] = []
+        size = checkpoint.preprocessing.image_size
+        command = ["--data=DATA", f"--image_size={size}", f"--width={width:g}"]
+        policy = "float32"
     else:
         folder = Path(values.run_dir or latest_run_folder())
         recipe = Recipe.load(folder / RECIPE_FILE)
         name, structure, width = os.fspath(folder), recipe.structure, recipe.width
-        residual_scale = recipe.residual_scale
-        data = [f"--data={recipe.data}", f"--image_size={recipe.image_size}"]
+        residual_scale, policy = recipe.residual_scale, recipe.precision
+        command = [f"--recipe={folder / RECIPE_FILE}"]
     if values.residual_scale is not None:
         residual_scale = residual_scale_of(values.residual_scale)
+        command.append(f"--residual_scale={','.join(values.residual_scale)}")
+    elif isinstance(residual_scale, tuple) and len(residual_scale) > 2:
+        raise ValueError(f"{name} has a residual scale for each module: say that of new ones with --residual_scale")
     plan = plan_insertion(structure, values.structure, values.positions)
     print(f"{name} grows:\n\n{plan}\n")
 
     import keras
 
     from polynet_keras import PolyNet
+    from polynet_keras.data.files import written_whole
+    from polynet_keras.pretrained.model_file import load_model_file
     from polynet_keras.training.growth import grown
+    from polynet_keras.training.precision import precision
 
     if values.weights is not None:
         source = PolyNet(weights=checkpoint.name, **checkpoint.network)
     else:
-        source = _load(folder / MODEL_FILE)
+        with precision(policy):
+            source = load_model_file(folder / MODEL_FILE, compile=values.carry_optimizer)
     keras.utils.set_random_seed(values.seed)
-    target = grown(
-        source,
-        values.structure,
-        width=width,
-        residual_scale=residual_scale,
-        positions=values.positions,
-        new_paths=values.new_paths,
-        carry_optimizer=values.carry_optimizer,
-    )
-    target.save(output)
+    with precision(policy):
+        target = grown(
+            source,
+            values.structure,
+            width=width,
+            residual_scale=residual_scale,
+            positions=values.positions,
+            new_paths=values.new_paths,
+            carry_optimizer=values.carry_optimizer,
+        )
+    with written_whole(output) as partial:
+        target.save(partial)
     for what, model, units in (("old", source, structure), ("grown", target, values.structure)):
         cost = network_cost(units, input_shape=_image(model), width=width, classes=model.output_shape[-1])
         print(f"{what + ':':<7}{model.count_params():,} parameters, {sum(p.macs for p in cost) / 1e9:.3f} GMAC")
-    network = [f"--structure={values.structure}", f"--width={width:g}", f"--weights={output}"]
-    command = ["polynet", "train", *data, *network]
-    if values.carry_optimizer:
-        command.append("--carry_optimizer")
-    print(f"train it: {shlex.join(command)}")
+    command += [f"--structure={values.structure}", f"--weights={output}"]
+    command.append("--carry_optimizer" if values.carry_optimizer else "--nocarry_optimizer")
+    print(f"train it: {shlex.join(['polynet', 'train', *command])}")
 
 
 def _image(model) -> tuple[int, int, int]:
@@ -107,11 +116,3 @@ def _image(model) -> tuple[int, int, int]:
 
     shape = model.input_shape[1:]
     return shape if keras.config.image_data_format() == "channels_last" else (*shape[1:], shape[0])
-
-
-def _load(path: Path):
-    import keras
-
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file; name a run folder that `polynet train` has finished")
-    return keras.saving.load_model(path)

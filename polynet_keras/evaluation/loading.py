@@ -1,7 +1,6 @@
 """Models that were trained, with what their numbers hold for: of a run folder, or a published checkpoint."""
 
 import os
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import keras
 from polynet_keras.applications import PolyNet
 from polynet_keras.data.preprocessing import Preprocessing
 from polynet_keras.pretrained import MODEL_FILE, ModelCard, load_weights_file, published
+from polynet_keras.pretrained.model_file import load_model_file
 from polynet_keras.pretrained.registry import find_checkpoint
 
 
@@ -52,13 +52,7 @@ def load_run(run_folder: str | os.PathLike) -> TrainedModel:
         ValueError: there is no model or no card, one cannot be read, or they do not fit each other.
     """
     card = ModelCard.load(run_folder)
-    path = Path(run_folder, MODEL_FILE)
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file; name a run folder that `polynet train` has finished")
-    try:
-        model = keras.saving.load_model(path, compile=False)
-    except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: not a readable Keras model: {error}") from None
+    model = load_model_file(Path(run_folder, MODEL_FILE))
     return TrainedModel(os.fspath(run_folder), model, card.preprocessing, card.class_names, card.structure)
 
 

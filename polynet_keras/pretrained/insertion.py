@@ -133,7 +133,8 @@ def insert(
 def insert_optimizer(source: keras.Model, target: keras.Model, plan: InsertionPlan) -> int:
     """Gives the target's optimizer what the source's remembers of the kept variables (mean squares, momentum, ...).
 
-    Its own count of steps and learning rate stay.
+    Its own count of steps and learning rate stay; AdamW and LAMB, which take early moments for too small, begin with
+    smaller steps for it. Gradients that were accumulated for an update to come are left behind.
 
     Args:
         source, target: as `insert` took them, compiled with optimizers of one class; both are built.
@@ -150,8 +151,9 @@ def insert_optimizer(source: keras.Model, target: keras.Model, plan: InsertionPl
         optimizer = getattr(model, "optimizer", None)
         if optimizer is None:
             raise ValueError(f"the {name} is not compiled; it has no optimizer")
-        optimizer.build(model.trainable_variables)
-        optimizers.append(optimizer)
+        if not optimizer.built:
+            optimizer.build(model.trainable_variables)
+        optimizers.append(getattr(optimizer, "inner_optimizer", optimizer))  # of one that scales the loss
     theirs, ours = optimizers
     if type(theirs) is not type(ours):
         raise ValueError(
@@ -162,6 +164,8 @@ def insert_optimizer(source: keras.Model, target: keras.Model, plan: InsertionPl
     carried = 0
     renamed = {_slot_prefix(after): _slot_prefix(before) for before, after in kept_variables(source, target, plan)}
     for variable in ours.variables:
+        if variable.name.endswith("_gradient_accumulator"):
+            continue
         prefix = next((p for p in _prefixes(variable.name) if p in renamed), None)
         found = None if prefix is None else slots.get(renamed[prefix] + variable.name.removeprefix(prefix))
         if found is not None:

@@ -6,17 +6,19 @@ evaluated", and "PolyNet design yields higher accuracy than Inception-ResNet giv
 
 import csv
 import dataclasses
+import math
 import os
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import keras
 from absl import logging
 
 from polynet_keras.data.files import written_whole
 from polynet_keras.data.sources import open_source
+from polynet_keras.distribution.cluster import Cluster
 from polynet_keras.models import STAGES, Structure
 from polynet_keras.models.cost import network_cost
 from polynet_keras.models.polynomial import Polynomial
@@ -59,7 +61,7 @@ class Outcome:
         seed: of the run.
         parameters: that are trained.
         macs: multiply-accumulates of one image.
-        seconds: of all training steps, without validation and tracing.
+        seconds: of the training steps, from the images a second of the run's processes, without validation and tracing.
         images: that were held out.
         errors: how many of them the net got wrong, at the end of the run.
     """
@@ -97,7 +99,7 @@ def variants(depths: Sequence[int], modules: Sequence[str]) -> list[Variant]:
         ValueError: no such depths or modules.
     """
     base = Structure.inception_resnet(depths)
-    names = [Polynomial.parse(module).name for module in modules]
+    names = list(dict.fromkeys(Polynomial.parse(module).name for module in modules))
     if not names or BASELINE in names:
         raise ValueError(f"modules={','.join(modules)!r} must be one or more, such as poly-2, and not {BASELINE}")
     patterns: list[tuple[str, dict[str, tuple[str, ...]]]] = []
@@ -150,6 +152,8 @@ def ablation(
         ValueError: as `variants` and `train`.
     """
     check_integer("seeds", seeds, at_least=1)
+    if Cluster.from_environment().is_distributed:
+        raise ValueError("an ablation runs in one process; start it without TF_CONFIG and Slurm's variables")
     studied = variants(depths, modules)
     outcomes: list[Outcome] = []
     total, folder = seeds * len(studied), Path(folder)
@@ -172,22 +176,6 @@ def save_outcomes(path: Path, outcomes: Sequence[Outcome]) -> None:
         writer.writerows(dataclasses.astuple(outcome) for outcome in outcomes)
 
 
-def load_outcomes(path: str | os.PathLike) -> list[Outcome]:
-    """Reads what `save_outcomes` wrote.
-
-    Raises:
-        ValueError: the file cannot be read or is another table.
-    """
-    kinds: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(Outcome)}
-    try:
-        with open(path, newline="") as file:
-            return [Outcome(**{name: kinds[name](text) for name, text in row.items()}) for row in csv.DictReader(file)]
-    except OSError as error:
-        raise ValueError(f"{os.fspath(path)}: cannot be read: {error.strerror}") from None
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{os.fspath(path)}: not a table of an ablation: {error}") from None
-
-
 def _outcome(variant: Variant, recipe: Recipe, folder: Path, images: int, channels: int) -> Outcome:
     card = _trained(recipe, folder)
     parts = network_cost(
@@ -204,7 +192,7 @@ def _outcome(variant: Variant, recipe: Recipe, folder: Path, images: int, channe
         recipe.seed,
         sum(part.parameters for part in parts),
         sum(part.macs for part in parts),
-        round(sum(images / rate for rate in _rates(folder / HISTORY_FILE) if rate), 1),
+        _seconds(folder / HISTORY_FILE, images),
         card.held_out,
         card.held_out - card.held_out_correct,
     )
@@ -221,7 +209,9 @@ def _trained(recipe: Recipe, folder: Path) -> ModelCard:
     return ModelCard.load(folder)
 
 
-def _rates(history: Path) -> list[float]:
-    """Images a second, epoch by epoch."""
+def _seconds(history: Path, images: int) -> float:
+    """Of all epochs, at the mean rate of those whose rate is known."""
     with open(history, newline="") as file:
-        return [float(row["images_per_second"]) for row in csv.DictReader(file)]
+        rates = [float(row["images_per_second"]) for row in csv.DictReader(file)]
+    known = [images / rate for rate in rates if math.isfinite(rate)]
+    return round(len(rates) * statistics.fmean(known), 1) if known else math.nan

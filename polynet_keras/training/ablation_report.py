@@ -20,12 +20,12 @@ class Comparison:
 
     Attributes:
         variant, baseline: names.
-        differences: in error, variant minus baseline, as shares of the held-out images; a value a seed.
+        differences: by seed, in error, variant minus baseline, as shares of the held-out images.
     """
 
     variant: str
     baseline: str
-    differences: tuple[float, ...]
+    differences: dict[int, float]
 
 
 def comparisons(outcomes: Sequence[Outcome]) -> list[Comparison]:
@@ -38,9 +38,8 @@ def comparisons(outcomes: Sequence[Outcome]) -> list[Comparison]:
     for variant, baseline in pairs:
         seeds = sorted(set(errors[variant]) & set(errors.get(baseline, {})))
         if seeds:
-            found.append(
-                Comparison(variant, baseline, tuple(errors[variant][seed] - errors[baseline][seed] for seed in seeds))
-            )
+            differences = {seed: errors[variant][seed] - errors[baseline][seed] for seed in seeds}
+            found.append(Comparison(variant, baseline, differences))
     return found
 
 
@@ -60,9 +59,11 @@ def interval(differences: Sequence[float]) -> tuple[float, float, float]:
 
 
 def answer(outcomes: Sequence[Outcome]) -> str:
-    """Whether PolyNet beats Inception-ResNet at the same compute: over all pairs, a mean a seed, and their interval."""
+    """Whether PolyNet beats Inception-ResNet at the same compute: a mean over all pairs for each seed, and the interval
+    of these means."""
     pairs = comparisons(outcomes)
-    by_seed = [statistics.fmean(column) for column in zip(*(pair.differences for pair in pairs), strict=False)]
+    seeds = set.intersection(*(set(pair.differences) for pair in pairs)) if pairs else set()
+    by_seed = [statistics.fmean(pair.differences[seed] for pair in pairs) for seed in seeds]
     if len(by_seed) < 2:
         return "Whether PolyNet beats Inception-ResNet at the same compute takes two or more seeds to say."
     mean, low, high = interval(by_seed)
@@ -89,7 +90,7 @@ def markdown(outcomes: Sequence[Outcome]) -> str:
         first, pair = rows[0], differences.get(name)
         errors = [100 * row.error for row in rows]
         structure = first.structure.replace("|", "\\|")
-        difference = _mean_and_deviation([100 * d for d in pair.differences], sign="+") if pair else ""
+        difference = _mean_and_deviation([100 * d for d in pair.differences.values()], sign="+") if pair else ""
         cells = (
             name,
             first.stage,

@@ -1,18 +1,41 @@
 """Checks that the parts of a recipe share: a `ValueError` names the setting, its value and what is accepted."""
 
+import dataclasses
 import math
-from collections.abc import Sequence
+import typing
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 
 
+def plain_numbers(settings) -> None:
+    """Makes the numbers of a frozen dataclass Python's own, and those of fields declared `float` floats.
+
+    So that equal settings are equal in JSON too, and schedules compute in floats.
+    """
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if isinstance(value, bool) or not isinstance(value, Real):
+            continue
+        if float in (field.type, *typing.get_args(field.type)):
+            object.__setattr__(settings, field.name, float(value))
+        elif isinstance(value, Integral):
+            object.__setattr__(settings, field.name, int(value))
+
+
 def check_number(
-    name: str, value, *, above: float | None = None, at_least: float | None = None, at_most: float | None = None
+    name: str,
+    value,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    below: float | None = None,
 ) -> None:
-    """A finite number within bounds: `above` excludes its bound."""
+    """A finite number within bounds: `above` and `below` exclude theirs."""
     fits = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
     fits = fits and (above is None or value > above) and (at_least is None or value >= at_least)
-    if not fits or (at_most is not None and value > at_most):
-        bounds = ((">", above), ("≥", at_least), ("≤", at_most))
+    if not fits or (at_most is not None and value > at_most) or (below is not None and value >= below):
+        bounds = ((">", above), ("≥", at_least), ("≤", at_most), ("<", below))
         wanted = " and ".join(f"{sign} {bound:g}" for sign, bound in bounds if bound is not None)
         raise ValueError(f"{name}={value!r} must be a finite number {wanted}")
 
@@ -32,3 +55,10 @@ def check_flag(name: str, value) -> None:
 def check_choice(name: str, value, choices: Sequence[str]) -> None:
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name}={value!r} must be one of {', '.join(choices)}")
+
+
+def check_owned(name: str, kind: str, value, settings: Mapping[str, Sequence[str]]) -> None:
+    """Whether a setting belongs to the chosen kind; `settings` has those of each, by its name."""
+    if name not in settings[kind]:
+        owners = " and ".join(owner for owner, own in settings.items() if name in own)
+        raise ValueError(f"{name}={value!r} is a setting of {owners}, and none of {kind!r}")

@@ -12,7 +12,8 @@ class DivergenceError(ValueError):
 class StopOnDivergence(keras.callbacks.Callback):
     """Raises a `DivergenceError` after the first step whose loss is not finite, before anything of it is saved.
 
-    All workers of a distributed model see the same loss and stop at the same step.
+    All workers of a distributed model see the same loss and stop at the same step. To look at it, every step of an
+    accelerator is waited for, as Keras's progress bar does.
     """
 
     def __init__(self):

@@ -29,7 +29,8 @@ class Execution:
     save_every_minutes: float | None = 10.0
     """Minutes between two checkpoints."""
     deterministic: bool = False
-    """Whether TensorFlow keeps to operations that give the same bits again on the same machine; slower on GPUs."""
+    """Whether TensorFlow keeps to operations that give the same bits again on the same machine; slower on GPUs. Once
+    said, it holds for the process."""
     attempt: int = 0
     """How often a supervisor has started this run again: a finished run is then no mistake."""
 

@@ -1,14 +1,17 @@
 """The call of `fit` of a run: its callbacks, what is left when it is interrupted, and when it diverges."""
 
+import shlex
 from pathlib import Path
 
 import keras
 import tensorflow as tf
 from absl import logging
 
+from polynet_keras.data.files import written_whole
 from polynet_keras.data.pipeline import Batches
 from polynet_keras.distribution.agreement import sum_over_workers
 from polynet_keras.distribution.checkpoints import Checkpoints
+from polynet_keras.distribution.training_state import first_not_finite
 from polynet_keras.distribution.workers import is_chief
 from polynet_keras.training.divergence import DivergenceError, StopOnDivergence
 from polynet_keras.training.progress import Progress
@@ -16,9 +19,10 @@ from polynet_keras.training.recipe import Recipe
 from polynet_keras.training.run_folder import (
     HISTORY_FILE,
     LAST_GOOD_FILE,
+    RECIPE_FILE,
     TENSORBOARD_FOLDER,
-    epochs_in,
     forget_epochs,
+    has_checkpoints,
 )
 from polynet_keras.training.stochastic_depth import AdaptiveStochasticDepth
 
@@ -47,7 +51,7 @@ def fit(
 
     Raises:
         DivergenceError: with what is left, and what may help.
-        KeyboardInterrupt: interrupted before the first epoch was over, or with several workers.
+        KeyboardInterrupt: interrupted.
     """
     place, writers, progress = checkpoints.position, [], None
     if is_chief(strategy):
@@ -68,14 +72,17 @@ def fit(
             shuffle=False,
             verbose=0,
         )
+        spoiled = first_not_finite(model)  # by the last step, whose loss was computed before
+        if spoiled is not None:
+            raise DivergenceError(f"the weights in {spoiled} are not finite after the last step")
     except DivergenceError as error:
         raise _with_advice(error, model, recipe, path, checkpoints, strategy) from None
     except (KeyboardInterrupt, SystemExit) as ended:
         for writer in writers:
             writer.on_train_end()  # the process may be left without its teardown, which would write the rest
-        if isinstance(ended, SystemExit) or not epochs_in(path / HISTORY_FILE) or strategy is not None:
-            raise
-        logging.warning("interrupted: the run ends with the model as it is")
+        if isinstance(ended, KeyboardInterrupt) and has_checkpoints(path):
+            logging.warning("interrupted: the same command with --run_dir=%s goes on from the last checkpoint", path)
+        raise
     finally:
         if progress is not None:
             progress.close()
@@ -88,11 +95,11 @@ def _regularizing(recipe: Recipe, model: keras.Model) -> list[keras.callbacks.Ca
     if settings.stochastic_depth == "adaptive":
         callbacks.append(
             AdaptiveStochasticDepth(
-                settings.gap_metric,
-                settings.gap_threshold,
-                settings.gap_window,
-                settings.drop_rate_step,
-                settings.max_drop_rate,
+                settings.setting("gap_metric"),
+                settings.setting("gap_threshold"),
+                settings.setting("gap_window"),
+                settings.setting("drop_rate_step"),
+                settings.setting("max_drop_rate"),
             )
         )
     if recipe.optimizer.ema_momentum:
@@ -111,11 +118,17 @@ def _with_advice(
     """The error, with what is left of the run and what may help."""
     position = None
     if is_chief(strategy):
-        position = checkpoints.reload(model)
-        if position is not None:
-            model.save(path / LAST_GOOD_FILE)
-    if sum_over_workers(strategy, 0 if position is None else 1) and position is None:
-        return DivergenceError(f"{error}; the chief says what is left")  # and may write in peace: all wait for it here
+        try:
+            position = checkpoints.reload(model)
+            if position is not None:
+                with written_whole(path / LAST_GOOD_FILE) as partial:
+                    model.save(partial)
+        except (OSError, ValueError) as failure:
+            position = None
+            logging.warning("%s cannot be written: %s", path / LAST_GOOD_FILE, failure)
+    sum_over_workers(strategy, 0)  # the chief writes in peace: who leaves before would be taken for a failure
+    if not is_chief(strategy):
+        return DivergenceError(f"{error}; the chief says what is left")
     advice = f"try a lower --learning_rate than {recipe.schedule.learning_rate:g}"
     if not recipe.optimizer.global_clipnorm:
         advice += ", or --global_clipnorm=1"
@@ -123,7 +136,8 @@ def _with_advice(
         advice += ", or --precision=mixed_bfloat16"
     if position is None:
         return DivergenceError(f"{error}, and nothing was saved before: {advice}")
+    start = shlex.join([f"--recipe={path / RECIPE_FILE}", f"--weights={path / LAST_GOOD_FILE}"])
     return DivergenceError(
-        f"{error}; the net as it was after {position.global_step} steps is {path / LAST_GOOD_FILE}: start from it in a "
-        f"new folder with --weights={path / LAST_GOOD_FILE}, and {advice}"
+        f"{error}; the net as it was after {position.global_step} steps is saved: start from it in a new folder with "
+        f"{start}, and {advice}"
     )

@@ -1,6 +1,7 @@
 """A trained net grown by insertion: the larger net that a training can begin with."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 
@@ -27,8 +28,8 @@ def grown(
         width: of both.
         residual_scale: of what is new, as `PolyNet` takes it; kept paths bring their own.
         positions, new_paths: as `pretrained.insertion.insert` takes them.
-        carry_optimizer: whether the net is compiled, with the source's optimizer and loss, and the optimizer remembers
-            what the source's does of kept variables.
+        carry_optimizer: whether the net is compiled, with an optimizer of the source's settings that remembers what the
+            source's does of kept variables (`insert_optimizer`). Its schedule begins anew, and it decays all weights.
 
     Raises:
         ValueError: as `pretrained.insertion.insert` and `insert_optimizer`.
@@ -44,9 +45,19 @@ def grown(
     )
     plan = insert(source, target, positions, new_paths)
     if carry_optimizer:
-        if source.optimizer is None:
-            raise ValueError("carry_optimizer: the net was saved without its optimizer")
-        target.compile(type(source.optimizer).from_config(source.optimizer.get_config()), source.loss)
+        check_optimizer(source, "carry_optimizer")
+        optimizer: Any = getattr(source.optimizer, "inner_optimizer", source.optimizer)  # compile wraps it again
+        target.compile(type(optimizer).from_config(optimizer.get_config()), source.loss)
         insert_optimizer(source, target, plan)
-        target.optimizer.iterations.assign(source.optimizer.iterations)  # it has trained
     return target
+
+
+def check_optimizer(source: keras.Model, what: str) -> None:
+    """Raises a `ValueError` unless the model has an optimizer that remembers something."""
+    optimizer = getattr(source, "optimizer", None)
+    if optimizer is None:
+        raise ValueError(f"{what}: the net was saved without its optimizer")
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    slots = [v for v in inner.variables if len(v.shape) > 0]
+    if not any(keras.ops.convert_to_numpy(keras.ops.any(v != 0)) for v in slots):
+        raise ValueError(f"{what}: the net's optimizer has not trained yet, or in another precision than here")

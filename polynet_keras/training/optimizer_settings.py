@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import keras
 
-from polynet_keras.training.checks import check_choice, check_integer, check_number
+from polynet_keras.training.checks import check_choice, check_integer, check_number, check_owned, plain_numbers
 from polynet_keras.training.optimizers import RMSprop
 
 DEFAULTS: dict[str, dict[str, float]] = {
@@ -47,18 +47,20 @@ class OptimizerSettings:
     ema_momentum: float = 0.0
 
     def __post_init__(self):
+        plain_numbers(self)
         check_choice("optimizer", self.name, tuple(DEFAULTS))
         for setting in OPTIMIZERS_OWN:
             value = getattr(self, setting)
             if value is None:
                 continue
-            if setting not in DEFAULTS[self.name]:
-                owners = " and ".join(name for name, defaults in DEFAULTS.items() if setting in defaults)
-                raise ValueError(f"{setting}={value!r} is a setting of {owners}, and none of optimizer={self.name!r}")
-            check_number(setting, value, at_least=0, at_most=None if setting == "epsilon" else 1)
+            check_owned(setting, self.name, value, {name: tuple(defaults) for name, defaults in DEFAULTS.items()})
+            if setting == "epsilon":
+                check_number(setting, value, above=0)
+            else:
+                check_number(setting, value, at_least=0, below=1)
         check_number("global_clipnorm", self.global_clipnorm, at_least=0)
         check_integer("gradient_accumulation_steps", self.gradient_accumulation_steps, at_least=1)
-        check_number("ema_momentum", self.ema_momentum, at_least=0, at_most=1)
+        check_number("ema_momentum", self.ema_momentum, at_least=0, below=1)
 
     def make(self, learning_rate, weight_decay: float, model: keras.Model) -> keras.optimizers.Optimizer:
         """The optimizer for a model.

@@ -1,8 +1,5 @@
 """What a recipe makes of a source of images: the network, its optimizer, and the batches that it is trained on."""
 
-import contextlib
-from collections.abc import Iterator
-
 import keras
 import tensorflow as tf
 
@@ -12,9 +9,10 @@ from polynet_keras.data.examples import Source
 from polynet_keras.data.pipeline import Batches, evaluation_batches, training_batches, validation_data
 from polynet_keras.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from polynet_keras.distribution.inputs import distributed_dataset
-from polynet_keras.layers import synchronize_batch_normalization
+from polynet_keras.layers import StochasticResidualScaling, synchronize_batch_normalization
 from polynet_keras.models import Structure
 from polynet_keras.training.fine_tuning import freeze
+from polynet_keras.training.precision import precision
 from polynet_keras.training.recipe import Recipe
 from polynet_keras.training.stochastic_depth import set_drop_rate
 
@@ -85,17 +83,21 @@ def held_out_data(
     return distributed_dataset(strategy, dataset)
 
 
-def network(recipe: Recipe, channels: int, classes: int) -> keras.Model:
-    """The network of a recipe, with the weights that it starts with.
+def network(recipe: Recipe, channels: int, classes: int, weights: str | None) -> keras.Model:
+    """The network of a recipe.
 
-    Raises:
-        ValueError: the weights cannot be read, or are of another net.
+    Args:
+        recipe: of the run.
+        channels: of the images.
+        classes: of the data.
+        weights: as `PolyNet` takes them.
+
     """
     size = recipe.image_size
     first = keras.config.image_data_format() == "channels_first"
-    with _precision(recipe.precision):
+    with precision(recipe.precision):
         return PolyNet(
-            weights=recipe.start.file,
+            weights=weights,
             input_shape=(channels, size, size) if first else (size, size, channels),
             classes=classes,
             structure=recipe.structure,
@@ -105,9 +107,20 @@ def network(recipe: Recipe, channels: int, classes: int) -> keras.Model:
         )
 
 
-def compiled_model(recipe: Recipe, source: Source, steps_per_epoch: int) -> keras.Model:
-    """The network of a run, with optimizer and loss; the learning rate goes over so many steps an epoch."""
-    model = network(recipe, source.channels, len(source.class_names))
+def compiled_model(recipe: Recipe, source: Source, steps_per_epoch: int, goes_on: bool = False) -> keras.Model:
+    """The network of a run, with optimizer and loss.
+
+    Args:
+        recipe: of the run.
+        source: of its images.
+        steps_per_epoch: over which the learning rate goes.
+        goes_on: whether a checkpoint is about to bring all values: the files that the run began with may be gone.
+
+    Raises:
+        ValueError: the weights to start with cannot be read, or are of another net.
+    """
+    weights = None if goes_on else recipe.start.file
+    model = network(recipe, source.channels, len(source.class_names), weights)
     if recipe.synchronized:
         synchronize_batch_normalization(model)
     if recipe.start.frozen_through or recipe.start.frozen_normalizations:
@@ -116,20 +129,12 @@ def compiled_model(recipe: Recipe, source: Source, steps_per_epoch: int) -> kera
     optimizer = recipe.optimizer.make(learning_rate, recipe.regularization.weight_decay, model)
     loss = "categorical_crossentropy" if recipe.labels_are_shares else "sparse_categorical_crossentropy"
     model.compile(optimizer, loss=loss, metrics=["accuracy"])
+    for layer in model.layers:
+        if isinstance(layer, StochasticResidualScaling):
+            layer.active.assign(False)  # of weights that were trained with stochastic depth
     if recipe.regularization.stochastic_depth == "on":
-        set_drop_rate(model, recipe.regularization.max_drop_rate)
-    if recipe.start.carry_optimizer:
-        with _precision(recipe.precision):  # under which Keras has an optimizer scale its loss, or not
+        set_drop_rate(model, recipe.regularization.setting("max_drop_rate"))
+    if recipe.start.carry_optimizer and not goes_on:
+        with precision(recipe.precision):  # under which Keras has an optimizer scale its loss, or not
             recipe.start.carry(model, Structure.parse(recipe.structure))
     return model
-
-
-@contextlib.contextmanager
-def _precision(policy: str) -> Iterator[None]:
-    """Layers are built with a policy of the process."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)

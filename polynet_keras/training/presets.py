@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from polynet_keras.models.cost import network_cost
+from polynet_keras.models.parts import PARTS
 from polynet_keras.training.optimizer_settings import OptimizerSettings
 from polynet_keras.training.recipe import Recipe
 from polynet_keras.training.regularization import Regularization
@@ -36,16 +37,17 @@ class Preset:
 
     @property
     def flops_per_image(self) -> float:
-        """Floating-point operations to train with one image: two a multiply-accumulate, and three times those of a
-        forward pass, one for it and two for the gradients of activations and of weights."""
-        size = self.recipe.image_size
+        """Floating-point operations to train with one image, two a multiply-accumulate: those of a forward pass, and
+        twice those of the parts that are trained, for the gradients of their activations and weights."""
+        size, frozen = self.recipe.image_size, self.recipe.start.frozen_through
         parts = network_cost(
             self.recipe.structure,
             input_shape=(size, size, self.channels),
             width=self.recipe.width,
             classes=self.classes or 1000,
         )
-        return 6.0 * sum(part.macs for part in parts)
+        trained = parts[PARTS.index(frozen) + 1 :] if frozen else parts  # the parts of both come in the same order
+        return 2.0 * sum(part.macs for part in parts) + 4.0 * sum(part.macs for part in trained)
 
     @property
     def flops(self) -> float:

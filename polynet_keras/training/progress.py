@@ -1,5 +1,6 @@
 """How far a run is: a bar on a terminal, a line an epoch and a minute elsewhere."""
 
+import math
 import time
 
 import keras
@@ -7,7 +8,7 @@ from absl import logging
 from tqdm import tqdm
 
 REFRESH_SECONDS = 0.5
-"""Between two looks at loss and accuracy, for which a device has to be waited for."""
+"""Between two looks at loss and accuracy, on a terminal."""
 LINE_SECONDS = 60
 """Between two lines within an epoch, where there is no terminal."""
 
@@ -16,7 +17,8 @@ class Progress(keras.callbacks.Callback):
     """Shows an epoch's progress, images a second and the time that is left, and adds two columns to the logs.
 
     `images_per_second` is of an epoch's training steps, without the first one of the process (which is traced) and
-    without validation; `learning_rate` is that after the epoch. It stands before the callbacks that write logs.
+    without validation, and NaN where there were no others; `learning_rate` is that after the epoch. It stands before
+    the callbacks that write logs.
 
     Args:
         images: of an epoch.
@@ -74,7 +76,7 @@ class Progress(keras.callbacks.Callback):
         self.close()
         self._first_step = 0
         seconds = self._timed_to - self._timed_from
-        rate = self._timed_images / seconds if seconds else 0.0  # of one step, which was traced, nothing is known
+        rate = self._timed_images / seconds if seconds else math.nan  # of one step, which was traced, nothing is known
         logging.info("%s: %s; %.4g images/s%s", self._name, _numbers(logs), rate, self._to_go())
         logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         logs["images_per_second"] = rate

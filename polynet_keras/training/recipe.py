@@ -18,16 +18,15 @@ from polynet_keras.models import Structure
 from polynet_keras.models.checks import MIN_SIZE, check_width
 from polynet_keras.models.rematerialization import check_remat
 from polynet_keras.models.residual_scale import scales_and_survival
-from polynet_keras.training.checks import check_choice, check_flag, check_integer
+from polynet_keras.training.checks import check_choice, check_flag, check_integer, plain_numbers
 from polynet_keras.training.optimizer_settings import OPTIMIZERS_OWN, OptimizerSettings
-from polynet_keras.training.regularization import Regularization
+from polynet_keras.training.precision import PRECISIONS
+from polynet_keras.training.regularization import DEPTHS_OWN, Regularization
 from polynet_keras.training.schedule import SCHEDULES_OWN, ScheduleSettings
 from polynet_keras.training.start import Start
 
 RESIZE_RATIO = 378 / 331
 """Side of the resized image to that of its crop: the released net's protocol."""
-
-PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 MAX_SEED = 2**32 - 1
 """NumPy's limit."""
@@ -86,22 +85,35 @@ class Recipe:
         self._set("data", os.fspath(self.data))
         if isinstance(self.structure, Structure):
             self._set("structure", str(self.structure))
-        if isinstance(self.residual_scale, list):
-            self._set("residual_scale", tuple(self.residual_scale))
+        plain_numbers(self)
         for name, section in SECTIONS.items():
             if not isinstance(getattr(self, name), section):
                 raise ValueError(f"{name}={getattr(self, name)!r} must be of the class {section.__name__}")
+        self._set("augmentation", dataclasses.replace(self.augmentation))
+        plain_numbers(self.augmentation)
         scales_and_survival(self.residual_scale, Structure.parse(self.structure).module_count)
+        if isinstance(self.residual_scale, (list, tuple)):
+            self._set("residual_scale", tuple(map(float, self.residual_scale)))
         for name, minimum in (("image_size", MIN_SIZE), ("epochs", 1), ("batch_size", 1), ("seed", 0)):
             check_integer(name, getattr(self, name), minimum, MAX_SEED if name == "seed" else None)
-            self._set(name, int(getattr(self, name)))
         check_width(self.width)
         check_choice("precision", self.precision, PRECISIONS)
         check_choice("on_error", self.on_error, ON_ERROR)
         check_remat(self.remat)
         check_flag("synchronized", self.synchronized)
-        if isinstance(self.crops, bool) or self.crops not in CROPS:
+        check_integer("crops", self.crops, 1)
+        if self.crops not in CROPS:
             raise ValueError(f"crops={self.crops!r} must be one of {CROPS}")
+        if self.regularization.stochastic_depth == "adaptive":
+            self._check_gap()
+
+    def _check_gap(self) -> None:
+        """Training and validation must be measured alike, or their gap says nothing of overfitting."""
+        metric = self.regularization.setting("gap_metric")
+        if self.augmentation.mixes:
+            raise ValueError(f"stochastic_depth='adaptive' with mixed images: their {metric} tells nothing; use 'on'")
+        if metric == "loss" and self.regularization.label_smoothing:
+            raise ValueError("gap_metric='loss' with label_smoothing: it is in one of the losses only; use 'accuracy'")
 
     def _set(self, name: str, value) -> None:
         object.__setattr__(self, name, value)
@@ -150,8 +162,8 @@ class Recipe:
         sections: dict[str, dict[str, Any]] = {}
         for name, value in settings.items():
             section, dot, inner = name.partition(".")
-            known = [f.name for f in dataclasses.fields(SECTIONS.get(section, Recipe))]
-            if (dot and section not in SECTIONS) or (inner or name) not in known:
+            owner = SECTIONS.get(section) if dot else Recipe
+            if owner is None or (inner or name) not in [field.name for field in dataclasses.fields(owner)]:
                 raise ValueError(f"unknown setting {name!r}; known are {', '.join(self._settings())}")
             if dot:
                 sections.setdefault(section, {})[inner] = value
@@ -159,8 +171,9 @@ class Recipe:
                 values[name] = value
         for section, changes in sections.items():
             before = getattr(self, section)
-            is_another = "name" in changes and changes["name"] != before.name
-            forgotten = dict.fromkeys(OWN_SETTINGS[section]) if is_another else {}
+            choice, own = OWN_SETTINGS.get(section, ("", ()))
+            is_another = choice in changes and changes[choice] != getattr(before, choice)
+            forgotten = dict.fromkeys(own) if is_another else {}
             values[section] = dataclasses.replace(before, **{**forgotten, **changes})
         return dataclasses.replace(self, **values)
 
@@ -182,7 +195,10 @@ class Recipe:
                 raise ValueError("expected an object of settings")
             settings: dict[str, Any] = {}
             for name, value in values.items():
-                inner = value if name in SECTIONS and isinstance(value, dict) else {"": value}
+                if name in SECTIONS and not isinstance(value, dict):
+                    known = ", ".join(field.name for field in dataclasses.fields(SECTIONS[name]))
+                    raise ValueError(f"{name}={value!r} must be an object of settings ({known})")
+                inner = value if name in SECTIONS else {"": value}
                 settings |= {f"{name}.{key}".rstrip("."): one for key, one in inner.items()}
             return cls().replaced(settings)
         except OSError as error:
@@ -199,5 +215,9 @@ SECTIONS: dict[str, type] = {
     "regularization": Regularization,
 }
 """The settings that are values with settings of their own."""
-OWN_SETTINGS = {"optimizer": OPTIMIZERS_OWN, "schedule": SCHEDULES_OWN}
-"""Of sections with a name, the settings that go with it."""
+OWN_SETTINGS = {
+    "optimizer": ("name", OPTIMIZERS_OWN),
+    "schedule": ("name", SCHEDULES_OWN),
+    "regularization": ("stochastic_depth", DEPTHS_OWN),
+}
+"""Of a section, the setting that chooses a kind, and those that are only some kinds'."""

@@ -1,10 +1,23 @@
 """What a recipe does against overfitting, apart from the images: decay, smoothed labels, stochastic depth."""
 
 from dataclasses import dataclass
+from typing import Any
 
-from polynet_keras.training.checks import check_choice, check_integer, check_number
+from polynet_keras.training.checks import check_choice, check_integer, check_number, check_owned, plain_numbers
 
-STOCHASTIC_DEPTH = ("off", "on", "adaptive")
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "off": {},
+    "on": {"max_drop_rate": 0.25},
+    "adaptive": {
+        "max_drop_rate": 0.25,
+        "drop_rate_step": 0.05,
+        "gap_metric": "accuracy",
+        "gap_threshold": 0.05,
+        "gap_window": 3,
+    },
+}
+"""Of each kind of stochastic depth, its settings, and what they are where a recipe does not say."""
+DEPTHS_OWN = tuple(DEFAULTS["adaptive"])
 
 
 @dataclass(frozen=True)
@@ -14,34 +27,47 @@ class Regularization:
     Attributes:
         weight_decay: the share of a weight, times the learning rate, that an update takes off; of kernels only.
         label_smoothing: the share of a label that is spread over all classes, in training.
-        stochastic_depth: `"off"`; `"on"` from the beginning, at `max_drop_rate`; or `"adaptive"`, the poster's: when
-            overfitting emerges (`training.stochastic_depth`).
-        max_drop_rate: the most that the deepest residual unit's paths may be dropped; it falls linearly to 0 at the
-            first unit.
-        drop_rate_step: by which the adaptive drop rate rises and falls.
-        gap_metric: `"accuracy"` or `"loss"`, of training and validation: the adaptive one watches the gap between them.
-        gap_threshold: the gap from which there is overfitting.
-        gap_window: epochs that have to say the same, one after the other, for a decision.
+        stochastic_depth: `"off"`; `"on"` from the beginning; or `"adaptive"`, the poster's: when overfitting emerges
+            (`training.stochastic_depth`).
+        max_drop_rate: the most that the deepest residual unit's paths may be dropped (default 0.25); it falls linearly
+            to 0 at the first unit.
+        drop_rate_step: by which the adaptive drop rate rises and falls (default 0.05).
+        gap_metric: `"accuracy"` (the default) or `"loss"`, of training and validation: the adaptive one watches the gap
+            between them.
+        gap_threshold: the gap from which there is overfitting (default 0.05).
+        gap_window: epochs that have to say the same, one after the other, for a decision (default 3).
 
     Raises:
-        ValueError: a value out of range.
+        ValueError: a value out of range, or a setting that is not one of this kind of stochastic depth.
     """
 
     weight_decay: float = 0.0
     label_smoothing: float = 0.0
     stochastic_depth: str = "off"
-    max_drop_rate: float = 0.25
-    drop_rate_step: float = 0.05
-    gap_metric: str = "accuracy"
-    gap_threshold: float = 0.05
-    gap_window: int = 3
+    max_drop_rate: float | None = None
+    drop_rate_step: float | None = None
+    gap_metric: str | None = None
+    gap_threshold: float | None = None
+    gap_window: int | None = None
 
     def __post_init__(self):
+        plain_numbers(self)
         check_number("weight_decay", self.weight_decay, at_least=0)
-        check_number("label_smoothing", self.label_smoothing, at_least=0, at_most=1)
-        check_choice("stochastic_depth", self.stochastic_depth, STOCHASTIC_DEPTH)
-        check_number("max_drop_rate", self.max_drop_rate, above=0, at_most=0.95)
-        check_number("drop_rate_step", self.drop_rate_step, above=0, at_most=1)
-        check_choice("gap_metric", self.gap_metric, ("accuracy", "loss"))
-        check_number("gap_threshold", self.gap_threshold, above=0)
-        check_integer("gap_window", self.gap_window, at_least=1)
+        check_number("label_smoothing", self.label_smoothing, at_least=0, below=1)
+        check_choice("stochastic_depth", self.stochastic_depth, tuple(DEFAULTS))
+        for name in DEPTHS_OWN:
+            value = getattr(self, name)
+            if value is None:
+                continue
+            check_owned(name, self.stochastic_depth, value, {kind: tuple(own) for kind, own in DEFAULTS.items()})
+            if name == "gap_metric":
+                check_choice(name, value, ("accuracy", "loss"))
+            elif name == "gap_window":
+                check_integer(name, value, at_least=1)
+            else:
+                check_number(name, value, above=0, at_most=0.95 if name == "max_drop_rate" else None)
+
+    def setting(self, name: str) -> Any:
+        """One of the settings of stochastic depth: what was said, or the default."""
+        value = getattr(self, name)
+        return DEFAULTS[self.stochastic_depth][name] if value is None else value

@@ -68,9 +68,7 @@ def train(recipe: Recipe, folder: str | os.PathLike | None = None, execution: Ex
 
     A run that ended before it was done goes on where it was saved last, when it is started again with its recipe
     and its folder. Several workers, each in a process of its own that calls this with the same arguments, train
-    together; the chief writes. An interrupt (Ctrl-C) of a run in one process ends the training at once and still leaves
-    all of the above, as they are by then. Where no epoch was over and nothing saved, an interrupt or an unreadable
-    image leaves no run folder.
+    together; the chief writes. Where nothing was saved yet, an interrupt or an unreadable image leaves no run folder.
 
     Args:
         recipe: what to do.
@@ -82,7 +80,7 @@ def train(recipe: Recipe, folder: str | os.PathLike | None = None, execution: Ex
         DivergenceError: the loss is not finite any more. The net as it was last saved is in `last_good.keras`.
         ValueError: the data or the weights to start with cannot be read, the folder not be written, the extra `data` is
             not installed, or the workers do not do the same thing.
-        KeyboardInterrupt: interrupted before the first epoch was over, or with several workers.
+        KeyboardInterrupt: interrupted; the run goes on from where it was saved last.
         PeerFailure: another worker failed or did not answer in time.
         Preempted: this process or another worker was told to end (SIGTERM); the run was saved.
     """
@@ -94,7 +92,9 @@ def train(recipe: Recipe, folder: str | os.PathLike | None = None, execution: Ex
     if execution.deterministic:
         tf.config.experimental.enable_op_determinism()
     with peer_failures(cluster):
-        facts = {**recipe.facts(), "gradient_dtype": execution.gradient_dtype, **_facts_of_file(recipe.start.file)}
+        facts = {**recipe.facts(), "gradient_dtype": execution.gradient_dtype}
+        if not (folder and has_checkpoints(Path(folder))):
+            facts |= _facts_of_file(recipe.start.file)
         strategy = _open_strategy(cluster, execution, facts)
         source = open_source(recipe.data, recipe.seed)
         _check_same_images(source, strategy)
@@ -163,7 +163,7 @@ def _train_in(
     training = training_data(recipe, source, preprocessing, unread, strategy, checkpoints.position.global_step)
     validation = held_out_data(recipe, source, preprocessing, unread_held_out, strategy)
     with contextlib.nullcontext() if strategy is None else strategy.scope():
-        model = compiled_model(recipe, source, training.steps)
+        model = compiled_model(recipe, source, training.steps, goes_on=checkpoints.position.global_step > 0)
         model.gradient_dtype = execution.gradient_dtype
     describe = logging.info if chief else logging.debug
     describe(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import keras
 from keras import ops
 
-from polynet_keras.training.checks import check_choice, check_number
+from polynet_keras.training.checks import check_choice, check_number, plain_numbers
 
 SCHEDULES = ("cosine", "step", "exponential", "constant")
 SCHEDULES_OWN = ("decay_epochs", "decay_factor")
@@ -35,6 +35,7 @@ class ScheduleSettings:
     decay_factor: float | None = None
 
     def __post_init__(self):
+        plain_numbers(self)
         check_choice("schedule", self.name, SCHEDULES)
         check_number("learning_rate", self.learning_rate, above=0)
         check_number("warmup_share", self.warmup_share, at_least=0, at_most=1)
@@ -51,8 +52,9 @@ class ScheduleSettings:
     def make(self, steps: int, steps_per_epoch: int) -> keras.optimizers.schedules.LearningRateSchedule:
         """The schedule of a run of so many steps; Keras counts steps, also those that end in no update."""
         warmup = round(self.warmup_share * steps)
+        if self.name == "cosine" and not warmup:
+            return keras.optimizers.schedules.CosineDecay(self.learning_rate, steps)
         if self.name == "cosine":
-            warmup = max(1, warmup)
             return keras.optimizers.schedules.CosineDecay(
                 0.0, max(1, steps - warmup), warmup_target=self.learning_rate, warmup_steps=warmup
             )

@@ -10,8 +10,10 @@ from polynet_keras.models.parts import check_part
 from polynet_keras.models.structure import Structure
 from polynet_keras.pretrained import MODEL_FILE
 from polynet_keras.pretrained.insertion import insert_optimizer, plan_insertion
+from polynet_keras.pretrained.model_file import load_model_file
 from polynet_keras.pretrained.registry import find_checkpoint, names
 from polynet_keras.training.checks import check_flag
+from polynet_keras.training.growth import check_optimizer
 
 
 @dataclass(frozen=True)
@@ -81,11 +83,6 @@ class Start:
         """
         if not str(self.file).endswith(".keras"):
             raise ValueError(f"carry_optimizer: {self.file} holds no optimizer; a .keras file or a run folder does")
-        source = keras.saving.load_model(self.file)
-        if getattr(source, "optimizer", None) is None:
-            raise ValueError(f"carry_optimizer: {self.file} was saved without its optimizer")
-        if not int(source.optimizer.iterations):
-            raise ValueError(
-                f"carry_optimizer: the optimizer in {self.file} has not trained yet, or in another precision than here"
-            )
+        source = load_model_file(str(self.file), compile=True)
+        check_optimizer(source, f"carry_optimizer, {self.file}")
         return insert_optimizer(source, model, plan_insertion(structure, structure))

@@ -10,7 +10,6 @@ from polynet_keras.training.divergence import DivergenceError, StopOnDivergence
 from polynet_keras.training.execution import Execution
 from polynet_keras.training.recipe import Recipe
 from polynet_keras.training.run import train
-from polynet_keras.training.start import Start
 
 TINY = {"structure": "1 x [ir] | 1 x [ir] | 1 x [ir]", "width": 0.0625, "epochs": 3, "batch_size": 256}
 
@@ -34,15 +33,24 @@ def test_the_last_good_state_is_left_and_can_be_started_from(tmp_path, monkeypat
         with pytest.raises(DivergenceError) as error:
             train(Recipe(**TINY), tmp_path / "run", Execution(save_every_steps=4))
     file = tmp_path / "run" / "last_good.keras"
+    recipe = tmp_path / "run" / "recipe.json"
     assert str(error.value) == (
-        f"the loss is nan in epoch 2, step 3; the net as it was after 6 steps is {file}: start from it in a new folder "
-        f"with --weights={file}, and try a lower --learning_rate than 0.002, or --global_clipnorm=1"
+        "the loss is nan in epoch 2, step 3; the net as it was after 6 steps is saved: start from it in a new folder "
+        f"with --recipe={recipe} --weights={file}, and try a lower --learning_rate than 0.002, or --global_clipnorm=1"
     )
     model = keras.saving.load_model(file)
     assert model.optimizer.iterations == 6
     assert all(np.isfinite(weights).all() for weights in model.get_weights())
-    again = Recipe(**TINY, start=Start(str(file), carry_optimizer=True))
+    again = Recipe.load(recipe).replaced({"start.weights": str(file), "start.carry_optimizer": True, "epochs": 1})
     assert train(again, tmp_path / "again").card.held_out == 359
+
+
+def test_weights_that_the_last_step_spoils_are_no_result(tmp_path, monkeypatch):
+    """Its loss was computed before."""
+    spoil_at(monkeypatch, 6)
+    with pytest.raises(DivergenceError, match=r"the weights in predictions/bias are not finite after the last step"):
+        train(Recipe(**{**TINY, "epochs": 1}), tmp_path / "run")
+    assert not (tmp_path / "run" / "model.keras").exists()
 
 
 def test_without_a_good_state_nothing_is_left(tmp_path, monkeypatch):

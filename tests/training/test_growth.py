@@ -9,7 +9,10 @@ import pytest
 from polynet_keras import PolyNet
 from polynet_keras.cli.main import main
 from polynet_keras.pretrained.insertion import structure_of
+from polynet_keras.pretrained.model_file import load_model_file
 from polynet_keras.training.growth import grown
+from polynet_keras.training.optimizer_settings import OptimizerSettings
+from polynet_keras.training.precision import precision
 
 TARGET = "2 x [2-way] | 1 x [poly-3] | 2 x [ir, mpoly-2]"
 
@@ -40,7 +43,7 @@ def test_a_run_grows_from_zero_and_goes_on(capsys, tmp_path, digits_run, images)
     old = keras.saving.load_model(digits_run.folder / "model.keras")
     new = keras.saving.load_model(file)
     np.testing.assert_allclose(new.predict(images, verbose=0), old.predict(images, verbose=0), rtol=1e-5, atol=1e-6)
-    assert new.optimizer.iterations == old.optimizer.iterations > 0
+    assert new.optimizer.iterations == 0  # its schedule begins anew
     remembered = {v.name: v.numpy() for v in old.optimizer.variables if v.name.endswith("velocity")}
     kept = [v for v in new.optimizer.variables if v.name in remembered and "stage_a_01" in v.name and "_f_" in v.name]
     assert kept
@@ -72,6 +75,41 @@ def test_the_posters_chain():
         assert str(structure_of(net)) == structure
     np.testing.assert_array_equal(net.get_layer("stage_b_03_f_projection").get_weights()[0], first)
     assert np.isfinite(net.predict(np.zeros((1, 75, 75, 3)), verbose=0)).all()
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+def test_an_optimizer_grows_with_its_net(tmp_path, images, policy):
+    """Between two updates of accumulated gradients, which are left behind; through a file."""
+    settings = OptimizerSettings("sgd", gradient_accumulation_steps=2)
+    shared = {"width": 0.0625, "residual_scale": 0.3}
+    with precision(policy):
+        net = PolyNet(weights=None, structure="1 x [ir] | 1 x [ir] | 1 x [ir]", input_shape=(75, 75, 1), **shared)
+        net.compile(settings.make(0.01, 0.0, net), "sparse_categorical_crossentropy")
+        steps = getattr(net.optimizer, "inner_optimizer", net.optimizer)
+        while not steps.built or int(steps._iterations) < 5:  # the first ones of float16 overflow
+            net.train_on_batch(images, np.arange(4))
+        large = grown(net, TARGET, carry_optimizer=True, **shared)
+        large.save(tmp_path / "grown.keras")
+        found = load_model_file(tmp_path / "grown.keras", compile=True)
+    inner = [getattr(model.optimizer, "inner_optimizer", model.optimizer) for model in (net, found)]
+    momentums, kept = ({v.path: v.numpy() for v in optimizer.momentums} for optimizer in inner)
+    both = [path for path in momentums if path in kept and "stage" in path]
+    assert len(both) > 20
+    for path in both:
+        assert np.abs(momentums[path]).max() > 0
+        np.testing.assert_array_equal(momentums[path], kept[path])
+    assert max(np.abs(gradient.numpy()).max() for gradient in inner[1]._accumulated_gradients) == 0
+    assert max(np.abs(gradient.numpy()).max() for gradient in inner[0]._accumulated_gradients) > 0
+
+
+def test_an_optimizer_that_remembers_nothing(images):
+    net = PolyNet(weights=None, structure="1 x [ir] | 1 x [ir] | 1 x [ir]", width=0.0625, input_shape=(75, 75, 1))
+    with pytest.raises(ValueError, match="carry_optimizer: the net was saved without its optimizer"):
+        grown(net, TARGET, width=0.0625, carry_optimizer=True)
+    net.compile("sgd", "sparse_categorical_crossentropy")
+    net.optimizer.build(net.trainable_variables)
+    with pytest.raises(ValueError, match="has not trained yet, or in another precision than here"):
+        grown(net, TARGET, width=0.0625, carry_optimizer=True)
 
 
 def test_mistakes(capsys, tmp_path, digits_run, monkeypatch):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from polynet_keras.data.augmentation import Augmentation
-from polynet_keras.models import Structure
+from polynet_keras.models import Structure, network_cost
+from polynet_keras.models.parts import PARTS
 from polynet_keras.training.optimizer_settings import OptimizerSettings
 from polynet_keras.training.presets import PRESETS
 from polynet_keras.training.recipe import Recipe
@@ -67,10 +68,42 @@ def test_another_optimizer_or_schedule_forgets_what_was_the_old_ones():
     assert posters.replaced({"optimizer.ema_momentum": 0.999}).optimizer.epsilon == 1.0
 
 
+def test_equal_recipes_say_the_same():
+    """Also where numbers were given as other types: workers and resumed runs compare what recipes say."""
+    other = Recipe(
+        width=np.float32(1),
+        residual_scale=[1, 1],
+        epochs=np.int32(3),
+        augmentation=Augmentation(mixup=1),
+        optimizer=OptimizerSettings("sgd", momentum=0),
+        schedule=ScheduleSettings("step", 1, decay_epochs=2, decay_factor=np.float64(0.5)),
+    )
+    plain = Recipe(
+        width=1.0,
+        residual_scale=(1.0, 1.0),
+        epochs=3,
+        augmentation=Augmentation(mixup=1.0),
+        optimizer=OptimizerSettings("sgd", momentum=0.0),
+        schedule=ScheduleSettings("step", 1.0, decay_epochs=2.0, decay_factor=0.5),
+    )
+    assert other == plain
+    assert other.fingerprint == plain.fingerprint
+    assert other.facts() == plain.facts()
+    assert float(other.schedule.make(100, 10)(25)) == 0.5
+
+
+def test_a_section_may_be_replaced_as_a_whole():
+    assert Recipe().replaced({"optimizer": OptimizerSettings("lamb")}).optimizer.name == "lamb"
+
+
 @pytest.mark.parametrize("name", ["colour", "optimizer.colour", "colour.name", "seed.name"])
 def test_an_unknown_setting_is_named(name):
     with pytest.raises(ValueError, match=f"unknown setting '{name}'; known are data, .*, optimizer.name, "):
         Recipe().replaced({name: 1})
+
+
+ADAPTIVE = Regularization(stochastic_depth="adaptive")
+LOSS_GAP = Regularization(label_smoothing=0.1, stochastic_depth="adaptive", gap_metric="loss")
 
 
 @pytest.mark.parametrize(
@@ -95,26 +128,57 @@ def test_an_unknown_setting_is_named(name):
         (
             OptimizerSettings,
             {"name": "adamw", "momentum": 0.9},
-            "momentum=0.9 is a setting of rmsprop and sgd",
+            "momentum=0.9 is a setting of rmsprop and sgd, and none of 'adamw'",
         ),
-        (OptimizerSettings, {"rho": 1.5}, "rho=1.5 must be a finite number ≥ 0 and ≤ 1"),
-        (OptimizerSettings, {"global_clipnorm": -1}, "global_clipnorm=-1 must be a finite number ≥ 0"),
+        (OptimizerSettings, {"rho": 1.5}, "rho=1.5 must be a finite number ≥ 0 and < 1"),
+        (OptimizerSettings, {"global_clipnorm": -1}, "global_clipnorm=-1.0 must be a finite number ≥ 0"),
         (
             OptimizerSettings,
             {"gradient_accumulation_steps": 0},
             "gradient_accumulation_steps=0 must be an integer",
         ),
         (OptimizerSettings, {"ema_momentum": float("nan")}, "ema_momentum=nan must be a finite number"),
-        (ScheduleSettings, {"learning_rate": 0}, "learning_rate=0 must be a finite number > 0"),
+        (ScheduleSettings, {"learning_rate": 0}, "learning_rate=0.0 must be a finite number > 0"),
         (ScheduleSettings, {"name": "linear"}, "schedule='linear' must be one of cosine, step, exponential, constant"),
         (ScheduleSettings, {"name": "step"}, "schedule='step' needs decay_epochs"),
         (ScheduleSettings, {"name": "step", "decay_epochs": 2}, "schedule='step' needs decay_factor"),
         (ScheduleSettings, {"decay_factor": 0.1}, "decay_factor=0.1 is a setting of step and exponential"),
-        (ScheduleSettings, {"warmup_share": 2}, "warmup_share=2 must be a finite number ≥ 0 and ≤ 1"),
-        (Regularization, {"label_smoothing": -0.1}, "label_smoothing=-0.1 must be a finite number ≥ 0 and ≤ 1"),
+        (ScheduleSettings, {"warmup_share": 2}, "warmup_share=2.0 must be a finite number ≥ 0 and ≤ 1"),
+        (Regularization, {"label_smoothing": -0.1}, "label_smoothing=-0.1 must be a finite number ≥ 0 and < 1"),
         (Regularization, {"stochastic_depth": "maybe"}, "stochastic_depth='maybe' must be one of off, on, adaptive"),
-        (Regularization, {"max_drop_rate": 1}, "max_drop_rate=1 must be a finite number > 0 and ≤ 0.95"),
-        (Regularization, {"gap_window": 0}, "gap_window=0 must be an integer of at least 1"),
+        (
+            Regularization,
+            {"stochastic_depth": "on", "max_drop_rate": 1},
+            "max_drop_rate=1.0 must be a finite number > 0 and ≤ 0.95",
+        ),
+        (
+            Regularization,
+            {"stochastic_depth": "adaptive", "gap_window": 0},
+            "gap_window=0 must be an integer of at least 1",
+        ),
+        (
+            Regularization,
+            {"max_drop_rate": 0.1},
+            "max_drop_rate=0.1 is a setting of on and adaptive, and none of 'off'",
+        ),
+        (
+            Regularization,
+            {"stochastic_depth": "on", "gap_window": 2},
+            "gap_window=2 is a setting of adaptive, and none",
+        ),
+        (
+            Recipe,
+            {"regularization": ADAPTIVE, "augmentation": Augmentation(mixup=0.2)},
+            "with mixed images: their accuracy",
+        ),
+        (
+            Recipe,
+            {"regularization": LOSS_GAP},
+            "gap_metric='loss' with label_smoothing: it is in one of the losses only",
+        ),
+        (OptimizerSettings, {"epsilon": 0}, "epsilon=0.0 must be a finite number > 0"),
+        (OptimizerSettings, {"ema_momentum": 1}, "ema_momentum=1.0 must be a finite number ≥ 0 and < 1"),
+        (Recipe, {"crops": 10.0}, "crops=10.0 must be an integer"),
         (Start, {"weights": 5}, "weights=5 must be the name of a checkpoint, a file or a run folder"),
         (Start, {"frozen_through": "stem"}, "frozen_through='stem' needs weights"),
         (Start, {"weights": "x", "frozen_through": "head"}, "frozen_through='head' must be one of"),
@@ -137,6 +201,7 @@ def test_out_of_range(make, arguments, message):
         ("[1]", "not a recipe: expected an object"),
         ('{"colour": 1}', "not a recipe: unknown setting 'colour'"),
         ('{"optimizer": {"momentun": 1}}', "unknown setting 'optimizer.momentun'"),
+        ('{"optimizer": "sgd"}', r"optimizer='sgd' must be an object of settings \(name, momentum, "),
         ('{"epochs": "many"}', "epochs='many' must be an integer"),
         ("{", "not a recipe"),
     ],
@@ -173,3 +238,12 @@ def test_the_posters_presets():
     assert preset.flops_per_image == pytest.approx(6 * 34.699e9, rel=1e-3)
     assert preset.flops == pytest.approx(6 * 34.699e9 * 1_281_167 * 224, rel=1e-3)
     assert PRESETS["digits"].recipe == Recipe()
+
+
+def test_frozen_parts_have_no_backward_pass():
+    preset = PRESETS["finetune"]
+    parts = network_cost("polynet-g5")
+    assert [part.name.lower().replace(" ", "_") for part in parts] == [*PARTS[:-1], "head"]
+    behind = sum(part.macs for part in parts[4:])  # reduction B, stage C and the classifier
+    assert preset.flops_per_image == 2 * sum(part.macs for part in parts) + 4 * behind
+    assert preset.flops == 0  # of the user's images

@@ -19,12 +19,14 @@ from polynet_keras.distribution.rendezvous import MissingWorkerError
 from polynet_keras.pretrained import ModelCard
 from polynet_keras.training.execution import Execution
 from polynet_keras.training.optimizer_settings import OptimizerSettings
+from polynet_keras.training.preparation import compiled_model
 from polynet_keras.training.recipe import Recipe
 from polynet_keras.training.regularization import Regularization
 from polynet_keras.training.run import train
 from polynet_keras.training.run_folder import create_run_folder, latest_run_folder
 from polynet_keras.training.schedule import ScheduleSettings
 from polynet_keras.training.start import Start
+from polynet_keras.training.stochastic_depth import set_drop_rate
 
 TINY = {"structure": "1 x [ir] | 1 x [ir] | 1 x [ir]", "width": 0.1, "epochs": 1}
 
@@ -107,16 +109,27 @@ def test_a_run_goes_on_without_the_images_that_cannot_be_read(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
-def test_an_interrupt_keeps_what_was_trained(tmp_path, monkeypatch):
-    class Interrupt(keras.callbacks.TensorBoard):
-        def on_train_batch_end(self, batch, logs=None):
-            if self.model.optimizer.iterations > 45:  # in the second epoch
-                raise KeyboardInterrupt
+@pytest.mark.parametrize("where", ["on_train_batch_end", "on_test_batch_end"])
+def test_a_run_that_was_interrupted_goes_on(tmp_path, monkeypatch, digits_run, where):
+    """In the second epoch, of whose weights the averages are validated; the file that it began with is gone by then."""
+    file = shutil.copy(digits_run.folder / "model.keras", tmp_path / "start.keras")
+    optimizer = OptimizerSettings(ema_momentum=0.9)
+    recipe = Recipe(**{**TINY, "epochs": 2}, batch_size=256, start=Start(str(file)), optimizer=optimizer)
+    whole = train(recipe, tmp_path / "whole")
 
-    monkeypatch.setattr(keras.callbacks, "TensorBoard", Interrupt)
-    result = train(Recipe(**{**TINY, "epochs": 3}), tmp_path / "run")
-    assert keras.saving.load_model(result.folder / "model.keras").optimizer.iterations == 46
-    assert (tmp_path / "run" / "curves.png").is_file()
+    def interrupt(self, batch, logs=None):
+        if self.model.optimizer.iterations > 8:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keras.callbacks.TensorBoard, where, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, tmp_path / "run")
+    assert not (tmp_path / "run" / "model.json").exists()
+    os.remove(file)
+    result = train(recipe, tmp_path / "run")
+    assert result.card.held_out_correct == whole.card.held_out_correct
+    assert history(tmp_path / "run") == history(tmp_path / "whole")
 
 
 def test_an_interrupt_in_the_first_epoch_leaves_nothing(tmp_path, monkeypatch):
@@ -259,7 +272,7 @@ def test_what_recipes_ask_for_works_together(tmp_path, settings):
     assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
     rates = [float(row["learning_rate"]) for row in rows]  # after each epoch
     assert rates == pytest.approx([0.00119, 0.0] if recipe.schedule.name == "cosine" else [0.002, 0.0002], abs=1e-5)
-    # What was validated last is what is saved: with averages of the weights, those.
+    # What was validated last is what is saved.
     assert result.card.held_out_correct == round(float(rows[-1]["val_accuracy"]) * 359)
     model = keras.saving.load_model(tmp_path / "run" / "model.keras")
     assert model.get_layer("stem_conv1").compute_dtype == recipe.precision.removeprefix("mixed_")
@@ -312,6 +325,17 @@ def test_a_run_starts_with_another_ones_weights(tmp_path, digits_run):
     assert changed == {"predictions"}
 
 
+def test_stochastic_depth_is_as_the_recipe_says_and_not_as_the_weights(tmp_path, digits_run):
+    model = keras.saving.load_model(digits_run.folder / "model.keras", compile=False)
+    set_drop_rate(model, 0.5)
+    model.save(tmp_path / "dropped.keras")
+    start = Start(str(tmp_path / "dropped.keras"))
+    source = open_source("digits", 0)
+    for regularization, active in ((Regularization(), False), (Regularization(stochastic_depth="on"), True)):
+        model = compiled_model(Recipe(**TINY, start=start, regularization=regularization), source, 10)
+        assert bool(model.get_layer("stage_c_01_sum_f").active.numpy()) == active
+
+
 def test_an_optimizer_goes_on_where_it_was(tmp_path, digits_run, monkeypatch):
     """Its mean squares are there before the first step; its count of steps begins anew."""
     seen = {}
@@ -339,8 +363,10 @@ def test_an_optimizer_goes_on_where_it_was(tmp_path, digits_run, monkeypatch):
 @pytest.mark.slow
 def test_the_same_bits_with_and_without_an_interruption(tmp_path):
     """`--deterministic`, which holds for a process: each run has one of its own. SIGTERM, then the same command."""
-    command = ["polynet", "train", "--deterministic", "--width=0.1", "--epochs=3", "--batch_size=64"]
-    command += ["--structure=1 x [2-way] | 1 x [poly-2] | 1 x [ir]", "--stochastic_depth=on", "--ema_momentum=0.9"]
+    command = ["polynet", "train", "--deterministic", "--width=0.1", "--epochs=4", "--batch_size=64"]
+    command += ["--structure=1 x [2-way] | 1 x [poly-2] | 1 x [ir]", "--ema_momentum=0.9", "--global_clipnorm=1"]
+    command += ["--gradient_accumulation_steps=2", "--stochastic_depth=adaptive", "--gap_threshold=0.001"]
+    command += ["--gap_metric=loss", "--gap_window=1"]
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
     def start(name):
@@ -361,3 +387,4 @@ def test_the_same_bits_with_and_without_an_interruption(tmp_path):
         for found, wanted in zip(find(model), find(expected), strict=True):
             np.testing.assert_array_equal(found, wanted, err_msg=wanted.path)
     assert history(tmp_path / "broken") == history(tmp_path / "whole")
+    assert float(history(tmp_path / "whole")[-1]["drop_rate"]) > 0
