@@ -1,5 +1,6 @@
 """`polynet launch` as a user meets it: what it starts, where the run goes, and one line for each mistake."""
 
+import csv
 import json
 import os
 import re
@@ -189,3 +190,38 @@ def test_two_workers_train(tmp_path):
     assert f"run folder:        runs/{folder.name}" in done.stdout.splitlines()
     assert (folder / "model.json").is_file()
     assert "2 replicas" in done.stderr
+
+
+TWO_WORKERS = ("launch", "--workers=2", "--", "train", "--width=0.0625", "--batch_size=256")
+
+
+@pytest.mark.slow
+def test_two_workers_train_with_everything_that_a_recipe_may_ask_for(tmp_path):
+    """New variables and callbacks on all workers: averages, accumulated gradients, decisions on drop rates."""
+    done = polynet(
+        *(*TWO_WORKERS, "--epochs=3", "--synchronized", f"--run_dir={tmp_path / 'run'}", "--ema_momentum=0.9"),
+        *("--gradient_accumulation_steps=2", "--global_clipnorm=1", "--weight_decay=0.0001", "--label_smoothing=0.1"),
+        *("--stochastic_depth=adaptive", "--gap_window=1", "--gap_threshold=0.0001"),
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    with open(tmp_path / "run" / "history.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3
+    assert {"drop_rate", "gap", "learning_rate", "images_per_second"} < set(rows[0])
+    expected = 0.0
+    for row in rows:
+        assert float(row["drop_rate"]) == pytest.approx(expected)
+        gap = float(row["gap"])
+        assert gap == pytest.approx(float(row["accuracy"]) - float(row["val_accuracy"]))
+        expected = expected + 0.05 if gap > 0.0001 else max(0.0, expected - 0.05) if gap < 0 else expected
+
+
+@pytest.mark.slow
+def test_two_workers_diverge_together(tmp_path):
+    """A mistake of the recipe's: no restart. The chief has written what is left before anyone leaves."""
+    flags = ("--optimizer=sgd", "--momentum=0", "--learning_rate=1e30", "--warmup_share=0.5", "--save_every_steps=1")
+    done = polynet(*TWO_WORKERS, *flags, f"--run_dir={tmp_path / 'run'}")
+    assert done.returncode == 1
+    assert "a restart would not mend that: polynet: the loss is " in done.stderr
+    assert f"--weights={tmp_path / 'run' / 'last_good.keras'}" in done.stderr
+    assert (tmp_path / "run" / "last_good.keras").is_file()
