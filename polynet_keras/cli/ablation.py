@@ -5,18 +5,20 @@ from pathlib import Path
 from absl import flags
 
 from polynet_keras.cli.recipe_flags import define_recipe_flags, recipe_of
+from polynet_keras.cli.table import print_table
 
 USAGE = "--folder STUDY [--depths A,B,C] [--modules NAME,...] [--seeds N] [flags of train]"
 
 
 def define_flags(values: flags.FlagValues) -> None:
     define_recipe_flags(values)
+    delattr(values, "structure")  # is what varies
     flags.DEFINE_string("folder", None, "Of the study: new, or of one to go on with.", flag_values=values)
     flags.DEFINE_list(
         "depths", ["1", "2", "1"], "Of the Inception-ResNet: residual units by stage.", flag_values=values
     )
     flags.DEFINE_list("modules", ["poly-2", "2-way"], "Poly and K-way modules to compare.", flag_values=values)
-    flags.DEFINE_integer("seeds", 3, "Runs of each net.", flag_values=values)
+    flags.DEFINE_integer("seeds", 3, "Runs of each net, with the seeds from --seed on.", flag_values=values)
 
 
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -24,23 +26,24 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         raise ValueError(f"unexpected argument {arguments[0]!r}; the data is named with --data")
     if values.folder is None:
         raise ValueError("--folder is needed: where the runs, the table and the plot go")
-    if values["structure"].present:
-        raise ValueError("--structure is what the study varies; name --depths and --modules")
-    if not all(depth.isdigit() for depth in values.depths):
+    if len(values.depths) != 3 or not all(depth.isdigit() for depth in values.depths):
         raise ValueError(f"--depths={','.join(values.depths)} must be three numbers of residual units, such as 1,2,1")
     depths = tuple(map(int, values.depths))
     recipe = recipe_of(values)
 
     from polynet_keras.data.extras import require_data_extra
     from polynet_keras.data.files import written_whole
-    from polynet_keras.training.ablation import RESULTS_FILE, ablation
+    from polynet_keras.training.ablation import RESULTS_FILE, ablation, variants
     from polynet_keras.training.ablation_report import answer, markdown, plot
 
     require_data_extra("matplotlib", "scipy")
     folder = Path(values.folder)
+    studied = variants(depths, values.modules)
+    print(f"{len(studied)} nets, {values.seeds} seeds each:\n")
+    print_table(("net", "at equal compute"), [(variant.name, variant.baseline) for variant in studied])
     outcomes = ablation(recipe, folder, depths, values.modules, values.seeds)
     with written_whole(folder / "ablation.md") as partial:
         partial.write_text(f"{markdown(outcomes)}\n{answer(outcomes)}\n")
     plot(outcomes, folder / "ablation.png")
-    print(f"{markdown(outcomes)}\n{answer(outcomes)}\n\ntable: {folder / RESULTS_FILE} and {folder / 'ablation.md'}")
+    print(f"\n{markdown(outcomes)}\n{answer(outcomes)}\n\ntable: {folder / RESULTS_FILE} and {folder / 'ablation.md'}")
     print(f"plot:  {folder / 'ablation.png'}")

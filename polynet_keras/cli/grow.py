@@ -64,6 +64,8 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         policy = "float32"
     else:
         folder = Path(values.run_dir or latest_run_folder())
+        if not folder.is_dir():
+            raise ValueError(f"--run_dir={folder} is no folder")
         recipe = Recipe.load(folder / RECIPE_FILE)
         name, structure, width = os.fspath(folder), recipe.structure, recipe.width
         residual_scale, policy = recipe.residual_scale, recipe.precision
@@ -73,7 +75,11 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         command.append(f"--residual_scale={','.join(values.residual_scale)}")
     elif isinstance(residual_scale, tuple) and len(residual_scale) > 2:
         raise ValueError(f"{name} has a residual scale for each module: say that of new ones with --residual_scale")
+    if values.new_paths not in NEW_PATHS:
+        raise ValueError(f"new_paths={values.new_paths!r} must be one of {', '.join(NEW_PATHS)}")
     plan = plan_insertion(structure, values.structure, values.positions)
+    if not any(unit.new_terms for unit in plan.units):
+        raise ValueError(f"{name} has this structure already: nothing grows")
     print(f"{name} grows:\n\n{plan}\n")
 
     import keras

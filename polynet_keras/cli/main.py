@@ -2,6 +2,7 @@
 
 import errno
 import importlib
+import logging as stdlib_logging
 import os
 import sys
 import traceback
@@ -63,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if values.help:
             print(_command_help(name, command.USAGE, values))
             return 0
-        logging.set_verbosity(logging.INFO)
+        _log_plainly()
         code = command.run(values, positional)
     except (flags.Error, ValueError, OSError) as error:
         if _may_pass(error):
@@ -81,6 +82,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         traceback.print_exc()
         return EXIT_SOFTWARE
     return code or 0
+
+
+class _Plain(stdlib_logging.Formatter):
+    """What is said, and of all but information how bad it is: progress is for people."""
+
+    def format(self, record):
+        text = record.getMessage()
+        return text if record.levelno == stdlib_logging.INFO else f"{record.levelname.lower()}: {text}"
+
+
+def _log_plainly() -> None:
+    logging.set_verbosity(logging.INFO)
+    logging.use_absl_handler()
+    logging.get_absl_handler().setFormatter(_Plain())
 
 
 def _may_pass(error: Exception) -> bool:

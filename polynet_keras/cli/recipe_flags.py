@@ -80,7 +80,8 @@ def define_recipe_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "recipe",
         None,
-        f"A preset ({', '.join(PRESETS)}; `polynet recipes` shows them) or a JSON file, which the other flags change.",
+        f"A preset ({', '.join(PRESETS)}; `polynet recipes` shows them) or a JSON file. Other flags change it: "
+        "`--noflip`, `--policy=`.",
         flag_values=values,
     )
     defaults = Recipe()
@@ -107,7 +108,7 @@ def recipe_of(values: flags.FlagValues) -> Recipe:
         f"{section}.{name}".lstrip("."): values[_flag(section, name)].value
         for section, texts in TEXTS.items()
         for name in texts
-        if values[_flag(section, name)].present
+        if _flag(section, name) in values and values[_flag(section, name)].present
     }
     if values["residual_scale"].present:
         settings["residual_scale"] = residual_scale_of(values.residual_scale)

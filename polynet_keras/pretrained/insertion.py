@@ -79,7 +79,7 @@ def plan_insertion(source: str | Structure, target: str | Structure, positions: 
         ValueError: not such structures, or the units of a stage find no places.
     """
     if positions not in POSITIONS:
-        raise ValueError(f"positions={positions!r} must be one of {POSITIONS}")
+        raise ValueError(f"positions={positions!r} must be one of {', '.join(POSITIONS)}")
     source, target = Structure.parse(source), Structure.parse(target)
     units = []
     for stage, old, new in zip(STAGES, source.stages, target.stages, strict=True):
@@ -115,7 +115,7 @@ def insert(
             at zero because a kept one computes with it. The target is as it was.
     """
     if new_paths not in NEW_PATHS:
-        raise ValueError(f"new_paths={new_paths!r} must be one of {NEW_PATHS}")
+        raise ValueError(f"new_paths={new_paths!r} must be one of {', '.join(NEW_PATHS)}")
     plan = plan_insertion(structure_of(source), structure_of(target), positions)
     pairs = kept_variables(source, target, plan)
     zeroed = [target.get_layer(name) for name in _last_normalizations(plan)] if new_paths == "zero" else []

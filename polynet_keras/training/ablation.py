@@ -21,17 +21,18 @@ from polynet_keras.data.sources import open_source
 from polynet_keras.distribution.cluster import Cluster
 from polynet_keras.models import STAGES, Structure
 from polynet_keras.models.cost import network_cost
-from polynet_keras.models.polynomial import Polynomial
+from polynet_keras.models.polynomial import NAMED, Polynomial, PolynomialSyntaxError
 from polynet_keras.pretrained import ModelCard
 from polynet_keras.training.checks import check_integer
 from polynet_keras.training.recipe import Recipe
 from polynet_keras.training.run import train
-from polynet_keras.training.run_folder import HISTORY_FILE, RECIPE_FILE, is_finished
+from polynet_keras.training.run_folder import HISTORY_FILE, RECIPE_FILE, create_folder, is_finished
 
 BASELINE = "ir"
 MIXED = "mixed"
 G5 = {"a": ("2-way",), "b": ("poly-3", "2-way"), "c": ("poly-3", "2-way")}
 """The modules of the poster's best net, in turn."""
+STUDY_FILE = "study.json"
 RESULTS_FILE = "ablation.csv"
 
 
@@ -99,7 +100,11 @@ def variants(depths: Sequence[int], modules: Sequence[str]) -> list[Variant]:
         ValueError: no such depths or modules.
     """
     base = Structure.inception_resnet(depths)
-    names = list(dict.fromkeys(Polynomial.parse(module).name for module in modules))
+    try:
+        names = list(dict.fromkeys(Polynomial.parse(module).name for module in modules))
+    except PolynomialSyntaxError as error:
+        known = ", ".join(name for name in NAMED if name != BASELINE)
+        raise ValueError(f"modules: {error}; a module is one of {known}, or a polynomial such as I + F + GF") from None
     if not names or BASELINE in names:
         raise ValueError(f"modules={','.join(modules)!r} must be one or more, such as poly-2, and not {BASELINE}")
     patterns: list[tuple[str, dict[str, tuple[str, ...]]]] = []
@@ -155,6 +160,7 @@ def ablation(
     if Cluster.from_environment().is_distributed:
         raise ValueError("an ablation runs in one process; start it without TF_CONFIG and Slurm's variables")
     studied = variants(depths, modules)
+    _open_study(Path(folder), recipe)
     outcomes: list[Outcome] = []
     total, folder = seeds * len(studied), Path(folder)
     for seed in range(recipe.seed, recipe.seed + seeds):
@@ -166,6 +172,16 @@ def ablation(
             outcomes.append(_outcome(variant, settings, run, len(source.training), source.channels))
             save_outcomes(folder / RESULTS_FILE, outcomes)
     return outcomes
+
+
+def _open_study(folder: Path, recipe: Recipe) -> None:
+    """Makes the folder of a new study, or knows that of one with the same recipe again."""
+    if (folder / STUDY_FILE).is_file():
+        differences = recipe.differences(Recipe.load(folder / STUDY_FILE))
+        if differences:
+            raise ValueError(f"folder={os.fspath(folder)!r} holds a study of another recipe ({'; '.join(differences)})")
+        return
+    recipe.save(create_folder("folder", folder) / STUDY_FILE)
 
 
 def save_outcomes(path: Path, outcomes: Sequence[Outcome]) -> None:

@@ -5,6 +5,7 @@ import math
 import typing
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
+from typing import Any
 
 
 def plain_numbers(settings) -> None:
@@ -57,8 +58,20 @@ def check_choice(name: str, value, choices: Sequence[str]) -> None:
         raise ValueError(f"{name}={value!r} must be one of {', '.join(choices)}")
 
 
-def check_owned(name: str, kind: str, value, settings: Mapping[str, Sequence[str]]) -> None:
-    """Whether a setting belongs to the chosen kind; `settings` has those of each, by its name."""
-    if name not in settings[kind]:
-        owners = " and ".join(owner for owner, own in settings.items() if name in own)
-        raise ValueError(f"{name}={value!r} is a setting of {owners}, and none of {kind!r}")
+def settle_own(settings, choice: str, kind: str, defaults: Mapping[str, Mapping[str, Any]]) -> None:
+    """Gives a frozen dataclass the defaults of the kind that it chose, where it says `None`.
+
+    Args:
+        settings: the dataclass.
+        choice: the name of what is chosen, for the message.
+        kind: that was chosen.
+        defaults: of each kind, by setting; the other settings of other kinds must be `None`.
+    """
+    for name in dict.fromkeys(name for own in defaults.values() for name in own):
+        value = getattr(settings, name)
+        if name in defaults[kind]:
+            if value is None:
+                object.__setattr__(settings, name, defaults[kind][name])
+        elif value is not None:
+            owners = " and ".join(owner for owner, own in defaults.items() if name in own)
+            raise ValueError(f"{name}={value!r} is a setting of {choice}={owners}, and not of {choice}={kind}")

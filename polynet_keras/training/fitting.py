@@ -2,6 +2,7 @@
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -93,15 +94,14 @@ def _regularizing(recipe: Recipe, model: keras.Model) -> list[keras.callbacks.Ca
     settings = recipe.regularization
     callbacks: list[keras.callbacks.Callback] = []
     if settings.stochastic_depth == "adaptive":
-        callbacks.append(
-            AdaptiveStochasticDepth(
-                settings.setting("gap_metric"),
-                settings.setting("gap_threshold"),
-                settings.setting("gap_window"),
-                settings.setting("drop_rate_step"),
-                settings.setting("max_drop_rate"),
-            )
-        )
+        arguments: dict[str, Any] = {
+            "metric": settings.gap_metric,
+            "threshold": settings.gap_threshold,
+            "window": settings.gap_window,
+            "step": settings.drop_rate_step,
+            "max_drop_rate": settings.max_drop_rate,
+        }
+        callbacks.append(AdaptiveStochasticDepth(**arguments))
     if recipe.optimizer.ema_momentum:
         callbacks.append(keras.callbacks.SwapEMAWeights())
     return callbacks

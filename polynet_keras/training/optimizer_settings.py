@@ -1,10 +1,11 @@
 """The optimizer of a recipe: which one, its settings, clipping, accumulation and averages of the weights."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 
-from polynet_keras.training.checks import check_choice, check_integer, check_number, check_owned, plain_numbers
+from polynet_keras.training.checks import check_choice, check_integer, check_number, plain_numbers, settle_own
 from polynet_keras.training.optimizers import RMSprop
 
 DEFAULTS: dict[str, dict[str, float]] = {
@@ -49,11 +50,9 @@ class OptimizerSettings:
     def __post_init__(self):
         plain_numbers(self)
         check_choice("optimizer", self.name, tuple(DEFAULTS))
-        for setting in OPTIMIZERS_OWN:
+        settle_own(self, "optimizer", self.name, DEFAULTS)
+        for setting in DEFAULTS[self.name]:
             value = getattr(self, setting)
-            if value is None:
-                continue
-            check_owned(setting, self.name, value, {name: tuple(defaults) for name, defaults in DEFAULTS.items()})
             if setting == "epsilon":
                 check_number(setting, value, above=0)
             else:
@@ -71,10 +70,8 @@ class OptimizerSettings:
                 from the gradient, for every optimizer). Biases, and scales and offsets of normalizations, keep theirs.
             model: built.
         """
-        settings = {name: getattr(self, name) for name in DEFAULTS[self.name] if getattr(self, name) is not None}
-        arguments = {
-            **DEFAULTS[self.name],
-            **settings,
+        arguments: dict[str, Any] = {
+            **{name: getattr(self, name) for name in DEFAULTS[self.name]},
             # Keras's AdamW has no None.
             "weight_decay": weight_decay or (0.0 if self.name == "adamw" else None),
             "global_clipnorm": self.global_clipnorm or None,

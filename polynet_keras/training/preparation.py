@@ -2,6 +2,7 @@
 
 import keras
 import tensorflow as tf
+from absl import logging
 
 from polynet_keras.applications import PolyNet
 from polynet_keras.data.decoding import Unreadable
@@ -117,8 +118,9 @@ def compiled_model(recipe: Recipe, source: Source, steps_per_epoch: int, goes_on
         goes_on: whether a checkpoint is about to bring all values: the files that the run began with may be gone.
 
     Raises:
-        ValueError: the weights to start with cannot be read, or are of another net.
+        ValueError: the weights to start with cannot be read or are of another net, or the run would make no update.
     """
+    _check_updates(recipe, recipe.epochs * steps_per_epoch)
     weights = None if goes_on else recipe.start.file
     model = network(recipe, source.channels, len(source.class_names), weights)
     if recipe.synchronized:
@@ -132,9 +134,30 @@ def compiled_model(recipe: Recipe, source: Source, steps_per_epoch: int, goes_on
     for layer in model.layers:
         if isinstance(layer, StochasticResidualScaling):
             layer.active.assign(False)  # of weights that were trained with stochastic depth
-    if recipe.regularization.stochastic_depth == "on":
-        set_drop_rate(model, recipe.regularization.setting("max_drop_rate"))
+    drop_rate = recipe.regularization.max_drop_rate
+    if recipe.regularization.stochastic_depth == "on" and drop_rate is not None:
+        set_drop_rate(model, drop_rate)
     if recipe.start.carry_optimizer and not goes_on:
         with precision(recipe.precision):  # under which Keras has an optimizer scale its loss, or not
             recipe.start.carry(model, Structure.parse(recipe.structure))
     return model
+
+
+def _check_updates(recipe: Recipe, steps: int) -> None:
+    """Refuses a run without an update, and warns of averages that it is too short for."""
+    settings = recipe.optimizer
+    updates = steps // settings.gradient_accumulation_steps
+    if not updates:
+        raise ValueError(
+            f"gradient_accumulation_steps={settings.gradient_accumulation_steps} is more than the {steps} steps of the "
+            "run: it would make no update"
+        )
+    left = settings.ema_momentum**updates
+    if left > 0.01:
+        logging.warning(
+            "ema_momentum=%g: after the run's %d updates the averages still hold %.0f %% of the first weights; "
+            "a smaller one forgets them",
+            settings.ema_momentum,
+            updates,
+            100 * left,
+        )

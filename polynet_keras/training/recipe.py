@@ -1,6 +1,7 @@
 """The recipe: everything that decides a training run, as a value that is saved with it."""
 
 import dataclasses
+import difflib
 import hashlib
 import json
 import os
@@ -109,7 +110,7 @@ class Recipe:
 
     def _check_gap(self) -> None:
         """Training and validation must be measured alike, or their gap says nothing of overfitting."""
-        metric = self.regularization.setting("gap_metric")
+        metric = self.regularization.gap_metric
         if self.augmentation.mixes:
             raise ValueError(f"stochastic_depth='adaptive' with mixed images: their {metric} tells nothing; use 'on'")
         if metric == "loss" and self.regularization.label_smoothing:
@@ -164,7 +165,7 @@ class Recipe:
             section, dot, inner = name.partition(".")
             owner = SECTIONS.get(section) if dot else Recipe
             if owner is None or (inner or name) not in [field.name for field in dataclasses.fields(owner)]:
-                raise ValueError(f"unknown setting {name!r}; known are {', '.join(self._settings())}")
+                raise ValueError(f"unknown setting {name!r}{_meant(name, list(self._settings()))}")
             if dot:
                 sections.setdefault(section, {})[inner] = value
             else:
@@ -205,6 +206,14 @@ class Recipe:
             raise ValueError(f"{os.fspath(path)}: cannot be read: {error.strerror}") from None
         except (ValueError, TypeError) as error:
             raise ValueError(f"{os.fspath(path)}: not a recipe: {error}") from None
+
+
+def _meant(name: str, known: list[str]) -> str:
+    """What an unknown setting may stand for."""
+    wanted = name.rpartition(".")[2]
+    likely = [one for one in known if one.rpartition(".")[2] == wanted or one == f"{wanted}.name"]
+    likely += difflib.get_close_matches(name, known, 3)
+    return f"; did you mean {' or '.join(dict.fromkeys(likely))}?" if likely else f"; known are {', '.join(known)}"
 
 
 SECTIONS: dict[str, type] = {

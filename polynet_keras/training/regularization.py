@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from polynet_keras.training.checks import check_choice, check_integer, check_number, check_owned, plain_numbers
+from polynet_keras.training.checks import check_choice, check_integer, check_number, plain_numbers, settle_own
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     "off": {},
@@ -55,19 +55,12 @@ class Regularization:
         check_number("weight_decay", self.weight_decay, at_least=0)
         check_number("label_smoothing", self.label_smoothing, at_least=0, below=1)
         check_choice("stochastic_depth", self.stochastic_depth, tuple(DEFAULTS))
-        for name in DEPTHS_OWN:
+        settle_own(self, "stochastic_depth", self.stochastic_depth, DEFAULTS)
+        for name in DEFAULTS[self.stochastic_depth]:
             value = getattr(self, name)
-            if value is None:
-                continue
-            check_owned(name, self.stochastic_depth, value, {kind: tuple(own) for kind, own in DEFAULTS.items()})
             if name == "gap_metric":
                 check_choice(name, value, ("accuracy", "loss"))
             elif name == "gap_window":
                 check_integer(name, value, at_least=1)
             else:
                 check_number(name, value, above=0, at_most=0.95 if name == "max_drop_rate" else None)
-
-    def setting(self, name: str) -> Any:
-        """One of the settings of stochastic depth: what was said, or the default."""
-        value = getattr(self, name)
-        return DEFAULTS[self.stochastic_depth][name] if value is None else value

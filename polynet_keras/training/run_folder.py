@@ -41,9 +41,10 @@ def open_run_folder(folder: str | os.PathLike | None, recipe: Recipe) -> Path:
         return path
     differences = recipe.differences(Recipe.load(path / RECIPE_FILE))
     if differences:
+        further = f"; --weights={path} starts from its weights" if is_finished(path) else ""
         raise ValueError(
             f"run_dir={os.fspath(path)!r} holds a run of another recipe ({'; '.join(differences)}); name a new folder, "
-            "no run overwrites another"
+            f"no run overwrites another{further}"
         )
     if is_finished(path):
         raise ValueError(f"run_dir={os.fspath(path)!r} holds a finished run of this recipe; name a new folder")
@@ -89,16 +90,24 @@ def create_run_folder(folder: str | os.PathLike | None, data: str) -> Path:
     Raises:
         ValueError: the folder cannot be made or written to, or is not empty: no run overwrites another.
     """
-    path = Path(folder) if folder else default_run_folder(data)
+    return create_folder("run_dir", Path(folder) if folder else default_run_folder(data))
+
+
+def create_folder(argument: str, path: Path) -> Path:
+    """Makes a folder that was named with an argument.
+
+    Raises:
+        ValueError: the folder cannot be made or written to, or is not empty.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
         if any(path.iterdir()):
-            raise ValueError(f"run_dir={os.fspath(path)!r} is not empty; name a new folder, no run overwrites another")
+            raise ValueError(f"{argument}={os.fspath(path)!r} is not empty; name a new folder, nothing is overwritten")
         probe = path / ".writable"
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise ValueError(f"run_dir={os.fspath(path)!r} cannot be written: {error.strerror}") from None
+        raise ValueError(f"{argument}={os.fspath(path)!r} cannot be written: {error.strerror}") from None
     return path
 
 

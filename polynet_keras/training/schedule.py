@@ -43,7 +43,7 @@ class ScheduleSettings:
         for name, at_most in (("decay_epochs", None), ("decay_factor", 1)):
             value = getattr(self, name)
             if decays and value is None:
-                raise ValueError(f"schedule={self.name!r} needs {name}: every so many epochs, times such a factor")
+                raise ValueError(f"schedule={self.name!r} needs decay_epochs and decay_factor; {name} is missing")
             if not decays and value is not None:
                 raise ValueError(f"{name}={value!r} is a setting of step and exponential, not of {self.name!r}")
             if decays:

@@ -78,7 +78,7 @@ def test_unknown_flag(capsys, command):
         (["--recipe", "resnet"], "recipe='resnet' is no file and none of digits, fashion_mnist, finetune, imagenet-ir"),
         (
             ["--recipe", "imagenet-g5", "--optimizer", "adamw", "--momentum", "0.9"],
-            "momentum=0.9 is a setting of rmsprop",
+            "momentum=0.9 is a setting of optimizer=rmsprop",
         ),
         (["--optimizer", "adam"], "optimizer='adam' must be one of rmsprop, sgd, adamw, lamb"),
         (["--schedule", "step"], "schedule='step' needs decay_epochs"),

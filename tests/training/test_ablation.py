@@ -68,7 +68,7 @@ def test_a_study_goes_on_where_it_was_broken_off(tmp_path, monkeypatch):
     assert outcomes[0].macs == outcomes[1].macs
     assert outcomes[0].images == 359
     assert all(outcome.seconds > 0 for outcome in outcomes)
-    with pytest.raises(ValueError, match=r"holds a run of another recipe \(epochs=1, here 2\)"):
+    with pytest.raises(ValueError, match=r"holds a study of another recipe \(epochs=1, here 2\)"):
         ablation(dataclasses.replace(recipe, epochs=2), tmp_path, (1, 1, 1), ("2-way",), seeds=1)
 
 
@@ -161,13 +161,16 @@ def test_the_command(capsys, tmp_path, monkeypatch):
     assert main(["ablation", f"--folder={folder}", "--depths=1,1,1", "--modules=2-way", "--seeds=2"]) == 0
     output = capsys.readouterr().out
     assert "Does PolyNet beat Inception-ResNet at the same compute here? Not decided." in output
-    assert {path.name for path in folder.iterdir()} == {"ablation.csv", "ablation.md", "ablation.png"}
+    assert {path.name for path in folder.iterdir()} == {"ablation.csv", "ablation.md", "ablation.png", "study.json"}
+    assert output.startswith("11 nets, 2 seeds each:")
     for argv, message in (
         ([], "--folder is needed"),
-        (["--folder=x", "--structure=ir-5-10-5"], "--structure is what the study varies"),
-        (["--folder=x", "--depths=1,2"], "depths must be 3 integers"),
+        (["--folder=x", "--structure=ir-5-10-5"], "Unknown command line flag 'structure'"),
+        (["--folder=x", "--depths=1,2"], "--depths=1,2 must be three numbers"),
+        ([f"--folder={tmp_path}"], "is not empty; name a new folder, nothing is overwritten"),
+        ([f"--folder={folder}", "--epochs=3"], "holds a study of another recipe (epochs=15, here 3)"),
         (["--folder=x", "--depths=1,2,some"], "--depths=1,2,some must be three numbers"),
-        (["--folder=x", "--modules=poly"], "unknown"),
+        (["--folder=x", "--modules=foo"], "modules: unknown letter"),
         (["--folder=x", "--seeds=0"], "seeds=0 must be an integer of at least 1"),
         (["x"], "unexpected argument 'x'"),
     ):

@@ -124,12 +124,13 @@ def test_mistakes(capsys, tmp_path, digits_run, monkeypatch):
         ([run, large, "--output=none/net.keras"], "is in no folder that exists"),
         ([run, large, "--output=net.keras", "--weights=fashion_mnist"], "name two nets; name one"),
         ([large, "--output=net.keras"], "no trained model in runs/"),
-        ([large, "--output=net.keras", "--run_dir=none"], "none/recipe.json: cannot be read"),
+        ([large, "--output=net.keras", "--run_dir=none"], "--run_dir=none is no folder"),
         ([large, "--output=net.keras", "--weights=fashion_mnist", "--carry_optimizer"], "has no optimizer"),
         ([wide, "--output=net.keras", "--weights=fashion_mnist"], "do not fit into the target in their order"),
         ([small, "--output=net.keras", "--weights=fashion_mnist"], "stage B has 4 units, and the target's has 1"),
         ([run, large, "--output=net.keras", "--positions=first"], "positions='first' must be one of"),
         ([run, large, "--output=net.keras", "--new_paths=half"], "new_paths='half' must be one of"),
+        ([run, "--structure=1 x [ir] | 1 x [ir] | 1 x [ir]", "--output=net.keras"], "already: nothing grows"),
         ([run, large, "--output=net.keras", "extra"], "unexpected argument 'extra'"),
     ):
         assert main(["grow", *argv]) == 1, argv

@@ -360,6 +360,17 @@ def test_an_optimizer_goes_on_where_it_was(tmp_path, digits_run, monkeypatch):
     assert not (tmp_path / "other").exists()
 
 
+def test_a_run_without_an_update_is_refused_and_one_too_short_for_its_averages_warned_of(caplog):
+    source = open_source("digits", 0)
+    with pytest.raises(ValueError, match="gradient_accumulation_steps=50 is more than the 46 steps of"):
+        compiled_model(Recipe(**TINY, optimizer=OptimizerSettings(gradient_accumulation_steps=50)), source, 46)
+    compiled_model(Recipe(**TINY, optimizer=OptimizerSettings(ema_momentum=0.99)), source, 46)
+    assert "after the run's 46 updates the averages still hold 63 % of the first weights" in caplog.text
+    caplog.clear()
+    compiled_model(Recipe(**TINY, optimizer=OptimizerSettings(ema_momentum=0.9)), source, 46)
+    assert "averages" not in caplog.text
+
+
 @pytest.mark.slow
 def test_the_same_bits_with_and_without_an_interruption(tmp_path):
     """`--deterministic`, which holds for a process: each run has one of its own. SIGTERM, then the same command."""
