@@ -94,8 +94,10 @@ class _Plain(stdlib_logging.Formatter):
 
 def _log_plainly() -> None:
     logging.set_verbosity(logging.INFO)
-    logging.use_absl_handler()
-    logging.get_absl_handler().setFormatter(_Plain())
+    if not stdlib_logging.root.handlers:
+        handler = stdlib_logging.StreamHandler()
+        handler.setFormatter(_Plain())
+        stdlib_logging.root.addHandler(handler)
 
 
 def _may_pass(error: Exception) -> bool:
