@@ -69,7 +69,9 @@ def test_ablation(tmp_path, capsys, monkeypatch):
     """The runs themselves are those of tests/training/test_ablation.py."""
     module = load("ablation", Recipe())
     outcomes = [
-        Outcome(name, stage, baseline, "1 x [ir] | 1 x [ir] | 1 x [ir]", seed, 10, 1000, 1.0, 100, wrong + seed)
+        Outcome(
+            name, stage, baseline, baseline, "1 x [ir] | 1 x [ir] | 1 x [ir]", seed, 10, 1000, 1.0, 100, wrong + seed
+        )
         for name, stage, baseline, wrong in (("ir 1-1-1", "", "", 10), ("A 2-way", "A", "ir 1-1-1", 7))
         for seed in (0, 1)
     ]

@@ -40,7 +40,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     folder = Path(values.folder)
     studied = variants(depths, values.modules)
     print(f"{len(studied)} nets, {values.seeds} seeds each:\n")
-    print_table(("net", "at equal compute"), [(variant.name, variant.baseline) for variant in studied])
+    print_table(("net", "at equal compute"), [(variant.name, variant.same_compute) for variant in studied])
     outcomes = ablation(recipe, folder, depths, values.modules, values.seeds)
     with written_whole(folder / "ablation.md") as partial:
         partial.write_text(f"{markdown(outcomes)}\n{answer(outcomes)}\n")

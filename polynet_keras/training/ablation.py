@@ -44,13 +44,15 @@ class Variant:
         name: such as `"B poly-3"`, or of an Inception-ResNet its depths, `"ir 2-4-2"`.
         structure: its residual units.
         stage: `"A"`, `"B"`, `"C"` or `"mixed"`, in which it is no Inception-ResNet; `""` if it is one.
-        baseline: the Inception-ResNet of as many multiply-accumulates; `""` for one itself.
+        same_depth: the Inception-ResNet with as many residual units; `""` for one itself.
+        same_compute: the Inception-ResNet of as many multiply-accumulates; `""` for one itself.
     """
 
     name: str
     structure: Structure
     stage: str = ""
-    baseline: str = ""
+    same_depth: str = ""
+    same_compute: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Outcome:
     """A trained net of the study: a row of `ablation.csv`.
 
     Attributes:
-        variant, stage, baseline, structure: of the `Variant`; the structure in the notation.
+        variant, stage, same_depth, same_compute, structure: of the `Variant`; the structure in the notation.
         seed: of the run.
         parameters: that are trained.
         macs: multiply-accumulates of one image.
@@ -69,7 +71,8 @@ class Outcome:
 
     variant: str
     stage: str
-    baseline: str
+    same_depth: str
+    same_compute: str
     structure: str
     seed: int
     parameters: int
@@ -117,7 +120,7 @@ def variants(depths: Sequence[int], modules: Sequence[str]) -> list[Variant]:
         structure = _replaced(base, pattern)
         equal = Structure.inception_resnet([sum(map(_blocks, units)) for units in structure.stages])
         found.setdefault(equal, Variant(_inception_resnet_name(equal), equal))
-        found[structure] = Variant(f"{stage} {name}", structure, stage, found[equal].name)
+        found[structure] = Variant(f"{stage} {name}", structure, stage, found[base].name, found[equal].name)
     return list(found.values())
 
 
@@ -203,7 +206,8 @@ def _outcome(variant: Variant, recipe: Recipe, folder: Path, images: int, channe
     return Outcome(
         variant.name,
         variant.stage,
-        variant.baseline,
+        variant.same_depth,
+        variant.same_compute,
         str(variant.structure),
         recipe.seed,
         sum(part.parameters for part in parts),

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from polynet_keras.training.ablation import MIXED, Outcome
 
 COLUMNS = (
-    *("net", "stage", "structure", "parameters", "MMAC", "error, %", "seeds", "against", "difference, points"),
-    "training, s",
+    *("net", "stage", "structure", "parameters", "MMAC", "error, %", "seeds"),
+    *("at equal depth, points", "at equal compute, points", "which is", "training, s"),
 )
-TEXTS = ("net", "stage", "structure", "against")
+TEXTS = ("net", "stage", "structure", "which is")
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A net of other modules against the Inception-ResNet of as many multiply-accumulates, seed by seed.
+    """A net of other modules against an Inception-ResNet, seed by seed.
 
     Attributes:
         variant, baseline: names.
@@ -28,12 +28,12 @@ class Comparison:
     differences: dict[int, float]
 
 
-def comparisons(outcomes: Sequence[Outcome]) -> list[Comparison]:
-    """The pairs at equal compute that have seeds in common."""
+def comparisons(outcomes: Sequence[Outcome], equal: str) -> list[Comparison]:
+    """The pairs of equal `"depth"` or `"compute"` that have seeds in common."""
     errors: dict[str, dict[int, float]] = {}
     for outcome in outcomes:
         errors.setdefault(outcome.variant, {})[outcome.seed] = outcome.error
-    pairs = dict.fromkeys((outcome.variant, outcome.baseline) for outcome in outcomes if outcome.baseline)
+    pairs = dict.fromkeys((outcome.variant, getattr(outcome, f"same_{equal}")) for outcome in outcomes if outcome.stage)
     found = []
     for variant, baseline in pairs:
         seeds = sorted(set(errors[variant]) & set(errors.get(baseline, {})))
@@ -59,38 +59,48 @@ def interval(differences: Sequence[float]) -> tuple[float, float, float]:
 
 
 def answer(outcomes: Sequence[Outcome]) -> str:
-    """Whether PolyNet beats Inception-ResNet at the same compute: a mean over all pairs for each seed, and the interval
-    of these means."""
-    pairs = comparisons(outcomes)
-    seeds = set.intersection(*(set(pair.differences) for pair in pairs)) if pairs else set()
-    by_seed = [statistics.fmean(pair.differences[seed] for pair in pairs) for seed in seeds]
-    if len(by_seed) < 2:
+    """Whether PolyNet beats Inception-ResNet at the same compute, and what it is at the same depth.
+
+    Of each seed there is a mean over all pairs; the interval is of these means.
+    """
+    means = {equal: _mean_of_pairs(comparisons(outcomes, equal)) for equal in ("compute", "depth")}
+    if len(means["compute"]) < 2:
         return "Whether PolyNet beats Inception-ResNet at the same compute takes two or more seeds to say."
-    mean, low, high = interval(by_seed)
+    mean, low, high = interval(means["compute"])
     verdict = "Yes" if high < 0 else "No: Inception-ResNet does better" if low > 0 else "Not decided"
     return (
-        f"Does PolyNet beat Inception-ResNet at the same compute here? {verdict}. Over {len(pairs)} pairs and "
-        f"{len(by_seed)} seeds the error of Poly and K-way nets is {100 * mean:+.2f} points from that of "
-        "Inception-ResNets with as many multiply-accumulates (95 % interval "
-        f"{100 * low:+.2f} to {100 * high:+.2f})."
+        f"Does PolyNet beat Inception-ResNet at the same compute here? {verdict}. Over {len(means['compute'])} seeds the "
+        f"error of Poly and K-way nets is {_points(mean, low, high)} from that of Inception-ResNets with as many "
+        f"multiply-accumulates, and {_points(*interval(means['depth']))} from that of the Inception-ResNet of the "
+        "same depth, which takes fewer."
     )
 
 
+def _points(mean: float, low: float, high: float) -> str:
+    return f"{100 * mean:+.2f} points (95 % interval {100 * low:+.2f} to {100 * high:+.2f})"
+
+
+def _mean_of_pairs(pairs: Sequence[Comparison]) -> list[float]:
+    """Of each seed that all pairs have."""
+    seeds = set.intersection(*(set(pair.differences) for pair in pairs)) if pairs else set()
+    return [statistics.fmean(pair.differences[seed] for pair in pairs) for seed in sorted(seeds)]
+
+
 def markdown(outcomes: Sequence[Outcome]) -> str:
-    """The table: a line a net, mean ± sample standard deviation over seeds, and the difference at equal compute."""
+    """The table: a line a net, mean ± sample standard deviation over seeds; so are the differences, seed by seed, from
+    the Inception-ResNets of the same depth and of the same compute."""
     by_variant: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
         by_variant.setdefault(outcome.variant, []).append(outcome)
-    differences = {pair.variant: pair for pair in comparisons(outcomes)}
+    depth, compute = ({p.variant: p for p in comparisons(outcomes, equal)} for equal in ("depth", "compute"))
     lines = [
         f"| {' | '.join(COLUMNS)} |",
         f"| {' | '.join('---' if name in TEXTS else '---:' for name in COLUMNS)} |",
     ]
     for name, rows in by_variant.items():
-        first, pair = rows[0], differences.get(name)
+        first = rows[0]
         errors = [100 * row.error for row in rows]
         structure = first.structure.replace("|", "\\|")
-        difference = _mean_and_deviation([100 * d for d in pair.differences.values()], sign="+") if pair else ""
         cells = (
             name,
             first.stage,
@@ -99,8 +109,8 @@ def markdown(outcomes: Sequence[Outcome]) -> str:
             f"{first.macs / 1e6:.2f}",
             _mean_and_deviation(errors),
             str(len(rows)),
-            pair.baseline if pair else "",
-            difference,
+            *(_difference(pairs.get(name)) for pairs in (depth, compute)),
+            first.same_compute,
             f"{statistics.fmean(row.seconds for row in rows):.0f}",
         )
         lines.append(f"| {' | '.join(cells)} |")
@@ -138,6 +148,10 @@ def plot(outcomes: Sequence[Outcome], picture_file: str | os.PathLike) -> None:
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(picture_file, dpi=120)
+
+
+def _difference(pair: Comparison | None) -> str:
+    return _mean_and_deviation([100 * d for d in pair.differences.values()], sign="+") if pair else ""
 
 
 def _mean_deviation(values: Sequence[float]) -> tuple[float, float]:

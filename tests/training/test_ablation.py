@@ -29,10 +29,11 @@ def test_depth_and_compute_are_equal():
     assert len(others) == 4 * len(modules) + 1
     for variant in others:
         assert tuple(map(len, variant.structure.stages)) == depths
-        baseline = found[variant.baseline]
+        baseline = found[variant.same_compute]
         assert baseline.structure == Structure.inception_resnet([len(units) for units in baseline.structure.stages])
         assert macs(baseline.structure) == macs(variant.structure)
-    assert found["B 3-way"].baseline == "ir 2-12-2"
+    assert found["B 3-way"].same_compute == "ir 2-12-2"
+    assert {variant.same_depth for variant in others} == {"ir 2-4-2"}
     assert str(found["mixed g5"].structure) == "2 x [2-way] | 2 x [poly-3, 2-way] | 1 x [poly-3, 2-way]"
     assert len({str(variant.structure) for variant in found.values()}) == len(found)
 
@@ -95,10 +96,25 @@ def test_time_is_of_all_epochs(tmp_path):
     assert np.isnan(module._seconds(tmp_path / "history.csv", 100))
 
 
+STRUCTURE = "1 x [ir] | 1 x [ir] | 1 x [ir]"
+
+
 def outcomes_of(errors):
     """By net, errors of 1000 by seed."""
     return [
-        Outcome(name, stage, baseline, "1 x [ir] | 1 x [ir] | 1 x [ir]", seed, 1000, 2_000_000, 3.5, 1000, wrong)
+        Outcome(
+            name,
+            stage,
+            baseline and "ir 1",
+            baseline,
+            "1 x [ir] | 1 x [ir] | 1 x [ir]",
+            seed,
+            1000,
+            2_000_000,
+            3.5,
+            1000,
+            wrong,
+        )
         for (name, stage, baseline), row in errors.items()
         for seed, wrong in enumerate(row)
     ]
@@ -106,11 +122,12 @@ def outcomes_of(errors):
 
 def test_differences_are_of_the_same_seed():
     outcomes = outcomes_of({("ir 1", "", ""): [100, 120, 140], ("B x", "B", "ir 1"): [90, 115, 141]})
-    (pair,) = comparisons(outcomes)
+    (pair,) = comparisons(outcomes, "compute")
+    assert comparisons(outcomes, "depth") == [pair]
     assert pair.differences == pytest.approx({0: -0.01, 1: -0.005, 2: 0.001})
     table = markdown(outcomes).splitlines()
     assert table[2].startswith("| ir 1 |  | `1 x [ir] \\| 1 x [ir] \\| 1 x [ir]` | 1,000 | 2.00 | 12.00 ± 2.00 | 3 |")
-    assert "| 11.53 ± 2.55 | 3 | ir 1 | -0.47 ± 0.55 | 4 |" in table[3]
+    assert "| 11.53 ± 2.55 | 3 | -0.47 ± 0.55 | -0.47 ± 0.55 | ir 1 | 4 |" in table[3]
     assert len({line.count(" | ") for line in table}) == 1
 
 
@@ -134,9 +151,7 @@ def test_the_answer(better_by, verdict):
     base = [100, 120, 140]
     poly = [wrong - better for wrong, better in zip(base, better_by, strict=True)]
     said = answer(outcomes_of({("ir 1", "", ""): base, ("B x", "B", "ir 1"): poly}))
-    assert said.startswith(
-        f"Does PolyNet beat Inception-ResNet at the same compute here? {verdict} Over 1 pairs and 3 "
-    )
+    assert said.startswith(f"Does PolyNet beat Inception-ResNet at the same compute here? {verdict} Over 3 seeds the")
     assert "two or more seeds" in answer(outcomes_of({("ir 1", "", ""): [1], ("B x", "B", "ir 1"): [2]}))
 
 
@@ -152,7 +167,7 @@ def test_tables_and_pictures(tmp_path):
 
 def test_the_command(capsys, tmp_path, monkeypatch):
     def outcome(variant, recipe, *_):
-        about = (variant.name, variant.stage, variant.baseline, str(variant.structure))
+        about = (variant.name, variant.stage, variant.same_depth, variant.same_compute, str(variant.structure))
         return Outcome(*about, recipe.seed, 1, 2, 3.0, 100, recipe.seed)
 
     monkeypatch.setattr(module, "_outcome", outcome)
