@@ -3,9 +3,9 @@
     python examples/ablation.py STUDY
 
 trains 15 nets with three seeds each for one epoch (two hours on two cores with other work beside it; Debian's
-`dataset-fashion-mnist`, extra `data`), and goes on where it was broken off. It leaves `ablation.csv`, `ablation.md` and `ablation.png` in the folder
-STUDY, and prints the table and whether PolyNet beats Inception-ResNet at the same compute. docs/ablation.md has what
-came out; `polynet ablation --help` has other data and sizes.
+`dataset-fashion-mnist`, extra `data`), and goes on where it was broken off. It leaves `ablation.csv`, `ablation.md` and
+`ablation.png` in the folder STUDY, and prints the table and whether PolyNet beats Inception-ResNet at the same compute.
+docs/ablation.md has what came out; `polynet ablation --help` has other data and sizes.
 """
 
 import sys

@@ -68,9 +68,10 @@ def answer(outcomes: Sequence[Outcome]) -> str:
         return "Whether PolyNet beats Inception-ResNet at the same compute takes two or more seeds to say."
     mean, low, high = interval(means["compute"])
     verdict = "Yes" if high < 0 else "No: Inception-ResNet does better" if low > 0 else "Not decided"
+    seeds = len(means["compute"])
     return (
-        f"Does PolyNet beat Inception-ResNet at the same compute here? {verdict}. Over {len(means['compute'])} seeds the "
-        f"error of Poly and K-way nets is {_points(mean, low, high)} from that of Inception-ResNets with as many "
+        f"Does PolyNet beat Inception-ResNet at the same compute here? {verdict}. Over {seeds} seeds the error of "
+        f"Poly and K-way nets is {_points(mean, low, high)} from that of Inception-ResNets with as many "
         f"multiply-accumulates, and {_points(*interval(means['depth']))} from that of the Inception-ResNet of the "
         "same depth, which takes fewer."
     )
