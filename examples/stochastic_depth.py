@@ -3,11 +3,12 @@
     python examples/stochastic_depth.py
 
 trains a small PolyNet on scikit-learn's digits for four epochs (under a minute on two cores, extra `data`), switches
-the paths on after the second, with survival falling from 1 to 0.8 over depth, and prints for each epoch
+the paths on after the second, with drop rates rising from 0 to 0.2 over depth, and prints for each epoch
 
     epoch 3: paths active, loss 0.37, held-out accuracy 90.3%, loss function traced 3 times
 
-(the numbers vary a little between machines; the traces, of the first epoch, do not grow).
+(the numbers vary a little between machines; the traces, of the first epoch, do not grow). What switches them on when
+overfitting emerges is `polynet_keras.training.stochastic_depth.AdaptiveStochasticDepth`.
 """
 
 import keras
@@ -16,7 +17,7 @@ from polynet_keras import PolyNet
 from polynet_keras.data.pipeline import evaluation_batches, training_batches, validation_data
 from polynet_keras.data.preprocessing import Preprocessing
 from polynet_keras.data.sources import open_source
-from polynet_keras.layers import StochasticResidualScaling
+from polynet_keras.training.stochastic_depth import set_drop_rate
 
 
 class TracedCrossentropy(keras.losses.SparseCategoricalCrossentropy):
@@ -32,18 +33,14 @@ class TracedCrossentropy(keras.losses.SparseCategoricalCrossentropy):
 class SwitchOn(keras.callbacks.Callback):
     """Activates the stochastic paths at the start of an epoch."""
 
-    def __init__(self, epoch: int, last_survival: float):
+    def __init__(self, epoch: int, drop_rate: float):
         super().__init__()
         self.epoch = epoch
-        self.last_survival = last_survival
+        self.drop_rate = drop_rate
 
     def on_epoch_begin(self, epoch, logs=None):
         if epoch == self.epoch:
-            layers = [layer for layer in self.model.layers if isinstance(layer, StochasticResidualScaling)]
-            for depth, layer in enumerate(layers):
-                survival = 1 - (1 - self.last_survival) * depth / (len(layers) - 1)
-                layer.survival_probability.assign([survival] * layer.survival_probability.shape[0])
-                layer.active.assign(True)
+            set_drop_rate(self.model, self.drop_rate)
 
     def on_epoch_end(self, epoch, logs=None):
         state = "active" if epoch >= self.epoch else "inactive"
@@ -74,7 +71,7 @@ def main():
         epochs=4,
         shuffle=False,
         verbose=0,
-        callbacks=[SwitchOn(epoch=2, last_survival=0.8)],
+        callbacks=[SwitchOn(epoch=2, drop_rate=0.2)],
     )
 
 
