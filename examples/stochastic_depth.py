@@ -5,7 +5,7 @@
 trains a small PolyNet on scikit-learn's digits for four epochs (under a minute on two cores, extra `data`), switches
 the paths on after the second, with drop rates rising from 0 to 0.2 over depth, and prints for each epoch
 
-    epoch 3: paths active, loss 0.37, held-out accuracy 90.3%, loss function traced 3 times
+    epoch 3: paths active, loss 0.37, held-out accuracy 90.3%, loss function traced 2 times
 
 (the numbers vary a little between machines; the traces, of the first epoch, do not grow). What switches them on when
 overfitting emerges is `polynet_keras.training.stochastic_depth.AdaptiveStochasticDepth`.
