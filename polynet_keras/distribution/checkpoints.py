@@ -115,6 +115,9 @@ class Checkpoints(keras.callbacks.Callback):
 
         Returns:
             What the checkpoint is of; None where there is none, and the model stays as it is.
+
+        Raises:
+            ValueError: there are checkpoints and none can be read.
         """
         saved = self._files.newest()
         if saved is None:

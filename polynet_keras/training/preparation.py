@@ -92,7 +92,6 @@ def network(recipe: Recipe, channels: int, classes: int, weights: str | None) ->
         channels: of the images.
         classes: of the data.
         weights: as `PolyNet` takes them.
-
     """
     size = recipe.image_size
     first = keras.config.image_data_format() == "channels_first"
