@@ -15,6 +15,21 @@ DATA = [
     "scipy>=1.11",  # fits the weights of an ensemble; scikit-learn brings it
     "tensorboard>=2.20",  # TensorFlow 2.21 no longer brings it
 ]
+DEPLOY = [
+    "ai-edge-litert>=2.1",  # runs what was exported to LiteRT
+    "nncf>=3",  # int8, for OpenVINO
+    "onnx>=1.18",
+    "onnxruntime>=1.22",  # runs what was exported to ONNX
+    "onnxscript>=0.5",  # Keras's way to ONNX on the PyTorch backend
+    "openvino>=2025.4",
+    "tf2onnx>=1.17",  # and on TensorFlow's
+]
+SERVE = [
+    "fastapi>=0.115",  # the service over HTTP
+    "prometheus-client>=0.21",  # its metrics
+    "python-multipart>=0.0.18",  # the uploads of forms
+    "uvicorn>=0.32",  # the server that runs it
+]
 PARITY = [
     # Published PolyNets to compare with, pinned to what the numbers were measured with. A third one, pretrainedmodels,
     # would bring torchvision, of which its PolyNet needs nothing: `pip install --no-deps pretrainedmodels==0.7.4`.
@@ -59,12 +74,16 @@ setup(
             "tensorflow-model-optimization==0.7.3",
             "numpy<2",
         ],
-        "deploy": ["nncf", "onnx", "openvino"],  # quantization and the runtimes of exported nets
+        "deploy": DEPLOY,
+        "serve": SERVE,
         "parity": PARITY,
         "docs": ["mkdocs>=1.6", "mkdocstrings[python]>=0.27"],
         "test": [
             *DATA,
+            *DEPLOY,
             *PARITY,
+            *SERVE,
+            "httpx>=0.27",  # asks the service
             "hypothesis>=6.100",  # properties of the algebra
             "import-linter>=2.0",  # the direction of imports
             "jax>=0.4.30",  # the JAX backend of Keras
@@ -74,6 +93,7 @@ setup(
             "pytest-timeout>=2.3",  # a test that hangs is named, and the others go on
             "pytest-xdist>=3.5",  # the tests on two cores
             "ruff>=0.6",
+            "selenium>=4.25",  # the service's page in a browser
         ],
     },
     entry_points={"console_scripts": ["polynet = polynet_keras.cli.main:main"]},

@@ -1,0 +1,125 @@
+"""Exported models in the runtimes that they were exported for."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from polynet_keras.deployment.artifact import ExportCard, artifact_path
+from polynet_keras.deployment.extras import require_extra
+
+Runner = Callable[[np.ndarray], np.ndarray]
+"""From prepared images, float32 (batch, height, width, channels), to probabilities, float32 (batch, classes)."""
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """An exported model, loaded: call it with prepared images.
+
+    Attributes:
+        card: what it is.
+        run: from prepared images, float32 (batch, image_size, image_size, channels), to probabilities, float32
+            (batch, classes). Any number of threads may call it at once.
+    """
+
+    card: ExportCard
+    run: Runner
+
+
+def load_exported(folder: str | os.PathLike, threads: int | None = None) -> ExportedModel:
+    """Loads what `polynet export` wrote, by the runtime of its format.
+
+    Args:
+        folder: with the card and the artifact.
+        threads: that an inference uses at most; by default the runtime decides. LiteRT takes one by default.
+
+    Raises:
+        ValueError: no such export, one that cannot be loaded, or its runtime is not installed.
+    """
+    card = ExportCard.load(folder)
+    path = artifact_path(folder, card.format)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file, which the card beside it describes; export the model again")
+    return ExportedModel(card, load_artifact(path, card.format, threads))
+
+
+def load_artifact(path: Path, format: str, threads: int | None = None) -> Runner:
+    """Loads the artifact of a format; see `load_exported`."""
+    load = {"saved_model": _saved_model, "onnx": _onnx, "openvino": _openvino, "litert": _litert, "torch": _torch}
+    if format in REQUIRED:
+        require_extra("deploy", REQUIRED[format])
+    try:
+        return load[format](path, threads)
+    except Exception as error:  # each runtime has errors of its own for a file that is none of its format
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(f"{path}: cannot be loaded as {format}: {reason}") from error
+
+
+REQUIRED = {"onnx": "onnxruntime", "openvino": "openvino", "litert": "ai_edge_litert"}
+"""The runtimes that are an extra."""
+
+
+def _saved_model(path: Path, threads: int | None) -> Runner:
+    import tensorflow as tf
+
+    if threads:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+    loaded = tf.saved_model.load(str(path.parent))
+    serve = loaded.signatures["serving_default"]
+    # The signature is a function of the loaded object, which has to stay.
+    return lambda images: serve(image=tf.constant(images))["predictions"].numpy() if loaded else np.empty(0)
+
+
+def _onnx(path: Path, threads: int | None) -> Runner:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda images: session.run(None, {name: images})[0]
+
+
+def _openvino(path: Path, threads: int | None) -> Runner:
+    import openvino
+
+    # Without the hint, processors that have bfloat16 would compute in it, and the card's comparison would not hold.
+    settings: dict = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    if threads:
+        settings["INFERENCE_NUM_THREADS"] = threads
+    compiled = openvino.Core().compile_model(str(path), "CPU", settings)
+    # A request of its own for each call: a shared one takes one caller at a time.
+    return lambda images: compiled.create_infer_request().infer({0: images})[compiled.output(0)].copy()
+
+
+def _litert(path: Path, threads: int | None) -> Runner:
+    from threading import Lock
+
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(path), num_threads=threads)
+    runner = interpreter.get_signature_runner("serving_default")
+    (name,) = runner.get_input_details()
+    lock = Lock()
+
+    def run(images: np.ndarray) -> np.ndarray:
+        with lock:  # an interpreter holds its tensors
+            return next(iter(runner(**{name: images}).values()))
+
+    return run
+
+
+def _torch(path: Path, threads: int | None) -> Runner:
+    import torch
+
+    if threads:
+        torch.set_num_threads(threads)
+    module = torch.export.load(path).module()
+
+    def run(images: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return module(torch.from_numpy(images)).numpy()
+
+    return run
