@@ -1,0 +1,115 @@
+"""From a rewritten graph back to a Keras model."""
+
+import keras
+import numpy as np
+from keras import KerasTensor, ops
+
+from polynet_keras.deployment.graph import Concat, Conv, Graph, Input, Kept, Kernel, Node, Relu, Slice, Sum
+from polynet_keras.layers import BatchNormalization
+from polynet_keras.models import Network
+
+
+def emit(graph: Graph, model: keras.Model, duplicating: bool) -> keras.Model:
+    """The model of a graph.
+
+    Args:
+        graph: of `model`, rewritten.
+        model: gives the name and the structure of the outputs.
+        duplicating: whether convolutions that share a kernel get copies of it, with their scales inside.
+    """
+    return _Emission(graph, duplicating).model(model)
+
+
+class _Emission:
+    def __init__(self, graph: Graph, duplicating: bool):
+        self._graph = graph
+        self._uses = graph.uses()
+        self._duplicating = duplicating
+        self._shared: dict[Kernel, keras.layers.Conv2D] = {}
+        self._splits: dict[Node, dict[int, KerasTensor]] = {}
+
+    def model(self, original: keras.Model) -> keras.Model:
+        tensors: dict[Node, KerasTensor] = {}
+        slices: dict[Node, list[Slice]] = {}
+        nodes = self._graph.nodes()
+        for node in nodes:
+            if isinstance(node, Slice):
+                slices.setdefault(node.inputs[0], []).append(node)
+        for node in nodes:
+            if isinstance(node, Slice):
+                continue  # all slices of a convolution are made with it, by one operation
+            tensors[node] = self._emitted(node, [tensors[source] for source in node.inputs])
+            if node in slices:
+                parts = sorted(slices[node], key=lambda part: part.start)
+                assert isinstance(node, Conv)
+                cuts = [part.stop for part in parts[:-1]]
+                pieces = ops.split(tensors[node], cuts, axis=node.kernel.channel_axis)
+                tensors.update(zip(parts, pieces, strict=True))
+        outputs = [tensors[node] for node in self._graph.outputs]
+        structure = outputs if isinstance(original.output, (list, tuple)) else outputs[0]
+        return Network(tensors[self._graph.input], structure, name=original.name)
+
+    def _emitted(self, node: Node, inputs: list[KerasTensor]) -> KerasTensor:
+        match node:
+            case Input():
+                tensor = node.tensor
+                return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=node.name)
+            case Conv():
+                return self._convolution(node, inputs[0])
+            case Sum():
+                return keras.layers.Add(name=node.name, dtype=node.dtype)(inputs)
+            case Relu():
+                return keras.layers.ReLU(name=node.name, dtype=node.dtype)(inputs[0])
+            case Concat():
+                return keras.layers.Concatenate(node.axis, name=node.name, dtype=node.dtype)(inputs)
+            case Kept():
+                return _copied(node.layer, inputs[0])
+        raise AssertionError(node)
+
+    def _convolution(self, node: Conv, x: KerasTensor) -> KerasTensor:
+        if not self._duplicating and self._uses[node.kernel] > 1:
+            return self._shared_convolution(node, x)
+        layer = _conv_layer(node.kernel, node.name, bias=True, relu=node.relu)
+        y = layer(x)
+        layer.kernel.assign((node.kernel.values * node.scale).astype(node.kernel.values.dtype))
+        layer.bias.assign(node.offset)
+        return y
+
+    def _shared_convolution(self, node: Conv, x: KerasTensor) -> KerasTensor:
+        kernel = node.kernel
+        if kernel not in self._shared:
+            self._shared[kernel] = layer = _conv_layer(kernel, kernel.name, bias=False, relu=False)
+            layer(x)
+            layer.kernel.assign(kernel.values)
+        # TensorFlow computes a batch normalization with its ReLU in one operation; a product and a sum would be three.
+        affine = BatchNormalization(
+            axis=kernel.channel_axis, name=f"{node.name}_affine", dtype=kernel.settings["dtype"], trainable=False
+        )
+        y = affine(self._shared[kernel](x))
+        affine.gamma.assign(node.scale)
+        affine.beta.assign(node.offset)
+        affine.moving_variance.assign(np.full(len(node.scale), 1 - affine.epsilon))
+        return keras.layers.ReLU(name=f"{node.name}_relu", dtype=kernel.settings["dtype"])(y) if node.relu else y
+
+
+def _conv_layer(kernel: Kernel, name: str, *, bias: bool, relu: bool) -> keras.layers.Conv2D:
+    height, width, _, filters = kernel.values.shape
+    return keras.layers.Conv2D(
+        filters,
+        (height, width),
+        use_bias=bias,
+        activation="relu" if relu else None,
+        kernel_initializer="zeros",  # random numbers would take longer than all the rest
+        name=name,
+        **kernel.settings,
+    )
+
+
+def _copied(layer: keras.Layer, x: KerasTensor) -> KerasTensor:
+    """A layer of the same settings and weights, applied."""
+    copy = type(layer).from_config(layer.get_config())
+    y = copy(x)
+    copy.set_weights(layer.get_weights())
+    if isinstance(layer, keras.layers.BatchNormalization):
+        copy.trainable = False
+    return y

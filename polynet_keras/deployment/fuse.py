@@ -1,0 +1,238 @@
+"""Fusing: the network of a trained model as a smaller graph that computes the same, for inference."""
+
+import keras
+import numpy as np
+
+from polynet_keras.deployment.emit import emit
+from polynet_keras.deployment.graph import BatchNorm, Concat, Conv, Graph, Kept, Kernel, Node, Relu, Slice, Sum, read
+
+SHARED = ("duplicate", "affine")
+
+SMALLEST_FACTOR = 2.0**-20
+"""A residual path with a smaller factor, which other layers take too, is multiplied by itself: its inverse would blow
+up what they compute with."""
+
+
+def fuse(model: keras.Model, shared: str = "duplicate") -> keras.Model:
+    """A new model that computes in inference what `model` does, in fewer and larger operations.
+
+    * Batch normalizations and residual factors go into the convolutions before them. A factor on a path that the next
+      order takes too is undone there, since a ReLU lets a positive factor through: `conv(relu(s·y)) / s`.
+    * ReLUs become the convolutions' activations.
+    * The projections that only a residual sum takes (of a K-way unit) become one convolution of their concatenated
+      inputs, which adds them up.
+    * 1×1 convolutions of one tensor become one convolution, whose channels are split afterwards.
+
+    Everything is folded in float64, then rounded to the variables' dtype.
+
+    Args:
+        model: a functional model of one input: what `PolyNet` and `InceptionResNet` return, trained in any way, with or
+            without the top, and with a head of common layers; models nested in it are taken apart.
+        shared: what becomes of a convolution that several orders of a polynomial share, each with a normalization
+            of its own: `"duplicate"` folds each normalization into a copy (fast; the full G5 grows from 95.4 to 120.6
+            million parameters), `"affine"` keeps one kernel and leaves a frozen batch normalization behind it,
+            which is one multiplication and addition a value.
+
+    Returns:
+        A functional model of the same inputs, outputs, dtypes and name, without dropout and stochastic depth. It is for
+        inference: training it further makes no sense.
+
+    Raises:
+        ValueError: another value of `shared`, a model that is not functional or has several inputs, or a layer whose
+            inference is not known; nothing that is not understood is passed over.
+    """
+    if shared not in SHARED:
+        raise ValueError(f"shared={shared!r} must be one of {SHARED}")
+    graph = read(model)
+    _fold_batch_norms(graph)
+    _fold_factors(graph)
+    _fold_relus(graph)
+    _merge_projections(graph, duplicating=shared == "duplicate")
+    _merge_siblings(graph, duplicating=shared == "duplicate")
+    return emit(graph, model, duplicating=shared == "duplicate")
+
+
+def _fold_batch_norms(graph: Graph) -> None:
+    """Into the convolution before, if nothing else takes its output; others stay, frozen."""
+    consumers = graph.consumers()
+    for node in graph.nodes():
+        if not isinstance(node, BatchNorm):
+            continue
+        conv = node.inputs[0]
+        if (
+            isinstance(conv, Conv)
+            and not conv.relu
+            and consumers[conv] == [node]
+            and node.layer.axis % 4 == conv.kernel.channel_axis % 4
+        ):
+            factor, offset = _affine(node.layer)
+            conv.scale, conv.offset = conv.scale * factor, conv.offset * factor + offset
+            conv.name = node.name.removesuffix("_bn")  # of this application, where the convolution's is of all
+            _take_over(graph, consumers, node, conv)
+        else:
+            kept = Kept(node.name, node.inputs, node.layer)
+            _take_over(graph, consumers, node, kept)
+            consumers[conv] = [kept if consumer is node else consumer for consumer in consumers[conv]]
+
+
+def _affine(layer: keras.layers.BatchNormalization) -> tuple[np.ndarray, np.ndarray]:
+    """Factor and offset of each channel in inference, float64."""
+    mean, variance = (_values(v) for v in (layer.moving_mean, layer.moving_variance))
+    factor = (_values(layer.gamma) if layer.scale else 1.0) / np.sqrt(variance + layer.epsilon)
+    return factor, (_values(layer.beta) if layer.center else 0.0) - mean * factor
+
+
+def _values(variable: keras.Variable) -> np.ndarray:
+    return keras.ops.convert_to_numpy(variable).astype("float64")
+
+
+def _take_over(graph: Graph, consumers: dict[Node, list[Node | None]], old: Node, new: Node) -> None:
+    """Gives `new` to all that took `old`."""
+    for consumer in consumers[old]:
+        if consumer is None:
+            graph.outputs = [new if output is old else output for output in graph.outputs]
+        else:
+            consumer.inputs = [new if source is old else source for source in consumer.inputs]
+    consumers[new] = consumers.pop(old)
+
+
+def _fold_factors(graph: Graph) -> None:
+    """The factors of residual sums into the paths' convolutions."""
+    for node in graph.nodes():
+        if not isinstance(node, Sum):
+            continue
+        shortcut, *paths = node.inputs
+        kept = [(path, factor) for path, factor in zip(paths, node.factors, strict=True) if factor != 0]
+        node.inputs, node.factors = [shortcut, *(path for path, _ in kept)], [1.0] * len(kept)
+        consumers = graph.consumers()
+        for position, (path, factor) in enumerate(kept, 1):
+            if factor != 1 and not _multiply(path, factor, node, consumers):
+                name = f"{node.name}_factor{position}"
+                node.inputs[position] = Kept(name, [path], keras.layers.Rescaling(factor, name=name, dtype=node.dtype))
+        if not kept:
+            graph.replace(node, shortcut)
+
+
+def _multiply(path: Node, factor: float, sum_: Sum, consumers: dict[Node, list[Node | None]]) -> bool:
+    """Multiplies a path by its factor and undoes that for whoever else takes it; False if that cannot be done."""
+    if not isinstance(path, Conv) or path.relu:
+        return False
+    pending = list(consumers[path])
+    pending.remove(sum_)
+    if pending and factor < SMALLEST_FACTOR:
+        return False
+    others: list[Conv] = []
+    while pending:
+        consumer = pending.pop()
+        if isinstance(consumer, Relu):
+            pending += consumers[consumer]
+        elif isinstance(consumer, Conv):
+            others.append(consumer)
+        else:
+            return False
+    path.scale, path.offset = path.scale * factor, path.offset * factor
+    for conv in others:
+        conv.scale = conv.scale / factor
+    return True
+
+
+def _fold_relus(graph: Graph) -> None:
+    """Into the convolution before, if nothing else takes its output."""
+    consumers = graph.consumers()
+    for node in graph.nodes():
+        if isinstance(node, Relu):
+            (conv,) = node.inputs
+            if isinstance(conv, Conv) and (conv.relu or consumers[conv] == [node]):
+                conv.relu = True
+                _take_over(graph, consumers, node, conv)
+
+
+def _merge_projections(graph: Graph, duplicating: bool) -> None:
+    """The 1×1 convolutions that only a sum takes: `P(f) + Q(g)` is one convolution of `[f, g]`."""
+    consumers, uses = graph.consumers(), graph.uses()
+    for node in graph.nodes():
+        if not isinstance(node, Sum):
+            continue
+        projections = [
+            path
+            for path in node.inputs
+            if isinstance(path, Conv)
+            and not path.relu
+            and path.kernel.is_pointwise
+            and consumers[path] == [node]
+            and (duplicating or uses[path.kernel] == 1)
+        ]
+        if len(projections) < 2:
+            continue
+        first = projections[0].kernel
+        sources = [source for projection in projections for source in _parts(projection, consumers)]
+        concat = Concat(f"{node.name}_concat", sources, first.channel_axis, first.settings["dtype"])
+        values = np.concatenate([folded(projection) for projection in projections], axis=2)
+        kernel = Kernel(f"{node.name}_projection", values, first.settings)
+        offset = np.sum([projection.offset for projection in projections], axis=0)
+        merged = Conv(kernel.name, [concat], kernel, np.ones(len(offset)), offset)
+        node.inputs = [*(path for path in node.inputs if path not in projections), merged]
+        node.factors = [1.0] * (len(node.inputs) - 1)
+
+
+def _parts(projection: Conv, consumers: dict[Node, list[Node | None]]) -> list[Node]:
+    """What a projection's input is the concatenation of."""
+    (source,) = projection.inputs
+    if (
+        isinstance(source, Concat)
+        and consumers[source] == [projection]
+        and source.axis % 4 == projection.kernel.channel_axis % 4
+    ):
+        return source.inputs
+    return [source]
+
+
+def folded(conv: Conv) -> np.ndarray:
+    """The kernel with the scale of its outputs in it."""
+    return (conv.kernel.values * conv.scale).astype(conv.kernel.values.dtype)
+
+
+def _merge_siblings(graph: Graph, duplicating: bool) -> None:
+    """The 1×1 convolutions of one tensor."""
+    consumers = graph.consumers()
+    applied_to: dict[Kernel, list[Node]] = {}
+    for node in graph.nodes():
+        if isinstance(node, Conv):
+            applied_to.setdefault(node.kernel, []).extend(node.inputs)
+    merged_kernels: dict[tuple[Kernel, ...], Kernel] = {}
+    slices: dict[Node, Node] = {}
+    for node in graph.nodes():
+        node = slices.get(node, node)
+        groups: dict[tuple, list[Conv]] = {}
+        for consumer in consumers[node]:
+            if isinstance(consumer, Conv) and consumer.kernel.is_pointwise:
+                # Kernels that stay shared are merged only with those that are applied wherever they are.
+                together = () if duplicating else tuple(applied_to[consumer.kernel])
+                groups.setdefault((consumer.relu, together), []).append(consumer)
+        for siblings in groups.values():
+            if len(siblings) > 1:
+                slices.update(_merged(graph, node, siblings, consumers, merged_kernels))
+
+
+def _merged(
+    graph: Graph,
+    source: Node,
+    siblings: list[Conv],
+    consumers: dict[Node, list[Node | None]],
+    merged_kernels: dict[tuple[Kernel, ...], Kernel],
+) -> dict[Node, Node]:
+    """Merges the convolutions of a tensor; returns the slice that takes the place of each."""
+    kernels = tuple(sibling.kernel for sibling in siblings)
+    if kernels not in merged_kernels:
+        values = np.concatenate([kernel.values for kernel in kernels], axis=3)
+        merged_kernels[kernels] = Kernel(f"{kernels[0].name}_merged", values, kernels[0].settings)
+    scale, offset = (np.concatenate([getattr(sibling, name) for sibling in siblings]) for name in ("scale", "offset"))
+    merged = Conv(f"{siblings[0].name}_merged", [source], merged_kernels[kernels], scale, offset, siblings[0].relu)
+    slices: dict[Node, Node] = {}
+    start = 0
+    for sibling in siblings:
+        stop = start + len(sibling.offset)
+        slices[sibling] = Slice(sibling.name, [merged], start, stop)
+        _take_over(graph, consumers, sibling, slices[sibling])
+        start = stop
+    return slices
