@@ -77,9 +77,9 @@ def run(backend, *arguments):
     [
         ("tests/layers", "tests/training/test_optimizers.py", "tests/data/test_preprocessing.py"),
         ("tests/models", "tests/test_applications.py", "tests/data/test_crops.py", "tests/evaluation/test_pooling.py"),
-        ("tests/pretrained/test_insertion.py",),
+        ("tests/pretrained/test_insertion.py", "tests/deployment/test_fuse.py"),
     ],
-    ids=["layers", "models", "growth"],
+    ids=["layers", "models", "growth and fusing"],
 )
 def test_what_needs_no_tensorflow_passes(backend, tests):
     output = run(backend, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", *tests)

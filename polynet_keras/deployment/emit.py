@@ -45,9 +45,10 @@ class _Emission:
                 cuts = [part.stop for part in parts[:-1]]
                 pieces = ops.split(tensors[node], cuts, axis=node.kernel.channel_axis)
                 tensors.update(zip(parts, pieces, strict=True))
-        outputs = [tensors[node] for node in self._graph.outputs]
-        structure = outputs if isinstance(original.output, (list, tuple)) else outputs[0]
-        return Network(tensors[self._graph.input], structure, name=original.name)
+        # A Sequential model hides the functional one that it is.
+        structure = (getattr(original, "_functional", None) or original).output
+        outputs = keras.tree.pack_sequence_as(structure, [tensors[node] for node in self._graph.outputs])
+        return Network(tensors[self._graph.input], outputs, name=original.name)
 
     def _emitted(self, node: Node, inputs: list[KerasTensor]) -> KerasTensor:
         match node:
