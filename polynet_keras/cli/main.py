@@ -26,6 +26,8 @@ COMMANDS = {
     "results": "show and plot the table of evaluations",
     "ensemble": "mix the scores of several models",
     "predict": "classify image files with a trained model",
+    "serve": "answer over HTTP with an exported model",
+    "export": "write a trained model for a runtime: OpenVINO, ONNX, LiteRT, SavedModel, PyTorch",
     "crops": "draw the crops that a network is shown of an image",
     "benchmark": "measure what a training run would wait for",
     "records": "write a folder of images as TFRecords",

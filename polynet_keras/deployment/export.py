@@ -1,0 +1,242 @@
+"""Exporting a trained model: fused, written for a runtime, and run there beside the original before anyone gets it."""
+
+import importlib.metadata
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from polynet_keras.data.crops import views
+from polynet_keras.data.extras import require_data_extra
+from polynet_keras.data.preprocessing import Preprocessing
+from polynet_keras.deployment.artifact import ARTIFACTS, Comparison, ExportCard, artifact_path
+from polynet_keras.deployment.extras import require_extra
+from polynet_keras.deployment.fuse import fuse
+from polynet_keras.deployment.quantization import Calibration, litert_options, quantize_openvino, written_openvino
+from polynet_keras.deployment.runtimes import Runner, load_artifact
+from polynet_keras.evaluation.loading import TrainedModel
+from polynet_keras.evaluation.results import weights_hash
+
+PRECISIONS = {
+    "saved_model": ("float32",),
+    "onnx": ("float32",),
+    "openvino": ("float32", "float16", "int8"),
+    "litert": ("float32", "dynamic", "int8"),
+    "torch": ("float32",),
+}
+"""What each format can be written in; the first is the default. See `artifact.PRECISIONS`."""
+
+CALIBRATED = "int8"
+
+BACKENDS = {
+    "saved_model": ("tensorflow",),
+    "onnx": ("tensorflow",),
+    "openvino": ("tensorflow",),
+    "litert": ("tensorflow",),
+    "torch": ("torch",),
+}
+"""The Keras backend that writes each format."""
+
+PACKAGES = {
+    "saved_model": (),
+    "onnx": ("tf2onnx", "onnx", "onnxruntime"),
+    "openvino": ("openvino",),
+    "litert": ("ai_edge_litert",),
+    "torch": (),
+}
+"""What of the extra `deploy` each format needs."""
+
+LARGEST_DIFFERENCE = {"float32": 1e-4, "float16": 1e-2}
+"""Of a probability: what another order of sums, or weights of 11 bits, can make."""
+CLEAR_MARGIN, SMALLEST_AGREEMENT = 0.1, 0.9
+"""With int8 weights: of the crops whose two best probabilities are that far apart, such a share keeps its best class."""
+
+
+def export(
+    trained: TrainedModel,
+    folder: str | os.PathLike,
+    format: str,
+    precision: str | None = None,
+    calibration: Calibration | None = None,
+) -> ExportCard:
+    """Writes a trained model for a runtime, with a card, if it computes there what it did in Keras.
+
+    The network is fused first (`deployment.fuse`), written with Keras's own `Model.export`, loaded by the runtime of
+    the format, and compared with the unfused model on 20 crops of scikit-learn's two photographs. The folder appears in
+    the end, whole, or not at all. It has `card.json` and, in the folder `1`, the artifact, so that it is the base path
+    that TensorFlow Serving and OpenVINO Model Server expect.
+
+    Args:
+        trained: the model and its protocol.
+        folder: to write, which is not there yet.
+        format: `"saved_model"`, `"onnx"`, `"openvino"` and `"litert"`, which Keras writes on the TensorFlow backend, or
+            `"torch"` (`torch.export`), on the PyTorch backend.
+        precision: `"float32"`, the default; `"float16"` (OpenVINO: of the weights); `"int8"` (OpenVINO, LiteRT); or
+            `"dynamic"` (LiteRT: weights in int8, activations quantized as they come).
+        calibration: of int8, which needs one.
+
+    Raises:
+        ValueError: a format or precision that is not accepted, a backend that does not write it, a missing extra, a
+            folder that is there, a model that cannot be fused, or an artifact that computes something else.
+    """
+    precision = _checked(trained, folder, format, precision, calibration)
+    model = _with_size(fuse(trained.model), trained.preprocessing)
+    batches = calibration.batches(trained.preprocessing) if calibration else []
+    folder = Path(folder)
+    with tempfile.TemporaryDirectory(prefix=".polynet-", dir=folder.parent) as scratch:
+        partial = Path(scratch, folder.name)
+        path = artifact_path(partial, format)
+        path.parent.mkdir(parents=True)
+        if format == "saved_model":
+            from polynet_keras.deployment.saved_model import write_saved_model
+
+            write_saved_model(path.parent, model, trained.preprocessing, trained.class_names)
+        elif format == "openvino":
+            _write_openvino(path, model, precision, batches, calibration)
+        elif format == "litert":
+            model.export(str(path), format="litert", verbose=False, **litert_options(precision, batches))
+        elif format == "torch":
+            _write_torch(path, model)
+        else:
+            model.export(str(path), format=format, verbose=False, input_signature=_signature(model))
+        comparison = compare(trained, load_artifact(path, format), precision)
+        card = ExportCard(
+            format=format,
+            precision=precision,
+            name=trained.name,
+            class_names=trained.class_names,
+            preprocessing=trained.preprocessing,
+            source_hash=weights_hash(trained.model),
+            structure=trained.structure,
+            comparison=comparison,
+            calibration=calibration.facts() if calibration else None,
+            versions=_versions(format, precision),
+            size=sum(file.stat().st_size for file in path.parent.rglob("*") if file.is_file()),
+        )
+        card.save(partial)
+        os.rename(partial, folder)
+    return card
+
+
+def _checked(trained, folder, format, precision, calibration) -> str:
+    """The precision; raises a `ValueError` for what cannot be done, before any work."""
+    if format not in ARTIFACTS:
+        raise ValueError(f"format={format!r} must be one of {', '.join(ARTIFACTS)}")
+    precision = precision or PRECISIONS[format][0]
+    if precision not in PRECISIONS[format]:
+        raise ValueError(f"precision={precision!r} must be one of {', '.join(PRECISIONS[format])} for {format}")
+    if (precision == CALIBRATED) != (calibration is not None):
+        raise ValueError(f"precision={precision!r}: int8, and nothing else, is calibrated; name data for it")
+    backend = keras.backend.backend()
+    if backend not in BACKENDS[format]:
+        writer = BACKENDS[format][0]
+        raise ValueError(
+            f"Keras writes {format} on the {writer} backend; this is {backend}: set KERAS_BACKEND={writer}"
+        )
+    if keras.config.image_data_format() != "channels_last":
+        raise ValueError("exported models take channels last; set keras.config.set_image_data_format('channels_last')")
+    require_extra("deploy", *PACKAGES[format], *(("nncf",) if (format, precision) == ("openvino", "int8") else ()))
+    require_data_extra("PIL", "sklearn")
+    if os.path.lexists(folder):
+        raise ValueError(f"{os.fspath(folder)} is there already; name a new folder")
+    if not Path(folder).parent.is_dir() or not os.access(Path(folder).parent, os.W_OK):
+        raise ValueError(f"{os.fspath(folder)} is in no folder that exists and can be written; make it first")
+    if trained.model.dtype_policy.compute_dtype != "float32":
+        raise ValueError(
+            f"{trained.name} computes in {trained.model.dtype_policy.compute_dtype}; build it in float32 and load "
+            "its weights, which are the same"
+        )
+    return precision
+
+
+def _with_size(model: keras.Model, preprocessing: Preprocessing) -> keras.Model:
+    """The model for images of the protocol's size, which one that was built for any size leaves open."""
+    shape = (preprocessing.image_size, preprocessing.image_size, preprocessing.channels)
+    if tuple(model.input_shape[1:]) == shape:
+        return model
+    image = keras.Input(shape, name="image")
+    return keras.Model(image, model(image), name=model.name)
+
+
+def _signature(model: keras.Model) -> list[keras.InputSpec]:
+    """Of the float input; Keras finds it by itself only of a model that was called."""
+    return [keras.InputSpec(dtype="float32", shape=model.input_shape, name="image")]
+
+
+def _write_openvino(path: Path, model: keras.Model, precision: str, batches, calibration: Calibration | None) -> None:
+    import openvino
+
+    with tempfile.TemporaryDirectory() as scratch:
+        raw = str(Path(scratch, "model.xml"))
+        model.export(raw, format="openvino", verbose=False, input_signature=_signature(model))
+        converted = openvino.Core().read_model(raw)
+        if calibration is not None:
+            converted = quantize_openvino(converted, batches, calibration.keep_float)
+        written_openvino(path, converted, precision)
+
+
+def _write_torch(path: Path, model: keras.Model) -> None:
+    import torch
+
+    model.eval()
+    model.export(str(path), format="torch", verbose=False, dynamic_shapes={0: torch.export.Dim("batch", min=1)})
+
+
+def compare(trained: TrainedModel, run: Runner, precision: str) -> Comparison:
+    """Runs an artifact beside the model that it came from, on crops of scikit-learn's photographs.
+
+    Raises:
+        ValueError: they differ by more than their precision explains.
+    """
+    images = photographs(trained.preprocessing)
+    expected = np.asarray(trained.model.predict_on_batch(images))
+    # One by one and together: a batch must not change what an image gets.
+    found = np.concatenate([run(images[:1]), run(images[1:])])
+    if found.shape != expected.shape or not np.isfinite(found).all():
+        raise ValueError(f"the exported model gives {found.shape}, not finite or not of the shape {expected.shape}")
+    difference = float(np.abs(found - expected).max())
+    same = found.argmax(axis=1) == expected.argmax(axis=1)
+    comparison = Comparison(len(images), difference, float(same.mean()))
+    if precision in LARGEST_DIFFERENCE:
+        if difference > LARGEST_DIFFERENCE[precision]:
+            raise ValueError(
+                f"the exported model's probabilities differ by {difference:.2g} from Keras's on {len(images)} crops of "
+                f"photographs; {precision} explains {LARGEST_DIFFERENCE[precision]:g}. Nothing was written"
+            )
+        return comparison
+    second, best = np.sort(expected, axis=1)[:, -2:].T
+    clear = best - second >= CLEAR_MARGIN
+    if clear.any() and same[clear].mean() < SMALLEST_AGREEMENT:
+        raise ValueError(
+            f"the exported model names the same class for {same[clear].sum()} of {clear.sum()} crops of photographs "
+            f"that Keras is sure of; {precision} must keep {SMALLEST_AGREEMENT:.0%}. Calibrate it on more images like "
+            "those it will see, or keep layers in float. Nothing was written"
+        )
+    return comparison
+
+
+def photographs(preprocessing: Preprocessing) -> np.ndarray:
+    """10 crops of each of scikit-learn's two photographs, prepared: float32 (20, image_size, image_size, channels)."""
+    from PIL import Image
+    from sklearn.datasets import load_sample_images
+
+    crops = []
+    for photograph in load_sample_images().images:
+        image = Image.fromarray(photograph).convert({1: "L", 3: "RGB", 4: "RGBA"}[preprocessing.channels])
+        pixels = np.asarray(image).reshape(*photograph.shape[:2], preprocessing.channels)
+        crops.append(preprocessing.normalize(views(pixels, preprocessing, 10)))
+    return np.concatenate(crops).astype("float32")
+
+
+def _versions(format: str, precision: str) -> dict[str, str]:
+    """Of the packages that write a format."""
+    import polynet_keras
+
+    names: Sequence[str] = ("keras", "torch" if format == "torch" else "tensorflow", *PACKAGES[format])
+    if (format, precision) == ("openvino", "int8"):
+        names = (*names, "nncf")
+    found = {name: importlib.metadata.version(name.replace("_", "-")) for name in names}
+    return {"polynet_keras": polynet_keras.__version__, **found}

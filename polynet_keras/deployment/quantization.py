@@ -1,0 +1,93 @@
+"""Int8: calibrated by NNCF for OpenVINO, by TensorFlow's converter for LiteRT."""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from polynet_keras.data.examples import Examples
+from polynet_keras.data.pipeline import evaluation_batches
+from polynet_keras.data.preprocessing import Preprocessing
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What activations' ranges are read from.
+
+    Attributes:
+        examples: of which the first images of a fixed shuffle are taken; their labels are not looked at.
+        images: how many, at most.
+        keep_float: names of layers, or beginnings of names, that are left in float.
+    """
+
+    examples: Examples
+    images: int = 300
+    keep_float: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        if self.images < 1:
+            raise ValueError(f"images={self.images} of the calibration must be at least 1")
+
+    def batches(self, preprocessing: Preprocessing) -> list[np.ndarray]:
+        """The images, prepared, one by one: float32 (1, image_size, image_size, channels)."""
+        count = min(self.images, len(self.examples))
+        chosen = np.sort(np.random.default_rng(0).permutation(len(self.examples))[:count])
+        examples = dataclasses.replace(self.examples, channels=preprocessing.channels)
+        batches = evaluation_batches(examples.subset(chosen, examples.name), preprocessing, 1)
+        return [images for images, *_ in batches.dataset.as_numpy_iterator()]
+
+    def facts(self) -> dict[str, Any]:
+        """For the card."""
+        return {
+            "data": self.examples.name,
+            "images": min(self.images, len(self.examples)),
+            "keep_float": list(self.keep_float),
+        }
+
+
+def quantize_openvino(model: Any, batches: Sequence[np.ndarray], keep_float: Sequence[str]) -> Any:
+    """The int8 model of an `openvino.Model`, by NNCF's post-training quantization.
+
+    Weights are symmetric for each channel, activations asymmetric (NNCF's preset "mixed").
+
+    Raises:
+        ValueError: a name of `keep_float` that no operation has.
+    """
+    import nncf
+
+    names = [operation.get_friendly_name() for operation in model.get_ops()]
+    patterns = [rf".*\b{re.escape(name)}.*" for name in keep_float]
+    for name, pattern in zip(keep_float, patterns, strict=True):
+        if not any(re.fullmatch(pattern, operation) for operation in names):
+            raise ValueError(f"keep_float={name!r} is the beginning of no layer's name in the fused network")
+    scope = nncf.IgnoredScope(patterns=patterns) if patterns else None
+    return nncf.quantize(
+        model,
+        nncf.Dataset(batches),
+        preset=nncf.QuantizationPreset.MIXED,
+        subset_size=len(batches),
+        ignored_scope=scope,
+    )
+
+
+def litert_options(precision: str, batches: Sequence[np.ndarray]) -> dict[str, Any]:
+    """What TensorFlow's converter is told; inputs and outputs stay float32."""
+    import tensorflow as tf
+
+    if precision == "float32":
+        return {}
+    options: dict[str, Any] = {"optimizations": [tf.lite.Optimize.DEFAULT]}
+    if precision == "int8":
+        options["representative_dataset"] = lambda: ([batch] for batch in batches)
+    return options
+
+
+def written_openvino(path: Path, model: Any, precision: str) -> None:
+    """Saves an `openvino.Model`; in float16 its weights take half of the space and are computed with in float32."""
+    import openvino
+
+    openvino.save_model(model, path, compress_to_fp16=precision == "float16")

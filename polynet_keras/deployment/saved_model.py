@@ -1,0 +1,100 @@
+"""A SavedModel with the weights' own protocol inside: from images to probabilities, and from image files to names."""
+
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from polynet_keras.data.decoding import JPEG_SIGNATURE, PNG_SIGNATURE
+from polynet_keras.data.preprocessing import MAX_PIXELS, Preprocessing
+from polynet_keras.data.resizing import normalizer, resize
+
+TOP = 5
+
+
+def write_saved_model(
+    folder: Path, model: keras.Model, preprocessing: Preprocessing, class_names: tuple[str, ...]
+) -> None:
+    """Writes a SavedModel with two signatures.
+
+    * `serving_default`: `image`, float32 (batch, image_size, image_size, channels), prepared as the protocol says, to
+      `predictions`, float32 (batch, classes).
+    * `classify`: `encoded`, strings (batch,), each a JPEG or PNG file, to `classes`, strings (batch, k), and `scores`,
+      float32 (batch, k), best first, where k is 5, or the number of classes if that is less. EXIF orientations are not
+      looked at, and PNGs of 16 bits are read as 8; another file, or one of more than `MAX_PIXELS` pixels, fails the
+      call.
+
+    Args:
+        folder: to write.
+        model: to probabilities, channels last.
+        preprocessing: the protocol.
+        class_names: by index of the output.
+    """
+    size, channels = preprocessing.image_size, preprocessing.channels
+    names = tf.constant(class_names)
+    normalize = normalizer(preprocessing)
+
+    def prepared(encoded: tf.Tensor) -> tf.Tensor:
+        image = decode(encoded, channels)
+        image = resize(image, _resized_shape(image, preprocessing), preprocessing)
+        height, width = tf.unstack(tf.shape(image)[:2])
+        top, left, bottom, right = preprocessing.crop_box(height, width)
+        return normalize(tf.ensure_shape(image[top:bottom, left:right], (size, size, channels)))
+
+    def predict(image):
+        return {"predictions": model(image, training=False)}
+
+    def classify(encoded):
+        shape = tf.TensorSpec((size, size, channels), tf.float32)
+        images = tf.map_fn(tf.autograph.experimental.do_not_convert(prepared), encoded, fn_output_signature=shape)
+        scores, best = tf.math.top_k(model(images, training=False), min(TOP, len(class_names)))
+        return {"classes": tf.gather(names, best), "scores": scores}
+
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    images = tf.TensorSpec((None, size, size, channels), tf.float32, name="image")
+    archive.add_endpoint("serving_default", predict, [images])
+    archive.add_endpoint("classify", classify, [tf.TensorSpec((None,), tf.string, name="encoded")])
+    archive.write_out(str(folder), verbose=False)
+
+
+def decode(encoded: tf.Tensor, channels: int) -> tf.Tensor:
+    """A JPEG or PNG as uint8 (height, width, channels), with TensorFlow's operations alone; other files are errors."""
+    is_jpeg = tf.strings.substr(encoded, 0, 3) == JPEG_SIGNATURE
+    is_png = tf.strings.substr(encoded, 0, 8) == PNG_SIGNATURE
+    check = tf.debugging.Assert(is_jpeg | is_png, ["expected the bytes of a JPEG or a PNG file"])
+    with tf.control_dependencies([check]):
+        image = tf.cond(is_png, lambda: _png(encoded, channels), lambda: _jpeg(encoded, channels))
+    return tf.ensure_shape(image, (None, None, channels))
+
+
+def _png(encoded: tf.Tensor, channels: int) -> tf.Tensor:
+    check = tf.debugging.Assert(tf.strings.length(encoded) > 24, ["the PNG file ends in its header"])
+    with tf.control_dependencies([check]):
+        sides = tf.io.decode_raw(tf.strings.substr(encoded, 16, 8), tf.int32, little_endian=False)
+    with tf.control_dependencies([_few_pixels(sides)]):
+        return tf.io.decode_png(encoded, channels)
+
+
+def _jpeg(encoded: tf.Tensor, channels: int) -> tf.Tensor:
+    with tf.control_dependencies([_few_pixels(tf.io.extract_jpeg_shape(encoded)[:2])]):
+        # As accurate as Pillow, and so the same pixels.
+        return tf.io.decode_jpeg(encoded, channels, dct_method="INTEGER_ACCURATE")
+
+
+def _few_pixels(sides: tf.Tensor) -> tf.Operation:
+    """Before anything is decoded: a few kilobytes can claim to be gigabytes of pixels."""
+    pixels = tf.reduce_prod(tf.cast(sides, tf.int64))
+    return tf.debugging.Assert((pixels > 0) & (pixels <= MAX_PIXELS), [f"the image is over {MAX_PIXELS:,} pixels"])
+
+
+def _resized_shape(image: tf.Tensor, preprocessing: Preprocessing):
+    """`Preprocessing.resized_shape`, of tensors."""
+    side = preprocessing.resize_size
+    if preprocessing.resize == "square":
+        return side, side
+    sides = tf.shape(image, tf.int64)[:2]
+    size = side * sides // tf.reduce_min(sides)
+    check = tf.debugging.Assert(tf.reduce_prod(size) <= MAX_PIXELS, ["the image is too narrow to be resized"])
+    with tf.control_dependencies([check]):
+        return tf.cast(size, tf.int32)
