@@ -13,7 +13,7 @@ def define_flags(values: flags.FlagValues) -> None:
         "run_dir": "Folder of the run to export. [the newest in runs/]",
         "weights": "Checkpoint to export: a name of `polynet weights`, or a file of the released net.",
         "output": "Folder to write, which is not there yet.",
-        "precision": "float32; openvino: float16 or int8; litert: dynamic or int8. [float32]",
+        "precision": "float32; openvino: float16 or int8; litert: dynamic. [float32]",
         "calibration": "What `polynet train --data` takes, whose training images int8 is calibrated on.",
     }
     for name, text in texts.items():
@@ -52,7 +52,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     print(f"exported:    {trained.name} as {card.format}, {card.precision}, {card.size / 1e6:.1f} MB")
     print(f"artifact:    {artifact_path(values.output, card.format)}")
     print(
-        f"compared:    on {comparison.images} crops of photographs, probabilities differ by at most "
+        f"compared:    on {comparison.images} {comparison.data}: probabilities differ by at most "
         f"{comparison.max_difference:.2g}; the best class is the same on {comparison.top1_agreement:.0%}"
     )
     print(f"serve it:    polynet serve {values.output}")

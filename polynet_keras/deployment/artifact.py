@@ -28,14 +28,16 @@ PRECISIONS = ("float32", "float16", "dynamic", "int8")
 
 @dataclass(frozen=True)
 class Comparison:
-    """An artifact in its own runtime beside the Keras model that it came from, on real photographs.
+    """An artifact in its own runtime beside the Keras model that it came from.
 
     Attributes:
-        images: how many.
+        data: what it was run on.
+        images: how many of it.
         max_difference: the largest absolute difference of a probability.
         top1_agreement: the share of the images whose best class is the same, from 0 to 1.
     """
 
+    data: str
     images: int
     max_difference: float
     top1_agreement: float

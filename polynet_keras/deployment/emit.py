@@ -2,10 +2,10 @@
 
 import keras
 import numpy as np
-from keras import KerasTensor, ops
+from keras import KerasTensor
 
 from polynet_keras.deployment.graph import Concat, Conv, Graph, Input, Kept, Kernel, Node, Relu, Slice, Sum
-from polynet_keras.layers import BatchNormalization
+from polynet_keras.layers import BatchNormalization, ChannelSplit
 from polynet_keras.models import Network
 
 
@@ -42,9 +42,13 @@ class _Emission:
             if node in slices:
                 parts = sorted(slices[node], key=lambda part: part.start)
                 assert isinstance(node, Conv)
-                cuts = [part.stop for part in parts[:-1]]
-                pieces = ops.split(tensors[node], cuts, axis=node.kernel.channel_axis)
-                tensors.update(zip(parts, pieces, strict=True))
+                split = ChannelSplit(
+                    [part.stop - part.start for part in parts],
+                    node.kernel.channel_axis,
+                    name=f"{node.name}_split",
+                    dtype=node.kernel.settings["dtype"],
+                )
+                tensors.update(zip(parts, split(tensors[node]), strict=True))
         # A Sequential model hides the functional one that it is.
         structure = (getattr(original, "_functional", None) or original).output
         outputs = keras.tree.pack_sequence_as(structure, [tensors[node] for node in self._graph.outputs])

@@ -24,7 +24,7 @@ PRECISIONS = {
     "saved_model": ("float32",),
     "onnx": ("float32",),
     "openvino": ("float32", "float16", "int8"),
-    "litert": ("float32", "dynamic", "int8"),
+    "litert": ("float32", "dynamic"),
     "torch": ("float32",),
 }
 """What each format can be written in; the first is the default. See `artifact.PRECISIONS`."""
@@ -51,8 +51,10 @@ PACKAGES = {
 
 LARGEST_DIFFERENCE = {"float32": 1e-4, "float16": 1e-2}
 """Of a probability: what another order of sums, or weights of 11 bits, can make."""
+COMPARED = 200
+"""Images that an int8 artifact is compared on."""
 CLEAR_MARGIN, SMALLEST_AGREEMENT = 0.1, 0.9
-"""With int8 weights: of the crops whose two best probabilities are that far apart, such a share keeps its best class."""
+"""With int8 weights: of the images whose two best probabilities are that far apart, that share keeps the best class."""
 
 
 def export(
@@ -65,17 +67,18 @@ def export(
     """Writes a trained model for a runtime, with a card, if it computes there what it did in Keras.
 
     The network is fused first (`deployment.fuse`), written with Keras's own `Model.export`, loaded by the runtime of
-    the format, and compared with the unfused model on 20 crops of scikit-learn's two photographs. The folder appears in
-    the end, whole, or not at all. It has `card.json` and, in the folder `1`, the artifact, so that it is the base path
-    that TensorFlow Serving and OpenVINO Model Server expect.
+    the format, and compared with the unfused model: on 20 crops of scikit-learn's two photographs, or in int8, whose
+    ranges hold for what they were read from, on 200 images of the same data that it was not calibrated on. The folder
+    appears in the end, whole, or not at all. It has `card.json` and, in the folder `1`, the artifact, so that it is the
+    base path that TensorFlow Serving and OpenVINO Model Server expect.
 
     Args:
         trained: the model and its protocol.
         folder: to write, which is not there yet.
         format: `"saved_model"`, `"onnx"`, `"openvino"` and `"litert"`, which Keras writes on the TensorFlow backend, or
             `"torch"` (`torch.export`), on the PyTorch backend.
-        precision: `"float32"`, the default; `"float16"` (OpenVINO: of the weights); `"int8"` (OpenVINO, LiteRT); or
-            `"dynamic"` (LiteRT: weights in int8, activations quantized as they come).
+        precision: `"float32"`, the default; `"float16"` (OpenVINO: of the weights); `"int8"` (OpenVINO); or `"dynamic"`
+            (LiteRT: weights in int8, activations quantized as they come).
         calibration: of int8, which needs one.
 
     Raises:
@@ -97,12 +100,12 @@ def export(
         elif format == "openvino":
             _write_openvino(path, model, precision, batches, calibration)
         elif format == "litert":
-            model.export(str(path), format="litert", verbose=False, **litert_options(precision, batches))
+            model.export(str(path), format="litert", verbose=False, **litert_options(precision))
         elif format == "torch":
             _write_torch(path, model)
         else:
             model.export(str(path), format=format, verbose=False, input_signature=_signature(model))
-        comparison = compare(trained, load_artifact(path, format), precision)
+        comparison = compare(trained, load_artifact(path, format), precision, calibration)
         card = ExportCard(
             format=format,
             precision=precision,
@@ -138,7 +141,7 @@ def _checked(trained, folder, format, precision, calibration) -> str:
         )
     if keras.config.image_data_format() != "channels_last":
         raise ValueError("exported models take channels last; set keras.config.set_image_data_format('channels_last')")
-    require_extra("deploy", *PACKAGES[format], *(("nncf",) if (format, precision) == ("openvino", "int8") else ()))
+    require_extra("deploy", *PACKAGES[format], *(("nncf",) if precision == CALIBRATED else ()))
     require_data_extra("PIL", "sklearn")
     if os.path.lexists(folder):
         raise ValueError(f"{os.fspath(folder)} is there already; name a new folder")
@@ -185,13 +188,16 @@ def _write_torch(path: Path, model: keras.Model) -> None:
     model.export(str(path), format="torch", verbose=False, dynamic_shapes={0: torch.export.Dim("batch", min=1)})
 
 
-def compare(trained: TrainedModel, run: Runner, precision: str) -> Comparison:
-    """Runs an artifact beside the model that it came from, on crops of scikit-learn's photographs.
+def compare(trained: TrainedModel, run: Runner, precision: str, calibration: Calibration | None = None) -> Comparison:
+    """Runs an artifact beside the model that it came from.
 
     Raises:
         ValueError: they differ by more than their precision explains.
     """
-    images = photographs(trained.preprocessing)
+    if calibration is None:
+        data, images = "crops of photographs", photographs(trained.preprocessing)
+    else:
+        data, images = calibration.examples.name, calibration.others(COMPARED, trained.preprocessing)
     expected = np.asarray(trained.model.predict_on_batch(images))
     # One by one and together: a batch must not change what an image gets.
     found = np.concatenate([run(images[:1]), run(images[1:])])
@@ -199,19 +205,19 @@ def compare(trained: TrainedModel, run: Runner, precision: str) -> Comparison:
         raise ValueError(f"the exported model gives {found.shape}, not finite or not of the shape {expected.shape}")
     difference = float(np.abs(found - expected).max())
     same = found.argmax(axis=1) == expected.argmax(axis=1)
-    comparison = Comparison(len(images), difference, float(same.mean()))
+    comparison = Comparison(data, len(images), difference, float(same.mean()))
     if precision in LARGEST_DIFFERENCE:
         if difference > LARGEST_DIFFERENCE[precision]:
             raise ValueError(
-                f"the exported model's probabilities differ by {difference:.2g} from Keras's on {len(images)} crops of "
-                f"photographs; {precision} explains {LARGEST_DIFFERENCE[precision]:g}. Nothing was written"
+                f"the exported model's probabilities differ by {difference:.2g} from Keras's on {len(images)} "
+                f"{data}; {precision} explains {LARGEST_DIFFERENCE[precision]:g}. Nothing was written"
             )
         return comparison
     second, best = np.sort(expected, axis=1)[:, -2:].T
     clear = best - second >= CLEAR_MARGIN
     if clear.any() and same[clear].mean() < SMALLEST_AGREEMENT:
         raise ValueError(
-            f"the exported model names the same class for {same[clear].sum()} of {clear.sum()} crops of photographs "
+            f"the exported model names the same class for {same[clear].sum()} of the {clear.sum()} images of {data} "
             f"that Keras is sure of; {precision} must keep {SMALLEST_AGREEMENT:.0%}. Calibrate it on more images like "
             "those it will see, or keep layers in float. Nothing was written"
         )
@@ -236,7 +242,7 @@ def _versions(format: str, precision: str) -> dict[str, str]:
     import polynet_keras
 
     names: Sequence[str] = ("keras", "torch" if format == "torch" else "tensorflow", *PACKAGES[format])
-    if (format, precision) == ("openvino", "int8"):
+    if precision == CALIBRATED:
         names = (*names, "nncf")
     found = {name: importlib.metadata.version(name.replace("_", "-")) for name in names}
     return {"polynet_keras": polynet_keras.__version__, **found}

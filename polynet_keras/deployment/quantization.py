@@ -1,4 +1,8 @@
-"""Int8: calibrated by NNCF for OpenVINO, by TensorFlow's converter for LiteRT."""
+"""Int8: calibrated by NNCF for OpenVINO; for LiteRT of the weights only.
+
+TensorFlow's converter calibrates too, but what it made of the Fashion-MNIST checkpoint got 81 % of 2,000 test images
+right where the original gets 93 %, so that it is not offered.
+"""
 
 import dataclasses
 import re
@@ -34,8 +38,15 @@ class Calibration:
 
     def batches(self, preprocessing: Preprocessing) -> list[np.ndarray]:
         """The images, prepared, one by one: float32 (1, image_size, image_size, channels)."""
-        count = min(self.images, len(self.examples))
-        chosen = np.sort(np.random.default_rng(0).permutation(len(self.examples))[:count])
+        return self._prepared(slice(None, self.images), preprocessing)
+
+    def others(self, count: int, preprocessing: Preprocessing) -> np.ndarray:
+        """Images that nothing was calibrated on, or, where there are none, some that it was: float32 (count, ...)."""
+        rest = max(0, min(self.images, len(self.examples) - count))
+        return np.concatenate(self._prepared(slice(rest, rest + count), preprocessing))
+
+    def _prepared(self, part: slice, preprocessing: Preprocessing) -> list[np.ndarray]:
+        chosen = np.sort(np.random.default_rng(0).permutation(len(self.examples))[part])
         examples = dataclasses.replace(self.examples, channels=preprocessing.channels)
         batches = evaluation_batches(examples.subset(chosen, examples.name), preprocessing, 1)
         return [images for images, *_ in batches.dataset.as_numpy_iterator()]
@@ -74,16 +85,11 @@ def quantize_openvino(model: Any, batches: Sequence[np.ndarray], keep_float: Seq
     )
 
 
-def litert_options(precision: str, batches: Sequence[np.ndarray]) -> dict[str, Any]:
+def litert_options(precision: str) -> dict[str, Any]:
     """What TensorFlow's converter is told; inputs and outputs stay float32."""
     import tensorflow as tf
 
-    if precision == "float32":
-        return {}
-    options: dict[str, Any] = {"optimizations": [tf.lite.Optimize.DEFAULT]}
-    if precision == "int8":
-        options["representative_dataset"] = lambda: ([batch] for batch in batches)
-    return options
+    return {"optimizations": [tf.lite.Optimize.DEFAULT]} if precision == "dynamic" else {}
 
 
 def written_openvino(path: Path, model: Any, precision: str) -> None:

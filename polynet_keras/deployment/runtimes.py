@@ -1,5 +1,6 @@
 """Exported models in the runtimes that they were exported for."""
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,7 +34,8 @@ def load_exported(folder: str | os.PathLike, threads: int | None = None) -> Expo
 
     Args:
         folder: with the card and the artifact.
-        threads: that an inference uses at most; by default the runtime decides. LiteRT takes one by default.
+        threads: that an inference uses at most; by default the runtime decides. LiteRT takes one by default, and
+            TensorFlow can be told only before anything runs in it.
 
     Raises:
         ValueError: no such export, one that cannot be loaded, or its runtime is not installed.
@@ -65,7 +67,8 @@ def _saved_model(path: Path, threads: int | None) -> Runner:
     import tensorflow as tf
 
     if threads:
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        with contextlib.suppress(RuntimeError):  # TensorFlow has begun already, with the threads that it has
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
     loaded = tf.saved_model.load(str(path.parent))
     serve = loaded.signatures["serving_default"]
     # The signature is a function of the loaded object, which has to stay.

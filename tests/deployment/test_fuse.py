@@ -6,7 +6,7 @@ import pytest
 
 from polynet_keras import InceptionResNet, PolyNet
 from polynet_keras.deployment.fuse import fuse
-from polynet_keras.layers import StochasticResidualScaling
+from polynet_keras.layers import ChannelSplit, StochasticResidualScaling
 from tests.reference import randomize
 
 ALL_MODULES = (
@@ -245,6 +245,16 @@ def test_parameters_of_the_full_network():
     model = PolyNet(weights=None)
     assert round(fuse(model, "duplicate").count_params() / 1e6, 1) == 120.6
     assert round(fuse(model, "affine").count_params() / 1e6, 1) == 95.4
+
+
+def test_channels_are_split():
+    x = np.arange(2 * 3 * 3 * 6, dtype="float32").reshape(2, 3, 3, 6)
+    for axis, of_axis in ((-1, x), (1, np.moveaxis(x, -1, 1))):
+        parts = ChannelSplit([1, 3, 2], axis)(of_axis)
+        for part, expected in zip(parts, np.split(of_axis, [1, 4], axis), strict=True):
+            np.testing.assert_array_equal(keras.ops.convert_to_numpy(part), expected)
+    with pytest.raises(ValueError, match=r"sizes=\[1, 2\] add up to 3; the input has 6 channels"):
+        ChannelSplit([1, 2])(x)
 
 
 class Unknown(keras.layers.Layer):

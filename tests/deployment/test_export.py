@@ -1,0 +1,224 @@
+"""Exported models: what each runtime computes, what the card says, and that a bad export leaves nothing."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from polynet_keras import PolyNet
+from polynet_keras.data.fashion_mnist import CLASSES, FOLDER
+from polynet_keras.data.preprocessing import Preprocessing, decode_image
+from polynet_keras.data.sources import digits, open_source
+from polynet_keras.deployment import export as exporting
+from polynet_keras.deployment.artifact import CARD_FILE, ExportCard
+from polynet_keras.deployment.export import PRECISIONS, export, photographs
+from polynet_keras.deployment.quantization import Calibration
+from polynet_keras.deployment.runtimes import load_exported
+from polynet_keras.evaluation.loading import TrainedModel, load_published
+from polynet_keras.evaluation.results import weights_hash
+from tests.reference import randomize
+
+ROOT = Path(__file__).parents[2]
+FLOATS = [
+    (format, precision)
+    for format, precisions in PRECISIONS.items()
+    for precision in precisions
+    if format != "torch" and precision != "int8"
+]
+
+
+def trained(channels=3, classes=6, size=75, resize="square"):
+    statistics = {"mean": (0.5,) * channels, "std": (0.25,) * channels}
+    preprocessing = Preprocessing(size, size + 11, resize=resize, **statistics)
+    structure = "1 x [2-way] | 1 x [poly-3, mpoly-2] | 1 x [2-way]"
+    arguments = {"structure": structure, "width": 0.1, "input_shape": (size, size, channels), "classes": classes}
+    model = PolyNet(weights=None, **arguments)
+    randomize(model, 0)
+    head = model.get_layer("predictions")
+    head.kernel.assign(np.asarray(head.kernel) * 0.02)  # probabilities, not certainties
+    return TrainedModel("net", model, preprocessing, tuple(f"class {i}" for i in range(classes)), structure)
+
+
+@pytest.fixture(scope="module")
+def net():
+    return trained()
+
+
+@pytest.mark.parametrize(("format", "precision"), FLOATS)
+def test_every_runtime_computes_the_same(net, tmp_path, format, precision):
+    card = export(net, tmp_path / "net", format, precision)
+    assert ExportCard.load(tmp_path / "net") == card
+    assert (card.format, card.precision) == (format, precision)
+    assert card.source_hash == weights_hash(net.model)
+    assert card.comparison.images == 20
+    assert "keras" in card.versions
+    files = [file for file in (tmp_path / "net" / "1").rglob("*") if file.is_file()]
+    assert card.size == sum(file.stat().st_size for file in files)
+    loaded = load_exported(tmp_path / "net", threads=1)
+    x = np.random.default_rng(1).normal(size=(3, 75, 75, 3)).astype("float32")
+    expected = net.model.predict_on_batch(x)
+    tolerance = {"float32": 1e-4, "float16": 1e-2, "dynamic": 0.1}[precision]
+    for images, wanted in ((x, expected), (x[:1], expected[:1])):
+        found = loaded.run(images)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, wanted, atol=tolerance)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["net"]
+
+
+@pytest.mark.parametrize("resize", ["square", "shorter_side"])
+def test_a_saved_model_takes_files_and_gives_names(tmp_path, resize):
+    import tensorflow as tf
+    from sklearn.datasets import load_sample_images
+
+    net = trained(resize=resize)
+    export(net, tmp_path / "net", "saved_model")
+    classify = tf.saved_model.load(str(tmp_path / "net" / "1")).signatures["classify"]
+    china, flower = load_sample_images().images
+    files = [tf.io.encode_jpeg(china).numpy(), tf.io.encode_png(flower[:, :301]).numpy()]
+    found = classify(encoded=tf.constant(files))
+    inputs = np.stack([net.preprocessing(decode_image(file, 3, "photograph")) for file in files])
+    probabilities = net.model.predict_on_batch(inputs)
+    best = np.argsort(-probabilities, axis=1)[:, :5]
+    np.testing.assert_allclose(found["scores"], np.take_along_axis(probabilities, best, 1), atol=1e-4)
+    assert found["classes"].numpy().tolist() == [[f"class {i}".encode() for i in row] for row in best]
+    bomb = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + (10**5).to_bytes(4, "big") * 2 + bytes(40)
+    for bad, reason in (
+        (b"", "JPEG or a PNG"),
+        (b"text", "JPEG or a PNG"),
+        (files[1][:20], "ends in"),
+        (bomb, "pixels"),
+    ):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=reason):
+            classify(encoded=tf.constant([bad]))
+
+
+def test_int8_of_the_digits(tmp_path, digits_run):
+    from polynet_keras.evaluation.loading import load_run
+
+    run = load_run(digits_run.folder)
+    card = export(run, tmp_path / "net", "openvino", "int8", Calibration(digits(), 100, ("predictions",)))
+    assert card.calibration == {"data": "digits", "images": 100, "keep_float": ["predictions"]}
+    assert (card.comparison.data, card.comparison.images) == ("digits", 200)
+    images = photographs(run.preprocessing)
+    np.testing.assert_allclose(
+        load_exported(tmp_path / "net").run(images), run.model.predict_on_batch(images), atol=0.3
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not FOLDER.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed")
+def test_int8_of_fashion_mnist_is_as_accurate(tmp_path):
+    """All 10,000 test images: within 0.3 points of float32."""
+    from polynet_keras.data.pipeline import evaluation_batches, validation_data
+
+    checkpoint = load_published("fashion_mnist")
+    source = open_source("fashion_mnist", seed=0)
+    export(checkpoint, tmp_path / "net", "openvino", "int8", Calibration(source.training))
+    run = load_exported(tmp_path / "net").run
+    count = right = right_in_int8 = 0
+    for images, labels in validation_data(evaluation_batches(source.held_out, checkpoint.preprocessing, 250)):
+        images, labels = images.numpy(), labels.numpy()
+        count += len(labels)
+        right += int((checkpoint.model.predict_on_batch(images).argmax(axis=1) == labels).sum())
+        right_in_int8 += int((run(images).argmax(axis=1) == labels).sum())
+    print(f"float32: {right} of {count}, int8: {right_in_int8}")
+    assert (count, len(CLASSES)) == (10_000, len(checkpoint.class_names))
+    assert abs(right - right_in_int8) <= 30
+
+
+ON_PYTORCH = """
+import sys
+import numpy as np
+from polynet_keras.deployment.export import export
+from polynet_keras.deployment.runtimes import load_exported
+from polynet_keras.evaluation.loading import load_published
+trained = load_published("fashion_mnist")
+export(trained, sys.argv[1], "torch")
+x = np.random.default_rng(0).normal(size=(3, 75, 75, 1)).astype("float32")
+found, expected = load_exported(sys.argv[1]).run(x), trained.model.predict_on_batch(x)
+assert np.abs(found - expected).max() < 1e-4
+"""
+
+
+@pytest.mark.slow
+def test_torch_export(tmp_path):
+    environment = {**os.environ, "KERAS_BACKEND": "torch"}
+    command = [sys.executable, "-c", ON_PYTORCH, str(tmp_path / "net")]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert ExportCard.load(tmp_path / "net").format == "torch"
+
+
+@pytest.mark.parametrize("precision", ["float32", "dynamic"])
+def test_a_bad_export_fails_and_leaves_nothing(net, tmp_path, monkeypatch, precision):
+    """As if the runtime computed something else: another network's numbers."""
+
+    def shifted(*arguments):
+        run = loading(*arguments)
+        return lambda images: np.roll(run(images), 1, axis=1)
+
+    loading = exporting.load_artifact
+    monkeypatch.setattr(exporting, "load_artifact", shifted)
+    message = "probabilities differ by" if precision == "float32" else "names the same class for 0 of"
+    certain = net
+    if precision == "dynamic":
+        certain = trained()
+        head = certain.model.get_layer("predictions")
+        head.kernel.assign(np.asarray(head.kernel) * 50)
+    with pytest.raises(ValueError, match=message):
+        export(certain, tmp_path / "net", "litert", precision)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"format": "caffe"}, "format='caffe' must be one of saved_model, onnx, openvino, litert, torch"),
+        ({"format": "onnx", "precision": "int8"}, "precision='int8' must be one of float32 for onnx"),
+        ({"format": "openvino", "precision": "int8"}, "int8, and nothing else, is calibrated"),
+        ({"format": "torch"}, "Keras writes torch on the torch backend; this is tensorflow: set KERAS_BACKEND=torch"),
+        ({"format": "openvino", "folder": "there"}, "there is there already; name a new folder"),
+        ({"format": "openvino", "folder": "no/net"}, "no/net is in no folder that exists"),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_any_work(net, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    Path("there").mkdir()
+    with pytest.raises(ValueError, match=message):
+        export(net, **{"folder": "net", **arguments})
+
+
+def test_a_missing_package_is_named(net, tmp_path, monkeypatch):
+    monkeypatch.setattr("polynet_keras.deployment.extras.find_spec", lambda module: None)
+    with pytest.raises(ValueError, match="not installed: openvino; the extra `deploy` has it: pip install openvino"):
+        export(net, tmp_path / "net", "openvino")
+
+
+def test_calibration_is_checked(net, tmp_path):
+    with pytest.raises(ValueError, match="images=0 of the calibration must be at least 1"):
+        Calibration(digits(), 0)
+    with pytest.raises(ValueError, match="keep_float='nothing' is the beginning of no layer's name"):
+        export(net, tmp_path / "net", "openvino", "int8", Calibration(digits(), 2, ("nothing",)))
+
+
+def test_a_folder_that_is_no_export(net, tmp_path):
+    with pytest.raises(ValueError, match=r"no card of an exported model can be read: .*`polynet export` writes one"):
+        load_exported(tmp_path)
+    export(net, tmp_path / "net", "openvino")
+    (tmp_path / "net" / "1" / "model.xml").write_text("<net")
+    with pytest.raises(ValueError, match=r"model.xml: cannot be loaded as openvino: "):
+        load_exported(tmp_path / "net")
+    (tmp_path / "net" / "1" / "model.xml").unlink()
+    with pytest.raises(ValueError, match=r"model.xml: no such file, which the card beside it describes"):
+        load_exported(tmp_path / "net")
+    card = json.loads((tmp_path / "net" / CARD_FILE).read_text())
+    (tmp_path / "net" / CARD_FILE).write_text(json.dumps({**card, "format": "caffe"}))
+    with pytest.raises(ValueError, match="format='caffe' must be one of"):
+        load_exported(tmp_path / "net")
+    (tmp_path / "net" / CARD_FILE).write_text("[]")
+    with pytest.raises(ValueError, match="not the card of an exported model"):
+        load_exported(tmp_path / "net")
