@@ -50,7 +50,12 @@ setup(
     packages=[*find_packages(include=["polynet_keras", "polynet_keras.*"]), "polynet_keras.weights"],
     package_dir={"polynet_keras.weights": "weights"},  # the checkpoints that were trained here, and all cards
     package_data={
-        "polynet_keras": ["py.typed", "data/imagenet_class_index.json", "evaluation/report.html"],
+        "polynet_keras": [
+            "py.typed",
+            "data/imagenet_class_index.json",
+            "deployment/serving/page.html",
+            "evaluation/report.html",
+        ],
         "polynet_keras.weights": ["*.weights.h5", "*.md"],
     },
     python_requires=">=3.11,<3.14",

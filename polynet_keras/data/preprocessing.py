@@ -262,13 +262,14 @@ def read_image(path: str | os.PathLike, channels: int) -> np.ndarray:
     return decode_image(encoded, channels, path)
 
 
-def decode_image(encoded: bytes, channels: int, name: str) -> np.ndarray:
+def decode_image(encoded: bytes, channels: int, name: str, formats: tuple[str, ...] | None = None) -> np.ndarray:
     """Decodes what an image file holds; as `read_image`, which it is the other half of.
 
     Args:
         encoded: the bytes of the file.
         channels: 1 (grey), 3 (RGB) or 4 (RGBA): what the image is converted to.
         name: what to call the image in an error.
+        formats: Pillow's names of those that are read; by default all.
 
     Raises:
         ValueError: no image, a truncated one, or one of more than `MAX_PIXELS` pixels.
@@ -279,7 +280,7 @@ def decode_image(encoded: bytes, channels: int, name: str) -> np.ndarray:
     if not encoded:
         raise ValueError(f"{name}: cannot be read as an image: it is empty")
     try:
-        with Image.open(io.BytesIO(encoded)) as image:
+        with Image.open(io.BytesIO(encoded), formats=formats) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"{image.width}×{image.height} px is over the limit of {MAX_PIXELS:,} pixels")
             upright = ImageOps.exif_transpose(image)

@@ -1,0 +1,1 @@
+"""An exported model as a service over HTTP: images in, classes out."""

@@ -1,0 +1,167 @@
+"""Dynamic batching: what arrives together goes through the model together. Knows nothing of HTTP or of images."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import numpy as np
+
+SMOOTHING = 0.2
+"""The share of the last batch in the running mean of the seconds that an input takes."""
+
+
+class QueueFullError(Exception):
+    """There is no place for so many inputs now; `seconds` is about when there may be."""
+
+    def __init__(self, limit: int, seconds: float):
+        super().__init__(f"the queue is full: it takes {limit}")
+        self.seconds = seconds
+
+
+class BatchError(Exception):
+    """The model failed on the batch that an input was in; the cause says how."""
+
+
+class Batcher:
+    """Collects inputs into batches and runs a model on them, one batch at a time, in a thread of its own.
+
+    A batch starts when `max_batch_size` inputs wait, or `max_delay` after the oldest of them came; while the model is
+    busy that time passes too, so that under load batches fill by themselves. An input whose waiter was cancelled leaves
+    the queue. A batch on which the model raises fails its own inputs only.
+
+    To be made and used inside one event loop.
+
+    Args:
+        run: from inputs (batch, ...) to as many rows; called in the thread.
+        max_batch_size: inputs in a batch, at most.
+        max_delay: seconds that an input waits for others.
+        max_queue: places for inputs, from `admit` on until they are answered.
+        on_batch: called after each batch with its size and the seconds that it took.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[np.ndarray], np.ndarray],
+        max_batch_size: int,
+        max_delay: float,
+        max_queue: int,
+        on_batch: Callable[[int, float], None] = lambda size, seconds: None,
+    ):
+        self._run = run
+        self._max_batch_size, self._max_delay, self._max_queue = max_batch_size, max_delay, max_queue
+        self._on_batch = on_batch
+        self._waiting: dict[asyncio.Future, tuple[np.ndarray, float]] = {}
+        self._arrived = asyncio.Event()
+        self._admitted = 0
+        self._seconds = 0.0
+        self._thread = ThreadPoolExecutor(1, "model")
+        self._loop = asyncio.get_running_loop()
+        self._task = self._loop.create_task(self._serve())
+
+    @property
+    def admitted(self) -> int:
+        """Places that are taken."""
+        return self._admitted
+
+    @property
+    def waiting(self) -> int:
+        """Inputs that wait for a batch."""
+        return len(self._waiting)
+
+    @property
+    def expected_wait(self) -> float:
+        """About how many seconds it takes to answer all that were admitted."""
+        return self._admitted * self._seconds
+
+    @contextmanager
+    def admit(self, count: int) -> Iterator[None]:
+        """Takes `count` places for as long as the context lasts; its inputs may still be made meanwhile.
+
+        Raises:
+            QueueFullError: there are not as many.
+        """
+        self.check(count)
+        self._admitted += count
+        try:
+            yield
+        finally:
+            self._admitted -= count
+
+    def check(self, count: int) -> None:
+        """Raises `QueueFullError` if there are no `count` places now."""
+        if self._admitted + count > self._max_queue:
+            raise QueueFullError(self._max_queue, self.expected_wait)
+
+    async def submit(self, value: np.ndarray) -> np.ndarray:
+        """The model's row for one input, whose place was taken by `admit`.
+
+        Raises:
+            BatchError: the model failed.
+        """
+        future = self._loop.create_future()
+        self._waiting[future] = value, self._loop.time()
+        self._arrived.set()
+        try:
+            return await future
+        finally:
+            self._waiting.pop(future, None)
+
+    async def close(self) -> None:
+        """Ends the batching: all waiters are cancelled; a batch in the model is waited for."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        for future in list(self._waiting):
+            future.cancel()
+        await asyncio.to_thread(self._thread.shutdown)
+
+    async def _serve(self) -> None:
+        while True:
+            futures, values = await self._collect()
+            start = time.perf_counter()
+            try:
+                rows = await self._loop.run_in_executor(self._thread, self._compute, values)
+            except asyncio.CancelledError:
+                for future in futures:
+                    future.cancel()
+                raise
+            except Exception as error:
+                for future in futures:
+                    if not future.done():
+                        failure = BatchError("the model failed on this batch")
+                        failure.__cause__ = error
+                        future.set_exception(failure)
+                continue
+            seconds = time.perf_counter() - start
+            for future, row in zip(futures, rows, strict=True):
+                if not future.done():
+                    future.set_result(row)
+            each = seconds / len(futures)
+            self._seconds = each if not self._seconds else (1 - SMOOTHING) * self._seconds + SMOOTHING * each
+            self._on_batch(len(futures), seconds)
+
+    async def _collect(self) -> tuple[list[asyncio.Future], list[np.ndarray]]:
+        while True:
+            self._arrived.clear()
+            if not self._waiting:
+                await self._arrived.wait()
+                continue
+            oldest = next(iter(self._waiting.values()))[1]
+            left = oldest + self._max_delay - self._loop.time()
+            if left <= 0 or len(self._waiting) >= self._max_batch_size:
+                break
+            try:
+                async with asyncio.timeout(left):
+                    await self._arrived.wait()
+            except TimeoutError:
+                pass
+        futures = [future for future in self._waiting if not future.done()][: self._max_batch_size]
+        values = [self._waiting.pop(future)[0] for future in futures]
+        return (futures, values) if futures else await self._collect()
+
+    def _compute(self, values: list[np.ndarray]) -> np.ndarray:
+        rows = self._run(np.stack(values))
+        if len(rows) != len(values):
+            raise ValueError(f"the model gave {len(rows)} rows for {len(values)} inputs")
+        return rows

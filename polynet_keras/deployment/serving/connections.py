@@ -1,0 +1,111 @@
+"""Connections whose requests have to arrive: uvicorn's own, with limits on their number and on how slow they are.
+
+Uvicorn waits for the head of a request forever, reads what it has refused forever, and answers what is no HTTP without
+saying why.
+"""
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from polynet_keras.deployment.serving.settings import Settings
+
+MAX_HEAD_BYTES = 16_384
+DISCARD_SECONDS = 5.0
+"""How long the rest of a body is read that was refused: a client that is still sending would not see an answer."""
+
+PHRASES = {
+    400: "Bad Request",
+    408: "Request Timeout",
+    431: "Request Header Fields Too Large",
+    503: "Service Unavailable",
+}
+
+
+def limited_protocol(settings: Settings, count: Callable[[int, str], None]) -> type[asyncio.Protocol]:
+    """The class of connections for uvicorn.
+
+    Args:
+        settings: gives the number of connections and the time for a head.
+        count: called with the status and the reason's kind of each answer that the application does not know of.
+    """
+
+    class LimitedProtocol(H11Protocol):
+        _timer: asyncio.TimerHandle | None = None
+        _timed: str | None = None
+
+        def connection_made(self, transport):
+            super().connection_made(transport)
+            if len(self.connections) > settings.max_connections:
+                self._refuse(503, f"more than {settings.max_connections} connections", "connections")
+            else:
+                self._watch()
+
+        def data_received(self, data):
+            if not self.transport.is_closing():
+                super().data_received(data)
+                self._watch()
+
+        def connection_lost(self, exc):
+            self._stop()
+            super().connection_lost(exc)
+
+        def on_response_complete(self):
+            super().on_response_complete()
+            self._watch()
+
+        def send_400_response(self, msg):
+            """As uvicorn calls it, inside the handling of h11's error, which knows more."""
+            error = sys.exception()
+            status = getattr(error, "error_status_hint", 400)
+            self._refuse(status if status in PHRASES else 400, f"no valid HTTP request: {error or msg}", "http")
+
+        def _watch(self):
+            """Starts or stops the clock: of a head that is awaited, or of a body that nobody reads any more."""
+            if self.transport.is_closing() or self.conn.their_state is h11.ERROR:
+                return self._stop()
+            state = self.conn.their_state
+            # Between two requests uvicorn ends the silence, without a word that would pass for the next answer.
+            awaited = state is h11.IDLE and (self.cycle is None or self.conn.trailing_data[0])
+            unread = state is h11.SEND_BODY and self.conn.our_state in (h11.DONE, h11.MUST_CLOSE)
+            kind = "head" if awaited else "unread" if unread else None
+            if kind != self._timed:
+                self._stop()
+                self._timed = kind
+                if kind:
+                    seconds = settings.header_timeout if kind == "head" else DISCARD_SECONDS
+                    expire = self._slow_head if kind == "head" else self.transport.close
+                    self._timer = self.loop.call_later(seconds, expire)
+
+        def _stop(self):
+            self._timed = None
+            if self._timer:
+                self._timer.cancel()
+                self._timer = None
+
+        def _slow_head(self):
+            if not self.transport.is_closing():
+                self._refuse(408, f"the head did not arrive within {settings.header_timeout:g} s", "slow head")
+
+        def _refuse(self, status: int, reason: str, kind: str):
+            count(status, kind)
+            self._unset_keepalive_if_required()
+            if self.cycle and not self.cycle.response_complete:
+                # An application that still waits for the body learns that nothing will come.
+                self.cycle.disconnected = True
+                self.cycle.message_event.set()
+            if self.cycle is None or not self.cycle.response_started or self.cycle.response_complete:
+                body = json.dumps({"error": reason}).encode()
+                retry = "Retry-After: 1\r\n" if status == 503 else ""
+                head = (
+                    f"HTTP/1.1 {status} {PHRASES[status]}\r\nContent-Type: application/json\r\n{retry}"
+                    f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+                )
+                self.transport.write(head.encode() + body)
+            self.transport.close()
+
+    return LimitedProtocol

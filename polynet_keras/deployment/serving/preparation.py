@@ -1,0 +1,91 @@
+"""From the bytes of an image file to the views that a network is shown: the protocol, at the speed of a service."""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from polynet_keras.data.crops import Crop, crop_plan, views
+from polynet_keras.data.preprocessing import Preprocessing, decode_image
+from polynet_keras.deployment.serving.refusal import RefusalError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+"""What is decoded. Pillow reads much more, some of it by other programs, which strangers must not start."""
+MAX_SCANS = 300
+"""Scans of a JPEG. A progressive one has some ten; each costs a pass over the image for a few bytes of the file."""
+START_OF_SCAN = b"\xff\xda"
+
+FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+class PillowPreprocessing(Preprocessing):
+    """The same protocol with Pillow's filters in float32, channel by channel.
+
+    They are the filters that Keras's resize imitates: of photographs the results differ by less than 0.01 of 255. On
+    one core they take a fraction of its time and, unlike 8-bit RGB in Pillow, they do not round.
+    """
+
+    def resized(self, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        if not self.antialias:  # Pillow always filters
+            return super().resized(image, size)
+        resized = np.empty((*size, image.shape[2]), "float32")
+        for channel in range(image.shape[2]):
+            plane = Image.fromarray(np.ascontiguousarray(image[..., channel])).convert("F")
+            resized[..., channel] = np.asarray(plane.resize(size[::-1], FILTERS[self.interpolation]))
+        return np.clip(resized, 0, 255, out=resized)
+
+
+def for_service(preprocessing: Preprocessing) -> PillowPreprocessing:
+    return PillowPreprocessing(**{name: getattr(preprocessing, name) for name in preprocessing.__dataclass_fields__})
+
+
+def prepare(
+    encoded: bytes, name: str, preprocessing: Preprocessing, crops: int, max_pixels: int
+) -> tuple[np.ndarray, tuple[int, int], tuple[Crop, ...]]:
+    """The views of an image file.
+
+    Args:
+        encoded: the bytes of the file.
+        name: what to call the image in a reason.
+        preprocessing: the protocol.
+        crops: one of 1, 10 and 144.
+        max_pixels: of an image that is decoded.
+
+    Returns:
+        float32 array (crops, image_size, image_size, channels); the upright image's height and width; and where the
+        views are in it.
+
+    Raises:
+        RefusalError: 400 of what is no image, 413 of one with too many pixels, 422 of one too narrow for its crops.
+    """
+    _check_header(encoded, name, max_pixels)
+    try:
+        image = decode_image(encoded, preprocessing.channels, name, FORMATS)
+    except ValueError as error:
+        raise RefusalError(400, str(error)) from None
+    height, width = image.shape[:2]
+    try:
+        plan = crop_plan(height, width, preprocessing, crops)
+    except ValueError as error:
+        raise RefusalError(422, f"{name}: {error}") from None
+    return preprocessing.normalize(views(image, preprocessing, crops)), (height, width), plan
+
+
+def _check_header(encoded: bytes, name: str, max_pixels: int) -> None:
+    if not encoded:
+        raise RefusalError(400, f"{name}: cannot be read as an image: it is empty")
+    scans = encoded.count(START_OF_SCAN) if encoded.startswith(b"\xff\xd8") else 0
+    if scans > MAX_SCANS:
+        raise RefusalError(413, f"{name}: a JPEG of {scans:,} scans is over the limit of {MAX_SCANS}")
+    try:
+        with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+            width, height = image.size
+    except Image.DecompressionBombError:
+        raise RefusalError(413, f"{name}: its pixels are over the limit of {max_pixels:,}") from None
+    except Image.UnidentifiedImageError:
+        reason = f"its bytes are none of {', '.join(FORMATS)}"
+        raise RefusalError(400, f"{name}: cannot be read as an image: {reason}") from None
+    except Exception as error:  # Pillow's readers raise nearly everything of files that were made to harm
+        raise RefusalError(400, f"{name}: cannot be read as an image: {error}") from None
+    if width * height > max_pixels:
+        raise RefusalError(413, f"{name}: {width}×{height} px is over the limit of {max_pixels:,} pixels")

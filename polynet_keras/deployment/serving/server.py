@@ -1,0 +1,125 @@
+"""The process: a port, a server on it, and an end in good order."""
+
+import errno
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import uvicorn
+
+from polynet_keras.deployment.artifact import ExportCard, artifact_path
+from polynet_keras.deployment.runtimes import load_artifact
+from polynet_keras.deployment.serving.app import create_app
+from polynet_keras.deployment.serving.connections import MAX_HEAD_BYTES, limited_protocol
+from polynet_keras.deployment.serving.service import Service
+from polynet_keras.deployment.serving.settings import Settings
+
+BACKLOG = 128
+KEEP_ALIVE_SECONDS = 5
+
+
+def serve(
+    model_dir: str | Path,
+    settings: Settings,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    on_ready: Callable[[str], None] = lambda url: None,
+) -> None:
+    """Serves an exported model until SIGTERM or SIGINT; what is in flight then is answered first.
+
+    Args:
+        model_dir: the folder that `polynet export` left.
+        settings: the limits.
+        host: the address to listen on.
+        port: 0 for any that is free.
+        on_ready: called with the service's URL when the model is loaded and warm.
+
+    Raises:
+        ValueError: no such export, one that cannot be loaded, or an address that is not free.
+        KeyboardInterrupt: after SIGINT.
+    """
+    card = ExportCard.load(model_dir)
+    path = artifact_path(model_dir, card.format)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file, which the card beside it describes; export the model again")
+    listening = listen(host, port)
+    failures: list[Exception] = []
+
+    def fail(error: Exception) -> None:
+        failures.append(error)
+        server.should_exit = True
+
+    service = Service(
+        card,
+        lambda: load_artifact(path, card.format, settings.threads or None),
+        settings,
+        on_ready=lambda: on_ready(url_of(listening)),
+        on_failure=fail,
+    )
+    server = make_server(service)
+    # Uvicorn ends in good order and then raises the signal again, for whoever was there before it.
+    before = signal.signal(signal.SIGTERM, lambda number, frame: None)
+    try:
+        server.run(sockets=[listening])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        listening.close()
+    if failures:
+        raise failures[0]
+
+
+def make_server(service: Service) -> uvicorn.Server:
+    """The server of a service, which `run(sockets=[...])` starts."""
+    settings = service.settings
+
+    def count(status: int, kind: str) -> None:
+        service.metrics.count_request("", status, 0.0)
+        service.metrics.rejected.labels(kind).inc()
+
+    config = uvicorn.Config(
+        create_app(service),
+        http=limited_protocol(settings, count),
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        log_level="critical",  # the application logs its own failures; a client's are counted
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        # No longer than a request may take: one that hangs must not keep the process.
+        timeout_graceful_shutdown=int(settings.body_timeout + settings.timeout) + 1,
+        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+        backlog=BACKLOG,
+    )
+    return uvicorn.Server(config)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Raises:
+        ValueError: the address is none, or is not free.
+    """
+    if not 0 <= port <= 65535:
+        raise ValueError(f"port={port} must be from 0 (any that is free) to 65535")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind(address)
+        except OSError:
+            listening.close()
+            raise
+    except OSError as error:
+        in_use = error.errno == errno.EADDRINUSE
+        reason = "it is in use; --port=0 takes any that is free" if in_use else error.strerror or error
+        raise ValueError(f"cannot listen on {host} port {port}: {reason}") from None
+    return listening
+
+
+def url_of(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"

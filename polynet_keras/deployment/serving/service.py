@@ -1,0 +1,109 @@
+"""One exported model at work: loading it, its queue, and whether it is ready."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import numpy as np
+from absl import logging
+
+from polynet_keras.deployment.artifact import ExportCard
+from polynet_keras.deployment.runtimes import Runner
+from polynet_keras.deployment.serving.batching import Batcher
+from polynet_keras.deployment.serving.bodies import Buffer
+from polynet_keras.deployment.serving.classification import Classified, Classifier
+from polynet_keras.deployment.serving.metrics import Metrics
+from polynet_keras.deployment.serving.refusal import overloaded
+from polynet_keras.deployment.serving.settings import Settings
+
+
+class Service:
+    """Loads a model in the background and classifies with it; answers to `app.create_app`.
+
+    Args:
+        card: of the exported model.
+        load: gives the model; called once, in a thread.
+        settings: the limits.
+        on_ready: called when the model is loaded and warm.
+        on_failure: called with what went wrong when it cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        card: ExportCard,
+        load: Callable[[], Runner],
+        settings: Settings,
+        on_ready: Callable[[], None] = lambda: None,
+        on_failure: Callable[[Exception], None] = lambda error: None,
+    ):
+        self.card, self.settings = card, settings
+        self.metrics = Metrics()
+        self.buffer = Buffer(settings.max_buffered_bytes)
+        self._load, self._on_ready, self._on_failure = load, on_ready, on_failure
+        self._batcher: Batcher | None = None
+        self._classifier: Classifier | None = None
+        self._loading: asyncio.Task | None = None
+        self.metrics.watch(lambda: self._batcher.admitted if self._batcher else 0, lambda: self.buffer.held)
+
+    def start(self) -> None:
+        """Begins to load the model, inside an event loop."""
+        self._loading = asyncio.get_running_loop().create_task(self._make_ready())
+
+    async def stop(self) -> None:
+        if self._loading:
+            self._loading.cancel()
+            await asyncio.gather(self._loading, return_exceptions=True)
+        if self._classifier and self._batcher:
+            self._classifier.close()
+            await self._batcher.close()
+
+    @property
+    def expected_wait(self) -> float:
+        return self._batcher.expected_wait if self._batcher else 1.0
+
+    def check_ready(self) -> None:
+        """Raises `RefusalError`, 503, until the model is loaded and warm."""
+        if self._classifier is None:
+            raise overloaded("the model is being loaded", 5)
+
+    def check_places(self, views: int) -> None:
+        """Raises `QueueFullError` if the queue has no places for so many views."""
+        assert self._batcher
+        self._batcher.check(views)
+
+    def places(self, views: int) -> AbstractContextManager[None]:
+        """Places in the queue; see `Batcher.admit`."""
+        assert self._batcher
+        return self._batcher.admit(views)
+
+    async def classify(self, encoded: bytes, name: str, crops: int) -> Classified:
+        """See `Classifier.classify`."""
+        assert self._classifier
+        return await self._classifier.classify(encoded, name, crops)
+
+    async def _make_ready(self) -> None:
+        settings = self.settings
+        try:
+            run = await asyncio.to_thread(self._loaded_and_warm)
+        except Exception as error:
+            self._on_failure(error)
+            return
+        self._batcher = Batcher(
+            run, settings.max_batch_size, settings.max_delay_ms / 1000, settings.max_queue, self.metrics.count_batch
+        )
+        self._classifier = Classifier(self.card, settings, self._batcher)
+        self.metrics.ready.set(1)
+        self._on_ready()
+
+    def _loaded_and_warm(self) -> Runner:
+        run = self._load()
+        size, channels = self.card.preprocessing.image_size, self.card.preprocessing.channels
+        for batch in sorted({1, self.settings.max_batch_size}):
+            shape = run(np.zeros((batch, size, size, channels), "float32")).shape
+            if shape != (batch, len(self.card.class_names)):
+                raise ValueError(
+                    f"the model gives the shape {shape} for {batch} images, its card names "
+                    f"{len(self.card.class_names)} classes; export it again"
+                )
+        logging.info("%s: %s, %s, ready", self.card.name, self.card.format, self.card.precision)
+        return run

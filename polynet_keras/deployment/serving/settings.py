@@ -1,0 +1,64 @@
+"""What the service allows itself and its clients, as a value."""
+
+import dataclasses
+from dataclasses import dataclass, field
+
+from polynet_keras.data.crops import CROPS
+from polynet_keras.data.preprocessing import MAX_ENCODED_BYTES, MAX_PIXELS
+
+
+def _limit(default, text: str):
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Limits on bytes, pixels, time and queue; each field's `help` says of what.
+
+    Memory is bounded by them: `max_buffered_bytes` of bodies, `decode_threads` images of `max_pixels`, and `max_queue`
+    prepared views.
+
+    Raises:
+        ValueError: a value out of range, or values that contradict each other.
+    """
+
+    max_bytes: int = _limit(10_000_000, "Bytes of an image file.")
+    max_pixels: int = _limit(25_000_000, "Pixels of an image, by its header.")
+    max_images: int = _limit(16, "Images in a request to the batch endpoint.")
+    max_batch_bytes: int = _limit(32_000_000, "Bytes of a request to the batch endpoint.")
+    max_crops: int = _limit(10, "Crops of an image that a client may ask for: 1, 10 or 144.")
+    max_buffered_bytes: int = _limit(256_000_000, "Bytes of all requests that are held at once.")
+    max_connections: int = _limit(256, "Connections at once.")
+    max_queue: int = _limit(128, "Views (images times crops) that wait for the model or are in it.")
+    max_batch_size: int = _limit(8, "Views that go through the model at once.")
+    max_delay_ms: float = _limit(5.0, "Milliseconds that a view waits for others to share its batch.")
+    timeout: float = _limit(30.0, "Seconds for an answer, once the request is here.")
+    header_timeout: float = _limit(10.0, "Seconds for a client to send the head of a request.")
+    body_timeout: float = _limit(30.0, "Seconds for a client to send the body of a request.")
+    decode_threads: int = _limit(2, "Threads that decode and resize images.")
+    threads: int = _limit(0, "Threads of an inference; 0 leaves them to the runtime.")
+
+    def __post_init__(self):
+        for one in dataclasses.fields(self):
+            value, least = getattr(self, one.name), 0 if one.name in ("max_delay_ms", "threads") else 1
+            if one.type in (float, "float") and one.name != "max_delay_ms":
+                if not 0 < value < float("inf"):
+                    raise ValueError(f"{one.name}={value!r} must be a number of seconds above 0")
+            elif not least <= value < float("inf"):
+                raise ValueError(f"{one.name}={value!r} must be at least {least}")
+        if self.max_crops not in CROPS:
+            raise ValueError(f"max_crops={self.max_crops!r} must be one of {CROPS}")
+        for name, most in (("max_pixels", MAX_PIXELS), ("max_bytes", MAX_ENCODED_BYTES)):
+            if getattr(self, name) > most:
+                raise ValueError(f"{name}={getattr(self, name)} must be at most {most}: larger ones are never decoded")
+        for small, large in (
+            ("max_crops", "max_queue"),
+            ("max_images", "max_queue"),
+            ("max_bytes", "max_buffered_bytes"),
+            ("max_batch_bytes", "max_buffered_bytes"),
+        ):
+            if getattr(self, small) > getattr(self, large):
+                raise ValueError(
+                    f"{large}={getattr(self, large)} is less than {small}={getattr(self, small)}: such a request would "
+                    "never be answered"
+                )

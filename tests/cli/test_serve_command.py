@@ -1,0 +1,109 @@
+"""`polynet serve` as a process: the line that says where it is, the end by a signal, and one line for each mistake."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+
+import httpx
+import pytest
+from sklearn.datasets import load_sample_image
+
+from tests.cli.test_main import fails, succeeds
+from tests.deployment.exported import exported
+from tests.deployment.test_service import CHINA, encoded
+
+
+@pytest.fixture
+def started():
+    """Starts the command; what is still there in the end is killed."""
+    processes = []
+
+    def start(*arguments):
+        script = "import sys; from polynet_keras.cli.main import main; sys.exit(main())"
+        command = [sys.executable, "-c", script, "serve", *map(str, arguments)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        processes.append(process)
+        line = process.stdout.readline()
+        assert line.startswith("ready: http://127.0.0.1:"), line
+        return process, line.split()[1]
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def test_it_serves_until_it_is_told_to_end(started):
+    folder, _ = exported()
+    process, url = started(folder, "--port=0", "--max_pixels=300000")
+    assert httpx.get(f"{url}readyz").status_code == 200
+    assert len(httpx.post(f"{url}v1/classify", content=CHINA).json()["top"]) == 5
+    large = encoded(load_sample_image("china.jpg").repeat(2, axis=0))
+    assert httpx.post(f"{url}v1/classify", content=large).status_code == 413
+
+    # A request is on its way when the signal comes: it is answered, and then the process ends well.
+    port = int(url.rstrip("/").rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        head = f"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: {len(CHINA)}\r\n\r\n"
+        connection.sendall(head.encode() + CHINA[:-10])
+        while "polynet_buffered_bytes 0.0" in httpx.get(f"{url}metrics").text:
+            pass
+        process.send_signal(signal.SIGTERM)
+        while True:  # new ones are refused from then on
+            try:
+                httpx.get(f"{url}healthz")
+            except httpx.TransportError:
+                break
+        connection.sendall(CHINA[-10:])
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+    assert process.wait(30) == 0
+
+
+def test_mistakes_are_one_line(capsys, tmp_path):
+    folder, _ = exported()
+    assert "expected one MODEL_DIR, the folder that `polynet export` left; got 0" in fails(capsys, "serve")
+    assert "card.json: no card of an exported model can be read" in fails(capsys, "serve", str(tmp_path))
+    (tmp_path / "card.json").write_text("{}")
+    assert "card.json: not the card of an exported model" in fails(capsys, "serve", str(tmp_path))
+    shutil.copy(folder / "card.json", tmp_path)
+    assert "model.xml: no such file, which the card beside it describes" in fails(capsys, "serve", str(tmp_path))
+    os.mkdir(tmp_path / "1")
+    (tmp_path / "1" / "model.xml").write_text("no model")
+    assert "model.xml: cannot be loaded as openvino" in fails(capsys, "serve", str(tmp_path), "--port=0")
+    for flag, message in (
+        ("--port=70000", "port=70000 must be from 0 (any that is free) to 65535"),
+        ("--port=x", "--port=x"),
+        ("--host=none.invalid", "cannot listen on none.invalid port 8000: "),
+        ("--max_queue=0", "max_queue=0 must be at least 1"),
+        ("--timeout=0", "timeout=0.0 must be a number of seconds above 0"),
+        ("--max_crops=144", "max_queue=128 is less than max_crops=144"),
+    ):
+        assert message in fails(capsys, "serve", str(folder), flag)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        told = fails(capsys, "serve", str(folder), f"--port={port}")
+        assert f"cannot listen on 127.0.0.1 port {port}: it is in use; --port=0 takes any that is free" in told
+
+
+def test_a_card_of_another_model(capsys, tmp_path):
+    folder, _ = exported()
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    card = (tmp_path / "card.json").read_text().replace('"class 9"\n', '"class 9", "class 10"\n')
+    (tmp_path / "card.json").write_text(card)
+    told = fails(capsys, "serve", str(tmp_path), "--port=0")
+    assert "the model gives the shape (1, 10) for 1 images, its card names 11 classes; export it again" in told
+
+
+def test_a_missing_extra_is_named(capsys, monkeypatch):
+    monkeypatch.setattr("polynet_keras.deployment.extras.find_spec", lambda module: None)
+    told = fails(capsys, "serve", "anywhere")
+    assert "not installed: fastapi, prometheus-client, python-multipart, uvicorn; the extra `serve`" in told
+
+
+def test_help_has_every_limit(capsys):
+    told = succeeds(capsys, "serve", "--help")
+    for text in ("--max_pixels: Pixels of an image, by its header. [25000000]", "--port", "--max_queue", "--timeout"):
+        assert text in told

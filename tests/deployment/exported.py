@@ -1,0 +1,88 @@
+"""A small exported model, for all tests that serve one."""
+
+import functools
+import hashlib
+import tempfile
+from pathlib import Path
+
+import keras
+import numpy as np
+from sklearn.datasets import load_sample_image
+
+from polynet_keras import PolyNet
+from polynet_keras.data.preprocessing import Preprocessing
+from polynet_keras.deployment.artifact import Comparison, ExportCard, artifact_path
+
+CLASSES = 10
+SIZE = 75
+STRUCTURE = "1 x [2-way] | 1 x [poly-3] | 1 x [2-way]"
+
+
+def random_net(channels: int = 3, seed: int = 0) -> keras.Model:
+    """A net whose every parameter says something, so that images differ and a swapped crop or channel shows."""
+    keras.utils.set_random_seed(seed)
+    shape = (SIZE, SIZE, channels)
+    model = PolyNet(weights=None, structure=STRUCTURE, width=0.125, input_shape=shape, classes=CLASSES)
+    generator = np.random.default_rng(seed)
+    for variable in model.weights:
+        if variable.name in ("gamma", "moving_variance"):
+            variable.assign(generator.uniform(0.5, 1.5, variable.shape))
+        elif variable.name in ("beta", "moving_mean"):
+            variable.assign(generator.normal(0, 0.1, variable.shape))
+    head = model.layers[-1]
+    # Photographs should differ: their logits are centred, and spread by a few.
+    features = keras.Model(model.inputs, head.input).predict_on_batch(_cuts(channels))
+    kernel = generator.normal(0, 1, head.kernel.shape)
+    kernel *= 2 / (features @ kernel).std(axis=0).mean()
+    head.kernel.assign(kernel)
+    head.bias.assign(-(features @ kernel).mean(axis=0))
+    return model
+
+
+def _cuts(channels: int) -> np.ndarray:
+    """Prepared pieces of scikit-learn's photographs."""
+    photographs = [load_sample_image(name)[..., :channels] for name in ("china.jpg", "flower.jpg")]
+    return np.stack(
+        [protocol(channels)(photograph[:, left : left + 300]) for photograph in photographs for left in (0, 160, 320)]
+    )
+
+
+def protocol(channels: int = 3, **options) -> Preprocessing:
+    mean, std = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) if channels == 3 else ((0.3,), (0.35,))
+    return Preprocessing(SIZE, 86, mean=mean, std=std, **options)
+
+
+def save_card(folder: Path, preprocessing: Preprocessing, format: str = "openvino", name: str = "small") -> ExportCard:
+    path = artifact_path(folder, format)
+    card = ExportCard(
+        format=format,
+        precision="float32",
+        name=name,
+        class_names=tuple(f"class {i}" for i in range(CLASSES)),
+        preprocessing=preprocessing,
+        source_hash=hashlib.sha256(path.read_bytes()).hexdigest(),
+        structure=STRUCTURE,
+        comparison=Comparison("nothing", 0, 0.0, 1.0),
+        calibration=None,
+        versions={"keras": keras.__version__},
+        size=sum(file.stat().st_size for file in path.parent.rglob("*") if file.is_file()),
+    )
+    card.save(folder)
+    return card
+
+
+@functools.cache
+def exported(channels: int = 3) -> tuple[Path, keras.Model]:
+    """A folder as `polynet export` leaves it, and the net that it was made of; the same at each call."""
+    keep = tempfile.TemporaryDirectory()  # until the process ends
+    _KEPT.append(keep)
+    folder = Path(keep.name)
+    model = random_net(channels)
+    path = artifact_path(folder, "openvino")
+    path.parent.mkdir()
+    model.export(str(path), format="openvino", verbose=False)
+    save_card(folder, protocol(channels))
+    return folder, model
+
+
+_KEPT: list[tempfile.TemporaryDirectory] = []

@@ -1,0 +1,605 @@
+"""The service over real connections: what it answers, what it refuses and how, and what it survives."""
+
+import dataclasses
+import io
+import json
+import socket
+import struct
+import threading
+import zlib
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_sample_image
+
+from polynet_keras.data.crops import views
+from polynet_keras.deployment.artifact import ExportCard
+from polynet_keras.deployment.serving import preparation
+from polynet_keras.deployment.serving.settings import Settings
+from polynet_keras.evaluation.pooling import pool
+from polynet_keras.evaluation.predict import _inputs
+from tests.data.hostile import hostile_images
+from tests.deployment.exported import CLASSES, exported, protocol
+from tests.deployment.running import running
+
+NAMES = [f"class {i}" for i in range(CLASSES)]
+
+
+def encoded(image, form="JPEG", **options):
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, form, **options)
+    return file.getvalue()
+
+
+CHINA, FLOWER = (encoded(load_sample_image(f"{name}.jpg"), quality=90) for name in ("china", "flower"))
+
+
+@pytest.fixture(autouse=True)
+def _fresh_names():
+    """No layer is named here: the session is not cleared, which takes a while where TensorFlow is."""
+    return
+
+
+class Gate:
+    """A model that waits until it is told, and raises while `broken`."""
+
+    def __init__(self):
+        self.open, self.entered, self.broken = threading.Event(), threading.Event(), False
+        self.batches = []
+
+    def __call__(self, images):
+        if not images.any():  # warming up
+            return np.full((len(images), CLASSES), 0.1, "float32")
+        self.batches.append(len(images))
+        self.entered.set()
+        assert self.open.wait(30)
+        if self.broken:
+            raise RuntimeError("out of order")
+        return np.eye(CLASSES, dtype="float32")[np.zeros(len(images), int)]
+
+
+@pytest.fixture(scope="module")
+def service():
+    with running(header_timeout=0.5, body_timeout=0.5, max_bytes=300_000, max_batch_bytes=600_000, max_images=4) as it:
+        yield it
+
+
+def said(response, status):
+    """The reason of a refusal, which has the status."""
+    assert (response.status_code, response.headers["content-type"]) == (status, "application/json"), response.text
+    return response.json()["error"]
+
+
+# --- Answers ---
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_probabilities_are_those_of_predict(tmp_path, channels):
+    """Of Keras, prepared as `polynet predict` does it, on photographs of several kinds."""
+    _, model = exported(channels)
+    photograph = load_sample_image("flower.jpg")
+    files = {
+        "china.jpg": CHINA,
+        "flower.jpg": FLOWER,
+        "tall.png": encoded(np.rot90(photograph)[:, 100:300], "PNG"),
+        "tiny.png": encoded(photograph[100:130, 200:220], "PNG"),
+        "large.webp": encoded(np.asarray(Image.fromarray(photograph).resize((1900, 1300))), "WEBP"),
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    expected = model.predict_on_batch(_inputs([tmp_path / name for name in files], protocol(channels)))
+    assert np.ptp(expected, axis=0).max() > 0.1  # the images differ, for this net
+    with running(channels=channels) as it:
+        for row, content in zip(expected, files.values(), strict=True):
+            answer = it.client.post("/v1/classify", content=content, params={"top": CLASSES}).json()
+            assert answer["model"] == "small"
+            order = [NAMES.index(one["class"]) for one in answer["top"]]
+            found = [one["probability"] for one in answer["top"]]
+            assert sorted(order) == list(range(CLASSES))
+            assert found == sorted(found, reverse=True)
+            np.testing.assert_allclose(found, row[order], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"resize": "shorter_side", "interpolation": "bicubic"}, {"antialias": False}, {"channel_order": "BGR"}],
+)
+@pytest.mark.parametrize("crops", [1, 10, 144])
+def test_preparation_is_the_protocol(options, crops):
+    preprocessing = protocol(**options)
+    found, size, _ = preparation.prepare(CHINA, "image", preparation.for_service(preprocessing), crops, 10**6)
+    pixels = np.asarray(Image.open(io.BytesIO(CHINA)))
+    expected = preprocessing.normalize(views(pixels, preprocessing, crops))
+    assert size == pixels.shape[:2]
+    np.testing.assert_allclose(found, expected, atol=2e-4)  # 0.01 of 255, on the normalized scale
+
+
+def test_crops_vote_and_are_pooled_as_evaluation_does(service):
+    _, model = exported()
+    answer = service.client.post("/v1/classify?crops=10&top=3", content=CHINA).json()
+    pixels = np.asarray(Image.open(io.BytesIO(CHINA)))
+    votes = model.predict_on_batch(protocol().normalize(views(pixels, protocol(), 10)))
+    pooled = pool(np.log(votes)[np.newaxis])[0]
+    best = np.argsort(-pooled)[:3]
+    assert [one["class"] for one in answer["top"]] == [NAMES[i] for i in best]
+    np.testing.assert_allclose([one["probability"] for one in answer["top"]], pooled[best], atol=1e-3)
+    assert answer["image"] == {"width": 640, "height": 427}
+    assert [crop["class"] for crop in answer["crops"]] == [NAMES[i] for i in votes.argmax(axis=1)]
+    np.testing.assert_allclose([crop["probability"] for crop in answer["crops"]], votes.max(axis=1), atol=1e-3)
+    np.testing.assert_allclose([crop["probabilities"] for crop in answer["crops"]], votes[:, best], atol=1e-3)
+    assert [crop["mirrored"] for crop in answer["crops"]] == [False] * 5 + [True] * 5
+    # The protocol brings 640×427 to 86×86 and cuts 75×75 of it.
+    right, bottom = round(640 * 75 / 86, 2), round(427 * 75 / 86, 2)
+    assert answer["crops"][0]["box"] == {"left": 0, "top": 0, "right": right, "bottom": bottom}
+    assert answer["crops"][3]["box"] == {
+        "left": round(640 * 11 / 86, 2),
+        "top": round(427 * 11 / 86, 2),
+        "right": 640,
+        "bottom": 427,
+    }
+
+
+def test_boxes_are_of_the_upright_image(service):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = io.BytesIO()
+    Image.fromarray(load_sample_image("china.jpg")).save(file, "JPEG", exif=exif)
+    answer = service.client.post("/v1/classify?crops=10", content=file.getvalue()).json()
+    assert answer["image"] == {"width": 427, "height": 640}
+    assert max(crop["box"]["bottom"] for crop in answer["crops"]) == 640
+
+
+def test_144_crops_where_the_limits_allow_them():
+    with running(max_crops=144, max_queue=144) as it:
+        assert len(it.client.post("/v1/classify?crops=144", content=FLOWER).json()["crops"]) == 144
+        assert it.metric("queue_length") == 0
+
+
+def test_forms_and_raw_bodies_are_the_same(service):
+    raw = service.client.post("/v1/classify", content=CHINA).json()
+    for kind in ("image/jpeg", "application/octet-stream", "application/x-www-form-urlencoded", "IMAGE/*; q=1"):
+        assert service.client.post("/v1/classify", content=CHINA, headers={"content-type": kind}).json() == raw
+    form = service.client.post("/v1/classify", files={"photo": ("c.jpg", CHINA)}, data={"other": "field"})
+    assert form.json() == raw
+    chunked = service.client.post("/v1/classify", content=(CHINA[i : i + 5000] for i in range(0, len(CHINA), 5000)))
+    assert chunked.json() == raw
+
+
+def test_a_batch_has_a_result_or_an_error_for_each_in_order(service):
+    files = [("a", ("c.jpg", CHINA)), ("b", ("text.txt", b"text")), ("a", ("f.jpg", FLOWER)), ("x", ("e.png", b""))]
+    answer = service.client.post("/v1/classify/batch?top=1", files=files)
+    assert answer.status_code == 200
+    first, second, third, fourth = answer.json()["results"]
+    for result, content in ((first, CHINA), (third, FLOWER)):
+        alone = service.client.post("/v1/classify?top=1", content=content).json()
+        assert result["top"][0]["class"] == alone["top"][0]["class"]
+        assert result["top"][0]["probability"] == pytest.approx(alone["top"][0]["probability"], abs=1e-5)
+    assert (first["name"], third["name"]) == ("c.jpg", "f.jpg")
+    assert (second["status"], second["name"]) == (400, "text.txt")
+    assert "none of JPEG, PNG" in second["error"]
+    assert fourth["error"] == "e.png: cannot be read as an image: it is empty"
+    crops = service.client.post("/v1/classify/batch?crops=10", files=[("a", ("c.jpg", CHINA))]).json()["results"]
+    assert len(crops[0]["crops"]) == 10
+
+
+def test_the_card_the_description_and_health(service):
+    assert service.client.get("/v1/model").json()["class_names"] == NAMES
+    assert service.client.get("/healthz").json() == {"status": "alive"}
+    assert service.client.get("/readyz").json() == {"status": "ready"}
+    assert service.client.head("/readyz").status_code == 200
+    described = service.client.get("/openapi.json").json()["paths"]
+    assert {"/v1/classify", "/v1/classify/batch", "/v1/model", "/healthz", "/readyz", "/metrics"} == set(described)
+    page = service.client.get("/")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert "http" not in page.text.replace("http://www.w3.org/2000/svg", "")  # nothing from elsewhere
+
+
+def test_metrics_count(service):
+    before = {name: service.metric(name) for name in ("images_total", "batch_size_sum", "model_seconds_total")}
+    codes = {code: service.metric("requests_total", path="/v1/classify", code=code) for code in ("200", "400")}
+    service.client.post("/v1/classify?crops=10", content=CHINA)
+    service.client.post("/v1/classify", content=b"text")
+    assert service.metric("images_total") == before["images_total"] + 1
+    assert service.metric("batch_size_sum") == before["batch_size_sum"] + 10
+    assert service.metric("model_seconds_total") > before["model_seconds_total"]
+    for code, count in codes.items():
+        assert service.metric("requests_total", path="/v1/classify", code=code) == count + 1
+    service.client.get("/any/path")
+    text = service.client.get("/metrics").text
+    for line in ("polynet_queue_length 0.0", "polynet_ready 1.0", "polynet_buffered_bytes 0.0", 'path="other"'):
+        assert line in text
+    assert "polynet_request_seconds_bucket" in text
+    assert 'polynet_rejected_total{reason="client"}' in text
+
+
+# --- Refusals ---
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF", "ignore::PIL.Image.DecompressionBombWarning")
+def test_what_is_no_image(service):
+    for image in hostile_images():
+        response = service.client.post("/v1/classify", content=image.encoded)
+        if image.pixels is not None and response.status_code == 200:
+            continue
+        reason = said(response, response.status_code)
+        assert response.status_code in (400, 413, 422), image.name
+        assert reason.startswith("image: ")
+    assert said(service.client.post("/v1/classify"), 400) == "image: cannot be read as an image: it is empty"
+    half = service.client.post("/v1/classify", content=CHINA[: len(CHINA) // 2])
+    assert "cannot be read as an image" in said(half, 400)
+    # A format that Pillow hands to another program.
+    said(service.client.post("/v1/classify", content=b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"), 400)
+
+
+def png_header(width, height):
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+
+
+def test_bombs_are_refused_by_their_header(service, monkeypatch):
+    monkeypatch.setattr(preparation, "decode_image", None)  # nothing is decoded
+    reason = said(service.client.post("/v1/classify", content=png_header(5001, 5000)), 413)
+    assert reason == "image: 5001×5000 px is over the limit of 25,000,000 pixels"
+    reason = said(service.client.post("/v1/classify", content=png_header(100_000, 100_000)), 413)
+    assert reason == "image: its pixels are over the limit of 25,000,000"
+    scan = b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00\x00"
+    reason = said(service.client.post("/v1/classify", content=CHINA[:-2] + 400 * scan), 413)
+    assert "scans is over the limit of 300" in reason
+
+
+def test_an_image_too_narrow_for_its_crops():
+    with running(max_crops=144, max_queue=144) as it:
+        line = encoded(np.zeros((1, 20_000, 3), "uint8"), "PNG")
+        reason = said(it.client.post("/v1/classify?crops=144", content=line), 422)
+        assert "20000×1 px with the shorter side brought to 86 is too large" in reason
+
+
+def test_queries_out_of_range(service):
+    for query, reason in (
+        ("crops=2", "crops=2 must be one of 1, 10, 144"),
+        ("crops=144", "crops=144 is over the limit of 10"),
+        ("crops=many", "crops=many: Input should be a valid integer"),
+        ("top=0", "top=0: Input should be greater than or equal to 1"),
+        ("top=x", "top=x: Input should be a valid integer"),
+    ):
+        assert reason in said(service.client.post(f"/v1/classify?{query}", content=CHINA), 422)
+
+
+def test_a_batch_that_the_queue_never_takes():
+    with running(max_queue=16) as it:
+        files = [("a", ("c.jpg", CHINA))] * 2
+        reason = said(it.client.post("/v1/classify/batch?crops=10", files=files), 422)
+        assert reason == "2 images of 10 crops are more than the queue takes: 16"
+
+
+def test_methods_paths_and_kinds(service):
+    response = service.client.get("/v1/classify")
+    assert said(response, 405) == "GET is not a method of this path"
+    assert response.headers["allow"] == "POST"
+    assert said(service.client.post("/metrics", content=CHINA), 405) == "POST is not a method of this path"
+    assert said(service.client.get("/none"), 404) == "no such path; POST an image to /v1/classify"
+    for kind in ("application/json", "text/plain", "video/mp4"):
+        response = service.client.post("/v1/classify", content=CHINA, headers={"content-type": kind})
+        assert said(response, 415).startswith(f"Content-Type: {kind} is not accepted")
+    response = service.client.post("/v1/classify", content=CHINA, headers={"content-encoding": "gzip"})
+    assert said(response, 415) == "Content-Encoding: gzip is not accepted; send the file as it is"
+    assert "a batch is multipart/form-data" in said(service.client.post("/v1/classify/batch", content=CHINA), 415)
+
+
+def test_forms_that_are_none(service):
+    form = {"content-type": "multipart/form-data; boundary=x"}
+    post = service.client.post
+    assert "Missing boundary" in said(post("/v1/classify", headers={"content-type": "multipart/form-data"}), 400)
+    assert said(post("/v1/classify", headers=form, content=b"none"), 400).startswith("the form cannot be read")
+    assert said(post("/v1/classify", headers=form, content=b"--x--\r\n"), 400) == "the form has no file"
+    two = [("a", ("c.jpg", CHINA)), ("b", ("f.jpg", CHINA))]
+    assert "Too many files. Maximum number of files is 1" in said(post("/v1/classify", files=two), 400)
+    five = [("a", ("c.jpg", b"x"))] * 5
+    assert "Maximum number of files is 4" in said(post("/v1/classify/batch", files=five), 400)
+
+
+def test_bytes_over_the_limit(service):
+    large, limit = bytes(400_000), "the body is over the limit of 300,000 bytes"
+    assert said(service.client.post("/v1/classify", content=large), 413) == limit
+    chunks = (bytes(1000) for _ in range(400))
+    assert said(service.client.post("/v1/classify", content=chunks), 413) == limit
+    assert "over the limit of" in said(service.client.post("/v1/classify", files={"a": ("a.png", large)}), 413)
+    two = [("a", ("a.png", large)), ("b", ("b.png", large))]
+    assert "over the limit of 600,000 bytes" in said(service.client.post("/v1/classify/batch", files=two), 413)
+    one = service.client.post("/v1/classify/batch", files=[two[0], ("c", ("c.jpg", CHINA))]).json()["results"]
+    assert one[0]["error"] == "a.png: 400,000 bytes are over the limit of 300,000"
+    assert one[1]["top"]
+
+
+def test_all_bodies_together_are_limited():
+    with (
+        running(Gate(), max_bytes=200_000, max_batch_bytes=200_000, max_buffered_bytes=200_000) as it,
+        socket.create_connection(("127.0.0.1", it.port), timeout=30) as other,
+    ):
+        it.service._batcher._run.open.set()
+        other.sendall(b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: 190000\r\n\r\n" + bytes(150_000))
+        while it.metric("buffered_bytes") < 100_000:
+            pass
+        response = it.client.post("/v1/classify", content=CHINA)
+        assert "too many requests are arriving: 200,000 bytes of them are held" in said(response, 503)
+        assert response.headers["retry-after"]
+        other.close()
+        while it.metric("buffered_bytes"):
+            pass
+        assert it.client.post("/v1/classify", content=CHINA).status_code == 200
+        assert it.metric("requests_total", path="/v1/classify", code="499") == 1
+
+
+# --- Slow and malformed clients, on sockets ---
+
+
+def spoken(service, *parts):
+    """What comes back for these bytes until the service closes the connection: status, headers, and the reason."""
+    with socket.create_connection(("127.0.0.1", service.port), timeout=30) as connection:
+        for part in parts:
+            connection.sendall(part)
+        answer = b""
+        while data := connection.recv(65536):
+            answer += data
+    head, _, body = answer.partition(b"\r\n\r\n")
+    lines = head.decode().lower().split("\r\n")
+    return int(lines[0].split()[1]), lines[1:], json.loads(body)["error"] if body else ""
+
+
+def test_a_head_that_does_not_arrive(service):
+    for start in (b"", b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nX-Slow: "):
+        status, headers, reason = spoken(service, start)
+        assert (status, reason) == (408, "the head did not arrive within 0.5 s")
+        assert "connection: close" in headers
+
+
+def test_a_head_that_comes_a_byte_at_a_time(service):
+    """Each byte is in time, the head is not."""
+    with socket.create_connection(("127.0.0.1", service.port), timeout=0.05) as connection:
+        head, answer = iter(b"GET / HTTP/1.1\r\nX-Slow: " + bytes(1000).replace(b"\0", b"a")), b""
+        while not answer:
+            try:
+                connection.sendall(bytes([next(head)]))
+                answer = connection.recv(65536)
+            except TimeoutError:
+                continue
+        assert answer.startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_body_that_does_not_arrive(service):
+    head = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
+    status, headers, reason = spoken(service, head, b"start of")
+    assert (status, reason) == (408, "the body did not arrive within 0.5 s")
+    assert "connection: close" in headers
+    form = (
+        b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\nContent-Type: multipart/form-data; boundary=x"
+    )
+    assert spoken(service, form, b"\r\n\r\n--x\r\n")[0] == 408
+
+
+def test_a_second_request_that_does_not_arrive(service):
+    """Who is silent after an answer is not told so: it could be taken for the answer to the next request."""
+    with socket.create_connection(("127.0.0.1", service.port), timeout=30) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = b""
+        while not answer.endswith(b"}"):
+            answer += connection.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        connection.sendall(b"GET /heal")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_refused_body_is_not_read_forever(service, monkeypatch):
+    monkeypatch.setattr("polynet_keras.deployment.serving.connections.DISCARD_SECONDS", 0.2)
+    head = b"POST /none HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
+    with socket.create_connection(("127.0.0.1", service.port), timeout=30) as connection:
+        connection.sendall(head)
+        answer = b""
+        while data := connection.recv(65536):
+            answer += data
+        assert answer.startswith(b"HTTP/1.1 404 ")
+        assert answer.endswith(b'/v1/classify"}')
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"GARBAGE\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),  # TLS
+        (b"GET / HTTP/1.1\r\n\r\n", 400),  # no host
+        (b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", 400),
+        (b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: " + b"9" * 9000 + b"\r\n\r\n", 400),
+        (b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
+        (b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nnone\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 20_000, 431),
+        (b"GET /\xff\xfe HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    ],
+)
+def test_what_is_no_http(service, request_, status):
+    found, _, reason = spoken(service, request_)
+    assert found == status
+    assert reason.startswith("no valid HTTP request: ")
+
+
+def test_connections_are_limited():
+    with running(max_connections=3) as it:
+        assert it.client.get("/healthz").status_code == 200  # the client keeps its own
+        open_ones = [socket.create_connection(("127.0.0.1", it.port)) for _ in range(2)]
+        try:
+            while it.client.get("/healthz").status_code != 200:
+                pass
+            status, headers, reason = spoken(it)
+            assert (status, reason) == (503, "more than 3 connections")
+            assert "retry-after: 1" in headers
+        finally:
+            for one in open_ones:
+                one.close()
+        # Who is there goes on, and who comes later finds a place.
+        assert it.client.get("/healthz").status_code == 200
+
+
+# --- Overload, failures, the end ---
+
+
+def in_thread(work, *arguments):
+    results = []
+    thread = threading.Thread(target=lambda: results.append(work(*arguments)))
+    thread.start()
+    return thread, results
+
+
+def post(it, content=CHINA):
+    return httpx.post(f"{it.url}v1/classify", content=content, timeout=30)
+
+
+def test_a_full_queue_answers_503_and_empties():
+    gate = Gate()
+    with running(gate, max_queue=16, max_batch_size=1) as it:
+        waiting = [in_thread(post, it)]
+        assert gate.entered.wait(30)
+        waiting += [in_thread(post, it) for _ in range(15)]
+        while it.metric("queue_length") < 16:
+            pass
+        response = post(it)
+        assert said(response, 503) == "the queue is full: it takes 16"
+        assert int(response.headers["retry-after"]) >= 1
+        batch = it.client.post("/v1/classify/batch", files=[("a", ("c.jpg", CHINA))])
+        assert batch.status_code == 503
+        assert it.client.get("/healthz").status_code == 200
+        gate.open.set()
+        for thread, results in waiting:
+            thread.join()
+            assert results[0].status_code == 200
+        assert it.metric("queue_length") == 0
+        assert post(it).status_code == 200
+        assert it.metric("rejected_total", reason="overload") == 2
+
+
+def test_time_is_limited():
+    gate = Gate()
+    with running(gate, timeout=0.3) as it:
+        response = post(it)
+        assert said(response, 503) == "no answer within 0.3 s"
+        assert response.headers["retry-after"] == "1"
+        assert it.metric("queue_length") == 0
+        gate.open.set()
+        assert post(it).status_code == 200
+
+
+def test_a_client_that_leaves_gives_its_place_back():
+    gate = Gate()
+    with running(gate, max_batch_size=1) as it:
+        first = in_thread(post, it)
+        assert gate.entered.wait(30)
+        with socket.create_connection(("127.0.0.1", it.port)) as leaving:
+            head = f"POST /v1/classify?crops=10 HTTP/1.1\r\nHost: x\r\nContent-Length: {len(CHINA)}\r\n\r\n"
+            leaving.sendall(head.encode() + CHINA)
+            while it.service._batcher.waiting < 10:
+                pass
+        while it.metric("queue_length") != 1:
+            pass
+        assert it.service._batcher.waiting == 0
+        gate.open.set()
+        first[0].join()
+        assert first[1][0].status_code == 200
+        assert gate.batches == [1]
+
+
+def test_a_model_that_fails_is_500_and_the_service_goes_on():
+    gate = Gate()
+    gate.open.set()
+    with running(gate) as it:
+        gate.broken = True
+        assert said(post(it), 500) == "the model failed on this batch"
+        batch = it.client.post("/v1/classify/batch", files=[("a", ("c.jpg", CHINA))]).json()["results"]
+        assert batch == [{"name": "c.jpg", "status": 500, "error": "the model failed on this batch"}]
+        gate.broken = False
+        assert post(it).status_code == 200
+        assert it.metric("queue_length") == 0
+
+
+def test_probabilities_that_are_none_are_500():
+    def nan(images):
+        return np.full((len(images), CLASSES), np.nan if images.any() else 0.1, "float32")
+
+    with running(nan) as it:
+        assert said(post(it), 500).startswith("the model's probabilities are none: logits must be finite")
+
+
+def test_an_error_of_ours_is_500_with_a_reason(monkeypatch):
+    def broken(*arguments):
+        raise RuntimeError("a mistake in the code")
+
+    with running() as it:
+        monkeypatch.setattr("polynet_keras.deployment.serving.classification.prepare", broken)
+        assert said(post(it), 500) == "the service failed on this request"
+        monkeypatch.undo()
+        assert post(it).status_code == 200
+
+
+def test_until_the_model_is_loaded():
+    gate = threading.Event()
+
+    class Loading:
+        def __call__(self, images):
+            assert gate.wait(30)
+            return np.full((len(images), CLASSES), 0.1, "float32")
+
+    with running(Loading(), wait=False) as it:
+        assert it.client.get("/healthz").status_code == 200
+        assert said(it.client.get("/readyz"), 503) == "the model is being loaded"
+        response = it.client.post("/v1/classify", content=CHINA)
+        assert said(response, 503) == "the model is being loaded"
+        assert response.headers["retry-after"] == "5"
+        gate.set()
+        while it.client.get("/readyz").status_code != 200:
+            pass
+        assert post(it).status_code == 200
+
+
+def test_what_is_in_flight_is_answered_at_the_end():
+    gate = Gate()
+    with running(gate) as it:
+        waiting = in_thread(post, it)
+        assert gate.entered.wait(30)
+        threading.Timer(0.2, gate.open.set).start()
+    waiting[0].join()
+    assert waiting[1][0].status_code == 200
+
+
+# --- Settings ---
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"max_queue": 0}, "max_queue=0 must be at least 1"),
+        ({"max_delay_ms": -1}, "max_delay_ms=-1 must be at least 0"),
+        ({"threads": -1}, "threads=-1 must be at least 0"),
+        ({"timeout": 0.0}, "timeout=0.0 must be a number of seconds above 0"),
+        ({"body_timeout": float("nan")}, "body_timeout=nan must be a number of seconds above 0"),
+        ({"max_crops": 12}, "max_crops=12 must be one of (1, 10, 144)"),
+        ({"max_pixels": 10**8}, "max_pixels=100000000 must be at most 89478485"),
+        ({"max_bytes": 10**9}, "max_bytes=1000000000 must be at most 268435456"),
+        ({"max_crops": 144}, "max_queue=128 is less than max_crops=144: such a request would never be answered"),
+        ({"max_images": 200}, "max_queue=128 is less than max_images=200"),
+        ({"max_buffered_bytes": 10**6}, "max_buffered_bytes=1000000 is less than max_bytes=10000000"),
+    ],
+)
+def test_settings_that_contradict(values, message):
+    with pytest.raises(ValueError) as error:  # noqa: PT011 -- the text is compared as it is
+        Settings(**values)
+    assert message in str(error.value)
+
+
+def test_the_page_is_part_of_the_package():
+    setup = (Path(__file__).parents[2] / "setup.py").read_text()
+    assert '"deployment/serving/page.html"' in setup
+    assert dataclasses.is_dataclass(ExportCard)
