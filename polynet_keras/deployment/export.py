@@ -53,7 +53,7 @@ LARGEST_DIFFERENCE = {"float32": 1e-4, "float16": 1e-2}
 """Of a probability: what another order of sums, or weights of 11 bits, can make."""
 COMPARED = 200
 """Images that an int8 artifact is compared on."""
-CLEAR_MARGIN, SMALLEST_AGREEMENT = 0.1, 0.9
+CLEAR_MARGIN, SMALLEST_AGREEMENT = 0.3, 0.9
 """With int8 weights: of the images whose two best probabilities are that far apart, that share keeps the best class."""
 
 

@@ -1,0 +1,38 @@
+"""`polynet export`."""
+
+import pytest
+
+from polynet_keras.cli.main import main
+from polynet_keras.deployment.artifact import ExportCard
+
+
+def test_a_run_is_exported(digits_run, tmp_path, capsys):
+    output = tmp_path / "digits"
+    assert main(["export", f"--run_dir={digits_run.folder}", f"--output={output}"]) == 0
+    printed = capsys.readouterr().out
+    card = ExportCard.load(output)
+    assert f"exported:    {digits_run.folder} as openvino, float32, {card.size / 1e6:.1f} MB" in printed
+    assert f"artifact:    {output}/1/model.xml" in printed
+    assert "compared:    on 20 crops of photographs: probabilities differ by at most" in printed
+    assert f"serve it:    polynet serve {output}" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--weights=fashion_mnist"], "--output is missing: the folder to write"),
+        (["--output=net", "photo.jpg"], "unexpected argument 'photo.jpg'; the folder is named with --output"),
+        (["--output=net", "--weights=a", "--run_dir=b"], "--run_dir and --weights name two models; name one"),
+        (["--output=net", "--precision=int8"], "--precision int8 and --calibration go together"),
+        (["--output=net", "--calibration=digits"], "--precision int8 and --calibration go together"),
+        (["--output=net", "--weights=fashion_mnist", "--format=caffe"], "format='caffe' must be one of saved_model"),
+        (["--output=net"], "no trained model in runs/"),
+    ],
+)
+def test_mistakes_get_one_line(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", *arguments]) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("polynet: ")
+    assert message in error
+    assert not list(tmp_path.iterdir())
