@@ -22,10 +22,6 @@ ARTIFACTS = {
 }
 """The file by which each format's artifact is loaded, in `VERSION_FOLDER`."""
 
-PRECISIONS = ("float32", "float16", "dynamic", "int8")
-"""Of the weights and, in int8, of what is computed; `"dynamic"` are int8 weights and activations in float."""
-
-
 @dataclass(frozen=True)
 class Comparison:
     """An artifact in its own runtime beside the Keras model that it came from.
@@ -49,7 +45,7 @@ class ExportCard:
 
     Attributes:
         format: a key of `ARTIFACTS`.
-        precision: one of `PRECISIONS`.
+        precision: of the weights and, in int8, of what is computed; see `export.PRECISIONS`.
         name: of the run folder or the checkpoint that was exported.
         class_names: by index of the output.
         preprocessing: from an image to the float input.

@@ -27,7 +27,7 @@ PRECISIONS = {
     "litert": ("float32", "dynamic"),
     "torch": ("float32",),
 }
-"""What each format can be written in; the first is the default. See `artifact.PRECISIONS`."""
+"""What each format can be written in, the default first. `"dynamic"` are weights in int8, activations in float."""
 
 CALIBRATED = "int8"
 
