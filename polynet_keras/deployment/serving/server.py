@@ -1,8 +1,10 @@
 """The process: a port, a server on it, and an end in good order."""
 
 import errno
+import logging as stdlib_logging
 import signal
 import socket
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,6 +45,7 @@ def serve(
     path = artifact_path(model_dir, card.format)
     if not path.is_file():
         raise ValueError(f"{path}: no such file, which the card beside it describes; export the model again")
+    _keep_quiet()
     listening = listen(host, port)
     failures: list[Exception] = []
 
@@ -67,6 +70,12 @@ def serve(
         listening.close()
     if failures:
         raise failures[0]
+
+
+def _keep_quiet() -> None:
+    """The clients' bad files and forms are answered and counted; they must not fill a log."""
+    stdlib_logging.getLogger("python_multipart").setLevel(stdlib_logging.CRITICAL)
+    warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def make_server(service: Service) -> uvicorn.Server:
