@@ -48,8 +48,6 @@ from pathlib import Path
 import numpy as np
 from inference_sides import G5, Side, prepare, split
 
-from polynet_keras.models.cost import network_cost
-
 GROUPS = (
     (
         "machine",
@@ -108,22 +106,27 @@ def machine(settings) -> str:
 
 
 def started(texts, settings, files: Path) -> list[Side]:
-    """One after another; each has run both batches when the next one starts."""
-    sides = []
-    for text in texts:
-        start = time.perf_counter()
+    """All at once, since most of a start keeps one core busy; each has then run its batches twice."""
+    start = time.perf_counter()
+    sides = [Side(text, settings, files) for text in texts]
+    # The second pass still takes new memory.
+    requests = {side: [batch for batch in sizes(side.text, settings) for _ in range(2)] for side in sides}
+    for side in sides:
+        for batch in requests[side]:
+            side.ask(batch)
+    alive = []
+    for side in sides:
         try:
-            side = Side(text, settings, files)
-            for batch in sizes(text, settings):
-                side.run(batch)
-                answer = side.run(batch)  # the second still takes new memory
-        except EOFError:
-            print(f"{text}: its process died; it is left out", file=sys.stderr, flush=True)
+            side.wait_until_loaded()
+            for _ in requests[side]:
+                answer = side.answer()
+        except (EOFError, ConnectionError):
+            print(f"{side.text}: its process died; it is left out", file=sys.stderr, flush=True)
             continue
         seconds = time.perf_counter() - start
-        print(f"{text}: ready after {seconds:.0f} s, {answer['peak_gib']:.2f} GiB", file=sys.stderr, flush=True)
-        sides.append(side)
-    return sides
+        print(f"{side.text}: ready after {seconds:.0f} s, {answer['peak_gib']:.2f} GiB", file=sys.stderr, flush=True)
+        alive.append(side)
+    return alive
 
 
 def sizes(text: str, settings) -> list[int]:
@@ -142,6 +145,12 @@ def check_idle(sides: list[Side]) -> None:
         share = (side.processor_seconds() - used) / 2
         if share > 0.02:
             print(f"{side.text}: uses {share:.0%} of a core while it waits", file=sys.stderr)
+
+
+def busy_seconds() -> float:
+    """Of all cores, since the machine started."""
+    user, nice, system, _, _, *interrupts = (int(x) for x in Path("/proc/stat").read_text().split("\n")[0].split()[1:9])
+    return (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
 
 
 def rounds(sides: list[Side], settings, expected: np.ndarray) -> tuple[dict, dict]:
@@ -191,6 +200,9 @@ def spread(values: list[float], digits: int = 2) -> str:
 
 
 def cost(settings):
+    # Not at the top: the sides' processes import this file, and must not get TensorFlow with it.
+    from polynet_keras.models.cost import network_cost
+
     return network_cost(settings.structure, input_shape=(settings.image_size, settings.image_size, 3))
 
 
@@ -207,7 +219,11 @@ def compare(groups, settings, files: Path) -> None:
     for group in groups:
         sides = started(group, settings, files)
         check_idle(sides)
+        start, all_ = time.perf_counter(), busy_seconds()
+        own = sum(side.processor_seconds() for side in sides)
         seconds, facts = rounds(sides, settings, np.load(files / "logits.npy"))
+        others = busy_seconds() - all_ - (sum(side.processor_seconds() for side in sides) - own)
+        others /= time.perf_counter() - start
         for side in sides:
             side.stop()
         numbers.append(seconds)
@@ -216,6 +232,7 @@ def compare(groups, settings, files: Path) -> None:
             print_table([row for row in rows if row["batch"] == batch])
             rates = {label: seconds[batch, name] for name, label in RATES.items() if (batch, name) in seconds}
             print("\n" + "; ".join(f"{label} {spread(values, 0)}" for label, values in rates.items()) + "\n")
+            print(f"Other processes kept {others:.2f} cores busy meanwhile.\n")
             print_goals(batch, seconds, settings)
     if settings.csv:
         write_csv(settings.csv, numbers)
@@ -271,6 +288,7 @@ def start_up(groups, settings, files: Path) -> None:
         for text in texts if number % 2 else texts[::-1]:
             start = time.perf_counter()
             side = Side(text, settings, files)
+            side.wait_until_loaded()
             answer = side.run(1)
             total = time.perf_counter() - start
             found.setdefault(text, []).append([*side.phases.values(), answer["seconds"], total])

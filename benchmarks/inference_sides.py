@@ -500,11 +500,20 @@ class Side:
         self.process = context.Process(target=serve, args=(theirs, text, settings, files), daemon=True)
         self.process.start()
         theirs.close()  # so that a worker that dies is an EOFError here, not a wait without end
+        self.phases: dict[str, float] = {}
+
+    def wait_until_loaded(self) -> None:
         self.phases = self.connection.recv()
 
-    def run(self, batch: int, passes: int = 1) -> dict:
+    def ask(self, batch: int, passes: int = 1) -> None:
         self.connection.send((batch, passes))
+
+    def answer(self) -> dict:
         return self.connection.recv()
+
+    def run(self, batch: int, passes: int = 1) -> dict:
+        self.ask(batch, passes)
+        return self.answer()
 
     def stop(self) -> None:
         self.connection.send("stop")
