@@ -22,6 +22,7 @@ ARTIFACTS = {
 }
 """The file by which each format's artifact is loaded, in `VERSION_FOLDER`."""
 
+
 @dataclass(frozen=True)
 class Comparison:
     """An artifact in its own runtime beside the Keras model that it came from.
