@@ -121,7 +121,7 @@ def load(connection, port, bodies, query):
 
 
 async def closed_loop(port, bodies, query, clients, seconds):
-    """Of the requests answered within the time: the seconds of each, how many a second, and how many had each status."""
+    """Of the requests answered in time: the seconds of each, how many a second, and how many had each status."""
     latencies, times, statuses = [], [], {}
     start = time.perf_counter()
     begin, end = start + WARM_UP, start + WARM_UP + seconds

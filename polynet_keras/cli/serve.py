@@ -4,6 +4,7 @@ import dataclasses
 
 from absl import flags
 
+from polynet_keras.data.extras import require_data_extra
 from polynet_keras.deployment.extras import PACKAGES, require_extra
 from polynet_keras.deployment.serving.settings import Settings
 
@@ -23,6 +24,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         raise ValueError(f"expected one MODEL_DIR, the folder that `polynet export` left; got {len(arguments)}")
     settings = Settings(**{limit.name: values[limit.name].value for limit in dataclasses.fields(Settings)})
     require_extra("serve", *PACKAGES["serve"])
+    require_data_extra("PIL")
 
     from polynet_keras.deployment.serving.server import serve
 

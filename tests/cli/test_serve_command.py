@@ -101,6 +101,9 @@ def test_a_missing_extra_is_named(capsys, monkeypatch):
     monkeypatch.setattr("polynet_keras.deployment.extras.find_spec", lambda module: None)
     told = fails(capsys, "serve", "anywhere")
     assert "not installed: fastapi, prometheus-client, python-multipart, uvicorn; the extra `serve`" in told
+    monkeypatch.undo()
+    monkeypatch.setattr("polynet_keras.data.extras.find_spec", lambda module: None)
+    assert "not installed: pillow; the extra `data`" in fails(capsys, "serve", "anywhere")
 
 
 def test_help_has_every_limit(capsys):

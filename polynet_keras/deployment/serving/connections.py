@@ -58,6 +58,10 @@ def limited_protocol(settings: Settings, count: Callable[[int, str], None]) -> t
             super().on_response_complete()
             self._watch()
 
+        def shutdown(self):
+            if not self.transport.is_closing():  # what was refused has no state that uvicorn could end
+                super().shutdown()
+
         def send_400_response(self, msg):
             """As uvicorn calls it, inside the handling of h11's error, which knows more."""
             error = sys.exception()
