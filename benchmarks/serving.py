@@ -17,6 +17,7 @@ neither a 2xx nor a refusal with a reason, or if the service is not as healthy i
 
 import argparse
 import asyncio
+import atexit
 import contextlib
 import importlib.metadata
 import io
@@ -60,6 +61,7 @@ class Service:
     def __init__(self, model_dir, flags):
         command = [sys.executable, "-c", SCRIPT, "serve", model_dir, "--port=0", *flags]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        atexit.register(self.process.kill)
         self.errors = []
         threading.Thread(target=lambda: self.errors.extend(self.process.stderr), daemon=True).start()
         line = self.process.stdout.readline()
@@ -294,7 +296,8 @@ def acceptable(status):
 
 def classified(port, body):
     status, content = spoken(port, request(body), True, whole=True)
-    assert status == 200, content
+    if status != 200:
+        return status, content
     return [(one["class"], round(one["probability"], 4)) for one in content["top"]]
 
 

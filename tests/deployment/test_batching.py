@@ -160,6 +160,24 @@ def test_who_is_cancelled_leaves_the_queue():
     assert model.batches == [[0], [1]]
 
 
+def test_who_is_cancelled_and_has_not_run_since_is_in_no_batch():
+    async def scene(batcher, model):
+        first = await busy(batcher, model)
+        (gone,) = await submitted(batcher, 1)
+        next(iter(batcher._waiting)).cancel()
+        collecting = batcher._collect()
+        collecting.send(None)  # up to where it waits for another input
+        assert batcher.waiting == 0
+        collecting.close()
+        model.gate.set()
+        await asyncio.gather(*first, gone, return_exceptions=True)
+        return await batcher.submit(value(2))
+
+    row, model, _ = played(scene)
+    assert row.tolist() == [4]
+    assert model.batches == [[0], [2]]
+
+
 def test_who_is_cancelled_inside_the_model_harms_nobody():
     async def scene(batcher, model):
         model.gate.clear()
@@ -200,6 +218,7 @@ def test_closing_cancels_what_waits_and_waits_for_the_model():
         assert not closing.done()
         model.gate.set()
         await closing
+        assert not batcher.alive
         return await asyncio.gather(*first, *others, return_exceptions=True)
 
     outcomes, model, _ = played(scene)

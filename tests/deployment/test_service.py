@@ -564,6 +564,15 @@ def test_until_the_model_is_loaded():
         assert post(it).status_code == 200
 
 
+def test_a_queue_that_is_not_served_any_more_is_said():
+    with running() as it:
+        it.service._batcher._loop.call_soon_threadsafe(it.service._batcher._task.cancel)
+        while it.client.get("/healthz").status_code == 200:
+            pass
+        for response in (it.client.get("/healthz"), it.client.get("/readyz"), post(it)):
+            assert said(response, 503).startswith("the service has to be started again")
+
+
 def test_what_is_in_flight_is_answered_at_the_end():
     gate = Gate()
     with running(gate) as it:

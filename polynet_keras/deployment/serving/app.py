@@ -128,7 +128,8 @@ def _add_routes(app: FastAPI, service: Service) -> None:
     @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz")
     async def healthz() -> Response:
-        """Whether the process answers."""
+        """Whether the process answers, and can answer requests once it is ready."""
+        service.check_alive()
         return _json({"status": "alive"})
 
     @app.head("/readyz", include_in_schema=False)

@@ -71,6 +71,11 @@ class Batcher:
         return len(self._waiting)
 
     @property
+    def alive(self) -> bool:
+        """Whether batches are made: false after `close`, or after a fault that nobody thought of."""
+        return not self._task.done()
+
+    @property
     def expected_wait(self) -> float:
         """About how many seconds it takes to answer all that were admitted."""
         return self._admitted * self._seconds
@@ -144,6 +149,8 @@ class Batcher:
     async def _collect(self) -> tuple[list[asyncio.Future], list[np.ndarray]]:
         while True:
             self._arrived.clear()
+            for future in [future for future in self._waiting if future.done()]:
+                del self._waiting[future]  # its waiter was cancelled, and has not run since
             if not self._waiting:
                 await self._arrived.wait()
                 continue
@@ -156,9 +163,8 @@ class Batcher:
                     await self._arrived.wait()
             except TimeoutError:
                 pass
-        futures = [future for future in self._waiting if not future.done()][: self._max_batch_size]
-        values = [self._waiting.pop(future)[0] for future in futures]
-        return (futures, values) if futures else await self._collect()
+        futures = list(self._waiting)[: self._max_batch_size]
+        return futures, [self._waiting.pop(future)[0] for future in futures]
 
     def _compute(self, values: list[np.ndarray]) -> np.ndarray:
         rows = self._run(np.stack(values))

@@ -61,10 +61,16 @@ class Service:
     def expected_wait(self) -> float:
         return self._batcher.expected_wait if self._batcher else 1.0
 
+    def check_alive(self) -> None:
+        """Raises `RefusalError`, 503, if no request can be answered any more; whoever watches should start anew."""
+        if self._batcher and not self._batcher.alive:
+            raise overloaded("the service has to be started again: its queue is not served any more", 60)
+
     def check_ready(self) -> None:
         """Raises `RefusalError`, 503, until the model is loaded and warm."""
         if self._classifier is None:
             raise overloaded("the model is being loaded", 5)
+        self.check_alive()
 
     def check_places(self, views: int) -> None:
         """Raises `QueueFullError` if the queue has no places for so many views."""
