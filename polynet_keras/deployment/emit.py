@@ -1,5 +1,7 @@
 """From a rewritten graph back to a Keras model."""
 
+from collections import Counter
+
 import keras
 import numpy as np
 from keras import KerasTensor
@@ -26,13 +28,14 @@ class _Emission:
         self._uses = graph.uses()
         self._duplicating = duplicating
         self._shared: dict[Kernel, keras.layers.Conv2D] = {}
-        self._splits: dict[Node, dict[int, KerasTensor]] = {}
+        self._names: Counter[str] = Counter()
 
     def model(self, original: keras.Model) -> keras.Model:
         tensors: dict[Node, KerasTensor] = {}
         slices: dict[Node, list[Slice]] = {}
         nodes = self._graph.nodes()
         for node in nodes:
+            node.name = self._unique(node.name)
             if isinstance(node, Slice):
                 slices.setdefault(node.inputs[0], []).append(node)
         for node in nodes:
@@ -68,22 +71,28 @@ class _Emission:
             case Concat():
                 return keras.layers.Concatenate(node.axis, name=node.name, dtype=node.dtype)(inputs)
             case Kept():
-                return _copied(node.layer, inputs[0])
+                return _copied(node.layer, node.name, inputs[0])
         raise AssertionError(node)
+
+    def _unique(self, name: str) -> str:
+        """The name, numbered from the second time on: layers are called twice, and nested models name theirs alike."""
+        self._names[name] += 1
+        return name if self._names[name] == 1 else f"{name}_{self._names[name]}"
 
     def _convolution(self, node: Conv, x: KerasTensor) -> KerasTensor:
         if not self._duplicating and self._uses[node.kernel] > 1:
             return self._shared_convolution(node, x)
         layer = _conv_layer(node.kernel, node.name, bias=True, relu=node.relu)
         y = layer(x)
-        layer.kernel.assign((node.kernel.values * node.scale).astype(node.kernel.values.dtype))
+        layer.kernel.assign(node.folded_kernel())
         layer.bias.assign(node.offset)
         return y
 
     def _shared_convolution(self, node: Conv, x: KerasTensor) -> KerasTensor:
         kernel = node.kernel
         if kernel not in self._shared:
-            self._shared[kernel] = layer = _conv_layer(kernel, kernel.name, bias=False, relu=False)
+            name = self._unique(f"{kernel.name}_shared")
+            self._shared[kernel] = layer = _conv_layer(kernel, name, bias=False, relu=False)
             layer(x)
             layer.kernel.assign(kernel.values)
         # TensorFlow computes a batch normalization with its ReLU in one operation; a product and a sum would be three.
@@ -110,11 +119,13 @@ def _conv_layer(kernel: Kernel, name: str, *, bias: bool, relu: bool) -> keras.l
     )
 
 
-def _copied(layer: keras.Layer, x: KerasTensor) -> KerasTensor:
+def _copied(layer: keras.Layer, name: str, x: KerasTensor) -> KerasTensor:
     """A layer of the same settings and weights, applied."""
-    copy = type(layer).from_config(layer.get_config())
+    copy = type(layer).from_config({**layer.get_config(), "name": name})
     y = copy(x)
-    copy.set_weights(layer.get_weights())
+    store: dict[str, np.ndarray] = {}
+    layer.save_own_variables(store)
+    copy.load_own_variables(store)  # unlike `set_weights`, has a Normalization compute with what it is given
     if isinstance(layer, keras.layers.BatchNormalization):
         copy.trainable = False
     return y

@@ -167,7 +167,7 @@ def _merge_projections(graph: Graph, duplicating: bool) -> None:
         first = projections[0].kernel
         sources = [source for projection in projections for source in _parts(projection, consumers)]
         concat = Concat(f"{node.name}_concat", sources, first.channel_axis, first.settings["dtype"])
-        values = np.concatenate([folded(projection) for projection in projections], axis=2)
+        values = np.concatenate([projection.folded_kernel() for projection in projections], axis=2)
         kernel = Kernel(f"{node.name}_projection", values, first.settings)
         offset = np.sum([projection.offset for projection in projections], axis=0)
         merged = Conv(kernel.name, [concat], kernel, np.ones(len(offset)), offset)
@@ -185,11 +185,6 @@ def _parts(projection: Conv, consumers: dict[Node, list[Node | None]]) -> list[N
     ):
         return source.inputs
     return [source]
-
-
-def folded(conv: Conv) -> np.ndarray:
-    """The kernel with the scale of its outputs in it."""
-    return (conv.kernel.values * conv.scale).astype(conv.kernel.values.dtype)
 
 
 def _merge_siblings(graph: Graph, duplicating: bool) -> None:

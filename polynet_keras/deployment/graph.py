@@ -6,7 +6,7 @@ kernel is decided last, by `deployment.emit`. A kernel is an object of its own, 
 """
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -87,6 +87,10 @@ class Conv(Node):
     offset: np.ndarray
     relu: bool = False
 
+    def folded_kernel(self) -> np.ndarray:
+        """The kernel with the scale of its outputs in it."""
+        return (self.kernel.values * self.scale).astype(self.kernel.values.dtype)
+
 
 @dataclass(eq=False, repr=False)
 class BatchNorm(Node):
@@ -138,7 +142,6 @@ class Graph:
 
     input: Input
     outputs: list[Node]
-    _order: list[Node] = field(default_factory=list)
 
     def nodes(self) -> list[Node]:
         """What the outputs need, inputs first."""
@@ -220,10 +223,8 @@ def _nested(model: keras.Model, sources: list[Node], kernels: dict[keras.Layer, 
     if not _graph_of(model) or len(model.inputs) != 1:
         raise ValueError(f"model {model.name!r} inside the model must be functional, with one input")
     tensors = {id(model.inputs[0]): sources[0]}
-    inner = getattr(model, "_functional", None) or model
-    tensors[id(inner.inputs[0])] = sources[0]
     _read_into(model, tensors, kernels)
-    return [tensors[id(tensor)] for tensor in inner.outputs]
+    return [tensors[id(tensor)] for tensor in model.outputs]
 
 
 def _node(layer: keras.Layer, sources: list[Node], kernels: dict[keras.Layer, Kernel]) -> Node:
