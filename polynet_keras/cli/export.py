@@ -33,9 +33,10 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         raise ValueError("--run_dir and --weights name two models; name one")
     if (values.precision == "int8") != (values.calibration is not None):
         raise ValueError("--precision int8 and --calibration go together: the images that ranges are read from")
-    from polynet_keras.deployment.export import export
+    from polynet_keras.deployment.export import checked_precision, export
     from polynet_keras.evaluation.loading import load_published, load_run
 
+    checked_precision(values.output, values.format, values.precision, values.calibration is not None)
     calibration = None
     if values.calibration is not None:
         from polynet_keras.data.sources import open_source

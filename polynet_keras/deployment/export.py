@@ -31,15 +31,6 @@ PRECISIONS = {
 
 CALIBRATED = "int8"
 
-BACKENDS = {
-    "saved_model": ("tensorflow",),
-    "onnx": ("tensorflow",),
-    "openvino": ("tensorflow",),
-    "litert": ("tensorflow",),
-    "torch": ("torch",),
-}
-"""The Keras backend that writes each format."""
-
 PACKAGES = {
     "saved_model": (),
     "onnx": ("tf2onnx", "onnx", "onnxruntime"),
@@ -85,7 +76,12 @@ def export(
         ValueError: a format or precision that is not accepted, a backend that does not write it, a missing extra, a
             folder that is there, a model that cannot be fused, or an artifact that computes something else.
     """
-    precision = _checked(trained, folder, format, precision, calibration)
+    precision = checked_precision(folder, format, precision, calibration is not None)
+    if trained.model.dtype_policy.compute_dtype != "float32":
+        raise ValueError(
+            f"{trained.name} computes in {trained.model.dtype_policy.compute_dtype}; build it in float32 and load "
+            "its weights, which are the same"
+        )
     model = _with_size(fuse(trained.model), trained.preprocessing)
     batches = calibration.batches(trained.preprocessing) if calibration else []
     folder = Path(folder)
@@ -124,18 +120,17 @@ def export(
     return card
 
 
-def _checked(trained, folder, format, precision, calibration) -> str:
-    """The precision; raises a `ValueError` for what cannot be done, before any work."""
+def checked_precision(folder: str | os.PathLike, format: str, precision: str | None, calibrated: bool) -> str:
+    """The precision of an export; raises a `ValueError` for what cannot be done, before weights are fetched for it."""
     if format not in ARTIFACTS:
         raise ValueError(f"format={format!r} must be one of {', '.join(ARTIFACTS)}")
     precision = precision or PRECISIONS[format][0]
     if precision not in PRECISIONS[format]:
         raise ValueError(f"precision={precision!r} must be one of {', '.join(PRECISIONS[format])} for {format}")
-    if (precision == CALIBRATED) != (calibration is not None):
+    if (precision == CALIBRATED) != calibrated:
         raise ValueError(f"precision={precision!r}: int8, and nothing else, is calibrated; name data for it")
-    backend = keras.backend.backend()
-    if backend not in BACKENDS[format]:
-        writer = BACKENDS[format][0]
+    backend, writer = keras.backend.backend(), "torch" if format == "torch" else "tensorflow"
+    if backend != writer:
         raise ValueError(
             f"Keras writes {format} on the {writer} backend; this is {backend}: set KERAS_BACKEND={writer}"
         )
@@ -147,11 +142,6 @@ def _checked(trained, folder, format, precision, calibration) -> str:
         raise ValueError(f"{os.fspath(folder)} is there already; name a new folder")
     if not Path(folder).parent.is_dir() or not os.access(Path(folder).parent, os.W_OK):
         raise ValueError(f"{os.fspath(folder)} is in no folder that exists and can be written; make it first")
-    if trained.model.dtype_policy.compute_dtype != "float32":
-        raise ValueError(
-            f"{trained.name} computes in {trained.model.dtype_policy.compute_dtype}; build it in float32 and load "
-            "its weights, which are the same"
-        )
     return precision
 
 
@@ -199,6 +189,8 @@ def compare(trained: TrainedModel, run: Runner, precision: str, calibration: Cal
     else:
         data, images = calibration.examples.name, calibration.others(COMPARED, trained.preprocessing)
     expected = np.asarray(trained.model.predict_on_batch(images))
+    if expected.min() < 0 or np.abs(expected.sum(axis=1) - 1).max() > 1e-3:
+        raise ValueError(f"{trained.name} gives no probabilities; an exported model ends in a softmax")
     # One by one and together: a batch must not change what an image gets.
     found = np.concatenate([run(images[:1]), run(images[1:])])
     if found.shape != expected.shape or not np.isfinite(found).all():

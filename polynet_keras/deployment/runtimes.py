@@ -11,6 +11,9 @@ import numpy as np
 from polynet_keras.deployment.artifact import ExportCard, artifact_path
 from polynet_keras.deployment.extras import require_extra
 
+REQUIRED = {"onnx": "onnxruntime", "openvino": "openvino", "litert": "ai_edge_litert"}
+"""The runtimes that are an extra."""
+
 Runner = Callable[[np.ndarray], np.ndarray]
 """From prepared images, float32 (batch, height, width, channels), to probabilities, float32 (batch, classes)."""
 
@@ -59,10 +62,6 @@ def load_artifact(path: Path, format: str, threads: int | None = None) -> Runner
         raise ValueError(f"{path}: cannot be loaded as {format}: {reason}") from error
 
 
-REQUIRED = {"onnx": "onnxruntime", "openvino": "openvino", "litert": "ai_edge_litert"}
-"""The runtimes that are an extra."""
-
-
 def _saved_model(path: Path, threads: int | None) -> Runner:
     import tensorflow as tf
 
@@ -70,9 +69,12 @@ def _saved_model(path: Path, threads: int | None) -> Runner:
         with contextlib.suppress(RuntimeError):  # TensorFlow has begun already, with the threads that it has
             tf.config.threading.set_intra_op_parallelism_threads(threads)
     loaded = tf.saved_model.load(str(path.parent))
-    serve = loaded.signatures["serving_default"]
-    # The signature is a function of the loaded object, which has to stay.
-    return lambda images: serve(image=tf.constant(images))["predictions"].numpy() if loaded else np.empty(0)
+
+    def run(images: np.ndarray) -> np.ndarray:
+        # Asked for each time: a signature does not keep the object alive that it is of.
+        return loaded.signatures["serving_default"](image=tf.constant(images))["predictions"].numpy()
+
+    return run
 
 
 def _onnx(path: Path, threads: int | None) -> Runner:

@@ -26,6 +26,8 @@ def test_a_run_is_exported(digits_run, tmp_path, capsys):
         (["--output=net", "--precision=int8"], "--precision int8 and --calibration go together"),
         (["--output=net", "--calibration=digits"], "--precision int8 and --calibration go together"),
         (["--output=net", "--weights=fashion_mnist", "--format=caffe"], "format='caffe' must be one of saved_model"),
+        # Before anything is fetched.
+        (["--output=net", "--weights=imagenet", "--precision=dynamic"], "precision='dynamic' must be one of float32"),
         (["--output=net"], "no trained model in runs/"),
     ],
 )

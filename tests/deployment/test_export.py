@@ -1,5 +1,6 @@
 """Exported models: what each runtime computes, what the card says, and that a bad export leaves nothing."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -20,6 +21,7 @@ from polynet_keras.deployment.quantization import Calibration
 from polynet_keras.deployment.runtimes import load_exported
 from polynet_keras.evaluation.loading import TrainedModel, load_published
 from polynet_keras.evaluation.results import weights_hash
+from polynet_keras.evaluation.scoring import logits_model
 from tests.reference import randomize
 
 ROOT = Path(__file__).parents[2]
@@ -188,6 +190,13 @@ def test_what_cannot_be_done_is_said_before_any_work(net, tmp_path, monkeypatch,
     Path("there").mkdir()
     with pytest.raises(ValueError, match=message):
         export(net, **{"folder": "net", **arguments})
+
+
+def test_logits_are_no_probabilities(net, tmp_path):
+    logits = dataclasses.replace(net, model=logits_model(net.model))
+    with pytest.raises(ValueError, match="net gives no probabilities; an exported model ends in a softmax"):
+        export(logits, tmp_path / "net", "openvino")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_package_is_named(net, tmp_path, monkeypatch):
