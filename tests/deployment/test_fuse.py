@@ -230,7 +230,7 @@ def test_layers_and_models_that_are_called_twice():
     relu = keras.layers.ReLU(name="relu")
     x = relu(keras.layers.Add()([base(inputs), relu(base(base(inputs)))]))
     dense = keras.layers.Dense(4, name="dense")
-    model = keras.Model(inputs, dense(dense(keras.layers.GlobalAveragePooling2D(2)(x))))
+    model = keras.Model(inputs, dense(dense(keras.layers.GlobalAveragePooling2D()(x))))
     for variable in model.weights:
         variable.assign(np.random.default_rng(0).uniform(0.1, 0.5, variable.shape))
     for shared in ("duplicate", "affine"):
