@@ -27,6 +27,7 @@ sgemm's and that of the 1×1 convolution; GFLOP are twice the multiply-accumulat
     tf2cv             tf2cv's polynet on tf-keras
     machine           the rates
 
+Options in capitals are environment variables of the side's process: `fused,TF_ONEDNN_ASSUME_FROZEN_WEIGHTS=1`.
 With `--startup` each side is started alone and in turn: seconds to import, build, load and predict one image for the
 first time. With `--folder`, the weights and exported files (4 GB) are kept there for the next run. Needs the extras
 `deploy`, `parity` and `data`, jax and 20 GiB of free memory; run from the project's folder.
@@ -48,12 +49,15 @@ from pathlib import Path
 import numpy as np
 from inference_sides import G5, Side, prepare, split
 
+FROZEN = "fused,TF_ONEDNN_ASSUME_FROZEN_WEIGHTS=1"
+"""On processors where TensorFlow uses oneDNN: weights are brought into its layout once, not at every pass."""
 GROUPS = (
     (
         "machine",
         "keras",
         "polynet_keras",
         "fused",
+        FROZEN,
         "onnx",
         "openvino",
         "openvino,file=int8.xml",
@@ -263,7 +267,9 @@ def print_goals(batch: int, seconds: dict, settings) -> None:
     best = min(torch_sides, key=lambda text: statistics.median(seconds[batch, text]), default=None)
     goals = [
         ("fused on TensorFlow to plain Keras", "fused", "keras", 1.2),
+        ("fused on TensorFlow, frozen, to plain Keras", FROZEN, "keras", 1.2),
         (f"fused on TensorFlow to the best PyTorch ({best})", "fused", best, 1.0),
+        (f"fused on TensorFlow, frozen, to the best PyTorch ({best})", FROZEN, best, 1.0),
         ("OpenVINO int8 to OpenVINO float32", "openvino,file=int8.xml", "openvino", 3.5),
     ]
     for label, name, over, goal in goals:

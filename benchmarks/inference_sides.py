@@ -100,27 +100,7 @@ def fused_side(options, settings, files) -> Iterator:
     yield "build"
     model = keras.saving.load_model(files / f"{options.get('file', 'fused')}.keras")
     yield "load"
-    if options.get("frozen"):
-        import tensorflow as tf
-        from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
-        functions = {}
-
-        def predict(images):
-            if len(images) not in functions:
-                traced = tf.function(lambda x: model(x, training=False)).get_concrete_function(
-                    tf.TensorSpec(images.shape, tf.float32)
-                )
-                functions[len(images)] = convert_variables_to_constants_v2(traced)
-            return functions[len(images)](tf.constant(images))[0].numpy()
-
-        yield predict
-    elif options.get("function"):
-        import tensorflow as tf
-
-        function = tf.function(lambda x: model(x, training=False), autograph=False)
-        yield lambda images: function(tf.constant(images)).numpy()
-    elif options.get("backend") == "torch":
+    if options.get("backend") == "torch":
         import torch
 
         def predict(images):
@@ -158,22 +138,11 @@ def onnx_side(options, settings, files) -> Iterator:
 
 
 def openvino_side(options, settings, files) -> Iterator:
-    import openvino
+    import openvino  # noqa: F401
 
     yield "import"
     yield "build"
-    core = openvino.Core()
-    model = core.read_model(str(files / options.get("file", "fused.xml")))
-    channels_first = model.input(0).partial_shape[1] == 3
-    configuration = {
-        "INFERENCE_PRECISION_HINT": "f32",
-        "PERFORMANCE_HINT": options.get("hint", "latency").upper(),
-        "INFERENCE_NUM_THREADS": settings.threads,
-    }
-    if options.get("shape") == "static":
-        size = settings.image_size
-        model.reshape([int(options["batch"]), *((3, size, size) if channels_first else (size, size, 3))])
-    compiled = core.compile_model(model, "CPU", configuration)
+    compiled, channels_first = compiled_openvino(options, settings, files)
     request = compiled.create_infer_request()
     yield "load"
 
@@ -181,6 +150,25 @@ def openvino_side(options, settings, files) -> Iterator:
         return request.infer({0: images}, share_inputs=True)[compiled.output(0)].copy()
 
     yield predict, channels_first
+
+
+def compiled_openvino(options, settings, files, profiled: bool = False):
+    """And whether it takes its images channels first."""
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(str(files / options.get("file", "fused.xml")))
+    channels_first = model.input(0).partial_shape[1] == 3
+    configuration = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "PERFORMANCE_HINT": options.get("hint", "latency").upper(),
+        "INFERENCE_NUM_THREADS": settings.threads,
+        "PERF_COUNT": profiled,
+    }
+    if options.get("shape") == "static":
+        size = settings.image_size
+        model.reshape([int(options["batch"]), *((3, size, size) if channels_first else (size, size, 3))])
+    return core.compile_model(model, "CPU", configuration), channels_first
 
 
 def pytorchcv_side(options, settings, files) -> Iterator:
@@ -268,12 +256,15 @@ def machine_side(options, settings, files) -> Iterator:
             return torch.nn.functional.conv2d(pixels, kernel)
 
     def rates(_):
-        return {
+        found = {
             "sgemm": 2 * PRODUCT**3 / measured(lambda: torch.mm(a, b, out=out)) / 1e9,
             "conv": 2 * 56**2 * 2048**2 / measured(lambda: convolve(pixels, kernel)) / 1e9,
-            "int8": 2 * PRODUCT**3 / measured(lambda: torch._int_mm(bytes_[0], bytes_[1])) / 1e9,
             "triad": 12 * TRIAD / measured(lambda: torch.add(y, z, alpha=3.0, out=x)) / 1e9,
         }
+        # Without these instructions PyTorch's product is a plain loop, which takes minutes and says nothing.
+        if torch.cpu._is_vnni_supported():
+            found["int8"] = 2 * PRODUCT**3 / measured(lambda: torch._int_mm(bytes_[0], bytes_[1])) / 1e9
+        return found
 
     yield rates
 
@@ -462,11 +453,18 @@ def split(text: str) -> tuple[str, dict[str, str]]:
     return name, dict(option.split("=") for option in options)
 
 
+def enter(text: str, settings) -> tuple[str, dict[str, str]]:
+    """In the process of a side, before anything is imported; returns its name and options."""
+    restrict(settings.threads)
+    name, options = split(text)
+    os.environ |= {option: value for option, value in options.items() if option.isupper()}
+    return name, options
+
+
 def serve(connection, text: str, settings, files: Path) -> None:
     """A process of a side: says when it has loaded its network, then runs it whenever it is asked."""
     start = time.perf_counter()
-    restrict(settings.threads)
-    name, options = split(text)
+    name, options = enter(text, settings)
     steps = SIDES[name](options, settings, files)
     phases = {}
     for phase in steps:

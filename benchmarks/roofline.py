@@ -17,6 +17,12 @@ from polynet_keras.models.cost import StageCost, network_cost
 
 FUSED_GROWTH = 120.6 / 95.4
 """Of the parameters, where shared kernels become one for each normalization."""
+ROOFS = {
+    "int8": ("int8 product, {:.0f} GOP/s", ":"),
+    "conv": ("1×1 convolution of oneDNN, {:.0f} GFLOP/s", "-"),
+    "sgemm": ("sgemm of PyTorch, {:.0f} GFLOP/s", "--"),
+}
+"""Labels and styles of the rates that a run may have measured."""
 
 
 def intensity(parts: Sequence[StageCost], batch: int, width: int = 4) -> float:
@@ -37,19 +43,17 @@ def draw(path: str, numbers: dict[tuple[int, str], list[float]], parts: Sequence
     median = {}
     for (_, name), values in numbers.items():
         median.setdefault(name, []).extend(values)
-    triad, sgemm, convolution, int8 = (statistics.median(median[name]) for name in ("triad", "sgemm", "conv", "int8"))
+    rates = {name: statistics.median(median[name]) for name in ROOFS if name in median}
+    triad = statistics.median(median["triad"])
     gflop = 2 * sum(part.macs for part in parts) / 1e9
     figure, axes = plt.subplots(figsize=(11, 7))
     x = np.geomspace(1, 2000, 400)
-    for label, roof, style in (
-        (f"int8 product, {int8:.0f} GOP/s", int8, ":"),
-        (f"1×1 convolution of oneDNN, {convolution:.0f} GFLOP/s", convolution, "-"),
-        (f"sgemm of PyTorch, {sgemm:.0f} GFLOP/s", sgemm, "--"),
-    ):
-        axes.plot(x, np.minimum(x * triad, roof), "k", linestyle=style, linewidth=1, label=label)
+    for name, rate in rates.items():
+        label, style = ROOFS[name]
+        axes.plot(x, np.minimum(x * triad, rate), "k", linestyle=style, linewidth=1, label=label.format(rate))
     axes.annotate(f"triad, {triad:.0f} GB/s", (2.0, 2.2 * triad), rotation=35, fontsize=8)
     colours = plt.get_cmap("tab20")
-    names = list(dict.fromkeys(name for _, name in numbers if name not in ("triad", "sgemm", "conv", "int8")))
+    names = list(dict.fromkeys(name for _, name in numbers if name not in ("triad", *ROOFS)))
     batches = sorted({batch for batch, _ in numbers})
     for number, name in enumerate(names):
         for batch, marker in zip(batches, "os^v", strict=False):
@@ -65,7 +69,7 @@ def draw(path: str, numbers: dict[tuple[int, str], list[float]], parts: Sequence
             place = intensity([part], batch)
             axes.plot(place, height, "|", color="grey", markersize=10)
             axes.annotate(part.name, (place, height * 1.06), rotation=60, fontsize=6, color="grey")
-    axes.set(xscale="log", yscale="log", xlim=(2, 2000), ylim=(bottom, 2 * int8))
+    axes.set(xscale="log", yscale="log", xlim=(2, 2000), ylim=(bottom, 2 * max(rates.values())))
     axes.set_xlabel(
         f"FLOP a byte (marks: batch {' and '.join(f'{b} {m}' for b, m in zip(batches, '○□', strict=False))})"
     )

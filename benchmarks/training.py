@@ -275,13 +275,9 @@ def compare_steps(settings: argparse.Namespace) -> dict:
 
 def profile(settings: argparse.Namespace) -> dict:
     """Which operations the time of a step goes to."""
-    import collections
-    import glob
-    import tempfile
-
     import keras
     import tensorflow as tf
-    from tensorflow.tsl.profiler.protobuf import xplane_pb2
+    from operation_times import tensorflow_times
 
     from polynet_keras import PolyNet
     from polynet_keras.training.optimizers import RMSprop
@@ -294,26 +290,11 @@ def profile(settings: argparse.Namespace) -> dict:
         start = time.perf_counter()
         model.train_on_batch(*batch)
         seconds = time.perf_counter() - start
-    space = xplane_pb2.XSpace()
-    with tempfile.TemporaryDirectory() as folder:
-        options = tf.profiler.experimental.ProfilerOptions(host_tracer_level=2, python_tracer_level=0)
-        with tf.profiler.experimental.Profile(folder, options):
-            model.train_on_batch(*batch)
-        with open(glob.glob(f"{folder}/**/*.xplane.pb", recursive=True)[0], "rb") as file:
-            space.ParseFromString(file.read())
-    totals: dict = collections.defaultdict(lambda: [0.0, 0])
-    for plane in space.planes:
-        for line in plane.lines:
-            for event in line.events:
-                name = plane.event_metadata[event.metadata_id].name
-                if "tf_Compute" in line.name and ":" in name and "::" not in name:  # node:Operation
-                    total = totals[name.rsplit(":", 1)[1]]
-                    total[0] += event.duration_ps / 1e9
-                    total[1] += 1
+    totals = tensorflow_times(lambda: model.train_on_batch(*batch))
     print(f"{size} px, batch {settings.batch_size}, {processor()}; a step without the profiler: {seconds:.2f} s")
     print(f"TensorFlow {tf.__version__}, Keras {keras.__version__}; summed over threads\n")
     print("| operation | ms | calls |\n| --- | --- | --- |")
-    for name, (ms, calls) in sorted(totals.items(), key=lambda item: -item[1][0])[:16]:
+    for name, (ms, calls) in list(totals.items())[:16]:
         print(f"| {name} | {ms:.0f} | {calls} |")
     print(f"| all | {sum(ms for ms, _ in totals.values()):.0f} | {sum(calls for _, calls in totals.values())} |")
     return {"step_s": seconds, "operations": totals}
