@@ -31,7 +31,7 @@ SMALLEST_SHARE = 0.003
 
 def profile(connection, text: str, settings, files: Path) -> None:
     """In a process of its own: sends the times of a pass for each batch."""
-    name, options = enter(text, settings)
+    name, _ = enter(text, settings)
     os.environ["TF_NUM_INTEROP_THREADS"] = "1"
     images = np.load(files / "images.npy")
     times = _openvino if name == "openvino" else _tensorflow

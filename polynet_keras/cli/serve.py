@@ -1,6 +1,7 @@
 """`polynet serve`: an exported model as a service over HTTP."""
 
 import dataclasses
+import os
 
 from absl import flags
 
@@ -25,6 +26,9 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     settings = Settings(**{limit.name: values[limit.name].value for limit in dataclasses.fields(Settings)})
     require_extra("serve", *PACKAGES["serve"])
     require_data_extra("PIL")
+    # TensorFlow's own switch, for a process that does not train: where it uses oneDNN, it brings the weights into its
+    # layout once, and not at every pass. One image takes two thirds of the time then (docs/performance.md).
+    os.environ.setdefault("TF_ONEDNN_ASSUME_FROZEN_WEIGHTS", "1")
 
     from polynet_keras.deployment.serving.server import serve
 
