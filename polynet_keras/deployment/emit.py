@@ -1,7 +1,5 @@
 """From a rewritten graph back to a Keras model."""
 
-from collections import Counter
-
 import keras
 import numpy as np
 from keras import KerasTensor
@@ -28,7 +26,8 @@ class _Emission:
         self._uses = graph.uses()
         self._duplicating = duplicating
         self._shared: dict[Kernel, keras.layers.Conv2D] = {}
-        self._names: Counter[str] = Counter()
+        self._own_names = {node.name for node in graph.nodes()}
+        self._names: set[str] = set()
 
     def model(self, original: keras.Model) -> keras.Model:
         tensors: dict[Node, KerasTensor] = {}
@@ -48,7 +47,7 @@ class _Emission:
                 split = ChannelSplit(
                     [part.stop - part.start for part in parts],
                     node.kernel.channel_axis,
-                    name=f"{node.name}_split",
+                    name=self._unique(f"{node.name}_split"),
                     dtype=node.kernel.settings["dtype"],
                 )
                 tensors.update(zip(parts, split(tensors[node]), strict=True))
@@ -76,8 +75,12 @@ class _Emission:
 
     def _unique(self, name: str) -> str:
         """The name, numbered from the second time on: layers are called twice, and nested models name theirs alike."""
-        self._names[name] += 1
-        return name if self._names[name] == 1 else f"{name}_{self._names[name]}"
+        candidate, number = name, 1
+        while candidate in self._names or (number > 1 and candidate in self._own_names):
+            number += 1
+            candidate = f"{name}_{number}"
+        self._names.add(candidate)
+        return candidate
 
     def _convolution(self, node: Conv, x: KerasTensor) -> KerasTensor:
         if not self._duplicating and self._uses[node.kernel] > 1:
@@ -97,13 +100,18 @@ class _Emission:
             layer.kernel.assign(kernel.values)
         # TensorFlow computes a batch normalization with its ReLU in one operation; a product and a sum would be three.
         affine = BatchNormalization(
-            axis=kernel.channel_axis, name=f"{node.name}_affine", dtype=kernel.settings["dtype"], trainable=False
+            axis=kernel.channel_axis,
+            name=self._unique(f"{node.name}_affine"),
+            dtype=kernel.settings["dtype"],
+            trainable=False,
         )
         y = affine(self._shared[kernel](x))
         affine.gamma.assign(node.scale)
         affine.beta.assign(node.offset)
         affine.moving_variance.assign(np.full(len(node.scale), 1 - affine.epsilon))
-        return keras.layers.ReLU(name=f"{node.name}_relu", dtype=kernel.settings["dtype"])(y) if node.relu else y
+        if not node.relu:
+            return y
+        return keras.layers.ReLU(name=self._unique(f"{node.name}_relu"), dtype=kernel.settings["dtype"])(y)
 
 
 def _conv_layer(kernel: Kernel, name: str, *, bias: bool, relu: bool) -> keras.layers.Conv2D:
@@ -121,7 +129,11 @@ def _conv_layer(kernel: Kernel, name: str, *, bias: bool, relu: bool) -> keras.l
 
 def _copied(layer: keras.Layer, name: str, x: KerasTensor) -> KerasTensor:
     """A layer of the same settings and weights, applied."""
-    copy = type(layer).from_config({**layer.get_config(), "name": name})
+    try:
+        copy = type(layer).from_config({**layer.get_config(), "name": name})
+    except (TypeError, ValueError) as error:  # a function without a name that Keras could find it by
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"layer {layer.name!r} cannot be made again from its configuration: {reason}") from error
     y = copy(x)
     store: dict[str, np.ndarray] = {}
     layer.save_own_variables(store)

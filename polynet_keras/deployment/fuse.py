@@ -64,6 +64,7 @@ def _fold_batch_norms(graph: Graph) -> None:
             and not conv.relu
             and consumers[conv] == [node]
             and node.layer.axis % 4 == conv.kernel.channel_axis % 4
+            and node.layer.dtype_policy == conv.kernel.settings["dtype"]
         ):
             factor, offset = _affine(node.layer)
             conv.scale, conv.offset = conv.scale * factor, conv.offset * factor + offset
@@ -142,7 +143,9 @@ def _fold_relus(graph: Graph) -> None:
     for node in graph.nodes():
         if isinstance(node, Relu):
             (conv,) = node.inputs
-            if isinstance(conv, Conv) and (conv.relu or consumers[conv] == [node]):
+            if not isinstance(conv, Conv) or node.dtype != conv.kernel.settings["dtype"]:
+                continue
+            if conv.relu or consumers[conv] == [node]:
                 conv.relu = True
                 _take_over(graph, consumers, node, conv)
 
@@ -151,7 +154,7 @@ def _merge_projections(graph: Graph, duplicating: bool) -> None:
     """The 1×1 convolutions that only a sum takes: `P(f) + Q(g)` is one convolution of `[f, g]`."""
     consumers, uses = graph.consumers(), graph.uses()
     for node in graph.nodes():
-        if not isinstance(node, Sum):
+        if not isinstance(node, Sum) or node.broadcasts:
             continue
         projections = [
             path
@@ -162,7 +165,7 @@ def _merge_projections(graph: Graph, duplicating: bool) -> None:
             and consumers[path] == [node]
             and (duplicating or uses[path.kernel] == 1)
         ]
-        if len(projections) < 2:
+        if len({_format(projection.kernel) for projection in projections}) != 1 or len(projections) < 2:
             continue
         first = projections[0].kernel
         sources = [source for projection in projections for source in _parts(projection, consumers)]
@@ -173,6 +176,11 @@ def _merge_projections(graph: Graph, duplicating: bool) -> None:
         merged = Conv(kernel.name, [concat], kernel, np.ones(len(offset)), offset)
         node.inputs = [*(path for path in node.inputs if path not in projections), merged]
         node.factors = [1.0] * (len(node.inputs) - 1)
+
+
+def _format(kernel: Kernel) -> tuple[str, str]:
+    """What convolutions must have in common to become one."""
+    return kernel.settings["dtype"].name, kernel.settings["data_format"]
 
 
 def _parts(projection: Conv, consumers: dict[Node, list[Node | None]]) -> list[Node]:
@@ -203,7 +211,8 @@ def _merge_siblings(graph: Graph, duplicating: bool) -> None:
             if isinstance(consumer, Conv) and consumer.kernel.is_pointwise:
                 # Kernels that stay shared are merged only with those that are applied wherever they are.
                 together = () if duplicating else tuple(applied_to[consumer.kernel])
-                groups.setdefault((consumer.relu, together), []).append(consumer)
+                key = (consumer.relu, _format(consumer.kernel), together)
+                groups.setdefault(key, []).append(consumer)
         for siblings in groups.values():
             if len(siblings) > 1:
                 slices.update(_merged(graph, node, siblings, consumers, merged_kernels))

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from keras import KerasTensor
 
-from polynet_keras.layers import StochasticResidualScaling
+from polynet_keras.layers import BatchNormalization, StochasticResidualScaling
 
 IDENTITIES = (
     keras.layers.Dropout,
@@ -104,10 +104,11 @@ class Relu(Node):
 
 @dataclass(eq=False, repr=False)
 class Sum(Node):
-    """The first input plus the others, each times its factor."""
+    """The first input plus the others, each times its factor; whether shapes differ, and are broadcast."""
 
     factors: list[float]
     dtype: keras.DTypePolicy
+    broadcasts: bool = False
 
 
 @dataclass(eq=False, repr=False)
@@ -215,12 +216,14 @@ def _read_into(model: keras.Model, tensors: dict[int, Node], kernels: dict[keras
                 nodes = _nested(call.operation, sources, kernels)
             else:
                 nodes = [_node(call.operation, sources, kernels)]
+                if isinstance(nodes[0], Sum):
+                    nodes[0].broadcasts = len({tensor.shape for tensor in call.input_tensors}) > 1
             for tensor, node in zip(call.outputs, nodes, strict=True):
                 tensors[id(tensor)] = node
 
 
 def _nested(model: keras.Model, sources: list[Node], kernels: dict[keras.Layer, Kernel]) -> list[Node]:
-    if not _graph_of(model) or len(model.inputs) != 1:
+    if not _graph_of(model) or len(model.inputs) != 1 or len(sources) != 1:
         raise ValueError(f"model {model.name!r} inside the model must be functional, with one input")
     tensors = {id(model.inputs[0]): sources[0]}
     _read_into(model, tensors, kernels)
@@ -230,16 +233,21 @@ def _nested(model: keras.Model, sources: list[Node], kernels: dict[keras.Layer, 
 def _node(layer: keras.Layer, sources: list[Node], kernels: dict[keras.Layer, Kernel]) -> Node:
     if getattr(layer, "quantization_mode", None):
         raise ValueError(f"layer {layer.name!r} is quantized already; fuse the float network")
-    if type(layer) is keras.layers.Conv2D:
-        return _convolution(layer, sources, kernels)
-    if isinstance(layer, keras.layers.BatchNormalization):
-        return BatchNorm(layer.name, sources, layer)
-    if isinstance(layer, StochasticResidualScaling):
+    # Of these types and none derived from them: a subclass may compute something else.
+    if type(layer) is StochasticResidualScaling:
         return Sum(layer.name, sources, _factors(layer), layer.dtype_policy)
     if type(layer) is keras.layers.Add:
         return Sum(layer.name, sources, [1.0] * (len(sources) - 1), layer.dtype_policy)
     if type(layer) is keras.layers.Concatenate:
         return Concat(layer.name, sources, layer.axis, layer.dtype_policy)
+    if len(sources) != 1:
+        raise ValueError(
+            f"layer {layer.name!r} is called with {len(sources)} tensors, as a mask would be; expected one"
+        )
+    if type(layer) is keras.layers.Conv2D:
+        return _convolution(layer, sources, kernels)
+    if type(layer) in (keras.layers.BatchNormalization, BatchNormalization):
+        return BatchNorm(layer.name, sources, layer)
     if _is_relu(layer):
         return Relu(layer.name, sources, layer.dtype_policy)
     if type(layer) in IDENTITIES:
@@ -255,7 +263,8 @@ def _node(layer: keras.Layer, sources: list[Node], kernels: dict[keras.Layer, Ke
 
 def _convolution(layer: keras.layers.Conv2D, sources: list[Node], kernels: dict[keras.Layer, Kernel]) -> Conv:
     if layer.activation not in (keras.activations.linear, keras.activations.relu):
-        raise ValueError(f"layer {layer.name!r} has the activation {layer.activation.__name__}; expected relu or none")
+        name = getattr(layer.activation, "__name__", type(layer.activation).__name__)  # a layer, perhaps
+        raise ValueError(f"layer {layer.name!r} has the activation {name}; expected relu or none")
     if layer not in kernels:
         names = ("strides", "padding", "data_format", "dilation_rate", "groups")
         settings = {name: getattr(layer, name) for name in names}

@@ -237,6 +237,41 @@ def test_layers_and_models_that_are_called_twice():
         assert_same(fuse(model, shared), model)
 
 
+def test_names_that_keras_gave_by_itself():
+    """The second call of `pool` would be `pool_2`, which is another layer's own name."""
+    inputs = keras.Input((16, 16, 4))
+    base = keras.Sequential([keras.Input((16, 16, 4)), keras.layers.MaxPooling2D(2, 1, "same", name="pool")])
+    x = keras.layers.AveragePooling2D(2, 1, "same", name="pool_2")(base(base(inputs)))
+    x = keras.layers.Conv2D(2, 1, name="a")(x), keras.layers.Conv2D(2, 1, name="b")(x)
+    model = keras.Model(inputs, keras.layers.ReLU(name="a_merged_split")(keras.layers.Add(name="a_merged")(x)))
+    assert_same(fuse(model), model)
+
+
+def test_layers_of_different_precision_stay_apart():
+    inputs = keras.Input((8, 8, 3))
+    half, single = (keras.layers.Conv2D(4, 1, dtype=dtype)(inputs) for dtype in ("mixed_float16", "float32"))
+    normalized = keras.layers.BatchNormalization(dtype="float32")(
+        keras.layers.Conv2D(4, 3, dtype="mixed_float16")(inputs)
+    )
+    relu = keras.layers.ReLU(dtype="float32")(keras.layers.Conv2D(4, 3, dtype="mixed_float16")(inputs))
+    both = keras.layers.Add(dtype="float32")([half, single])
+    model = keras.Model(inputs, [half, single, normalized, relu, both])
+    fused = fuse(model)
+    x = images(model)
+    assert [str(y.dtype) for y in outputs(fused, x)] == [str(y.dtype) for y in outputs(model, x)]
+    for found, expected in zip(outputs(fused, x), outputs(model, x), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=2e-3 * np.abs(expected).max())
+    np.testing.assert_allclose(outputs(fused, x)[1], outputs(model, x)[1], rtol=0, atol=1e-5)
+
+
+def test_a_sum_that_broadcasts():
+    inputs = keras.Input((8, 8, 3))
+    pooled = keras.layers.GlobalAveragePooling2D(keepdims=True)(inputs)
+    paths = [keras.layers.Conv2D(3, 1)(inputs), keras.layers.Conv2D(3, 1)(pooled)]
+    model = keras.Model(inputs, keras.layers.Add()([inputs, *paths]))
+    assert_same(fuse(model), model)
+
+
 def test_a_normalization_keeps_what_it_was_adapted_to():
     normalization = keras.layers.Normalization(axis=-1, name="normalization")
     normalization.adapt(np.random.default_rng(0).normal(3, 2, (64, 8, 8, 3)).astype("float32"))
@@ -291,6 +326,17 @@ class Unknown(keras.layers.Layer):
         return x * 2
 
 
+class TwiceNormalized(keras.layers.BatchNormalization):
+    def call(self, x, training=None, mask=None):
+        return 2 * super().call(x, training=training, mask=mask)
+
+
+def masked():
+    inputs = keras.Input((8, 8, 3))
+    mask = keras.layers.ReLU()(inputs)
+    return keras.Model(inputs, keras.layers.Softmax(name="masked")(inputs, mask=mask))
+
+
 def quantized():
     inputs = keras.Input((75, 75, 3))
     dense = keras.layers.Dense(4, name="int8")
@@ -315,6 +361,16 @@ def of_layer(layer, count=1):
         (lambda: of_layer(Unknown(name="mine")), "layer 'mine' of the type Unknown cannot be fused"),
         (lambda: of_layer(keras.layers.ReLU(6.0, name="relu6")), "layer 'relu6' of the type ReLU cannot be fused"),
         (lambda: of_layer(keras.layers.Conv2D(2, 3, activation="gelu", name="conv")), "'conv' has the activation gelu"),
+        (
+            lambda: of_layer(keras.layers.Conv2D(2, 3, activation=keras.layers.LeakyReLU(), name="conv")),
+            "'conv' has the activation LeakyReLU",
+        ),
+        (
+            lambda: of_layer(keras.layers.Activation(lambda x: x, name="own")),
+            "'own' cannot be made again from its conf",
+        ),
+        (lambda: of_layer(TwiceNormalized(name="twice")), "'twice' of the type TwiceNormalized cannot be fused"),
+        (masked, "'masked' is called with 2 tensors, as a mask would be; expected one"),
         (lambda: of_layer(keras.layers.Add(), 2), "functional Keras model with one input"),
         (lambda: keras.Sequential([keras.layers.Dense(2)]), "functional Keras model with one input"),
         (trained_when_called, "layer 'noise' is called with training=True"),
