@@ -27,7 +27,7 @@ def define_flags(values: flags.FlagValues) -> None:
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
     if arguments:
         raise ValueError(f"unexpected argument {arguments[0]!r}; the folder is named with --output")
-    if values.output is None:
+    if not values.output:
         raise ValueError("--output is missing: the folder to write")
     if values.run_dir is not None and values.weights is not None:
         raise ValueError("--run_dir and --weights name two models; name one")

@@ -1,5 +1,6 @@
 """Exporting a trained model: fused, written for a runtime, and run there beside the original before anyone gets it."""
 
+import importlib
 import importlib.metadata
 import os
 import tempfile
@@ -42,8 +43,6 @@ PACKAGES = {
 
 LARGEST_DIFFERENCE = {"float32": 1e-4, "float16": 1e-2}
 """Of a probability: what another order of sums, or weights of 11 bits, can make."""
-COMPARED = 200
-"""Images that an int8 artifact is compared on."""
 CLEAR_MARGIN, SMALLEST_AGREEMENT = 0.3, 0.9
 """With int8 weights: of the images whose two best probabilities are that far apart, that share keeps the best class."""
 
@@ -59,9 +58,9 @@ def export(
 
     The network is fused first (`deployment.fuse`), written with Keras's own `Model.export`, loaded by the runtime of
     the format, and compared with the unfused model: on 20 crops of scikit-learn's two photographs, or in int8, whose
-    ranges hold for what they were read from, on 200 images of the same data that it was not calibrated on. The folder
-    appears in the end, whole, or not at all. It has `card.json` and, in the folder `1`, the artifact, so that it is the
-    base path that TensorFlow Serving and OpenVINO Model Server expect.
+    ranges hold for what they were read from, on up to 200 images of the same data, at most half of it, that it was not
+    calibrated on. The folder appears in the end, whole, or not at all. It has `card.json` and, in the folder `1`, the
+    artifact, so that it is the base path that TensorFlow Serving and OpenVINO Model Server expect.
 
     Args:
         trained: the model and its protocol.
@@ -122,6 +121,7 @@ def export(
 
 def checked_precision(folder: str | os.PathLike, format: str, precision: str | None, calibrated: bool) -> str:
     """The precision of an export; raises a `ValueError` for what cannot be done, before weights are fetched for it."""
+    named = os.fspath(folder)
     if format not in ARTIFACTS:
         raise ValueError(f"format={format!r} must be one of {', '.join(ARTIFACTS)}")
     precision = precision or PRECISIONS[format][0]
@@ -138,10 +138,13 @@ def checked_precision(folder: str | os.PathLike, format: str, precision: str | N
         raise ValueError("exported models take channels last; set keras.config.set_image_data_format('channels_last')")
     require_extra("deploy", *PACKAGES[format], *(("nncf",) if precision == CALIBRATED else ()))
     require_data_extra("PIL", "sklearn")
+    folder = Path(folder)  # which leaves out a slash at the end
+    if not folder.name:
+        raise ValueError(f"folder={named!r} has no name of its own; name a new folder")
     if os.path.lexists(folder):
-        raise ValueError(f"{os.fspath(folder)} is there already; name a new folder")
-    if not Path(folder).parent.is_dir() or not os.access(Path(folder).parent, os.W_OK):
-        raise ValueError(f"{os.fspath(folder)} is in no folder that exists and can be written; make it first")
+        raise ValueError(f"{named} is there already; name a new folder")
+    if not folder.parent.is_dir() or not os.access(folder.parent, os.W_OK):
+        raise ValueError(f"{named} is in no folder that exists and can be written; make it first")
     return precision
 
 
@@ -187,7 +190,7 @@ def compare(trained: TrainedModel, run: Runner, precision: str, calibration: Cal
     if calibration is None:
         data, images = "crops of photographs", photographs(trained.preprocessing)
     else:
-        data, images = calibration.examples.name, calibration.others(COMPARED, trained.preprocessing)
+        data, images = calibration.examples.name, calibration.others(trained.preprocessing)
     expected = np.asarray(trained.model.predict_on_batch(images))
     if expected.min() < 0 or np.abs(expected.sum(axis=1) - 1).max() > 1e-3:
         raise ValueError(f"{trained.name} gives no probabilities; an exported model ends in a softmax")
@@ -236,5 +239,11 @@ def _versions(format: str, precision: str) -> dict[str, str]:
     names: Sequence[str] = ("keras", "torch" if format == "torch" else "tensorflow", *PACKAGES[format])
     if precision == CALIBRATED:
         names = (*names, "nncf")
-    found = {name: importlib.metadata.version(name.replace("_", "-")) for name in names}
-    return {"polynet_keras": polynet_keras.__version__, **found}
+    return {"polynet_keras": polynet_keras.__version__, **{name: _version(name) for name in names}}
+
+
+def _version(module: str) -> str:
+    try:
+        return importlib.metadata.version(module.replace("_", "-"))
+    except importlib.metadata.PackageNotFoundError:  # installed under another name: onnxruntime-gpu, tensorflow-cpu
+        return getattr(importlib.import_module(module), "__version__", "unknown")

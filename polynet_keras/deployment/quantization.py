@@ -18,13 +18,18 @@ from polynet_keras.data.pipeline import evaluation_batches
 from polynet_keras.data.preprocessing import Preprocessing
 
 
+HELD_OUT = 200
+"""Images, at most, that an int8 artifact is compared on; of data that has fewer than twice as many, half of it."""
+
+
 @dataclass(frozen=True)
 class Calibration:
-    """What activations' ranges are read from.
+    """What activations' ranges are read from, and other images of the same data, to compare the artifact on.
 
     Attributes:
-        examples: of which the first images of a fixed shuffle are taken; their labels are not looked at.
-        images: how many, at most.
+        examples: of whose fixed shuffle the first images are held out, and the next ones calibrated on; their labels
+            are not looked at.
+        images: that are calibrated on, at most.
         keep_float: names of layers, or beginnings of names, that are left in float.
     """
 
@@ -35,15 +40,23 @@ class Calibration:
     def __post_init__(self):
         if self.images < 1:
             raise ValueError(f"images={self.images} of the calibration must be at least 1")
+        if len(self.examples) < 4:
+            raise ValueError(
+                f"{self.examples.name} has {len(self.examples)} images; calibration takes at least 4, half of which are "
+                "held out to compare on"
+            )
+
+    @property
+    def _held_out(self) -> int:
+        return min(HELD_OUT, len(self.examples) // 2)
 
     def batches(self, preprocessing: Preprocessing) -> list[np.ndarray]:
         """The images, prepared, one by one: float32 (1, image_size, image_size, channels)."""
-        return self._prepared(slice(None, self.images), preprocessing)
+        return self._prepared(slice(self._held_out, self._held_out + self.images), preprocessing)
 
-    def others(self, count: int, preprocessing: Preprocessing) -> np.ndarray:
-        """Images that nothing was calibrated on, or, where there are none, some that it was: float32 (count, ...)."""
-        rest = max(0, min(self.images, len(self.examples) - count))
-        return np.concatenate(self._prepared(slice(rest, rest + count), preprocessing))
+    def others(self, preprocessing: Preprocessing) -> np.ndarray:
+        """The images that are held out: float32 (count, image_size, image_size, channels)."""
+        return np.concatenate(self._prepared(slice(None, self._held_out), preprocessing))
 
     def _prepared(self, part: slice, preprocessing: Preprocessing) -> list[np.ndarray]:
         chosen = np.sort(np.random.default_rng(0).permutation(len(self.examples))[part])
@@ -55,7 +68,7 @@ class Calibration:
         """For the card."""
         return {
             "data": self.examples.name,
-            "images": min(self.images, len(self.examples)),
+            "images": min(self.images, len(self.examples) - self._held_out),
             "keep_float": list(self.keep_float),
         }
 

@@ -21,6 +21,8 @@ def test_a_run_is_exported(digits_run, tmp_path, capsys):
     ("arguments", "message"),
     [
         (["--weights=fashion_mnist"], "--output is missing: the folder to write"),
+        (["--weights=fashion_mnist", "--output="], "--output is missing: the folder to write"),
+        (["--weights=fashion_mnist", "--output=."], "folder='.' has no name of its own; name a new folder"),
         (["--output=net", "photo.jpg"], "unexpected argument 'photo.jpg'; the folder is named with --output"),
         (["--output=net", "--weights=a", "--run_dir=b"], "--run_dir and --weights name two models; name one"),
         (["--output=net", "--precision=int8"], "--precision int8 and --calibration go together"),

@@ -1,6 +1,7 @@
 """Exported models: what each runtime computes, what the card says, and that a bad export leaves nothing."""
 
 import dataclasses
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -12,9 +13,11 @@ import pytest
 
 from polynet_keras import PolyNet
 from polynet_keras.data.fashion_mnist import CLASSES, FOLDER
+from polynet_keras.data.pipeline import evaluation_batches, validation_data
 from polynet_keras.data.preprocessing import Preprocessing, decode_image
 from polynet_keras.data.sources import digits, open_source
 from polynet_keras.deployment import export as exporting
+from polynet_keras.deployment import quantization
 from polynet_keras.deployment.artifact import CARD_FILE, ExportCard
 from polynet_keras.deployment.export import PRECISIONS, export, photographs
 from polynet_keras.deployment.quantization import Calibration
@@ -98,6 +101,27 @@ def test_a_saved_model_takes_files_and_gives_names(tmp_path, resize):
             classify(encoded=tf.constant([bad]))
 
 
+@pytest.mark.parametrize(
+    ("count", "images", "calibrated", "compared"),
+    [(4, 300, 2, 2), (5, 300, 3, 2), (300, 300, 150, 150), (450, 300, 250, 200), (600, 300, 300, 200), (5, 1, 1, 2)],
+)
+def test_what_is_compared_was_not_calibrated_on(monkeypatch, count, images, calibrated, compared):
+    """Whatever the size of the data: images told apart by their index."""
+    taken = []
+
+    def batches(examples, preprocessing, batch_size):
+        taken.append([int(examples.name_of(i).removeprefix("digit-")) for i in range(len(examples))])
+        return evaluation_batches(examples.subset(np.arange(1), examples.name), preprocessing, batch_size)
+
+    monkeypatch.setattr(quantization, "evaluation_batches", batches)
+    calibration = Calibration(digits().subset(np.arange(count), "digits"), images)
+    calibration.batches(Preprocessing(8, 8, mean=(0.5,), std=(0.5,)))
+    calibration.others(Preprocessing(8, 8, mean=(0.5,), std=(0.5,)))
+    assert [len(part) for part in taken] == [calibrated, compared]
+    assert not set(taken[0]) & set(taken[1])
+    assert calibration.facts() == {"data": "digits", "images": calibrated, "keep_float": []}
+
+
 def test_int8_of_the_digits(tmp_path, digits_run):
     from polynet_keras.evaluation.loading import load_run
 
@@ -113,8 +137,6 @@ def test_int8_of_the_digits(tmp_path, digits_run):
 @pytest.mark.skipif(not FOLDER.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed")
 def test_int8_of_fashion_mnist_is_as_accurate(tmp_path):
     """All 10,000 test images: within 0.3 points of float32."""
-    from polynet_keras.data.pipeline import evaluation_batches, validation_data
-
     checkpoint = load_published("fashion_mnist")
     source = open_source("fashion_mnist", seed=0)
     export(checkpoint, tmp_path / "net", "openvino", "int8", Calibration(source.training))
@@ -182,12 +204,17 @@ def test_a_bad_export_fails_and_leaves_nothing(net, tmp_path, monkeypatch, preci
         ({"format": "openvino", "precision": "int8"}, "int8, and nothing else, is calibrated"),
         ({"format": "torch"}, "Keras writes torch on the torch backend; this is tensorflow: set KERAS_BACKEND=torch"),
         ({"format": "openvino", "folder": "there"}, "there is there already; name a new folder"),
+        ({"format": "openvino", "folder": "file/"}, "file/ is there already; name a new folder"),
         ({"format": "openvino", "folder": "no/net"}, "no/net is in no folder that exists"),
+        ({"format": "openvino", "folder": ""}, "folder='' has no name of its own; name a new folder"),
+        ({"format": "openvino", "folder": "."}, "folder='.' has no name of its own; name a new folder"),
+        ({"format": "openvino", "folder": "/"}, "folder='/' has no name of its own; name a new folder"),
     ],
 )
 def test_what_cannot_be_done_is_said_before_any_work(net, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     Path("there").mkdir()
+    Path("file").touch()
     with pytest.raises(ValueError, match=message):
         export(net, **{"folder": "net", **arguments})
 
@@ -205,9 +232,29 @@ def test_a_missing_package_is_named(net, tmp_path, monkeypatch):
         export(net, tmp_path / "net", "openvino")
 
 
+def test_a_runtime_may_be_installed_under_another_name(net, tmp_path, monkeypatch):
+    """As onnxruntime-gpu is, which has the module `onnxruntime`."""
+    import openvino
+
+    def version(name):
+        if name == "openvino":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return found(name)
+
+    found = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    card = export(net, tmp_path / "net", "openvino")
+    assert card.versions["openvino"] == openvino.__version__
+    assert card.versions["keras"] == found("keras")
+
+
 def test_calibration_is_checked(net, tmp_path):
     with pytest.raises(ValueError, match="images=0 of the calibration must be at least 1"):
         Calibration(digits(), 0)
+    with pytest.raises(
+        ValueError, match="digits has 3 images; calibration takes at least 4, half of which are held out"
+    ):
+        Calibration(digits().subset(np.arange(3), "digits"))
     with pytest.raises(ValueError, match="keep_float='nothing' is the beginning of no layer's name"):
         export(net, tmp_path / "net", "openvino", "int8", Calibration(digits(), 2, ("nothing",)))
 
