@@ -79,6 +79,7 @@ def test_mistakes_are_one_line(capsys, tmp_path):
         ("--host=none.invalid", "cannot listen on none.invalid port 8000: "),
         ("--max_queue=0", "max_queue=0 must be at least 1"),
         ("--timeout=0", "timeout=0.0 must be a number of seconds above 0"),
+        ("--max_pixels=7000", "max_pixels=7000 must be at least 7396"),
         ("--max_crops=144", "max_queue=128 is less than max_crops=144"),
     ):
         assert message in fails(capsys, "serve", str(folder), flag)
@@ -108,5 +109,10 @@ def test_a_missing_extra_is_named(capsys, monkeypatch):
 
 def test_help_has_every_limit(capsys):
     told = succeeds(capsys, "serve", "--help")
-    for text in ("--max_pixels: Pixels of an image, by its header. [25000000]", "--port", "--max_queue", "--timeout"):
+    for text in (
+        "--max_pixels: Pixels of an image, by its header and as it is resized.",
+        "--port",
+        "--max_queue",
+        "--timeout",
+    ):
         assert text in told

@@ -18,6 +18,8 @@ from sklearn.datasets import load_sample_image
 from polynet_keras.data.crops import views
 from polynet_keras.deployment.artifact import ExportCard
 from polynet_keras.deployment.serving import preparation
+from polynet_keras.deployment.serving.refusal import RefusalError
+from polynet_keras.deployment.serving.service import Service
 from polynet_keras.deployment.serving.settings import Settings
 from polynet_keras.evaluation.pooling import pool
 from polynet_keras.evaluation.predict import _inputs
@@ -259,6 +261,19 @@ def test_an_image_too_narrow_for_its_crops():
         line = encoded(np.zeros((1, 20_000, 3), "uint8"), "PNG")
         reason = said(it.client.post("/v1/classify?crops=144", content=line), 422)
         assert "20000×1 px with the shorter side brought to 86 is too large" in reason
+
+
+def test_an_image_that_would_be_too_large_when_resized(monkeypatch):
+    """A line of a hundred bytes, which the limit on the file's own pixels lets pass."""
+    preprocessing = preparation.for_service(protocol(resize="shorter_side"))
+    monkeypatch.setattr(preparation, "views", None)  # nothing is resized
+    line = encoded(np.zeros((400, 4, 3), "uint8"), "PNG")
+    for crops, size in ((1, "86×8600"), (10, "86×8600"), (144, "118×11800")):
+        with pytest.raises(RefusalError) as refused:
+            preparation.prepare(line, "line", preprocessing, crops, 700_000)
+        assert refused.value.status == 422
+        sizes = f"line: 4×400 px, resized to {size} px for its crops, is over the limit of 700,000 pixels"
+        assert refused.value.reason == sizes
 
 
 def test_queries_out_of_range(service):
@@ -606,6 +621,14 @@ def test_settings_that_contradict(values, message):
     with pytest.raises(ValueError) as error:  # noqa: PT011 -- the text is compared as it is
         Settings(**values)
     assert message in str(error.value)
+
+
+def test_limits_under_which_every_image_is_refused():
+    card = ExportCard.load(exported()[0])
+    for crops, pixels, size in ((10, 86**2, "86×86"), (144, 118**2, "118×118")):
+        Service(card, lambda: None, Settings(max_pixels=pixels, max_crops=crops, max_queue=144))
+        with pytest.raises(ValueError, match=f"max_pixels={pixels - 1} must be at least {pixels}: .* to {size} px"):
+            Service(card, lambda: None, Settings(max_pixels=pixels - 1, max_crops=crops, max_queue=144))
 
 
 def test_the_page_is_part_of_the_package():

@@ -1,6 +1,8 @@
 """From the bytes of an image file to the views that a network is shown: the protocol, at the speed of a service."""
 
 import io
+import math
+from collections.abc import Iterable
 
 import numpy as np
 from PIL import Image
@@ -49,14 +51,15 @@ def prepare(
         name: what to call the image in a reason.
         preprocessing: the protocol.
         crops: one of 1, 10 and 144.
-        max_pixels: of an image that is decoded.
+        max_pixels: of an image, as it is decoded and as it is resized.
 
     Returns:
         float32 array (crops, image_size, image_size, channels); the upright image's height and width; and where the
         views are in it.
 
     Raises:
-        RefusalError: 400 of what is no image, 413 of one with too many pixels, 422 of one too narrow for its crops.
+        RefusalError: 400 of what is no image, 413 of one with too many pixels, 422 of one so narrow that it would
+            have too many when resized.
     """
     _check_header(encoded, name, max_pixels)
     try:
@@ -68,7 +71,17 @@ def prepare(
         plan = crop_plan(height, width, preprocessing, crops)
     except ValueError as error:
         raise RefusalError(422, f"{name}: {error}") from None
+    # All of the image is resized before it is cut: a line of a hundred bytes becomes a gigabyte.
+    high, wide = largest_of(plan)
+    if high * wide > max_pixels:
+        sizes = f"{width}×{height} px, resized to {wide}×{high} px for its crops,"
+        raise RefusalError(422, f"{name}: {sizes} is over the limit of {max_pixels:,} pixels")
     return preprocessing.normalize(views(image, preprocessing, crops)), (height, width), plan
+
+
+def largest_of(plan: Iterable[Crop]) -> tuple[int, int]:
+    """The largest height and width, by their product, that an image is resized to for its crops."""
+    return max((crop.resized for crop in plan), key=math.prod)
 
 
 def _check_header(encoded: bytes, name: str, max_pixels: int) -> None:

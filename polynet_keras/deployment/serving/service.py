@@ -7,12 +7,14 @@ from contextlib import AbstractContextManager
 import numpy as np
 from absl import logging
 
+from polynet_keras.data.crops import crop_plan
 from polynet_keras.deployment.artifact import ExportCard
 from polynet_keras.deployment.runtimes import Runner
 from polynet_keras.deployment.serving.batching import Batcher
 from polynet_keras.deployment.serving.bodies import Buffer
 from polynet_keras.deployment.serving.classification import Classified, Classifier
 from polynet_keras.deployment.serving.metrics import Metrics
+from polynet_keras.deployment.serving.preparation import largest_of
 from polynet_keras.deployment.serving.refusal import overloaded
 from polynet_keras.deployment.serving.settings import Settings
 
@@ -26,6 +28,9 @@ class Service:
         settings: the limits.
         on_ready: called when the model is loaded and warm.
         on_failure: called with what went wrong when it cannot be loaded.
+
+    Raises:
+        ValueError: settings under which every image would be refused.
     """
 
     def __init__(
@@ -36,6 +41,7 @@ class Service:
         on_ready: Callable[[], None] = lambda: None,
         on_failure: Callable[[Exception], None] = lambda error: None,
     ):
+        _check_pixels(card, settings)
         self.card, self.settings = card, settings
         self.metrics = Metrics()
         self.buffer = Buffer(settings.max_buffered_bytes)
@@ -113,3 +119,13 @@ class Service:
                 )
         logging.info("%s: %s, %s, ready", self.card.name, self.card.format, self.card.precision)
         return run
+
+
+def _check_pixels(card: ExportCard, settings: Settings) -> None:
+    for crops in (1, settings.max_crops):
+        high, wide = largest_of(crop_plan(1, 1, card.preprocessing, crops))
+        if high * wide > settings.max_pixels:
+            raise ValueError(
+                f"max_pixels={settings.max_pixels} must be at least {high * wide}: for {crops} crops an image is "
+                f"resized to {wide}×{high} px or more"
+            )

@@ -15,15 +15,15 @@ def _limit(default, text: str):
 class Settings:
     """Limits on bytes, pixels, time and queue; each field's `help` says of what.
 
-    Memory is bounded by them: `max_buffered_bytes` of bodies, `decode_threads` images of `max_pixels`, and `max_queue`
-    prepared views.
+    Memory is bounded by them: `max_buffered_bytes` of bodies, `decode_threads` images of `max_pixels` as they are
+    decoded or resized, and `max_queue` prepared views.
 
     Raises:
         ValueError: a value out of range, or values that contradict each other.
     """
 
     max_bytes: int = _limit(10_000_000, "Bytes of an image file.")
-    max_pixels: int = _limit(25_000_000, "Pixels of an image, by its header.")
+    max_pixels: int = _limit(25_000_000, "Pixels of an image, by its header and as it is resized.")
     max_images: int = _limit(16, "Images in a request to the batch endpoint.")
     max_batch_bytes: int = _limit(32_000_000, "Bytes of a request to the batch endpoint.")
     max_crops: int = _limit(10, "Crops of an image that a client may ask for: 1, 10 or 144.")
