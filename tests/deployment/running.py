@@ -24,6 +24,8 @@ class Running:
     port: int
     service: Service
     client: httpx.Client
+    connections: set
+    """Those that are open, as uvicorn counts them."""
 
     def metric(self, name: str, **labels: str) -> float:
         return self.service.metrics.registry.get_sample_value(f"polynet_{name}", labels) or 0.0
@@ -53,7 +55,7 @@ def running(run=None, channels: int = 3, wait: bool = True, **settings) -> Itera
                 time.sleep(0.01)
         url = url_of(listening)
         with httpx.Client(base_url=url, timeout=30) as client:
-            yield Running(url, listening.getsockname()[1], service, client)
+            yield Running(url, listening.getsockname()[1], service, client, server.server_state.connections)
     finally:
         server.should_exit = True
         thread.join(60)

@@ -1,7 +1,7 @@
 """Connections whose requests have to arrive: uvicorn's own, with limits on their number and on how slow they are.
 
-Uvicorn waits for the head of a request forever, reads what it has refused forever, and answers what is no HTTP without
-saying why.
+Uvicorn waits for the head of a request forever, reads what it has refused forever, waits forever for a client to take
+its answer, and answers what is no HTTP without saying why.
 """
 
 import asyncio
@@ -30,16 +30,20 @@ def limited_protocol(settings: Settings, count: Callable[[int, str], None]) -> t
     """The class of connections for uvicorn.
 
     Args:
-        settings: gives the number of connections and the time for a head.
+        settings: gives the number of connections, the time for a head and the time to take an answer.
         count: called with the status and the reason's kind of each answer that the application does not know of.
     """
 
     class LimitedProtocol(H11Protocol):
         _timer: asyncio.TimerHandle | None = None
         _timed: str | None = None
+        _untaken: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport):
             super().connection_made(transport)
+            # Writing is paused as long as anything waits to be written: the end of an answer too, and that of a
+            # connection which is being closed.
+            transport.set_write_buffer_limits(high=0)
             if len(self.connections) > settings.max_connections:
                 self._refuse(503, f"more than {settings.max_connections} connections", "connections")
             else:
@@ -52,7 +56,19 @@ def limited_protocol(settings: Settings, count: Callable[[int, str], None]) -> t
 
         def connection_lost(self, exc):
             self._stop()
+            self.resume_writing()
             super().connection_lost(exc)
+
+        def pause_writing(self):
+            super().pause_writing()
+            # Not closed, which would wait for the rest to be taken.
+            self._untaken = self.loop.call_later(settings.body_timeout, self.transport.abort)
+
+        def resume_writing(self):
+            super().resume_writing()
+            if self._untaken:
+                self._untaken.cancel()
+                self._untaken = None
 
         def on_response_complete(self):
             super().on_response_complete()

@@ -34,7 +34,7 @@ class Settings:
     max_delay_ms: float = _limit(5.0, "Milliseconds that a view waits for others to share its batch.")
     timeout: float = _limit(30.0, "Seconds for an answer, once the request is here.")
     header_timeout: float = _limit(10.0, "Seconds for a client to send the head of a request.")
-    body_timeout: float = _limit(30.0, "Seconds for a client to send the body of a request.")
+    body_timeout: float = _limit(30.0, "Seconds for a client to send the body of a request, and to take the answer.")
     decode_threads: int = _limit(2, "Threads that decode and resize images.")
     threads: int = _limit(0, "Threads of an inference; 0 leaves them to the runtime.")
 
