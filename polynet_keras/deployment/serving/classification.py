@@ -1,7 +1,7 @@
 """From images to their best classes, through the model's queue."""
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +41,7 @@ class Classifier:
         self._max_pixels = settings.max_pixels
         self._batcher = batcher
         self._threads = ThreadPoolExecutor(settings.decode_threads, "decode")
+        self._free = asyncio.Semaphore(settings.decode_threads)
 
     async def classify(self, encoded: bytes, name: str, crops: int) -> Classified:
         """Classifies an image, whose views have their places in the batcher.
@@ -50,8 +51,7 @@ class Classifier:
             BatchError: the model failed, or gave what are no probabilities.
         """
         loop = asyncio.get_running_loop()
-        arguments = (encoded, name, self._preprocessing, crops, self._max_pixels)
-        views, size, plan = await loop.run_in_executor(self._threads, prepare, *arguments)
+        views, size, plan = await self._prepared(encoded, name, crops)
         tasks = [loop.create_task(self._batcher.submit(view)) for view in views]
         try:
             votes = np.stack(await asyncio.gather(*tasks))
@@ -63,6 +63,22 @@ class Classifier:
             return Classified(size, plan, votes, pooled(votes))
         except ValueError as error:
             raise BatchError(f"the model's probabilities are none: {error}") from None
+
+    async def _prepared(
+        self, encoded: bytes, name: str, crops: int
+    ) -> tuple[np.ndarray, tuple[int, int], tuple[Crop, ...]]:
+        # Nothing waits inside the executor, which would keep the bytes of those who left. Who leaves a thread at work
+        # does not make it free.
+        await self._free.acquire()
+        loop = asyncio.get_running_loop()
+        work = self._threads.submit(prepare, encoded, name, self._preprocessing, crops, self._max_pixels)
+
+        def free(work: Future) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self._free.release)
+
+        work.add_done_callback(free)
+        return await asyncio.wrap_future(work)
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
