@@ -21,8 +21,8 @@ def started():
     """Starts the command; what is still there in the end is killed."""
     processes = []
 
-    def start(*arguments):
-        script = "import sys; from polynet_keras.cli.main import main; sys.exit(main())"
+    def start(*arguments, before=""):
+        script = f"{before}import sys; from polynet_keras.cli.main import main; sys.exit(main())"
         command = [sys.executable, "-c", script, "serve", *map(str, arguments)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         processes.append(process)
@@ -60,6 +60,27 @@ def test_it_serves_until_it_is_told_to_end(started):
         connection.sendall(CHINA[-10:])
         assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
     assert process.wait(30) == 0
+
+
+HANGING = """
+import time
+from polynet_keras.deployment.serving import server, service
+
+def load(*arguments):
+    run = load_artifact(*arguments)
+    return lambda images: time.sleep(3600) if images.any() else run(images)
+
+load_artifact, server.load_artifact = server.load_artifact, load
+service.END_SECONDS = 0.2
+"""
+
+
+def test_it_ends_without_a_model_that_hangs(started):
+    folder, _ = exported()
+    process, url = started(folder, "--port=0", "--timeout=0.5", before=HANGING)
+    assert httpx.post(f"{url}v1/classify", content=CHINA).json()["error"] == "no answer within 0.5 s"
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 1
 
 
 def test_mistakes_are_one_line(capsys, tmp_path):

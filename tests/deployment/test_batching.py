@@ -38,7 +38,7 @@ def played(scene, max_batch_size=4, max_delay=0.0, max_queue=100, model=None):
             return await scene(batcher, model)
         finally:
             model.gate.set()
-            await batcher.close()
+            await batcher.close(30)
 
     return asyncio.run(asyncio.wait_for(play(), 60)), model, seen
 
@@ -213,7 +213,7 @@ def test_closing_cancels_what_waits_and_waits_for_the_model():
     async def scene(batcher, model):
         first = await busy(batcher, model)
         others = await submitted(batcher, 1)
-        closing = asyncio.ensure_future(batcher.close())
+        closing = asyncio.ensure_future(batcher.close(30))
         await asyncio.sleep(0.01)
         assert not closing.done()
         model.gate.set()
@@ -224,3 +224,18 @@ def test_closing_cancels_what_waits_and_waits_for_the_model():
     outcomes, model, _ = played(scene)
     assert [type(outcome) for outcome in outcomes] == [asyncio.CancelledError] * 2
     assert model.batches == [[0]]
+
+
+def test_a_model_that_does_not_come_back_is_not_waited_for():
+    async def scene(batcher, model):
+        assert not batcher.busy
+        assert batcher.busy_seconds == 0
+        waiting = await busy(batcher, model)
+        before = batcher.busy_seconds
+        await batcher.close(0.05)
+        assert batcher.busy
+        assert batcher.busy_seconds >= before + 0.05
+        return await asyncio.gather(*waiting, return_exceptions=True)
+
+    (answer,), _, _ = played(scene)
+    assert isinstance(answer, asyncio.CancelledError)

@@ -3,8 +3,8 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 
 import numpy as np
 
@@ -57,6 +57,8 @@ class Batcher:
         self._admitted = 0
         self._seconds = 0.0
         self._thread = ThreadPoolExecutor(1, "model")
+        self._work: Future | None = None
+        self._start = 0.0
         self._loop = asyncio.get_running_loop()
         self._task = self._loop.create_task(self._serve())
 
@@ -74,6 +76,16 @@ class Batcher:
     def alive(self) -> bool:
         """Whether batches are made: false after `close`, or after a fault that nobody thought of."""
         return not self._task.done()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a batch is in the model."""
+        return self._work is not None and not self._work.done()
+
+    @property
+    def busy_seconds(self) -> float:
+        """How long the batch that is in the model has been there; 0 if there is none."""
+        return time.perf_counter() - self._start if self.busy else 0.0
 
     @property
     def expected_wait(self) -> float:
@@ -113,20 +125,23 @@ class Batcher:
         finally:
             self._waiting.pop(future, None)
 
-    async def close(self) -> None:
-        """Ends the batching: all waiters are cancelled; a batch in the model is waited for."""
+    async def close(self, seconds: float) -> None:
+        """Ends the batching: all waiters are cancelled; a batch in the model is waited for, at most so many seconds."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         for future in list(self._waiting):
             future.cancel()
-        await asyncio.to_thread(self._thread.shutdown)
+        self._thread.shutdown(wait=False)
+        if self._work:
+            await ended(self._work, seconds)
 
     async def _serve(self) -> None:
         while True:
             futures, values = await self._collect()
-            start = time.perf_counter()
+            self._start = time.perf_counter()
+            self._work = self._thread.submit(self._compute, values)
             try:
-                rows = await self._loop.run_in_executor(self._thread, self._compute, values)
+                rows = await asyncio.wrap_future(self._work)
             except asyncio.CancelledError:
                 for future in futures:
                     future.cancel()
@@ -138,7 +153,7 @@ class Batcher:
                         failure.__cause__ = error
                         future.set_exception(failure)
                 continue
-            seconds = time.perf_counter() - start
+            seconds = time.perf_counter() - self._start
             for future, row in zip(futures, rows, strict=True):
                 if not future.done():
                     future.set_result(row)
@@ -171,3 +186,10 @@ class Batcher:
         if len(rows) != len(values):
             raise ValueError(f"the model gave {len(rows)} rows for {len(values)} inputs")
         return rows
+
+
+async def ended(work: Future, seconds: float) -> None:
+    """Waits until a thread's work has ended, well or not, or for so many seconds."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await asyncio.gather(asyncio.wrap_future(work), return_exceptions=True)

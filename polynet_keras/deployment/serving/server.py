@@ -2,6 +2,7 @@
 
 import errno
 import logging as stdlib_logging
+import os
 import signal
 import socket
 import warnings
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import uvicorn
+from absl import logging
 
 from polynet_keras.deployment.artifact import ExportCard, artifact_path
 from polynet_keras.deployment.runtimes import load_artifact
@@ -29,6 +31,9 @@ def serve(
     on_ready: Callable[[str], None] = lambda url: None,
 ) -> None:
     """Serves an exported model until SIGTERM or SIGINT; what is in flight then is answered first.
+
+    Where the model does not come back then, the process ends without it, with exit code 1: Python cannot end a thread,
+    and would wait for it.
 
     Args:
         model_dir: the folder that `polynet export` left.
@@ -68,6 +73,9 @@ def serve(
     finally:
         signal.signal(signal.SIGTERM, before)
         listening.close()
+        if service.busy:
+            logging.error("the model did not come back; the process ends without it")
+            os._exit(1)
     if failures:
         raise failures[0]
 

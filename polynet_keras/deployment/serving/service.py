@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 
 import numpy as np
@@ -10,13 +11,18 @@ from absl import logging
 from polynet_keras.data.crops import crop_plan
 from polynet_keras.deployment.artifact import ExportCard
 from polynet_keras.deployment.runtimes import Runner
-from polynet_keras.deployment.serving.batching import Batcher
+from polynet_keras.deployment.serving.batching import Batcher, ended
 from polynet_keras.deployment.serving.bodies import Buffer
 from polynet_keras.deployment.serving.classification import Classified, Classifier
 from polynet_keras.deployment.serving.metrics import Metrics
 from polynet_keras.deployment.serving.preparation import largest_of
 from polynet_keras.deployment.serving.refusal import overloaded
 from polynet_keras.deployment.serving.settings import Settings
+
+END_SECONDS = 10.0
+"""How long the model's last batch, for which nobody waits any more, is waited for at the end."""
+HANGS = 2
+"""A batch that takes so many times as long as a request may is taken for one that does not end."""
 
 
 class Service:
@@ -49,19 +55,31 @@ class Service:
         self._batcher: Batcher | None = None
         self._classifier: Classifier | None = None
         self._loading: asyncio.Task | None = None
+        self._loaded: Future[Runner] | None = None
         self.metrics.watch(lambda: self._batcher.admitted if self._batcher else 0, lambda: self.buffer.held)
 
     def start(self) -> None:
         """Begins to load the model, inside an event loop."""
-        self._loading = asyncio.get_running_loop().create_task(self._make_ready())
+        loader = ThreadPoolExecutor(1, "load")
+        self._loaded = loader.submit(self._loaded_and_warm)
+        loader.shutdown(wait=False)  # its one work is done all the same
+        self._loading = asyncio.get_running_loop().create_task(self._make_ready(self._loaded))
 
     async def stop(self) -> None:
-        if self._loading:
+        """Ends the work; a model that is `busy` then has not come back in time."""
+        if self._loading and self._loaded:
             self._loading.cancel()
             await asyncio.gather(self._loading, return_exceptions=True)
+            await ended(self._loaded, END_SECONDS)
         if self._classifier and self._batcher:
             self._classifier.close()
-            await self._batcher.close()
+            await self._batcher.close(END_SECONDS)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a thread is in the model: loads it, or computes a batch."""
+        loading = self._loaded is not None and not self._loaded.done()
+        return loading or (self._batcher is not None and self._batcher.busy)
 
     @property
     def expected_wait(self) -> float:
@@ -71,6 +89,11 @@ class Service:
         """Raises `RefusalError`, 503, if no request can be answered any more; whoever watches should start anew."""
         if self._batcher and not self._batcher.alive:
             raise overloaded("the service has to be started again: its queue is not served any more", 60)
+        if self._batcher and self._batcher.busy_seconds > HANGS * self.settings.timeout:
+            seconds = self._batcher.busy_seconds
+            raise overloaded(
+                f"the service has to be started again: a batch has been in the model for {seconds:.1f} s", 60
+            )
 
     def check_ready(self) -> None:
         """Raises `RefusalError`, 503, until the model is loaded and warm."""
@@ -93,10 +116,10 @@ class Service:
         assert self._classifier
         return await self._classifier.classify(encoded, name, crops)
 
-    async def _make_ready(self) -> None:
+    async def _make_ready(self, loaded: Future[Runner]) -> None:
         settings = self.settings
         try:
-            run = await asyncio.to_thread(self._loaded_and_warm)
+            run = await asyncio.wrap_future(loaded)
         except Exception as error:
             self._on_failure(error)
             return
