@@ -28,6 +28,7 @@ SERVE = [
     "fastapi>=0.115",  # the service over HTTP
     "prometheus-client>=0.21",  # its metrics
     "python-multipart>=0.0.18",  # the uploads of forms
+    "starlette>=0.46",  # what FastAPI is made of: its form parser with `max_part_size` and `spool_max_size`
     "uvicorn>=0.32",  # the server that runs it
 ]
 PARITY = [

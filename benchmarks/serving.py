@@ -385,14 +385,22 @@ def _form(generator, bodies, path):
     parts = []
     for _ in range(generator.choice((0, 1, 1, 2, 30))):
         name = generator.choice(
-            (b'name="a"; filename="a.jpg"', b'name="a"', b'filename="b"', b"", b'name="\xff"; filename="\r"')
+            (
+                b'name="a"; filename="a.jpg"',
+                b'name="a"',
+                b'filename="b"',
+                b"",
+                b'name="\xff"; filename="\r"',
+                b'name="a"; filename="\\ud800"',
+            )
         )
         body = generator.choice((b"", b"text", generator.choice(bodies)))
         parts.append(b"--" + boundary + b"\r\nContent-Disposition: form-data; " + name + b"\r\n\r\n" + body + b"\r\n")
     content = bytearray(b"".join(parts) + b"--" + boundary + generator.choice((b"--\r\n", b"--", b"")))
     if content and generator.random() < 0.3:
         content[generator.randrange(len(content))] = generator.randrange(256)
-    kind = generator.choice(("; boundary=boundary", "", "; boundary=", "; boundary=other"))
+    right = "; boundary=boundary"
+    kind = generator.choice((right, "", "; boundary=", "; boundary=other", f"{right}; charset=raw_unicode_escape"))
     head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data{kind}\r\n"
     return f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + bytes(content)
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from fastapi import Request
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
@@ -113,6 +114,11 @@ async def read_images(request: Request, body: Body, settings: Settings) -> list[
 
 
 async def _read_form(request: Request, body: Body, settings: Settings, files: int) -> list[Upload]:
+    # The parser would decode names with any codec of Python's: some raise, some give what UTF-8 cannot write.
+    _, options = parse_options_header(request.headers["content-type"])
+    charset = options.get(b"charset", b"utf-8").decode("latin-1")
+    if charset.lower() not in ("utf-8", "utf8"):
+        raise RefusalError(415, f"Content-Type: charset={charset[:MAX_NAME]} is not accepted; send the form in utf-8")
     parser = MultiPartParser(
         request.headers,
         _chunks(request, body),
