@@ -1,11 +1,16 @@
 """The service over real connections: what it answers, what it refuses and how, and what it survives."""
 
+import asyncio
+import contextlib
 import dataclasses
+import gc
 import io
 import json
 import socket
 import struct
 import threading
+import time
+import weakref
 import zlib
 from pathlib import Path
 
@@ -17,8 +22,10 @@ from sklearn.datasets import load_sample_image
 
 from polynet_keras.data.crops import views
 from polynet_keras.deployment.artifact import ExportCard
-from polynet_keras.deployment.serving import preparation
+from polynet_keras.deployment.serving import classification, preparation
+from polynet_keras.deployment.serving.classification import Classifier
 from polynet_keras.deployment.serving.refusal import RefusalError
+from polynet_keras.deployment.serving.server import listen
 from polynet_keras.deployment.serving.service import Service
 from polynet_keras.deployment.serving.settings import Settings
 from polynet_keras.evaluation.pooling import pool
@@ -316,6 +323,15 @@ def test_forms_that_are_none(service):
     assert said(post("/v1/classify", headers=form, content=b"--x--\r\n"), 400) == "the form has no file"
     two = [("a", ("c.jpg", CHINA)), ("b", ("f.jpg", CHINA))]
     assert "Too many files. Maximum number of files is 1" in said(post("/v1/classify", files=two), 400)
+    content = b'--x\r\nContent-Disposition: form-data; name="a"; filename="\\ud800"\r\n\r\nnone\r\n--x--\r\n'
+    for charset in ("raw_unicode_escape", "undefined", "latin-1"):
+        odd = {"content-type": f"multipart/form-data; boundary=x; charset={charset}"}
+        reason = f"Content-Type: charset={charset} is not accepted; send the form in utf-8"
+        for path in ("/v1/classify", "/v1/classify/batch"):
+            assert said(post(path, headers=odd, content=content), 415) == reason
+    for charset in ("UTF-8", '"utf8"'):
+        usual = {"content-type": f"multipart/form-data; boundary=x; charset={charset}"}
+        assert post("/v1/classify/batch", headers=usual, content=content).status_code == 200
     five = [("a", ("c.jpg", b"x"))] * 5
     assert "Maximum number of files is 4" in said(post("/v1/classify/batch", files=five), 400)
 
@@ -460,6 +476,35 @@ def test_connections_are_limited():
         assert it.client.get("/healthz").status_code == 200
 
 
+@pytest.mark.parametrize("requests", [1, 300])
+def test_an_answer_that_is_not_taken(requests, monkeypatch):
+    """Of one request uvicorn is rid, of many it waits with the next; neither may keep the connection."""
+
+    def listen_small(*address):
+        listening = listen(*address)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # the least that the system allows
+        return listening
+
+    monkeypatch.setattr("tests.deployment.running.listen", listen_small)
+    with running(body_timeout=0.5) as it, socket.socket() as silent:
+        page = it.client.get("/", headers={"connection": "close"}).content
+        silent.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        silent.connect(("127.0.0.1", it.port))
+        silent.sendall(requests * b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        answered = it.metric("requests_total", path="/", code="200")
+        while answered < 2:
+            answered = it.metric("requests_total", path="/", code="200")
+        deadline = time.monotonic() + 15
+        while it.connections and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not it.connections
+        taken = b""
+        with contextlib.suppress(ConnectionResetError):
+            while data := silent.recv(65536):
+                taken += data
+        assert len(taken) < len(page)  # or nothing was tested
+
+
 # --- Overload, failures, the end ---
 
 
@@ -505,7 +550,67 @@ def test_time_is_limited():
         assert response.headers["retry-after"] == "1"
         assert it.metric("queue_length") == 0
         gate.open.set()
+        while it.service.busy:
+            pass
         assert post(it).status_code == 200
+
+
+def test_a_model_that_hangs_is_said():
+    gate = Gate()
+    with running(gate, timeout=0.2) as it:
+        post(it)
+        while it.client.get("/healthz").status_code == 200:
+            pass
+        for response in (it.client.get("/healthz"), it.client.get("/readyz"), post(it)):
+            reason = "the service has to be started again: a batch has been in the model for "
+            assert said(response, 503).startswith(reason)
+        gate.open.set()
+        while it.client.get("/healthz").status_code == 503:
+            pass
+
+
+def test_bytes_of_clients_that_left_are_not_kept(monkeypatch):
+    """Neither while a thread is busy, nor while it is busy for one of them."""
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def prepare(encoded, name, *rest):
+        begun.set()
+        assert goes_on.wait(30)
+        raise RefusalError(400, name)
+
+    class Encoded:
+        """In place of bytes, which no weak reference can watch."""
+
+    monkeypatch.setattr(classification, "prepare", prepare)
+
+    async def play():
+        classifier = Classifier(ExportCard.load(exported()[0]), Settings(decode_threads=1), None)
+
+        async def leave(*tasks):
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.sleep(0)  # the loop lets go of what was gathered: errors, and in them the images
+
+        try:
+            first = asyncio.create_task(classifier.classify(Encoded(), "first", 1))
+            assert await asyncio.to_thread(begun.wait, 30)
+            await leave(first)
+            images = [Encoded() for _ in range(5)]
+            kept = weakref.WeakSet(images)
+            tasks = [asyncio.create_task(classifier.classify(image, "other", 1)) for image in images]
+            await asyncio.sleep(0)
+            await leave(*tasks)
+            del images, tasks
+            gc.collect()
+            assert not kept
+        finally:
+            goes_on.set()
+        with pytest.raises(RefusalError, match="last"):
+            await classifier.classify(Encoded(), "last", 1)
+        classifier.close()
+
+    asyncio.run(play())
 
 
 def test_a_client_that_leaves_gives_its_place_back():
@@ -555,6 +660,7 @@ def test_an_error_of_ours_is_500_with_a_reason(monkeypatch):
     with running() as it:
         monkeypatch.setattr("polynet_keras.deployment.serving.classification.prepare", broken)
         assert said(post(it), 500) == "the service failed on this request"
+        assert it.metric("requests_total", path="/v1/classify", code="500") == 1
         monkeypatch.undo()
         assert post(it).status_code == 200
 

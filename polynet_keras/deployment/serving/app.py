@@ -251,10 +251,21 @@ class _Counting:
             await self.app(scope, receive, send)
             return
         start = time.perf_counter()
+        started = False
+
+        def count(status: int) -> None:
+            self.metrics.count_request(scope["path"], status, time.perf_counter() - start)
 
         async def counted(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":  # before the client can see it, and ask for the counts
-                self.metrics.count_request(scope["path"], message["status"], time.perf_counter() - start)
+                started = True
+                count(message["status"])
             await send(message)
 
-        await self.app(scope, receive, counted)
+        try:
+            await self.app(scope, receive, counted)
+        except Exception:
+            if not started:
+                count(500)  # which is answered further out, where Starlette calls the handler of `Exception`
+            raise
