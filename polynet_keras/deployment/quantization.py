@@ -17,7 +17,6 @@ from polynet_keras.data.examples import Examples
 from polynet_keras.data.pipeline import evaluation_batches
 from polynet_keras.data.preprocessing import Preprocessing
 
-
 HELD_OUT = 200
 """Images, at most, that an int8 artifact is compared on; of data that has fewer than twice as many, half of it."""
 
@@ -42,8 +41,8 @@ class Calibration:
             raise ValueError(f"images={self.images} of the calibration must be at least 1")
         if len(self.examples) < 4:
             raise ValueError(
-                f"{self.examples.name} has {len(self.examples)} images; calibration takes at least 4, half of which are "
-                "held out to compare on"
+                f"{self.examples.name} has {len(self.examples)} images; calibration takes at least 4, half of which "
+                "are held out to compare on"
             )
 
     @property

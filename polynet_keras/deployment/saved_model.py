@@ -1,13 +1,17 @@
 """A SavedModel with the weights' own protocol inside: from images to probabilities, and from image files to names."""
 
+import io
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from polynet_keras.data.decoding import JPEG_SIGNATURE, PNG_SIGNATURE
-from polynet_keras.data.preprocessing import MAX_PIXELS, Preprocessing
+from polynet_keras.data.examples import plain_message
+from polynet_keras.data.preprocessing import MAX_PIXELS, Preprocessing, decode_image
 from polynet_keras.data.resizing import normalizer, resize
+from polynet_keras.evaluation.loading import TrainedModel
 
 TOP = 5
 
@@ -59,13 +63,22 @@ def write_saved_model(
 
 
 def decode(encoded: tf.Tensor, channels: int) -> tf.Tensor:
-    """A JPEG or PNG as uint8 (height, width, channels), with TensorFlow's operations alone; other files are errors."""
+    """A JPEG or PNG as uint8 (height, width, channels), with TensorFlow's operations alone; other files are errors.
+
+    Its pixels are those of `decode_image`: opaque where the file has no alpha, grey by the same weights of the colours.
+    """
     is_jpeg = tf.strings.substr(encoded, 0, 3) == JPEG_SIGNATURE
     is_png = tf.strings.substr(encoded, 0, 8) == PNG_SIGNATURE
     check = tf.debugging.Assert(is_jpeg | is_png, ["expected the bytes of a JPEG or a PNG file"])
     with tf.control_dependencies([check]):
-        image = tf.cond(is_png, lambda: _png(encoded, channels), lambda: _jpeg(encoded, channels))
-    return tf.ensure_shape(image, (None, None, channels))
+        image = tf.cond(is_png, lambda: _png(encoded, 4 if channels == 4 else 3), lambda: _jpeg(encoded, channels))
+    return tf.ensure_shape(_grey(image) if channels == 1 else image, (None, None, channels))
+
+
+def _grey(image: tf.Tensor) -> tf.Tensor:
+    """Of RGB, as Pillow's mode "L" (ITU-R BT.601, in 16 bits), which TensorFlow's decoders are a little off."""
+    red, green, blue = tf.unstack(tf.cast(image, tf.int32), axis=-1)
+    return tf.cast((19595 * red + 38470 * green + 7471 * blue + 32768) // 65536, tf.uint8)[..., tf.newaxis]
 
 
 def _png(encoded: tf.Tensor, channels: int) -> tf.Tensor:
@@ -79,7 +92,9 @@ def _png(encoded: tf.Tensor, channels: int) -> tf.Tensor:
 def _jpeg(encoded: tf.Tensor, channels: int) -> tf.Tensor:
     with tf.control_dependencies([_few_pixels(tf.io.extract_jpeg_shape(encoded)[:2])]):
         # As accurate as Pillow, and so the same pixels.
-        return tf.io.decode_jpeg(encoded, channels, dct_method="INTEGER_ACCURATE")
+        image = tf.io.decode_jpeg(encoded, 3, dct_method="INTEGER_ACCURATE")
+    # A JPEG has no alpha.
+    return tf.pad(image, [(0, 0), (0, 0), (0, 1)], constant_values=255) if channels == 4 else image
 
 
 def _few_pixels(sides: tf.Tensor) -> tf.Operation:
@@ -98,3 +113,49 @@ def _resized_shape(image: tf.Tensor, preprocessing: Preprocessing):
     check = tf.debugging.Assert(tf.reduce_prod(size) <= MAX_PIXELS, ["the image is too narrow to be resized"])
     with tf.control_dependencies([check]):
         return tf.cast(size, tf.int32)
+
+
+def compare_classify(folder: Path, trained: TrainedModel, tolerance: float) -> None:
+    """Runs the signature `classify` on image files, beside the model on what Pillow reads in them.
+
+    Args:
+        folder: of the SavedModel.
+        trained: the model that it came from.
+        tolerance: of a score.
+
+    Raises:
+        ValueError: it fails, or its names or scores are others.
+    """
+    files, protocol = encoded_photographs(), trained.preprocessing
+    images = np.stack([protocol(decode_image(file, protocol.channels, "photograph")) for file in files])
+    expected = np.asarray(trained.model.predict_on_batch(images))
+    loaded = tf.saved_model.load(str(folder))
+    try:
+        found = loaded.signatures["classify"](encoded=tf.constant(files))
+    except tf.errors.OpError as error:
+        raise ValueError(f"the signature classify fails: {plain_message(error)}. Nothing was written") from error
+    scores, names = found["scores"].numpy(), found["classes"].numpy()
+    difference = float(np.abs(scores + np.sort(-expected, axis=1)[:, : scores.shape[1]]).max())
+    # Any class of that name and score: of two equally good ones, either may come first.
+    named = np.array([name.encode() for name in trained.class_names]) == names[..., np.newaxis]
+    scored = np.abs(expected[:, np.newaxis] - scores[..., np.newaxis]) <= tolerance
+    wrong = ~(named & scored).any(axis=-1)
+    if difference > tolerance or wrong.any():
+        raise ValueError(
+            f"the signature classify differs from Keras on {len(files)} image files: scores by {difference:.2g}, of "
+            f"which {tolerance:g} is explained, and {wrong.sum()} of {wrong.size} names. Nothing was written"
+        )
+
+
+def encoded_photographs() -> list[bytes]:
+    """scikit-learn's two photographs as image files: each a JPEG and a PNG."""
+    from PIL import Image
+    from sklearn.datasets import load_sample_images
+
+    files = []
+    for photograph in load_sample_images().images:
+        for format in ("JPEG", "PNG"):
+            file = io.BytesIO()
+            Image.fromarray(photograph).save(file, format)
+            files.append(file.getvalue())
+    return files

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.metadata
+import io
 import json
 import os
 import subprocess
@@ -17,7 +18,7 @@ from polynet_keras.data.pipeline import evaluation_batches, validation_data
 from polynet_keras.data.preprocessing import Preprocessing, decode_image
 from polynet_keras.data.sources import digits, open_source
 from polynet_keras.deployment import export as exporting
-from polynet_keras.deployment import quantization
+from polynet_keras.deployment import quantization, saved_model
 from polynet_keras.deployment.artifact import CARD_FILE, ExportCard
 from polynet_keras.deployment.export import PRECISIONS, export, photographs
 from polynet_keras.deployment.quantization import Calibration
@@ -74,18 +75,18 @@ def test_every_runtime_computes_the_same(net, tmp_path, format, precision):
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["net"]
 
 
-@pytest.mark.parametrize("resize", ["square", "shorter_side"])
-def test_a_saved_model_takes_files_and_gives_names(tmp_path, resize):
+@pytest.mark.parametrize(("resize", "channels"), [("square", 3), ("shorter_side", 3), ("square", 1), ("square", 4)])
+def test_a_saved_model_takes_files_and_gives_names(tmp_path, resize, channels):
     import tensorflow as tf
     from sklearn.datasets import load_sample_images
 
-    net = trained(resize=resize)
+    net = trained(channels, resize=resize)
     export(net, tmp_path / "net", "saved_model")
     classify = tf.saved_model.load(str(tmp_path / "net" / "1")).signatures["classify"]
     china, flower = load_sample_images().images
     files = [tf.io.encode_jpeg(china).numpy(), tf.io.encode_png(flower[:, :301]).numpy()]
     found = classify(encoded=tf.constant(files))
-    inputs = np.stack([net.preprocessing(decode_image(file, 3, "photograph")) for file in files])
+    inputs = np.stack([net.preprocessing(decode_image(file, channels, "photograph")) for file in files])
     probabilities = net.model.predict_on_batch(inputs)
     best = np.argsort(-probabilities, axis=1)[:, :5]
     np.testing.assert_allclose(found["scores"], np.take_along_axis(probabilities, best, 1), atol=1e-4)
@@ -120,6 +121,42 @@ def test_what_is_compared_was_not_calibrated_on(monkeypatch, count, images, cali
     assert [len(part) for part in taken] == [calibrated, compared]
     assert not set(taken[0]) & set(taken[1])
     assert calibration.facts() == {"data": "digits", "images": calibrated, "keep_float": []}
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_a_saved_model_decodes_as_pillow_does(channels):
+    from PIL import Image
+    from sklearn.datasets import load_sample_image
+
+    from polynet_keras.deployment.saved_model import decode
+
+    photograph = Image.fromarray(load_sample_image("flower.jpg"))
+    with_alpha = photograph.copy()
+    with_alpha.putalpha(photograph.getchannel(0))
+    for image in (photograph, photograph.convert("L"), photograph.convert("P"), with_alpha):
+        for format in ("PNG",) if image.mode in ("P", "RGBA") else ("PNG", "JPEG"):
+            file = io.BytesIO()
+            image.save(file, format)
+            expected = decode_image(file.getvalue(), channels, "photograph")
+            np.testing.assert_array_equal(decode(file.getvalue(), channels), expected, f"{image.mode} {format}")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda image: image[::-1], "the signature classify differs from Keras on 4 image files: scores by"),
+        (lambda image: image[:0], "the signature classify fails: "),
+    ],
+)
+def test_a_signature_that_gives_other_names_is_not_written(net, tmp_path, monkeypatch, change, message):
+    def decode(*arguments):
+        return change(decoding(*arguments))
+
+    decoding = saved_model.decode
+    monkeypatch.setattr(saved_model, "decode", decode)
+    with pytest.raises(ValueError, match=message):
+        export(net, tmp_path / "net", "saved_model")
+    assert not list(tmp_path.iterdir())
 
 
 def test_int8_of_the_digits(tmp_path, digits_run):
@@ -175,9 +212,16 @@ def test_torch_export(tmp_path):
     assert ExportCard.load(tmp_path / "net").format == "torch"
 
 
-@pytest.mark.parametrize("precision", ["float32", "dynamic"])
-def test_a_bad_export_fails_and_leaves_nothing(net, tmp_path, monkeypatch, precision):
-    """As if the runtime computed something else: another network's numbers."""
+@pytest.mark.parametrize(
+    ("precision", "certain", "message"),
+    [
+        ("float32", False, "probabilities differ by"),
+        ("dynamic", True, "names the same class for 0 of"),
+        ("dynamic", False, "correlates with Keras's by -0"),
+    ],
+)
+def test_a_bad_export_fails_and_leaves_nothing(net, tmp_path, monkeypatch, precision, certain, message):
+    """As if the runtime computed something else: another class's numbers. Keras may be sure of its own, or not."""
 
     def shifted(*arguments):
         run = loading(*arguments)
@@ -185,15 +229,48 @@ def test_a_bad_export_fails_and_leaves_nothing(net, tmp_path, monkeypatch, preci
 
     loading = exporting.load_artifact
     monkeypatch.setattr(exporting, "load_artifact", shifted)
-    message = "probabilities differ by" if precision == "float32" else "names the same class for 0 of"
-    certain = net
-    if precision == "dynamic":
-        certain = trained()
-        head = certain.model.get_layer("predictions")
+    if certain:
+        net = trained()
+        head = net.model.get_layer("predictions")
         head.kernel.assign(np.asarray(head.kernel) * 50)
     with pytest.raises(ValueError, match=message):
-        export(certain, tmp_path / "net", "litert", precision)
+        export(net, tmp_path / "net", "litert", precision)
     assert not list(tmp_path.iterdir())
+
+
+def constant_class(images, expected):
+    return np.tile(np.eye(expected.shape[1], dtype="float32")[0], (len(images), 1))
+
+
+def mean_of_all(images, expected):
+    return np.tile(expected.mean(axis=0), (len(images), 1))
+
+
+def certainty(images, expected):
+    """The right order of the classes, and of the images, ten times too sure."""
+    power = expected**10
+    return power / power.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (
+            constant_class,
+            r"moves 0\.[7-9]. of an image's probability, .* correlates with Keras's by 0\.00; dynamic may",
+        ),
+        (mean_of_all, r"moves 0\.0. of an image's probability, .* correlates with Keras's by -?0\.00"),
+        (certainty, r"moves 0\.[3-9]. of an image's probability, .* correlates with Keras's by 1\.00"),
+    ],
+)
+def test_a_bad_export_fails_where_keras_is_sure_of_nothing(net, broken, message):
+    images = photographs(net.preprocessing)
+    expected = net.model.predict_on_batch(images)
+    second, best = np.sort(expected, axis=1)[:, -2:].T
+    assert (best - second).max() < exporting.CLEAR_MARGIN
+    found = broken(images, expected)
+    with pytest.raises(ValueError, match=message):
+        exporting.compare(net, lambda part: found[:1] if len(part) == 1 else found[1:], "dynamic")
 
 
 @pytest.mark.parametrize(
