@@ -26,7 +26,7 @@ class Calibration:
     """What activations' ranges are read from, and other images of the same data, to compare the artifact on.
 
     Attributes:
-        examples: of whose fixed shuffle the first images are held out, and the next ones calibrated on; their labels
+        examples: of whose fixed shuffle the first images are calibrated on, and the last ones held out; their labels
             are not looked at.
         images: that are calibrated on, at most.
         keep_float: names of layers, or beginnings of names, that are left in float.
@@ -46,16 +46,17 @@ class Calibration:
             )
 
     @property
-    def _held_out(self) -> int:
-        return min(HELD_OUT, len(self.examples) // 2)
+    def _rest(self) -> int:
+        """How many images are not held out."""
+        return len(self.examples) - min(HELD_OUT, len(self.examples) // 2)
 
     def batches(self, preprocessing: Preprocessing) -> list[np.ndarray]:
         """The images, prepared, one by one: float32 (1, image_size, image_size, channels)."""
-        return self._prepared(slice(self._held_out, self._held_out + self.images), preprocessing)
+        return self._prepared(slice(None, min(self.images, self._rest)), preprocessing)
 
     def others(self, preprocessing: Preprocessing) -> np.ndarray:
         """The images that are held out: float32 (count, image_size, image_size, channels)."""
-        return np.concatenate(self._prepared(slice(None, self._held_out), preprocessing))
+        return np.concatenate(self._prepared(slice(self._rest, None), preprocessing))
 
     def _prepared(self, part: slice, preprocessing: Preprocessing) -> list[np.ndarray]:
         chosen = np.sort(np.random.default_rng(0).permutation(len(self.examples))[part])
@@ -67,7 +68,7 @@ class Calibration:
         """For the card."""
         return {
             "data": self.examples.name,
-            "images": min(self.images, len(self.examples) - self._held_out),
+            "images": min(self.images, self._rest),
             "keep_float": list(self.keep_float),
         }
 
