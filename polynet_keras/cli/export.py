@@ -1,5 +1,9 @@
 """`polynet export`: a trained model for a runtime."""
 
+import contextlib
+import signal
+from collections.abc import Iterator
+
 from absl import flags
 
 from polynet_keras.deployment.artifact import ARTIFACTS, artifact_path
@@ -31,8 +35,6 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         raise ValueError("--output is missing: the folder to write")
     if values.run_dir is not None and values.weights is not None:
         raise ValueError("--run_dir and --weights name two models; name one")
-    if (values.precision == "int8") != (values.calibration is not None):
-        raise ValueError("--precision int8 and --calibration go together: the images that ranges are read from")
     from polynet_keras.deployment.export import checked_precision, export
     from polynet_keras.evaluation.loading import load_published, load_run
 
@@ -48,7 +50,8 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         trained = load_published(values.weights)
     else:
         trained = load_run(values.run_dir or latest_run_folder())
-    card = export(trained, values.output, values.format, values.precision, calibration)
+    with _ending_in_order():
+        card = export(trained, values.output, values.format, values.precision, calibration)
     comparison = card.comparison
     print(f"exported:    {trained.name} as {card.format}, {card.precision}, {card.size / 1e6:.1f} MB")
     print(f"artifact:    {artifact_path(values.output, card.format)}")
@@ -57,3 +60,17 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         f"{comparison.max_difference:.2g}; the best class is the same on {comparison.top1_agreement:.0%}"
     )
     print(f"serve it:    polynet serve {values.output}")
+
+
+@contextlib.contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """SIGTERM ends the process as an error would, so that what is half written is removed."""
+
+    def end(number, frame):
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

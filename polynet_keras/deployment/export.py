@@ -136,8 +136,10 @@ def checked_precision(folder: str | os.PathLike, format: str, precision: str | N
     precision = precision or PRECISIONS[format][0]
     if precision not in PRECISIONS[format]:
         raise ValueError(f"precision={precision!r} must be one of {', '.join(PRECISIONS[format])} for {format}")
-    if (precision == CALIBRATED) != calibrated:
-        raise ValueError(f"precision={precision!r}: int8, and nothing else, is calibrated; name data for it")
+    if precision == CALIBRATED and not calibrated:
+        raise ValueError(f"precision={precision!r} needs calibration: the data whose images its ranges are read from")
+    if calibrated and precision != CALIBRATED:
+        raise ValueError(f"calibration is of precision={CALIBRATED!r} only; got precision={precision!r}")
     backend, writer = keras.backend.backend(), "torch" if format == "torch" else "tensorflow"
     if backend != writer:
         raise ValueError(

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from keras import KerasTensor
 
-from polynet_keras.layers import BatchNormalization, StochasticResidualScaling
+from polynet_keras.layers import BatchNormalization, ChannelSplit, StochasticResidualScaling
 
 IDENTITIES = (
     keras.layers.Dropout,
@@ -254,6 +254,8 @@ def _node(layer: keras.Layer, sources: list[Node], kernels: dict[keras.Layer, Ke
         return sources[0]
     if type(layer) in KEPT:
         return Kept(layer.name, sources, layer)
+    if type(layer) is ChannelSplit:
+        raise ValueError(f"layer {layer.name!r} is what fusing leaves: the model is fused already")
     raise ValueError(
         f"layer {layer.name!r} of the type {type(layer).__name__} cannot be fused: what it computes is not known here. "
         "Known are the layers of PolyNet, and of heads: "

@@ -13,6 +13,8 @@ from polynet_keras.deployment.extras import require_extra
 
 REQUIRED = {"onnx": "onnxruntime", "openvino": "openvino", "litert": "ai_edge_litert"}
 """The runtimes that are an extra."""
+MAX_REASON = 300
+"""Characters of a runtime's own error that are repeated."""
 
 Runner = Callable[[np.ndarray], np.ndarray]
 """From prepared images, float32 (batch, height, width, channels), to probabilities, float32 (batch, classes)."""
@@ -47,7 +49,18 @@ def load_exported(folder: str | os.PathLike, threads: int | None = None) -> Expo
     path = artifact_path(folder, card.format)
     if not path.is_file():
         raise ValueError(f"{path}: no such file, which the card beside it describes; export the model again")
-    return ExportedModel(card, load_artifact(path, card.format, threads))
+    side, channels = card.preprocessing.image_size, card.preprocessing.channels
+    run = load_artifact(path, card.format, threads)
+
+    def checked(images: np.ndarray) -> np.ndarray:
+        if images.dtype != np.float32 or images.ndim != 4 or images.shape[1:] != (side, side, channels):
+            raise ValueError(
+                f"images of {images.dtype} {images.shape} must be float32 (batch, {side}, {side}, {channels}), "
+                "prepared by the card's preprocessing"
+            )
+        return run(images)
+
+    return ExportedModel(card, checked)
 
 
 def load_artifact(path: Path, format: str, threads: int | None = None) -> Runner:
@@ -58,8 +71,14 @@ def load_artifact(path: Path, format: str, threads: int | None = None) -> Runner
     try:
         return load[format](path, threads)
     except Exception as error:  # each runtime has errors of its own for a file that is none of its format
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f"{path}: cannot be loaded as {format}: {reason}") from error
+        raise ValueError(f"{path}: cannot be loaded as {format}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """In one line; OpenVINO begins with the places in its source that an error came through."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    said = [line for line in lines if line and not line.startswith("Exception from")]
+    return " ".join(said)[:MAX_REASON] or type(error).__name__
 
 
 def _saved_model(path: Path, threads: int | None) -> Runner:

@@ -1,8 +1,12 @@
 """`polynet export`."""
 
+import os
+import signal
+
 import pytest
 
 from polynet_keras.cli.main import main
+from polynet_keras.deployment import export
 from polynet_keras.deployment.artifact import ExportCard
 
 
@@ -25,8 +29,9 @@ def test_a_run_is_exported(digits_run, tmp_path, capsys):
         (["--weights=fashion_mnist", "--output=."], "folder='.' has no name of its own; name a new folder"),
         (["--output=net", "photo.jpg"], "unexpected argument 'photo.jpg'; the folder is named with --output"),
         (["--output=net", "--weights=a", "--run_dir=b"], "--run_dir and --weights name two models; name one"),
-        (["--output=net", "--precision=int8"], "--precision int8 and --calibration go together"),
-        (["--output=net", "--calibration=digits"], "--precision int8 and --calibration go together"),
+        (["--output=net", "--precision=int8"], "precision='int8' needs calibration: the data whose images"),
+        (["--output=net", "--calibration=digits"], "calibration is of precision='int8' only; got precision='float32'"),
+        (["--output=net", "--format=onnx", "--precision=int8"], "precision='int8' must be one of float32 for onnx"),
         (["--output=net", "--weights=fashion_mnist", "--format=caffe"], "format='caffe' must be one of saved_model"),
         # Before anything is fetched.
         (["--output=net", "--weights=imagenet", "--precision=dynamic"], "precision='dynamic' must be one of float32"),
@@ -40,3 +45,13 @@ def test_mistakes_get_one_line(arguments, message, tmp_path, monkeypatch, capsys
     assert error.startswith("polynet: ")
     assert message in error
     assert not list(tmp_path.iterdir())
+
+
+def test_told_to_end_it_leaves_nothing(digits_run, tmp_path, monkeypatch):
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(export, "compare", lambda *arguments, **options: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(SystemExit) as ended:
+        main(["export", f"--run_dir={digits_run.folder}", f"--output={tmp_path / 'net'}"])
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert not list(tmp_path.iterdir())
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -278,7 +278,7 @@ def test_a_bad_export_fails_where_keras_is_sure_of_nothing(net, broken, message)
     [
         ({"format": "caffe"}, "format='caffe' must be one of saved_model, onnx, openvino, litert, torch"),
         ({"format": "onnx", "precision": "int8"}, "precision='int8' must be one of float32 for onnx"),
-        ({"format": "openvino", "precision": "int8"}, "int8, and nothing else, is calibrated"),
+        ({"format": "openvino", "precision": "int8"}, "precision='int8' needs calibration"),
         ({"format": "torch"}, "Keras writes torch on the torch backend; this is tensorflow: set KERAS_BACKEND=torch"),
         ({"format": "openvino", "folder": "there"}, "there is there already; name a new folder"),
         ({"format": "openvino", "folder": "file/"}, "file/ is there already; name a new folder"),
@@ -340,6 +340,12 @@ def test_a_folder_that_is_no_export(net, tmp_path):
     with pytest.raises(ValueError, match=r"no card of an exported model can be read: .*`polynet export` writes one"):
         load_exported(tmp_path)
     export(net, tmp_path / "net", "openvino")
+    with pytest.raises(ValueError, match=r"float64 \(1, 75, 75, 3\) must be float32 \(batch, 75, 75, 3\)"):
+        load_exported(tmp_path / "net").run(np.zeros((1, 75, 75, 3)))
+    (tmp_path / "net" / "1" / "model.bin").rename(tmp_path / "model.bin")
+    with pytest.raises(ValueError, match=r"cannot be loaded as openvino: .*model\.bin") as raised:
+        load_exported(tmp_path / "net")
+    assert "\n" not in str(raised.value)
     (tmp_path / "net" / "1" / "model.xml").write_text("<net")
     with pytest.raises(ValueError, match=r"model.xml: cannot be loaded as openvino: "):
         load_exported(tmp_path / "net")

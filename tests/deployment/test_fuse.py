@@ -376,7 +376,7 @@ def of_layer(layer, count=1):
         (trained_when_called, "layer 'noise' is called with training=True"),
         (quantized, "layer 'int8' is quantized already"),
         (lambda: fuse(of_layer(keras.layers.Conv2D(2, 3))), None),
-        (lambda: fuse(network()), "cannot be fused: what it computes is not known here"),
+        (lambda: fuse(network()), "the model is fused already"),
     ],
 )
 def test_what_is_not_known_is_refused(make, message):

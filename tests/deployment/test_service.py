@@ -290,6 +290,8 @@ def test_queries_out_of_range(service):
         ("crops=many", "crops=many: Input should be a valid integer"),
         ("top=0", "top=0: Input should be greater than or equal to 1"),
         ("top=x", "top=x: Input should be a valid integer"),
+        ("topk=3", "topk is no parameter of this path; known are crops, top"),
+        ("top=2&top=3", "top is there 2 times"),
     ):
         assert reason in said(service.client.post(f"/v1/classify?{query}", content=CHINA), 422)
 
@@ -584,7 +586,7 @@ def test_bytes_of_clients_that_left_are_not_kept(monkeypatch):
     monkeypatch.setattr(classification, "prepare", prepare)
 
     async def play():
-        classifier = Classifier(ExportCard.load(exported()[0]), Settings(decode_threads=1), None)
+        classifier = Classifier(ExportCard.load(exported(3)[0]), Settings(decode_threads=1), None)
 
         async def leave(*tasks):
             for task in tasks:
@@ -730,7 +732,7 @@ def test_settings_that_contradict(values, message):
 
 
 def test_limits_under_which_every_image_is_refused():
-    card = ExportCard.load(exported()[0])
+    card = ExportCard.load(exported(3)[0])
     for crops, pixels, size in ((10, 86**2, "86×86"), (144, 118**2, "118×118")):
         Service(card, lambda: None, Settings(max_pixels=pixels, max_crops=crops, max_queue=144))
         with pytest.raises(ValueError, match=f"max_pixels={pixels - 1} must be at least {pixels}: .* to {size} px"):

@@ -35,6 +35,7 @@ PAGE_POLICY = (
 
 Crops = Annotated[int, Query(description="Crops of each image: 1, 10 or 144.")]
 Top = Annotated[int, Query(ge=1, le=1000, description="Classes for each image.")]
+PARAMETERS = ("crops", "top")
 
 _BINARY = {"type": "string", "format": "binary"}
 _FILES = {"schema": {"type": "object", "additionalProperties": _BINARY}}
@@ -69,6 +70,7 @@ def _add_routes(app: FastAPI, service: Service) -> None:
     @app.post("/v1/classify", openapi_extra=ONE_IMAGE)
     async def classify(request: Request, crops: Crops = 1, top: Top = 5) -> Response:
         """The best classes of one image: the request's body, or the one file of a form."""
+        _check_query(request)
         _check_crops(service, crops, 1)
         with service.buffer.body(settings.max_bytes + (4096 if _is_form(request) else 0)) as body:
             upload = await read_image(request, body, settings)
@@ -78,6 +80,7 @@ def _add_routes(app: FastAPI, service: Service) -> None:
     @app.post("/v1/classify/batch", openapi_extra=IMAGES)
     async def classify_batch(request: Request, crops: Crops = 1, top: Top = 5) -> Response:
         """The best classes of several images, the files of a form: a result or an error for each, in their order."""
+        _check_query(request)
         _check_crops(service, crops, 1)
         with service.buffer.body(settings.max_batch_bytes) as body:
             uploads = await read_images(request, body, settings)
@@ -152,6 +155,16 @@ def _add_routes(app: FastAPI, service: Service) -> None:
 
 def _is_form(request: Request) -> bool:
     return request.headers.get("content-type", "").strip().lower().startswith(FORM)
+
+
+def _check_query(request: Request) -> None:
+    """Refuses a misspelt parameter, which would otherwise be passed over."""
+    names = [name for name, _ in request.query_params.multi_items()]
+    for name in names:
+        if name not in PARAMETERS:
+            raise RefusalError(422, f"{name[:50]} is no parameter of this path; known are {', '.join(PARAMETERS)}")
+        if names.count(name) > 1:
+            raise RefusalError(422, f"{name} is there {names.count(name)} times")
 
 
 def _check_crops(service: Service, crops: int, images: int) -> None:
