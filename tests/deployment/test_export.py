@@ -343,7 +343,7 @@ def test_a_folder_that_is_no_export(net, tmp_path):
     with pytest.raises(ValueError, match=r"float64 \(1, 75, 75, 3\) must be float32 \(batch, 75, 75, 3\)"):
         load_exported(tmp_path / "net").run(np.zeros((1, 75, 75, 3)))
     (tmp_path / "net" / "1" / "model.bin").rename(tmp_path / "model.bin")
-    with pytest.raises(ValueError, match=r"cannot be loaded as openvino: .*model\.bin") as raised:
+    with pytest.raises(ValueError, match=r"cannot be loaded as openvino: .*bin file") as raised:
         load_exported(tmp_path / "net")
     assert "\n" not in str(raised.value)
     (tmp_path / "net" / "1" / "model.xml").write_text("<net")
