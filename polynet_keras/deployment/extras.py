@@ -15,7 +15,7 @@ PACKAGES = {
     "serve": {
         "fastapi": "fastapi",
         "prometheus_client": "prometheus-client",
-        "multipart": "python-multipart",
+        "python_multipart": "python-multipart",
         "uvicorn": "uvicorn",
     },
 }
