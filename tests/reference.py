@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 
 
 def randomize(model: keras.Model, seed: int) -> None:
@@ -21,6 +22,18 @@ def randomize(model: keras.Model, seed: int) -> None:
             else:  # scale, survival probability, switches and seeds stay
                 continue
             variable.assign(value.astype("float32"))
+
+
+def need_channels_first_convolutions() -> None:
+    """Skips a test where there are none: TensorFlow has them on a CPU by oneDNN, which it takes on newer ones only."""
+    if keras.backend.backend() != "tensorflow":
+        return
+    import tensorflow as tf
+
+    try:
+        tf.nn.conv2d(np.ones((1, 3, 8, 8), "float32"), np.ones((3, 3, 3, 4), "float32"), 1, "SAME", "NCHW")
+    except tf.errors.UnimplementedError:
+        pytest.skip("TensorFlow on this processor has no channels_first convolution")
 
 
 def conv2d(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ import pytest
 import polynet_keras
 from polynet_keras import InceptionResNet, PolyNet
 from polynet_keras.layers import StochasticResidualScaling
-from tests.reference import gradients, randomize
+from tests.reference import gradients, need_channels_first_convolutions, randomize
 
 GOLDEN = Path(__file__).parent / "golden"
 ALL_MODULES = "1 x [2-way, 3-way] | 1 x [poly-2, poly-3, ir] | 1 x [mpoly-2, mpoly-3]"
@@ -112,8 +112,7 @@ def test_stochastic_paths_are_there_and_not_active():
 
 
 def test_channels_first_equals_channels_last():
-    if keras.backend.backend() == "tensorflow":
-        pytest.skip("TensorFlow on a CPU has no channels_first convolution")
+    need_channels_first_convolutions()
     last = small(classes=5, structure=ALL_MODULES, include_top=True)
     randomize(last, 0)
     keras.config.set_image_data_format("channels_first")

@@ -17,7 +17,7 @@ from tests.reference import randomize
 ROOT = Path(__file__).parent.parent
 OTHERS = sorted({"tensorflow", "jax", "torch"} - {keras.backend.backend()})
 
-pytestmark = [pytest.mark.backends, pytest.mark.slow]
+pytestmark = pytest.mark.backends
 on_others = pytest.mark.parametrize("backend", OTHERS)
 
 WITHOUT_TENSORFLOW = """
@@ -58,6 +58,8 @@ def without_tensorflow(backend, script):
 
 def run(backend, *arguments):
     environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "2"}
+    # JAX compiles for most of the time; with this it takes half as long.
+    environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=ROOT,
@@ -71,15 +73,18 @@ def run(backend, *arguments):
     return done.stdout
 
 
+@pytest.mark.slow
 @on_others
 @pytest.mark.parametrize(
     "tests",
     [
         ("tests/layers", "tests/training/test_optimizers.py", "tests/data/test_preprocessing.py"),
-        ("tests/models", "tests/test_applications.py", "tests/data/test_crops.py", "tests/evaluation/test_pooling.py"),
-        ("tests/pretrained/test_insertion.py", "tests/deployment/test_fuse.py"),
+        ("tests/models",),
+        ("tests/test_applications.py", "tests/data/test_crops.py", "tests/evaluation/test_pooling.py"),
+        ("tests/pretrained/test_insertion.py",),
+        ("tests/deployment/test_fuse.py",),
     ],
-    ids=["layers", "models", "growth and fusing"],
+    ids=["layers", "models", "applications", "growth", "fusing"],
 )
 def test_what_needs_no_tensorflow_passes(backend, tests):
     output = run(backend, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", *tests)
@@ -87,6 +92,7 @@ def test_what_needs_no_tensorflow_passes(backend, tests):
     assert " passed" in output.splitlines()[-1]
 
 
+@pytest.mark.slow
 @on_others
 def test_published_numbers(backend):
     output = run(backend, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/pretrained/test_golden.py")
@@ -108,6 +114,7 @@ def test_logits_are_equal_without_tensorflow(backend, tmp_path):
     np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max(), rtol=0)
 
 
+@pytest.mark.slow
 @on_others
 def test_predict_without_tensorflow(backend, digits_run):
     for image in digits_run.samples[:2]:

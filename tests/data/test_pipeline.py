@@ -45,6 +45,7 @@ def test_evaluation_batches_are_the_protocol_image_by_image(preprocessing):
         np.testing.assert_allclose(images[i], preprocessing(IMAGES[i]), atol=1e-5 * np.abs(images[i]).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2, 7])
 @pytest.mark.parametrize("batch_size", [3, 16])
 def test_workers_evaluate_every_image_once_in_equal_full_batches(workers, batch_size):
@@ -85,6 +86,7 @@ def test_training_batches_hold_every_example_once_an_epoch_in_another_order():
     assert first != second
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("augmentation", [Augmentation(), EVERYTHING], ids=["crop", "everything"])
 def test_a_batch_is_a_function_of_seed_and_step(augmentation):
     whole = batches_of(7, augmentation)
@@ -97,6 +99,7 @@ def test_a_batch_is_a_function_of_seed_and_step(augmentation):
     assert all(not np.array_equal(x, y) for x in whole[0][0] for y in np.concatenate([b[0] for b in whole[3:6]]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("augmentation", [Augmentation(), EVERYTHING], ids=["crop", "everything"])
 @pytest.mark.parametrize("workers", [2, 3])
 def test_workers_together_have_the_batches_of_one(augmentation, workers):

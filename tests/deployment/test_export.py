@@ -75,6 +75,7 @@ def test_every_runtime_computes_the_same(net, tmp_path, format, precision):
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["net"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("resize", "channels"), [("square", 3), ("shorter_side", 3), ("square", 1), ("square", 4)])
 def test_a_saved_model_takes_files_and_gives_names(tmp_path, resize, channels):
     import tensorflow as tf
@@ -212,6 +213,7 @@ def test_torch_export(tmp_path):
     assert ExportCard.load(tmp_path / "net").format == "torch"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("precision", "certain", "message"),
     [

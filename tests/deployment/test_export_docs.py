@@ -18,6 +18,7 @@ GUIDE = Path(__file__).parents[2] / "docs" / "export.md"
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="OpenVINO models are written there")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("channels", "options"),
     [(3, {}), (1, {}), (3, {"resize": "shorter_side", "interpolation": "bicubic", "channel_order": "BGR"})],

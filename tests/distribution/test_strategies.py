@@ -97,6 +97,7 @@ def test_workers_sum():
     assert all("FOUND 2 21" in worker.output for worker in ended)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="counts the entries of /proc/self/task")
 def test_sums_leave_no_threads_behind():
     ended = run_workers(
@@ -114,6 +115,7 @@ def test_sums_leave_no_threads_behind():
         assert int(worker.output.split("MORE ")[1].split()[0]) < 20, worker.output
 
 
+@pytest.mark.slow
 def test_the_datasets_of_workers_are_not_tuned():
     """An iterator that is tuned may wait a minute for its end."""
     ended = run_workers(

@@ -118,10 +118,16 @@ def test_no_worker_waits_for_who_does_not_read(tmp_path):
 
 
 def test_told_to_end_while_nobody_reads(tmp_path):
-    script = "print('ready', file=sys.stderr)\nwhile True: print('x' * 50_000)"
+    flood = tmp_path / "flood"
+    script = f"""
+print("ready", file=sys.stderr)
+while not os.path.exists({str(flood)!r}): time.sleep(0.01)
+while True: print("x" * 50_000)
+"""
     with Launched(script, tmp_path) as launched:
         lines = iter(launched.process.stderr)
         assert {next(lines), next(lines)} == {b"ready\n", b"[worker 1] ready\n"}
+        flood.touch()  # not before both are heard: a full standard output would hold back what follows it
         time.sleep(0.5)  # by now the pipes are full
         launched.process.terminate()
         assert launched.process.wait(20) == 75

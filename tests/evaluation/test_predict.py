@@ -13,6 +13,7 @@ from polynet_keras.evaluation.predict import predict, predict_published
 from polynet_keras.pretrained import ModelCard, published
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [3, 32])
 def test_predictions_are_the_models(digits_run, monkeypatch, batch_size):
     monkeypatch.setattr("polynet_keras.evaluation.predict.BATCH_SIZE", batch_size)
@@ -68,6 +69,7 @@ def test_a_broken_card_is_named(tmp_path, text):
         ModelCard.load(tmp_path)
 
 
+@pytest.mark.slow
 def test_files_are_taken_for_the_released_net_and_no_other(digits_run, tmp_path, monkeypatch):
     """Here a small net stands for the released one."""
     small = published("fashion_mnist")

@@ -45,6 +45,7 @@ def test_the_last_good_state_is_left_and_can_be_started_from(tmp_path, monkeypat
     assert train(again, tmp_path / "again").card.held_out == 359
 
 
+@pytest.mark.slow
 def test_weights_that_the_last_step_spoils_are_no_result(tmp_path, monkeypatch):
     """Its loss was computed before."""
     spoil_at(monkeypatch, 6)
@@ -53,6 +54,7 @@ def test_weights_that_the_last_step_spoils_are_no_result(tmp_path, monkeypatch):
     assert not (tmp_path / "run" / "model.keras").exists()
 
 
+@pytest.mark.slow
 def test_without_a_good_state_nothing_is_left(tmp_path, monkeypatch):
     spoil_at(monkeypatch, 1)
     with pytest.raises(DivergenceError, match=r"in epoch 1, step \d, and nothing was saved before: try a lower"):

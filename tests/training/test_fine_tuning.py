@@ -81,6 +81,7 @@ def test_freezing_less_unfreezes():
     assert {part_of(v.path.split("/")[0]) for v in model.trainable_variables} == set(PARTS) - {"stem"}
 
 
+@pytest.mark.slow
 def test_a_network_inside_another_model():
     base = network(include_top=False, pooling="avg")
     outputs = keras.layers.Dense(3, activation="softmax", name="mine")(base(base.input))
@@ -113,6 +114,7 @@ def test_phases_are_one_run():
     assert Epochs.seen == [(0, 2), (1, everything), (2, everything)]
 
 
+@pytest.mark.slow
 def test_phases_can_be_used_again():
     """Each use begins with a new optimizer, of the same settings."""
     optimizer = RMSprop(1e-3, rho=0.8, learning_rate_factors={"stem": 0.5})
@@ -137,6 +139,7 @@ def test_a_callback_ends_all_phases():
     assert len(history["loss"]) == 1
 
 
+@pytest.mark.slow
 def test_learning_rates_differ_by_part(tmp_path):
     """One step of RMSprop from a fresh state moves each variable by rate · g / √((1 − ρ) g²): by the rate alone."""
     model = network()

@@ -29,6 +29,7 @@ def succeeds(capsys, *argv):
     return captured.out
 
 
+@pytest.mark.slow
 def test_a_run_grows_from_zero_and_goes_on(capsys, tmp_path, digits_run, images):
     """Through the command, its file and the command that it prints."""
     file = tmp_path / "grown.keras"
@@ -54,6 +55,7 @@ def test_a_run_grows_from_zero_and_goes_on(capsys, tmp_path, digits_run, images)
     assert (tmp_path / "run" / "model.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_published_net_grows(capsys, tmp_path):
     file = tmp_path / "grown.keras"
     structure = "1 x [2-way] | 2 x [poly-3, 2-way] | 2 x [poly-3, 2-way]"
@@ -77,6 +79,7 @@ def test_the_posters_chain():
     assert np.isfinite(net.predict(np.zeros((1, 75, 75, 3)), verbose=0)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
 def test_an_optimizer_grows_with_its_net(tmp_path, images, policy):
     """Between two updates of accumulated gradients, which are left behind; through a file."""

@@ -22,6 +22,7 @@ def test_what_a_run_waits_for(read, decode, step, bound):
     assert InputBenchmark(read, decode, step).bound == bound
 
 
+@pytest.mark.slow
 def test_parts_are_measured_apart(monkeypatch):
     """With a reader that is made slow, reading and the pipeline are, and the steps are not."""
     recipe = Recipe(structure="1 x [ir] | 1 x [ir] | 1 x [ir]", width=0.1)

@@ -446,6 +446,7 @@ print("all equal")
 """
 
 
+@pytest.mark.slow
 @on_tensorflow
 def test_strategies():
     done = subprocess.run([sys.executable, "-c", STRATEGIES], capture_output=True, text=True, check=False)

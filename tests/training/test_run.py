@@ -68,6 +68,7 @@ def bright_and_dark(folder, count):
             Image.fromarray(pixels).save(folder / name / f"{i}.jpg")
 
 
+@pytest.mark.slow
 def test_a_run_learns_on_a_folder_of_images(tmp_path):
     """Dark against bright pictures: what one epoch must tell apart, through files, split and pipeline."""
     bright_and_dark(tmp_path / "data", 30)
@@ -93,6 +94,7 @@ def test_an_unreadable_training_image_is_named(tmp_path):
     assert not (tmp_path / "run").exists()  # the same command works once the image is mended
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_without_the_images_that_cannot_be_read(tmp_path):
     for name in ("a", "b"):
         (tmp_path / "data" / name).mkdir(parents=True)
@@ -109,6 +111,7 @@ def test_a_run_goes_on_without_the_images_that_cannot_be_read(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["on_train_batch_end", "on_test_batch_end"])
 def test_a_run_that_was_interrupted_goes_on(tmp_path, monkeypatch, digits_run, where):
     """In the second epoch, of whose weights the averages are validated; the file that it began with is gone by then."""
