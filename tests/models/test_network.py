@@ -96,6 +96,7 @@ def test_fit_equals_keras(kind):
     assert_same(ours, theirs)
 
 
+@pytest.mark.slow
 @on_tensorflow
 @pytest.mark.parametrize("steps_per_execution", [1, 2])
 def test_fit_a_dataset_with_a_smaller_last_batch(steps_per_execution):
@@ -159,6 +160,7 @@ def test_on_batch_methods_equal_keras():
     assert_same(ours, theirs)
 
 
+@pytest.mark.slow
 @on_tensorflow
 @pytest.mark.parametrize("arguments", [{"run_eagerly": True}, {"jit_compile": True}, {"steps_per_execution": 2}])
 def test_other_ways_to_run_are_kerass(arguments):
@@ -191,6 +193,7 @@ def test_a_mistake_says_what_is_wrong():
         model.fit(x, np.zeros((3, 2, 2)), verbose=0)
 
 
+@pytest.mark.slow
 @on_tensorflow
 def test_the_processs_own_graph_passes_are_left_alone():
     import tensorflow as tf
@@ -287,6 +290,7 @@ def test_a_step_of_ones_own_trains_what_it_likes():
     assert len(model.optimizer.variables) == 4  # iterations, learning rate, two momentums
 
 
+@pytest.mark.slow
 @on_tensorflow
 def test_remat_may_change_during_fit():
     (model,) = compiled(network())
@@ -375,6 +379,7 @@ def test_data_of_ones_own():
     assert logs["sum"][0] == pytest.approx(2 * 6 + 2 * y.sum(), rel=1e-4)
 
 
+@pytest.mark.slow
 @on_tensorflow
 def test_compiled_again():
     ours, theirs = pair(seed=5)

@@ -221,6 +221,7 @@ def test_a_run_that_broke_off_goes_on_in_its_folder(tmp_path, monkeypatch):
     assert train(recipe, tmp_path / "run", Execution(attempt=1)).card == result.card  # a supervisor's restart
 
 
+@pytest.mark.slow
 def test_a_run_that_broke_off_when_it_was_nearly_done_goes_on(tmp_path, monkeypatch):
     """The model and the samples are there, the card, which says that the run is done, is half written."""
     recipe, folder = Recipe(**TINY, batch_size=256), tmp_path / "run"
