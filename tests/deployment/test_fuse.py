@@ -45,7 +45,8 @@ def layers_of(model, kind):
 
 
 @pytest.mark.parametrize("shared", ["duplicate", "affine"])
-@pytest.mark.parametrize(("share_projection", "seed"), [(False, 0), (True, 1)])
+@pytest.mark.parametrize("share_projection", [False, True])
+@pytest.mark.parametrize("seed", [0, 1])
 def test_every_module_computes_the_same(shared, share_projection, seed):
     model = network(ALL_MODULES, seed, share_projection=share_projection)
     fused = fuse(model, shared)
