@@ -1,8 +1,9 @@
 """What callbacks remember from epoch to epoch, as values that can be saved."""
 
-import inspect
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 import keras
@@ -46,7 +47,8 @@ def fit_around(callback: keras.callbacks.Callback) -> Fit:
         RuntimeError: the callback was not called by `fit`.
     """
     callbacks = None
-    frame = inspect.currentframe()
+    # Not from this frame itself: it would hold itself, and with it `fit`'s, until the garbage is collected.
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         variables = frame.f_locals
         owner = variables.get("self")
@@ -57,6 +59,17 @@ def fit_around(callback: keras.callbacks.Callback) -> Fit:
             return Fit(callbacks, variables["steps_per_epoch"])
         frame = frame.f_back
     raise RuntimeError(f"{type(callback).__name__} works in the `callbacks` of model.fit() only")
+
+
+def is_under_way(callbacks: keras.callbacks.CallbackList) -> bool:
+    """Whether this is called from within the `fit` of these callbacks, however far down."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        variables = frame.f_locals
+        if "steps_per_epoch" in variables and variables.get("callbacks") is callbacks:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def get_states(callbacks: Sequence[keras.callbacks.Callback]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

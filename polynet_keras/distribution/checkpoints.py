@@ -11,7 +11,7 @@ from absl import logging
 
 from polynet_keras.distribution import training_state
 from polynet_keras.distribution.agreement import fail_together, sum_over_workers
-from polynet_keras.distribution.callback_state import fit_around, get_states, set_states
+from polynet_keras.distribution.callback_state import fit_around, get_states, is_under_way, set_states
 from polynet_keras.distribution.checkpoint_files import CheckpointFiles, SavedState
 from polynet_keras.distribution.interruption import Interruption, Preempted
 from polynet_keras.distribution.position import Position, Progress
@@ -94,6 +94,7 @@ class Checkpoints(keras.callbacks.Callback):
         self._chosen: tuple[SavedState | None] | None = None
         self._steps: Any = None
         self._interruption: Any = None
+        self._callback_list: Any = None
         self._finalizer: Any = None
 
     @property
@@ -135,13 +136,18 @@ class Checkpoints(keras.callbacks.Callback):
             callbacks.append(self)
             return
         self._end()
+        if isinstance(self.model.train_function, TrainingSteps):
+            self.model.train_function.end_if_over()
         self._callbacks = callbacks
         self._several = worker_count(self.model.distribute_strategy) > 1
         self._chief = is_chief(self.model.distribute_strategy)
-        self._steps = TrainingSteps(self.model, fit.steps_per_epoch)
+        self._steps = TrainingSteps(self.model, fit.steps_per_epoch, self._end_if_over)
         self._after_training_steps: State | None = None
         self._in_epoch = False
-        # If `fit` ends with an error, no event tells; but its list of callbacks ends with it.
+        # If `fit` ends with an error, no event tells; but its list of callbacks ends with it. Unless somebody keeps the
+        # traceback, as notebooks do: then the next `fit` of this model finds the steps of this one, and has it end. It
+        # does not where the model was compiled anew since, or another one is trained: SIGTERM's handler stays then.
+        self._callback_list = weakref.ref(fit.callbacks)
         self._finalizer = weakref.finalize(fit.callbacks, self._end)
         self._finalizer.atexit = False
         try:
@@ -153,6 +159,7 @@ class Checkpoints(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch, self._step, self._in_epoch = epoch, 0, True
+        self.model._initial_epoch = None  # `fit` has read it
         self._steps.begin_epoch()
 
     def on_train_batch_begin(self, batch, logs=None):
@@ -320,6 +327,11 @@ class Checkpoints(keras.callbacks.Callback):
             logging.warning("no checkpoint was written: the weights in %s are not finite", spoiled)
             return False
         return self._saver.write(state, self._position_now().global_step)
+
+    def _end_if_over(self) -> None:
+        """For a `fit` that ended with an error and whose callbacks live on in a traceback that somebody keeps."""
+        if self._steps is not None and not is_under_way(self._callback_list()):
+            self._end()
 
     def _end(self) -> None:
         """Takes everything back that concerns one call of `fit`."""

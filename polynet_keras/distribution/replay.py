@@ -4,6 +4,7 @@ Keras's `fit` starts at the beginning of an epoch. The steps that were done befo
 without computing anything: Keras counts and shows them, and every callback sees them, with the logs of the last one.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -22,15 +23,19 @@ class TrainingSteps:
     Args:
         model: compiled, while `fit` runs.
         steps_per_epoch: that `fit` was given, or None.
+        end_if_over: detaches if the `fit` is over; called at a step that is not one of its own.
 
     Attributes:
         replays: whether steps are replayed.
         data_spec: of a batch, once one was asked for.
+        end_if_over: the argument.
     """
 
-    def __init__(self, model: keras.Model, steps_per_epoch: int | None):
+    def __init__(self, model: keras.Model, steps_per_epoch: int | None, end_if_over: Callable[[], None]):
         self.replays = False
         self.data_spec = None
+        self.end_if_over = end_if_over
+        self._announced = False
         self._model = model
         self._counts_steps = steps_per_epoch is not None
         self._function: Any = None
@@ -54,7 +59,8 @@ class TrainingSteps:
         self.replays = done.position.step > 0
 
     def attach(self) -> None:
-        """Puts itself in the place of the model's step, which may have been made anew since."""
+        """Before each step: puts itself in the place of the model's, which may have been made anew since."""
+        self._announced = True
         if self._model.train_function is not self:
             self._function = self._model.train_function
             self._model.train_function = self
@@ -77,6 +83,10 @@ class TrainingSteps:
         return self._batches_read
 
     def __call__(self, iterator):
+        if not self._announced:  # of another `fit`, or of a `train_on_batch` in a callback
+            self.end_if_over()
+            return self._function(iterator)
+        self._announced = False
         first, self._epoch_begins = self._epoch_begins, False
         if self._iterator is not iterator:
             if self._iterator is not None and self._carries_on is None:

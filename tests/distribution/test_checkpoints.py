@@ -291,6 +291,39 @@ def test_an_error_in_fit_leaves_the_process_as_it_was(tmp_path):
     assert history.epoch == [0]
 
 
+@pytest.mark.parametrize("anew", [True, False])
+def test_an_error_whose_traceback_is_kept(tmp_path, undisturbed, anew):
+    """As notebooks and debuggers do: the frame of `fit` stays, and its callbacks."""
+    before = signal.getsignal(signal.SIGTERM)
+    model = compiled()
+    with pytest.raises(KilledError) as first:
+        fit(tmp_path, At(9, kill), model=model)
+    with pytest.raises(KilledError) as second:
+        fit(tmp_path, At(1, kill), model=model)  # while it steps through the two that were done
+    if anew:
+        assert_same(fit(tmp_path, model=model), undisturbed)
+    else:
+        assert model.fit(dataset(), epochs=1, verbose=0).epoch == [0]
+        assert type(model.train_function).__name__ == "function"
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert {first.type, second.type} == {KilledError}
+
+
+def test_a_callback_that_trains_too(tmp_path):
+    """Its steps are none of `fit`'s: neither counted, nor replayed, nor taken for the end."""
+
+    class Trains(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            inputs, labels = examples()
+            self.model.train_on_batch(inputs[:BATCH], labels[:BATCH])
+
+    undisturbed = fit(None, Trains())
+    assert_same(fit(tmp_path / "through", Trains()), undisturbed)
+    with pytest.raises(KilledError):
+        fit(tmp_path / "killed", Trains(), At(9, kill))
+    assert_same(fit(tmp_path / "killed", Trains()), undisturbed)
+
+
 def test_a_step_that_is_made_anew_meanwhile(tmp_path, undisturbed):
     """As a change of rematerialization does."""
 
