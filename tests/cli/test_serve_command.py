@@ -21,14 +21,14 @@ def started():
     """Starts the command; what is still there in the end is killed."""
     processes = []
 
-    def start(*arguments, before=""):
+    def start(*arguments, before="", first="ready: http://127.0.0.1:"):
         script = f"{before}import sys; from polynet_keras.cli.main import main; sys.exit(main())"
         command = [sys.executable, "-c", script, "serve", *map(str, arguments)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         processes.append(process)
         line = process.stdout.readline()
-        assert line.startswith("ready: http://127.0.0.1:"), line
-        return process, line.split()[1]
+        assert line.startswith(first), line
+        return process, line.split()[-1]
 
     yield start
     for process in processes:
@@ -73,6 +73,50 @@ def load(*arguments):
 load_artifact, server.load_artifact = server.load_artifact, load
 service.END_SECONDS = 0.2
 """
+
+
+LOADING = """
+import os, time
+from polynet_keras.deployment.serving import server, service
+
+def load(*arguments):
+    print("weights frozen:", os.environ["TF_ONEDNN_ASSUME_FROZEN_WEIGHTS"], flush=True)
+    time.sleep({seconds})
+    return load_artifact(*arguments)
+
+load_artifact, server.load_artifact = server.load_artifact, load
+service.END_SECONDS = {patience}
+"""
+
+
+@pytest.mark.parametrize(("seconds", "patience", "code"), [(0.5, 60, 0), (3600, 0.2, 1)])
+def test_told_to_end_while_the_model_is_loaded(started, seconds, patience, code):
+    folder, _ = exported()
+    before = LOADING.format(seconds=seconds, patience=patience)
+    process, value = started(folder, "--port=0", before=before, first="weights frozen: ")
+    assert value == "1"
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == code
+    assert process.stdout.read() == ""
+
+
+def test_told_to_end_before_the_server_listens(started):
+    folder, _ = exported()
+    before = """
+import os, signal
+import uvicorn
+run = uvicorn.Server.run
+
+def early(*arguments, **options):
+    print("told", flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+    run(*arguments, **options)
+
+uvicorn.Server.run = early
+"""
+    process, _ = started(folder, "--port=0", before=before, first="told")
+    assert process.wait(60) == 0
+    assert process.stdout.read() == ""
 
 
 def test_it_ends_without_a_model_that_hangs(started):

@@ -66,8 +66,13 @@ def serve(
         on_failure=fail,
     )
     server = make_server(service)
-    # Uvicorn ends in good order and then raises the signal again, for whoever was there before it.
-    before = signal.signal(signal.SIGTERM, lambda number, frame: None)
+
+    def end(number, frame) -> None:
+        server.should_exit = True
+
+    # Uvicorn ends in good order and then raises the signal again, for whoever was there before it; nor must one be lost
+    # that comes before uvicorn listens to it.
+    before = signal.signal(signal.SIGTERM, end)
     try:
         server.run(sockets=[listening])
     finally:
