@@ -11,8 +11,9 @@ from absl import logging
 
 from polynet_keras.distribution import training_state
 from polynet_keras.distribution.agreement import fail_together, sum_over_workers
-from polynet_keras.distribution.callback_state import fit_around, get_states, is_under_way, set_states
+from polynet_keras.distribution.callback_state import get_states, set_states
 from polynet_keras.distribution.checkpoint_files import CheckpointFiles, SavedState
+from polynet_keras.distribution.fit_call import fit_around, runs
 from polynet_keras.distribution.interruption import Interruption, Preempted
 from polynet_keras.distribution.position import Position, Progress
 from polynet_keras.distribution.replay import TrainingSteps
@@ -94,8 +95,8 @@ class Checkpoints(keras.callbacks.Callback):
         self._chosen: tuple[SavedState | None] | None = None
         self._steps: Any = None
         self._interruption: Any = None
-        self._callback_list: Any = None
         self._finalizer: Any = None
+        self._first = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: self._forget_initial_epoch())
 
     @property
     def position(self) -> Position:
@@ -129,24 +130,22 @@ class Checkpoints(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         fit = fit_around(self)
         callbacks = fit.callbacks.callbacks
-        if callbacks[-1] is not self:
+        if self._first not in callbacks:
             # Keras calls callbacks in their order. At the end of it this one sees, and overrules, what the others have
             # done in the same event. The loop that is under way comes to it there.
-            callbacks[callbacks.index(self)] = keras.callbacks.Callback()
+            callbacks.remove(self)
+            callbacks.insert(0, self._first)
             callbacks.append(self)
             return
         self._end()
-        if isinstance(self.model.train_function, TrainingSteps):
-            self.model.train_function.end_if_over()
         self._callbacks = callbacks
         self._several = worker_count(self.model.distribute_strategy) > 1
         self._chief = is_chief(self.model.distribute_strategy)
-        self._steps = TrainingSteps(self.model, fit.steps_per_epoch, self._end_if_over)
+        self._steps = TrainingSteps(self.model, fit.steps_per_epoch)
         self._after_training_steps: State | None = None
         self._in_epoch = False
-        # If `fit` ends with an error, no event tells; but its list of callbacks ends with it. Unless somebody keeps the
-        # traceback, as notebooks do: then the next `fit` of this model finds the steps of this one, and has it end. It
-        # does not where the model was compiled anew since, or another one is trained: SIGTERM's handler stays then.
+        # If `fit` ends with an error, no event tells; but its list of callbacks ends with it, or later, once nobody keeps
+        # the traceback. Nothing must depend on when: until then a SIGTERM is passed on.
         self._callback_list = weakref.ref(fit.callbacks)
         self._finalizer = weakref.finalize(fit.callbacks, self._end)
         self._finalizer.atexit = False
@@ -159,7 +158,6 @@ class Checkpoints(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch, self._step, self._in_epoch = epoch, 0, True
-        self.model._initial_epoch = None  # `fit` has read it
         self._steps.begin_epoch()
 
     def on_train_batch_begin(self, batch, logs=None):
@@ -224,8 +222,9 @@ class Checkpoints(keras.callbacks.Callback):
                 raise ValueError(
                     "`position` was not the chief's: with several workers, Checkpoints(strategy=...) is needed"
                 )
-            if any(isinstance(one, keras.callbacks.BackupAndRestore) for one in self._callbacks):
-                raise ValueError("Checkpoints and keras.callbacks.BackupAndRestore exclude each other: use one")
+            rivals = (Checkpoints, keras.callbacks.BackupAndRestore)
+            if any(isinstance(one, rivals) and one is not self for one in self._callbacks):
+                raise ValueError("one fit() takes one Checkpoints, or keras.callbacks.BackupAndRestore: leave one out")
             if not self.model.built:
                 raise ValueError(
                     "the model is not built: give it a keras.Input, or call model.build(input_shape), before fit()"
@@ -276,7 +275,8 @@ class Checkpoints(keras.callbacks.Callback):
     def _listen(self) -> None:
         # With several workers one must not stop alone: it takes a model that has them agree.
         if not self._several or hasattr(self.model, "interruption"):
-            self._interruption = Interruption()
+            callback_list = self._callback_list
+            self._interruption = Interruption(lambda frame: runs(callback_list(), frame))
             self._interruption.listen()
             if hasattr(self.model, "interruption"):
                 self.model.interruption = self._interruption
@@ -328,10 +328,9 @@ class Checkpoints(keras.callbacks.Callback):
             return False
         return self._saver.write(state, self._position_now().global_step)
 
-    def _end_if_over(self) -> None:
-        """For a `fit` that ended with an error and whose callbacks live on in a traceback that somebody keeps."""
-        if self._steps is not None and not is_under_way(self._callback_list()):
-            self._end()
+    def _forget_initial_epoch(self) -> None:
+        """As the first thing in an epoch: `fit` has read it, and after an error the next one must not."""
+        self.model._initial_epoch = None
 
     def _end(self) -> None:
         """Takes everything back that concerns one call of `fit`."""
@@ -339,10 +338,11 @@ class Checkpoints(keras.callbacks.Callback):
             return
         self._finalizer.detach()
         self._steps.detach()
+        model = self._steps.model  # that of the `fit`; the callback may have got another one since
+        model._initial_epoch = None
+        if getattr(model, "interruption", None) is not None:
+            model.interruption = None
         self._steps = self._after_training_steps = self._saved = self._chosen = None
-        self.model._initial_epoch = None
-        if getattr(self.model, "interruption", None) is not None:
-            self.model.interruption = None
         interruption, self._interruption = self._interruption, None
         if interruption is not None:
             interruption.close()

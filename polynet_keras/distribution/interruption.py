@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from types import FrameType
 
 from polynet_keras.distribution.position import Position
 
@@ -46,16 +47,21 @@ class Interruption:
     handler that was there before, which by default ends the process. So does, at the end, a request that nobody
     followed, because it came too late. Python hears a signal once the operation of TensorFlow that runs is over.
 
+    Args:
+        runs: whether what listens is under way still, told by the frame that a signal interrupts. If it ended without
+            `close`, signals go to the handler that was there before.
+
     Attributes:
         requested: this process got SIGTERM.
         agreed: all workers of a strategy know of one that got it, since the same step; whoever has them agree sets it.
         followed: whoever stopped for it sets it.
     """
 
-    def __init__(self):
+    def __init__(self, runs: Callable[[FrameType | None], bool] = lambda frame: True):
         self.requested = False
         self.agreed = False
         self.followed = False
+        self._runs = runs
         self._former: Callable | int | None = None
 
     def __enter__(self) -> "Interruption":
@@ -81,12 +87,13 @@ class Interruption:
         if self.requested and not self.followed:
             self._pass_on(former, signal.SIGTERM, None)
 
-    def _hear(self, number: int, frame) -> None:
-        if self.requested:
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        runs = self._runs(frame)
+        if self.requested or not runs:
             self._pass_on(self._former, number, frame)
-        self.requested = True
+        self.requested = runs
 
-    def _pass_on(self, former: Callable | int | None, number: int, frame) -> None:
+    def _pass_on(self, former: Callable | int | None, number: int, frame: FrameType | None) -> None:
         if callable(former):
             former(number, frame)
         elif former == signal.SIG_DFL:

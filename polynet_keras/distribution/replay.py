@@ -4,7 +4,6 @@ Keras's `fit` starts at the beginning of an epoch. The steps that were done befo
 without computing anything: Keras counts and shows them, and every callback sees them, with the logs of the last one.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -23,20 +22,17 @@ class TrainingSteps:
     Args:
         model: compiled, while `fit` runs.
         steps_per_epoch: that `fit` was given, or None.
-        end_if_over: detaches if the `fit` is over; called at a step that is not one of its own.
 
     Attributes:
+        model: the argument.
         replays: whether steps are replayed.
         data_spec: of a batch, once one was asked for.
-        end_if_over: the argument.
     """
 
-    def __init__(self, model: keras.Model, steps_per_epoch: int | None, end_if_over: Callable[[], None]):
+    def __init__(self, model: keras.Model, steps_per_epoch: int | None):
+        self.model = model
         self.replays = False
         self.data_spec = None
-        self.end_if_over = end_if_over
-        self._announced = False
-        self._model = model
         self._counts_steps = steps_per_epoch is not None
         self._function: Any = None
         self._iterator: Any = None
@@ -59,16 +55,18 @@ class TrainingSteps:
         self.replays = done.position.step > 0
 
     def attach(self) -> None:
-        """Before each step: puts itself in the place of the model's, which may have been made anew since."""
-        self._announced = True
-        if self._model.train_function is not self:
-            self._function = self._model.train_function
-            self._model.train_function = self
+        """Puts itself in the place of the model's step, which may have been made anew since, for one step.
+
+        What callbacks do with the model between the steps, and whatever comes after an error, finds the model's own.
+        """
+        if self.model.train_function is not self:
+            self._function = self.model.train_function
+            self.model.train_function = self
 
     def detach(self) -> None:
         """Puts the model's own step back."""
-        if self._model.train_function is self:
-            self._model.train_function = self._function
+        if self.model.train_function is self:
+            self.model.train_function = self._function
         self._iterator = None
 
     def begin_epoch(self) -> None:
@@ -83,10 +81,7 @@ class TrainingSteps:
         return self._batches_read
 
     def __call__(self, iterator):
-        if not self._announced:  # of another `fit`, or of a `train_on_batch` in a callback
-            self.end_if_over()
-            return self._function(iterator)
-        self._announced = False
+        self.model.train_function = self._function
         first, self._epoch_begins = self._epoch_begins, False
         if self._iterator is not iterator:
             if self._iterator is not None and self._carries_on is None:
@@ -97,7 +92,7 @@ class TrainingSteps:
             self._carries_on = True
         if self._done is not None and self._epochs_begun == 1 and first and self._counts_steps:
             self._pass_over_epochs(self._done)
-        steps = self._model.steps_per_execution
+        steps = self.model.steps_per_execution
         if self.replays and self._done is not None:
             self._read(steps, at_least=1)
             return dict(self._done.logs)

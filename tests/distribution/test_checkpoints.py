@@ -291,37 +291,77 @@ def test_an_error_in_fit_leaves_the_process_as_it_was(tmp_path):
     assert history.epoch == [0]
 
 
-@pytest.mark.parametrize("anew", [True, False])
-def test_an_error_whose_traceback_is_kept(tmp_path, undisturbed, anew):
+class AtEpochBegin(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        kill()
+
+
+KEPT = {
+    "in the steps": lambda: At(1, kill),  # while it steps through the two that were done
+    "before a step": lambda: At(0, kill),
+    "before an epoch": AtEpochBegin,
+}
+
+
+@pytest.mark.parametrize("where", KEPT)
+@pytest.mark.parametrize("then", ["goes on", "trains without", "is compiled anew", "is another"])
+def test_an_error_whose_traceback_is_kept(tmp_path, undisturbed, where, then):
     """As notebooks and debuggers do: the frame of `fit` stays, and its callbacks."""
-    before = signal.getsignal(signal.SIGTERM)
-    model = compiled()
-    with pytest.raises(KilledError) as first:
-        fit(tmp_path, At(9, kill), model=model)
-    with pytest.raises(KilledError) as second:
-        fit(tmp_path, At(1, kill), model=model)  # while it steps through the two that were done
-    if anew:
-        assert_same(fit(tmp_path, model=model), undisturbed)
-    else:
-        assert model.fit(dataset(), epochs=1, verbose=0).epoch == [0]
+    signals = []
+    former = signal.signal(signal.SIGTERM, lambda number, frame: signals.append(number))
+    try:
+        model = compiled()
+        with pytest.raises(KilledError):
+            fit(tmp_path, At(9, kill), model=model)
+        with pytest.raises(KilledError) as kept:
+            fit(tmp_path, KEPT[where](), model=model)
+        assert any(frame.name == "fit" for frame in kept.traceback)
         assert type(model.train_function).__name__ == "function"
-    assert signal.getsignal(signal.SIGTERM) is before
-    assert {first.type, second.type} == {KilledError}
+        if then == "goes on":
+            assert_same(fit(tmp_path, model=model), undisturbed)
+        else:
+            if then == "is compiled anew":
+                model.compile("sgd", "sparse_categorical_crossentropy")
+            model = compiled() if then == "is another" else model
+            assert model.fit(dataset(), epochs=1, callbacks=[At(2, terminate)], verbose=0).epoch == [0]
+            assert signals == [signal.SIGTERM]
+        terminate()
+        assert signals[-1] == signal.SIGTERM
+        assert len(signals) == (1 if then == "goes on" else 2)
+    finally:
+        signal.signal(signal.SIGTERM, former)
 
 
-def test_a_callback_that_trains_too(tmp_path):
+class TrainsAtSteps(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        inputs, labels = examples()
+        self.model.train_on_batch(inputs[:BATCH], labels[:BATCH])
+
+
+class FitsAtEpochEnds(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.fit(dataset().take(2), epochs=1, verbose=0)
+
+
+@pytest.mark.parametrize("trains", [TrainsAtSteps, FitsAtEpochEnds])
+def test_a_callback_that_trains_too(tmp_path, trains):
     """Its steps are none of `fit`'s: neither counted, nor replayed, nor taken for the end."""
-
-    class Trains(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            inputs, labels = examples()
-            self.model.train_on_batch(inputs[:BATCH], labels[:BATCH])
-
-    undisturbed = fit(None, Trains())
-    assert_same(fit(tmp_path / "through", Trains()), undisturbed)
+    undisturbed = fit(None, trains())
+    assert_same(fit(tmp_path / "through", trains()), undisturbed)
     with pytest.raises(KilledError):
-        fit(tmp_path / "killed", Trains(), At(9, kill))
-    assert_same(fit(tmp_path / "killed", Trains()), undisturbed)
+        fit(tmp_path / "killed", trains(), At(9, kill))
+    assert_same(fit(tmp_path / "killed", trains()), undisturbed)
+
+
+def test_a_callback_that_failed_with_another_model(tmp_path):
+    checkpoints, failed, model = Checkpoints(tmp_path, every_steps=2), compiled(), compiled()
+    with pytest.raises(KilledError) as kept:
+        failed.fit(dataset(), epochs=2, callbacks=[checkpoints, At(9, kill)], verbose=0)
+    with pytest.raises(KilledError):
+        failed.fit(dataset(), epochs=2, callbacks=[checkpoints, AtEpochBegin()], verbose=0)
+    assert model.fit(dataset(), epochs=2, callbacks=[checkpoints], verbose=0).epoch == [0, 1]
+    assert failed.fit(dataset(), epochs=1, verbose=0).epoch == [0]
+    assert kept.traceback
 
 
 def test_a_step_that_is_made_anew_meanwhile(tmp_path, undisturbed):
@@ -538,12 +578,17 @@ def started(tmp_path_factory):
             {"model": {"steps_per_execution": 3}},
             "is of step 2 of an epoch, where steps_per_execution=3 does not stop: compile the model with 1",
         ),
-        ({"callbacks": "backup"}, r"Checkpoints and keras.callbacks.BackupAndRestore exclude each other"),
+        ({"callbacks": "backup"}, r"takes one Checkpoints, or keras.callbacks.BackupAndRestore: leave one out"),
+        ({"callbacks": "second"}, r"takes one Checkpoints, or keras.callbacks.BackupAndRestore: leave one out"),
     ],
 )
 def test_what_does_not_fit_is_refused(started, tmp_path, options, message):
     before = {path.name for path in started.iterdir()}
-    callbacks = [keras.callbacks.BackupAndRestore(tmp_path / "backup")] if "callbacks" in options else []
+    rivals = {
+        "backup": lambda: keras.callbacks.BackupAndRestore(tmp_path / "backup"),
+        "second": lambda: Checkpoints(tmp_path / "second", every_steps=2),
+    }
+    callbacks = [rivals[options["callbacks"]]()] if "callbacks" in options else []
     fingerprint = "recipe 1" if options else ""
     with pytest.raises(ValueError, match=message):
         fit(
