@@ -1,40 +1,21 @@
-import argparse
 import os
 import signal
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Tests on the JAX backend compile for most of their time, and the same functions again and again.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".pytest_cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import keras
 import pytest
+
+from tests.options import pytest_addoption, pytest_collection_modifyitems, pytest_configure  # noqa: F401
 
 # What a shell starts in the background, or `nohup` does, ignores these and hands that on; some tests send them.
 for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, handler)
-
-
-def part(text):
-    """Reads "K/N"."""
-    index, _, count = text.partition("/")
-    if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected K/N with 1 <= K <= N, such as 2/6")
-    return int(index), int(count)
-
-
-def pytest_addoption(parser):
-    parser.addoption("--part", type=part, metavar="K/N", help="run the K-th of N parts of the selected tests")
-
-
-# After -m and -k have selected.
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config, items):
-    """The longest tests first: on several workers the others fill the time beside them."""
-    items.sort(key=lambda item: "backends" not in item.keywords)
-    if chosen := config.getoption("--part"):
-        index, count = chosen
-        others = [item for i, item in enumerate(items) if i % count != index - 1]
-        config.hook.pytest_deselected(items=others)
-        items[:] = items[index - 1 :: count]
 
 
 @pytest.fixture(autouse=True)
