@@ -1,0 +1,463 @@
+"""Which faults would the tests not notice? Plants small ones in a module, and names those that no fast test finds.
+
+    python tools/mutate.py polynet_keras/models/polynomial.py
+    python tools/mutate.py polynet_keras.training.schedule polynet_keras/data/crops.py
+    python tools/mutate.py polynet_keras/evaluation/ensemble.py --sample 40 --seed 1
+    python tools/mutate.py polynet_keras/models/checks.py --tests tests/test_applications.py
+
+A *mutant* is the module with one small fault:
+
+    a comparison                another one: < becomes <= and >=, == becomes !=, `in` becomes `not in`
+    + - * / // % ** << >> & |   another operator, also in +=
+    a number                    one more and one less; a fraction is doubled
+    a text                      without its last character; one of a tuple of choices becomes the next choice
+    True, False, not, -         the opposite
+    a condition                 negated; `and` becomes `or`; without one of its parts
+    min, any, ones, ...         max, all, zeros, ... (`SWAPPED`)
+    f(x, ...)                   x: the call is left out
+    a statement                 removed: a call, an assignment, `raise`, `del`; `return x` returns None
+
+Not touched are annotations, docstrings, what a `raise` says, f-strings, `__all__`, and `zip`'s `strict=True`.
+
+The tests of `polynet_keras/models/cost.py` are those of `tests/models/test_cost.py` that are not marked slow; where that
+is not so, `TESTS` says what they are, or `--tests` does. A mutant that they pass *survives*, and is printed. Either a
+test is missing, or the mutant does what the module does: then it goes into `mutants_explained.txt` beside this file, with
+the reason. The exit status is 1 if there are survivors without one. Tests that start processes of their own see the
+module as it is on the disk: a fault only they would find survives.
+
+A mutant takes little more than its tests: it is tried in a fork of a process that has imported TensorFlow, Keras, pytest
+and whatever else the tests import, but nothing of the checkout, and that has not run any of it, so that no thread is lost
+by forking. The fork imports the mutant from memory; the file on the disk is never changed. mutmut 3 can fork like this, but
+it changes only bodies of functions without decorators: no tables, no constants, no properties, no context managers.
+"""
+
+import argparse
+import ast
+import contextlib
+import gc
+import importlib
+import importlib.abc
+import importlib.util
+import json
+import linecache
+import multiprocessing
+import os
+import random
+import re
+import signal
+import sys
+import tempfile
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path.cwd()
+EXPLAINED = Path(__file__).with_name("mutants_explained.txt")
+
+TESTS = {
+    "polynet_keras/models/checks.py": ["tests/models/test_cost.py", "tests/models/test_checks.py"],
+}
+"""Of modules whose fast tests are not in the file of the same name."""
+
+COMPARISONS = {
+    ast.Lt: ("<", "<=", ">="), ast.LtE: ("<=", "<", ">"), ast.Gt: (">", ">=", "<="), ast.GtE: (">=", ">", "<"),
+    ast.Eq: ("==", "!="), ast.NotEq: ("!=", "=="), ast.Is: ("is", "is not"), ast.IsNot: (r"is\s+not", "is"),
+    ast.In: ("in", "not in"), ast.NotIn: (r"not\s+in", "in"),
+}  # fmt: skip
+ARITHMETIC = {
+    ast.Add: ("+", "-"), ast.Sub: ("-", "+"), ast.Mult: ("*", "/"), ast.Div: ("/", "*"), ast.FloorDiv: ("//", "/"),
+    ast.Mod: ("%", "*"), ast.Pow: ("**", "*"), ast.LShift: ("<<", ">>"), ast.RShift: (">>", "<<"),
+    ast.BitAnd: ("&", "|"), ast.BitOr: ("|", "&"),
+}  # fmt: skip
+PAIRS = (
+    "min max", "minimum maximum", "reduce_min reduce_max", "any all", "floor ceil", "ones zeros", "ones_like zeros_like",
+    "reduce_sum reduce_mean", "lower upper", "lstrip rstrip", "startswith endswith", "argmin argmax",
+)  # fmt: skip
+SWAPPED = {a: b for pair in PAIRS for a, b in (pair.split(), reversed(pair.split()))}
+KEPT_CALLS = {"isinstance", "issubclass", "len", "super", "getattr", "hasattr", "setattr", "zip", "enumerate", "range"}
+"""Calls that nothing works without: leaving them out only makes every test fail."""
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A module with one fault.
+
+    Attributes:
+        line: where the fault is, from 1.
+        original, mutated: the lines around the fault as they are and as they become, each written as one line.
+        source: the whole module.
+    """
+
+    line: int
+    original: str
+    mutated: str
+    source: str
+
+
+def mutants_of(source: str) -> list[Mutant]:
+    """All mutants of a module that are Python, in the order of their lines."""
+    text = source.encode()
+    ends = [0]
+    for line in text.splitlines(keepends=True):
+        ends.append(ends[-1] + len(line))
+    finder = _Finder(text, ends)
+    finder.visit(ast.parse(source))
+    found = []
+    for start, end, replacement in sorted(set(finder.edits)):
+        first = max(i for i, offset in enumerate(ends) if offset <= start)
+        before, after = ends[first], next(offset for offset in ends if offset >= end)
+        mutated = text[:start] + replacement.encode() + text[end:]
+        with contextlib.suppress(SyntaxError), warnings.catch_warnings(action="ignore"):
+            compile(mutated, "mutant", "exec")
+            lines = text[before:start] + replacement.encode() + text[end:after]
+            found.append(Mutant(first + 1, _one_line(text[before:after]), _one_line(lines), mutated.decode()))
+    return found
+
+
+def _one_line(text: bytes) -> str:
+    return " ".join(text.decode().split())
+
+
+class _Finder(ast.NodeVisitor):
+    """Walks a module and collects edits of its text: (start, end, replacement), in bytes."""
+
+    def __init__(self, text: bytes, line_starts: list[int]):
+        self.edits: list[tuple[int, int, str]] = []
+        self._text = text
+        self._line_starts = line_starts
+        self._choices: dict[str, str] = {}
+        self._bound: Counter[str] | None = None  # how often the function around binds each name; None outside of any
+
+    def _start(self, node) -> int:
+        return self._line_starts[node.lineno - 1] + node.col_offset
+
+    def _end(self, node) -> int:
+        return self._line_starts[node.end_lineno - 1] + node.end_col_offset
+
+    def _code(self, node) -> str:
+        return self._text[self._start(node) : self._end(node)].decode()
+
+    def _replace(self, node, replacement: str) -> None:
+        self.edits.append((self._start(node), self._end(node), replacement))
+
+    def _replace_between(self, left, right, pattern: str, replacement: str) -> None:
+        """Replaces an operator, which has no position of its own."""
+        gap = self._text[self._end(left) : self._start(right)].decode()
+        if match := re.search(pattern, gap):
+            start = self._end(left) + len(gap[: match.start()].encode())
+            self.edits.append((start, start + len(match[0].encode()), replacement))
+
+    # What is left as it is.
+
+    def visit_JoinedStr(self, node):
+        pass
+
+    def visit_Import(self, node):
+        pass
+
+    visit_ImportFrom = visit_Import
+
+    def visit_arguments(self, node):
+        for default in [*node.defaults, *filter(None, node.kw_defaults)]:
+            self.visit(default)
+
+    def visit_keyword(self, node):
+        if node.arg != "strict":
+            self.visit(node.value)
+
+    # Statements.
+
+    def visit_Module(self, node):
+        for statement in node.body:
+            value = getattr(statement, "value", None)
+            if isinstance(value, ast.Tuple) and all(_is_text(element) for element in value.elts):
+                texts = [element.value for element in value.elts]
+                self._choices |= dict(zip(texts, [*texts[1:], *texts[:1]], strict=True))
+        self.generic_visit(node)
+
+    def visit_FunctionDef(self, node):
+        around = self._bound
+        names = [n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
+        self._bound = Counter([*names, *(argument.arg for argument in ast.walk(node) if isinstance(argument, ast.arg))])
+        for part in [*node.decorator_list, node.args, *node.body]:
+            self.visit(part)
+        self._bound = around
+
+    def visit_Expr(self, node):
+        if isinstance(node.value, ast.Call):
+            self._replace(node, "pass")
+        if not isinstance(node.value, ast.Constant):
+            self.visit(node.value)
+
+    def visit_Assign(self, node):
+        targets = getattr(node, "targets", None) or [node.target]
+        if any(isinstance(target, ast.Name) and target.id == "__all__" for target in targets):
+            return
+        # Without a name's only assignment nothing works: no test could miss that.
+        if self._bound is not None and node.value is not None:
+            names = [n.id for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)]
+            if all(self._bound[name] != 1 for name in names):
+                self._replace(node, "pass")
+        if node.value is not None:
+            self.visit(node.value)
+
+    visit_AnnAssign = visit_Assign
+
+    def visit_AugAssign(self, node):
+        self._replace(node, "pass")
+        before, after = ARITHMETIC.get(type(node.op), ("", ""))
+        if before:
+            self._replace_between(node.target, node.value, re.escape(before + "="), after + "=")
+        self.visit(node.value)
+
+    def visit_Return(self, node):
+        if node.value is not None:
+            self._replace(node, "return None")
+            self.visit(node.value)
+
+    def visit_Raise(self, node):
+        self._replace(node, "pass")
+
+    visit_Delete = visit_Raise
+
+    def visit_Continue(self, node):
+        self._replace(node, "break")
+
+    def visit_Break(self, node):
+        self._replace(node, "pass")
+
+    # Conditions.
+
+    def _negate(self, test):
+        is_comparison = isinstance(test, ast.Compare) and len(test.ops) == 1
+        if not is_comparison and not (isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not)):
+            self._replace(test, f"not ({self._code(test)})")
+
+    def visit_If(self, node):
+        self._negate(node.test)
+        self.generic_visit(node)
+
+    visit_While = visit_IfExp = visit_If
+
+    def visit_comprehension(self, node):
+        for test in node.ifs:
+            self._negate(test)
+        self.generic_visit(node)
+
+    def visit_BoolOp(self, node):
+        before, after = ("and", "or") if isinstance(node.op, ast.And) else ("or", "and")
+        for left, right in zip(node.values, node.values[1:], strict=False):
+            self._replace_between(left, right, before, after)
+        for left_out in node.values:
+            self._replace(left_out, str(before == "and"))
+        self.generic_visit(node)
+
+    def visit_Compare(self, node):
+        for left, right, op in zip([node.left, *node.comparators], node.comparators, node.ops, strict=False):
+            before, *others = COMPARISONS[type(op)]
+            for after in others:
+                self._replace_between(left, right, before, after)
+        self.generic_visit(node)
+
+    # Other expressions.
+
+    def visit_BinOp(self, node):
+        before, after = ARITHMETIC.get(type(node.op), ("", ""))
+        if before and not _is_text(node.left) and not _is_text(node.right):
+            self._replace_between(node.left, node.right, re.escape(before), after)
+        self.generic_visit(node)
+
+    def visit_UnaryOp(self, node):
+        if isinstance(node.op, (ast.Not, ast.USub)):
+            self._replace(node, re.sub(r"^(not\b|-)\s*", "", self._code(node)))
+        self.generic_visit(node)
+
+    def visit_Call(self, node):
+        name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
+        if name in SWAPPED:
+            code = self._code(node.func).removesuffix(name)
+            self._replace(node.func, code + SWAPPED[name])
+        if node.args and not isinstance(node.args[0], ast.Starred) and name not in KEPT_CALLS and name.islower():
+            self._replace(node, f"({self._code(node.args[0])})")
+        elif not node.args and not node.keywords and isinstance(node.func, ast.Attribute):
+            self._replace(node, self._code(node.func.value))
+        self.generic_visit(node)
+
+    def visit_Constant(self, node):
+        value = node.value
+        if isinstance(value, bool):
+            self._replace(node, str(not value))
+        elif isinstance(value, int):
+            self._replace(node, str(value + 1))
+            self._replace(node, str(value - 1))
+        elif isinstance(value, float):
+            self._replace(node, str(value * 2 or 1.0))
+        elif isinstance(value, str):
+            self._replace(node, repr(value[:-1] or "x" * (not value)))
+            if value in self._choices:
+                self._replace(node, repr(self._choices[value]))
+
+
+def _is_text(node) -> bool:
+    return isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
+
+
+class _FromMemory(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
+    """Gives one module of another source than its file has."""
+
+    def __init__(self, name: str, path: Path, source: str):
+        self._name, self._path, self._source = name, path, source
+        # Where TensorFlow's AutoGraph reads the source of functions; without a time it is never read from the disk.
+        linecache.cache[str(path)] = (len(source), None, source.splitlines(keepends=True), str(path))
+
+    def find_spec(self, name, path=None, target=None):
+        if name == self._name:
+            return importlib.util.spec_from_file_location(name, self._path, loader=self)
+        return None
+
+    def is_package(self, name) -> bool:
+        return self._path.name == "__init__.py"
+
+    def get_source(self, name) -> str:
+        return self._source
+
+    def get_code(self, name):
+        return compile(self._source, str(self._path), "exec", dont_inherit=True)
+
+
+def run_tests(tests: list[str], folder: str) -> int:
+    """The exit status of pytest: 0 if all fast ones of these tests pass."""
+    import pytest
+
+    options = ["-x", "-q", "--tb=short", "-m", "not slow", "-p", "no:cacheprovider", f"--basetemp={folder}/pytest"]
+    if importlib.util.find_spec("hypothesis"):
+        options.append("--hypothesis-profile=ci")  # the same examples each time, and none is kept
+    return int(pytest.main([*options, *tests]))
+
+
+def in_fork(work: Callable[[], int], timeout: float, log: str) -> int | None:
+    """What `work` returns in a fork of this process, which writes to `log`; None if it took more than `timeout`."""
+
+    def child():
+        os.setsid()
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        status = 70
+        try:
+            status = work()
+        finally:
+            sys.stdout.flush()
+            os._exit(status)
+
+    sys.stdout.flush()
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join(timeout)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)  # and what it has started
+    in_time = process.exitcode is not None
+    process.join()
+    return process.exitcode if in_time else None
+
+
+def baseline(tests: list[str], folder: str) -> float:
+    """Seconds that the tests take on the module as it is; imports here, too, what they import from elsewhere."""
+    found = Path(folder, "imported.json")
+
+    def scout() -> int:
+        status = run_tests(tests, folder)
+        elsewhere = [name for name, module in list(sys.modules.items()) if _is_elsewhere(module)]
+        found.write_text(json.dumps(elsewhere))
+        return status
+
+    for _ in range(2):  # the first time the imports take most of the time
+        start = time.monotonic()
+        status = in_fork(scout, 900, f"{folder}/log")
+        if status != 0:
+            sys.exit(f"{Path(folder, 'log').read_text()[-3000:]}\n{' '.join(tests)}: no mutant was made, see above")
+        taken = time.monotonic() - start
+        for name in json.loads(found.read_text()):
+            with contextlib.suppress(Exception):  # some are no modules of their own
+                importlib.import_module(name)
+        gc.freeze()  # pytest collects garbage several times: half a second each, with all of TensorFlow in it
+    return taken
+
+
+def _is_elsewhere(module) -> bool:
+    file = getattr(module, "__file__", None)
+    return isinstance(file, str) and ("site-packages" in file or not Path(file).is_relative_to(ROOT))
+
+
+def survivors(path: Path, tests: list[str], mutants: list[Mutant]) -> Iterator[Mutant]:
+    """The mutants of the module that its tests pass."""
+    name = ".".join(path.with_suffix("").parts).removesuffix(".__init__")
+    with tempfile.TemporaryDirectory() as folder:
+        timeout = 5 + 3 * baseline(tests, folder)
+        for mutant in mutants:
+
+            def work(source=mutant.source):
+                sys.meta_path.insert(0, _FromMemory(name, ROOT / path, source))
+                return run_tests(tests, folder)
+
+            if in_fork(work, timeout, f"{folder}/log") == 0:
+                yield mutant
+
+
+def explained() -> set[tuple[str, str, str]]:
+    """(module, original, mutated) of `EXPLAINED`, whose format it describes itself."""
+    entries, module, original = set(), "", ""
+    for line in EXPLAINED.read_text().splitlines() if EXPLAINED.exists() else ():
+        kind, _, text = line.partition(" ")
+        if kind == "module":
+            module = text
+        elif kind == "-":
+            original = text
+        elif kind == "+":
+            entries.add((module, original, text))
+    return entries
+
+
+def tests_of(path: Path) -> list[str]:
+    """The test modules of a module of the package, by `TESTS` or by its name."""
+    return TESTS.get(str(path)) or [str(Path("tests", *path.parts[1:-1], f"test_{path.name}"))]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("modules", nargs="+", help="paths or dotted names")
+    parser.add_argument("--tests", nargs="+", help="test files to run in place of those of the module's name")
+    parser.add_argument("--sample", type=int, help="try only so many mutants of each module, chosen at random")
+    parser.add_argument("--seed", type=int, default=0, help="of the sample")
+    arguments = parser.parse_args()
+    # NumPy's threads would not outlive the fork. Set before NumPy is imported.
+    os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
+    sys.path.insert(0, str(ROOT))
+    known = explained()
+    left = 0
+    for module in arguments.modules:
+        path = Path(module if module.endswith(".py") else module.replace(".", "/") + ".py")
+        mutants = mutants_of(path.read_text())
+        if arguments.sample is not None and arguments.sample < len(mutants):
+            mutants = sorted(random.Random(arguments.seed).sample(mutants, arguments.sample), key=lambda m: m.line)
+        start = time.monotonic()
+        counts = Counter()
+        for mutant in survivors(path, arguments.tests or tests_of(path), mutants):
+            is_explained = (str(path), mutant.original, mutant.mutated) in known
+            counts[is_explained] += 1
+            if not is_explained:
+                print(f"{path}:{mutant.line}\n  - {mutant.original}\n  + {mutant.mutated}", flush=True)
+        left += counts[False]
+        print(
+            f"{path}: {len(mutants)} mutants, {counts.total()} survive ({counts.total() / max(1, len(mutants)):.0%}), "
+            f"{counts[True]} of them explained; {time.monotonic() - start:.0f} s",
+            flush=True,
+        )
+    sys.exit(left > 0)
+
+
+if __name__ == "__main__":
+    main()
