@@ -48,7 +48,8 @@ def crop_plan(height: int, width: int, preprocessing: Preprocessing, crops: int)
     odd margin is half a pixel off the middle.
 
     Args:
-        height, width: of the image, in pixels.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
         preprocessing: gives the size of the crops and, for 1 and 10 of them, how the image is resized.
         crops: one of `CROPS`.
 

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from polynet_keras.data.preprocessing import decode_image
+from polynet_keras.data.tuning import untuned
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Examples:
     def dataset(self) -> tf.data.Dataset:
         """All examples in order: (encoded image, label, index)."""
         indices = tf.data.Dataset.range(self.count)
-        return indices.map(lambda index: (*self.read(index), index), num_parallel_calls=tf.data.AUTOTUNE)
+        return untuned(indices.map(lambda index: (*self.read(index), index), num_parallel_calls=tf.data.AUTOTUNE))
 
     def subset(self, indices: np.ndarray, name: str) -> "Examples":
         """Some of the examples, under a name of their own, in the order of `indices`."""

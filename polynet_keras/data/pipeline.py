@@ -1,7 +1,6 @@
 """From a source's examples to the batches that `fit` and `evaluate` take, as tf.data datasets."""
 
 import contextlib
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -22,12 +21,14 @@ from polynet_keras.data.examples import Examples, plain_message
 from polynet_keras.data.preprocessing import Preprocessing
 from polynet_keras.data.resizing import normalizer, resize, resize_crop
 from polynet_keras.data.sampling import TrainingOrder, evaluation_share
+from polynet_keras.data.tuning import untuned
 
 ATTEMPTS = 100
 """So many images in a row that cannot be read are no accident: then skipping ends."""
 
-THREADS_A_CORE = 2
-"""Of a pipeline: with one, a core is idle while its thread waits for another's copy, 8 % of the time on two."""
+PREFETCHED_BATCHES = 2
+"""One that is ready when `fit` asks, and one in the making."""
+
 READING_ERRORS = (tf.errors.NotFoundError, tf.errors.DataLossError, tf.errors.PermissionDeniedError)
 """What a file that vanished or a record that was damaged raises; the message names it."""
 
@@ -201,7 +202,7 @@ def decoded_images(
     dataset = tf.data.Dataset.from_tensor_slices(share).map(
         tf.autograph.experimental.do_not_convert(example), num_parallel_calls=2
     )
-    return Batches(dataset.batch(1).prefetch(2), len(share))
+    return Batches(untuned(dataset.batch(1).prefetch(2)), len(share))
 
 
 @contextlib.contextmanager
@@ -317,11 +318,4 @@ def _finished(dataset: tf.data.Dataset) -> tf.data.Dataset:
 
     if keras.config.image_data_format() == "channels_first":
         dataset = dataset.map(tf.autograph.experimental.do_not_convert(transpose), num_parallel_calls=tf.data.AUTOTUNE)
-    options = tf.data.Options()
-    options.threading.private_threadpool_size = THREADS_A_CORE * cores()
-    return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
-
-
-def cores() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return untuned(dataset.prefetch(PREFETCHED_BATCHES))

@@ -110,5 +110,5 @@ def evaluation_share(count: int, batch_size: int, workers: int = 1, worker: int 
 
 
 def check_worker(workers: int, worker: int) -> None:
-    if workers < 1 or not 0 <= worker < workers:
+    if not 0 <= worker < workers:
         raise ValueError(f"worker={worker} of workers={workers}: expected one of 0 to workers - 1")

@@ -144,8 +144,8 @@ class Checkpoints(keras.callbacks.Callback):
         self._steps = TrainingSteps(self.model, fit.steps_per_epoch)
         self._after_training_steps: State | None = None
         self._in_epoch = False
-        # If `fit` ends with an error, no event tells; but its list of callbacks ends with it, or later, once nobody keeps
-        # the traceback. Nothing must depend on when: until then a SIGTERM is passed on.
+        # If `fit` ends with an error, no event tells; but its list of callbacks ends with it, or later, once nobody
+        # keeps the traceback. Nothing must depend on when: until then a SIGTERM is passed on.
         self._callback_list = weakref.ref(fit.callbacks)
         self._finalizer = weakref.finalize(fit.callbacks, self._end)
         self._finalizer.atexit = False

@@ -13,7 +13,7 @@ from polynet_keras.distribution import patience
 from polynet_keras.distribution.cluster import Cluster
 from polynet_keras.distribution.connecting import limited_connecting
 from polynet_keras.distribution.rendezvous import code_fingerprint, meet
-from polynet_keras.distribution.worker_strategy import MultiWorkerStrategy
+from polynet_keras.distribution.worker_strategy import MultiWorkerStrategy, untune_device_datasets
 
 STRATEGIES = ("auto", "multi_worker", "mirrored", "tpu", "none")
 IMPLEMENTATIONS = ("auto", "ring", "nccl")
@@ -114,9 +114,11 @@ def open_strategy(
         meet(cluster, {**alike, **(facts or {})}, communication.start_seconds)
         return _multi_worker_strategy(cluster, communication)
     if name == "multi_worker":
+        untune_device_datasets()
         options = (communication or Communication()).options()
         return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
     if name == "mirrored" or (name == "auto" and len(tf.config.list_physical_devices("GPU")) > 1):
+        untune_device_datasets()
         return tf.distribute.MirroredStrategy()
     return None
 

@@ -20,7 +20,7 @@ class MultiWorkerStrategy(tf.distribute.MultiWorkerMirroredStrategy):
 
     def __init__(self, cluster_resolver=None, communication_options=None):
         super().__init__(cluster_resolver, communication_options)
-        _untune_device_datasets()
+        untune_device_datasets()
         create_variable = self.extended._create_variable
 
         def create_limited(next_creator, **kwargs):
@@ -50,12 +50,19 @@ def _untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
     return dataset.with_options(options)
 
 
-def _untune_device_datasets() -> None:
-    """TensorFlow puts a dataset of its own, with options of its own, between a distributed dataset and each device."""
+def untune_device_datasets() -> None:
+    """TensorFlow puts a dataset of its own, with options of its own, between a distributed dataset and each device.
+
+    This makes those of the whole process untuned. A second call changes nothing.
+    """
     from tensorflow.python.data.ops import multi_device_iterator_ops as ops  # none of this has a public name
 
     create = getattr(ops, "_create_device_dataset", None)
     if create is None:
         logging.warning("TensorFlow %s feeds its devices otherwise; epochs may end slowly", tf.__version__)
-    else:
-        ops._create_device_dataset = lambda *args, **kwargs: _untuned(create(*args, **kwargs))
+    elif create.__module__ != __name__:
+
+        def create_untuned(*args, **kwargs):
+            return _untuned(create(*args, **kwargs))
+
+        ops._create_device_dataset = create_untuned

@@ -12,6 +12,7 @@ from polynet_keras.data.examples import Examples
 from polynet_keras.data.pipeline import reading
 from polynet_keras.data.sampling import TrainingOrder
 from polynet_keras.data.sources import open_source
+from polynet_keras.data.tuning import untuned
 from polynet_keras.training.preparation import compiled_model, preprocessing_of, training_data
 from polynet_keras.training.recipe import Recipe
 
@@ -86,7 +87,7 @@ def _encoded(examples: Examples, recipe: Recipe) -> tf.data.Dataset:
     order = TrainingOrder(len(examples), recipe.batch_size, recipe.seed)
     indices = tf.data.Dataset.from_tensor_slices(np.asarray(order.order(0)))
     encoded = indices.map(lambda index: tf.strings.length(examples.read(index)[0]), num_parallel_calls=READ_AHEAD)
-    return encoded.batch(recipe.batch_size).repeat().prefetch(2)
+    return untuned(encoded.batch(recipe.batch_size).repeat().prefetch(2), threads=READ_AHEAD)
 
 
 def _rate(iterator, images_of: Callable, seconds: float, most: int) -> float:

@@ -21,6 +21,21 @@ def test_mirrored():
     assert strategy.num_replicas_in_sync == 1
 
 
+@pytest.mark.parametrize("name", ["mirrored", "multi_worker"])
+def test_what_feeds_the_devices_of_one_process_is_not_tuned(name, monkeypatch):
+    """An iterator that is tuned may wait a minute for its end."""
+    from tensorflow.python.data.ops import multi_device_iterator_ops as ops
+
+    monkeypatch.setattr(ops, "_create_device_dataset", ops._create_device_dataset)
+    strategy = open_strategy(name, ALONE)
+    once = ops._create_device_dataset
+    strategy = open_strategy(name, ALONE)
+    assert ops._create_device_dataset is once  # not wrapped again by a second strategy
+    dataset = strategy.distribute_datasets_from_function(lambda context: tf.data.Dataset.range(8).batch(4))
+    (part,) = iter(dataset)._iterators
+    assert [device._dataset.options().autotune.enabled for device in part._iterator._device_iterators] == [False]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -1,0 +1,46 @@
+"""Datasets that are not tuned: an iterator that is tuned may wait up to a minute for its end."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from arrays import examples_of, png, random_images
+
+from polynet_keras.data.pipeline import decoded_images, evaluation_batches, training_batches, validation_data
+from polynet_keras.data.preprocessing import Preprocessing
+from polynet_keras.data.tuning import untuned
+
+PROTOCOL = Preprocessing(8, 8)
+EXAMPLES = examples_of([png(image) for image in random_images(5, size=8)])
+
+DATASETS = {
+    "training": lambda: training_batches(EXAMPLES, PROTOCOL, 2, 0).dataset,
+    "evaluation": lambda: evaluation_batches(EXAMPLES, PROTOCOL, 2).dataset,
+    "validation": lambda: validation_data(evaluation_batches(EXAMPLES, PROTOCOL, 2)),
+    "whole images": lambda: decoded_images(EXAMPLES).dataset,
+    "encoded images": EXAMPLES.dataset,
+}
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_no_dataset_is_tuned(name):
+    dataset = DATASETS[name]()
+    assert dataset.options().autotune.enabled is False
+    # What is made of it later, by `fit` say, is not either.
+    assert dataset.map(lambda *example: example).prefetch(1).options().autotune.enabled is False
+    assert len(list(dataset.take(2))) == 2
+
+
+def test_a_map_runs_as_many_calls_as_there_are_threads():
+    """Three calls meet at a barrier, which two could not pass."""
+    import threading
+
+    barrier = threading.Barrier(3)
+
+    def meet(index):
+        barrier.wait(timeout=20)
+        return index
+
+    dataset = tf.data.Dataset.range(6).map(
+        lambda index: tf.numpy_function(meet, [index], tf.int64), num_parallel_calls=tf.data.AUTOTUNE
+    )
+    np.testing.assert_array_equal(list(untuned(dataset, threads=3).as_numpy_iterator()), range(6))
