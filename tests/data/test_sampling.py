@@ -96,6 +96,9 @@ def test_evaluation_counts_each_example_once_with_equal_full_batches(count, batc
         ((10, 6, 0, 2, 0, 1, 2), "=6 must be a multiple of 4: equal parts of pairs that are mixed for workers=2"),
         ((10, 6, 0, 2, 2), "worker=2 of workers=2"),
         ((10, 6, 0, 0), "worker=0 of workers=0"),
+        ((10, 6, 0, 0, -1), "worker=-1 of workers=0"),
+        ((10, 6, 0, -1, -2), "worker=-2 of workers=-1"),
+        ((10, 6, 0, 2, -1), "worker=-1 of workers=2"),
     ],
 )
 def test_impossible_shares_are_refused(arguments, message):
@@ -106,5 +109,7 @@ def test_impossible_shares_are_refused(arguments, message):
 def test_impossible_evaluation_shares_are_refused():
     with pytest.raises(ValueError, match="batch_size=0"):
         evaluation_share(3, 0)
-    with pytest.raises(ValueError, match="worker=3 of workers=2"):
-        evaluation_share(3, 1, 2, 3)
+    for worker, workers in ((3, 2), (2, 2), (-1, 2), (0, 0), (-1, 0), (-2, -1)):
+        with pytest.raises(ValueError, match=f"worker={worker} of workers={workers}: expected one of 0 to"):
+            evaluation_share(3, 1, workers, worker)
+    assert evaluation_share(3, 1, 2, 1).tolist() == [1, 2]

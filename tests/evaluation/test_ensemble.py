@@ -315,6 +315,47 @@ def test_saved_scores_give_the_same_report(tmp_path):
     assert evaluate_ensemble(loaded).mixture.loss == evaluate_ensemble(scores).mixture.loss
 
 
+def right_by_hand(*probabilities):
+    """Scores of nets by the probabilities that they give the right class, class 0 of two, of each image."""
+    (scores, *_) = nets(0, len(probabilities[0]), 2, (1,))
+    labels = np.zeros(len(probabilities[0]), int)
+    return [
+        replace(
+            scores,
+            labels=labels,
+            logits=np.log(np.stack([of_net, 1 - np.array(of_net)], axis=-1))[:, None],
+            model=f"net {i}",
+            weights_hash=f"{i:064}",
+        )
+        for i, of_net in enumerate(probabilities)
+    ]
+
+
+def test_gains_by_hand():
+    """Net 1 has the most hits, three of four as the mixture, and net 0 the lowest loss."""
+    scores = right_by_hand([0.9, 0.9, 0.45, 0.45], [0.6, 0.05, 0.6, 0.6])
+    report = evaluate_ensemble(scores)
+    assert [member.counts.top1_hits for member in report.members] == [2, 3]
+    assert report.best is report.members[1]
+    assert report.mixture.top1_hits == 3
+    assert report.gain == 0
+    losses = [-np.log([0.9, 0.9, 0.45, 0.45]).mean(), -np.log([0.6, 0.05, 0.6, 0.6]).mean()]
+    mixed = -np.log([0.75, 0.475, 0.525, 0.525]).mean()
+    assert losses[0] < losses[1]
+    assert [member.counts.loss for member in report.members] == pytest.approx(losses)
+    assert report.mixture.loss == pytest.approx(mixed)
+    assert report.loss_gain == pytest.approx(losses[0] - mixed)
+
+
+def test_the_best_is_the_first_of_equal_ones():
+    scores = right_by_hand([0.9, 0.2, 0.2, 0.2], [0.6, 0.6, 0.1, 0.1], [0.1, 0.1, 0.7, 0.7])
+    report = evaluate_ensemble(scores)
+    assert report.best is report.members[1]
+    hits = np.mean([[0.9, 0.2, 0.2, 0.2], [0.6, 0.6, 0.1, 0.1], [0.1, 0.1, 0.7, 0.7]], axis=0) > 0.5
+    assert report.gain == (hits.sum() - 2) / 4
+    assert report.gain_interval == paired_interval(hits, np.array([True, True, False, False]))
+
+
 def changed(scores, **fields):
     return [scores[0], replace(scores[1], **fields)]
 
@@ -357,6 +398,11 @@ def test_held_out_scores_that_do_not_fit():
     ):
         with pytest.raises(ValueError, match=re.escape(message)):
             evaluate_ensemble(scores, "fit", others)
+    # A model is known by its weights, whatever it is called.
+    trained_on = changed(held_out, weights_hash="f" * 64)
+    with pytest.raises(ValueError, match="the scores to fit on are of another model, net 1, where net 1 is due"):
+        evaluate_ensemble(scores, "fit", trained_on)
+    assert evaluate_ensemble(scores, "fit", changed(held_out, model="the same")).fitted_images == 8
     apart = [replace(member, indices=np.arange(8, 16)) for member in same]
     assert evaluate_ensemble(scores, "fit", apart).fitted_images == 8
 

@@ -146,6 +146,35 @@ def test_probability_zero_is_a_large_but_finite_loss():
     assert counts.loss == pytest.approx((708.3964185322641 + math.log(4)) / 2)
 
 
+@pytest.mark.parametrize("total", [0.99 + 1e-9, 1.01 - 1e-9])
+def test_sums_of_low_precision_are_accepted(total):
+    """They may be 0.01 away from 1, and no further."""
+    row, beyond = np.array([[0.6, total - 0.6]]), np.array([[0.6, total - 0.6 + math.copysign(2e-9, total - 1)]])
+    assert Counts.of(row, np.array([0])).loss == pytest.approx(-math.log(0.6))
+    with pytest.raises(ValueError, match="1 of 1 rows are no probabilities"):
+        Counts.of(beyond, np.array([0]))
+    with pytest.raises(ValueError, match="2 of 3 rows are no probabilities.*: the first sums to 1.02 and"):
+        Counts.of(np.array([[0.5, 0.5], [0.5, 0.52], [0.5, 0.48]]), np.array([0, 0, 0]))
+
+
+def test_probabilities_of_a_half_precision_network_are_accepted():
+    for dtype in ("float16", "float32"):
+        probabilities, labels = of_a_net(0, 100, 1000)
+        counts = Counts.of(probabilities.astype(dtype), labels)
+        assert counts.loss == pytest.approx(log_loss(labels, probabilities, labels=np.arange(1000)), rel=2e-3)
+
+
+def test_equally_frequent_confusions_come_in_the_order_of_the_classes():
+    """Of 30 classes each is taken for each other one once: more pairs than NumPy sorts in order by itself."""
+    classes = 30
+    pairs = [(i, j) for i in range(classes) for j in range(classes) if i != j]
+    labels, predicted = np.array(pairs).T
+    counts = Counts.of(np.eye(classes)[predicted], labels)
+    assert counts.worst_pairs(len(pairs) + 5) == tuple((i, j, 1) for i, j in pairs)
+    again = counts + Counts.of(np.eye(classes)[[3, 3]], np.array([20, 20]))
+    assert again.worst_pairs(3) == ((20, 3, 3), (0, 1, 1), (0, 2, 1))
+
+
 def test_worst_pairs():
     counts = Counts.of(np.eye(3)[[0, 1, 1, 2, 2, 2, 0, 1]], np.array([0, 0, 0, 1, 2, 1, 2, 0]))
     assert counts.worst_pairs(10) == ((0, 1, 3), (1, 2, 2), (2, 0, 1))

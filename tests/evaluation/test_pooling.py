@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from polynet_keras.evaluation.pooling import POOLINGS, SCORES, pool
+from polynet_keras.evaluation.pooling import POOLINGS, SCORES, Pooling, pool
 
 
 def logits_of(seed, images, crops, classes, dtype="float32"):
@@ -35,6 +35,29 @@ def test_selective_pooling_equals_sorting(on, crops, fraction, best):
         assert found.dtype == "float64"
         np.testing.assert_allclose(found, pooled_one_by_one(logits, best, on), rtol=1e-12)
         np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-14)
+
+
+class Promised(np.ndarray):
+    """Its `partition` does what NumPy promises and no more: NumPy's own sorts arrays as short as these altogether."""
+
+    def partition(self, kth, axis=-1, **options):
+        self.sort(axis)
+        below, above = np.split(np.moveaxis(self, axis, 0), [kth])
+        below[:], above[1:] = below[::-1].copy(), above[:0:-1].copy()
+
+
+def test_the_promised_partition_is_all_that_there_is():
+    found = np.array([[5.0, 1, 4, 2, 3]]).view(Promised)
+    found.partition(2, axis=1)
+    assert found.tolist() == [[2, 1, 3, 5, 4]]
+
+
+@pytest.mark.parametrize("on", SCORES)
+@pytest.mark.parametrize(("crops", "fraction", "best"), [(10, 0.3, 3), (7, 1.0, 7), (7, 1e-9, 1), (144, 0.3, 43)])
+def test_the_best_crops_are_told_by_the_pivot(on, crops, fraction, best):
+    logits = logits_of(0, 3, crops, 6)
+    found = np.asarray(pool(logits.view(Promised), "selective", fraction, on))
+    np.testing.assert_allclose(found, pooled_one_by_one(logits, best, on), rtol=1e-12)
 
 
 @pytest.mark.parametrize("on", SCORES)
@@ -123,6 +146,32 @@ def test_what_is_refused():
     ):
         with pytest.raises(ValueError, match=message):
             pool(np.zeros((2, 3, 4)), **arguments)
+
+
+def test_a_pooling_is_the_function_with_its_arguments():
+    logits = logits_of(7, 4, 10, 5)
+    for pooling, on, fraction in product(POOLINGS, SCORES, (0.2, 0.5)):
+        found = Pooling(pooling, fraction, on)(logits)
+        np.testing.assert_array_equal(found, pool(logits, pooling, fraction, on))
+    np.testing.assert_array_equal(Pooling()(logits), pool(logits))
+    # As a table of results and a report name it.
+    assert str(Pooling()) == "selective 0.3 of probabilities"
+    assert str(Pooling("mean", 0.5, "logits")) == "mean of logits"
+    assert str(Pooling("max")) == "max of probabilities"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"pooling": "median"}, "pooling='median' must be one of"),
+        ({"on": "scores"}, "on='scores' must be one of"),
+        ({"fraction": 0.0}, "fraction=0.0 must be above 0"),
+        ({"fraction": 1.5}, "fraction=1.5 must be above 0"),
+    ],
+)
+def test_a_pooling_that_cannot_be_is_refused_before_there_are_logits(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Pooling(**arguments)
 
 
 def test_other_shapes_are_refused():
