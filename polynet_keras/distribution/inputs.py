@@ -7,7 +7,7 @@ import tensorflow as tf
 
 def distributed_dataset(
     strategy: tf.distribute.Strategy | None, dataset_of: Callable[[int, int, int], tf.data.Dataset]
-):
+) -> tf.data.Dataset | tf.distribute.DistributedDataset:
     """What `fit` and `evaluate` take under a strategy, from a function that makes one worker's batches.
 
     Args:

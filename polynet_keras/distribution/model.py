@@ -1,6 +1,7 @@
 """A `keras.Model` whose `fit`, `evaluate` and `predict` work under TensorFlow's distribution strategies."""
 
 import inspect
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -100,7 +101,7 @@ class DistributedTraining(_Base):
 
             self.predict_function = PredictionStep(self)
 
-    def compiled_function(self, function):
+    def compiled_function(self, function: Callable) -> Callable:
         """How a step becomes a graph: a hook for subclasses.
 
         Args:

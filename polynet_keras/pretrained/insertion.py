@@ -72,7 +72,8 @@ def plan_insertion(source: str | Structure, target: str | Structure, positions: 
     end (`"appended"`).
 
     Args:
-        source, target: the structures, or their names or notations.
+        source: the trained net's structure, or its name or notation.
+        target: the larger one's.
         positions: `"interleaved"` or `"appended"`.
 
     Raises:
@@ -137,7 +138,8 @@ def insert_optimizer(source: keras.Model, target: keras.Model, plan: InsertionPl
     smaller steps for it. Gradients that were accumulated for an update to come are left behind.
 
     Args:
-        source, target: as `insert` took them, compiled with optimizers of one class; both are built.
+        source: as `insert` took it, compiled.
+        target: as `insert` took it, compiled with an optimizer of the same class. Both optimizers are built.
         plan: what `insert` returned.
 
     Returns:

@@ -153,7 +153,8 @@ def ablation(
     Args:
         recipe: of all runs, but for structure and seed.
         folder: new, empty, or of an unfinished study with the same recipe.
-        depths, modules: as `variants` takes them.
+        depths: as `variants` takes it.
+        modules: as `variants` takes it.
         seeds: how many, from the recipe's on.
 
     Raises:

@@ -27,7 +27,8 @@ def grown(
         structure: of the larger net.
         width: of both.
         residual_scale: of what is new, as `PolyNet` takes it; kept paths bring their own.
-        positions, new_paths: as `pretrained.insertion.insert` takes them.
+        positions: as `pretrained.insertion.insert` takes it.
+        new_paths: as `pretrained.insertion.insert` takes it.
         carry_optimizer: whether the net is compiled, with an optimizer of the source's settings that remembers what the
             source's does of kept variables (`insert_optimizer`). Its schedule begins anew, and it decays all weights.
 

@@ -61,7 +61,12 @@ class OptimizerSettings:
         check_integer("gradient_accumulation_steps", self.gradient_accumulation_steps, at_least=1)
         check_number("ema_momentum", self.ema_momentum, at_least=0, below=1)
 
-    def make(self, learning_rate, weight_decay: float, model: keras.Model) -> keras.optimizers.Optimizer:
+    def make(
+        self,
+        learning_rate: float | keras.optimizers.schedules.LearningRateSchedule,
+        weight_decay: float,
+        model: keras.Model,
+    ) -> keras.optimizers.Optimizer:
         """The optimizer for a model.
 
         Args:
