@@ -159,9 +159,9 @@ def _parse_term(text: str, start: int, end: int) -> str:
         if letter not in OPERATORS:
             expected = f"expected I or one of the operators {', '.join(OPERATORS)}"
             raise PolynomialSyntaxError(f"unknown letter {letter!r}: {expected}", text, factor.start())
-        # A power of more than two digits is over the bound, whatever its value: it is not computed.
+        # Two digits, without zeros before them, are over the bound already: the others are not read.
         digits = factor["digits"]
-        power = _SUPERSCRIPTS.get(factor["power"], 1) if digits is None else int(digits[:3] or 0)
+        power = _SUPERSCRIPTS.get(factor["power"], 1) if digits is None else int(digits.lstrip("0")[:2] or 0)
         if not 1 <= power <= MAX_DEGREE:
             fault = factor.start("power")
             raise PolynomialSyntaxError(f"the power after ^ must be between 1 and {MAX_DEGREE}", text, fault)
