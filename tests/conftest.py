@@ -18,6 +18,22 @@ for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
         signal.signal(number, handler)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _untuned_datasets():
+    """Datasets of tests, and those that Keras makes of arrays, are not tuned: `data.tuning` says what would wait."""
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
+    import tensorflow as tf
+
+    from polynet_keras.data.tuning import untuned
+
+    with pytest.MonkeyPatch.context() as patch:
+        # All ways to iterate begin with this method of a dataset.
+        patch.setattr(tf.data.Dataset, "_apply_debug_options", untuned)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _fresh_names():
     """Auto-numbered names start anew, and the data format a test sets is the test's own."""
