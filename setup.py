@@ -63,11 +63,13 @@ setup(
     install_requires=[
         "absl-py>=2.1",  # flags and logging
         "filelock>=3.13",  # two processes fetch a weights file once
-        "h5py>=3.11",  # weights files are read before they are loaded
         "keras>=3.12",
         "numpy>=1.26",
         "requests>=2.32",  # fetches weights files: proxies, redirects, timeouts; TensorFlow needs it too
         "tensorflow>=2.20,<2.22",
+        # Weights files are read before they are loaded. It stands after TensorFlow, since uv takes the newest of what
+        # is named first: with the newest h5py it would take TensorFlow 2.20.
+        "h5py>=3.11",
         "tqdm>=4.66",  # shows how far a fetch is
     ],
     extras_require={
