@@ -1,14 +1,17 @@
 import json
+import os
 import struct
+import warnings
 import zlib
 from dataclasses import asdict
 
 import numpy as np
 import pytest
+from keras import ops
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from polynet_keras.data.preprocessing import RESIZES, Preprocessing, read_image
+from polynet_keras.data.preprocessing import RESIZES, Preprocessing, read_image, warn_of_impossible_range
 
 
 def released():
@@ -119,7 +122,24 @@ def test_images_of_any_mode(tmp_path, mode, channels):
     np.testing.assert_array_equal(found[..., 0], pixels // (257 if mode == "I;16" else 1))
 
 
-@pytest.mark.parametrize("pixels", [np.full((4, 4), 70_000, "int32"), np.full((4, 4), 0.5, "float32")])
+@pytest.mark.parametrize("dtype", ["uint16", "int32"])
+def test_sixteen_bits_are_scaled_to_eight(tmp_path, dtype):
+    """To the higher of their two bytes."""
+    values = [0, 1, 255, 256, 257, 511, 512, 0x1234, 0x7FFF, 0x8000, 0xFEFF, 0xFF00, 0xFFFF]
+    Image.fromarray(np.array([values], dtype)).save(tmp_path / "deep.tif")
+    found = read_image(tmp_path / "deep.tif", 1)
+    assert found[0, :, 0].tolist() == [0, 0, 0, 1, 1, 1, 2, 0x12, 0x7F, 0x80, 0xFE, 0xFF, 0xFF]
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        np.array([[0, 0x10000]], "int32"),
+        np.array([[-1, 0xFFFF]], "int32"),
+        np.full((4, 4), 70_000, "int32"),
+        np.full((4, 4), 0.5, "float32"),
+    ],
+)
 def test_pixels_of_no_known_range_are_refused(tmp_path, pixels):
     Image.fromarray(pixels).save(tmp_path / "deep.tif")
     with pytest.raises(ValueError, match=r"deep.tif: .* its pixels are neither 8 nor 16 bit"):
@@ -162,6 +182,75 @@ def test_what_is_no_image_is_named(tmp_path):
         read_image(tmp_path / "none.png", 3)
     with pytest.raises(ValueError, match="Is a directory"):
         read_image(tmp_path, 3)
+
+
+def test_a_file_of_more_bytes_than_the_limit_is_not_read(tmp_path, monkeypatch):
+    """A quarter of a gibibyte; the file is a hole on the disk."""
+    hole = tmp_path / "hole.png"
+    hole.touch()
+    os.truncate(hole, 2**28 + 1)
+    with pytest.raises(ValueError, match=r"hole.png: 268,435,457 bytes are over the limit of 268,435,456$"):
+        read_image(hole, 3)
+    file = tmp_path / "image.png"
+    Image.new("RGB", (4, 3)).save(file)
+    size = file.stat().st_size
+    monkeypatch.setattr("polynet_keras.data.preprocessing.MAX_ENCODED_BYTES", size)
+    assert read_image(file, 3).shape == (3, 4, 3)
+    monkeypatch.setattr("polynet_keras.data.preprocessing.MAX_ENCODED_BYTES", size - 1)
+    with pytest.raises(ValueError, match=rf"image.png: {size} bytes are over the limit of {size - 1}$"):
+        read_image(file, 3)
+
+
+def test_an_image_of_more_pixels_than_the_limit_is_not_decoded(tmp_path, monkeypatch):
+    """Pillow warns of more than its own limit, which is this one, and refuses twice as many."""
+    claimed = png_of(Image.MAX_IMAGE_PIXELS + 1, 1)
+    (tmp_path / "claimed.png").write_bytes(claimed)
+    with (
+        pytest.warns(Image.DecompressionBombWarning),
+        pytest.raises(ValueError, match=r": 89478486×1 px is over the limit of 89,478,485 pixels"),
+    ):
+        read_image(tmp_path / "claimed.png", 3)
+    file = tmp_path / "image.png"
+    Image.new("RGB", (4, 3)).save(file)
+    monkeypatch.setattr("polynet_keras.data.preprocessing.MAX_PIXELS", 12)
+    assert read_image(file, 3).shape == (3, 4, 3)
+    monkeypatch.setattr("polynet_keras.data.preprocessing.MAX_PIXELS", 11)
+    with pytest.raises(ValueError, match="4×3 px is over the limit of 11 pixels"):
+        read_image(file, 3)
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        ([0, 255], None),
+        ([-64, 255], None),  # of a bicubic resize
+        ([0, 319], None),
+        ([-64, 319], None),
+        ([-64.5, 255], "far outside"),
+        ([0, 319.5], "far outside"),
+        ([0, np.nan], "far outside of that range, or not finite"),
+        ([0, np.inf], "far outside"),
+        ([-np.inf, 0], "far outside"),
+        ([-0.5, 20], "they look normalized already"),
+        ([-0.5, 20.5], None),
+        ([0, 20], None),  # a dark image
+        ([-0.001, 0], "they look normalized already"),
+        ([0, 0.5, 1], "no value above 1: they look scaled to"),
+        ([0, 0.001], "no value above 1"),
+        ([0.5, 1.5], None),
+        ([0, 1, 1], None),  # nearly black
+        ([0, 0], None),
+        ([], None),
+    ],
+)
+@pytest.mark.parametrize("convert", [np.asarray, ops.convert_to_tensor], ids=["array", "tensor"])
+def test_ranges_that_no_image_has_are_warned_of(values, found, convert):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warn_of_impossible_range(convert(np.array(values, "float32")))
+    texts = [str(warning.message) for warning in caught]
+    assert len(texts) == (found is not None)
+    assert all(found in text for text in texts)
 
 
 @pytest.mark.parametrize(

@@ -181,6 +181,57 @@ def test_follows_a_schedule(inside, compiled):
     assert_close(weights, reference.values)
 
 
+LAYERS = {"kernel": "stem_conv1", "bias": "stage_b_02_f_branch1_conv1", "gain": "reduction_a_conv1", "scalar": "my_own"}
+FACTORS = {"stem": 2.0, "stage_b": 0.0, "stage_a": 7.0}
+
+
+@compilations
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"momentum": 0.9, "centered": True},
+        {"epsilon_inside_root": False},
+        {"epsilon_inside_root": False, "momentum": 0.9},
+    ],
+    ids=str,
+)
+def test_each_part_has_its_factor_on_the_learning_rate(options, compiled):
+    settings = {**DEFAULTS, **options}
+    weights = []
+    for name, value in initial_values().items():
+        with keras.name_scope(LAYERS[name]):
+            weights.append(keras.Variable(value.astype("float32"), name=name))
+    optimizer = RMSprop(**settings, learning_rate_factors=FACTORS)
+    run(RMSprop.from_config(optimizer.get_config()), weights, gradients(), compiled=compiled)
+    expected = {}
+    for name, factor in zip(SHAPES, (2.0, 0.0, 1.0, 1.0), strict=True):
+        reference = Reference(**{**settings, "learning_rate": factor * settings["learning_rate"]})
+        for step in gradients():
+            reference.apply(step)
+        expected[name] = reference.values[name]
+    assert_close(weights, expected)
+    np.testing.assert_array_equal(weights[1], initial_values()["bias"].astype("float32"))
+
+
+@compilations
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_a_variance_that_rounding_makes_negative_is_zero(compiled, momentum):
+    """Of gradients that stay the same: their mean square less their squared mean is near 0, and in float32 below it."""
+    gradient = np.random.default_rng(0).normal(size=1000) * 10
+    start = np.zeros(1000, "float32")
+    settings = {"learning_rate": 0.01, "rho": 0.7, "epsilon": 1.0, "centered": True, "momentum": momentum}
+    weights = [keras.Variable(start)]
+    run(RMSprop(**settings, epsilon_inside_root=False), weights, 60 * [{"x": gradient}], compiled=compiled)
+    w, s, a, v = (np.zeros(1000) for _ in range(4))
+    for _ in range(60):
+        s, a = 0.7 * s + 0.3 * gradient**2, 0.7 * a + 0.3 * gradient
+        v = momentum * v + 0.01 * gradient / (np.sqrt(np.maximum(s - a**2, 0)) + 1)
+        w = w - v
+    # Of a mean square of up to 1000, float32 knows the variance up to 1e-4, and its root up to 1e-2.
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(weights[0]), w, rtol=2e-2)
+
+
 @pytest.mark.parametrize("options", [{}, {"momentum": 0.9}, {"centered": True}, {"momentum": 0.9, "centered": True}])
 def test_equals_keras_and_takes_its_state(options):
     settings = {"learning_rate": 0.05, "epsilon": 1e-3, "name": "rmsprop", **options}

@@ -29,9 +29,15 @@ def survival(model):
     return [layer.survival_probability.numpy().tolist() for layer in sums(model)]
 
 
-def decisions(callback, gaps, metric="accuracy"):
-    """The drop rate of each epoch, of so many gaps between training and validation."""
-    callback.set_model(net())
+def one_unit():
+    """A model of one residual unit, whose path of the input itself has the scale 0.4 and survives always."""
+    inputs = keras.Input((3,))
+    return keras.Model(inputs, StochasticResidualScaling(0.4, active=False)([inputs, inputs]))
+
+
+def decisions(callback, gaps, metric="accuracy", model=None):
+    """The drop rate of each epoch, of so many gaps between training and validation, and in the end."""
+    callback.set_model(model or net())
     callback.on_train_begin()
     rates = []
     for epoch, gap in enumerate(gaps):
@@ -57,12 +63,60 @@ def test_it_rises_in_steps_and_waits_a_window(metric):
 
 def test_it_falls_when_the_net_underfits():
     callback = AdaptiveStochasticDepth(threshold=0.1, window=1, step=0.15, max_drop_rate=0.3)
-    assert decisions(callback, [0.2, 0.2, 0.05, -0.01, -0.01, -0.01]) == [0, 0.15, 0.3, 0.3, 0.15, 0, 0]
+    assert decisions(callback, [0.2, 0.2, 0.05, -0.01, -0.01, -0.01], model=one_unit()) == [
+        0,
+        0.15,
+        0.3,
+        0.3,
+        0.15,
+        0,
+        0,
+    ]
     assert not any(bool(layer.active.numpy()) for layer in sums(callback.model))
 
 
+def test_it_falls_after_a_window_below_zero():
+    """The last two epochs decide; between them and zero, or at zero, is nothing to fall for."""
+    callback = AdaptiveStochasticDepth(threshold=0.1, window=2, step=0.1, max_drop_rate=0.3)
+    gaps = [0.2, 0.2, 0.2, 0.2, -0.1, 0.05, -0.1, 0.0, -0.1, -0.1, -0.1, -0.1, -0.1, -0.1]
+    rates = [0, 0, 0.1, 0.1, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.1, 0.1, 0, 0, 0]
+    assert decisions(callback, gaps, model=one_unit()) == rates
+
+
+def test_sums_of_steps_come_back_to_zero():
+    """In floating point 0.1 + 0.1 + 0.1 − 0.1 − 0.1 − 0.1 is 3e-17, at which paths would still be drawn."""
+    callback = AdaptiveStochasticDepth(threshold=0.1, window=1, step=0.1, max_drop_rate=0.5)
+    rates = decisions(callback, [0.2, 0.2, 0.2, -0.1, -0.1, -0.1], model=one_unit())
+    assert rates == [0, 0.1, 0.2, 0.3, 0.2, 0.1, 0]
+    assert not any(bool(layer.active.numpy()) for layer in sums(callback.model))
+
+
+def test_what_the_class_says_of_its_defaults():
+    """Three epochs above 0.05 for each step of 0.05, up to 0.25; the gap of accuracies."""
+    gaps = [0.0501] * 20
+    rates = [rate for rate in (0, 0.05, 0.1, 0.15, 0.2) for _ in range(3)] + [0.25] * 6
+    assert decisions(AdaptiveStochasticDepth(), gaps, model=one_unit()) == rates
+    assert decisions(AdaptiveStochasticDepth(), [0.0499] * 6, model=one_unit()) == [0] * 7
+
+
+def test_a_gap_at_the_threshold_is_not_above_it():
+    callback = AdaptiveStochasticDepth(threshold=0.25, window=1)
+    assert decisions(callback, [0.25, 0.2501], model=one_unit()) == [0, 0, 0.05]
+
+
+def test_a_unit_alone_is_the_deepest():
+    model = one_unit()
+    set_drop_rate(model, 0.2)
+    (layer,) = sums(model)
+    assert layer.survival_probability.numpy() == pytest.approx([0.8])
+    assert layer.scale.numpy() == pytest.approx([0.4 / 0.8])
+    assert bool(layer.active.numpy())
+    x = np.array([[1.0, 2, 3]], "float32")
+    np.testing.assert_allclose(model(x, training=False), 1.4 * x, rtol=1e-6)
+
+
 def test_it_stays_off_without_overfitting():
-    assert decisions(AdaptiveStochasticDepth(window=1), [0.04, 0.0499, -0.2, 0.01]) == [0] * 5
+    assert decisions(AdaptiveStochasticDepth(window=1), [0.04, 0.0499, -0.2, 0.01], model=one_unit()) == [0] * 5
 
 
 @pytest.mark.parametrize("residual_scale", [0.3, None])
@@ -91,7 +145,7 @@ def test_how_often_paths_are_dropped():
 
 def test_the_state_goes_through_a_checkpoint():
     callback = AdaptiveStochasticDepth(window=2, step=0.1)
-    decisions(callback, [0.2, 0.2, 0.2])
+    decisions(callback, [0.2, 0.2, 0.2], model=one_unit())
     states, arrays = get_states([callback])
     other = AdaptiveStochasticDepth(window=2, step=0.1)
     other.set_model(callback.model)
