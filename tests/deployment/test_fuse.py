@@ -1,5 +1,7 @@
 """Fused networks compute what they were made of, on every backend, for every structure and after any training."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ ALL_MODULES = (
     "1 x [ir, poly-2, poly-3, mpoly-2] | 1 x [mpoly-3, 2-way, 3-way]"
     " | 1 x [I + F + G + HF, I + GF, I + F + GF + GHF + F^2]"
 )
-SMALL = "1 x [2-way] | 1 x [poly-3, mpoly-2] | 1 x [3-way]"
+SMALL = "1 x [2-way] | 1 x [poly-2] | 1 x [ir]"
 
 
 def network(structure=SMALL, seed=0, **arguments):
@@ -21,6 +23,12 @@ def network(structure=SMALL, seed=0, **arguments):
     model = PolyNet(weights=None, structure=structure, **{**settings, **arguments})
     randomize(model, seed)
     return model
+
+
+@functools.cache
+def same_network(structure=SMALL, **arguments):
+    """For tests that fuse a network and leave it as it is, or assign again what they change of it."""
+    return network(structure, **arguments)
 
 
 def images(model, count=2, seed=0):
@@ -46,14 +54,22 @@ def layers_of(model, kind):
 
 @pytest.mark.parametrize("shared", ["duplicate", "affine"])
 @pytest.mark.parametrize("share_projection", [False, True])
-@pytest.mark.parametrize("seed", [0, 1])
-def test_every_module_computes_the_same(shared, share_projection, seed):
-    model = network(ALL_MODULES, seed, share_projection=share_projection)
+def test_every_module_computes_the_same(shared, share_projection):
+    model = same_network(ALL_MODULES, share_projection=share_projection)
     fused = fuse(model, shared)
-    assert_same(fused, model, seed=seed)
+    assert_same(fused, model)
     assert not layers_of(fused, StochasticResidualScaling)
     if shared == "duplicate":
         assert not layers_of(fused, keras.layers.BatchNormalization)
+
+
+@pytest.fixture(scope="module")
+def float64_network():
+    keras.config.set_dtype_policy("float64")
+    try:
+        return network(ALL_MODULES, seed=1)
+    finally:
+        keras.config.set_dtype_policy("float32")
 
 
 @pytest.mark.skipif(
@@ -61,12 +77,11 @@ def test_every_module_computes_the_same(shared, share_projection, seed):
     reason="JAX has no float64 by default, and Keras's normalization on PyTorch computes in float32",
 )
 @pytest.mark.parametrize("shared", ["duplicate", "affine"])
-def test_in_float64_only_rounding_is_left(shared):
+def test_in_float64_only_rounding_is_left(float64_network, shared):
     keras.config.set_dtype_policy("float64")
     try:
-        model = network(ALL_MODULES)
-        assert outputs(model, images(model))[0].dtype == "float64"
-        assert_same(fuse(model, shared), model, tolerance=1e-10)
+        assert outputs(float64_network, images(float64_network))[0].dtype == "float64"
+        assert_same(fuse(float64_network, shared), float64_network, tolerance=1e-10)
     finally:
         keras.config.set_dtype_policy("float32")
 
@@ -79,7 +94,6 @@ def test_in_float64_only_rounding_is_left(shared):
         {"include_top": False, "pooling": "max"},
         {"classifier_activation": "softmax", "classes": 1},
         {"width": 0.25, "input_shape": (75, 75, 1)},
-        {"structure": "ir-5-10-5"},
         {"residual_scale": 0.3},
         {"residual_scale": (1.5, 0.0)},
         {"residual_scale": 1e-30},
@@ -101,7 +115,7 @@ def test_inception_resnet():
 @pytest.mark.parametrize("factors", [(0.0, 0.7, 1.0), (1e-9, 0.5, 2.0), (0.4, 0.0, 0.0), (0.0, 0.0, 0.0)], ids=str)
 def test_each_path_keeps_its_own_factor(shared, factors):
     """The factor of a path that the next order takes too must not reach that order."""
-    model = network("1 x [poly-3] | 1 x [mpoly-3, 3-way] | 1 x [I + F + G + HF]")
+    model = same_network("1 x [poly-3] | 1 x [mpoly-3, 3-way] | 1 x [I + F + G + HF]")
     for layer in layers_of(model, StochasticResidualScaling):
         layer.scale.assign(factors)
         layer.survival_probability.assign((1.0, 0.9, 0.8))
@@ -111,7 +125,7 @@ def test_each_path_keeps_its_own_factor(shared, factors):
 @pytest.mark.parametrize("shared", ["duplicate", "affine"])
 def test_a_shared_convolution_is_folded_once_for_each_normalization(shared):
     """One kernel, three normalizations: folding any of them into the common kernel would be wrong for the others."""
-    model = network("1 x [poly-3] | 1 x [ir] | 1 x [ir]")
+    model = same_network("1 x [poly-3] | 1 x [ir] | 1 x [ir]")
     normalizations = [f"stage_a_01_{application}_branch1_conv2_bn" for application in ("f", "ff", "fff")]
     for name, gamma in zip(normalizations, (0.2, 1.0, 5.0), strict=True):
         layer = model.get_layer(name)
@@ -164,12 +178,12 @@ def test_the_model_is_left_alone_and_shares_nothing():
 
 @pytest.mark.parametrize("shared", ["duplicate", "affine"])
 def test_saved_and_loaded(tmp_path, shared):
-    model = network()
+    model = same_network()
     fused = fuse(model, shared)
     fused.save(tmp_path / "fused.keras")
     loaded = keras.saving.load_model(tmp_path / "fused.keras")
     x = images(model)
-    np.testing.assert_array_equal(loaded.predict(x, verbose=0), fused.predict(x, verbose=0))
+    np.testing.assert_array_equal(outputs(loaded, x), outputs(fused, x))
 
 
 def test_name_input_and_outputs_stay():
@@ -185,14 +199,14 @@ def test_name_input_and_outputs_stay():
 
 def test_an_output_inside_is_no_place_to_fold_into():
     """What a user takes out before the normalization is the bare convolution."""
-    model = network()
+    model = same_network()
     bare = model.get_layer("stage_b_01_f_branch1_conv1")
     inner = keras.Model(model.input, [bare._inbound_nodes[0].outputs[0], model.output])
     assert_same(fuse(inner), inner)
 
 
 def test_after_training():
-    model = network(classes=3, classifier_activation="softmax")
+    model = network("1 x [ir] | 1 x [ir] | 1 x [ir]", classes=3, classifier_activation="softmax")
     model.compile("sgd", "sparse_categorical_crossentropy")
     x = images(model, 8)
     model.fit(x, np.arange(8) % 3, batch_size=4, epochs=2, verbose=0)
@@ -376,7 +390,7 @@ def of_layer(layer, count=1):
         (trained_when_called, "layer 'noise' is called with training=True"),
         (quantized, "layer 'int8' is quantized already"),
         (lambda: fuse(of_layer(keras.layers.Conv2D(2, 3))), None),
-        (lambda: fuse(network()), "the model is fused already"),
+        (lambda: fuse(same_network()), "the model is fused already"),
     ],
 )
 def test_what_is_not_known_is_refused(make, message):
@@ -390,4 +404,4 @@ def test_what_is_not_known_is_refused(make, message):
 
 def test_shared_has_two_values():
     with pytest.raises(ValueError, match=r"shared='copy' must be one of \('duplicate', 'affine'\)"):
-        fuse(network(), "copy")
+        fuse(of_layer(keras.layers.Conv2D(2, 3)), "copy")
