@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
@@ -40,7 +41,7 @@ FLOATS = [
 def trained(channels=3, classes=6, size=75, resize="square"):
     statistics = {"mean": (0.5,) * channels, "std": (0.25,) * channels}
     preprocessing = Preprocessing(size, size + 11, resize=resize, **statistics)
-    structure = "1 x [2-way] | 1 x [poly-3, mpoly-2] | 1 x [2-way]"
+    structure = "1 x [2-way] | 1 x [poly-2] | 1 x [ir]"
     arguments = {"structure": structure, "width": 0.1, "input_shape": (size, size, channels), "classes": classes}
     model = PolyNet(weights=None, **arguments)
     randomize(model, 0)
@@ -52,6 +53,17 @@ def trained(channels=3, classes=6, size=75, resize="square"):
 @pytest.fixture(scope="module")
 def net():
     return trained()
+
+
+@pytest.fixture(scope="module")
+def few_layers():
+    """For what an export does around the network, which takes the longest."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input((16, 16, 3), name="image")
+    x = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(image))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.ReLU()(x))
+    model = keras.Model(image, keras.layers.Dense(6, "softmax", name="predictions")(x))
+    return TrainedModel("net", model, Preprocessing(16, 18), tuple(f"class {i}" for i in range(6)))
 
 
 @pytest.mark.parametrize(("format", "precision"), FLOATS)
@@ -112,13 +124,16 @@ def test_what_is_compared_was_not_calibrated_on(monkeypatch, count, images, cali
     taken = []
 
     def batches(examples, preprocessing, batch_size):
+        assert batch_size == 1
         taken.append([int(examples.name_of(i).removeprefix("digit-")) for i in range(len(examples))])
-        return evaluation_batches(examples.subset(np.arange(1), examples.name), preprocessing, batch_size)
+        return one_batch
 
+    preprocessing = Preprocessing(8, 8, mean=(0.5,), std=(0.5,))
+    one_batch = evaluation_batches(digits().subset(np.arange(1), "digits"), preprocessing, 1)
     monkeypatch.setattr(quantization, "evaluation_batches", batches)
     calibration = Calibration(digits().subset(np.arange(count), "digits"), images)
-    calibration.batches(Preprocessing(8, 8, mean=(0.5,), std=(0.5,)))
-    calibration.others(Preprocessing(8, 8, mean=(0.5,), std=(0.5,)))
+    calibration.batches(preprocessing)
+    calibration.others(preprocessing)
     assert [len(part) for part in taken] == [calibrated, compared]
     assert not set(taken[0]) & set(taken[1])
     assert calibration.facts() == {"data": "digits", "images": calibrated, "keep_float": []}
@@ -149,14 +164,14 @@ def test_a_saved_model_decodes_as_pillow_does(channels):
         (lambda image: image[:0], "the signature classify fails: "),
     ],
 )
-def test_a_signature_that_gives_other_names_is_not_written(net, tmp_path, monkeypatch, change, message):
+def test_a_signature_that_gives_other_names_is_not_written(few_layers, tmp_path, monkeypatch, change, message):
     def decode(*arguments):
         return change(decoding(*arguments))
 
     decoding = saved_model.decode
     monkeypatch.setattr(saved_model, "decode", decode)
     with pytest.raises(ValueError, match=message):
-        export(net, tmp_path / "net", "saved_model")
+        export(few_layers, tmp_path / "net", "saved_model")
     assert not list(tmp_path.iterdir())
 
 
@@ -164,9 +179,10 @@ def test_int8_of_the_digits(tmp_path, digits_run):
     from polynet_keras.evaluation.loading import load_run
 
     run = load_run(digits_run.folder)
-    card = export(run, tmp_path / "net", "openvino", "int8", Calibration(digits(), 100, ("predictions",)))
-    assert card.calibration == {"data": "digits", "images": 100, "keep_float": ["predictions"]}
-    assert (card.comparison.data, card.comparison.images) == ("digits", 200)
+    calibration = Calibration(digits().subset(np.arange(60), "digits"), 20, ("predictions",))
+    card = export(run, tmp_path / "net", "openvino", "int8", calibration)
+    assert card.calibration == {"data": "digits", "images": 20, "keep_float": ["predictions"]}
+    assert (card.comparison.data, card.comparison.images) == ("digits", 30)
     images = photographs(run.preprocessing)
     assert np.isfinite(load_exported(tmp_path / "net").run(images)).all()
 
@@ -298,20 +314,20 @@ def test_what_cannot_be_done_is_said_before_any_work(net, tmp_path, monkeypatch,
         export(net, **{"folder": "net", **arguments})
 
 
-def test_logits_are_no_probabilities(net, tmp_path):
-    logits = dataclasses.replace(net, model=logits_model(net.model))
+def test_logits_are_no_probabilities(few_layers, tmp_path):
+    logits = dataclasses.replace(few_layers, model=logits_model(few_layers.model))
     with pytest.raises(ValueError, match="net gives no probabilities; an exported model ends in a softmax"):
         export(logits, tmp_path / "net", "openvino")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_missing_package_is_named(net, tmp_path, monkeypatch):
+def test_a_missing_package_is_named(few_layers, tmp_path, monkeypatch):
     monkeypatch.setattr("polynet_keras.deployment.extras.find_spec", lambda module: None)
     with pytest.raises(ValueError, match="not installed: openvino; the extra `deploy` has it: pip install openvino"):
-        export(net, tmp_path / "net", "openvino")
+        export(few_layers, tmp_path / "net", "openvino")
 
 
-def test_a_runtime_may_be_installed_under_another_name(net, tmp_path, monkeypatch):
+def test_a_runtime_may_be_installed_under_another_name(few_layers, tmp_path, monkeypatch):
     """As onnxruntime-gpu is, which has the module `onnxruntime`."""
     import openvino
 
@@ -322,12 +338,12 @@ def test_a_runtime_may_be_installed_under_another_name(net, tmp_path, monkeypatc
 
     found = importlib.metadata.version
     monkeypatch.setattr(importlib.metadata, "version", version)
-    card = export(net, tmp_path / "net", "openvino")
+    card = export(few_layers, tmp_path / "net", "openvino")
     assert card.versions["openvino"] == openvino.__version__
     assert card.versions["keras"] == found("keras")
 
 
-def test_calibration_is_checked(net, tmp_path):
+def test_calibration_is_checked(few_layers, tmp_path):
     with pytest.raises(ValueError, match="images=0 of the calibration must be at least 1"):
         Calibration(digits(), 0)
     with pytest.raises(
@@ -335,15 +351,15 @@ def test_calibration_is_checked(net, tmp_path):
     ):
         Calibration(digits().subset(np.arange(3), "digits"))
     with pytest.raises(ValueError, match="keep_float='nothing' is the beginning of no layer's name"):
-        export(net, tmp_path / "net", "openvino", "int8", Calibration(digits(), 2, ("nothing",)))
+        export(few_layers, tmp_path / "net", "openvino", "int8", Calibration(digits(), 2, ("nothing",)))
 
 
-def test_a_folder_that_is_no_export(net, tmp_path):
+def test_a_folder_that_is_no_export(few_layers, tmp_path):
     with pytest.raises(ValueError, match=r"no card of an exported model can be read: .*`polynet export` writes one"):
         load_exported(tmp_path)
-    export(net, tmp_path / "net", "openvino")
-    with pytest.raises(ValueError, match=r"float64 \(1, 75, 75, 3\) must be float32 \(batch, 75, 75, 3\)"):
-        load_exported(tmp_path / "net").run(np.zeros((1, 75, 75, 3)))
+    export(few_layers, tmp_path / "net", "openvino")
+    with pytest.raises(ValueError, match=r"float64 \(1, 16, 16, 3\) must be float32 \(batch, 16, 16, 3\)"):
+        load_exported(tmp_path / "net").run(np.zeros((1, 16, 16, 3)))
     (tmp_path / "net" / "1" / "model.bin").rename(tmp_path / "model.bin")
     with pytest.raises(ValueError, match=r"cannot be loaded as openvino: .*bin file") as raised:
         load_exported(tmp_path / "net")
