@@ -61,11 +61,48 @@ def test_error_is_within_the_bound(replicas, magnitude, seed):
             assert (np.abs(found - exact) <= bound(of_variable)).all()
 
 
-def test_where_all_gradients_are_as_large_as_can_be_no_sum_overflows():
-    ones = [np.full(4, np.nextafter(2.0, 0.0), "float32")]
+@pytest.mark.parametrize("power", [-126, -113, -1, 0, 1, 113, 117])
+def test_where_all_gradients_are_as_large_as_can_be_no_sum_overflows(power):
+    """The largest float32 under a power of two is what the scale makes the largest of."""
+    largest = np.nextafter(np.float32(2.0), np.float32(0.0)) * np.float32(2.0) ** np.float32(power)
+    assert largest < 2.0 * 2.0**power
+    ones = [np.full(4, largest)]
     for replicas in (1, 2, 31, 32, 512):
         (found,) = summed([ones] * replicas)
-        np.testing.assert_allclose(found, replicas * ones[0], rtol=replicas * 2.0**-11)
+        np.testing.assert_allclose(found, replicas * ones[0].astype("float64"), rtol=replicas * 2.0**-11)
+
+
+@pytest.mark.parametrize(
+    "total", [2.0**-100, 1.5 * 2.0**-12, 1.0, 1.5, np.nextafter(np.float32(2), np.float32(0)), 1e38]
+)
+def test_the_largest_is_brought_to_between_two_powers(total):
+    """No higher: a quarter of float16's range is for what rounding adds. No lower: small elements are lost there."""
+    gradients = [tf.constant([total, -total, 0.0], tf.float32)]
+    (half,) = compression.compressed(gradients, compression.magnitudes(gradients))
+    assert 2.0**13 <= float(half[0]) <= 2.0**14
+    assert half[1] == -half[0]
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_gradients_near_the_smallest_numbers_are_summed_exactly(sign):
+    """Both the scale and its inverse are float32's: of these the scale for the largest would not be."""
+    for largest in (-112, -113, -114, -120, -125, -126):
+        gradients = np.array([sign * 2.0**power for power in range(largest, -127, -1)], "float32")
+        for replicas in (1, 2):
+            (found,) = summed([[gradients]] * replicas)
+            np.testing.assert_array_equal(found, replicas * gradients.astype("float64"))
+
+
+def test_magnitudes_are_the_largest_of_each_gradient():
+    gradients = [
+        tf.constant([[1.0, -3.0], [2.0, 0.5]]),
+        tf.constant([0.25], tf.float64),
+        tf.constant([-0.0], tf.float16),
+    ]
+    found = compression.magnitudes(gradients)
+    assert tf.is_tensor(found)
+    assert found.dtype == tf.float32
+    np.testing.assert_array_equal(found, [3.0, 0.25, 0.0])
 
 
 def test_zeros_stay_zeros_and_what_is_not_finite_stays_so():

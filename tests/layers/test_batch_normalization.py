@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from polynet_keras.layers import BatchNormalization, synchronize_batch_normalization
+from polynet_keras.layers import BatchNormalization, batch_normalization, synchronize_batch_normalization
 from tests.reference import gradients
 
 on_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the fused kernel is TensorFlow's")
@@ -235,6 +235,46 @@ def test_an_empty_batch_leaves_everything_as_it_is(jit_compile):
     np.testing.assert_array_equal(np.concatenate(before), np.concatenate(values(ours)))
 
 
+@on_tensorflow
+@pytest.mark.parametrize("shape", [(None, 6, 5, 8), (None, None, None, 8)])
+def test_a_replica_without_examples_leaves_everything_as_it_is(shape):
+    """When the step is traced nobody knows whether the replica's part will be empty."""
+    import tensorflow as tf
+
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    with strategy.scope():
+        layer = BatchNormalization()
+        layer.build(shape)
+    before = [np.asarray(variable) for variable in layer.weights]
+
+    @tf.function(input_signature=[tf.TensorSpec(shape)])
+    def step(x):
+        def on_replica(x):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum(layer(x, training=True))
+            return tape.gradient(loss, layer.trainable_variables)
+
+        return strategy.run(on_replica, args=(x,))
+
+    for gradient in step(tf.zeros((0, 6, 5, 8))):
+        np.testing.assert_array_equal(gradient, np.zeros(8))
+    for variable, value in zip(layer.weights, before, strict=True):
+        np.testing.assert_array_equal(variable, value)
+    step(tf.ones((2, 6, 5, 8)))
+    assert (np.asarray(layer.moving_mean) != before[2]).all()
+
+
+@on_tensorflow
+def test_outside_of_a_strategy_no_batch_is_looked_at_twice():
+    """A dataset gives no empty batch: the graph need not ask."""
+    import tensorflow as tf
+
+    _, ours = twins()
+    spec = tf.TensorSpec((None, 6, 5, 8))
+    graph = tf.function(lambda x: ours(x, training=True)).get_concrete_function(spec).graph
+    assert "Size" not in {node.op for node in graph.as_graph_def().node}
+
+
 AN_EMPTY_REPLICA = """
 import numpy as np
 import tensorflow as tf
@@ -244,7 +284,8 @@ import keras
 from polynet_keras.layers import BatchNormalization
 
 x = np.random.default_rng(0).normal(size=(5, 4, 4, 3)).astype("float32")
-with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+with strategy.scope():
     layers = [keras.Input((4, 4, 3)), BatchNormalization(), keras.layers.Flatten(), keras.layers.Dense(1)]
     model = keras.Sequential(layers)
     model.compile("sgd", "mse")
@@ -252,7 +293,10 @@ with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
 model.fit(tf.data.Dataset.from_tensor_slices((x, x[:, 0, 0, :1])).batch(4), shuffle=False, verbose=0)
 assert model.optimizer.iterations == 2
 for variable in model.variables:
-    assert np.isfinite(np.asarray(variable)).all(), variable.path
+    copies = strategy.experimental_local_results(variable.value)
+    assert len(copies) == 2, variable.path
+    for copy in copies:
+        assert np.isfinite(np.asarray(copy)).all(), variable.path
 """
 
 
@@ -260,6 +304,79 @@ for variable in model.variables:
 def test_an_empty_replica():
     done = subprocess.run([sys.executable, "-c", AN_EMPTY_REPLICA], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+@on_tensorflow
+@pytest.mark.parametrize("shape", [(6, 5, 8), (None, None, 8), (1, 1, 8)])
+@pytest.mark.parametrize("batch", [1, 2, 7])
+def test_with_a_gpu_the_moving_variance_is_of_the_biased_one_too(shape, batch, monkeypatch):
+    """On a GPU the kernel hands on no biased variance, and its moving variance is of the unbiased one.
+
+    So it is on a processor, which has one kernel more: what is computed for a GPU can be tested here.
+    """
+    import tensorflow as tf
+
+    monkeypatch.setattr(batch_normalization, "_gpu_is_visible", lambda: True)
+    theirs, ours = twins(shape)
+    x = images(batch, *(side or 3 for side in shape))
+    steps = [
+        tf.function(lambda x, m=model: m(x, training=True), input_signature=[tf.TensorSpec((None, *shape))])
+        for model in (theirs, ours)
+    ]
+    for _ in range(3):
+        a, b = (step(x) for step in steps)
+        np.testing.assert_allclose(b, a, atol=5e-5)
+    for a, b in zip(values(theirs), values(ours), strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-5)
+    assert_same(theirs, ours, x)
+
+
+@on_tensorflow
+def test_with_a_gpu_nothing_of_an_empty_batch_is_learned(monkeypatch):
+    import tensorflow as tf
+
+    monkeypatch.setattr(batch_normalization, "_gpu_is_visible", lambda: True)
+    _, ours = twins()
+    before = values(ours)
+    ours(tf.zeros((0, 6, 5, 8)), training=True)
+    np.testing.assert_array_equal(np.concatenate(before), np.concatenate(values(ours)))
+
+
+@on_tensorflow
+@pytest.mark.parametrize(
+    ("arguments", "shape", "gpu", "fused"),
+    [
+        ({}, (6, 5, 8), False, True),
+        ({"axis": 3}, (6, 5, 8), False, True),
+        ({"axis": 1}, (6, 5, 8), False, False),
+        ({"axis": 1}, (6, 5, 8), True, True),
+        ({"axis": -3}, (6, 5, 8), True, True),
+        ({"axis": 2}, (6, 5, 8), True, False),
+        ({}, (8,), True, False),
+        ({}, (5, 8), False, False),
+        ({"dtype": "mixed_float16"}, (6, 5, 8), False, True),
+        ({"dtype": "mixed_bfloat16"}, (6, 5, 8), False, True),
+        ({"dtype": "float64"}, (6, 5, 8), False, False),
+        ({"dtype": "float16"}, (6, 5, 8), False, False),  # its variables are float16: the kernel takes float32
+    ],
+)
+def test_where_the_fused_kernel_is(arguments, shape, gpu, fused, monkeypatch):
+    import tensorflow as tf
+
+    monkeypatch.setattr(batch_normalization, "_gpu_is_visible", lambda: gpu)
+    layer = BatchNormalization(**arguments)
+    layer.build((None, *shape))
+    spec = tf.TensorSpec((None, *shape), layer.compute_dtype)
+    graph = tf.function(lambda x: layer(x, training=True)).get_concrete_function(spec).graph
+    (kernel,) = [node for node in graph.as_graph_def().node if node.op == "FusedBatchNormV3"] or [None]
+    assert (kernel is not None) is fused
+    if fused:
+        assert kernel.attr["data_format"].s == (b"NCHW" if arguments.get("axis") in (1, -3) else b"NHWC")
+        assert kernel.attr["epsilon"].f == pytest.approx(layer.epsilon)
+
+
+def test_files_name_the_layer():
+    assert keras.saving.get_registered_name(BatchNormalization) == "polynet_keras>BatchNormalization"
 
 
 def test_a_synchronized_layer_comes_back_on_every_backend():

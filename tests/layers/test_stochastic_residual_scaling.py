@@ -70,12 +70,56 @@ def test_keep_frequency_expectation_and_values(mode, rescale):
     assert abs(np.corrcoef(draws.T)[0, 1]) < 6 / np.sqrt(len(draws))
 
 
+def test_by_default_it_is_huang_et_al():
+    """One draw a path for the whole batch, not rescaled in training, and training draws."""
+    layer = StochasticResidualScaling()
+    config = layer.get_config()
+    assert (config["mode"], config["rescale"], config["active"], config["seed"]) == ("batch", "inference", True, None)
+    layer = StochasticResidualScaling(survival_probability=0.5, seed=3)
+    draws = drawn_factors(layer, batch=2, calls=40, paths=1)[..., 0]
+    np.testing.assert_array_equal(draws[:, 0], draws[:, 1])
+    assert set(np.unique(draws)) == {0.0, 1.0}
+    assert call(layer, [np.zeros((1, 1), "float32"), np.ones((1, 1), "float32")], False) == 0.5
+    layer = StochasticResidualScaling()  # with the defaults of scale and survival, the sum
+    inputs = tensors(3, 2)
+    for training in (True, False):
+        np.testing.assert_allclose(call(layer, inputs, training), expected(inputs, (1.0, 1.0)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("active", [True, False])
+@pytest.mark.parametrize("rescale", ["inference", "training"])
+def test_a_survival_probability_assigned_outside_its_range_acts_as_the_nearest_bound(rescale, active):
+    layer = built(rescale=rescale, active=active)
+    inputs = tensors(3, 2)
+    for assigned, bound in (([1.5, -0.5], (1.0, 0.0)), ([7.0, 1.0 + 2**-20], (1.0, 1.0))):
+        layer.survival_probability.assign(assigned)
+        for training in (True, False):
+            drawn = rescale == "inference" or (training and active)
+            factors = bound if drawn else (1.0, 1.0)
+            for _ in range(3):
+                np.testing.assert_allclose(
+                    call(layer, inputs, training), expected(inputs, factors), rtol=1e-6, atol=1e-6
+                )
+
+
+def test_files_name_the_layer():
+    assert keras.saving.get_registered_name(StochasticResidualScaling) == "polynet_keras>StochasticResidualScaling"
+
+
 @pytest.mark.parametrize("rescale", ["inference", "training"])
 def test_certain_survival_and_certain_death(rescale):
     layer = built(survival_probability=[1.0, 0.0], rescale=rescale)
     inputs = tensors(3, 2)
     for _ in range(20):
         np.testing.assert_allclose(call(layer, inputs, True), expected(inputs, (1.0, 0.0)), rtol=1e-6, atol=1e-6)
+
+
+def test_a_draw_of_zero_is_no_survival_of_what_never_survives(monkeypatch):
+    """The generator draws from [0, 1), and 0 once in millions."""
+    monkeypatch.setattr(keras.random, "uniform", lambda shape, **_: keras.ops.zeros(shape))
+    layer = built(survival_probability=[0.0, 1e-6])
+    inputs = tensors(3, 2)
+    np.testing.assert_allclose(call(layer, inputs, True), expected(inputs, (0.0, 1.0)), rtol=1e-6)
 
 
 def test_same_seed_same_draws():

@@ -1,8 +1,13 @@
-"""Synchronized batch normalization on 2 and 4 replicas, against one worker that has the whole batch."""
+"""Synchronized batch normalization on 2 and 4 replicas, against one worker that has the whole batch.
+
+The replicas of the slow tests are TensorFlow's, in processes of their own. Those of the fast tests are threads that sum
+by themselves: the arithmetic is tested, and what is sent, but not how.
+"""
 
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import keras
@@ -11,10 +16,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="only TensorFlow has strategies"),
-]
+pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="only TensorFlow has strategies")
+slow = pytest.mark.slow
 
 EPSILON = 1e-3
 
@@ -171,12 +174,14 @@ def assert_equal(found, expected, case):
         np.testing.assert_allclose(ours, value, rtol=0, atol=atol, err_msg=name)
 
 
+@slow
 @pytest.mark.parametrize("reference", [in_float64, of_keras])
 @pytest.mark.parametrize("name", CASES)
 def test_replicas_compute_what_one_worker_does(found, name, reference):
     assert_equal(found[name], reference(CASES[name]), CASES[name])
 
 
+@slow
 def test_a_difference_of_squares_would_not_do(found):
     """Keras's synchronized variance far from zero is wrong in the second digit: the test above can fail."""
     case = OTHERS["Keras's far from zero"]
@@ -185,6 +190,7 @@ def test_a_difference_of_squares_would_not_do(found):
     assert theirs > 10 * np.abs(found["far from zero"]["y"] - expected["y"]).max()
 
 
+@slow
 def test_collectives(found):
     counts = {name: float(values["collectives"]) for name, values in found.items()}
     assert counts["forward"] == 1
@@ -195,6 +201,7 @@ def test_collectives(found):
     assert {counts["inference"], counts["frozen"]} == {0}
 
 
+@slow
 def test_inference_and_frozen_layers_use_the_moving_statistics(found):
     from tests.layers.replicas import batch, parameters
 
@@ -205,6 +212,177 @@ def test_inference_and_frozen_layers_use_the_moving_statistics(found):
         np.testing.assert_allclose(found[name]["y"], expected * values["gamma"] + values["beta"], atol=1e-5)
         for key in ("moving_mean", "moving_variance"):
             np.testing.assert_allclose(found[name][key], np.stack([values[key]] * 2), rtol=1e-6)
+
+
+class ThreadsAsReplicas:
+    """`tf.distribute`'s context of a replica, in threads that wait for each other."""
+
+    def __init__(self, count, monkeypatch):
+        import tensorflow as tf
+
+        self.num_replicas_in_sync = count
+        self.sent = []  # what each collective summed, one replica's shape and dtype
+        self._thread = threading.local()
+        self._values = [None] * count
+        self._barrier = threading.Barrier(count, timeout=30)
+        monkeypatch.setattr(tf.distribute, "get_replica_context", lambda: self)
+
+    @property
+    def replica_id_in_sync_group(self):
+        return self._thread.number
+
+    def all_reduce(self, operation, value):
+        import tensorflow as tf
+
+        assert operation == tf.distribute.ReduceOp.SUM
+        self._values[self._thread.number] = value
+        if self._barrier.wait() == 0:
+            self.sent.append((tuple(value.shape), value.dtype.name))
+        total = tf.add_n(self._values)
+        self._barrier.wait()
+        return total
+
+    def run(self, function):
+        """What `function(replica)` returns, of each replica."""
+        results = [None] * self.num_replicas_in_sync
+
+        def work(number):
+            self._thread.number = number
+            try:
+                results[number] = function(number)
+            except BaseException:
+                self._barrier.abort()
+                raise
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(len(results))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert None not in results  # the traceback of the thread that failed is printed
+        return results
+
+
+def step_of_threads(case, monkeypatch, idle=()):
+    """As `replicas.run`, of the parts that are not idle; and the context."""
+    import tensorflow as tf
+
+    from polynet_keras.layers import BatchNormalization
+    from polynet_keras.layers.synchronized_moments import idle_part
+    from tests.layers.replicas import batch, built
+
+    layer = built(case, BatchNormalization, synchronized=True)
+    x, weights = (tf.constant(value, layer.compute_dtype) for value in batch(case))
+    bounds = np.cumsum([0, *case["parts"]])
+    context = ThreadsAsReplicas(len(case["parts"]), monkeypatch)
+
+    def on_replica(replica):
+        part = slice(bounds[replica], bounds[replica + 1])
+        with idle_part(tf.constant(1) if replica in idle else None), tf.GradientTape() as tape:
+            tape.watch(x_part := x[part])
+            with keras.StatelessScope() as scope:
+                y = layer(x_part, training=True)
+            loss = tf.reduce_sum(y * weights[part])
+        dx, *gradients = tape.gradient(loss, [x_part, *layer.trainable_variables])
+        found = {"y": y, "dx": dx} | {v.name: g for v, g in zip(layer.trainable_variables, gradients, strict=True)}
+        for variable in (layer.moving_mean, layer.moving_variance):
+            found[variable.name] = scope.get_current_value(variable)
+        return {name: np.asarray(tf.cast(value, "float64")) for name, value in found.items()}
+
+    of_each = context.run(on_replica)
+    results = {}
+    for name in of_each[0]:
+        if name in ("y", "dx"):
+            results[name] = np.concatenate([one[name] for n, one in enumerate(of_each) if n not in idle])
+        else:
+            results[name] = np.stack([one[name] for one in of_each])
+    return results | {"collectives": len(context.sent)}, of_each, context
+
+
+FAST = [name for name, case in CASES.items() if not (case["remat"] or case["static"])]
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_the_arithmetic_is_that_of_one_worker(name, monkeypatch):
+    case = CASES[name]
+    found, _, context = step_of_threads(case, monkeypatch)
+    assert_equal(found, in_float64(case), case)
+    channels = case["shape"][case["axis"] - (case["axis"] > 0)]
+    dtype = "float64" if case["dtype"] == "float64" else "float32"
+    forward, backward = (len(case["parts"]), 2 * channels + 1), (2 * channels,)
+    assert context.sent == [(forward, dtype), (backward, dtype)]
+
+
+@pytest.mark.parametrize("idle", [0, 1, 2])
+def test_an_idle_part_counts_for_nothing(idle, monkeypatch):
+    """It computes along, with whatever it holds, and its own gradients are none."""
+    from tests.layers import replicas
+
+    case = PLAIN | {"parts": [4, 3, 2], "seed": 30}
+    expected = PLAIN | {"parts": [sum(n for i, n in enumerate(case["parts"]) if i != idle)]}
+    x, weights = replicas.batch(case)
+    parameters = replicas.parameters(case)
+    bounds = np.cumsum([0, *case["parts"]])
+    rows = np.r_[tuple(slice(bounds[i], bounds[i + 1]) for i in range(3) if i != idle)]
+    with_garbage = x.copy()
+    with_garbage[bounds[idle] : bounds[idle + 1]] = 1e20
+    monkeypatch.setattr(replicas, "parameters", lambda case: parameters)
+    monkeypatch.setattr(replicas, "batch", lambda case: (with_garbage, weights))
+    found, of_each, _ = step_of_threads(case, monkeypatch, idle=(idle,))
+    monkeypatch.setattr(replicas, "batch", lambda case: (x[rows], weights[rows]))
+    assert_equal(found, in_float64(expected), expected)
+    for name in ("dx", "gamma", "beta"):
+        np.testing.assert_array_equal(of_each[idle][name], 0)
+
+
+def test_a_part_is_idle_only_inside():
+    import tensorflow as tf
+
+    from polynet_keras.layers import synchronized_moments
+
+    def fails():
+        with synchronized_moments.idle_part(tf.constant(1)):
+            assert int(synchronized_moments._replica.idle) == 1
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fails()
+    assert synchronized_moments._replica.idle is None
+
+
+def test_no_part_has_an_example(monkeypatch):
+    from tests.layers.replicas import parameters
+
+    case = PLAIN | {"parts": [0, 0, 0]}
+    found, _, _ = step_of_threads(case, monkeypatch)
+    for name in ("moving_mean", "moving_variance"):
+        np.testing.assert_allclose(found[name], np.stack([parameters(case)[name]] * 3), rtol=1e-6)
+    for name in ("gamma", "beta"):
+        np.testing.assert_array_equal(found[name], 0)
+
+
+def test_moments_and_what_carries_no_gradient(monkeypatch):
+    """What `normalize` returns beside the result, on two replicas with 3 and 1 rows of two values."""
+    import tensorflow as tf
+
+    from polynet_keras.layers.synchronized_moments import normalize, replica_count
+
+    x = np.array([[1.0, 10.0], [3.0, 10.0], [5.0, 40.0], [7.0, 20.0]], "float32")
+    context = ThreadsAsReplicas(2, monkeypatch)
+    assert replica_count() == 2
+
+    def on_replica(replica):
+        part = tf.constant(x[:3] if replica == 0 else x[3:])
+        with tf.GradientTape() as tape:
+            tape.watch(part)
+            _, *moments = normalize(part, tf.ones(2), tf.zeros(2), 1, 1e-3)
+        assert tape.gradient(moments, part) is None
+        return [np.asarray(moment) for moment in moments]
+
+    for mean, variance, count in context.run(on_replica):
+        np.testing.assert_allclose(mean, [4.0, 20.0])
+        np.testing.assert_allclose(variance, [5.0, 150.0])  # biased: (9 + 1 + 1 + 9) / 4, (100 + 100 + 400) / 4
+        assert count == 4
 
 
 @pytest.mark.parametrize("case", [{}, {"shape": [6]}, {"axis": 1, "mean": 1e3}])
@@ -219,6 +397,7 @@ def test_one_replica_takes_no_collective(case):
     assert_equal(results, in_float64(case), case)
 
 
+@slow
 def test_without_any_example_everything_stays(found):
     from tests.layers.replicas import parameters
 

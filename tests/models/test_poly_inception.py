@@ -108,3 +108,26 @@ def test_width_scales_the_inside_and_keeps_the_outside():
     model = keras.Model(inputs, PolyInception(Polynomial.parse("ir"), "a", width=0.25, name="unit")(inputs))
     assert model.output_shape == (None, 5, 5, 96)
     assert model.get_layer("unit_f_branch1_conv2").filters == 16  # 48 / 4 = 12, to the next multiple of 8
+
+
+def test_by_default_a_unit_keeps_its_input_whole_and_draws_nothing():
+    """`relu(x + F(x))`: scale and survival are 1, each order has its own projection, the channels are the table's."""
+    inputs = keras.Input((5, 5, CHANNELS["a"]))
+    model = keras.Model(inputs, PolyInception(Polynomial.parse("poly-2"), "a", name="unit")(inputs))
+    residual_sum = model.get_layer("unit_sum_f_ff")
+    for values in (residual_sum.scale, residual_sum.survival_probability):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(values), [1.0, 1.0])
+    assert not keras.ops.convert_to_numpy(residual_sum.active)
+    assert model.get_layer("unit_ff_projection") is not model.get_layer("unit_f_projection")
+    assert model.get_layer("unit_f_branch1_conv2").filters == 48
+
+
+def test_paths_are_not_drawn_before_they_are_made_active():
+    """In training, all of `scale · survival_probability` of each path: half of it, and not all or nothing."""
+    model = module("2-way", "a", scale=1.0, survival=0.5)
+    x = np.random.default_rng(0).normal(size=(2, 5, 5, CHANNELS["a"])).astype("float32")
+    names = ["unit_f_projection_bn", "unit_g_projection_bn", "unit_sum_f_g"]
+    parts = keras.Model(model.inputs, [model.get_layer(name).output for name in names])
+    for _ in range(3):
+        f, g, y = (keras.ops.convert_to_numpy(part) for part in parts(x, training=True))
+        np.testing.assert_allclose(y, x + 0.5 * f + 0.5 * g, atol=1e-5)

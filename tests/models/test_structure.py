@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from polynet_keras.models import STRUCTURES, Polynomial, PolynomialSyntaxError, Structure, list_structures
 from polynet_keras.models.polynomial import NAMED
+from polynet_keras.models.structure import MAX_MODULES
 
 modules = st.sampled_from([*NAMED.values(), Polynomial.parse("I + F + G + HF")])
 stages = st.lists(modules, min_size=1, max_size=8).map(tuple)
@@ -37,7 +38,13 @@ def test_ways_to_write_one_structure():
         ("1 x [ir] | 1 x [ir] | 1 x [ir] | 1 x [ir]", 31, "expected 3 stages"),
         ("1 x [ir] | [ir] | 1 x [ir]", 11, "expected a stage"),
         ("1 x [ir] | 1 x [ir | 1 x [ir]", 11, "expected a stage"),
+        ("1 x [ir]", 8, "expected 3 stages"),
+        ("ir | ir | ir", 0, "expected a stage"),
+        ("1 x [ir] |  [ir] | 1 x [ir]", 12, "expected a stage"),
         ("0 x [ir] | 1 x [ir] | 1 x [ir]", 0, "holds 1 to 1000"),
+        ("1 x [ir] | 10000 x [ir] | 1 x [ir]", 11, "holds 1 to 1000"),
+        ("1 x [ir] |  1001 x [ir] | 1 x [ir]", 12, "holds 1 to 1000"),
+        ("1 x [ir] | 501 x [ir, ir] | 1 x [ir]", 11, "holds 1 to 1000"),
         ("1 x [ir] | 99999999999999999999 x [ir] | 1 x [ir]", 11, "holds 1 to 1000"),
         ("1 x [ir] | 1 x [ir, I + F + Q] | 1 x [ir]", 28, "unknown letter 'Q'"),
         ("1 x [ir] | 1 x [ir,] | 1 x [ir]", 19, "expected a term"),
@@ -53,6 +60,37 @@ def test_a_fault_is_named_with_its_position(text, position, reason):
     assert f"{text[:position]}»{text[position:]}" in str(info.value)
 
 
+def test_a_stage_holds_up_to_a_thousand_modules():
+    assert MAX_MODULES == 1000
+    unit = (NAMED["ir"],)
+    most = Structure((unit, unit * 1000, unit))
+    assert Structure.parse("1 x [ir] | 1000 x [ir] | 0000001 x [ir]") == most
+    assert Structure.parse("1 x [ir] | 500 x [ir, ir] | 1 x [ir]") == most
+    assert Structure.inception_resnet((1, 1000, 1)) == most
+    assert most.module_count == 1002
+    for stages, stage, count in (((unit, unit * 1001, unit), "B", 1001), (((), unit, unit), "A", 0)):
+        with pytest.raises(ValueError, match=f"^stage {stage} must hold 1 to 1000 modules; got {count}$"):
+            Structure(stages)
+
+
+@pytest.mark.parametrize("count", [0, 2, 4])
+def test_there_are_three_stages(count):
+    with pytest.raises(ValueError, match=f"^a structure has 3 stages; got {count}$"):
+        Structure(((NAMED["ir"],),) * count)
+
+
+def test_a_stage_is_written_as_its_shortest_pattern():
+    ir, two_way = NAMED["ir"], NAMED["2-way"]
+    stages = ((ir, two_way, ir), (ir, ir, two_way) * 2, (ir,) * 6)
+    assert Structure(stages).stage_texts == ("1 x [ir, 2-way, ir]", "2 x [ir, ir, 2-way]", "6 x [ir]")
+
+
+def test_a_structure_is_passed_on_and_a_name_is_read_loosely():
+    structure = Structure.parse("ir-5-10-5")
+    assert Structure.parse(structure) is structure
+    assert Structure.parse(" IR-5-10-5 ") is structure
+
+
 @pytest.mark.parametrize("structure", ["polynet-g6", "", 5, None])
 def test_an_unknown_structure_is_answered_with_the_known_ones(structure):
     with pytest.raises(ValueError, match=r"polynet-g5, ir-5-10-5, ir-10-20-10, ir-20-56-20"):
@@ -60,7 +98,15 @@ def test_an_unknown_structure_is_answered_with_the_known_ones(structure):
 
 
 @pytest.mark.parametrize(
-    "stages", ["2-way", ("ir", "ir", "ir"), (NAMED["ir"],) * 3, ((NAMED["ir"],), ("ir",), ("ir",))]
+    "stages",
+    [
+        "2-way",
+        ("ir", "ir", "ir"),
+        (NAMED["ir"],) * 3,
+        ((NAMED["ir"],), (NAMED["ir"],), NAMED["ir"]),
+        ((NAMED["ir"],), (NAMED["ir"],), (NAMED["ir"], "ir")),
+        "",
+    ],
 )
 def test_stages_are_polynomials(stages):
     with pytest.raises(ValueError, match=r"see Structure.parse for texts"):
@@ -73,9 +119,15 @@ def test_lists_make_the_same_value():
     assert hash(lists) == hash(Structure.parse("1 x [ir] | 1 x [ir] | 1 x [ir]"))
 
 
-@pytest.mark.parametrize("depths", [(1, 2), (0, 1, 1), (1, 2.0, 1), (1, True, 1), "555", 5, (1, 1, 2000)])
+@pytest.mark.parametrize("depths", [(1, 2), (1, 2, 3, 4), (), "555", 5, None])
+def test_other_than_three_depths_are_refused(depths):
+    with pytest.raises(ValueError, match="^depths must be 3 integers"):
+        Structure.inception_resnet(depths)
+
+
+@pytest.mark.parametrize("depths", [(0, 1, 1), (1, -1, 1), (1, 2.0, 1), (1, True, 1), (1, 1, 1001), (1, 1, "1")])
 def test_impossible_depths_are_refused(depths):
-    with pytest.raises(ValueError, match="depths"):
+    with pytest.raises(ValueError, match="^each of depths must be an integer from 1 to 1000"):
         Structure.inception_resnet(depths)
 
 
