@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -34,6 +35,12 @@ def trained(**arguments):
     return TrainedModel("small", small_model(**arguments), PREPROCESSING, ("class 0", "class 1", "class 2"))
 
 
+@pytest.fixture(scope="module")
+def unnormalized():
+    """A model that gives logits: for all tests, so that it is compiled once."""
+    return trained(activation="linear")
+
+
 def examples(broken=()):
     return examples_of([b"" if i in broken else png(image) for i, image in enumerate(IMAGES)], LABELS)
 
@@ -41,13 +48,16 @@ def examples(broken=()):
 def probabilities_of(model, crops=1):
     """Image by image, without any pipeline: (images, crops, classes), in float64."""
     inputs = [PREPROCESSING.normalize(views(image, PREPROCESSING, crops)) for image in IMAGES]
-    return np.stack([model.predict_on_batch(batch) for batch in inputs]).astype("float64")
+    outputs = np.stack([model.predict_on_batch(batch) for batch in inputs]).astype("float64")
+    if model.layers[-1].activation is keras.activations.softmax:
+        return outputs
+    return np.exp(outputs) / np.exp(outputs).sum(axis=-1, keepdims=True)
 
 
-@pytest.mark.parametrize("batch_size", [1, 4, 11, 32])
-@pytest.mark.parametrize("workers", [1, 2, 3])
-def test_every_image_counts_once(batch_size, workers):
-    model = trained()
+# One image a batch, a last batch that is not full, none but a full one, and one that is larger than all images.
+@pytest.mark.parametrize(("batch_size", "workers"), [(1, 3), (4, 1), (4, 3), (11, 1), (32, 2)])
+def test_every_image_counts_once(unnormalized, batch_size, workers):
+    model = unnormalized
     expected = Counts.of(probabilities_of(model.model)[:, 0], LABELS)
     counted = []
     for worker in range(workers):
@@ -84,10 +94,9 @@ def test_what_an_evaluation_says():
         np.testing.assert_allclose(mistake.probabilities, probabilities[i], atol=1e-6)
 
 
-@pytest.mark.parametrize("crops", [10, 144])
-@pytest.mark.parametrize("pooling", ["mean", "max", "selective"])
-def test_crops_are_pooled(crops, pooling):
-    model = trained()
+@pytest.mark.parametrize(("crops", "pooling"), [(10, "mean"), (10, "max"), (10, "selective"), (144, "selective")])
+def test_crops_are_pooled(unnormalized, crops, pooling):
+    model = unnormalized
     evaluation = evaluate(model, examples(), batch_size=50, crops=crops, pooling=Pooling(pooling, 0.3))
     scores = np.sort(probabilities_of(model.model, crops), axis=1)
     share = {"mean": crops, "max": 1, "selective": round(0.3 * crops)}[pooling]
@@ -99,15 +108,15 @@ def test_crops_are_pooled(crops, pooling):
     assert evaluation.result.pooling.startswith(pooling)
 
 
-def test_skipped_images_are_counted_and_left_out():
-    evaluation = evaluate(trained(), examples(broken=(2, 5)), batch_size=4, on_error="skip")
+def test_skipped_images_are_counted_and_left_out(unnormalized):
+    evaluation = evaluate(unnormalized, examples(broken=(2, 5)), batch_size=4, on_error="skip")
     assert (evaluation.result.images, evaluation.result.skipped) == (9, 2)
     assert sorted(evaluation.skipped) == [2, 5]
     for crops in (1, 10):
         with pytest.raises(ValueError, match="image 2: cannot be read as an image: it is empty"):
-            evaluate(trained(), examples(broken=(2,)), crops=crops)
+            evaluate(unnormalized, examples(broken=(2,)), crops=crops)
     with pytest.raises(ValueError, match="arrays has no image that can be read"):
-        evaluate(trained(), examples(broken=range(11)), on_error="skip")
+        evaluate(unnormalized, examples(broken=range(11)), on_error="skip")
 
 
 def test_scores_are_kept_and_taken_again(tmp_path, monkeypatch):
@@ -150,7 +159,8 @@ def test_a_polynet_in_both_data_formats(data_format):
     keras.config.set_image_data_format(data_format)
     keras.utils.set_random_seed(0)
     shape = (75, 75, 3) if data_format == "channels_last" else (3, 75, 75)
-    net = PolyNet(weights=None, structure="1 x [ir] | 1 x [ir] | 1 x [ir]", width=0.1, input_shape=shape, classes=3)
+    arguments = {"structure": "1 x [ir] | 1 x [ir] | 1 x [ir]", "width": 0.1, "classes": 3}
+    net = PolyNet(weights=None, input_shape=shape, classifier_activation=None, **arguments)
     model = TrainedModel("net", net, Preprocessing(75, 86), ("class 0", "class 1", "class 2"))
     one, ten = (score(model, examples(), crops=crops).logits for crops in (1, 10))
     assert (one.shape, ten.shape) == ((11, 1, 3), (11, 10, 3))
@@ -203,8 +213,6 @@ def test_classes_are_told_by_their_names():
 
 
 def test_imagenet_may_be_named_by_wordnet():
-    from dataclasses import replace
-
     from polynet_keras.data.imagenet import imagenet_classes
 
     names = tuple(name for _, name in imagenet_classes())
@@ -249,10 +257,10 @@ def test_images_of_other_channels_are_converted():
 
 
 @pytest.mark.parametrize("crops", [1, 10, 144])
-def test_a_narrow_image_is_named_or_skipped(crops):
+def test_a_narrow_image_is_named_or_skipped(unnormalized, crops):
     narrow = np.zeros((2, 60_000, 3), "uint8")
     data = examples_of([png(narrow), png(IMAGES[0])], [0, 1], classes=3)
-    model = TrainedModel("small", small_model(), Preprocessing(12, 100, resize="shorter_side"), trained().class_names)
+    model = replace(unnormalized, preprocessing=Preprocessing(12, 100, resize="shorter_side"))
     if crops == 144:  # whose scales are smaller: 14 to 19 px
         data = examples_of([png(np.zeros((1, 3_000_000, 3), "uint8")), png(IMAGES[0])], [0, 1], classes=3)
     with pytest.raises(ValueError, match="image 0: .* is too large"):
