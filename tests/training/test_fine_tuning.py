@@ -1,3 +1,5 @@
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -9,10 +11,12 @@ from polynet_keras.training.optimizers import RMSprop
 from tests.reference import randomize
 
 LOSS = "sparse_categorical_crossentropy"
+EAGERLY = {"loss": LOSS, "run_eagerly": True}
+"""What is frozen does not depend on how a step runs, and one or two steps are over before a graph would be traced."""
 
 
 def network(**arguments):
-    settings = {"structure": "1 x [2-way] | 1 x [poly-3] | 1 x [ir]", "width": 0.1, "classes": 3}
+    settings = {"structure": "1 x [ir] | 1 x [ir] | 1 x [ir]", "width": 0.1, "classes": 3}
     model = PolyNet(weights=None, **{**settings, "input_shape": (75, 75, 3), **arguments})
     randomize(model, 0)
     return model
@@ -33,20 +37,27 @@ def changed_parts(model, before):
 
 
 def test_every_layer_with_weights_has_a_part():
-    layers = [layer for layer in network().layers if layer.weights and "sum" not in layer.name]
+    model = network(structure="1 x [2-way] | 1 x [poly-3] | 1 x [ir]")
+    layers = [layer for layer in model.layers if layer.weights and "sum" not in layer.name]
     assert {part_of(layer.name) for layer in layers} == set(PARTS)
     assert part_of("avg_pool") is None
     assert part_of("stage_apple") is None
 
 
+@pytest.fixture(scope="module")
+def frozen_and_trained():
+    """For tests that freeze what they like, and compile and train the network from wherever it is."""
+    return network()
+
+
 @pytest.mark.parametrize("through", [*PARTS[:-1], None])
-def test_frozen_parts_stay_and_others_train(through):
+def test_frozen_parts_stay_and_others_train(frozen_and_trained, through):
     """Statistics of frozen normalizations among them."""
-    model = network()
+    model = frozen_and_trained
     freeze(model, through)
-    model.compile(RMSprop(1e-3), LOSS)
+    model.compile(RMSprop(1e-3), **EAGERLY)
     before = values(model)
-    model.fit(*examples(), batch_size=4, verbose=0)
+    model.fit(*examples(), batch_size=8, verbose=0)
     frozen = set(PARTS[: PARTS.index(through) + 1]) if through else set()
     assert changed_parts(model, before) == set(PARTS) - frozen
 
@@ -65,9 +76,9 @@ def test_frozen_normalizations_compute_with_their_moving_statistics_in_training(
 def test_normalizations_can_be_frozen_alone():
     model = network()
     freeze(model, "stem", normalizations=True)
-    model.compile(RMSprop(1e-3), LOSS)
+    model.compile(RMSprop(1e-3), **EAGERLY)
     before = values(model)
-    model.fit(*examples(), batch_size=4, verbose=0)
+    model.fit(*examples(), batch_size=8, verbose=0)
     changed = {path for path, value in values(model).items() if not np.array_equal(value, before[path])}
     assert {path.split("/")[1] for path in changed} == {"kernel", "bias"}
     assert {part_of(path.split("/")[0]) for path in changed} == set(PARTS) - {"stem"}
@@ -88,7 +99,7 @@ def test_a_network_inside_another_model():
     model = keras.Model(base.input, outputs)
     before = values(model)
     phases = [Phase("stage_c", 1, RMSprop(1e-3)), Phase("stage_b", 1, RMSprop(1e-3))]
-    fit_in_phases(model, phases, *examples(), compile_arguments={"loss": LOSS}, network=base, verbose=0)
+    fit_in_phases(model, phases, *examples(), compile_arguments=EAGERLY, network=base, verbose=0)
     assert changed_parts(base, {path: value for path, value in before.items() if "mine" not in path}) == {
         "reduction_b",
         "stage_c",
@@ -103,14 +114,14 @@ def test_phases_are_one_run():
             self.seen.append((epoch, len(self.model.trainable_variables)))
 
     model = network()
+    everything = len(model.trainable_variables)
     phases = [Phase("stage_c", 1, RMSprop(1e-3)), Phase(None, 2, RMSprop(1e-4))]
-    arguments = {"loss": LOSS, "metrics": ["accuracy"]}
+    arguments = {**EAGERLY, "metrics": ["accuracy"]}
     fit_arguments = {"validation_data": examples(), "callbacks": [Epochs()], "verbose": 0}
     history = fit_in_phases(model, phases, *examples(), compile_arguments=arguments, **fit_arguments)
     assert {name: len(values) for name, values in history.items()} == dict.fromkeys(
         ("loss", "accuracy", "val_loss", "val_accuracy"), 3
     )
-    everything = len(network().trainable_variables)
     assert Epochs.seen == [(0, 2), (1, everything), (2, everything)]
 
 
@@ -121,7 +132,7 @@ def test_phases_can_be_used_again():
     phases = [Phase(None, 1, optimizer)] * 2
     for _ in range(2):
         model = network()
-        fit_in_phases(model, phases, *examples(), compile_arguments={"loss": LOSS}, batch_size=4, verbose=0)
+        fit_in_phases(model, phases, *examples(), compile_arguments=EAGERLY, batch_size=4, verbose=0)
         assert int(model.optimizer.iterations) == 2
         assert model.optimizer.get_config() == optimizer.get_config()
     assert not optimizer.built
@@ -133,9 +144,7 @@ def test_a_callback_ends_all_phases():
             self.model.stop_training = True
 
     phases = [Phase("stage_c", 2, RMSprop(1e-3)), Phase(None, 2, RMSprop(1e-3))]
-    history = fit_in_phases(
-        network(), phases, *examples(), compile_arguments={"loss": LOSS}, callbacks=[Stop()], verbose=0
-    )
+    history = fit_in_phases(network(), phases, *examples(), compile_arguments=EAGERLY, callbacks=[Stop()], verbose=0)
     assert len(history["loss"]) == 1
 
 
@@ -159,10 +168,16 @@ def test_learning_rates_differ_by_part(tmp_path):
     np.testing.assert_array_equal(loaded.get_layer("stem_conv1").get_weights()[0], before["stem_conv1/kernel"])
 
 
+@functools.cache
+def untrained():
+    """For calls that are refused."""
+    return network()
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: freeze(network(), "stage_d"), "through='stage_d' must be one of stem, stage_a"),
+        (lambda: freeze(untrained(), "stage_d"), "through='stage_d' must be one of stem, stage_a"),
         (lambda: freeze(keras.Sequential([keras.layers.Dense(2)]), "stem"), "has no layer of a PolyNet"),
         (lambda: Phase("top", 1, RMSprop()), "frozen_through='top' must be one of"),
         (lambda: Phase("stem", 0, RMSprop()), "epochs=0 must be an integer of at least 1"),
@@ -177,19 +192,19 @@ def test_learning_rates_differ_by_part(tmp_path):
             "none of its variables is trained here",
         ),
         (
-            lambda: fit_in_phases(network(), [], compile_arguments={}),
+            lambda: fit_in_phases(untrained(), [], compile_arguments={}),
             r"phases=\[\] must be a list",
         ),
         (
-            lambda: fit_in_phases(network(), Phase(None, 1, RMSprop()), compile_arguments={}),
+            lambda: fit_in_phases(untrained(), Phase(None, 1, RMSprop()), compile_arguments={}),
             "must be a list",
         ),
         (
-            lambda: fit_in_phases(network(), [Phase(None, 1, RMSprop())], iter(()), compile_arguments={}),
+            lambda: fit_in_phases(untrained(), [Phase(None, 1, RMSprop())], iter(()), compile_arguments={}),
             "the data is an iterator, which the first phase would use up",
         ),
         (
-            lambda: fit_in_phases(network(), [Phase("predictions", 1, RMSprop())], compile_arguments={}),
+            lambda: fit_in_phases(untrained(), [Phase("predictions", 1, RMSprop())], compile_arguments={}),
             "frozen_through='predictions' leaves nothing to train in 'polynet'",
         ),
         (
@@ -197,7 +212,7 @@ def test_learning_rates_differ_by_part(tmp_path):
             r"=\['stem'\] must map parts to factors",
         ),
         (
-            lambda: fit_in_phases(network(), [Phase(None, 1, RMSprop())], compile_arguments={}, epochs=3),
+            lambda: fit_in_phases(untrained(), [Phase(None, 1, RMSprop())], compile_arguments={}, epochs=3),
             "epochs is decided by the phases",
         ),
     ],

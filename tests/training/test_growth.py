@@ -108,11 +108,11 @@ def test_an_optimizer_grows_with_its_net(tmp_path, images, policy):
 def test_an_optimizer_that_remembers_nothing(images):
     net = PolyNet(weights=None, structure="1 x [ir] | 1 x [ir] | 1 x [ir]", width=0.0625, input_shape=(75, 75, 1))
     with pytest.raises(ValueError, match="carry_optimizer: the net was saved without its optimizer"):
-        grown(net, TARGET, width=0.0625, carry_optimizer=True)
+        grown(net, "1 x [2-way] | 1 x [ir] | 1 x [ir]", width=0.0625, carry_optimizer=True)
     net.compile("sgd", "sparse_categorical_crossentropy")
     net.optimizer.build(net.trainable_variables)
     with pytest.raises(ValueError, match="has not trained yet, or in another precision than here"):
-        grown(net, TARGET, width=0.0625, carry_optimizer=True)
+        grown(net, "1 x [2-way] | 1 x [ir] | 1 x [ir]", width=0.0625, carry_optimizer=True)
 
 
 def test_mistakes(capsys, tmp_path, digits_run, monkeypatch):
