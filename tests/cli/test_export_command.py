@@ -3,11 +3,14 @@
 import os
 import signal
 
+import keras
 import pytest
 
 from polynet_keras.cli.main import main
+from polynet_keras.data.preprocessing import Preprocessing
 from polynet_keras.deployment import export
 from polynet_keras.deployment.artifact import ExportCard
+from polynet_keras.pretrained import MODEL_FILE, ModelCard
 
 
 def test_a_run_is_exported(digits_run, tmp_path, capsys):
@@ -47,11 +50,17 @@ def test_mistakes_get_one_line(arguments, message, tmp_path, monkeypatch, capsys
     assert not list(tmp_path.iterdir())
 
 
-def test_told_to_end_it_leaves_nothing(digits_run, tmp_path, monkeypatch):
+def test_told_to_end_it_leaves_nothing(tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    run.mkdir()
+    image = keras.Input((8, 8, 3))
+    features = keras.layers.GlobalAveragePooling2D()(image)
+    keras.Model(image, keras.layers.Dense(2, "softmax")(features)).save(run / MODEL_FILE)
+    ModelCard(("a", "b"), Preprocessing(8, 8), 1, 1).save(run)
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(export, "compare", lambda *arguments, **options: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(SystemExit) as ended:
-        main(["export", f"--run_dir={digits_run.folder}", f"--output={tmp_path / 'net'}"])
+        main(["export", f"--run_dir={run}", f"--output={tmp_path / 'net'}"])
     assert ended.value.code == 128 + signal.SIGTERM
-    assert not list(tmp_path.iterdir())
+    assert list(tmp_path.iterdir()) == [run]
     assert signal.getsignal(signal.SIGTERM) is before

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import shutil
 import threading
 import zipfile
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -28,14 +29,13 @@ def small(**arguments):
     )
 
 
-@pytest.fixture
-def served(tmp_path, monkeypatch):
-    """A small net as if it had been published by pretrainedmodels: in the registry, and on a server on loopback."""
-    layers = [layer.name for layer in small().layers if layer.weights and "sum" not in layer.name]
-    table = {f"module{number}": name for number, name in enumerate(layers)}
-    monkeypatch.setitem(formats.TABLES, Format.CADENE, lambda: table)
-    rng = np.random.default_rng(0)
+@pytest.fixture(scope="module")
+def small_file(tmp_path_factory):
+    """A small net in a file as pretrainedmodels publishes one, the names of its layers there, and what it computes."""
     model = small()
+    layers = [layer.name for layer in model.layers if layer.weights and "sum" not in layer.name]
+    table = {f"module{number}": name for number, name in enumerate(layers)}
+    rng = np.random.default_rng(0)
     state = {}
     names = {source: {ours: theirs for theirs, ours in kind.items()} for source, kind in conversion.TORCH_NAMES.items()}
     for source, name in table.items():
@@ -45,9 +45,21 @@ def served(tmp_path, monkeypatch):
             value = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T
             key = f"{source}.{names[conversion._kind(name)][variable.name]}"
             state[key] = torch.from_numpy(np.ascontiguousarray(value))
+    file = tmp_path_factory.mktemp("published") / "small.pth"
+    torch.save(state, file)
+    x = rng.normal(size=(2, 75, 75, 3)).astype("float32")
+    # Residual factors of the released net: those that the file has not.
+    return file, table, x, infer(model, x)
+
+
+@pytest.fixture
+def served(small_file, tmp_path, monkeypatch):
+    """The small net as if it had been published by pretrainedmodels: in the registry, and on a server on loopback."""
+    file, table, x, expected = small_file
+    monkeypatch.setitem(formats.TABLES, Format.CADENE, lambda: table)
     folder = tmp_path / "served"
     folder.mkdir()
-    torch.save(state, folder / "small.pth")
+    shutil.copy(file, folder / "small.pth")
     digest = hashlib.sha256((folder / "small.pth").read_bytes()).hexdigest()
 
     class Handler(SimpleHTTPRequestHandler):
@@ -63,7 +75,7 @@ def served(tmp_path, monkeypatch):
 
     requests = []
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     base = f"http://127.0.0.1:{server.server_port}"
     record = dataclasses.replace(
         published("imagenet-cadene"),
@@ -81,10 +93,8 @@ def served(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
     for variable in (store.FOLDER_VARIABLE, store.MIRROR_VARIABLE, "http_proxy", "HTTP_PROXY"):
         monkeypatch.delenv(variable, raising=False)
-    x = rng.normal(size=(2, 75, 75, 3)).astype("float32")
     served = dataclasses.make_dataclass("Served", ["record", "folder", "base", "requests", "expected", "x", "cache"])
-    # Residual factors of the released net: those that the file has not.
-    yield served(record, folder, base, requests, infer(model, x), x, tmp_path / "home" / "models")
+    yield served(record, folder, base, requests, expected, x, tmp_path / "home" / "models")
     server.shutdown()
     server.server_close()
 
