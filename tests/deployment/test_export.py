@@ -38,16 +38,14 @@ FLOATS = [
 ]
 
 
-def trained(channels=3, classes=6, size=75, resize="square"):
-    statistics = {"mean": (0.5,) * channels, "std": (0.25,) * channels}
-    preprocessing = Preprocessing(size, size + 11, resize=resize, **statistics)
+def trained():
+    preprocessing = Preprocessing(75, 86, mean=(0.5,) * 3, std=(0.25,) * 3)
     structure = "1 x [2-way] | 1 x [poly-2] | 1 x [ir]"
-    arguments = {"structure": structure, "width": 0.1, "input_shape": (size, size, channels), "classes": classes}
-    model = PolyNet(weights=None, **arguments)
+    model = PolyNet(weights=None, structure=structure, width=0.1, input_shape=(75, 75, 3), classes=6)
     randomize(model, 0)
     head = model.get_layer("predictions")
     head.kernel.assign(np.asarray(head.kernel) * 0.02)  # probabilities, not certainties
-    return TrainedModel("net", model, preprocessing, tuple(f"class {i}" for i in range(classes)), structure)
+    return TrainedModel("net", model, preprocessing, tuple(f"class {i}" for i in range(6)), structure)
 
 
 @pytest.fixture(scope="module")
@@ -55,15 +53,20 @@ def net():
     return trained()
 
 
-@pytest.fixture(scope="module")
-def few_layers():
+def of_few_layers(channels=3, resize="square"):
     """For what an export does around the network, which takes the longest."""
     keras.utils.set_random_seed(0)
-    image = keras.Input((16, 16, 3), name="image")
+    image = keras.Input((16, 16, channels), name="image")
     x = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(image))
     x = keras.layers.GlobalAveragePooling2D()(keras.layers.ReLU()(x))
     model = keras.Model(image, keras.layers.Dense(6, "softmax", name="predictions")(x))
-    return TrainedModel("net", model, Preprocessing(16, 18), tuple(f"class {i}" for i in range(6)))
+    preprocessing = Preprocessing(16, 18, resize=resize, mean=(0.5,) * channels, std=(0.25,) * channels)
+    return TrainedModel("net", model, preprocessing, tuple(f"class {i}" for i in range(6)))
+
+
+@pytest.fixture(scope="module")
+def few_layers():
+    return of_few_layers()
 
 
 @pytest.mark.parametrize(("format", "precision"), FLOATS)
@@ -87,13 +90,12 @@ def test_every_runtime_computes_the_same(net, tmp_path, format, precision):
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["net"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("resize", "channels"), [("square", 3), ("shorter_side", 3), ("square", 1), ("square", 4)])
 def test_a_saved_model_takes_files_and_gives_names(tmp_path, resize, channels):
     import tensorflow as tf
     from sklearn.datasets import load_sample_images
 
-    net = trained(channels, resize=resize)
+    net = of_few_layers(channels, resize)
     export(net, tmp_path / "net", "saved_model")
     classify = tf.saved_model.load(str(tmp_path / "net" / "1")).signatures["classify"]
     china, flower = load_sample_images().images
