@@ -6,10 +6,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.children import Child
 
 
 @dataclass(frozen=True)
@@ -32,43 +34,40 @@ def tf_config(addresses: Sequence[str], index: int) -> str:
 
 
 def run_workers(
-    count: int,
-    script: str | Path,
-    *arguments: str,
-    timeout: float = 180,
-    env: Mapping[str, str] | None = None,
-    stops: int | None = None,
+    count: int, script: str | Path, *arguments: str, timeout: float = 180, stops: int | None = None, fresh: bool = False
 ) -> list[Finished]:
     """Runs a script, or a program's text, as so many workers of one cluster; all are killed when the time is over.
 
-    A worker that `stops`, and never ends, is killed when all others have ended.
+    Args:
+        count: of the workers.
+        script: a file or the text.
+        arguments: of the script.
+        timeout: in seconds, for all together.
+        stops: a worker that never ends, and is killed when all others have ended.
+        fresh: start interpreters, instead of children that have TensorFlow imported.
     """
     addresses = free_addresses(count)
-    command = [sys.executable, str(script)] if isinstance(script, Path) else [sys.executable, "-c", script]
-    processes = []
-    for index in range(count):
-        environment = {
-            **os.environ,
-            "TF_CPP_MIN_LOG_LEVEL": "2",
-            **(env or {}),
-            "TF_CONFIG": tf_config(addresses, index),
-        }
-        processes.append(
-            subprocess.Popen(
-                [*command, *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-            )
-        )
-    start = time.monotonic()
+    processes = [start(script, *arguments, config=tf_config(addresses, index), fresh=fresh) for index in range(count)]
+    start_time = time.monotonic()
     finished: dict[int, Finished] = {}
     order = sorted(range(count), key=lambda index: index == stops)
     try:
         for index in order:
             if index == stops:
                 processes[index].kill()
-            output, _ = processes[index].communicate(timeout=max(1.0, start + timeout - time.monotonic()))
-            finished[index] = Finished(processes[index].returncode, output, time.monotonic() - start)
+            output, _ = processes[index].communicate(timeout=max(1.0, start_time + timeout - time.monotonic()))
+            finished[index] = Finished(processes[index].returncode, output, time.monotonic() - start_time)
     finally:
         for process in processes:
             process.kill()
             process.wait()
     return [finished[index] for index in range(count)]
+
+
+def start(script: str | Path, *arguments: str, config: str, fresh: bool) -> Child | subprocess.Popen:
+    if not fresh:
+        return Child(script, *arguments, env={"TF_CONFIG": config}, stderr=subprocess.STDOUT)
+    command = [sys.executable, str(script)] if isinstance(script, Path) else [sys.executable, "-c", script]
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "TF_CONFIG": config}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen([*command, *arguments], env=environment, **pipes)

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from polynet_keras import PolyNet
 from polynet_keras.distribution.building import check_keras
 from polynet_keras.distribution.model import DistributedModel
 from polynet_keras.models import Network
+from tests import children
 
 SCRIPT = Path(__file__).with_name("scenarios.py")
 # All others are float32 throughout. Of a step in float64 the shares of uneven parts are still float32.
@@ -27,14 +26,12 @@ NAMES = [scenario.__name__ for scenario in SCENARIOS]
 
 
 def run_scenarios(folder: Path, *arguments: str) -> None:
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
-    command = [sys.executable, SCRIPT, *arguments, folder / "0.json"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+    done = children.run(SCRIPT, *arguments, str(folder / "0.json"), timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
 def run_in_two_workers(folder: Path) -> None:
-    ended = run_workers(2, SCRIPT, "ours", "multi_worker", "1", str(folder), timeout=900)
+    ended = run_workers(2, SCRIPT, "ours", "multi_worker", "1", str(folder), timeout=900, fresh=True)
     assert [worker.code for worker in ended] == [0, 0], ended[0].output[-3000:] + ended[1].output[-3000:]
 
 
@@ -115,11 +112,8 @@ strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 """
 
 
-def on_two_replicas(code: str) -> str:
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
-    done = subprocess.run(
-        [sys.executable, "-c", REPLICAS + code], env=environment, capture_output=True, text=True, timeout=300
-    )
+def on_two_replicas(code: str, *arguments: str) -> str:
+    done = children.run(REPLICAS + code, *arguments)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout.strip().splitlines()[-1]
 
@@ -214,47 +208,58 @@ print(json.dumps([history.history["squares"][0], model.get_weights()[0][0, 0].it
     assert found[1] == pytest.approx(1 + 0.1 * 2 * np.mean(x**2), rel=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("code", "message"),
-    [
-        ("with strategy.scope():\n    model.fit(x, y)", "is called outside of strategy.scope()"),
-        (
-            "model.loss = [keras.losses.MeanSquaredError(), keras.losses.MeanSquaredError(reduction='sum')]\n"
-            "model.fit(x, y, verbose=0)",
-            "all losses need one kind of reduction; got sum, sum_over_batch_size",
-        ),
-        (
-            "model.loss = keras.losses.MeanSquaredError(reduction='none')\nmodel.fit(x, y, verbose=0)",
-            "a loss needs a reduction, and reduction='none' leaves a number for each example",
-        ),
-        (
-            "model.compile(keras.optimizers.SGD(0.1), 'mse')\nmodel.fit(x, y, verbose=0)",
-            "was made outside of strategy.scope(); make it, and call compile(), inside",
-        ),
-        (
-            "model = DistributedModel(i, keras.layers.Dense(1)(i))\nmodel.fit(x, y, verbose=0)",
-            "You must call `compile()` before",
-        ),
-        (
-            "model.gradient_dtype = 'half'\nmodel.fit(x, y, verbose=0)",
-            "gradient_dtype='half' must be one of ('float32', 'float16')",
-        ),
-    ],
-)
-def test_what_would_go_wrong_is_refused(code, message):
-    indented = "\n".join("    " + line for line in code.splitlines())
-    found = on_two_replicas(f"""
-with strategy.scope():
-    i = keras.Input((1,))
-    model = DistributedModel(i, keras.layers.Dense(1)(i))
-    model.compile("sgd", "mse")
-x = y = np.zeros((4, 1), "float32")
-try:
-{indented}
-except ValueError as error:
-    print(" ".join(str(error).split()))
-""")
-    assert message in found
+REFUSED = [
+    ("with strategy.scope():\n    model.fit(x, y)", "is called outside of strategy.scope()"),
+    (
+        "model.loss = [keras.losses.MeanSquaredError(), keras.losses.MeanSquaredError(reduction='sum')]\n"
+        "model.fit(x, y, verbose=0)",
+        "all losses need one kind of reduction; got sum, sum_over_batch_size",
+    ),
+    (
+        "model.loss = keras.losses.MeanSquaredError(reduction='none')\nmodel.fit(x, y, verbose=0)",
+        "a loss needs a reduction, and reduction='none' leaves a number for each example",
+    ),
+    (
+        "model.compile(keras.optimizers.SGD(0.1), 'mse')\nmodel.fit(x, y, verbose=0)",
+        "was made outside of strategy.scope(); make it, and call compile(), inside",
+    ),
+    (
+        "model = DistributedModel(i, keras.layers.Dense(1)(i))\nmodel.fit(x, y, verbose=0)",
+        "You must call `compile()` before",
+    ),
+    (
+        "model.gradient_dtype = 'half'\nmodel.fit(x, y, verbose=0)",
+        "gradient_dtype='half' must be one of ('float32', 'float16')",
+    ),
+]
+
+TRIES = """
+told = {}
+for code in json.loads(sys.argv[1]):
+    with strategy.scope():
+        i = keras.Input((1,))
+        model = DistributedModel(i, keras.layers.Dense(1)(i))
+        model.compile("sgd", "mse")
+    x = y = np.zeros((4, 1), "float32")
+    try:
+        exec(code)
+    except Exception as error:
+        told[code] = [type(error).__name__, " ".join(str(error).split())]
+print(json.dumps(told))
+"""
+
+
+@pytest.fixture(scope="module")
+def told():
+    """By code, the kind of error that it raised and what that says: one process tries them all."""
+    return json.loads(on_two_replicas(TRIES, json.dumps([code for code, _ in REFUSED])))
+
+
+@pytest.mark.parametrize(("code", "message"), REFUSED)
+def test_what_would_go_wrong_is_refused(told, code, message):
+    kind, text = told[code]
+    assert kind == "ValueError"
+    assert message in text
 
 
 def test_only_the_chief_is_given_writers(monkeypatch):
