@@ -1,8 +1,21 @@
-"""What tests compare with: float64 NumPy written from the paper's formulas, and gradients on every backend."""
+"""What tests compare with: float64 NumPy written from the paper's formulas, and gradients on every backend; and what
+stands for a network where the network is not what is tested."""
 
 import keras
 import numpy as np
 import pytest
+
+from polynet_keras.layers import BatchNormalization
+from polynet_keras.models import Network
+
+
+def few_layers(input_shape=(12, 12, 3), classes: int = 4, kind: type[Network] = Network, **_) -> Network:
+    """A model of the class of PolyNets that is none, for what happens around a network; takes `PolyNet`'s arguments."""
+    image = keras.Input(input_shape, name="image")
+    x = keras.layers.Conv2D(4, 3, name="stem_conv1")(image)
+    x = keras.layers.ReLU()(BatchNormalization(name="stem_conv1_bn")(x))
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return kind(image, keras.layers.Dense(classes, "softmax", name="predictions")(x))
 
 
 def randomize(model: keras.Model, seed: int) -> None:
