@@ -1,0 +1,72 @@
+"""What the gate finds wrong with a wheel or an sdist."""
+
+import tarfile
+import zipfile
+
+import pytest
+
+from tools import check_distributions
+from tools.check_distributions import listed_patterns, main, problems
+
+PATTERNS = ["package/*.py", "package/py.typed"]
+FILES = {"package/__init__.py", "package/a/b.py", "package/py.typed"}
+
+
+def test_files_as_listed_are_no_problem():
+    assert problems(FILES, PATTERNS, FILES) == []
+
+
+def test_every_kind_of_problem_is_named():
+    files = {"package/__init__.py", "package/a/b.py", "package/notes.txt"}
+    assert problems(files, PATTERNS, FILES) == [
+        "package/notes.txt is not listed",
+        "no file matches package/py.typed",
+        "package/py.typed is missing",
+    ]
+
+
+def test_the_list_has_sections_and_comments():
+    assert listed_patterns("# why\n\n[wheel]\na/*.py\nb\n\n[sdist]\nc\n") == {"wheel": ["a/*.py", "b"], "sdist": ["c"]}
+
+
+@pytest.fixture
+def built(tmp_path, monkeypatch):
+    """A checkout of two files with its list, and the folder with what was built of them."""
+    sources = ("polynet_keras/__init__.py", "weights/card.md")
+    for name in sources:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    listed = tmp_path / "list.txt"
+    listed.write_text(
+        "[wheel]\npolynet_keras/*.py\npolynet_keras/weights/*.md\n[sdist]\npolynet_keras/*.py\nweights/*.md\n"
+    )
+    monkeypatch.setattr(check_distributions, "ROOT", tmp_path)
+    monkeypatch.setattr(check_distributions, "LIST", listed)
+    dist = tmp_path / "dist"
+    dist.mkdir()
+    with zipfile.ZipFile(dist / "p-1.whl", "w") as wheel:
+        wheel.write(tmp_path / sources[0], sources[0])
+        wheel.write(tmp_path / sources[1], "polynet_keras/weights/card.md")
+    with tarfile.open(dist / "p-1.tar.gz", "w:gz") as sdist:
+        for name in sources:
+            sdist.add(tmp_path / name, f"p-1/{name}")
+    return tmp_path
+
+
+def test_a_wheel_and_an_sdist_of_all_sources(built, capsys):
+    main(built / "dist")
+    assert capsys.readouterr().out == "p-1.whl: 2 files, 0 problems\np-1.tar.gz: 2 files, 0 problems\n"
+
+
+@pytest.mark.parametrize("name", ["polynet_keras/page.html", "weights/new.md"])
+def test_a_source_that_was_not_packed_is_found_in_both(built, capsys, name):
+    (built / name).touch()
+    with pytest.raises(SystemExit, match=r"see list\.txt"):
+        main(built / "dist")
+    in_wheel = name.replace("weights/", "polynet_keras/weights/")
+    assert capsys.readouterr().out.splitlines() == [
+        "p-1.whl: 2 files, 1 problems",
+        f"  {in_wheel} is missing",
+        "p-1.tar.gz: 2 files, 1 problems",
+        f"  {name} is missing",
+    ]
