@@ -93,6 +93,10 @@ def test_gradients_near_the_smallest_numbers_are_summed_exactly(sign):
             np.testing.assert_array_equal(found, replicas * gradients.astype("float64"))
 
 
+def test_gradients_are_summed_in_one_of_two_dtypes():
+    assert compression.GRADIENT_DTYPES == ("float32", "float16")
+
+
 def test_magnitudes_are_the_largest_of_each_gradient():
     gradients = [
         tf.constant([[1.0, -3.0], [2.0, 0.5]]),

@@ -83,7 +83,8 @@ def test_weights_in_numbers():
     assert float(replica_weight(MEAN, examples, 3 * ones)) == 5.0
     assert float(replica_weight(SUM, examples, 3 * ones)) == 1.0
     assert float(replica_weight(WEIGHTED_MEAN, examples, None)) == 5.0
-    assert float(replica_weight(WEIGHTED_MEAN, examples, tf.constant([1, 2, 3], tf.int64))) == 6.0
+    of_integers = replica_weight(WEIGHTED_MEAN, examples, tf.constant([1, 2, 3], tf.int64))
+    assert (float(of_integers), of_integers.dtype) == (6.0, tf.float32)
     assert float(replica_weight(WEIGHTED_MEAN, examples, {"a": None, "b": 3 * ones})) == 15.0
 
 

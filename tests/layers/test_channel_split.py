@@ -33,6 +33,7 @@ def test_a_model_comes_back_from_its_file(tmp_path):
     loaded = keras.saving.load_model(tmp_path / "split.keras")
     config = loaded.get_layer("split").get_config()
     assert (config["sizes"], config["axis"], config["name"]) == ([2, 4], 1, "split")
+    assert {type(size) for size in model.get_layer("split").sizes} == {int}  # of an array too
     assert keras.saving.get_registered_name(ChannelSplit) == "polynet_keras>ChannelSplit"  # files say it
     x = np.random.default_rng(0).normal(size=(2, 6, 4, 4)).astype("float32")
     for a, b in zip(model(x), loaded(x), strict=True):
