@@ -192,7 +192,8 @@ def serve(descriptor: int, preloaded: Sequence[str]) -> None:
     It returns in children only, when their program has ended.
     """
     for module in preloaded:
-        importlib.import_module(module)
+        with contextlib.suppress(ModuleNotFoundError):  # of an extra; the child that needs it will say so
+            importlib.import_module(module)
     gc.freeze()
     control = socket.socket(fileno=descriptor)
     woken, wakes = socket.socketpair()

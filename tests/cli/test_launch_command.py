@@ -14,6 +14,7 @@ import pytest
 from polynet_keras.cli import launch
 from polynet_keras.cli.main import main
 from polynet_keras.distribution.supervisor import cores
+from tests import children
 
 POLYNET = Path(sys.executable).parent / "polynet"
 
@@ -154,7 +155,9 @@ if attempt == 0:
     os.kill(os.getpid(), 9) if index else sys.exit(75)
 """
     flags = ["--workers=2", "--max_restarts=1", f"--log_dir={tmp_path}/logs", f"--event_log={tmp_path}/events"]
-    done = polynet("launch", *flags, "--", sys.executable, "-c", program, "--flag", cwd=tmp_path)
+    launcher = "import sys; from polynet_keras.cli.main import main; sys.exit(main())"
+    command = ["launch", *flags, "--", sys.executable, "-c", program, "--flag"]
+    done = children.run(launcher, *command, env={"TF_CONFIG": None}, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert sorted(done.stdout.splitlines()) == [
         "[worker 1] attempt 0 --flag",

@@ -4,36 +4,55 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
+import threading
+import time
 
 import httpx
 import pytest
 from sklearn.datasets import load_sample_image
 
+from tests.children import Child
 from tests.cli.test_main import fails, succeeds
 from tests.deployment.exported import exported
 from tests.deployment.test_service import CHINA, encoded
 
+SECONDS = 60
+
 
 @pytest.fixture
 def started():
-    """Starts the command; what is still there in the end is killed."""
+    """Starts the command; what is still there after a minute, or in the end, is killed."""
     processes = []
 
     def start(*arguments, before="", first="ready: http://127.0.0.1:"):
         script = f"{before}import sys; from polynet_keras.cli.main import main; sys.exit(main())"
-        command = [sys.executable, "-c", script, "serve", *map(str, arguments)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        processes.append(process)
+        process = Child(script, "serve", *map(str, arguments))
+        timer = threading.Timer(SECONDS, process.kill)
+        timer.start()
+        processes.append((process, timer))
         line = process.stdout.readline()
         assert line.startswith(first), line
         return process, line.split()[-1]
 
     yield start
-    for process in processes:
-        process.kill()
-        process.wait()
+    for process, timer in processes:
+        timer.cancel()
+        process.end()
+
+
+def until(condition):
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def refused(url):
+    try:
+        httpx.get(url)
+    except httpx.TransportError:
+        return True
+    return False
 
 
 def test_it_serves_until_it_is_told_to_end(started):
@@ -49,14 +68,9 @@ def test_it_serves_until_it_is_told_to_end(started):
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
         head = f"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: {len(CHINA)}\r\n\r\n"
         connection.sendall(head.encode() + CHINA[:-10])
-        while "polynet_buffered_bytes 0.0" in httpx.get(f"{url}metrics").text:
-            pass
+        until(lambda: "polynet_buffered_bytes 0.0" not in httpx.get(f"{url}metrics").text)
         process.send_signal(signal.SIGTERM)
-        while True:  # new ones are refused from then on
-            try:
-                httpx.get(f"{url}healthz")
-            except httpx.TransportError:
-                break
+        until(lambda: refused(f"{url}healthz"))  # new ones, from then on
         connection.sendall(CHINA[-10:])
         assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
     assert process.wait(30) == 0

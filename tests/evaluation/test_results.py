@@ -4,7 +4,6 @@ import csv
 import dataclasses
 import hashlib
 import importlib.metadata
-import multiprocessing
 import platform
 import struct
 from datetime import UTC, datetime, timedelta
@@ -20,6 +19,7 @@ from scipy.stats import binomtest
 from polynet_keras.evaluation import results
 from polynet_keras.evaluation.plots import plot_results
 from polynet_keras.evaluation.results import COLUMNS, Result, append, environment, read, weights_hash
+from tests.children import Child
 
 
 def a_result(**fields):
@@ -75,28 +75,36 @@ def test_names_that_are_not_text(tmp_path):
     assert read(tmp_path / "results.csv")[0].dataset == r"photos\udcff"
 
 
-def append_many(file, start, model):
-    start.wait()
-    for number in range(15):
-        append(a_result(model=model, crops=number), file)
+APPEND_MANY = """
+import sys, time
+from pathlib import Path
+from polynet_keras.evaluation.results import Result, append
+
+print("ready", flush=True)
+while not Path(sys.argv[2]).exists():
+    time.sleep(0.001)
+for number in range(15):
+    append(Result(**{**eval(sys.argv[3]), "crops": number}), Path(sys.argv[1]))
+"""
 
 
-def test_processes_at_once_lose_no_row(tmp_path, monkeypatch):
-    monkeypatch.setenv("KERAS_BACKEND", "numpy")  # which is imported the fastest
-    spawn = multiprocessing.get_context("spawn")
-    start = spawn.Barrier(2)
-    processes = [
-        spawn.Process(target=append_many, args=(tmp_path / "results.csv", start, model)) for model in ("a", "b")
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-        assert process.exitcode == 0
-    rows = read(tmp_path / "results.csv")
-    assert len(rows) == 30
+def test_processes_at_once_lose_no_row(tmp_path):
+    file, go = tmp_path / "results.csv", tmp_path / "go"
+    rows = [dataclasses.asdict(a_result(model=model)) for model in ("a", "b")]
+    processes = [Child(APPEND_MANY, str(file), str(go), repr(row)) for row in rows]
+    try:
+        for process in processes:
+            assert process.stdout.readline() == "ready\n"
+        go.touch()
+        for process in processes:
+            assert process.wait(60) == 0
+    finally:
+        for process in processes:
+            process.end()
+    found = read(file)
+    assert len(found) == 30
     for model in ("a", "b"):
-        assert [row.crops for row in rows if row.model == model] == list(range(15))
+        assert [row.crops for row in found if row.model == model] == list(range(15))
 
 
 def test_other_files_are_refused_and_left_as_they_were(tmp_path):

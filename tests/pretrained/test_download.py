@@ -3,17 +3,15 @@
 import contextlib
 import hashlib
 import http.server
-import multiprocessing
-import os
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from polynet_keras.pretrained import download as module
 from polynet_keras.pretrained.download import DownloadError, WrongHashError, download, partial_file
+from tests.children import Child
 
 CONTENT = np.random.default_rng(0).bytes(3 * module.STEP + 12_345)
 
@@ -279,22 +277,29 @@ def test_timeout_that_is_none(tmp_path, monkeypatch, value):
         download(["http://127.0.0.1:1/file"], tmp_path / "file.bin", verify)
 
 
-def fetch(url, target):
-    os.environ.pop("http_proxy", None)
-    download([url], Path(target), verify)
+FETCH = """
+import sys, time
+from pathlib import Path
+from polynet_keras.pretrained.download import download
+
+print("ready", flush=True)
+while not Path(sys.argv[3]).exists():
+    time.sleep(0.001)
+download([sys.argv[1]], Path(sys.argv[2]), lambda path: None)
+"""
 
 
 def test_processes_fetch_a_file_once(server, tmp_path):
-    processes = [
-        multiprocessing.get_context("spawn").Process(
-            target=fetch, args=(f"{server.url}/whole/file", str(tmp_path / "file.bin"))
-        )
-        for _ in range(3)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-        assert process.exitcode == 0
+    arguments = [f"{server.url}/whole/file", str(tmp_path / "file.bin"), str(tmp_path / "go")]
+    processes = [Child(FETCH, *arguments, env={"http_proxy": None}) for _ in range(3)]
+    try:
+        for process in processes:
+            assert process.stdout.readline() == "ready\n"
+        (tmp_path / "go").touch()
+        for process in processes:
+            assert process.wait(60) == 0
+    finally:
+        for process in processes:
+            process.end()
     assert len(server.requests) == 1
     assert hashlib.sha256((tmp_path / "file.bin").read_bytes()).digest() == hashlib.sha256(CONTENT).digest()
