@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -31,6 +31,14 @@ class Running:
         return self.service.metrics.registry.get_sample_value(f"polynet_{name}", labels) or 0.0
 
 
+def wait_until(condition: Callable[[], object], what: str, seconds: float = 30.0) -> None:
+    """Waits until the condition holds; fails if it does not within so many seconds, and says `what` did not happen."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s"
+        time.sleep(0.002)
+
+
 @contextmanager
 def running(run=None, channels: int = 3, wait: bool = True, **settings) -> Iterator[Running]:
     """Serves the small exported model, or `run` in its place, under `settings`."""
@@ -51,8 +59,7 @@ def running(run=None, channels: int = 3, wait: bool = True, **settings) -> Itera
         if wait:
             assert ready.wait(60), failures
         else:
-            while not server.started:
-                time.sleep(0.01)
+            wait_until(lambda: server.started, "the server listens")
         url = url_of(listening)
         with httpx.Client(base_url=url, timeout=30) as client:
             yield Running(url, listening.getsockname()[1], service, client, server.server_state.connections)

@@ -32,7 +32,7 @@ from polynet_keras.evaluation.pooling import pool
 from polynet_keras.evaluation.predict import _inputs
 from tests.data.hostile import hostile_images
 from tests.deployment.exported import CLASSES, exported, protocol
-from tests.deployment.running import running
+from tests.deployment.running import running, wait_until
 
 NAMES = [f"class {i}" for i in range(CLASSES)]
 
@@ -358,14 +358,12 @@ def test_all_bodies_together_are_limited():
     ):
         it.service._batcher._run.open.set()
         other.sendall(b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: 190000\r\n\r\n" + bytes(150_000))
-        while it.metric("buffered_bytes") < 100_000:
-            pass
+        wait_until(lambda: it.metric("buffered_bytes") >= 100_000, "the body arrives")
         response = it.client.post("/v1/classify", content=CHINA)
         assert "too many requests are arriving: 200,000 bytes of them are held" in said(response, 503)
         assert response.headers["retry-after"]
         other.close()
-        while it.metric("buffered_bytes"):
-            pass
+        wait_until(lambda: not it.metric("buffered_bytes"), "the body is let go of")
         assert it.client.post("/v1/classify", content=CHINA).status_code == 200
         assert it.metric("requests_total", path="/v1/classify", code="499") == 1
 
@@ -373,14 +371,21 @@ def test_all_bodies_together_are_limited():
 # --- Slow and malformed clients, on sockets ---
 
 
+def received(connection, seconds=30):
+    """All that comes until the other side closes the connection, within so many seconds."""
+    deadline, answer = time.monotonic() + seconds, b""
+    while data := connection.recv(65536):
+        answer += data
+        assert time.monotonic() < deadline, f"the connection is open after {seconds} s: {answer[-200:]}"
+    return answer
+
+
 def spoken(service, *parts):
     """What comes back for these bytes until the service closes the connection: status, headers, and the reason."""
     with socket.create_connection(("127.0.0.1", service.port), timeout=30) as connection:
         for part in parts:
             connection.sendall(part)
-        answer = b""
-        while data := connection.recv(65536):
-            answer += data
+        answer = received(connection)
     head, _, body = answer.partition(b"\r\n\r\n")
     lines = head.decode().lower().split("\r\n")
     return int(lines[0].split()[1]), lines[1:], json.loads(body)["error"] if body else ""
@@ -396,13 +401,12 @@ def test_a_head_that_does_not_arrive(service):
 def test_a_head_that_comes_a_byte_at_a_time(service):
     """Each byte is in time, the head is not."""
     with socket.create_connection(("127.0.0.1", service.port), timeout=0.05) as connection:
-        head, answer = iter(b"GET / HTTP/1.1\r\nX-Slow: " + bytes(1000).replace(b"\0", b"a")), b""
-        while not answer:
-            try:
-                connection.sendall(bytes([next(head)]))
+        answer = b""
+        for byte in b"GET / HTTP/1.1\r\nX-Slow: " + 1000 * b"a":  # 50 s of them
+            with contextlib.suppress(TimeoutError):
+                connection.sendall(bytes([byte]))
                 answer = connection.recv(65536)
-            except TimeoutError:
-                continue
+                break
         assert answer.startswith(b"HTTP/1.1 408 ")
 
 
@@ -423,7 +427,9 @@ def test_a_second_request_that_does_not_arrive(service):
         connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         answer = b""
         while not answer.endswith(b"}"):
-            answer += connection.recv(65536)
+            data = connection.recv(65536)
+            assert data, f"the connection was closed after {answer}"
+            answer += data
         assert answer.startswith(b"HTTP/1.1 200 ")
         connection.sendall(b"GET /heal")
         assert connection.recv(65536).startswith(b"HTTP/1.1 408 ")
@@ -434,9 +440,7 @@ def test_a_refused_body_is_not_read_forever(service, monkeypatch):
     head = b"POST /none HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
     with socket.create_connection(("127.0.0.1", service.port), timeout=30) as connection:
         connection.sendall(head)
-        answer = b""
-        while data := connection.recv(65536):
-            answer += data
+        answer = received(connection)
         assert answer.startswith(b"HTTP/1.1 404 ")
         assert answer.endswith(b'/v1/classify"}')
 
@@ -464,10 +468,9 @@ def test_what_is_no_http(service, request_, status):
 def test_connections_are_limited():
     with running(max_connections=3) as it:
         assert it.client.get("/healthz").status_code == 200  # the client keeps its own
-        open_ones = [socket.create_connection(("127.0.0.1", it.port)) for _ in range(2)]
+        open_ones = [socket.create_connection(("127.0.0.1", it.port), timeout=30) for _ in range(2)]
         try:
-            while it.client.get("/healthz").status_code != 200:
-                pass
+            wait_until(lambda: it.client.get("/healthz").status_code == 200, "the client is answered")
             status, headers, reason = spoken(it)
             assert (status, reason) == (503, "more than 3 connections")
             assert "retry-after: 1" in headers
@@ -490,16 +493,12 @@ def test_an_answer_that_is_not_taken(requests, monkeypatch):
     monkeypatch.setattr("tests.deployment.running.listen", listen_small)
     with running(body_timeout=0.5) as it, socket.socket() as silent:
         page = it.client.get("/", headers={"connection": "close"}).content
+        silent.settimeout(30)
         silent.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
         silent.connect(("127.0.0.1", it.port))
         silent.sendall(requests * b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        answered = it.metric("requests_total", path="/", code="200")
-        while answered < 2:
-            answered = it.metric("requests_total", path="/", code="200")
-        deadline = time.monotonic() + 15
-        while it.connections and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert not it.connections
+        wait_until(lambda: it.metric("requests_total", path="/", code="200") >= 2, "the request is answered")
+        wait_until(lambda: not it.connections, "the connection is closed", 15)
         taken = b""
         with contextlib.suppress(ConnectionResetError):
             while data := silent.recv(65536):
@@ -511,10 +510,18 @@ def test_an_answer_that_is_not_taken(requests, monkeypatch):
 
 
 def in_thread(work, *arguments):
+    """Begins work in a thread; the function that comes back waits for its result."""
     results = []
-    thread = threading.Thread(target=lambda: results.append(work(*arguments)))
+    thread = threading.Thread(target=lambda: results.append(work(*arguments)), daemon=True)
     thread.start()
-    return thread, results
+
+    def result():
+        thread.join(60)
+        assert not thread.is_alive(), "no result within 60 s"
+        assert results, "the thread ended with an error"
+        return results[0]
+
+    return result
 
 
 def post(it, content=CHINA):
@@ -527,8 +534,7 @@ def test_a_full_queue_answers_503_and_empties():
         waiting = [in_thread(post, it)]
         assert gate.entered.wait(30)
         waiting += [in_thread(post, it) for _ in range(15)]
-        while it.metric("queue_length") < 16:
-            pass
+        wait_until(lambda: it.metric("queue_length") >= 16, "the queue is full")
         response = post(it)
         assert said(response, 503) == "the queue is full: it takes 16"
         assert int(response.headers["retry-after"]) >= 1
@@ -536,9 +542,8 @@ def test_a_full_queue_answers_503_and_empties():
         assert batch.status_code == 503
         assert it.client.get("/healthz").status_code == 200
         gate.open.set()
-        for thread, results in waiting:
-            thread.join()
-            assert results[0].status_code == 200
+        for result in waiting:
+            assert result().status_code == 200
         assert it.metric("queue_length") == 0
         assert post(it).status_code == 200
         assert it.metric("rejected_total", reason="overload") == 2
@@ -552,8 +557,7 @@ def test_time_is_limited():
         assert response.headers["retry-after"] == "1"
         assert it.metric("queue_length") == 0
         gate.open.set()
-        while it.service.busy:
-            pass
+        wait_until(lambda: not it.service.busy, "the model is done")
         assert post(it).status_code == 200
 
 
@@ -561,14 +565,12 @@ def test_a_model_that_hangs_is_said():
     gate = Gate()
     with running(gate, timeout=0.2) as it:
         post(it)
-        while it.client.get("/healthz").status_code == 200:
-            pass
+        wait_until(lambda: it.client.get("/healthz").status_code != 200, "the service says that it hangs")
         for response in (it.client.get("/healthz"), it.client.get("/readyz"), post(it)):
             reason = "the service has to be started again: a batch has been in the model for "
             assert said(response, 503).startswith(reason)
         gate.open.set()
-        while it.client.get("/healthz").status_code == 503:
-            pass
+        wait_until(lambda: it.client.get("/healthz").status_code != 503, "the service says that it is well")
 
 
 def test_bytes_of_clients_that_left_are_not_kept(monkeypatch):
@@ -596,7 +598,7 @@ def test_bytes_of_clients_that_left_are_not_kept(monkeypatch):
 
         try:
             first = asyncio.create_task(classifier.classify(Encoded(), "first", 1))
-            assert await asyncio.to_thread(begun.wait, 30)
+            assert await asyncio.to_thread(begun.wait, 30), "no image is prepared"
             await leave(first)
             images = [Encoded() for _ in range(5)]
             kept = weakref.WeakSet(images)
@@ -612,7 +614,7 @@ def test_bytes_of_clients_that_left_are_not_kept(monkeypatch):
             await classifier.classify(Encoded(), "last", 1)
         classifier.close()
 
-    asyncio.run(play())
+    asyncio.run(asyncio.wait_for(play(), 60))
 
 
 def test_a_client_that_leaves_gives_its_place_back():
@@ -620,17 +622,14 @@ def test_a_client_that_leaves_gives_its_place_back():
     with running(gate, max_batch_size=1) as it:
         first = in_thread(post, it)
         assert gate.entered.wait(30)
-        with socket.create_connection(("127.0.0.1", it.port)) as leaving:
+        with socket.create_connection(("127.0.0.1", it.port), timeout=30) as leaving:
             head = f"POST /v1/classify?crops=10 HTTP/1.1\r\nHost: x\r\nContent-Length: {len(CHINA)}\r\n\r\n"
             leaving.sendall(head.encode() + CHINA)
-            while it.service._batcher.waiting < 10:
-                pass
-        while it.metric("queue_length") != 1:
-            pass
+            wait_until(lambda: it.service._batcher.waiting >= 10, "the crops wait")
+        wait_until(lambda: it.metric("queue_length") == 1, "the places are given back")
         assert it.service._batcher.waiting == 0
         gate.open.set()
-        first[0].join()
-        assert first[1][0].status_code == 200
+        assert first().status_code == 200
         assert gate.batches == [1]
 
 
@@ -682,16 +681,14 @@ def test_until_the_model_is_loaded():
         assert said(response, 503) == "the model is being loaded"
         assert response.headers["retry-after"] == "5"
         gate.set()
-        while it.client.get("/readyz").status_code != 200:
-            pass
+        wait_until(lambda: it.client.get("/readyz").status_code == 200, "the model is loaded")
         assert post(it).status_code == 200
 
 
 def test_a_queue_that_is_not_served_any_more_is_said():
     with running() as it:
         it.service._batcher._loop.call_soon_threadsafe(it.service._batcher._task.cancel)
-        while it.client.get("/healthz").status_code == 200:
-            pass
+        wait_until(lambda: it.client.get("/healthz").status_code != 200, "the service says that it is broken")
         for response in (it.client.get("/healthz"), it.client.get("/readyz"), post(it)):
             assert said(response, 503).startswith("the service has to be started again")
 
@@ -702,8 +699,7 @@ def test_what_is_in_flight_is_answered_at_the_end():
         waiting = in_thread(post, it)
         assert gate.entered.wait(30)
         threading.Timer(0.2, gate.open.set).start()
-    waiting[0].join()
-    assert waiting[1][0].status_code == 200
+    assert waiting().status_code == 200
 
 
 # --- Settings ---
