@@ -8,6 +8,11 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "polynet_keras" / "__init__.py").read_text())[1]
 
+# Some packages have an upper bound, since this package uses parts of them that are private there: a new version may
+# change those without a word. The highest version that is admitted is one that the tests ran with. Before you raise a
+# bound, run `pytest tests/contracts` with the new version: each of those tests is of one private part, and says which
+# of our files needs it.
+
 DATA = [
     "matplotlib>=3.8",  # the curves of a run
     "pillow>=10.3",  # decodes image files
@@ -27,9 +32,9 @@ DEPLOY = [
 SERVE = [
     "fastapi>=0.115",  # the service over HTTP
     "prometheus-client>=0.21",  # its metrics
-    "python-multipart>=0.0.18",  # the uploads of forms
-    "starlette>=0.46",  # what FastAPI is made of: its form parser with `max_part_size` and `spool_max_size`
-    "uvicorn>=0.32",  # the server that runs it
+    "python-multipart>=0.0.18,<0.1",  # the uploads of forms
+    "starlette>=0.46,<1.11",  # what FastAPI is made of: its form parser with `max_part_size` and `spool_max_size`
+    "uvicorn>=0.32,<0.55",  # the server that runs it
 ]
 PARITY = [
     # Published PolyNets to compare with, pinned to what the numbers were measured with. A third one, pretrainedmodels,
@@ -63,7 +68,9 @@ setup(
     install_requires=[
         "absl-py>=2.1",  # flags and logging
         "filelock>=3.13",  # two processes fetch a weights file once
-        "keras>=3.12",
+        # Since 3.14 a `keras.Function` begins inside a network, as `remat` needs. Some exports need 3.15, on some versions
+        # of Python and TensorFlow; deployment/requirements.py has them, and says so before it begins.
+        "keras>=3.14,<3.16",
         "numpy>=1.26",
         "requests>=2.32",  # fetches weights files: proxies, redirects, timeouts; TensorFlow needs it too
         "tensorflow>=2.20,<2.22",

@@ -16,9 +16,10 @@ pytest.importorskip("official")
 from official.vision.ops import augment
 
 from polynet_keras.data.augmentation import Augmentation
-from polynet_keras.data.model_garden import distortion
+from polynet_keras.data.model_garden import SeededDraws, TensorFlow, augment_module, distortion
 from polynet_keras.data.pipeline import training_batches
 from polynet_keras.data.preprocessing import Preprocessing
+from tests.contracts.names import contract
 from tests.data.arrays import examples_of, png, random_images
 
 OFFICIAL = {
@@ -200,3 +201,20 @@ def test_training_goes_on_where_it_was_interrupted(policy):
     whole = batches(0, 6)
     for expected, found in zip(whole[4:], batches(4, 2), strict=True):
         np.testing.assert_array_equal(found, expected)
+
+
+@contract("official.vision.ops.augment.tf")
+def test_the_module_draws_by_what_it_is_given_for_tensorflow():
+    drawn = []
+
+    class Noting(SeededDraws):
+        def uniform(self, shape, minval=0, maxval=None, dtype=tf.float32):
+            drawn.append(dtype)
+            return super().uniform(shape, minval, maxval, dtype)
+
+    module, draws = augment_module(), Noting()
+    module.tf = TensorFlow(draws)
+    draws.start(tf.constant([1, 0], tf.int64))
+    assert module.AutoAugment("v0").distort(tf.constant(picture())).shape == (48, 48, 3)
+    assert drawn
+    assert augment.tf is tf

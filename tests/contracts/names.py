@@ -1,0 +1,332 @@
+"""What this package uses of other packages that is private there or not documented, and what breaks without it.
+
+No release note tells when such a name goes, and some of our files would work on in another way, without an error. The
+tests in this folder hold the installed versions to each name. The test of a name is marked with `contract`.
+"""
+
+import functools
+import importlib.metadata
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class PrivateName:
+    """A name of another package that this one uses.
+
+    Attributes:
+        package: that it is part of, as `setup.py` calls it.
+        files: of `polynet_keras`, which use it.
+        without: what happens there without it. What begins with "SILENT" shows no error.
+        written: how the files write it, if not as the last part of the name.
+    """
+
+    package: str
+    files: tuple[str, ...]
+    without: str
+    written: str | None = None
+
+
+LOUD_IN_FIT = "AttributeError in every fit on TensorFlow"
+LOUD_IN_STEP = "AttributeError at the first training step with our RMSprop"
+LOUD_IF_DISTRIBUTED = "check_keras refuses to train under a strategy"
+LOUD_IN_REQUEST = "AttributeError in every connection of the service"
+SILENT_STATE = "SILENT: a checkpoint leaves it out, and the callback starts anew when a training goes on"
+
+BUILDING = "distribution/building.py"
+STEP = "distribution/step.py"
+MODEL = "distribution/model.py"
+DRAWS = "distribution/draws.py"
+STAND_IN = "distribution/stand_in.py"
+CHECKPOINTS = "distribution/checkpoints.py"
+CHECKPOINT_FILES = "distribution/checkpoint_files.py"
+CALLBACK_STATE = "distribution/callback_state.py"
+FIT_CALL = "distribution/fit_call.py"
+REPLAY = "distribution/replay.py"
+TRAINING_STATE = "distribution/training_state.py"
+FAILURES = "distribution/failures.py"
+PATIENCE = "distribution/patience.py"
+STRATEGIES = "distribution/strategies.py"
+WORKER_STRATEGY = "distribution/worker_strategy.py"
+NETWORK = "models/network.py"
+COMPILED_STEP = "models/compiled_step.py"
+COST = "models/cost.py"
+BATCH_NORMALIZATION = "layers/batch_normalization.py"
+OPTIMIZERS = "training/optimizers.py"
+AUGMENTATION = "data/augmentation.py"
+MODEL_GARDEN = "data/model_garden.py"
+INSERTION = "pretrained/insertion.py"
+CONVERSION = "pretrained/conversion.py"
+GRAPH = "deployment/graph.py"
+EMIT = "deployment/emit.py"
+CONNECTIONS = "deployment/serving/connections.py"
+BODIES = "deployment/serving/bodies.py"
+SERVER = "deployment/serving/server.py"
+
+NAMES = {
+    # Keras: models.
+    "Model._initial_epoch": PrivateName(
+        "keras", (CHECKPOINTS,), "SILENT: a resumed training starts at epoch 0, with the restored weights"
+    ),
+    "Model._distribute_strategy": PrivateName("keras", (MODEL, NETWORK, TRAINING_STATE), LOUD_IN_FIT),
+    "Model._maybe_symbolic_build": PrivateName(
+        "keras", (MODEL,), "our override is not called, and Keras's own fails with several workers (Keras issue 20585)"
+    ),
+    "Model._symbolic_build": PrivateName("keras", (BUILDING,), LOUD_IF_DISTRIBUTED),
+    "Model._compute_loss": PrivateName("keras", (BUILDING, STEP), LOUD_IF_DISTRIBUTED),
+    "Model._loss_tracker": PrivateName("keras", (BUILDING, STEP), LOUD_IF_DISTRIBUTED),
+    "Model._call_has_training_arg": PrivateName("keras", (BUILDING, STEP), LOUD_IF_DISTRIBUTED),
+    "Model._flatten_layers": PrivateName(
+        "keras", (BUILDING, STEP, DRAWS, BATCH_NORMALIZATION), f"{LOUD_IF_DISTRIBUTED}, or AttributeError"
+    ),
+    "Model.get_metrics_result": PrivateName("keras", (BUILDING, STEP), LOUD_IF_DISTRIBUTED),
+    "Model._compile_loss": PrivateName("keras", (BUILDING, STEP), LOUD_IF_DISTRIBUTED),
+    "CompileLoss._flat_losses": PrivateName(
+        "keras", (BUILDING,), "SILENT: a loss that returns one number counts once for each replica"
+    ),
+    "CompileLoss.Loss._replace": PrivateName("keras", (BUILDING,), "AttributeError in every fit under a strategy"),
+    "CompileLoss.metrics": PrivateName(
+        "keras", (STEP,), "SILENT: under a strategy the loss of each output, as logs show it, is wrong"
+    ),
+    "Model.train_function": PrivateName(
+        "keras",
+        (MODEL, NETWORK, REPLAY, BATCH_NORMALIZATION),
+        "SILENT: Keras's own step runs in place of ours; a resumed training does steps a second time",
+    ),
+    "Model.test_function": PrivateName("keras", (MODEL, NETWORK), "SILENT: Keras's own step runs in place of ours"),
+    "Model.predict_function": PrivateName("keras", (MODEL, NETWORK), "SILENT: Keras's own step runs in place of ours"),
+    "TFEpochIterator._get_iterator": PrivateName("keras", (BUILDING,), "AttributeError in every fit under a strategy"),
+    "locals of Model.fit": PrivateName(
+        "keras",
+        (FIT_CALL,),
+        'Checkpoints says "works in the callbacks of model.fit() only", in a callback of fit()',
+        written="steps_per_epoch",
+    ),
+    "Functional._standardize_inputs": PrivateName("keras", (NETWORK,), "AttributeError in every fit with remat"),
+    "Functional._nodes_by_depth": PrivateName(
+        "keras", (COST, GRAPH), 'SILENT: a model costs 0 multiply-accumulates; fusing says "must be a functional model"'
+    ),
+    "Node.is_input": PrivateName("keras", (GRAPH,), "AttributeError in every export"),
+    "Node.arguments": PrivateName("keras", (GRAPH,), "AttributeError in every export"),
+    "Node.input_tensors": PrivateName("keras", (GRAPH,), "AttributeError in every export"),
+    "Node.output_tensors": PrivateName("keras", (COST,), "AttributeError where a model's cost is counted"),
+    "Node.outputs": PrivateName("keras", (GRAPH,), "AttributeError in every export"),
+    "Node.operation": PrivateName("keras", (COST, GRAPH), "AttributeError in every export"),
+    "Sequential._functional": PrivateName(
+        "keras", (GRAPH, EMIT), 'a Sequential model is not fused: "must be a functional Keras model"'
+    ),
+    # Keras: layers, variables and tensors.
+    "Layer._trainable_variables": PrivateName("keras", (CONVERSION,), "AttributeError with every weights file"),
+    "Layer._non_trainable_variables": PrivateName("keras", (CONVERSION,), "AttributeError with every weights file"),
+    "Variable._value": PrivateName(
+        "keras", (BUILDING,), "SILENT: each reading of a metric is a collective, and totals count twice"
+    ),
+    "tensor._keras_mask": PrivateName("keras", (STAND_IN,), "SILENT: under a strategy masks are lost"),
+    "BaseImagePreprocessingLayer.generator": PrivateName(
+        "keras", (AUGMENTATION,), "SILENT: augmentation is not reproducible; a resumed training is another one"
+    ),
+    "BaseImagePreprocessingLayer._backend_generators": PrivateName(
+        "keras", (AUGMENTATION,), "SILENT: with JAX or PyTorch as the backend augmentation is not reproducible"
+    ),
+    "BaseImagePreprocessingLayer.backend.set_backend": PrivateName(
+        "keras", (AUGMENTATION,), "AttributeError where images are mixed"
+    ),
+    "BaseImagePreprocessingLayer.backend.reset": PrivateName(
+        "keras", (AUGMENTATION,), "AttributeError where images are mixed"
+    ),
+    'MixUp: transformation["permutation_order"]': PrivateName(
+        "keras",
+        (AUGMENTATION,),
+        "SILENT: Keras draws which images are mixed, and the number of workers changes it",
+        written="permutation_order",
+    ),
+    'CutMix: transformation["permutation_order"]': PrivateName(
+        "keras",
+        (AUGMENTATION,),
+        "SILENT: Keras draws which images are mixed, and the number of workers changes it",
+        written="permutation_order",
+    ),
+    # Keras: callbacks.
+    "ModelCheckpoint._batches_seen_since_last_saving": PrivateName("keras", (CALLBACK_STATE,), SILENT_STATE),
+    "ModelCheckpoint._last_batch_seen": PrivateName("keras", (CALLBACK_STATE,), SILENT_STATE),
+    "SwapEMAWeights._ema_weights_in_model": PrivateName("keras", (CALLBACK_STATE,), SILENT_STATE),
+    "TensorBoard._global_train_batch": PrivateName("keras", (CALLBACK_STATE,), SILENT_STATE),
+    "TensorBoard._global_test_batch": PrivateName("keras", (CALLBACK_STATE,), SILENT_STATE),
+    "state of callbacks": PrivateName("keras", (CALLBACK_STATE,), SILENT_STATE, written="ATTRIBUTES"),
+    # Keras: optimizers.
+    "Optimizer._backend_update_step": PrivateName(
+        "keras", (OPTIMIZERS,), "SILENT: each update goes through TensorFlow's strategies, and takes longer"
+    ),
+    "Optimizer._all_reduce_sum_gradients": PrivateName("keras", (STEP,), "AttributeError in every fit on a TPU"),
+    "Optimizer._get_variable_index": PrivateName("keras", (OPTIMIZERS,), LOUD_IN_STEP),
+    "Optimizer._trainable_variables": PrivateName("keras", (OPTIMIZERS,), LOUD_IN_STEP),
+    "Optimizer._distribution_strategy": PrivateName(
+        "keras",
+        (OPTIMIZERS, BUILDING),
+        f"{LOUD_IN_STEP}; SILENT: an optimizer that was made outside of the strategy's scope is not refused",
+    ),
+    "RMSprop._velocities": PrivateName("keras", (OPTIMIZERS,), LOUD_IN_STEP),
+    "RMSprop._momentums": PrivateName("keras", (OPTIMIZERS,), LOUD_IN_STEP),
+    "RMSprop._average_gradients": PrivateName("keras", (OPTIMIZERS,), LOUD_IN_STEP),
+    'RMSprop: add_optimizer_variables(..., "velocity")': PrivateName(
+        "keras", (OPTIMIZERS,), "SILENT: initial_mean_square=1 is 0", written='"velocity"'
+    ),
+    "names of an optimizer's variables": PrivateName(
+        "keras",
+        (INSERTION,),
+        "SILENT: a grown net keeps nothing of its optimizer's state, or its accumulated gradients too",
+        written="_gradient_accumulator",
+    ),
+    # TensorFlow: the eager context.
+    "context.function_call_options": PrivateName("tensorflow", (COMPILED_STEP,), LOUD_IN_FIT),
+    "context.FunctionCallOptions": PrivateName("tensorflow", (COMPILED_STEP,), LOUD_IN_FIT),
+    "FunctionCallOptions.config_proto_serialized": PrivateName("tensorflow", (COMPILED_STEP,), LOUD_IN_FIT),
+    "FunctionCallOptions.executor_type": PrivateName("tensorflow", (COMPILED_STEP,), LOUD_IN_FIT),
+    "context.global_seed": PrivateName(
+        "tensorflow", (BUILDING,), "AttributeError where several workers are given arrays to shuffle"
+    ),
+    "context._context_handle": PrivateName(
+        "tensorflow",
+        (STRATEGIES,),
+        "SILENT: what ran before open_strategy is not noticed, and the other workers wait for this one",
+    ),
+    "context.coordination_service": PrivateName(
+        "tensorflow", (STRATEGIES, FAILURES), "AttributeError where strategies are opened and errors handled"
+    ),
+    "context.configure_coordination_service": PrivateName(
+        "tensorflow", (STRATEGIES,), "SILENT: workers wait an hour for one that does not connect"
+    ),
+    "coordination_config_pb2.CoordinatedJob": PrivateName(
+        "tensorflow", (STRATEGIES,), "a warning; workers wait an hour for one that does not connect"
+    ),
+    "context.set_config_key_value": PrivateName(
+        "tensorflow", (PATIENCE,), "SILENT but for a warning a minute: workers wait for each other without a limit"
+    ),
+    "context.get_config_key_value": PrivateName(
+        "tensorflow", (PATIENCE,), "SILENT but for a warning a minute: workers wait for each other without a limit"
+    ),
+    "context.delete_config_key_value": PrivateName(
+        "tensorflow", (PATIENCE,), "SILENT but for a warning a minute: workers wait for each other without a limit"
+    ),
+    "context.abort_collective_ops": PrivateName(
+        "tensorflow", (PATIENCE,), "SILENT but for a warning a minute: workers wait for each other without a limit"
+    ),
+    "context.check_collective_ops_peer_health": PrivateName(
+        "tensorflow", (FAILURES,), "AttributeError where an error of another worker is handled"
+    ),
+    "context.report_error_to_cluster": PrivateName(
+        "tensorflow", (FAILURES,), "AttributeError in a thread; the others wait for a worker that has failed"
+    ),
+    # TensorFlow: the texts of its errors.
+    "text: Collective ops is aborted by": PrivateName(
+        "tensorflow",
+        (FAILURES,),
+        "SILENT: the reason that another worker told is not shown",
+        written="Collective ops is aborted by",
+    ),
+    "text: Error reported from": PrivateName(
+        "tensorflow",
+        (FAILURES,),
+        "SILENT: the reason that another worker told is not shown",
+        written="Error reported from",
+    ),
+    "text: another worker is the reason": PrivateName(
+        "tensorflow",
+        (FAILURES,),
+        "SILENT: a worker that ends because another one failed has the exit code 1, and is not started again",
+        written="TRACES",
+    ),
+    "text: {{function_node ...}}": PrivateName(
+        "tensorflow",
+        (FAILURES, CHECKPOINT_FILES),
+        "SILENT: a worker's own error passes for another one's; messages show a place in TensorFlow's graph",
+        written="PLACE",
+    ),
+    # TensorFlow: strategies and datasets.
+    "StrategyExtended._create_variable": PrivateName(
+        "tensorflow", (WORKER_STRATEGY,), "AttributeError where a strategy of several workers is opened"
+    ),
+    "multi_device_iterator_ops._create_device_dataset": PrivateName(
+        "tensorflow", (WORKER_STRATEGY,), "a warning; under a strategy epochs may end a minute late"
+    ),
+    "PerReplicaSpec._value_specs": PrivateName(
+        "tensorflow", (BUILDING,), "SILENT: a model is built of the specifications of all replicas, and fails later"
+    ),
+    "tf.__internal__.distribute.interim.maybe_merge_call": PrivateName("tensorflow", (OPTIMIZERS,), LOUD_IN_STEP),
+    # The service.
+    "H11Protocol.connections": PrivateName("uvicorn", (CONNECTIONS,), LOUD_IN_REQUEST),
+    "H11Protocol.transport": PrivateName("uvicorn", (CONNECTIONS,), LOUD_IN_REQUEST),
+    "H11Protocol.loop": PrivateName("uvicorn", (CONNECTIONS,), LOUD_IN_REQUEST),
+    "H11Protocol.conn": PrivateName("uvicorn", (CONNECTIONS,), LOUD_IN_REQUEST),
+    "H11Protocol.cycle": PrivateName("uvicorn", (CONNECTIONS,), LOUD_IN_REQUEST),
+    "H11Protocol._unset_keepalive_if_required": PrivateName(
+        "uvicorn", (CONNECTIONS,), "AttributeError in every connection that the service refuses"
+    ),
+    "H11Protocol.send_400_response": PrivateName(
+        "uvicorn", (CONNECTIONS,), "SILENT: what is no HTTP gets uvicorn's answer, without a reason, and is not counted"
+    ),
+    "H11Protocol.on_response_complete": PrivateName(
+        "uvicorn", (CONNECTIONS,), "SILENT: no limit on the time for what is left of a refused body"
+    ),
+    "H11Protocol.shutdown": PrivateName(
+        "uvicorn", (CONNECTIONS,), "SILENT: the end of the service meets connections that it has refused"
+    ),
+    "RequestResponseCycle.response_started": PrivateName("uvicorn", (CONNECTIONS,), LOUD_IN_REQUEST),
+    "RequestResponseCycle.response_complete": PrivateName("uvicorn", (CONNECTIONS,), LOUD_IN_REQUEST),
+    "RequestResponseCycle.disconnected": PrivateName(
+        "uvicorn", (CONNECTIONS,), "SILENT: the application waits on for the body of a request that was refused"
+    ),
+    "RequestResponseCycle.message_event": PrivateName(
+        "uvicorn", (CONNECTIONS,), "AttributeError in every connection that is refused while a body arrives"
+    ),
+    "MultiPartParser.spool_max_size": PrivateName(
+        "starlette", (BODIES,), "SILENT: uploads over 1 MiB are written to a disk"
+    ),
+    "python_multipart.multipart.parse_options_header": PrivateName(
+        "python-multipart", (BODIES,), "ImportError where the service starts"
+    ),
+    "logger: python_multipart": PrivateName(
+        "python-multipart",
+        (SERVER,),
+        "SILENT: broken forms of clients fill the service's log",
+        written='getLogger("python_multipart")',
+    ),
+    # The extra `model-garden`, whose tests have an environment of their own.
+    "official.vision.ops.augment.tf": PrivateName(
+        "tf-models-official", (MODEL_GARDEN,), "an error in every image, or draws that no seed decides"
+    ),
+}
+"""By what the tests call them."""
+
+
+def contract(name: str) -> Callable[[Callable], Callable]:
+    """Marks the test of one name; if the test fails, the message says which of our files breaks, and how.
+
+    Args:
+        name: a key of `NAMES`.
+    """
+    NAMES[name]  # a name that is not in the table is a mistake of the test
+
+    def decorate(test: Callable) -> Callable:
+        @functools.wraps(test)
+        def told(*args, **kwargs):
+            try:
+                test(*args, **kwargs)
+            except Exception as error:
+                raise AssertionError(message(name, error)) from error
+
+        return told
+
+    return decorate
+
+
+def message(name: str, error: object) -> str:
+    """What breaks here if a name is gone or does something else."""
+    private = NAMES[name]
+    version = importlib.metadata.version(private.package)
+    files = ", ".join(f"polynet_keras/{file}" for file in private.files)
+    reason = repr(error) if isinstance(error, Exception) else error
+    return (
+        f"{name} of {private.package} {version} is no longer what {files} needs. Without it: {private.without}. "
+        f"Found: {reason}"
+    )
