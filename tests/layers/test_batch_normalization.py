@@ -1,6 +1,5 @@
 """Our BatchNormalization against Keras's: numerics, moving averages, config, weights."""
 
-import inspect
 import subprocess
 import sys
 
@@ -110,9 +109,6 @@ def test_mask_falls_back():
     np.testing.assert_allclose(b, a, atol=1e-5)
 
 
-@pytest.mark.skipif(
-    "renorm" not in inspect.signature(keras.layers.BatchNormalization).parameters, reason="this Keras has no renorm"
-)
 def test_renorm_falls_back():
     theirs, ours = twins(renorm=True)
     assert_same(theirs, ours, images(4, 6, 5, 8))

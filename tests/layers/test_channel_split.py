@@ -44,3 +44,23 @@ def test_a_model_comes_back_from_its_file(tmp_path):
 def test_other_sizes_than_the_channels_are_refused(sizes):
     with pytest.raises(ValueError, match=rf"add up to {sum(sizes)}; the input has 6 channels$"):
         ChannelSplit(sizes)(np.zeros((1, 3, 4, 6), "float32"))
+
+
+class Narrowed:
+    """What a PyTorch tensor does here: `torch.Tensor.narrow(dim, start, length)`."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def narrow(self, dim, start, length):
+        return np.take(self.values, range(start, start + length), axis=dim)
+
+
+@pytest.mark.parametrize("axis", [1, -1])
+def test_on_pytorch_parts_are_narrowed(axis, monkeypatch):
+    """Sizes are numbers there, for `torch.export`; tests/test_backends.py has the real ones."""
+    x = np.arange(6 * 6.0).reshape(1, 6, 1, 6)
+    layer = ChannelSplit([1, 3, 2], axis)
+    monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
+    for part, expected in zip(layer.call(Narrowed(x)), np.split(x, [1, 4], axis), strict=True):
+        np.testing.assert_array_equal(part, expected)

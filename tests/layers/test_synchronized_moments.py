@@ -385,6 +385,44 @@ def test_moments_and_what_carries_no_gradient(monkeypatch):
         assert count == 4
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("of_parameters", ["float16", "float32", "float64"])
+def test_results_have_the_dtype_of_the_input(dtype, of_parameters):
+    import tensorflow as tf
+
+    from polynet_keras.layers.synchronized_moments import normalize
+
+    x = tf.constant([[1.0], [3.0]], dtype)
+    gamma, beta = tf.constant([2.0], of_parameters), tf.constant([5.0], of_parameters)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y, *moments = normalize(x, gamma, beta, 1, 0.0)
+        loss = tf.reduce_sum(y * tf.constant([[1.0], [0.0]], dtype))
+    assert (y.dtype, tape.gradient(loss, x).dtype) == (x.dtype, x.dtype)
+    np.testing.assert_allclose(tf.cast(y, "float64"), [[3.0], [7.0]], rtol=1e-2)
+    assert {moment.dtype for moment in moments} == {tf.float64 if dtype == "float64" else tf.float32}
+
+
+def test_outside_of_a_step_there_is_one_replica():
+    import tensorflow as tf
+
+    from polynet_keras.layers.synchronized_moments import normalize, replica_count
+
+    assert replica_count() == 1
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():  # not in a replica
+        assert replica_count() == 1
+        y, mean, variance, count = normalize(tf.constant([[1.0], [3.0]]), tf.ones(1), tf.zeros(1), 1, 0.0)
+    np.testing.assert_allclose(y, [[-1.0], [1.0]], rtol=1e-6)
+    assert (float(mean[0]), float(variance[0]), float(count)) == (2.0, 1.0, 2.0)
+
+
+def test_one_replica_has_nobody_to_send_to(monkeypatch):
+    case = PLAIN | {"parts": [8]}
+    found, _, context = step_of_threads(case, monkeypatch)
+    assert_equal(found, in_float64(case), case)
+    assert context.sent == []
+
+
 @pytest.mark.parametrize("case", [{}, {"shape": [6]}, {"axis": 1, "mean": 1e3}])
 def test_one_replica_takes_no_collective(case):
     import tensorflow as tf

@@ -6,7 +6,7 @@ import pytest
 
 import polynet_keras
 from polynet_keras import PolyNet
-from polynet_keras.models import Structure, network_cost
+from polynet_keras.models import Structure, list_structures, network_cost
 from polynet_keras.models.cost import count_macs
 
 
@@ -55,6 +55,51 @@ def test_sizes_of_a_331_px_image_are_those_of_the_paper():
     assert parts["stage C"] == (9, 9, 2048)
 
 
+def test_each_part_has_its_name_and_its_modules():
+    parts = network_cost("2 x [ir] | 1 x [poly-3, 2-way] | 1 x [I + FF]", classes=5)
+    assert [(part.name, part.modules) for part in parts] == [
+        ("stem", ""), ("stage A", "2 x [ir]"), ("reduction A", ""), ("stage B", "1 x [poly-3, 2-way]"),
+        ("reduction B", ""), ("stage C", "1 x [I + F^2]"), ("head", ""),
+    ]  # fmt: skip
+    # A head of 5 classes on 2048 channels: a kernel and a bias, one multiplication an element of the kernel.
+    head = parts[-1]
+    assert (head.output_shape, head.parameters, head.macs, head.activations) == ((5,), 2049 * 5, 2048 * 5, 5)
+
+
+def test_by_default_the_projections_are_not_shared_and_there_are_a_thousand_classes():
+    parts = network_cost("1 x [ir] | 1 x [ir] | 1 x [poly-2]")
+    # Stage C: a block and its projection from 448 channels to 2048; the second order adds a projection of its own.
+    block = 2048 * 192 + 3 * 192 * 224 + 3 * 224 * 256 + 2048 * 192
+    normalizations = 2 * (192 + 224 + 256 + 192 + 2048)
+    assert parts[5].parameters == block + 2 * 448 * 2048 + 2 * normalizations
+    assert parts[-1].output_shape == (1000,)
+    assert parts[0].output_shape == (39, 39, 384)  # of an image of 331 px
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"structure": "polynet-g6"}, "structure='polynet-g6'"),
+        ({"width": 0}, "width=0"),
+        ({"classes": 0}, "classes=0"),
+        ({"input_shape": (74, 75, 3)}, "input_shape must be"),
+        ({"input_shape": (None, None, 3)}, "must say the size of the image"),
+        ({"input_shape": (75, None, 3)}, "must say the size of the image"),
+    ],
+)
+def test_what_the_network_refuses_has_no_cost(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        network_cost(**{"structure": "ir-5-10-5", **arguments})
+
+
+def test_listed_structures_have_the_operations_of_the_design():
+    """34.70 G for G5, as the published one; see docs/design.md."""
+    cards = {card.name: card for card in list_structures()}
+    assert round(cards["polynet-g5"].macs / 1e9, 2) == 34.70
+    assert cards["polynet-g5"].stages == "10 x [2-way] | 10 x [poly-3, 2-way] | 5 x [poly-3, 2-way]"
+    assert list(cards) == ["polynet-g5", "ir-5-10-5", "ir-10-20-10", "ir-20-56-20"]
+
+
 @pytest.mark.parametrize("share_projection", [False, True])
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
 def test_macs_counted_from_a_model_are_those_of_its_structure(share_projection, data_format):
@@ -81,5 +126,9 @@ def test_macs_of_other_models():
     y = keras.layers.SeparableConv2D(5, 2)(inner(image))  # 3 · 3 · (4 · 6 + 6 · 5)
     model = keras.Model(image, keras.layers.Dense(3)(keras.layers.Flatten()(y)))
     assert count_macs(model) == 16 * 108 + 16 * 54 + 9 * 54 + 45 * 3
+    sequence = keras.Input((5, 7))
+    assert count_macs(keras.Model(sequence, keras.layers.Dense(2)(sequence))) == 5 * 7 * 2
+    up = keras.layers.Conv2DTranspose(3, 2, strides=2)(image)  # its outputs do not cost as its kernel has elements
+    assert count_macs(keras.Model(image, up)) == 0
     assert round(count_macs(keras.applications.ResNet50(weights=None)) / 1e9, 2) == 3.86
     assert round(count_macs(keras.applications.MobileNetV2(weights=None)) / 1e9, 2) == 0.30
