@@ -70,3 +70,16 @@ def test_a_source_that_was_not_packed_is_found_in_both(built, capsys, name):
         "p-1.tar.gz: 2 files, 1 problems",
         f"  {name} is missing",
     ]
+
+
+@pytest.mark.parametrize(("section", "name"), [("wheel", "p-1.whl"), ("sdist", "p-1.tar.gz")])
+def test_one_of_both_is_wrong(built, capsys, section, name):
+    listed = built / "list.txt"
+    listed.write_text(listed.read_text().replace(f"[{section}]", f"[{section}]\n*.json"))
+    with pytest.raises(SystemExit):
+        main(built / "dist")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if " 0 problems" not in line] == [
+        f"{name}: 2 files, 1 problems",
+        "  no file matches *.json",
+    ]
