@@ -16,6 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from polynet_keras.data.tuning import untuned
 from polynet_keras.distribution import restoring
 from polynet_keras.distribution.checkpoints import Checkpoints
 from polynet_keras.distribution.interruption import Preempted
@@ -132,5 +133,7 @@ def none(folder):
 
 
 if __name__ == "__main__":
+    # As in the process of the tests: an iterator that is tuned may wait a minute for its end.
+    tf.data.Dataset._apply_debug_options = untuned
     tf.config.experimental.enable_op_determinism()
     print(json.dumps({"mirrored": mirrored, "multi_worker": multi_worker, "none": none}[sys.argv[1]](sys.argv[2])))

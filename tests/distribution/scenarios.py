@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from polynet_keras import PolyNet
+from polynet_keras.data.tuning import untuned
 from polynet_keras.distribution.model import DistributedModel, DistributedTraining
 from polynet_keras.distribution.workers import worker_index
 from polynet_keras.layers import BatchNormalization, StochasticResidualScaling, synchronize_batch_normalization
@@ -332,4 +333,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    # As in the process of the tests: an iterator that is tuned may wait a minute for its end.
+    tf.data.Dataset._apply_debug_options = untuned
     main()

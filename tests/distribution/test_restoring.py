@@ -3,16 +3,15 @@
 import json
 import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from processes import free_addresses, tf_config
 
 from polynet_keras.distribution.checkpoint_files import CheckpointFiles
 from polynet_keras.distribution.checkpoints import Checkpoints
+from tests.children import Child
 
 SCRIPT = Path(__file__).parent / "resumed.py"
 SECONDS = 120
@@ -23,17 +22,14 @@ def start():
     """Starts `resumed.py`, and ends what still runs after the test."""
     processes = []
 
-    def start(kind, folder, **environ):
-        environ = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONWARNINGS": "ignore", **environ}
-        command = [sys.executable, str(SCRIPT), kind, str(folder)]
-        process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    def start(kind, folder, **env):
+        process = Child(SCRIPT, kind, str(folder), env=env)
         processes.append(process)
         return process
 
     yield start
     for process in processes:
-        process.kill()
-        process.communicate()
+        process.end()
 
 
 def found_by(process):
@@ -43,12 +39,9 @@ def found_by(process):
 
 
 def workers_on_loopback(start, count, folder):
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    addresses = [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
-    for one in sockets:
-        one.close()
-    tasks = [{"cluster": {"worker": addresses}, "task": {"type": "worker", "index": n}} for n in range(count)]
-    return [found_by(p) for p in [start("multi_worker", folder, TF_CONFIG=json.dumps(task)) for task in tasks]]
+    addresses = free_addresses(count)
+    configs = [tf_config(addresses, index) for index in range(count)]
+    return [found_by(process) for process in [start("multi_worker", folder, TF_CONFIG=config) for config in configs]]
 
 
 @pytest.mark.slow

@@ -131,7 +131,7 @@ def server(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     server = Server(("127.0.0.1", 0), Handler)
     server.requests, server.released = [], threading.Event()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     server.url = f"http://127.0.0.1:{server.server_port}"
     yield server
     server.released.set()
