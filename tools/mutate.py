@@ -395,8 +395,8 @@ def _is_elsewhere(module) -> bool:
     return isinstance(file, str) and ("site-packages" in file or not Path(file).is_relative_to(ROOT))
 
 
-def survivors(path: Path, tests: list[str], mutants: list[Mutant]) -> Iterator[Mutant]:
-    """The mutants of the module that its tests pass."""
+def tried(path: Path, tests: list[str], mutants: list[Mutant]) -> Iterator[tuple[Mutant, int | None]]:
+    """Each mutant of the module with the exit status of its tests: 0 if it survives, None if time ran out."""
     name = ".".join(path.with_suffix("").parts).removesuffix(".__init__")
     with tempfile.TemporaryDirectory() as folder:
         timeout = 5 + 3 * baseline(tests, folder)
@@ -406,8 +406,9 @@ def survivors(path: Path, tests: list[str], mutants: list[Mutant]) -> Iterator[M
                 sys.meta_path.insert(0, _FromMemory(name, ROOT / path, source))
                 return run_tests(tests, folder)
 
-            if in_fork(work, timeout, f"{folder}/log") == 0:
-                yield mutant
+            yield mutant, in_fork(work, timeout, f"{folder}/log")
+        if in_fork(lambda: run_tests(tests, folder), 900, f"{folder}/log") != 0:
+            sys.exit(f"{' '.join(tests)} fails now without a fault too: something else has changed, run it again")
 
 
 def explained() -> set[tuple[str, str, str]]:
@@ -447,18 +448,25 @@ def main() -> None:
         if arguments.sample is not None and arguments.sample < len(mutants):
             mutants = sorted(random.Random(arguments.seed).sample(mutants, arguments.sample), key=lambda m: m.line)
         start = time.monotonic()
-        counts = Counter()
-        for mutant in survivors(path, arguments.tests or tests_of(path), mutants):
-            is_explained = (str(path), mutant.original, mutant.mutated) in known
-            counts[is_explained] += 1
-            if not is_explained:
-                print(f"{path}:{mutant.line}\n  - {mutant.original}\n  + {mutant.mutated}", flush=True)
-        left += counts[False]
+        found: list[Mutant] = []
+        late = 0
+        for mutant, status in tried(path, arguments.tests or tests_of(path), mutants):
+            late += status is None
+            if status == 0:
+                found.append(mutant)
+                if (str(path), mutant.original, mutant.mutated) not in known:
+                    print(f"{path}:{mutant.line}\n  - {mutant.original}\n  + {mutant.mutated}", flush=True)
+        with_reason = sum((str(path), mutant.original, mutant.mutated) in known for mutant in found)
+        left += len(found) - with_reason
         print(
-            f"{path}: {len(mutants)} mutants, {counts.total()} survive ({counts.total() / max(1, len(mutants)):.0%}), "
-            f"{counts[True]} of them explained; {time.monotonic() - start:.0f} s",
+            f"{path}: {len(mutants)} mutants, {len(found)} survive ({len(found) / max(1, len(mutants)):.0%}), "
+            f"{with_reason} of them explained; {late} ran out of time; {time.monotonic() - start:.0f} s",
             flush=True,
         )
+        if arguments.sample is None:
+            for entry in sorted(known - {(str(path), mutant.original, mutant.mutated) for mutant in found}):
+                if entry[0] == str(path):
+                    print(f"{EXPLAINED.name} has an entry without a survivor:\n  - {entry[1]}\n  + {entry[2]}")
     sys.exit(left > 0)
 
 
