@@ -375,9 +375,15 @@ def test_files_name_the_layer():
     assert keras.saving.get_registered_name(BatchNormalization) == "polynet_keras>BatchNormalization"
 
 
-def test_a_synchronized_layer_comes_back_on_every_backend():
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_a_synchronized_layer_comes_back_on_every_backend(backend, monkeypatch):
     """As one that was saved on TensorFlow, the only backend that has it."""
     config = {**BatchNormalization(name="bn").get_config(), "synchronized": True}
     layer = BatchNormalization.from_config(config)
     assert layer.synchronized is (keras.backend.backend() == "tensorflow")
+    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
+    if backend != "tensorflow":
+        assert BatchNormalization.from_config(config).synchronized is False
+        with pytest.raises(ValueError, match=f"on the TensorFlow backend only; this is {backend!r}"):
+            synchronize_batch_normalization(nested_net())
     assert config["synchronized"]  # and is not changed
