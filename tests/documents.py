@@ -1,0 +1,254 @@
+"""The code blocks of README.md and docs/, and a shell that runs the lines of their `bash` blocks in a folder.
+
+A block that is not executed says why in an HTML comment on the line before it, which no reader sees:
+
+    <!-- ci: NAME -->           .ci/run runs it
+    <!-- not run: REASON -->    for one of `REASONS`
+"""
+
+import argparse
+import contextlib
+import importlib.metadata
+import io
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from absl import flags
+
+from polynet_keras.cli.main import main
+from polynet_keras.cli.recipe_flags import recipe_of
+from tests.children import Child
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
+
+EXECUTED = ("python", "bash")
+OTHERS = ("", "json")
+"""Output that a page shows, and data."""
+REASONS = (
+    "a signature, not a program",
+    "needs a cluster",
+    "needs ImageNet's weights",
+    "needs the network",
+    "takes minutes",
+)
+
+FENCE = re.compile(r"(?P<indent> *)(?P<fence>```+|~~~+)(?P<language>.*)")
+MARKER = re.compile(r"<!-- (?P<kind>ci|not run): (?P<text>.+) -->")
+
+SMALL = "1 x [ir] | 1 x [ir] | 1 x [ir]"
+SMALLER = {
+    "train": ["--epochs=1", "--width=0.1", "--image_size=75", "--batch_size=8"],
+    "benchmark": ["--width=0.1", "--image_size=75", "--batch_size=8", "--seconds=0.1"],
+    "serve": ["--port=0"],
+}
+"""What is put after a command of the pages, so that it takes seconds: its other flags stand. (And the service takes a
+port that is free.)"""
+DEFAULT_ADDRESS = "http://127.0.0.1:8000/"
+SECONDS = 60
+"""For a service to begin, to answer and to end."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page; `line` is its fence's, `marker` the kind and the text of the comment before it."""
+
+    page: str
+    line: int
+    language: str
+    code: str
+    marker: tuple[str, str] | None
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
+
+
+def blocks(page: Path) -> list[Block]:
+    """The fenced blocks of a page, in order.
+
+    Raises:
+        ValueError: a fence that nothing closes or that is not read as one, or a marker that no fence follows.
+    """
+    name = page.relative_to(ROOT).as_posix()
+    found, marker = [], None
+    lines = enumerate(page.read_text().splitlines(), 1)
+    for number, line in lines:
+        if opened := FENCE.fullmatch(line):
+            code = []
+            for _, inside in lines:
+                if inside.strip() == opened["fence"]:
+                    break
+                code.append(inside.removeprefix(opened["indent"]))
+            else:
+                raise ValueError(f"{name}:{number}: nothing closes this fence")
+            found.append(Block(name, number, opened["language"].strip(), "\n".join(code) + "\n", marker))
+        elif marker or "```" in line:
+            raise ValueError(f"{name}:{number}: a fence that is not read, or a comment before this line marks no block")
+        marked = MARKER.fullmatch(line)
+        marker = (marked["kind"], marked["text"]) if marked else None
+    if marker:
+        raise ValueError(f"{name}: the comment at its end marks no block")
+    return found
+
+
+def commands(code: str) -> Iterator[list[str]]:
+    """The words of each command of a `bash` block."""
+    for line in code.replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True)
+        while words:
+            end = words.index("&&") if "&&" in words else len(words)
+            yield words[:end]
+            words = words[end + 1 :]
+
+
+def _without_assignments(words: Sequence[str]) -> list[str]:
+    """A command without the `NAME=value` before it."""
+    first = next(i for i, word in enumerate(words) if not re.match(r"[A-Z_]+=", word))
+    return list(words[first:])
+
+
+def check_flags(words: Sequence[str]) -> None:
+    """Whether a command that is not executed could be: the flags of `polynet`, and those of our own programs.
+
+    Raises:
+        AssertionError: a flag is unknown or has no such value, or there is no such program here.
+    """
+    program, *arguments = _without_assignments(words)
+    if program == "polynet":
+        _check_flags_of_polynet(arguments)
+    elif program == "python":
+        _check_flags_of_program(ROOT / arguments[0], arguments[1:])
+    elif program == "srun":
+        check_flags(arguments[[word.startswith("-") for word in arguments].index(False) :])
+
+
+def _check_flags_of_polynet(arguments: Sequence[str]) -> None:
+    name, *rest = arguments
+    command = importlib.import_module(f"polynet_keras.cli.{name}")
+    values = flags.FlagValues()
+    command.define_flags(values)
+    try:
+        values([name, *rest])
+        if "optimizer" in values:
+            recipe_of(values)
+    except (flags.Error, ValueError) as error:
+        raise AssertionError(f"polynet {shlex.join(arguments)}: {error}") from None
+
+
+class _ParsedError(Exception):
+    pass
+
+
+def _check_flags_of_program(path: Path, arguments: Sequence[str]) -> None:
+    assert path.is_file(), f"{path.relative_to(ROOT)} is not there"
+    if "argparse" not in path.read_text():
+        return
+    parse, parsed, said = argparse.ArgumentParser.parse_args, [], io.StringIO()
+
+    def parse_only(parser, *rest):
+        parsed.append(parse(parser, *rest))
+        raise _ParsedError
+
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(said):
+        patch.setattr(argparse.ArgumentParser, "parse_args", parse_only)
+        patch.setattr(sys, "argv", [str(path), *arguments])
+        patch.syspath_prepend(path.parent)
+        with contextlib.suppress(_ParsedError, SystemExit):
+            runpy.run_path(str(path), run_name="__main__")
+    assert parsed, f"{path.name} {shlex.join(arguments)}: {said.getvalue()}"
+
+
+class Shell:
+    """Runs commands in the current folder and in this process, but for services, which answer until it is closed."""
+
+    def __init__(self):
+        self._services: list[tuple[Child, str]] = []
+
+    def run(self, block: Block) -> None:
+        """Runs the block's commands, of which none may fail."""
+        for words in commands(block.code):
+            try:
+                self._run(words)
+            except AssertionError as error:
+                raise AssertionError(f"{block}: {shlex.join(words)}: {error}") from error
+
+    def _run(self, words: list[str]) -> None:
+        file = None
+        if ">" in words:
+            *words, _, file = words
+        match words:
+            case ["polynet", "serve", *arguments]:
+                self._serve(arguments)
+            case ["polynet", *arguments]:
+                _polynet(arguments, file)
+            case ["pip", "install", "-e", what]:
+                _check_extras(what)
+            case ["curl", "--data-binary", data, url]:
+                self._post(data, url)
+            case _:
+                raise AssertionError("nothing here executes it; mark the block, or teach tests/documents.py")
+
+    def _serve(self, arguments: list[str]) -> None:
+        start = "import sys; from polynet_keras.cli.main import main; sys.exit(main())"
+        service = Child(start, "serve", *arguments, *SMALLER["serve"], stderr=subprocess.STDOUT)
+        timer = threading.Timer(SECONDS, service.kill)
+        timer.start()
+        said = ""
+        while (line := service.stdout.readline()) and not line.startswith("ready: "):
+            said += line
+        timer.cancel()
+        self._services.append((service, line.split()[-1] if line else ""))
+        assert line, f"ended, or was not ready within {SECONDS} s: {said[-2000:]}"
+
+    def _post(self, data: str, url: str) -> None:
+        """What `curl` sends, to the service that was started last; not every machine has curl."""
+        _, address = self._services[-1]
+        assert data.startswith("@"), "--data-binary @FILE sends a file"
+        assert url.startswith(DEFAULT_ADDRESS), f"the service's address is {DEFAULT_ADDRESS} unless flags say otherwise"
+        content = Path(data[1:]).read_bytes()
+        answer = httpx.post(url.replace(DEFAULT_ADDRESS, address), content=content, timeout=SECONDS)
+        assert answer.status_code == 200, answer.text
+
+    def close(self) -> None:
+        """Tells the services to end.
+
+        Raises:
+            AssertionError: one does not end well.
+        """
+        try:
+            for service, _ in self._services:
+                service.terminate()
+                assert service.wait(SECONDS) == 0
+        finally:
+            for service, _ in self._services:
+                service.end()
+
+
+def _polynet(arguments: list[str], file: str | None) -> None:
+    """Runs a command, with what makes it smaller; what it prints may go to a file."""
+    name = "train" if arguments[0] == "launch" and "train" in arguments else arguments[0]
+    smaller = list(SMALLER.get(name, ()))
+    if name == "train" and not {"--structure", "--weights"} & set(arguments):
+        smaller.append(f"--structure={SMALL}")
+    with contextlib.ExitStack() as stack:
+        if file:
+            stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(file, "w"))))
+        code = main([*arguments, *smaller])
+    assert code == 0, f"ended with {code}; its output says why"
+
+
+def _check_extras(what: str) -> None:
+    """Whether this package has the extras; it is installed already where tests run."""
+    named = re.fullmatch(r"\.\[([a-z,-]+)\]", what)
+    assert named, "only this package is installed so; mark the block"
+    extras = importlib.metadata.metadata("polynet_keras").get_all("Provides-Extra")
+    assert set(named[1].split(",")) <= set(extras), f"the extras are {', '.join(extras)}"
