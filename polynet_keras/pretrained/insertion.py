@@ -211,6 +211,8 @@ def kept_variables(
             if unit.source is None or part not in _parts(unit.source.module):
                 continue  # new
             before = unit.source.name + name.removeprefix(unit.name)
+            if before not in theirs and part not in unit.source.module.applications:
+                continue  # new: what a path of its own adds to a block that was inside of another path
         if before not in theirs:
             raise ValueError(
                 f"the target's {name!r} is no new one, and the source has no {before!r}: build both with the same "
