@@ -77,7 +77,17 @@ open({str(tmp_path)!r} + f"/environment-{{index}}", "w").write(json.dumps(dict(o
     ],
 )
 def test_all_are_started_again(tmp_path, end, how):
-    script = f"if attempt < 2 and index == 1: {end}\nif attempt < 2: time.sleep(0.1); sys.exit(75)"
+    script = f"""
+about_to_end = {str(tmp_path)!r} + f"/attempt-{{attempt}}"
+if attempt < 2 and index == 1:
+    open(about_to_end, "w").close()
+    {end}
+if attempt < 2:
+    while not os.path.exists(about_to_end):
+        time.sleep(0.01)
+    time.sleep(0.3)
+    sys.exit(75)
+"""
     ended = run_job(script, tmp_path)
     assert ended.code == 0
     assert f"worker 1 {how}; restart 1 of 3 in 0.05 s" in ended.stderr
