@@ -23,14 +23,34 @@ def connected(tmp_path_factory):
     path = tmp_path_factory.mktemp("workers") / "results.json"
     ended = run(PROGRAM, str(path), timeout=workers.LIMIT_SECONDS + 60)
     assert ended.returncode == 0, ended.stderr
-    results = json.loads(path.read_text())
-    assert set(results) == {"alone", "chief", "failing"}, ended.stderr
-    return results
+    return Results(json.loads(path.read_text()), ended.stderr)
 
 
-def found(result: dict):
-    assert "error" not in result, result["error"]
-    return result["found"]
+class Results:
+    """What each worker found of each name.
+
+    Args:
+        results: by worker and name.
+        output: of the workers, which says why one of them found nothing.
+    """
+
+    def __init__(self, results: dict, output: str):
+        self._results, self._output = results, output
+
+    def _of(self, worker: str, name: str) -> dict:
+        assert name in self._results.get(worker, {}), f"the worker failed before {name!r}: {self._output[-2000:]}"
+        return self._results[worker][name]
+
+    def found(self, worker: str, name: str):
+        result = self._of(worker, name)
+        assert "error" not in result, result["error"]
+        return result["found"]
+
+    def error(self, worker: str, name: str) -> str:
+        """TensorFlow's error, where one is expected."""
+        result = self._of(worker, name)
+        assert result.get("is_op_error"), result
+        return result["error"]
 
 
 # How functions are called.
@@ -123,68 +143,68 @@ def test_the_common_seed_is_known():
 
 @contract("context._context_handle")
 def test_whether_something_ran_is_known(connected):
-    assert found(connected["alone"]["handle before"]) is True
-    assert found(connected["alone"]["handle after"]) is True
+    assert connected.found("alone", "handle before") is True
+    assert connected.found("alone", "handle after") is True
 
 
 @contract("context.coordination_service")
 def test_whether_workers_are_connected_is_known(connected):
-    assert found(connected["alone"]["service before"]) is True
-    assert found(connected["alone"]["service after"]) is True
+    assert connected.found("alone", "service before") is True
+    assert connected.found("alone", "service after") is True
 
 
 @contract("context.configure_coordination_service")
 def test_the_time_to_connect_reaches_tensorflows_server(connected):
-    assert f"cluster_register_timeout_in_ms: {workers.REGISTER_MILLISECONDS}" in found(connected["alone"]["server"])
+    assert f"cluster_register_timeout_in_ms: {workers.REGISTER_MILLISECONDS}" in connected.found("alone", "server")
 
 
 @contract("coordination_config_pb2.CoordinatedJob")
 def test_the_workers_to_wait_for_reach_tensorflows_server(connected):
-    assert 'coordinated_job_list {\n      name: "worker"\n      num_tasks: 1' in found(connected["alone"]["server"])
+    assert 'coordinated_job_list {\n      name: "worker"\n      num_tasks: 1' in connected.found("alone", "server")
 
 
 @contract("StrategyExtended._create_variable")
 def test_the_making_of_variables_may_be_replaced(connected):
-    assert found(connected["alone"]["create_variable"]) == [[3.0], 3.0]
+    assert connected.found("alone", "create_variable") == [[3.0], 3.0]
 
 
 @contract("context.set_config_key_value")
 def test_a_worker_tells_the_others_by_a_key(connected):
-    assert found(connected["alone"]["set"]) is None
-    assert found(connected["alone"]["get"]) == ""
+    assert connected.found("alone", "set") is None
+    assert connected.found("alone", "get") == ""
 
 
 @contract("context.get_config_key_value")
 def test_a_worker_waits_for_a_key_for_a_limited_time(connected):
     """The other worker of two begins when it has read the key."""
-    assert found(connected["failing"]["report"]) is None
-    assert connected["alone"]["get deleted"]["is_op_error"]
+    assert connected.found("failing", "get") == ""
+    assert connected.error("alone", "get deleted")
 
 
 @contract("context.delete_config_key_value")
 def test_a_key_may_be_deleted(connected):
-    assert found(connected["alone"]["delete"]) is None
-    assert "DeadlineExceededError" in connected["alone"]["get deleted"]["error"]
+    assert connected.found("alone", "delete") is None
+    assert "DeadlineExceededError" in connected.error("alone", "get deleted")
 
 
 @contract("context.check_collective_ops_peer_health")
 def test_a_worker_knows_whether_another_one_answers(connected):
-    assert found(connected["alone"]["health"]) is None
-    assert found(connected["chief"]["health of another"]) is None
-    assert connected["alone"]["health of none"]["is_op_error"]
-    assert connected["chief"]["health of a failed one"]["is_op_error"]
+    assert connected.found("alone", "health") is None
+    assert connected.found("chief", "health of another") is None
+    assert connected.error("alone", "health of none")
+    assert connected.error("chief", "health of a failed one")
 
 
 @contract("context.abort_collective_ops")
 def test_a_sum_that_waits_is_ended(connected):
-    assert found(connected["alone"]["abort"]) is None
-    assert workers.REASON in found(connected["alone"]["aborted"])
+    assert connected.found("alone", "abort") is None
+    assert workers.REASON in connected.found("alone", "aborted")
 
 
 @contract("context.report_error_to_cluster")
 def test_an_error_ends_the_sums_of_the_others(connected):
-    assert found(connected["failing"]["report"]) is None
-    assert workers.REASON in found(connected["chief"]["told"])
+    assert connected.found("failing", "report") is None
+    assert workers.REASON in connected.found("chief", "told")
 
 
 # The texts of errors.
@@ -192,25 +212,25 @@ def test_an_error_ends_the_sums_of_the_others(connected):
 
 @contract("text: Collective ops is aborted by")
 def test_the_reason_is_read_from_the_text_of_a_sum_that_was_ended(connected):
-    text = found(connected["alone"]["aborted"])
+    text = connected.found("alone", "aborted")
     assert "Collective ops is aborted by: worker 1" in text
     assert failures.REPORTED.search(text)[1].strip() == workers.REASON
 
 
 @contract("text: Error reported from")
 def test_the_reason_is_read_from_the_text_of_an_error_that_was_reported(connected):
-    text = found(connected["chief"]["told"])
+    text = connected.found("chief", "told")
     assert "Error reported from /job:worker/" in text
     assert failures.REPORTED.search(text)[1].strip() == workers.REASON
 
 
 @contract("text: another worker is the reason")
 def test_a_text_tells_that_another_worker_is_the_reason(connected):
-    texts = found(connected["alone"]["aborted"]), found(connected["chief"]["told"])
+    texts = connected.found("alone", "aborted"), connected.found("chief", "told")
     for text in texts:
         assert failures.TRACES.search(failures.PLACE.sub("", text))
     # One that is gone is told by its number.
-    gone = connected["chief"]["health of a failed one"]["error"]
+    gone = connected.error("chief", "health of a failed one")
     assert failures.TASK.findall(failures.PLACE.sub("", gone)) == ["1"]
 
 
