@@ -1,7 +1,9 @@
 """Workers meet: threads here, each with the cluster of a worker."""
 
+import contextlib
 import json
 import socket
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -87,7 +89,8 @@ def test_who_is_missing_is_told_apart_from_a_mistake():
         assert type(waiting[0].exception()) is ValueError
 
 
-def test_a_silent_program_at_the_chiefs_address_is_told():
+def test_a_silent_program_at_the_chiefs_address_is_told(monkeypatch):
+    monkeypatch.setattr(rendezvous, "ANSWER_SECONDS", 0.2)
     clusters = cluster_of(2)
     host, port = clusters[0].workers[0].split(":")
     with socket.create_server((host, int(port))):
@@ -207,20 +210,21 @@ def test_who_comes_late_finds_a_job_that_runs(monkeypatch):
         socket.create_server(("127.0.0.1", int(clusters[0].workers[0].split(":")[1]))) as server,
         ThreadPoolExecutor(1) as pool,
     ):
-        server.settimeout(5)
+        server.settimeout(0.1)
+        over = threading.Event()
 
         def answer():
-            while True:
-                try:
+            while not over.is_set():
+                with contextlib.suppress(TimeoutError):
                     guest, _ = server.accept()
-                except OSError:
-                    return
-                guest.sendall(b"\x00\x00\x12\x04")
-                guest.close()
+                    guest.sendall(b"\x00\x00\x12\x04")
+                    guest.close()
 
         pool.submit(answer)
-        (told,) = meet_all(clusters[1:], [{}])
-        server.close()
+        try:
+            (told,) = meet_all(clusters[1:], [{}])
+        finally:
+            over.set()
     assert "does not wait for workers: its job is running already, or another program has its port" in told
 
 
