@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,6 +15,7 @@ def batches(count, size, seed, epoch, workers, group=1, first_step=0):
     for worker in range(workers):
         order = TrainingOrder(count, size, seed, workers, worker, group=group)
         assert order.steps == steps
+        assert order.sizes[first_step:].sum() == len(order.share(epoch, first_step))
         parts.append(np.split(order.share(epoch, first_step), np.cumsum(order.sizes[first_step:])[:-1]))
     return [[part[step].tolist() for part in parts] for step in range(steps - first_step)]
 
@@ -83,6 +86,15 @@ def test_evaluation_counts_each_example_once_with_equal_full_batches(count, batc
     assert len(shares[0]) % batch_size == 0
     assert np.concatenate([share[share >= 0] for share in shares]).tolist() == list(range(count))
     assert all((np.diff((share < 0).astype(int)) >= 0).all() for share in shares)
+
+
+def test_one_worker_of_one_replica_is_the_default():
+    order = TrainingOrder(5, 2, 0)
+    assert order.sizes.tolist() == [[2], [2], [1]]
+    assert sorted(order.share(0)) == [0, 1, 2, 3, 4]
+    assert evaluation_share(3, 2).tolist() == [0, 1, 2, -1]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        order.seed = 1  # its sizes are kept
 
 
 @pytest.mark.parametrize(

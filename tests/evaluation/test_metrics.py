@@ -1,5 +1,6 @@
 """Counts against scikit-learn, SciPy and a written-out loop, and that no split of the images changes them."""
 
+import dataclasses
 import functools
 import math
 import operator
@@ -199,6 +200,16 @@ def test_no_images():
     assert all(math.isnan(value) for value in values)
     probabilities, labels = of_a_net(0, 5, 4)
     assert_same(counts + Counts.of(probabilities, labels), Counts.of(probabilities, labels))
+
+
+def test_counts_are_numbers_that_json_knows_and_are_compared_by_identity():
+    probabilities, labels = of_a_net(0, 5, 4)
+    counts, again = Counts.of(probabilities, labels), Counts.of(probabilities, labels)
+    assert {type(value) for value in (counts.images, counts.top1_hits, counts.top5_hits)} == {int}
+    assert {type(value) for value in (counts.loss_sum, counts.loss, counts.top1, counts.ece)} == {float}
+    assert len({counts, again, counts}) == 2
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        counts.top5_hits = 0
 
 
 def test_labels_of_few_bits_do_not_overflow():

@@ -154,6 +154,7 @@ def test_a_pooling_is_the_function_with_its_arguments():
         found = Pooling(pooling, fraction, on)(logits)
         np.testing.assert_array_equal(found, pool(logits, pooling, fraction, on))
     np.testing.assert_array_equal(Pooling()(logits), pool(logits))
+    assert len({Pooling(), Pooling("selective", 0.3), Pooling("mean")}) == 2  # they are values
     # As a table of results and a report name it.
     assert str(Pooling()) == "selective 0.3 of probabilities"
     assert str(Pooling("mean", 0.5, "logits")) == "mean of logits"

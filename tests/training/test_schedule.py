@@ -1,12 +1,14 @@
 """Learning rates against formulas, at every step of a run."""
 
+import dataclasses
+import json
 import math
 
 import keras
 import numpy as np
 import pytest
 
-from polynet_keras.training.schedule import ScheduleSettings
+from polynet_keras.training.schedule import SCHEDULES_OWN, ScheduleSettings
 
 STEPS, PER_EPOCH = 200, 20
 
@@ -57,6 +59,12 @@ def test_a_run_can_be_all_warm_up(name):
     np.testing.assert_allclose(rates(ScheduleSettings(name, 0.4, warmup_share=1)), expected, rtol=1e-6)
 
 
+def test_the_last_step_of_a_cosine_after_a_long_warm_up():
+    schedule = ScheduleSettings("cosine", 0.4, warmup_share=0.9).make(10, 10)
+    found = [float(schedule(keras.ops.convert_to_tensor(step))) for step in (8, 9, 10)]
+    np.testing.assert_allclose(found, [0.4 * 8 / 9, 0.4, 0.0], rtol=1e-6, atol=1e-8)
+
+
 def test_cosine_without_a_warm_up():
     expected = [0.4 * (1 + math.cos(math.pi * step / STEPS)) / 2 for step in range(STEPS + 1)]
     np.testing.assert_allclose(rates(ScheduleSettings("cosine", 0.4, warmup_share=0)), expected, rtol=1e-5, atol=1e-7)
@@ -102,3 +110,24 @@ def test_the_bounds_belong_to_the_ranges():
         assert ScheduleSettings("cosine", 1e-9, share).warmup_share == share
     assert ScheduleSettings("step", 0.1, 0, 1e-9, 1).decay_factor == 1
     assert ScheduleSettings("step", 0.1, 0, 100, 0.1).decay_epochs == 100
+
+
+def test_settings_are_values_of_plain_numbers():
+    settings = ScheduleSettings("step", np.float64(0.5), np.float64(0.25), np.float64(2), np.float64(0.5))
+    assert {type(value) for value in dataclasses.astuple(settings)} == {str, float}
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings.learning_rate = 1.0
+    assert set(SCHEDULES_OWN) == {field.name for field in dataclasses.fields(settings) if field.default is None}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+@pytest.mark.parametrize("name", ["constant", "step"])
+def test_a_warm_up_is_saved_with_a_model(name, share):
+    decays = {"decay_epochs": 1, "decay_factor": 0.5} if name == "step" else {}
+    schedule = ScheduleSettings(name, 0.4, share, **decays).make(10, 10)
+    assert keras.saving.get_registered_name(type(schedule)) == "polynet_keras>Warmup"
+    config = json.loads(json.dumps(schedule.get_config()))
+    step = keras.ops.convert_to_tensor(3)
+    assert float(type(schedule).from_config(config)(step)) == float(schedule(step))
+    assert type(schedule(step)) is type(step)  # a tensor
+    assert keras.backend.standardize_dtype(schedule(step).dtype) == "float32"
