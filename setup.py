@@ -68,8 +68,8 @@ setup(
     install_requires=[
         "absl-py>=2.1",  # flags and logging
         "filelock>=3.13",  # two processes fetch a weights file once
-        # Since 3.14 a `keras.Function` begins inside a network, as `remat` needs. Some exports need 3.15, on some versions
-        # of Python and TensorFlow; deployment/requirements.py has them, and says so before it begins.
+        # Since 3.14 a `keras.Function` can begin inside a network, as `remat` needs. `polynet export` needs 3.15 for
+        # PyTorch, and beside some versions of Python and TensorFlow: deployment/requirements.py.
         "keras>=3.14,<3.16",
         "numpy>=1.26",
         "requests>=2.32",  # fetches weights files: proxies, redirects, timeouts; TensorFlow needs it too

@@ -1,7 +1,5 @@
 """Exporting a trained model: fused, written for a runtime, and run there beside the original before anyone gets it."""
 
-import importlib
-import importlib.metadata
 import os
 import tempfile
 from collections.abc import Sequence
@@ -17,6 +15,7 @@ from polynet_keras.deployment.artifact import ARTIFACTS, Comparison, ExportCard,
 from polynet_keras.deployment.extras import require_extra
 from polynet_keras.deployment.fuse import fuse
 from polynet_keras.deployment.quantization import Calibration, litert_options, quantize_openvino, written_openvino
+from polynet_keras.deployment.requirements import check_versions, version
 from polynet_keras.deployment.runtimes import Runner, load_artifact
 from polynet_keras.evaluation.loading import TrainedModel
 from polynet_keras.evaluation.results import weights_hash
@@ -145,6 +144,7 @@ def checked_precision(folder: str | os.PathLike, format: str, precision: str | N
         raise ValueError(
             f"Keras writes {format} on the {writer} backend; this is {backend}: set KERAS_BACKEND={writer}"
         )
+    check_versions(format)
     if keras.config.image_data_format() != "channels_last":
         raise ValueError("exported models take channels last; set keras.config.set_image_data_format('channels_last')")
     require_extra("deploy", *PACKAGES[format], *(("nncf",) if precision == CALIBRATED else ()))
@@ -177,9 +177,9 @@ def _write_openvino(path: Path, model: keras.Model, precision: str, batches, cal
     import openvino
 
     with tempfile.TemporaryDirectory() as scratch:
-        raw = str(Path(scratch, "model.xml"))
-        model.export(raw, format="openvino", verbose=False, input_signature=_signature(model))
-        converted = openvino.Core().read_model(raw)
+        # Not with Keras's format "openvino", which hands OpenVINO a function: on Python 3.13 that is a NameError there.
+        model.export(scratch, format="tf_saved_model", verbose=False, input_signature=_signature(model))
+        converted = openvino.convert_model(scratch)
         if calibration is not None:
             converted = quantize_openvino(converted, batches, calibration.keep_float)
         written_openvino(path, converted, precision)
@@ -270,11 +270,4 @@ def _versions(format: str, precision: str) -> dict[str, str]:
     names: Sequence[str] = ("keras", "torch" if format == "torch" else "tensorflow", *PACKAGES[format])
     if precision == CALIBRATED:
         names = (*names, "nncf")
-    return {"polynet_keras": polynet_keras.__version__, **{name: _version(name) for name in names}}
-
-
-def _version(module: str) -> str:
-    try:
-        return importlib.metadata.version(module.replace("_", "-"))
-    except importlib.metadata.PackageNotFoundError:  # installed under another name: onnxruntime-gpu, tensorflow-cpu
-        return getattr(importlib.import_module(module), "__version__", "unknown")
+    return {"polynet_keras": polynet_keras.__version__, **{name: version(name) for name in names}}

@@ -45,7 +45,7 @@ def check_keras(model: keras.Model) -> None:
     if missing:
         raise RuntimeError(
             f"Keras {keras.__version__} has no {', '.join(missing)} in its models, which distributed training uses; "
-            "install a version of Keras that this package was tested with (3.12 to 3.15)"
+            "install a version of Keras that this package was tested with (3.14 or 3.15)"
         )
 
 

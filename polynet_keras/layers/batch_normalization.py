@@ -36,8 +36,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return super().from_config(config)
 
     def call(self, inputs, training=None, mask=None):
-        # Keras 3.12 has no `renorm`.
-        if keras.backend.backend() != "tensorflow" or mask is not None or getattr(self, "renorm", False):
+        if keras.backend.backend() != "tensorflow" or mask is not None or self.renorm:
             return super().call(inputs, training=training, mask=mask)
         training = bool(training and self.trainable)
         if training and self.synchronized and self._needs_global_moments(inputs):

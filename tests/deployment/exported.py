@@ -2,11 +2,13 @@
 
 import functools
 import hashlib
+import shutil
 import tempfile
 from pathlib import Path
 
 import keras
 import numpy as np
+import openvino
 from sklearn.datasets import load_sample_image
 
 from polynet_keras.data.preprocessing import Preprocessing
@@ -85,7 +87,10 @@ def exported(channels: int = 3) -> tuple[Path, keras.Model]:
     model = random_net(channels)
     path = artifact_path(folder, "openvino")
     path.parent.mkdir()
-    model.export(str(path), format="openvino", verbose=False)
+    raw = folder / "saved_model"
+    model.export(str(raw), format="tf_saved_model", verbose=False)
+    openvino.save_model(openvino.convert_model(raw), path, compress_to_fp16=False)
+    shutil.rmtree(raw)
     save_card(folder, protocol(channels))
     return folder, model
 
