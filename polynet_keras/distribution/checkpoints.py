@@ -261,14 +261,16 @@ class Checkpoints(keras.callbacks.Callback):
 
     def _replayed(self) -> None:
         """After a step that was done before: at the last one, all is as it was then, whatever callbacks did since."""
-        position = _progress(self._saved).position
+        saved = self._saved
+        assert saved is not None  # it is what steps are replayed from
+        position = _progress(saved).position
         if not self._several and self._told_to_stop():
             self._stop(position, saved=True)
         if self._step == self.model.steps_per_execution:
-            training_state.check_metrics(self.model, self._saved, self._steps.data_spec)
+            training_state.check_metrics(self.model, saved, self._steps.data_spec)
         if self._step >= position.step:
-            self._put_back(self._saved)
-            training_state.assign_metrics(self.model, self._saved)
+            self._put_back(saved)
+            training_state.assign_metrics(self.model, saved)
             self._steps.replays = False
             self._saved = None
 
