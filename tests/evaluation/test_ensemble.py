@@ -300,6 +300,9 @@ def test_nothing_is_measured_on_images_that_were_fitted_on():
         pairs = list(zip(report.members, changed.members, strict=True))
         assert any(old.weight != new.weight for old, new in pairs) == weights_change
         assert any(old.counts.top1_hits != new.counts.top1_hits for old, new in pairs) != weights_change
+    by_default, again = evaluate_ensemble(scores, "fit"), evaluate_ensemble(scores, "fit", seed=0)
+    assert by_default.mixture.loss == again.mixture.loss != report.mixture.loss
+    assert len({by_default, again, by_default}) == 2  # reports are compared by identity
     other = evaluate_ensemble(scores, "fit", seed=4)
     assert any(old.weight != new.weight for old, new in zip(report.members, other.members, strict=True))
     weights = fit_weights([p[order[:150]] for p in probabilities_of(scores)], scores[0].labels[order[:150]])
