@@ -98,6 +98,7 @@ setup(
             *DEPLOY,
             *PARITY,
             *SERVE,
+            "check-jsonschema>=0.30",  # the workflow of GitHub
             "httpx>=0.27",  # asks the service
             "hypothesis>=6.100",  # properties of the algebra
             "import-linter>=2.0",  # the direction of imports
