@@ -41,6 +41,8 @@ def test_torch():
     """Whatever else is there."""
     with pytest.raises(ValueError, match=r"^torch needs keras 3.15 or later with keras 3.14.1 on Python 3.11.7: pip "):
         check_versions("torch", {"python": "3.11.7", "keras": "3.14.1"})
+    with pytest.raises(ValueError, match=r"^torch needs keras 3.15 or later with keras 3.9.2 on "):
+        check_versions("torch", {"python": "3.11.7", "keras": "3.9.2"})
     check_versions("torch", {"python": "3.11.7", "keras": "3.15.0"})
     check_versions("torch", {"python": "3.11.7", "keras": "4.0.0"})
 
