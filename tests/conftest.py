@@ -29,9 +29,12 @@ def _untuned_datasets():
 
     from polynet_keras.data.tuning import untuned
 
+    def of_test(dataset):
+        return dataset if dataset.options().autotune.enabled is False else untuned(dataset)
+
     with pytest.MonkeyPatch.context() as patch:
         # All ways to iterate begin with this method of a dataset.
-        patch.setattr(tf.data.Dataset, "_apply_debug_options", untuned)
+        patch.setattr(tf.data.Dataset, "_apply_debug_options", of_test)
         yield
 
 

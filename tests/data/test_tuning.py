@@ -31,16 +31,16 @@ def test_no_dataset_is_tuned(name):
 
 
 def test_a_map_runs_as_many_calls_as_there_are_threads():
-    """Three calls meet at a barrier, which two could not pass."""
+    """As many calls meet at a barrier, which fewer could not pass."""
     import threading
 
-    barrier = threading.Barrier(3)
+    barrier = threading.Barrier(7)
 
     def meet(index):
         barrier.wait(timeout=20)
         return index
 
-    dataset = tf.data.Dataset.range(6).map(
+    dataset = tf.data.Dataset.range(7).map(
         lambda index: tf.numpy_function(meet, [index], tf.int64), num_parallel_calls=tf.data.AUTOTUNE
     )
-    np.testing.assert_array_equal(list(untuned(dataset, threads=3).as_numpy_iterator()), range(6))
+    np.testing.assert_array_equal(list(untuned(dataset, threads=7).as_numpy_iterator()), range(7))

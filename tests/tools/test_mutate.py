@@ -2,6 +2,7 @@
 
 import importlib
 import itertools
+import os
 import re
 import shutil
 import subprocess
@@ -71,7 +72,11 @@ def checkout(tmp_path):
 
 def mutate(folder, *arguments):
     command = [sys.executable, "mutate.py", "counting.py", "--tests", "test_counting.py", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    # Options that this run of pytest got are not for the one inside.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 def survivors(output):
