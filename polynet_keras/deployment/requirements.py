@@ -28,17 +28,18 @@ class Requirement:
         return all(_number(installed[package]) < _number(version) for package, version in (self.older or {}).items())
 
 
-# Keras 3.14 keeps a model's inputs in a `wrapt.ObjectProxy` of TensorFlow's, and Python 3.12 and later cannot look into
-# the older ones: "this __dict__ descriptor does not support '_DictWrapper' objects".
-_SAVED_MODEL = Requirement("3.15", python="3.12", older={"tensorflow": "2.21", "wrapt": "2.2"})
+# With Keras 3.14 an export asks whether a dictionary that TensorFlow has wrapped in a `wrapt.ObjectProxy` is a tensor.
+# From Python 3.12 on, that fails: "this __dict__ descriptor does not support '_DictWrapper' objects".
+_BY_TENSORFLOW = Requirement("3.15", python="3.12", older={"tensorflow": "2.21", "wrapt": "2.2"})
 
 REQUIREMENTS = {
-    "saved_model": _SAVED_MODEL,
-    "openvino": _SAVED_MODEL,  # which is read from a SavedModel
-    "litert": _SAVED_MODEL,  # and so is this
-    "torch": Requirement("3.15"),  # the first that exports to it
+    "saved_model": _BY_TENSORFLOW,
+    "onnx": _BY_TENSORFLOW,
+    "openvino": _BY_TENSORFLOW,
+    "litert": _BY_TENSORFLOW,
+    "torch": Requirement("3.15"),  # the first that writes it
 }
-"""By format; what is not here is written by every Keras that `setup.py` admits."""
+"""By format."""
 
 
 def check_versions(format: str, installed: Mapping[str, str] | None = None) -> None:
@@ -48,9 +49,7 @@ def check_versions(format: str, installed: Mapping[str, str] | None = None) -> N
         format: a key of `artifact.ARTIFACTS`.
         installed: the versions of `"python"`, `"keras"`, `"tensorflow"` and `"wrapt"`; by default of those here.
     """
-    requirement = REQUIREMENTS.get(format)
-    if requirement is None:
-        return
+    requirement = REQUIREMENTS[format]
     named = ("keras", *(requirement.older or {}))
     if installed is None:
         installed = {"python": platform.python_version(), **{name: version(name) for name in named}}
