@@ -263,6 +263,37 @@ def test_reliability_diagram(seed):
     assert max(numbers) <= 480
 
 
+def test_reliability_diagram_by_hand():
+    """The diagram is 410 px wide from 55 on, and 260 high from 10 on; the counts are the 60 from 290 on."""
+    counts = Counts.of(np.array([[0.9, 0.1], [0.9, 0.1], [0.7, 0.3]]), np.array([0, 1, 0]))
+    svg = ElementTree.fromstring(reliability_diagram(counts))
+    assert svg.get("viewBox") == "0 0 480 390"
+    scales = [
+        *[("49", "274.0", "0"), ("55.0", "365", "0"), ("49", "209.0", "0.25"), ("157.5", "365", "0.25")],
+        *[("49", "144.0", "0.5"), ("260.0", "365", "0.5"), ("49", "79.0", "0.75"), ("362.5", "365", "0.75")],
+        *[("49", "14.0", "1"), ("465.0", "365", "1")],
+    ]
+    legends = [("49", "300", "2"), ("49", "350", "images"), ("260.0", "383", "probability of the predicted class")]
+    texts = [(text.get("x"), text.get("y"), text.text) for text in svg.findall("text")]
+    assert texts == [*scales, *legends, (None, None, "accuracy")]
+    assert svg.findall("text")[-1].get("transform") == "translate(14 140.0) rotate(-90)"
+    lines = [f"M55 {y}H465" for y in ("270.0", "205.0", "140.0", "75.0", "10.0")]
+    assert [path.get("d") for path in svg.findall("path")] == [*lines, "M55 270L465 10", "M55 350H465"]
+    # Of two images with 0.9 one is right, and the one with 0.7 is right.
+    bars = [[tuple(rect.get(n) for n in ("x", "y", "width", "height")) for rect in g.findall("rect")] for g in svg]
+    assert [group for group in bars if group] == [
+        [("329.3", "10.0", "25.3", "260.0"), ("329.3", "10.0", "25.3", "78.0"), ("329.3", "320.0", "25.3", "30.0")],
+        [("411.3", "140.0", "25.3", "130.0"), ("411.3", "36.0", "25.3", "104.0"), ("411.3", "290.0", "25.3", "60.0")],
+    ]
+
+
+def test_a_reliability_diagram_of_no_image():
+    counts = Counts.of(np.empty((0, 2)), np.empty(0, int))
+    svg = ElementTree.fromstring(reliability_diagram(counts))
+    assert not svg.findall("g")
+    assert [text.text for text in svg.findall("text")][-4:-2] == ["1", "images"]
+
+
 @pytest.mark.parametrize("change", ["images", "top1_hits", "names"])
 def test_parts_of_other_evaluations_are_refused(tmp_path, change):
     probabilities, labels = evaluation(6, 50)

@@ -102,6 +102,13 @@ def test_a_survival_probability_assigned_outside_its_range_acts_as_the_nearest_b
                 )
 
 
+@pytest.mark.parametrize("value", [1, np.float32(0.5), [np.float32(0.5), 1]])
+def test_the_config_holds_plain_floats(value):
+    config = StochasticResidualScaling(value, value).get_config()
+    for found in (config["scale"], config["survival_probability"]):
+        assert {type(number) for number in (found if isinstance(value, list) else [found])} == {float}
+
+
 def test_files_name_the_layer():
     assert keras.saving.get_registered_name(StochasticResidualScaling) == "polynet_keras>StochasticResidualScaling"
 
@@ -229,6 +236,10 @@ def test_symbolic_call_gives_the_shape():
         ({"survival_probability": "0.5"}, "survival_probability="),
         ({"scale": -1.0}, "scale=-1.0 must be a number ≥ 0"),
         ({"scale": float("nan")}, "scale=nan"),
+        ({"scale": float("inf")}, "scale=inf must be a number ≥ 0"),
+        ({"scale": [0.5, float("inf")]}, r"scale=\[0.5, inf\] must be a number ≥ 0"),
+        ({"scale": True}, "scale=True must be a number ≥ 0"),
+        ({"survival_probability": []}, r"survival_probability=\[\] must be a number in \[0, 1\]"),
         ({"active": 1}, "active=1 must be True or False"),
     ],
 )

@@ -68,7 +68,7 @@ def test_what_a_run_leaves(digits_run):
     with open(folder / "history.csv") as file:
         (row,) = csv.DictReader(file)
     assert {"epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "images_per_second"} == set(row)
-    assert 0 < float(row["images_per_second"]) < float("inf")  # of a clock that a test sets: test_progress.py
+    assert 0 < float(row["images_per_second"]) < float("inf")  # what it is: test_progress.py
     assert float(row["val_accuracy"]) == pytest.approx(digits_run.card.held_out_correct / 359, abs=1e-6)
     assert Image.open(folder / "curves.png").size == (1800, 480)
     assert list((folder / "tensorboard").rglob("events.out.tfevents.*"))
