@@ -1,5 +1,6 @@
 """Which versions a format is refused with; each line was tried with these versions, and failed or did not."""
 
+import importlib.metadata
 import re
 
 import keras
@@ -55,7 +56,8 @@ def test_every_format_has_an_entry():
 def test_said_before_weights_are_fetched(tmp_path, monkeypatch, capsys):
     """Those of `imagenet`, which would be fetched."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(requirements, "version", BROKEN.__getitem__)
+    found = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: BROKEN[name] if name in BROKEN else found(name))
     monkeypatch.setattr(requirements.platform, "python_version", lambda: BROKEN["python"])
     assert main(["export", "--weights=imagenet", "--format=saved_model", "--output=net"]) == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]
