@@ -189,6 +189,8 @@ class _Finder(ast.NodeVisitor):
             self.visit(part)
         self._bound = around
 
+    visit_AsyncFunctionDef = visit_FunctionDef
+
     def visit_Expr(self, node):
         if isinstance(node.value, ast.Call):
             self._replace(node, "pass")
@@ -201,7 +203,10 @@ class _Finder(ast.NodeVisitor):
             return
         # Without a name's only assignment nothing works: no test could miss that.
         if self._bound is not None and node.value is not None:
-            names = [n.id for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)]
+            stored = (
+                n for target in targets for n in ast.walk(target) if isinstance(getattr(n, "ctx", None), ast.Store)
+            )
+            names = [n.id for n in stored if isinstance(n, ast.Name)]
             if all(self._bound[name] != 1 for name in names):
                 self._replace(node, "pass")
         if node.value is not None:

@@ -132,6 +132,9 @@ FAULTS = [
     ("def f(): return None", []),
     ("def f(a): a = b; c = a", ["def f(a): pass; c = a"]),
     ("def f(): g()", ["def f(): pass"]),
+    ("def f(self): self.x = self.y", ["def f(self): pass"]),
+    ("def f(d, k): d[k] = k", ["def f(d, k): pass"]),
+    ("async def f(a: 1) -> 2: return a", ["async def f(a: 1) -> 2: return None"]),
     ("M = 'one', 'two'; x = 'two'", [
         "M = 'two', 'two'; x = 'two'", "M = 'on', 'two'; x = 'two'", "M = 'one', 'one'; x = 'two'",
         "M = 'one', 'tw'; x = 'two'", "M = 'one', 'two'; x = 'one'", "M = 'one', 'two'; x = 'tw'",
