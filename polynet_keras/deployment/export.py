@@ -139,12 +139,12 @@ def checked_precision(folder: str | os.PathLike, format: str, precision: str | N
         raise ValueError(f"precision={precision!r} needs calibration: the data whose images its ranges are read from")
     if calibrated and precision != CALIBRATED:
         raise ValueError(f"calibration is of precision={CALIBRATED!r} only; got precision={precision!r}")
+    check_versions(format)
     backend, writer = keras.backend.backend(), "torch" if format == "torch" else "tensorflow"
     if backend != writer:
         raise ValueError(
             f"Keras writes {format} on the {writer} backend; this is {backend}: set KERAS_BACKEND={writer}"
         )
-    check_versions(format)
     if keras.config.image_data_format() != "channels_last":
         raise ValueError("exported models take channels last; set keras.config.set_image_data_format('channels_last')")
     require_extra("deploy", *PACKAGES[format], *(("nncf",) if precision == CALIBRATED else ()))

@@ -1,4 +1,4 @@
-"""Formats that need more than the versions that `setup.py` admits: told in one line, before any work."""
+"""Formats that need more than the versions that `setup.py` admits: reported in one line before any work is done."""
 
 import importlib
 import importlib.metadata
@@ -47,7 +47,7 @@ def check_versions(format: str, installed: Mapping[str, str] | None = None) -> N
 
     Args:
         format: a key of `artifact.ARTIFACTS`.
-        installed: the versions of `"python"`, `"keras"`, `"tensorflow"` and `"wrapt"`; by default of those here.
+        installed: the versions of `"python"`, `"keras"`, `"tensorflow"` and `"wrapt"`; by default the installed ones.
     """
     requirement = REQUIREMENTS[format]
     named = ("keras", *(requirement.older or {}))
@@ -58,7 +58,7 @@ def check_versions(format: str, installed: Mapping[str, str] | None = None) -> N
     found = ", ".join(f"{name} {installed[name]}" for name in named)
     raise ValueError(
         f"{format} needs keras {requirement.keras} or later with {found} on Python {installed['python']}: "
-        f"pip install -U 'keras>={requirement.keras}'"
+        f"pip install 'keras=={requirement.keras}.*'"
     )
 
 

@@ -23,7 +23,7 @@ def test_refused_with(format, change):
     versions = {**BROKEN, **change}
     message = (
         f"{format} needs keras 3.15 or later with keras {versions['keras']}, tensorflow 2.20.0, wrapt "
-        f"{versions['wrapt']} on Python {versions['python']}: pip install -U 'keras>=3.15'"
+        f"{versions['wrapt']} on Python {versions['python']}: pip install 'keras==3.15.*'"
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         check_versions(format, versions)
