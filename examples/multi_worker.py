@@ -33,7 +33,7 @@ def batches(images: np.ndarray, labels: np.ndarray, shuffle: bool) -> tf.data.Da
     if shuffle:
         dataset = dataset.shuffle(len(images), seed=0)  # the same order on every worker
     resized = dataset.batch(GLOBAL_BATCH_SIZE).map(lambda x, y: (tf.image.resize(x, (75, 75)), y), tf.data.AUTOTUNE)
-    return resized.prefetch(tf.data.AUTOTUNE)
+    return resized.prefetch(2)  # without tf.data's tuning, as here, AUTOTUNE would buffer without bound
 
 
 def train(cluster: Cluster) -> None:

@@ -27,7 +27,7 @@ ATTEMPTS = 100
 """So many images in a row that cannot be read are no accident: then skipping ends."""
 
 PREFETCHED_BATCHES = 2
-"""One that is ready when `fit` asks, and one in the making."""
+"""One that is ready for `fit`, and one that is being made."""
 
 READING_ERRORS = (tf.errors.NotFoundError, tf.errors.DataLossError, tf.errors.PermissionDeniedError)
 """What a file that vanished or a record that was damaged raises; the message names it."""

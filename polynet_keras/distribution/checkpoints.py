@@ -331,7 +331,7 @@ class Checkpoints(keras.callbacks.Callback):
         return self._saver.write(state, self._position_now().global_step)
 
     def _forget_initial_epoch(self) -> None:
-        """As the first thing in an epoch: `fit` has read it, and after an error the next one must not."""
+        """Runs first in each epoch: `fit` has read it by then. After an error the next `fit` must not read it again."""
         self.model._initial_epoch = None
 
     def _end(self) -> None:

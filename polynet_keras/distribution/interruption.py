@@ -48,7 +48,7 @@ class Interruption:
     followed, because it came too late. Python hears a signal once the operation of TensorFlow that runs is over.
 
     Args:
-        runs: whether what listens is under way still, told by the frame that a signal interrupts. If it ended without
+        runs: tells from the frame that a signal interrupts whether the listener is still running. If it ended without
             `close`, signals go to the handler that was there before.
 
     Attributes:
