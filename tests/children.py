@@ -84,7 +84,8 @@ class Child:
             error, descriptors[1] = os.pipe()
             self.stderr = os.fdopen(error)
         self._channel, of_child = socket.socketpair()
-        socket.send_fds(_server(), [b"x"], [of_child.fileno(), *descriptors])
+        socket.send_fds(start_server(), [b"x"], [of_child.fileno(), *descriptors])
+        _forked.set()
         of_child.close()
         for descriptor in set(descriptors):
             os.close(descriptor)
@@ -163,9 +164,13 @@ def run(script: str | Path, *arguments: str, timeout: float = 120, **options) ->
     return subprocess.CompletedProcess([str(script), *arguments], child.wait(), out, err)
 
 
+_forked = threading.Event()
+"""Whether there was a child."""
+
+
 @functools.cache
-def _server() -> socket.socket:
-    """Starts the server, for the first child of this process. It ends with this process, however that ends."""
+def start_server() -> socket.socket:
+    """Starts the server of this process's children, once. It ends with this process, however that ends."""
     ours, theirs = socket.socketpair()
     with theirs:
         process = subprocess.Popen(
@@ -180,6 +185,8 @@ def _server() -> socket.socket:
 
     def end() -> None:
         ours.close()
+        if not _forked.is_set():
+            process.kill()  # it may still be importing
         process.wait(30)
 
     atexit.register(end)

@@ -1,5 +1,6 @@
 import os
 import signal
+import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -17,6 +18,13 @@ from tests.options import pytest_addoption, pytest_collection_modifyitems, pytes
 for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, handler)
+
+
+def pytest_collection_finish(session):
+    """The server of child processes imports TensorFlow beside the first tests, and none has to wait for it."""
+    children = sys.modules.get("tests.children")
+    if children and session.items and not session.config.option.collectonly:
+        children.start_server()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -42,6 +42,12 @@ REASONS = (
     "takes minutes",
 )
 
+OTHER_PROGRAMS = {
+    *(".", "python3", "pip", "uv", "unzip", "iperf3"),
+    *("check-jsonschema", "lint-imports", "mkdocs", "mypy", "pytest", "ruff"),
+}
+"""Programs whose flags are not ours to check."""
+
 FENCE = re.compile(r"(?P<indent> *)(?P<fence>```+|~~~+)(?P<language>.*)")
 MARKER = re.compile(r"<!-- (?P<kind>ci|not run): (?P<text>.+) -->")
 
@@ -129,6 +135,8 @@ def check_flags(words: Sequence[str]) -> None:
         _check_flags_of_program(ROOT / arguments[0], arguments[1:])
     elif program == "srun":
         check_flags(arguments[[word.startswith("-") for word in arguments].index(False) :])
+    else:
+        assert program in OTHER_PROGRAMS, f"{program} is no program that tests/documents.py knows: is it misspelled?"
 
 
 def _check_flags_of_polynet(arguments: Sequence[str]) -> None:

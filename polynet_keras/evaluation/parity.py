@@ -20,6 +20,9 @@ from polynet_keras.data.extras import require_data_extra
 from polynet_keras.data.preprocessing import Preprocessing, normalize
 from polynet_keras.pretrained.formats import Format, hdf5_bytes, torch_state_dict
 
+MAX_REASON = 300
+"""Of what an implementation says of a file that it does not load, in characters."""
+
 
 @dataclass(frozen=True)
 class Parity:
@@ -125,7 +128,8 @@ def _torch_logits(net, path: str | os.PathLike, images: np.ndarray) -> np.ndarra
     try:
         net.load_state_dict(torch_state_dict(path))
     except RuntimeError as error:
-        raise ValueError(f"{os.fspath(path)!r} is not of the publisher's network: {error}") from None
+        reason = " ".join(str(error).split())[:MAX_REASON]  # PyTorch's own has a line for each key
+        raise ValueError(f"{os.fspath(path)!r} is not of the publisher's network: {reason}") from None
     with torch.no_grad():
         return net.eval()(torch.from_numpy(np.ascontiguousarray(np.moveaxis(images, -1, 1)))).numpy()
 
@@ -156,6 +160,6 @@ def _tf2cv_logits(path: str | os.PathLike, images: np.ndarray, classes: int) -> 
             check=False,
         )
         if done.returncode:
-            reason = (done.stderr.strip() or "it ended without a word").splitlines()[-1]
+            reason = (done.stderr.strip() or "it ended without a word").splitlines()[-1][:MAX_REASON]
             raise ValueError(f"tf2cv does not load {os.fspath(path)!r}: {reason}")
         return np.load(io.BytesIO(Path(logits).read_bytes()))

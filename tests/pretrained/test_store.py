@@ -11,45 +11,19 @@ import keras
 import numpy as np
 import pytest
 
-from polynet_keras import PolyNet
-from polynet_keras.pretrained import conversion, formats, registry, store
 from polynet_keras.pretrained import download as download_module
+from polynet_keras.pretrained import formats, registry, store
 from polynet_keras.pretrained.download import WrongHashError
 from polynet_keras.pretrained.formats import Format
 from polynet_keras.pretrained.registry import published
+from tests.pretrained.small import STRUCTURE, infer, small, small_published
 
-torch = pytest.importorskip("torch", reason="writes the .pth files (extra `parity`)")
-
-STRUCTURE = "1 x [ir] | 1 x [ir] | 1 x [ir]"
-
-
-def small(**arguments):
-    return PolyNet(
-        **{"weights": None, "structure": STRUCTURE, "width": 0.1, "input_shape": (75, 75, 3), "classes": 4} | arguments
-    )
+pytest.importorskip("torch", reason="writes the .pth files (extra `parity`)")
 
 
 @pytest.fixture(scope="module")
 def small_file(tmp_path_factory):
-    """A small net in a file as pretrainedmodels publishes one, the names of its layers there, and what it computes."""
-    model = small()
-    layers = [layer.name for layer in model.layers if layer.weights and "sum" not in layer.name]
-    table = {f"module{number}": name for number, name in enumerate(layers)}
-    rng = np.random.default_rng(0)
-    state = {}
-    names = {source: {ours: theirs for theirs, ours in kind.items()} for source, kind in conversion.TORCH_NAMES.items()}
-    for source, name in table.items():
-        for variable in model.get_layer(name).weights:
-            value = rng.uniform(0.5, 1.5, variable.shape).astype("float32")
-            variable.assign(value)
-            value = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T
-            key = f"{source}.{names[conversion._kind(name)][variable.name]}"
-            state[key] = torch.from_numpy(np.ascontiguousarray(value))
-    file = tmp_path_factory.mktemp("published") / "small.pth"
-    torch.save(state, file)
-    x = rng.normal(size=(2, 75, 75, 3)).astype("float32")
-    # Residual factors of the released net: those that the file has not.
-    return file, table, x, infer(model, x)
+    return small_published(tmp_path_factory.mktemp("published"))
 
 
 @pytest.fixture
@@ -97,10 +71,6 @@ def served(small_file, tmp_path, monkeypatch):
     yield served(record, folder, base, requests, expected, x, tmp_path / "home" / "models")
     server.shutdown()
     server.server_close()
-
-
-def infer(model, x):
-    return keras.ops.convert_to_numpy(model(x, training=False))
 
 
 def files(folder):
