@@ -58,9 +58,7 @@ ROOT = Path.cwd()
 EXPLAINED = Path(__file__).with_name("mutants_explained.txt")
 
 TESTS = {
-    "polynet_keras/evaluation/conversion.py": ["tests/pretrained/test_store.py"],
     "polynet_keras/evaluation/loading.py": ["tests/evaluation/test_evaluate.py", "tests/evaluation/test_predict.py"],
-    "polynet_keras/evaluation/parity.py": ["tests/pretrained/test_store.py", "tests/pretrained/test_formats.py"],
     "polynet_keras/evaluation/plots.py": ["tests/evaluation/test_results.py"],
     "polynet_keras/evaluation/reliability.py": ["tests/evaluation/test_report.py"],
     "polynet_keras/evaluation/scores.py": ["tests/evaluation/test_evaluate.py", "tests/evaluation/test_ensemble.py"],
