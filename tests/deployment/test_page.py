@@ -10,8 +10,9 @@ from sklearn.datasets import load_sample_image
 
 from tests.deployment.running import running
 
-BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(not (BROWSER and DRIVER), reason="no chromium with chromedriver on this machine")
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(not (BROWSER and DRIVER), reason="no Chromium or Chrome with chromedriver on this machine")
 
 ARGUMENTS = (
     "--headless",
