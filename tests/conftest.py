@@ -23,7 +23,8 @@ for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
 def pytest_collection_finish(session):
     """The server of child processes imports TensorFlow beside the first tests, and none has to wait for it."""
     children = sys.modules.get("tests.children")
-    if children and session.items and not session.config.option.collectonly:
+    wanted = session.items and not session.config.option.collectonly and keras.backend.backend() == "tensorflow"
+    if children and wanted:
         children.start_server()
 
 

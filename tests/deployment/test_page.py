@@ -12,7 +12,7 @@ from tests.deployment.running import running
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(not (BROWSER and DRIVER), reason="no Chromium or Chrome with chromedriver on this machine")
+pytestmark = pytest.mark.skipif(not (BROWSER and DRIVER), reason="no Chromium or Chrome with chromedriver here")
 
 ARGUMENTS = (
     "--headless",

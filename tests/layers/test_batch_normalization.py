@@ -1,13 +1,11 @@
 """Our BatchNormalization against Keras's: numerics, moving averages, config, weights."""
 
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
 
 from polynet_keras.layers import BatchNormalization, batch_normalization, synchronize_batch_normalization
+from tests import children
 from tests.reference import gradients
 
 on_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the fused kernel is TensorFlow's")
@@ -298,7 +296,7 @@ for variable in model.variables:
 
 @on_tensorflow
 def test_an_empty_replica():
-    done = subprocess.run([sys.executable, "-c", AN_EMPTY_REPLICA], capture_output=True, text=True, check=False)
+    done = children.run(AN_EMPTY_REPLICA)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
