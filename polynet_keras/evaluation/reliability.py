@@ -1,5 +1,7 @@
 """The reliability diagram of Guo et al. 2017 (arXiv:1706.04599), Fig. 1, as SVG in the colours of its page."""
 
+import numpy as np
+
 from polynet_keras.evaluation.metrics import CALIBRATION_BINS, Counts
 
 LEFT, TOP, WIDTH, HEIGHT = 55, 10, 410, 260
@@ -21,9 +23,8 @@ def reliability_diagram(counts: Counts) -> str:
             f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{share:g}</text>',
             f'<text x="{x:.1f}" y="{COUNTS_TOP + COUNTS_HEIGHT + 15}" text-anchor="middle">{share:g}</text>',
         ]
-    fullest = max(1, int(counts.bin_images.max()))
-    for number in counts.bin_images.nonzero()[0]:
-        parts.append(_bin(counts, int(number), fullest))
+    fullest = max(1, counts.bin_images.max())
+    parts += [_bin(counts, number, fullest) for number in np.flatnonzero(counts.bin_images)]
     middle, bottom = LEFT + WIDTH / 2, COUNTS_TOP + COUNTS_HEIGHT
     return "\n".join(
         (
@@ -41,7 +42,7 @@ def reliability_diagram(counts: Counts) -> str:
 
 
 def _bin(counts: Counts, number: int, fullest: int) -> str:
-    images, hits = int(counts.bin_images[number]), int(counts.bin_hits[number])
+    images, hits = counts.bin_images[number], counts.bin_hits[number]
     accuracy, confidence = hits / images, counts.bin_confidence[number] / images
     low, high = number / CALIBRATION_BINS, (number + 1) / CALIBRATION_BINS
     x, width = f"{_x(low) + 1:.1f}", f"{WIDTH / CALIBRATION_BINS - 2:.1f}"

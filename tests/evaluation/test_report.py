@@ -5,6 +5,7 @@ import dataclasses
 import io
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -14,7 +15,7 @@ from scipy.special import softmax
 
 from polynet_keras.evaluation.metrics import Counts
 from polynet_keras.evaluation.reliability import HEIGHT, WIDTH, reliability_diagram
-from polynet_keras.evaluation.report import Mistake, worst_mistakes, write_report
+from polynet_keras.evaluation.report import TEMPLATE, Mistake, worst_mistakes, write_report
 from polynet_keras.evaluation.results import Result
 
 VOID = {"meta", "img"}
@@ -94,22 +95,45 @@ def test_summary(tmp_path):
     page, _, _, counts = report(tmp_path / "report.html", skipped=7)
     title = "the model on the dataset"
     assert page.texts[:2] == [title, title]
-    for text in (
-        f"{100 * counts.top1:.2f} %",
-        f"top-1; 95 % interval {100 * counts.interval()[0]:.2f} to {100 * counts.interval()[1]:.2f}",
-        f"{100 * counts.top5:.2f} %",
-        f"{counts.loss:.4f}",
-        f"{counts.ece:.4f}",
-        "images; 7 could not be read and were skipped",
-        "50.00",
-        "images/s; crops of each: 10",
-    ):
-        assert text in page.texts
+    low, high = counts.interval()
+    start, end = page.texts.index("Calibration") - 12, page.texts.index("Calibration")
+    assert page.texts[start:end] == [
+        *(f"{100 * counts.top1:.2f} %", f"top-1; 95 % interval {100 * low:.2f} to {100 * high:.2f}"),
+        *(f"{100 * counts.top5:.2f} %", "top-5"),
+        *(f"{counts.loss:.4f}", "cross-entropy, nats"),
+        *(f"{counts.ece:.4f}", "expected calibration error"),
+        *("400", "images; 7 could not be read and were skipped"),
+        *("50.00", "images/s; crops of each: 10"),
+    ]
     run = page.after("What was run")
     assert dict(zip(run[::2], run[1::2], strict=True)) == {
         name: str(value) for name, value in dataclasses.asdict(result_of(counts, skipped=7)).items()
     }
     assert "images; none was skipped" in report(tmp_path / "report.html")[0].texts
+
+
+def test_a_mistake_is_a_value_of_its_own():
+    """Its arrays have no truth value, so equality of two mistakes is that of objects."""
+    one, other = (Mistake("name", None, 0, np.array([0.2, 0.8])) for _ in range(2))
+    assert one == one
+    assert one != other
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        one.label = 1
+
+
+def test_a_write_that_fails_leaves_the_older_report(tmp_path, monkeypatch):
+    report(tmp_path / "report.html")
+    older = (tmp_path / "report.html").read_bytes()
+
+    def fill_the_disk(path, data):
+        path.open("wb").close()
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", fill_the_disk)
+    with pytest.raises(OSError, match="no space left"):
+        report(tmp_path / "report.html", images=300)
+    assert (tmp_path / "report.html").read_bytes() == older
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
 def test_nothing_is_loaded(tmp_path):
@@ -176,6 +200,26 @@ def test_many_classes_are_shown_at_both_ends_and_absent_ones_counted(tmp_path):
     assert names[1] == [f"class {i}" for i in (*range(26, 60, 2), 25, 27, 29)]
 
 
+@pytest.mark.parametrize(("classes", "expected"), [(40, False), (41, True)])
+def test_from_how_many_classes_on_there_are_two_ends(tmp_path, classes, expected):
+    labels = np.arange(classes)
+    counts = Counts.of(np.eye(classes), labels)
+    write_report(tmp_path / "report.html", result_of(counts), counts, [], [f"class {i}" for i in labels])
+    texts = Page(tmp_path / "report.html").after("Classes")
+    assert ("The 20 worst" in texts) == ("The 20 best" in texts) == expected
+    assert len([text for text in texts if text.startswith("class ")]) == 40
+
+
+def test_each_bar_has_a_colour_of_the_page(tmp_path):
+    page, *_ = report(tmp_path / "report.html", classes=5)
+    styled = re.findall(r"\.bar \.(\w+) {", (tmp_path / "report.html").read_text())
+    kinds = [bar["class"] for bar in page.all("i")]
+    assert set(kinds) <= set(styled)
+    assert kinds[:5] == ["accent"] * 5  # of the classes
+    for mistake in np.reshape(kinds[5:], (6, 5)):  # with all five classes each, the true one among them
+        assert sorted(mistake) == ["right", *["wrong"] * 4]
+
+
 def test_confusions(tmp_path):
     labels = np.array([0, 0, 0, 1, 1, 2])
     counts = Counts.of(np.eye(3)[[1, 1, 0, 2, 1, 2]], labels)
@@ -206,7 +250,12 @@ def test_mistakes_with_their_best_classes(tmp_path):
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize(
     ("shape", "expected", "small"),
-    [((28, 28), (28, 28), True), ((300, 600), (160, 80), False), ((3000, 1), (1, 160), 0)],
+    [
+        ((80, 28), (28, 80), True),
+        ((28, 81), (81, 28), False),
+        ((300, 600), (160, 80), False),
+        ((3000, 1), (1, 160), False),
+    ],
 )
 def test_pictures(tmp_path, channels, shape, expected, small):
     image = np.zeros((*shape, channels), "uint8")
@@ -214,7 +263,7 @@ def test_pictures(tmp_path, channels, shape, expected, small):
     page, *_ = report(tmp_path / "report.html", image=image)
     assert len(page.all("img")) == 6
     picture = page.all("img")[0]
-    assert (picture.get("class") == "small") == bool(small)
+    assert (picture.get("class") == "small") == small
     encoded = base64.b64decode(picture["src"].removeprefix("data:image/jpeg;base64,"), validate=True)
     with Image.open(io.BytesIO(encoded)) as thumbnail:
         assert thumbnail.format == "JPEG"
@@ -285,6 +334,16 @@ def test_reliability_diagram_by_hand():
         [("329.3", "10.0", "25.3", "260.0"), ("329.3", "10.0", "25.3", "78.0"), ("329.3", "320.0", "25.3", "30.0")],
         [("411.3", "140.0", "25.3", "130.0"), ("411.3", "36.0", "25.3", "104.0"), ("411.3", "290.0", "25.3", "60.0")],
     ]
+
+
+def test_colours_of_the_reliability_diagram():
+    """All are variables of the page: it has two values of each, for light and for dark."""
+    svg = ElementTree.fromstring(reliability_diagram(Counts.of(np.array([[0.9, 0.1], [0.9, 0.1]]), np.array([0, 1]))))
+    styles = [element.get("style") for element in svg.iter() if element.tag in ("path", "rect")]
+    found = [re.fullmatch(r"(?:stroke|fill):var\((--\w+)\)(?:;[a-z-]+:[\d. ]+)*", style)[1] for style in styles]
+    assert found == ["--line"] * 5 + ["--accent", "--wrong", "--faint"] + ["--faint", "--line"]
+    for name in found:
+        assert TEMPLATE.read_text().count(f"{name}: #") == 2
 
 
 def test_a_reliability_diagram_of_no_image():
