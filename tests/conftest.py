@@ -21,10 +21,10 @@ for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
 
 
 def pytest_collection_finish(session):
-    """The server of child processes imports TensorFlow beside the first tests, and none has to wait for it."""
+    """In runs of many tests the server of child processes imports TensorFlow beside the first ones; none waits for it."""
     children = sys.modules.get("tests.children")
-    wanted = session.items and not session.config.option.collectonly and keras.backend.backend() == "tensorflow"
-    if children and wanted:
+    many = hasattr(session.config, "workerinput")  # of pytest-xdist
+    if children and many and keras.backend.backend() == "tensorflow":
         children.start_server()
 
 
