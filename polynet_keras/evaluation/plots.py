@@ -25,11 +25,9 @@ def plot_results(results: Sequence[Result], picture_file: str | os.PathLike) -> 
         raise ValueError("there is no result to draw")
     require_data_extra("matplotlib")
     # The object interface draws without pyplot's global state and without a display.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
     by_macs, by_parameters = figure.subplots(1, 2, sharey=True)
     _plot_against(by_macs, [result.macs * result.crops for result in results], results)
     _plot_against(by_parameters, [result.parameters for result in results], results)

@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import platform
 import struct
+import warnings
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -73,38 +74,6 @@ def test_a_spreadsheet_may_have_saved_it(tmp_path):
 def test_names_that_are_not_text(tmp_path):
     append(a_result(dataset="photos\udcff"), tmp_path / "results.csv")
     assert read(tmp_path / "results.csv")[0].dataset == r"photos\udcff"
-
-
-APPEND_MANY = """
-import sys, time
-from pathlib import Path
-from polynet_keras.evaluation.results import Result, append
-
-print("ready", flush=True)
-while not Path(sys.argv[2]).exists():
-    time.sleep(0.001)
-for number in range(15):
-    append(Result(**{**eval(sys.argv[3]), "crops": number}), Path(sys.argv[1]))
-"""
-
-
-def test_processes_at_once_lose_no_row(tmp_path):
-    file, go = tmp_path / "results.csv", tmp_path / "go"
-    rows = [dataclasses.asdict(a_result(model=model)) for model in ("a", "b")]
-    processes = [Child(APPEND_MANY, str(file), str(go), repr(row)) for row in rows]
-    try:
-        for process in processes:
-            assert process.stdout.readline() == "ready\n"
-        go.touch()
-        for process in processes:
-            assert process.wait(60) == 0
-    finally:
-        for process in processes:
-            process.end()
-    found = read(file)
-    assert len(found) == 30
-    for model in ("a", "b"):
-        assert [row.crops for row in found if row.model == model] == list(range(15))
 
 
 def test_other_files_are_refused_and_left_as_they_were(tmp_path):
@@ -228,41 +197,130 @@ def test_device(tmp_path, monkeypatch):
     assert results._accelerators("torch") == ["GPU 0", "GPU 1"]
 
 
-def test_plot(tmp_path, monkeypatch):
-    """The points and intervals that are drawn are those of the results, whatever the texts are."""
+@pytest.fixture
+def figure_of(monkeypatch):
+    """Draws results, and gives the figure that would be saved."""
     from matplotlib.figure import Figure
 
     drawn = []
     monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: drawn.append(figure))
-    rows = [
-        a_result(model="a$^$", dataset="one$_", macs=100, crops=10, parameters=7),
-        a_result(model="b", dataset="two", macs=50, parameters=9, top1_hits=500),
-        a_result(model="c", dataset="one$_", macs=0, parameters=5, top1_hits=800),
-    ]
-    plot_results(rows, tmp_path / "plot.png")
-    by_macs, by_parameters = drawn[0].axes
-    points = [line.get_xydata()[0] for line in by_parameters.lines if line.get_marker() == "o"]
-    np.testing.assert_allclose(points, [(7, 9.5), (9, 50), (5, 20)])
+
+    def figure_of(rows):
+        plot_results(rows, "plot.png")
+        return drawn[-1]
+
+    return figure_of
+
+
+def test_plot(figure_of):
+    """The points and intervals that are drawn are those of the results, whatever the texts are."""
+    figure = figure_of(
+        [
+            a_result(model="a$^$", dataset="one$_$", macs=100, crops=10, parameters=7),
+            a_result(model="b", dataset="two", macs=25, crops=2, parameters=9, top1_hits=500),
+            a_result(model="c", dataset="one$_$", macs=0, parameters=5, top1_hits=800),
+        ]
+    )
+    by_macs, by_parameters = figure.axes
+    points = [line for line in by_parameters.lines if line.get_marker() == "o"]
+    np.testing.assert_allclose([point.get_xydata()[0] for point in points], [(7, 9.5), (9, 50), (5, 20)])
+    assert points[0].get_color() == points[2].get_color() != points[1].get_color()
     xs = [
         line.get_xdata()[0] for line in by_macs.lines if line.get_marker() == "o" and np.isfinite(line.get_ydata()[0])
     ]
     assert xs == [1000, 50]
-    assert [text.get_text() for text in by_parameters.texts] == ["a$^$, 10 crops", "b", "c"]
+    assert [text.get_text() for text in by_parameters.texts] == ["a$^$, 10 crops", "b, 2 crops", "c"]
     ((low, high),) = (bar.get_segments()[0][:, 1] for bar in by_macs.collections[:1])
     interval = binomtest(905, 1000).proportion_ci(0.95, method="wilson")
     np.testing.assert_allclose([low, high], [100 - 100 * interval.high, 100 - 100 * interval.low])
-    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["one$_", "two"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["one$_$", "two"]
+
+
+def test_axes_of_the_plot(figure_of):
+    """What they show is written at them. They reach from half of the least to twice the most, and share the errors."""
+    by_macs, by_parameters = figure_of(
+        [a_result(macs=100, parameters=7), a_result(macs=2000, parameters=9), a_result(macs=0, top1_hits=1)]
+    ).axes
+    assert by_macs.get_xlabel() == "multiply-accumulates of an image, all crops"
+    assert by_parameters.get_xlabel() == "parameters"
+    assert by_macs.get_ylabel() == "top-1 error in %, 95 % interval"
+    assert by_macs.get_xscale() == by_parameters.get_xscale() == "log"
+    assert by_macs.get_xlim() == (50, 4000)
+    assert by_parameters.get_xlim() == (3.5, 2 * 95_366_600)
+    assert by_macs.get_ylim() == by_parameters.get_ylim()
+    assert by_macs.get_ylim()[1] > 99.9
+    assert all(line.get_visible() for axis in (by_macs.xaxis, by_macs.yaxis) for line in axis.get_gridlines())
+
+
+@pytest.mark.parametrize(
+    ("most", "labels"),
+    [(499, ["5", "10", "20", "50", "100", "200", "500"]), (500, ["10", "100", "1 k"])],
+)
+def test_ticks_of_the_plot(figure_of, most, labels):
+    """Powers of ten; from 5 to under 1000, which is 200 times as much, their double and their fivefold too."""
+    figure = figure_of([a_result(macs=10), a_result(macs=most)])
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    low, high = axes.get_xlim()
+    texts = [label.get_text() for label in axes.get_xticklabels() if low <= label.get_position()[0] <= high]
+    assert [text.replace("\N{NARROW NO-BREAK SPACE}", " ") for text in texts] == labels
+    assert not len(axes.get_xticks(minor=True))
+
+
+def test_names_in_the_plot_are_on_the_side_with_more_room(figure_of):
+    axes, _ = figure_of([a_result(macs=macs) for macs in (10, 99, 101, 1000)]).axes
+    assert [(text.xyann, text.get_ha()) for text in axes.texts] == [((8, 3), "left")] * 2 + [((-8, 3), "right")] * 2
 
 
 def test_plot_is_a_picture(tmp_path):
-    rows = [a_result(model="a$^$", dataset="one$_"), a_result(macs=0), a_result(macs=1, parameters=1)]
+    rows = [a_result(model="a$^$", dataset="one$_$"), a_result(macs=0), a_result(macs=1, parameters=1)]
     for count in (1, 3):
         plot_results(rows[:count], tmp_path / "plot.png")
         with Image.open(tmp_path / "plot.png") as picture:
             assert picture.size == (1320, 540)
-    plot_results([a_result(macs=0)], str(tmp_path / "plot.svg"))
+    with warnings.catch_warnings(action="error"):
+        plot_results([a_result(macs=0)], str(tmp_path / "plot.svg"))
     assert "<svg" in Path(tmp_path / "plot.svg").read_text()
     with pytest.raises(ValueError, match="there is no result to draw"):
         plot_results([], tmp_path / "plot.png")
     with pytest.raises(ValueError, match="Format 'txt' is not supported"):
         plot_results(rows, tmp_path / "plot.txt")
+
+
+def test_plot_needs_matplotlib(tmp_path, monkeypatch):
+    monkeypatch.setattr("polynet_keras.data.extras.find_spec", lambda module: None)
+    with pytest.raises(ValueError, match="not installed: matplotlib"):
+        plot_results([a_result()], tmp_path / "plot.png")
+    assert not list(tmp_path.iterdir())
+
+
+APPEND_MANY = """
+import sys, time
+from pathlib import Path
+from polynet_keras.evaluation.results import Result, append
+
+print("ready", flush=True)
+while not Path(sys.argv[2]).exists():
+    time.sleep(0.001)
+for number in range(15):
+    append(Result(**{**eval(sys.argv[3]), "crops": number}), Path(sys.argv[1]))
+"""
+
+
+def test_processes_at_once_lose_no_row(tmp_path):
+    file, go = tmp_path / "results.csv", tmp_path / "go"
+    rows = [dataclasses.asdict(a_result(model=model)) for model in ("a", "b")]
+    processes = [Child(APPEND_MANY, str(file), str(go), repr(row)) for row in rows]
+    try:
+        for process in processes:
+            assert process.stdout.readline() == "ready\n"
+        go.touch()
+        for process in processes:
+            assert process.wait(60) == 0
+    finally:
+        for process in processes:
+            process.end()
+    found = read(file)
+    assert len(found) == 30
+    for model in ("a", "b"):
+        assert [row.crops for row in found if row.model == model] == list(range(15))
