@@ -21,7 +21,7 @@ for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
 
 
 def pytest_collection_finish(session):
-    """In runs of many tests the server of child processes imports TensorFlow beside the first ones; none waits for it."""
+    """In runs of many tests the server of children imports TensorFlow beside the first ones, and none waits for it."""
     children = sys.modules.get("tests.children")
     many = hasattr(session.config, "workerinput")  # of pytest-xdist
     if children and many and keras.backend.backend() == "tensorflow":

@@ -350,7 +350,12 @@ def run_tests(tests: list[str], folder: str) -> int:
 
     options = ["-x", "-q", "--tb=short", "-m", "not slow", "-p", "no:cacheprovider", f"--basetemp={folder}/pytest"]
     if importlib.util.find_spec("hypothesis"):
-        options.append("--hypothesis-profile=ci")  # the same examples each time, and none is kept
+        from hypothesis import Phase, settings
+
+        # The same examples each time, and none is kept. One that fails is enough: a smaller one is not looked for.
+        phases = (Phase.explicit, Phase.generate)
+        settings.register_profile("mutants", settings.get_profile("ci"), phases=phases)
+        options.append("--hypothesis-profile=mutants")
     return int(pytest.main([*options, *tests]))
 
 
