@@ -180,7 +180,7 @@ def weights_hash(model: keras.Model) -> str:
     for weight in model.weights:
         value = keras.ops.convert_to_numpy(weight)
         digest.update(f"{value.dtype.name} {value.shape}\n".encode())
-        digest.update(np.ascontiguousarray(value).tobytes())
+        digest.update(value.tobytes())
     return digest.hexdigest()
 
 

@@ -4,7 +4,9 @@ import csv
 import dataclasses
 import hashlib
 import importlib.metadata
+import os
 import platform
+import re
 import struct
 import warnings
 from datetime import UTC, datetime, timedelta
@@ -71,6 +73,31 @@ def test_a_spreadsheet_may_have_saved_it(tmp_path):
     assert read(file) == [a_result(), a_result(crops=10)]
 
 
+def test_files_may_be_named_by_any_path_like_object(tmp_path):
+    """Of an `os.DirEntry`, `str` is another text than its path."""
+    append(a_result(), str(tmp_path / "results.csv"))
+    (entry,) = (entry for entry in os.scandir(tmp_path) if entry.name == "results.csv")
+    append(a_result(crops=10), entry)
+    assert read(entry) == [a_result(), a_result(crops=10)]
+    Path(entry).write_text("")
+    with pytest.raises(ValueError, match=f"^{re.escape(entry.path)}: not the columns"):
+        read(entry)
+
+
+def test_a_write_that_fails_leaves_the_older_table(tmp_path, monkeypatch):
+    file = tmp_path / "results.csv"
+    append(a_result(), file)
+
+    def fill_the_disk(path, data):
+        path.open("wb").close()
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", fill_the_disk)
+    with pytest.raises(OSError, match="no space left"):
+        append(a_result(crops=10), file)
+    assert read(file) == [a_result()]
+
+
 def test_names_that_are_not_text(tmp_path):
     append(a_result(dataset="photos\udcff"), tmp_path / "results.csv")
     assert read(tmp_path / "results.csv")[0].dataset == r"photos\udcff"
@@ -122,6 +149,14 @@ def test_counts_that_cannot_be(fields):
         a_result(**fields)
 
 
+def test_counts_that_can_be():
+    """All images may be among the best five, and a second need not have passed."""
+    found = a_result(top1_hits=1000, top5_hits=1000, seconds=0.5)
+    assert (found.top1, found.top5, found.images_per_second) == (100, 100, 2000)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        found.images = 0
+
+
 def a_net(name="net", activation="relu"):
     layers = [keras.Input((3,)), keras.layers.Dense(2, activation=activation, name=f"{name}_dense")]
     layers += [keras.layers.Dropout(0.5), keras.layers.BatchNormalization(name=f"{name}_norm")]
@@ -156,6 +191,14 @@ def test_weights_hash_knows_no_names_and_no_file_format(tmp_path):
     assert weights_hash(other) == expected
 
 
+def test_weights_hash_is_the_same_however_arrays_lie_in_memory(monkeypatch):
+    model = a_net()
+    expected = weights_hash(model)
+    to_numpy = keras.ops.convert_to_numpy
+    monkeypatch.setattr(keras.ops, "convert_to_numpy", lambda weight: np.asfortranarray(to_numpy(weight)))
+    assert weights_hash(model) == expected
+
+
 def test_weights_hash_sees_any_change():
     model = a_net()
     hashes = {weights_hash(model)}
@@ -167,7 +210,8 @@ def test_weights_hash_sees_any_change():
     assert len(hashes) == 1 + len(model.weights)
 
 
-def test_environment():
+def test_environment(monkeypatch):
+    monkeypatch.setattr(results, "_accelerators", lambda backend: [f"first of {backend}", "second"])
     found = environment()
     assert found["python"] == platform.python_version()
     for package in ("keras", "numpy", "polynet_keras"):
@@ -176,6 +220,8 @@ def test_environment():
     assert found["backend"].split("+")[0] == f"{backend} {importlib.metadata.version(backend)}".split("+")[0]
     assert abs(datetime.now(UTC) - datetime.fromisoformat(found["date"])) < timedelta(hours=1)
     assert found["date"].endswith("+00:00")
+    processor = results._processor(Path("/proc/cpuinfo"))
+    assert found["device"] == f"{processor}; first of {backend}; second"
     assert a_result(**found)  # they are fields
 
 
@@ -188,6 +234,8 @@ def test_device(tmp_path, monkeypatch):
     assert results._processor(tmp_path / "x86") == "A CPU: fast, 6 cores"
     assert results._processor(tmp_path / "arm") == "aarch64, 6 cores"
     assert results._processor(tmp_path / "none") == "aarch64, 6 cores"
+    monkeypatch.setattr(platform, "processor", lambda: "Intel64 Family 6")  # as on Windows
+    assert results._processor(tmp_path / "none") == "Intel64 Family 6, 6 cores"
     devices = SimpleNamespace(list_devices=lambda: ["cpu:0", "gpu:0", "gpu:1"])
     monkeypatch.setattr(keras, "distribution", devices)
     assert results._accelerators("jax") == ["gpu:0", "gpu:1"]
