@@ -1,6 +1,7 @@
 """Exact metrics: counters that batches and workers add up, and what follows from them."""
 
 import math
+import sys
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -12,7 +13,7 @@ TOP = 5
 CALIBRATION_BINS = 15
 """As in Guo et al. 2017, "On Calibration of Modern Neural Networks" (arXiv:1706.04599)."""
 
-SMALLEST = float(np.finfo("float64").tiny)
+SMALLEST = sys.float_info.min
 """What a probability of 0 is taken for in the loss, so that one image adds at most 708.4 to its sum."""
 
 SUM_TOLERANCE = 0.01
@@ -194,7 +195,7 @@ def _check_values(probabilities: np.ndarray, labels: np.ndarray) -> None:
     sums = probabilities.sum(axis=1, dtype="float64")
     wrong = (np.abs(sums - 1) > SUM_TOLERANCE) | (probabilities < 0).any(axis=1)
     if wrong.any():
-        first = int(wrong.argmax())
+        first = wrong.argmax()
         raise ValueError(
             f"{int(wrong.sum())} of {images} rows are no probabilities, at least 0 and of sum 1: the first sums to "
             f"{sums[first]:.4g} and has a least value of {probabilities[first].min():.4g}; logits need a softmax"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import math
 import operator
 
@@ -193,11 +194,25 @@ def test_interval_is_wilsons(images):
     assert counts.interval() == wilson_interval(counts.top1_hits, images)
 
 
+def test_an_absent_class_has_no_accuracy():
+    """And no division by 0 is tried, of which NumPy would warn."""
+    with np.errstate(all="raise"):
+        accuracy = Counts.of(np.eye(3)[[0, 1, 1]], np.array([0, 0, 1])).class_accuracy
+    np.testing.assert_array_equal(accuracy, [0.5, 1, np.nan])
+
+
+def test_ends_of_the_interval_are_exact():
+    for images in range(1, 200):
+        assert wilson_interval(0, images)[0] == 0
+        assert wilson_interval(images, images)[1] == 1
+
+
 def test_no_images():
     counts = Counts.of(np.empty((3, 4)), np.full(3, -1), np.zeros(3, bool))
     assert counts.images == counts.top1_hits == counts.top5_hits == 0
     values = (counts.top1, counts.top5, counts.loss, counts.ece, *counts.interval(), *counts.class_accuracy)
     assert all(math.isnan(value) for value in values)
+    assert_same(counts, Counts.of(np.empty((0, 4)), np.empty(0, int)))
     probabilities, labels = of_a_net(0, 5, 4)
     assert_same(counts + Counts.of(probabilities, labels), Counts.of(probabilities, labels))
 
@@ -207,6 +222,8 @@ def test_counts_are_numbers_that_json_knows_and_are_compared_by_identity():
     counts, again = Counts.of(probabilities, labels), Counts.of(probabilities, labels)
     assert {type(value) for value in (counts.images, counts.top1_hits, counts.top5_hits)} == {int}
     assert {type(value) for value in (counts.loss_sum, counts.loss, counts.top1, counts.ece)} == {float}
+    mistaken = Counts.of(np.eye(2)[[0, 0]], np.array([1, 1]))
+    assert json.dumps(mistaken.worst_pairs(1)) == "[[1, 0, 2]]"
     assert len({counts, again, counts}) == 2
     with pytest.raises(dataclasses.FrozenInstanceError):
         counts.top5_hits = 0
@@ -229,13 +246,14 @@ def test_counts_of_other_classes_cannot_be_added():
         (np.eye(3), np.arange(2), None, r"got the shapes \(3, 3\) and \(2,\)"),
         (np.eye(3), np.int64(3), None, r"got the shapes \(3, 3\) and \(\)"),
         (np.empty((0, 0)), np.arange(0), None, r"got the shapes \(0, 0\)"),
+        (np.empty((3, 0)), np.arange(3), None, r"got the shapes \(3, 0\)"),
         (np.eye(3), np.arange(3), np.ones(2, bool), r"valid must be bool, of the labels' shape \(3,\); got bool, \(2,"),
         (np.eye(3), np.arange(3), np.ones(3, int), r"valid must be bool.*; got int64"),
         (np.eye(3), np.array([0, 1, 3]), None, "labels must be integers of at least 0, below the 3 classes"),
         (np.eye(3), np.array([0, 1, -1]), None, "labels must be integers"),
         (np.eye(3), np.array([0.0, 1, 2]), None, "labels must be integers"),
         (
-            np.eye(3) + np.array([[0], [np.nan], [np.inf]]),
+            np.array([[1, 0, 0], [0, np.nan, 0], [0, 0, np.inf]]),  # one value each
             np.arange(3),
             None,
             "2 of 3 images have probabilities that are not fi",
