@@ -146,7 +146,8 @@ def test_applications_share_suffixes_and_come_after_their_inputs():
 def test_a_fault_is_named_with_its_position(text, position, reason):
     with pytest.raises(PolynomialSyntaxError, match="at position") as info:
         Polynomial.parse(text)
-    assert info.value.position == position
+    assert (info.value.text, info.value.position) == (text, position)
+    assert reason in info.value.reason
     assert reason in str(info.value)
 
 
