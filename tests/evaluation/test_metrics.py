@@ -253,7 +253,7 @@ def test_counts_of_other_classes_cannot_be_added():
         (np.eye(3), np.array([0, 1, -1]), None, "labels must be integers"),
         (np.eye(3), np.array([0.0, 1, 2]), None, "labels must be integers"),
         (
-            np.array([[1, 0, 0], [0, np.nan, 0], [0, 0, np.inf]]),  # one value each
+            np.array([[1, 0, 0], [0, np.nan, 0], [0, np.inf, 0]]),  # one value each, in one column
             np.arange(3),
             None,
             "2 of 3 images have probabilities that are not fi",
