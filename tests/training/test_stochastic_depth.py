@@ -115,6 +115,15 @@ def test_a_unit_alone_is_the_deepest():
     np.testing.assert_allclose(model(x, training=False), 1.4 * x, rtol=1e-6)
 
 
+def test_of_two_units_the_first_never_drops():
+    x = inputs = keras.Input((3,))
+    for _ in range(2):
+        x = StochasticResidualScaling(0.4, active=False)([x, x])
+    model = keras.Model(inputs, x)
+    set_drop_rate(model, 0.2)
+    assert np.ravel(survival(model)) == pytest.approx([1.0, 0.8])
+
+
 def test_it_stays_off_without_overfitting():
     assert decisions(AdaptiveStochasticDepth(window=1), [0.04, 0.0499, -0.2, 0.01], model=one_unit()) == [0] * 5
 
@@ -229,5 +238,8 @@ def test_mistakes():
         callback.on_train_begin()
     with pytest.raises(ValueError, match=r"'val_accuracy' is not among the logs \(loss, accuracy\); compile"):
         callback.on_epoch_end(0, {"loss": 1.0, "accuracy": 0.5})
-    with pytest.raises(ValueError, match=r"rate=1 must be in \[0, 1\)"):
-        set_drop_rate(net(), 1)
+    with pytest.raises(ValueError, match=r"'accuracy' is not among the logs \(\)"):
+        callback.on_epoch_end(0)
+    for rate in (1, -0.01, float("nan")):
+        with pytest.raises(ValueError, match=rf"rate={rate} must be in \[0, 1\)"):
+            set_drop_rate(one_unit(), rate)
