@@ -1,65 +1,181 @@
+"""Predictions beside what the model gives image by image, for a run's folder and for published checkpoints."""
+
 import dataclasses
-import shutil
+import re
 import zipfile
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 from polynet_keras import PolyNet
-from polynet_keras.data.preprocessing import read_image
+from polynet_keras.data.preprocessing import Preprocessing, read_image
+from polynet_keras.evaluation import loading
+from polynet_keras.evaluation.loading import TrainedModel, load_published, load_run
 from polynet_keras.evaluation.predict import predict, predict_published
 from polynet_keras.pretrained import ModelCard, published
+from tests.data.arrays import random_images
+
+PREPROCESSING = Preprocessing(12, 14, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
+NAMES = tuple("abcdefg")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("batch_size", [3, 32])
-def test_predictions_are_the_models(digits_run, monkeypatch, batch_size):
-    monkeypatch.setattr("polynet_keras.evaluation.predict.BATCH_SIZE", batch_size)
-    files = [*digits_run.samples]
-    predictions = predict(digits_run.folder, files, top=10)
-    model = keras.saving.load_model(digits_run.folder / "model.keras")
+def small_model(classes=7, size=12):
+    """Looks at each pixel, in the same order in both data formats' images."""
+    first = keras.config.image_data_format() == "channels_first"
+    inputs = keras.Input((3, size, size) if first else (size, size, 3))
+    x = keras.layers.Flatten(data_format="channels_last")(inputs)
+    keras.utils.set_random_seed(0)
+    return keras.Model(inputs, keras.layers.Dense(classes, "softmax", kernel_initializer="random_normal")(x))
+
+
+def save_run(folder, model, **fields):
+    model.save(folder / "model.keras")
+    ModelCard(
+        **{"class_names": NAMES, "preprocessing": PREPROCESSING, "held_out": 9, "held_out_correct": 3, **fields}
+    ).save(folder)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run's folder."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    save_run(folder, small_model(), structure="1 x [ir]")
+    return folder
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Five photographs of different sizes, the first one grey."""
+    paths = [tmp_path / f"{number}.png" for number in range(5)]
+    for path, pixels in zip(paths, random_images(5), strict=True):
+        Image.fromarray(pixels).save(path)
+    Image.open(paths[0]).convert("L").save(paths[0])
+    return paths
+
+
+def assert_predicted(predictions, files, model):
+    """Each image by itself, prepared as the card says; of two of the seven classes."""
+    assert [prediction.image for prediction in predictions] == [str(file) for file in files]
     for file, prediction in zip(files, predictions, strict=True):
-        assert prediction.image == file
-        pixels = digits_run.card.preprocessing(read_image(file, 1))
-        expected = model.predict(pixels[np.newaxis], verbose=0)[0]
+        inputs = PREPROCESSING(read_image(file, 3))
+        first = keras.config.image_data_format() == "channels_first"
+        expected = model.predict_on_batch((np.moveaxis(inputs, -1, 0) if first else inputs)[None])[0]
+        best = np.argsort(-expected)[:2]
         names, probabilities = zip(*prediction.classes, strict=True)
-        assert list(probabilities) == sorted(probabilities, reverse=True)
-        np.testing.assert_allclose([expected[int(name)] for name in names], probabilities, atol=1e-5)
+        assert names == tuple(NAMES[i] for i in best)
+        np.testing.assert_allclose(probabilities, expected[best], rtol=1e-5)
+        assert {type(probability) for probability in probabilities} == {float}
 
 
-def test_top(digits_run):
-    assert len(predict(digits_run.folder, digits_run.samples[:1], top=2)[0].classes) == 2
-    assert len(predict(digits_run.folder, digits_run.samples[:1], top=99)[0].classes) == 10
-    for top in (0, "3", 2.0):
+@pytest.mark.parametrize("batch_size", [2, 5, 32])
+def test_predictions_of_a_run(run, files, monkeypatch, batch_size):
+    monkeypatch.setattr("polynet_keras.evaluation.predict.BATCH_SIZE", batch_size)
+    model = keras.saving.load_model(run / "model.keras")
+    assert_predicted(predict(run, files, top=2), files, model)
+    assert_predicted(predict(str(run), [str(file) for file in files], top=2), files, model)
+    assert [len(prediction.classes) for prediction in predict(run, files)] == [3] * 5
+
+
+def test_predictions_in_channels_first(run, files):
+    keras.config.set_image_data_format("channels_first")
+    model = small_model()
+    save_run(run, model)
+    assert_predicted(predict(run, files, top=2), files, model)
+
+
+def test_equally_probable_classes_come_in_their_order(run, files):
+    model = small_model()
+    model.set_weights([np.zeros_like(weight) for weight in model.get_weights()])
+    save_run(run, model)
+    assert [name for name, _ in predict(run, files[:1], top=99)[0].classes] == list(NAMES)
+
+
+def test_top(run, files):
+    assert len(predict(run, files[:1], top=np.int64(2))[0].classes) == 2
+    assert len(predict(run, files[:1], top=1)[0].classes) == 1
+    for top in (0, "3", 2.0, True):
         with pytest.raises(ValueError, match="top=.* must be an integer of at least 1"):
-            predict(digits_run.folder, digits_run.samples[:1], top=top)
+            predict(run, files[:1], top=top)
 
 
-def test_bad_input(tmp_path, digits_run):
+def test_predictions_of_a_published_checkpoint(files, monkeypatch):
+    model = small_model()
+    asked = []
+
+    def load(weights):
+        asked.append(weights)
+        return TrainedModel("small", model, PREPROCESSING, NAMES)
+
+    monkeypatch.setattr("polynet_keras.evaluation.predict.load_published", load)
+    for weights in ("fashion_mnist", files[0]):  # a name, and any file
+        assert_predicted(predict_published(weights, files, top=2), files, model)
+    assert [len(prediction.classes) for prediction in predict_published("imagenet", files)] == [3] * 5
+    assert asked == ["fashion_mnist", files[0], "imagenet"]
+    # What can be told before anything is fetched is told then.
+    for images, top, message in (
+        ([], 3, "no image to classify; name one or more"),
+        (files, 0, "top=0 must be an integer of at least 1"),
+        ([files[0], "none.png"], 3, "none.png: cannot be read as an image: No such file"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            predict_published("imagenet", images, top)
+    assert len(asked) == 3
+
+
+def test_bad_input(tmp_path, run, files):
     (tmp_path / "text.png").write_text("no image")
     with pytest.raises(ValueError, match="text.png: cannot be read as an image"):
-        predict(digits_run.folder, [digits_run.samples[0], tmp_path / "text.png"])
+        predict(run, [files[0], tmp_path / "text.png"])
     with pytest.raises(ValueError, match="no image to classify"):
-        predict(digits_run.folder, [])
+        predict(run, [])
     with pytest.raises(ValueError, match="no model card can be read: No such file"):
-        predict(tmp_path, digits_run.samples[:1])
-    folder = shutil.copytree(digits_run.folder, tmp_path / "run")
-    Path(folder, "model.keras").unlink()
+        predict(tmp_path, files)
+    (run / "model.keras").rename(tmp_path / "model.keras")
     with pytest.raises(ValueError, match="model.keras: no such file"):
-        predict(folder, digits_run.samples[:1])
-    Path(folder, "model.keras").write_text("no model")
+        predict(run, files)
+    (run / "model.keras").write_text("no model")
     with pytest.raises(ValueError, match="model.keras: not a readable Keras model"):
-        predict(folder, digits_run.samples[:1])
-    with zipfile.ZipFile(folder / "model.keras", "w") as archive:
+        predict(run, files)
+    with zipfile.ZipFile(run / "model.keras", "w") as archive:
         archive.writestr("other.txt", "a zip, no model")
     with pytest.raises(ValueError, match="model.keras: not a readable Keras model"):
-        predict(folder, digits_run.samples[:1])
-    shutil.copy(digits_run.folder / "model.keras", folder)
-    dataclasses.replace(digits_run.card, class_names=("a", "b")).save(folder)
-    with pytest.raises(ValueError, match="its card names 2 classes"):
-        predict(folder, digits_run.samples[:1])
+        predict(run, files)
+    save_run(run, small_model(), class_names=("a", "b"))
+    with pytest.raises(ValueError, match=r"run: .*the shape \(7,\), its card names 2 classes; they are not of one run"):
+        predict(run, files)
+
+
+def test_what_is_known_of_a_run(run):
+    trained = load_run(run)
+    assert (trained.name, trained.preprocessing, trained.class_names) == (str(run), PREPROCESSING, NAMES)
+    assert trained.structure == "1 x [ir]"
+    assert trained.model.output_shape == (None, 7)
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_a_models_input_is_that_of_its_protocol(data_format):
+    keras.config.set_image_data_format(data_format)
+    first = data_format == "channels_first"
+
+    def trained(*shape):
+        inputs = keras.Input(shape)
+        x = inputs if len(shape) == 1 else keras.layers.GlobalMaxPooling2D(data_format="channels_last")(inputs)
+        return TrainedModel("net", keras.Model(inputs, keras.layers.Dense(7)(x)), PREPROCESSING, NAMES)
+
+    fits = (3, 12, 12) if first else (12, 12, 3)
+    trained(*fits)
+    sides = (3, None, 12) if first else (None, 12, 3)  # any height
+    trained(*sides)
+    other_order, other_size, other_channels = (
+        ((12, 12, 3), (3, 12, 13), (4, 12, 12)) if first else ((3, 12, 12), (13, 12, 3), (12, 12, 4))
+    )
+    for shape in (other_order, other_size, other_channels, (36,)):
+        message = f"net: the model takes images of the shape {shape}, its protocol gives {fits}"
+        with pytest.raises(ValueError, match=re.escape(message)):
+            trained(*shape)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"preprocessing": {}, "class_names": []}', '{"preprocessing": 3}'])
@@ -69,20 +185,42 @@ def test_a_broken_card_is_named(tmp_path, text):
         ModelCard.load(tmp_path)
 
 
-@pytest.mark.slow
-def test_files_are_taken_for_the_released_net_and_no_other(digits_run, tmp_path, monkeypatch):
+@pytest.fixture
+def small_checkpoint(monkeypatch):
+    """The smallest network as a published checkpoint, and what `PolyNet` was asked for."""
+    checkpoint = dataclasses.replace(published("fashion_mnist"), structure="1 x [ir] | 1 x [ir] | 1 x [ir]", width=0.1)
+    asked = []
+
+    def net(weights, **network):
+        asked.append((weights, network))
+        return PolyNet(weights=None, **network)
+
+    monkeypatch.setattr(loading, "PolyNet", net)
+    monkeypatch.setattr(loading, "published", {"imagenet": checkpoint}.__getitem__)
+    monkeypatch.setattr(loading, "find_checkpoint", {"small": checkpoint}.get)
+    return checkpoint, asked
+
+
+def test_a_published_name_gives_its_checkpoint(small_checkpoint):
+    checkpoint, asked = small_checkpoint
+    trained = load_published("small")
+    assert asked == [("small", checkpoint.network)]
+    assert (trained.name, trained.structure) == ("fashion_mnist", "1 x [ir] | 1 x [ir] | 1 x [ir]")
+    assert (trained.preprocessing, trained.class_names) == (checkpoint.preprocessing, checkpoint.class_names)
+
+
+def test_files_are_taken_for_the_released_net_and_no_other(small_checkpoint, tmp_path):
     """Here a small net stands for the released one."""
-    small = published("fashion_mnist")
-    for module in ("predict", "loading"):
-        monkeypatch.setattr(f"polynet_keras.evaluation.{module}.published", lambda name: small)
-    image = digits_run.samples[0]
-    for classes in (10, 7):
-        model = PolyNet(weights=None, **{**small.network, "classes": classes})
-        model.save_weights(tmp_path / f"{classes}.weights.h5")
-    (prediction,) = predict_published(tmp_path / "10.weights.h5", [image], top=10)
-    assert {name for name, _ in prediction.classes} == set(small.class_names)
-    with pytest.raises(ValueError, match="7.weights.h5' has other classes than the 10 of fashion_mnist"):
-        predict_published(tmp_path / "7.weights.h5", [image])
-    (tmp_path / "text").write_text("no weights")
-    with pytest.raises(ValueError, match="is no checkpoint"):
-        predict_published(tmp_path / "text", [image])
+    checkpoint, asked = small_checkpoint
+    nets = {classes: PolyNet(weights=None, **{**checkpoint.network, "classes": classes}) for classes in (10, 7)}
+    for classes, net in nets.items():
+        net.save_weights(tmp_path / f"{classes}.weights.h5")
+    trained = load_published(tmp_path / "10.weights.h5")
+    assert asked == [(None, checkpoint.network)]
+    assert (trained.name, trained.structure) == (str(tmp_path / "10.weights.h5"), checkpoint.structure)
+    assert (trained.preprocessing, trained.class_names) == (checkpoint.preprocessing, checkpoint.class_names)
+    for found, expected in zip(trained.model.get_weights(), nets[10].get_weights(), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    message = "7.weights.h5' has other classes than the 10 of fashion_mnist and does not say of which; a run folder"
+    with pytest.raises(ValueError, match=message):
+        load_published(tmp_path / "7.weights.h5")
