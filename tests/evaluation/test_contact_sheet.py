@@ -4,7 +4,9 @@ After a change of the layout that you looked at (`polynet crops IMAGE`), `python
 writes that file anew.
 """
 
+import importlib
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -111,7 +113,7 @@ def test_a_sheet_that_cannot_be_written_leaves_the_older_one(tmp_path, monkeypat
     (tmp_path / "sheet.png").write_text("an older one")
 
     def fill_the_disk(picture, path, **_):
-        Path(path).touch()
+        Path(path).write_bytes(b"")
         raise OSError("no space left on device")
 
     monkeypatch.setattr(Image.Image, "save", fill_the_disk)
@@ -121,7 +123,10 @@ def test_a_sheet_that_cannot_be_written_leaves_the_older_one(tmp_path, monkeypat
     assert {path.name for path in tmp_path.iterdir()} == {"image.png", "sheet.png"}
 
 
-def test_pillow_is_needed(tmp_path, monkeypatch):
+def test_pillow_is_needed_to_draw_alone(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "PIL", None)
+        importlib.reload(sys.modules[contact_sheet.__module__])
     monkeypatch.setattr("polynet_keras.data.extras.find_spec", lambda module: None)
     with pytest.raises(ValueError, match="not installed: pillow"):
         save(tmp_path / "no image", tmp_path / "sheet.png")
