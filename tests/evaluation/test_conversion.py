@@ -3,8 +3,10 @@
 The full network, beside the publishers' own implementations, is in `tests/pretrained/test_parity.py`.
 """
 
+import dataclasses
 import functools
 import hashlib
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -104,15 +106,35 @@ def test_other_logits_than_the_publishers_and_nothing_is_written(published, comp
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_a_published_name_is_prepared_as_its_publisher_says(published, compared, monkeypatch, tmp_path):
+@pytest.mark.parametrize("source", ["imagenet-cadene", Path("imagenet-cadene")], ids=["text", "path"])
+@pytest.mark.parametrize("file", [False, True])
+def test_a_published_name_is_prepared_as_its_publisher_says(published, compared, monkeypatch, tmp_path, source, file):
     asked = []
     monkeypatch.setattr(conversion, "source_file", lambda checkpoint: asked.append(checkpoint) or published.file)
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "imagenet-cadene").write_text("a file of that name is not meant")
-    done = convert("imagenet-cadene", tmp_path / "net.weights.h5")
+    if file:
+        (tmp_path / "imagenet-cadene").write_text("a file of that name is not meant")
+    done = convert(source, tmp_path / "net.weights.h5")
     assert [checkpoint.name for checkpoint in asked] == ["imagenet-cadene"]
     assert compared["preprocessing"] == asked[0].preprocessing != PREPROCESSING
     assert done.source == published.file
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        done.parity = None
+
+
+def test_a_write_that_fails_leaves_the_older_file(published, monkeypatch, tmp_path):
+    target = tmp_path / "net.weights.h5"
+    target.write_text("what was there")
+
+    def fill_the_disk(model, path):
+        Path(path).write_bytes(b"")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(keras.Model, "save_weights", fill_the_disk)
+    with pytest.raises(OSError, match="no space left"):
+        convert(published.file, target, comparing=False)
+    assert target.read_text() == "what was there"
+    assert list(tmp_path.iterdir()) == [target]
 
 
 def test_what_cannot_be_converted(published, tmp_path):
