@@ -125,7 +125,7 @@ def test_a_sheet_that_cannot_be_written_leaves_the_older_one(tmp_path, monkeypat
 
 def test_pillow_is_needed_to_draw_alone(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setitem(sys.modules, "PIL", None)
+        patch.setitem(sys.modules, "PIL.Image", None)
         importlib.reload(sys.modules[contact_sheet.__module__])
     monkeypatch.setattr("polynet_keras.data.extras.find_spec", lambda module: None)
     with pytest.raises(ValueError, match="not installed: pillow"):
