@@ -3,6 +3,7 @@
 The real ones are in `tests/pretrained/test_parity.py`.
 """
 
+import dataclasses
 import importlib.metadata
 import sys
 
@@ -55,6 +56,9 @@ def test_how_far_apart_both_are(model, photograph, monkeypatch, factor):
     assert found.reference == "pretrainedmodels 0.1 of pretrainedmodels"
     assert found.logits == pytest.approx(abs(1 - factor) / abs(factor), abs=1e-6)
     assert found.same_class is (factor > 0)
+    assert type(found.logits) is type(found.preprocessing) is float
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        found.logits = 0.0
     # Pillow rounds its result to whole levels, of which a crop of ours is at most one away.
     crop = np.asarray(PREPROCESSING.crop(load_sample_image("china.jpg")))
     expected = np.abs(crop - pillow_crop(load_sample_image("china.jpg"), PREPROCESSING).astype("float64")).max()
@@ -67,6 +71,12 @@ def test_without_the_implementation_only_the_preprocessing_is_compared(model, mo
     found = compare(model, Format.CADENE, "net.pth", PREPROCESSING)
     assert found == Parity(None, found.preprocessing, None, None)
     assert 0 < found.preprocessing <= 1.001
+
+
+def test_the_data_extra_is_needed(model, monkeypatch):
+    monkeypatch.setattr("polynet_keras.data.extras.find_spec", lambda module: None)
+    with pytest.raises(ValueError, match="not installed: pillow, scikit-learn; the extra `data` has it"):
+        compare(model, Format.CADENE, "net.pth", PREPROCESSING)
 
 
 @pytest.mark.parametrize("resize", ["square", "shorter_side"])
@@ -124,10 +134,15 @@ def test_logits_of_pytorch_networks(monkeypatch, tmp_path, format_):
     torch.save({"factor": torch.tensor(2.0)}, tmp_path / "net.pth")
     images = np.random.default_rng(0).normal(size=(2, 5, 5, 3)).astype("float32")
     found = published_logits(format_, tmp_path / "net.pth", images, 2)
+    assert isinstance(found, np.ndarray)
     np.testing.assert_allclose(found, np.tile(2 * images.mean((1, 2)), (1, 2)), rtol=1e-5)
-    torch.save({"another": torch.tensor(2.0)}, tmp_path / "other.pth")
-    with pytest.raises(ValueError, match=r"other.pth' is not of the publisher's network: .*another"):
+    # What PyTorch says of each key is one line, and no longer than a person reads.
+    torch.save({f"another{number}": torch.tensor(2.0) for number in range(100)}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match=r"other.pth' is not of the publisher's network: .*") as raised:
         published_logits(format_, tmp_path / "other.pth", images, 2)
+    _, reason = str(raised.value).split("network: ")
+    assert 'Missing key(s) in state_dict: "factor". Unexpected key(s) in state_dict: "another0", "another1"' in reason
+    assert len(reason) == 300
 
 
 @pytest.mark.parametrize("classes", [None, 7])
@@ -173,6 +188,7 @@ class Network:
     def build(self, shape):
         self.shape = shape
     def load_weights(self, path):
+        assert path.endswith(".h5")  # Keras 2 takes any other file for a checkpoint of TensorFlow
         content = open(path, "rb").read()
         if content != b"weights":
             raise SystemExit(content.decode())
@@ -180,6 +196,7 @@ class Network:
         assert not training
         assert self.shape == (1, 331, 331, 3)
         assert os.environ["TF_USE_LEGACY_KERAS"] == "1"
+        assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "2"  # what TensorFlow logs would stand after the reason
         logits = np.repeat(images.sum((1, 2, 3))[:, None], self.classes, 1)
         return type("Tensor", (), {"numpy": lambda self: logits})()
 
@@ -195,6 +212,7 @@ def test_logits_of_tf2cv_come_from_a_process_of_its_own(monkeypatch, tmp_path):
         (folder / "__init__.py").touch()
     (package / "polynet.py").write_text(FAKE_TF2CV)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
     content = b"weights"
     monkeypatch.setattr(parity, "hdf5_bytes", lambda path: content)
     images = np.random.default_rng(0).normal(size=(2, 331, 331, 3)).astype("float32")
