@@ -115,13 +115,15 @@ def test_predictions_of_a_published_checkpoint(files, monkeypatch):
     assert [len(prediction.classes) for prediction in predict_published("imagenet", files)] == [3] * 5
     assert asked == ["fashion_mnist", files[0], "imagenet"]
     # What can be told before anything is fetched is told then.
-    for images, top, message in (
-        ([], 3, "no image to classify; name one or more"),
-        (files, 0, "top=0 must be an integer of at least 1"),
-        ([files[0], "none.png"], 3, "none.png: cannot be read as an image: No such file"),
+    for weights, images, top, message in (
+        ("imagenet", [], 3, "no image to classify; name one or more"),
+        ("imagenet", files, 0, "top=0 must be an integer of at least 1"),
+        ("imagenet", [files[0], "none.png"], 3, "none.png: cannot be read as an image: No such file"),
+        (files[0], ["none.png"], 3, "none.png: cannot be read as an image: No such file"),
+        ("image-net", ["none.png"], 3, "weights='image-net' is no file; weights must be"),
     ):
         with pytest.raises(ValueError, match=message):
-            predict_published("imagenet", images, top)
+            predict_published(weights, images, top)
     assert len(asked) == 3
 
 
