@@ -58,7 +58,10 @@ ROOT = Path.cwd()
 EXPLAINED = Path(__file__).with_name("mutants_explained.txt")
 
 TESTS = {
+    "polynet_keras/data/preprocessing.py": ["tests/data/test_preprocessing.py", "tests/test_applications.py"],
+    "polynet_keras/evaluation/conversion.py": ["tests/evaluation/test_convert.py"],
     "polynet_keras/evaluation/loading.py": ["tests/evaluation/test_evaluate.py", "tests/evaluation/test_predict.py"],
+    "polynet_keras/evaluation/parity.py": ["tests/evaluation/test_compare.py"],
     "polynet_keras/evaluation/plots.py": ["tests/evaluation/test_results.py"],
     "polynet_keras/evaluation/reliability.py": ["tests/evaluation/test_report.py"],
     "polynet_keras/evaluation/scores.py": ["tests/evaluation/test_evaluate.py", "tests/evaluation/test_ensemble.py"],
@@ -444,6 +447,22 @@ def explained(path: Path) -> Counter[tuple[str, str]]:
     return entries
 
 
+def module_path(name: str) -> Path:
+    """Of a path or a dotted name; ends the program where no module is."""
+    path = Path(name)
+    if path.suffix != ".py":
+        if path.exists() or "/" in name:
+            sys.exit(f"{name} is not a Python module")
+        path = Path(name.replace(".", "/") + ".py")
+    if not path.is_file():
+        sys.exit(f"{path} is not there; run this in the root of the checkout")
+    try:
+        ast.parse(path.read_text())
+    except SyntaxError as error:
+        sys.exit(f"{path} is not Python: {error.msg}, line {error.lineno}")
+    return path
+
+
 def tests_of(path: Path) -> list[str]:
     """The test modules of a module of the package, by `TESTS` or by its name."""
     return TESTS.get(str(path)) or [str(Path("tests", *path.parts[1:-1], f"test_{path.name}"))]
@@ -460,15 +479,18 @@ def main() -> None:
     os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
     sys.path.insert(0, str(ROOT))
     bad = False
-    for module in arguments.modules:
-        path = Path(module if module.endswith(".py") else module.replace(".", "/") + ".py")
+    for path in [module_path(name) for name in arguments.modules]:
+        tests = arguments.tests or tests_of(path)
+        for test in tests:
+            if not Path(test.partition("::")[0]).exists():
+                sys.exit(f"{test} is not there: name the tests of {path} with --tests")
         mutants = mutants_of(path.read_text())
         if arguments.sample is not None and arguments.sample < len(mutants):
             mutants = sorted(random.Random(arguments.seed).sample(mutants, arguments.sample), key=lambda m: m.line)
         start = time.monotonic()
         unused = explained(path)  # each entry is for one mutant
         found = with_reason = late = 0
-        for mutant, status in tried(path, arguments.tests or tests_of(path), mutants):
+        for mutant, status in tried(path, tests, mutants):
             late += status is None
             if status != 0:
                 continue

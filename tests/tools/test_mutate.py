@@ -100,12 +100,59 @@ def test_survivors_are_those_that_no_fast_test_finds(checkout):
     assert (checkout / "counting.py").read_text() == MODULE
 
 
+def explain(folder, *survivors):
+    entries = [f"- {original}\n+ {mutated}\n" for original, mutated in survivors]
+    (folder / "mutants_explained.txt").write_text("module counting.py\n" + "".join(entries))
+
+
 def test_with_every_survivor_explained_it_succeeds(checkout):
-    entries = [f"- {original}\n+ {mutated}\n" for original, mutated in SURVIVORS]
-    (checkout / "mutants_explained.txt").write_text("module counting.py\n" + "".join(entries))
-    done = mutate(checkout, "--sample", "4", "--seed", "3")
+    tested = (
+        f"{TESTS}\n\ndef test_the_other_share():\n    test_third()\n    assert set(counting.SHARES) > {{'third'}}\n"
+    )
+    (checkout / "test_counting.py").write_text(tested)
+    explain(checkout, ("if whole <= 0:", "if whole <= 1:"))
+    done = mutate(checkout)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "counting.py: 4 mutants" in done.stdout
+    assert re.search(r"counting.py: \d+ mutants, 1 survive \(\d%\), 1 of them explained", done.stdout)
+
+
+def test_more_than_a_tenth_is_too_much_and_an_entry_is_for_one_mutant(checkout):
+    explain(checkout, *SURVIVORS)
+    done = mutate(checkout, "--sample", "4", "--seed", "3")
+    assert done.returncode == 1
+    assert re.search(r"counting.py: 4 mutants, (\d) survive \(\d+%\), \1 of them explained", done.stdout)
+    # Of two equal lines, each mutant needs an entry.
+    source = "def a(x):\n    return x > 2\n\n\ndef b(x):\n    return x > 2\n"
+    (checkout / "counting.py").write_text(source)
+    (checkout / "test_counting.py").write_text(
+        "import counting\ndef test():\n    assert counting.a(9) and counting.b(9)"
+    )
+    explain(checkout, ("return x > 2", "return x >= 2"))
+    done = mutate(checkout)
+    assert done.stdout.count("return x > 2\n  + return x >= 2") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing.py"], "nothing.py is not there; run this in the root of the checkout"),
+        (["no.module"], "no/module.py is not there"),
+        (["notes.md"], "notes.md is not a Python module"),
+        (["."], ". is not a Python module"),
+        (["broken.py"], "broken.py is not Python: invalid syntax, line 2"),
+        (["untested.py"], "tests/test_untested.py is not there: name the tests of untested.py with --tests"),
+    ],
+)
+def test_mistakes(checkout, arguments, message):
+    (checkout / "notes.md").touch()
+    (checkout / "broken.py").write_text("a = 1\nb = = 1\n")
+    (checkout / "untested.py").touch()
+    done = subprocess.run(
+        [sys.executable, "mutate.py", *arguments], cwd=checkout, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr == f"{done.stderr.splitlines()[0]}\n"
+    assert message in done.stderr
 
 
 def test_no_mutant_is_made_where_the_tests_fail_already(checkout):
