@@ -58,7 +58,13 @@ ROOT = Path.cwd()
 EXPLAINED = Path(__file__).with_name("mutants_explained.txt")
 
 TESTS = {
-    "polynet_keras/data/preprocessing.py": ["tests/data/test_preprocessing.py", "tests/test_applications.py"],
+    "polynet_keras/data/preprocessing.py": [
+        "tests/data/test_preprocessing.py",
+        "tests/test_applications.py::test_preprocess_input",
+        "tests/test_applications.py::test_preprocess_input_refuses",
+        "tests/test_applications.py::test_preprocess_input_warns_of_an_impossible_range_once",
+        "tests/test_applications.py::test_preprocess_input_warns_of_no_possible_range",
+    ],
     "polynet_keras/evaluation/conversion.py": ["tests/evaluation/test_convert.py"],
     "polynet_keras/evaluation/loading.py": ["tests/evaluation/test_evaluate.py", "tests/evaluation/test_predict.py"],
     "polynet_keras/evaluation/parity.py": ["tests/evaluation/test_compare.py"],
