@@ -1,9 +1,9 @@
+import dataclasses
 import json
 import os
 import struct
 import warnings
 import zlib
-from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -11,7 +11,15 @@ from keras import ops
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from polynet_keras.data.preprocessing import RESIZES, Preprocessing, read_image, warn_of_impossible_range
+from polynet_keras.data import extras, preprocessing
+from polynet_keras.data.preprocessing import (
+    RESIZES,
+    Preprocessing,
+    decode_image,
+    normalize,
+    read_image,
+    warn_of_impossible_range,
+)
 
 
 def released():
@@ -97,7 +105,7 @@ def test_unknown_resize_is_refused():
 
 def test_it_travels_as_json():
     preprocessing = Preprocessing(75, 86, (0.5,), (0.25,), "shorter_side", antialias=False)
-    assert Preprocessing(**json.loads(json.dumps(asdict(preprocessing)))) == preprocessing
+    assert Preprocessing(**json.loads(json.dumps(dataclasses.asdict(preprocessing)))) == preprocessing
 
 
 @pytest.mark.parametrize(
@@ -235,7 +243,7 @@ def test_an_image_of_more_pixels_than_the_limit_is_not_decoded(tmp_path, monkeyp
         ([-0.5, 20.5], None),
         ([0, 20], None),  # a dark image
         ([-0.001, 0], "they look normalized already"),
-        ([0, 0.5, 1], "no value above 1: they look scaled to"),
+        ([0, 0.5, 1], "no value above 1: they look scaled to [0, 1] already. The network"),
         ([0, 0.001], "no value above 1"),
         ([0.5, 1.5], None),
         ([0, 1, 1], None),  # nearly black
@@ -294,3 +302,79 @@ def test_bicubic_is_pillows(size):
 def test_protocols_that_there_are_not(arguments, message):
     with pytest.raises(ValueError, match=message):
         Preprocessing(4, 4, **arguments)
+
+
+def test_the_smallest_image_is_one_pixel_and_a_protocol_stays_what_it_is():
+    smallest = Preprocessing(1, 1)
+    np.testing.assert_allclose(smallest.crop(np.full((3, 5, 3), 7, "uint8")), [[[7.0] * 3]], rtol=1e-5)
+    with pytest.raises(ValueError, match="image_size=0, and that at least 1"):
+        Preprocessing(0, 1)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        smallest.image_size = 2
+
+
+@pytest.mark.parametrize("std", [(0.2, 0.0, 0.3), (0.2, 0.3, -0.1), (0.0, 0.0, 0.0)])
+def test_no_channel_has_no_spread(std):
+    with pytest.raises(ValueError, match="std > 0"):
+        Preprocessing(5, 5, std=std)
+
+
+def test_a_long_image_is_not_resized_to_more_pixels_than_may_be(monkeypatch):
+    """50 pixels along the shorter side: at 100×240, 120 along the other, which is 6,000 in all."""
+    monkeypatch.setattr(preprocessing, "MAX_PIXELS", 6000)
+    protocol = Preprocessing(50, 50, resize="shorter_side")
+    assert protocol.resized_shape(100, 240) == (50, 120)
+    assert protocol.resized_shape(240, 100) == (120, 50)
+    for height, width in ((100, 241), (241, 100)):
+        with pytest.raises(ValueError, match=f"^{width}×{height} px with the shorter side brought to 50 is too large"):
+            protocol.resized_shape(height, width)
+    assert Preprocessing(50, 50).resized_shape(100, 241) == (50, 50)
+
+
+def test_bicubic_weights_below_zero_bring_no_value_that_images_have_not():
+    edges = np.zeros((8, 8, 3), "uint8")
+    edges[:, 4:] = 255
+    found = Preprocessing(32, 32, interpolation="bicubic").resized(edges, (32, 32))
+    assert isinstance(found, np.ndarray)
+    assert (found.min(), found.max()) == (0, 255)
+    inside = ops.image.resize(edges.astype("float32"), (32, 32), "bicubic", antialias=True, data_format="channels_last")
+    inside = ops.convert_to_numpy(inside)
+    assert inside.min() < -5
+    assert inside.max() > 260
+    np.testing.assert_array_equal(found, np.minimum(np.maximum(inside, 0), 255))
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "float16", "float32"])
+def test_normalized_by_hand(data_format, dtype):
+    """Sides of other lengths than the channels, so that no axis passes for another."""
+    values = np.random.default_rng(0).integers(0, 256, (2, 5, 7, 3))
+    expected = (values / 255 - [0.1, 0.2, 0.3]) / [0.5, 0.6, 0.7]
+    if data_format == "channels_first":
+        values, expected = np.moveaxis(values, -1, 1), np.moveaxis(expected, -1, 1)
+    for convert in (np.asarray, ops.convert_to_tensor):
+        found = normalize(convert(values.astype(dtype)), (0.1, 0.2, 0.3), (0.5, 0.6, 0.7), data_format)
+        assert isinstance(found, np.ndarray) == (convert is np.asarray)
+        found = ops.convert_to_numpy(found)
+        assert found.dtype == ("float16" if dtype == "float16" else "float32")
+        np.testing.assert_allclose(found, expected, atol=5e-3 if dtype == "float16" else 1e-5)
+
+
+@pytest.mark.parametrize(
+    "shape", [(3,), (7, 3), (2, 2, 5, 7, 3), (5, 3, 7), (3, 5, 7), (2, 3, 5, 7), (5, 7, 4), (2, 5, 7, 1)]
+)
+def test_shapes_that_are_no_images_of_the_channels(shape):
+    with pytest.raises(ValueError, match="expected images of 3 channels, 3-D or 4-D, channels_last; got the shape"):
+        normalize(np.zeros(shape), (0.5,) * 3, (0.5,) * 3, "channels_last")
+
+
+def test_an_empty_file_says_so(tmp_path):
+    (tmp_path / "empty.png").touch()
+    with pytest.raises(ValueError, match=r"empty.png: cannot be read as an image: it is empty$"):
+        read_image(tmp_path / "empty.png", 3)
+
+
+def test_decoding_needs_pillow(monkeypatch):
+    monkeypatch.setattr(extras, "find_spec", lambda module: None)
+    with pytest.raises(ValueError, match="not installed: pillow"):
+        decode_image(b"anything", 3, "a.png")

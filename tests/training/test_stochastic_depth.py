@@ -1,6 +1,7 @@
 """Adaptive stochastic depth: what it decides, that it survives a restart, and that nothing is traced anew."""
 
 import csv
+import json
 
 import keras
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from polynet_keras import PolyNet
 from polynet_keras.distribution.callback_state import get_states, set_states
 from polynet_keras.layers import StochasticResidualScaling
+from polynet_keras.training import stochastic_depth
 from polynet_keras.training.optimizers import RMSprop
 from polynet_keras.training.stochastic_depth import AdaptiveStochasticDepth, set_drop_rate
 
@@ -113,6 +115,32 @@ def test_a_unit_alone_is_the_deepest():
     assert bool(layer.active.numpy())
     x = np.array([[1.0, 2, 3]], "float32")
     np.testing.assert_allclose(model(x, training=False), 1.4 * x, rtol=1e-6)
+
+
+@pytest.mark.parametrize("chief", [True, False])
+def test_a_decision_is_logged_once_for_all_workers(chief, monkeypatch):
+    told = {"info": [], "debug": []}
+    for level, messages in told.items():
+        monkeypatch.setattr(
+            stochastic_depth.logging, level, lambda text, *values, messages=messages: messages.append(text % values)
+        )
+    monkeypatch.setattr(stochastic_depth, "is_chief", lambda strategy: chief)
+    decisions(AdaptiveStochasticDepth(window=2, step=0.1), [0.01, 0.25, 0.5], model=one_unit())
+    assert told == {
+        "info" if chief else "debug": [
+            "epoch 3: the gap in accuracy was 0.2500 to 0.5000 over 2 epochs: the drop rate goes from 0 to 0.1"
+        ],
+        "debug" if chief else "info": [],
+    }
+
+
+def test_what_it_keeps_is_numbers_for_json():
+    callback = AdaptiveStochasticDepth()
+    callback.set_state({"drop_rate": np.float32(0.5), "gaps": [np.float64(0.25)] * 3})
+    callback.set_model(one_unit())
+    callback.on_epoch_end(0, {"accuracy": np.float32(0.5), "val_accuracy": np.float32(0.5)})
+    state = callback.get_state()
+    assert json.loads(json.dumps(state)) == {"drop_rate": 0.5, "gaps": [0.25, 0.25, 0.0]}
 
 
 def test_of_two_units_the_first_never_drops():
