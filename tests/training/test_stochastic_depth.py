@@ -136,7 +136,7 @@ def test_a_decision_is_logged_once_for_all_workers(chief, monkeypatch):
 
 def test_what_it_keeps_is_numbers_for_json():
     callback = AdaptiveStochasticDepth()
-    callback.set_state({"drop_rate": np.float32(0.5), "gaps": [np.float64(0.25)] * 3})
+    callback.set_state({"drop_rate": np.float32(0.5), "gaps": [np.float32(0.25)] * 3})
     callback.set_model(one_unit())
     callback.on_epoch_end(0, {"accuracy": np.float32(0.5), "val_accuracy": np.float32(0.5)})
     state = callback.get_state()
