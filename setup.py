@@ -38,7 +38,7 @@ SERVE = [
 ]
 PARITY = [
     # Published PolyNets to compare with, pinned to what the numbers were measured with. A third one, pretrainedmodels,
-    # would bring torchvision, of which its PolyNet needs nothing: `pip install --no-deps pretrainedmodels==0.7.4`.
+    # would bring what its other networks need: `pip install --no-deps pretrainedmodels==0.7.4`.
     "pytorchcv==0.0.74",
     "tf2cv==0.0.18",
     "tf-keras>=2.20,<2.22",  # Keras 2, which tf2cv is written for

@@ -109,8 +109,15 @@ class ModuleDurations:
         self.line = ""
         if config.getoption("--record-durations"):
             options = config.option
-            if options.keyword or options.maxfail or any("::" in argument for argument in config.args):
-                raise pytest.UsageError("--record-durations needs whole modules: no -k, no -x, no single tests")
+            if (
+                options.collectonly
+                or options.keyword
+                or options.maxfail
+                or any("::" in argument for argument in config.args)
+            ):
+                raise pytest.UsageError(
+                    "--record-durations runs whole modules: no -k, no -x, no single tests, no --collect-only"
+                )
 
     def pytest_runtest_logreport(self, report):
         name = module(report.nodeid)
