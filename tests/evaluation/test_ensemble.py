@@ -12,6 +12,7 @@ from scipy.optimize import minimize
 from scipy.special import softmax
 from scipy.stats import multinomial
 
+from polynet_keras.data import extras
 from polynet_keras.data.preprocessing import Preprocessing
 from polynet_keras.evaluation.ensemble import (
     check_members,
@@ -440,9 +441,35 @@ def test_held_out_scores_that_do_not_fit():
 
 def test_weights_that_are_not_accepted():
     message = r"weights=.* must be 2 numbers of at least 0, one for each member, not all 0"
-    for weights in ([1], [1, 2, 3], [0, 0], [1, -1], [1, math.nan], [1, math.inf], [[1, 1]]):
+    for weights in ([1], [1, 2, 3], [0, 0], [1, -1], [3, -0.5], [1, math.nan], [1, math.inf], [[1, 1]]):
         with pytest.raises(ValueError, match=message):
             evaluate_ensemble(nets(0, 8, 3, (1, 2)), weights)
+
+
+def test_a_member_may_have_no_weight():
+    report = evaluate_ensemble(nets(0, 20, 3, (1, 2)), [0, 0.5])
+    assert [member.weight for member in report.members] == [0.0, 1.0]
+    assert report.mixture.top1_hits == report.members[1].counts.top1_hits
+
+
+def test_a_report_is_a_value_that_stays_and_of_plain_types():
+    scores = nets(0, 20, 3, (1, 2))
+    report, again = evaluate_ensemble(scores, [1, 1]), evaluate_ensemble(scores, [1, 1])
+    for value, other in ((report, again), (report.best, again.best)):
+        assert value != other  # counts are equal to themselves alone
+        assert value == value
+        assert hash(value)
+        with pytest.raises(FrozenInstanceError):
+            setattr(value, fields(value)[0].name, None)
+    assert isinstance(report.members, tuple)
+    assert {type(member.weight) for member in report.members} == {float}
+    assert {type(end) for end in paired_interval(np.array([True, False]), np.array([True, True]))} == {float}
+
+
+def test_fitting_needs_scipy(monkeypatch):
+    monkeypatch.setattr(extras, "find_spec", lambda module: None)
+    with pytest.raises(ValueError, match="not installed: scipy"):
+        fit_weights([np.full((3, 2), 0.5)] * 2, np.zeros(3, int))
 
 
 def test_other_mistakes():
