@@ -70,7 +70,6 @@ TESTS = {
     "polynet_keras/evaluation/parity.py": ["tests/evaluation/test_compare.py"],
     "polynet_keras/evaluation/plots.py": ["tests/evaluation/test_results.py"],
     "polynet_keras/evaluation/reliability.py": ["tests/evaluation/test_report.py"],
-    "polynet_keras/evaluation/scores.py": ["tests/evaluation/test_evaluate.py", "tests/evaluation/test_ensemble.py"],
     "polynet_keras/evaluation/scoring.py": ["tests/evaluation/test_evaluate.py"],
     "polynet_keras/models/compiled_step.py": ["tests/models/test_network.py"],
     "polynet_keras/models/cost.py": ["tests/models/test_structure.py", "tests/models/test_cost.py"],

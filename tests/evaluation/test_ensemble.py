@@ -319,34 +319,6 @@ def test_saved_scores_give_the_same_report(tmp_path):
     assert evaluate_ensemble(loaded).mixture.loss == evaluate_ensemble(scores).mixture.loss
 
 
-def test_scores_come_back_as_they_were(tmp_path):
-    (scores, *_) = nets(0, 6, 4, (1,), crops=10)
-    scores.save(tmp_path / "scores.npz")
-    found = Scores.load(tmp_path / "scores.npz")
-    for field in fields(Scores):
-        expected = getattr(scores, field.name)
-        np.testing.assert_array_equal(getattr(found, field.name), expected)
-        assert type(getattr(found, field.name)) is type(expected), field.name
-    with pytest.raises(FrozenInstanceError):
-        found.model = "another"
-
-
-def test_scores_that_cannot_be():
-    (scores, *_) = nets(0, 6, 4, (1,))
-    shape = re.escape("logits of the shape ") + ".* are not " + re.escape("(images, crops, classes) of 6 labels and ")
-    for changes, message in (
-        ({"logits": scores.logits[:, 0]}, f"{shape}4 classes"),
-        ({"logits": scores.logits[1:]}, f"{shape}4 classes"),
-        ({"class_names": ("a", "b", "c")}, f"{shape}3 classes"),
-        ({"indices": np.array([0, 1, 2, 3, 5, 4])}, "indices must be ascending, one for each label"),
-        ({"indices": np.array([0, 1, 2, 3, 4, 4])}, "indices must be ascending, one for each label"),
-        ({"indices": np.arange(5)}, "indices must be ascending, one for each label"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            replace(scores, **changes)
-    assert replace(scores, indices=np.array([0, 1, 5, 6, 7, 10])).indices[-1] == 10
-
-
 def right_by_hand(*probabilities):
     """Scores of nets by the probabilities that they give the right class, class 0 of two, of each image."""
     (scores, *_) = nets(0, len(probabilities[0]), 2, (1,))
