@@ -1,5 +1,7 @@
 """The counts from the tables against counts from the layers of a built network."""
 
+from dataclasses import FrozenInstanceError
+
 import keras
 import numpy as np
 import pytest
@@ -90,6 +92,11 @@ def test_by_default_the_projections_are_not_shared_and_there_are_a_thousand_clas
 def test_what_the_network_refuses_has_no_cost(arguments, message):
     with pytest.raises(ValueError, match=message):
         network_cost(**{"structure": "ir-5-10-5", **arguments})
+
+
+def test_a_card_stays_what_it_is():
+    with pytest.raises(FrozenInstanceError):
+        list_structures()[0].macs = 0
 
 
 def test_listed_structures_have_the_operations_of_the_design():

@@ -570,6 +570,22 @@ def test_variables_keep_their_keras_paths():
 # Mixed precision.
 
 
+def test_files_know_the_class_by_its_name():
+    """What was saved by this name has to be found by it."""
+    assert keras.saving.get_registered_name(Network) == "polynet_keras>Network"
+
+
+def test_the_step_that_is_under_way_is_made_anew_for_another_remat():
+    (model,) = compiled(few_layers())
+    model.remat = "all"
+    assert model.train_function is None  # `fit` makes it
+    model.make_train_function()
+    first = model.train_function
+    model.remat = "none"
+    assert model.train_function is not None
+    assert model.train_function is not first
+
+
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's variables have names")
 def test_a_network_is_built_quickly_from_its_config_too():
     model = network(structure=SMALLEST)
