@@ -24,7 +24,7 @@ def reliability_diagram(counts: Counts) -> str:
             f'<text x="{x:.1f}" y="{COUNTS_TOP + COUNTS_HEIGHT + 15}" text-anchor="middle">{share:g}</text>',
         ]
     fullest = max(1, counts.bin_images.max())
-    parts += [_bin(counts, number, fullest) for number in np.flatnonzero(counts.bin_images)]
+    parts += [_bin(counts, number, fullest) for number in np.flatnonzero(counts.bin_images).tolist()]
     middle, bottom = LEFT + WIDTH / 2, COUNTS_TOP + COUNTS_HEIGHT
     return "\n".join(
         (
