@@ -208,11 +208,11 @@ def kept_variables(
         unit_name, part = _unit_and_part(name)
         unit, before = units.get(unit_name), name
         if unit is not None:
-            if unit.source is None or part not in _parts(unit.source.module):
+            if unit.source is None:
                 continue  # new
             before = unit.source.name + name.removeprefix(unit.name)
             if before not in theirs and part not in unit.source.module.applications:
-                continue  # new: what a path of its own adds to a block that was inside of another path
+                continue  # of a new path, though its block may have been inside of another one
         if before not in theirs:
             raise ValueError(
                 f"the target's {name!r} is no new one, and the source has no {before!r}: build both with the same "
@@ -299,10 +299,6 @@ def _unit_and_part(name: str) -> tuple[str, str]:
     """Of a variable: its unit, and the letter or application that its layer is of."""
     match = _UNIT.fullmatch(name.partition("/")[0])
     return (match[1], match[2].upper()) if match else ("", "")
-
-
-def _parts(module: Polynomial) -> set[str]:
-    return {*module.applications, *module.operators}
 
 
 def _unit_name(stage: str, number: int) -> str:

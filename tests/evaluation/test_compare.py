@@ -93,9 +93,9 @@ def test_pillows_crop_is_torchvisions(resize):
 @pytest.mark.parametrize(
     ("format_", "needs"),
     [
-        (Format.PYTORCHCV, {"torch", "pytorchcv"}),
-        (Format.CADENE, {"torch", "pretrainedmodels"}),
-        (Format.TF2CV, {"tensorflow", "tf_keras", "tf2cv"}),
+        (Format.PYTORCHCV, ("torch", "pytorchcv")),
+        (Format.CADENE, ("torch", "pretrainedmodels")),
+        (Format.TF2CV, ("tensorflow", "tf_keras", "tf2cv")),
     ],
     ids=str,
 )

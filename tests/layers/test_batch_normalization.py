@@ -133,6 +133,75 @@ def test_synchronized_alone_is_keras(arguments):
     assert_same(theirs, synchronized, images(5, 6, 5, 8))
 
 
+@on_tensorflow
+def test_one_example_moves_the_statistics_of_a_synchronized_layer():
+    theirs, ours = twins((8,))
+    ours.get_layer("bn").synchronized = True
+    x = images(1, 8)
+    for model in (theirs, ours):
+        model(x, training=True)
+    for a, b in zip(values(theirs), values(ours), strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-6)
+
+
+@on_tensorflow
+@pytest.mark.parametrize("shape", [(6, 5, 8), (8,)])
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_a_synchronized_layer_keeps_to_its_precision(policy, shape):
+    theirs, ours = twins(shape, dtype=policy)
+    ours.get_layer("bn").synchronized = True
+    x = images(4, *shape)
+    a, b = (m(x, training=True) for m in (theirs, ours))
+    assert b.dtype == a.dtype == policy.removeprefix("mixed_")
+    np.testing.assert_allclose(np.asarray(b, "float32"), np.asarray(a, "float32"), atol=0.05)
+
+
+@on_tensorflow
+def test_several_replicas_need_the_moments_of_all(monkeypatch):
+    from polynet_keras.layers import synchronized_moments
+
+    layer = BatchNormalization(synchronized=True)
+    fused, others = images(2, 4, 4, 3), images(2, 3)
+    for replicas, expected in ((1, [False, True]), (2, [True, True])):
+        monkeypatch.setattr(synchronized_moments, "replica_count", lambda replicas=replicas: replicas)
+        assert [layer._needs_global_moments(keras.ops.convert_to_tensor(x)) for x in (fused, others)] == expected
+
+
+def test_stateless_calls():
+    """As JAX trains: the variables are handed over, and come back."""
+    theirs, ours = twins()
+    x = keras.ops.convert_to_tensor(images(3, 6, 5, 8))
+    results = []
+    for model in (theirs, ours):
+        layer = model.get_layer("bn")
+        state = [v.value for v in layer.trainable_variables], [v.value for v in layer.non_trainable_variables]
+        before = values(model)
+        outputs, moved = layer.stateless_call(*state, x, training=True)
+        for a, b in zip(before, values(model), strict=True):
+            np.testing.assert_array_equal(a, b)
+        results.append([keras.ops.convert_to_numpy(value) for value in (outputs, *moved)])
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-5)
+
+
+@on_tensorflow
+@pytest.mark.parametrize("open_shape", [False, True])
+def test_the_factor_between_both_variances(open_shape):
+    """(n - 1) / n for n values of a channel; of one value and of none, there is nothing to divide by."""
+    import tensorflow as tf
+
+    for batch, expected in ((0, 1.0), (1, 1.0), (2, 1 / 2), (9, 8 / 9)):
+        for axis, shape in ((-1, (batch, 1, 1, 3)), (1, (batch, 3, 1, 1))):
+            if open_shape:
+                spec = tf.TensorSpec([None if i != axis % 4 else 3 for i in range(4)])
+                found = tf.function(lambda x, axis=axis: batch_normalization._bessel(x, axis), [spec])(tf.ones(shape))
+            elif batch:
+                found = batch_normalization._bessel(tf.ones(shape), axis)
+            else:
+                continue  # the tensor branch too
+            assert float(found) == pytest.approx(expected)
+
+
 def nested_net():
     block = keras.Sequential([keras.Input((4,)), BatchNormalization(), keras.layers.Dense(4)], name="block")
     inputs = keras.Input((4,))

@@ -1,18 +1,23 @@
 """Nets that begin with the weights of smaller ones: where units go, what is kept to the bit, and what is refused."""
 
 import itertools
+from dataclasses import FrozenInstanceError
 
 import keras
 import numpy as np
 import pytest
 
 from polynet_keras import PolyNet
+from polynet_keras.layers import StochasticResidualScaling
 from polynet_keras.models import Structure
+from polynet_keras.models.polynomial import Polynomial
 from polynet_keras.pretrained.insertion import insert, insert_optimizer, plan_insertion, structure_of
 from polynet_keras.training.optimizers import RMSprop
 from tests.reference import randomize
 
 SMALL = "1 x [ir] | 2 x [ir] | 1 x [ir]"
+ONE = (Polynomial.parse("I + F"),)
+MODULES = {"ir": "I + F", "2-way": "I + F + G", "3-way": "I + F + G + H", "poly-2": "I + F + FF"}
 LARGE = "2 x [2-way] | 1 x [poly-3, 2-way, ir, ir] | 1 x [mpoly-2]"
 
 
@@ -72,6 +77,39 @@ def test_units_find_places_that_fit_them():
     assert str(plan).splitlines()[-1] == "stage_c_01  3-way  from stage_c_01 (ir), new: G, H"
 
 
+@pytest.mark.parametrize("positions", ["interleaved", "appended"])
+@pytest.mark.parametrize("seed", range(20))
+def test_places_are_the_best_of_all(positions, seed):
+    """Of all places in order that fit, those that are nearest to where units are wanted, by trying every one."""
+    rng = np.random.default_rng(seed)
+    old = rng.choice(["ir", "2-way", "poly-2"], rng.integers(1, 5))
+    new = rng.choice(["ir", "2-way", "3-way", "poly-2", "I + F + G + FF"], rng.integers(len(old), 9))
+    old, new = (tuple(Polynomial.parse(MODULES.get(name, name)) for name in names) for names in (old, new))
+    wanted = [i if positions == "appended" else i * len(new) / len(old) for i in range(len(old))]
+    costs = {
+        places: sum((place - best) ** 2 for place, best in zip(places, wanted, strict=True))
+        for places in itertools.combinations(range(len(new)), len(old))
+        if all(set(unit.terms) <= set(new[place].terms) for unit, place in zip(old, places, strict=True))
+    }
+    source, target = (Structure((units, ONE, ONE)) for units in (old, new))
+    if not costs:
+        with pytest.raises(ValueError, match="do not fit into the target in their order"):
+            plan_insertion(source, target, positions)
+        return
+    plan = plan_insertion(source, target, positions)
+    found = sources(plan, "a")
+    assert [number for number in found if number] == list(range(1, len(old) + 1))
+    places = tuple(place for place, number in enumerate(found) if number)
+    assert costs[places] == pytest.approx(min(costs.values()))
+
+
+def test_a_plan_stays_what_it_is():
+    plan = plan_insertion("ir-5-10-5", "ir-10-20-10")
+    for value, field in ((plan, "units"), (plan.units[0], "source")):
+        with pytest.raises(FrozenInstanceError):
+            setattr(value, field, None)
+
+
 @pytest.mark.parametrize(
     ("source", "target", "message"),
     [
@@ -94,6 +132,17 @@ def test_plans_that_cannot_be(source, target, message):
 @pytest.mark.parametrize("structure", [SMALL, LARGE, "11 x [ir] | 1 x [I + FF] | 1 x [I + F + G + HF]"])
 def test_the_structure_of_a_net_is_read_off_it(structure):
     assert structure_of(net(structure)) == Structure.parse(structure)
+
+
+def test_layers_of_ones_own_are_no_units(trained):
+    """Neither a residual sum by another name, nor another layer by the name of a sum."""
+    added = StochasticResidualScaling(0.5, name="mine")([trained.output, trained.output])
+    assert structure_of(keras.Model(trained.input, added)) == Structure.parse(SMALL)
+    x = inputs = keras.Input((4,))
+    for stage in "abc":
+        x = keras.layers.ReLU(name=f"stage_{stage}_01_sum_f")(x)
+    with pytest.raises(ValueError, match="is no PolyNet or Inception-ResNet"):
+        structure_of(keras.Model(inputs, x))
 
 
 @pytest.mark.parametrize("positions", ["interleaved", "appended"])

@@ -265,10 +265,12 @@ def test_outside_the_root_equals_pytorch(options):
     assert_close(weights, dict(zip(SHAPES, (p.detach().cpu().numpy() for p in theirs), strict=True)))
 
 
+@pytest.mark.parametrize("inside", [True, False])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_low_precision_gradients_of_float32_variables(dtype):
-    weights, reference = variables(), Reference(**DEFAULTS)
-    optimizer = RMSprop(**DEFAULTS)
+def test_low_precision_gradients_of_float32_variables(dtype, inside):
+    options = {**DEFAULTS, "epsilon_inside_root": inside}
+    weights, reference = variables(), Reference(**options)
+    optimizer = RMSprop(**options)
     for step in gradients():
         cast = [keras.ops.cast(keras.ops.convert_to_tensor(g.astype("float32")), dtype) for g in step.values()]
         optimizer.apply(cast, weights)
@@ -335,7 +337,10 @@ def test_config_is_kerass_and_three_more():
     [
         ("rho", -0.1, "≥ 0"),
         ("rho", 1.5, "at most 1"),
+        ("rho", True, "≥ 0"),
         ("momentum", "0.9", "≥ 0"),
+        ("momentum", 1.01, "at most 1"),
+        ("learning_rate_factors", {"tail": 1.0}, "learning_rate_factors"),
         ("epsilon", float("nan"), "≥ 0"),
         ("epsilon", float("inf"), "finite"),
         ("centered", 1, "True or False"),
@@ -347,8 +352,46 @@ def test_config_is_kerass_and_three_more():
 def test_bad_arguments(argument, value, accepted):
     with pytest.raises(ValueError, match=argument) as error:
         RMSprop(**{argument: value})
-    assert repr(value) in str(error.value)
+    assert repr(next(iter(value)) if isinstance(value, dict) else value) in str(error.value)
     assert accepted in str(error.value)
+
+
+@pytest.mark.parametrize("options", [{}, {"momentum": 0.9}, {"epsilon_inside_root": False, "momentum": 0.9}], ids=str)
+def test_variables_of_low_precision_stay_so(options):
+    weights = variables("bfloat16")
+    before = [keras.ops.convert_to_numpy(keras.ops.cast(variable, "float32")) for variable in weights]
+    optimizer = RMSprop(0.1, epsilon=1e-3, **options)
+    optimizer.apply([keras.ops.ones(variable.shape, "bfloat16") for variable in weights], weights)
+    for variable, value in zip(weights, before, strict=True):
+        assert keras.backend.standardize_dtype(variable.dtype) == "bfloat16"
+        found = keras.ops.convert_to_numpy(keras.ops.cast(variable, "float32"))
+        # The first step is the learning rate over the root of a tenth.
+        np.testing.assert_allclose(value - found, 0.1 / np.sqrt(0.1), atol=0.03)
+
+
+@on_tensorflow
+@pytest.mark.parametrize("options", [{}, {"epsilon_inside_root": False}], ids=str)
+def test_on_one_device_no_strategy_is_asked(options, monkeypatch):
+    """Keras asks it for each variable, which is three operations each."""
+    import tensorflow as tf
+
+    weights = variables()
+    optimizer = RMSprop(momentum=0.0, **options)
+    optimizer.build(weights)
+
+    def refuse(*arguments, **options):
+        raise AssertionError("Keras's own update was called")
+
+    monkeypatch.setattr(type(tf.distribute.get_strategy().extended), "_reduce_to", refuse)
+    monkeypatch.setattr(keras.optimizers.RMSprop, "_backend_update_step", refuse)
+    optimizer.apply(tensors(gradients()[0]), weights)
+
+
+@on_tensorflow
+def test_constants_are_made_once_for_all_variables():
+    """Three numbers for each update, of as many variables as there are: in thousands, they would cost seconds."""
+    constants = [operations(**options).count("Const") for options in ({}, {"momentum": 0.9})]
+    assert max(constants) < 3 * len(SHAPES)
 
 
 def operations(**options):
