@@ -411,13 +411,18 @@ def test_outside_of_a_step_there_is_one_replica():
     assert replica_count() == 1
     with tf.distribute.MirroredStrategy(["CPU:0"]).scope():  # not in a replica
         assert replica_count() == 1
-        y, mean, variance, count = normalize(tf.constant([[1.0], [3.0]]), tf.ones(1), tf.zeros(1), 1, 0.0)
+        with tf.GradientTape() as tape:
+            tape.watch(x := tf.constant([[1.0], [3.0]]))
+            y, mean, variance, count = normalize(x, tf.ones(1), tf.zeros(1), 1, 0.0)
+        dx = tape.gradient(y, x)
     np.testing.assert_allclose(y, [[-1.0], [1.0]], rtol=1e-6)
+    np.testing.assert_allclose(dx, [[0.0], [0.0]], atol=1e-6)  # the sum of what is normalized stays 0
     assert (float(mean[0]), float(variance[0]), float(count)) == (2.0, 1.0, 2.0)
 
 
-def test_one_replica_has_nobody_to_send_to(monkeypatch):
-    case = PLAIN | {"parts": [8]}
+@pytest.mark.parametrize("case", [{}, {"shape": [6]}])  # with a fused kernel, and without
+def test_one_replica_has_nobody_to_send_to(case, monkeypatch):
+    case = PLAIN | {"parts": [8]} | case
     found, _, context = step_of_threads(case, monkeypatch)
     assert_equal(found, in_float64(case), case)
     assert context.sent == []
