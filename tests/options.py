@@ -60,7 +60,7 @@ def pytest_collection_modifyitems(config, items):
         config.hook.pytest_deselected(items=others)
         items[:] = [item for item in items if module(item.nodeid) in modules]
     # The longest tests first: on several workers the others fill the time beside them.
-    items.sort(key=lambda item: "backends" not in item.keywords)
+    items.sort(key=lambda item: not {"backends", "slow"} <= set(item.keywords))
 
 
 def module(nodeid: str) -> str:

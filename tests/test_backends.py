@@ -186,7 +186,10 @@ def test_what_counts_as_passed(pytester):
                 check_run(expected, pytester.path / "one.xml")
 
 
-@on_others
+# With PyTorch, Keras alone takes ten seconds to import.
+@pytest.mark.parametrize(
+    "backend", [pytest.param(name, marks=pytest.mark.slow) if name == "torch" else name for name in OTHERS]
+)
 def test_logits_are_equal_without_tensorflow(backend, tmp_path):
     structure = "1 x [2-way] | 1 x [poly-3] | 1 x [mpoly-2]"
     arguments = {"structure": structure, "width": 0.1, "input_shape": (107, 91, 3), "classes": 5}

@@ -131,6 +131,8 @@ class RMSprop(keras.optimizers.RMSprop):
             return super().apply(grads, trainable_variables)
         if trainable_variables is None:
             trainable_variables = self._trainable_variables
+        # Keras takes views of dicts and iterators too.
+        grads, trainable_variables = list(grads), list(trainable_variables)
         if len(grads) != len(trainable_variables):
             raise ValueError(f"got {len(grads)} gradients for {len(trainable_variables)} variables; pass one for each")
         self._buffers.clear(self._distribution_strategy)

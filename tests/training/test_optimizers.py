@@ -426,6 +426,24 @@ def test_a_momentum_that_is_not_there_takes_no_memory():
 
 
 @on_tensorflow
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, len(set(SHAPES.values()))),
+        ({"centered": True}, len(set(SHAPES.values()))),
+        ({"momentum": 0.9}, 0),
+        ({"epsilon_inside_root": False}, 0),
+        ({"momentum": 0.9, "epsilon_inside_root": False}, 0),
+    ],
+    ids=str,
+)
+def test_only_a_fused_update_without_momentum_has_buffers(options, expected):
+    optimizer = RMSprop(**options)
+    optimizer.build(variables())
+    assert len(optimizer._buffers._variables) == expected
+
+
+@on_tensorflow
 @compilations
 def test_a_nan_of_one_step_does_not_outlive_it(compiled):
     optimizer, weights = RMSprop(**DEFAULTS), variables()
@@ -555,3 +573,15 @@ def test_a_gradient_for_each_variable():
     optimizer.build(variables)
     with pytest.raises(ValueError, match="1 gradients for 2 variables"):
         optimizer.apply([keras.ops.ones(2)])
+
+
+@pytest.mark.parametrize("views", [dict.values, lambda named: iter(named.values())], ids=["view", "iterator"])
+def test_variables_need_not_be_in_a_list(views):
+    found = []
+    for optimizer in (keras.optimizers.RMSprop(0.1), RMSprop(0.1)):
+        named = {name: keras.Variable(np.ones(2, "float32")) for name in "ab"}
+        optimizer.build(list(named.values()))
+        steps = {"a": keras.ops.ones(2), "b": 2 * keras.ops.ones(2)}
+        optimizer.apply(steps.values(), views(named))
+        found.append([keras.ops.convert_to_numpy(variable) for variable in named.values()])
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-6)
