@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 
+from polynet_keras.training import optimizers
 from polynet_keras.training.optimizers import RMSprop
 
 on_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's operations")
@@ -585,3 +586,40 @@ def test_variables_need_not_be_in_a_list(views):
         optimizer.apply(steps.values(), views(named))
         found.append([keras.ops.convert_to_numpy(variable) for variable in named.values()])
     np.testing.assert_allclose(found[1], found[0], rtol=1e-6)
+
+
+@on_tensorflow
+def test_another_backend_is_not_given_tensorflows_operations(monkeypatch):
+    """The rules of the choice, which the tests on the other backends see as a whole."""
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    weights, reference, optimizer = variables(), Reference(**DEFAULTS), RMSprop(**DEFAULTS)
+    optimizer.build(weights)
+    assert not optimizer._buffers._variables
+    assert optimizer._is_alone() is False
+    step = gradients()[0]
+    assert optimizers._is_dense_tensorflow(tensors(step)[0], weights[0].value) is False
+    run(optimizer, weights, [step])
+    reference.apply(step)
+    assert_close(weights, reference.values)
+
+
+@on_tensorflow
+@pytest.mark.parametrize("centered", [False, True])
+def test_updates_that_share_a_buffer_lock_it(centered):
+    import tensorflow as tf
+
+    weights, optimizer = variables(), RMSprop(centered=centered)
+    optimizer.build(weights)
+    function = tf.function(lambda *grads: optimizer.apply(list(grads), weights), autograph=False)
+    graph = function.get_concrete_function(*tensors(gradients()[0])).graph
+    locks = [op.get_attr("use_locking") for op in graph.get_operations() if op.type.endswith("RMSProp")]
+    assert locks == [True] * len(SHAPES)
+
+
+def test_rho_and_momentum_of_one():
+    """The mean square stays 1, and the increments add up: 0.1, then 0.2."""
+    optimizer = RMSprop(0.1, rho=1.0, momentum=1.0, epsilon=0.0, initial_mean_square=1.0)
+    variable = keras.Variable(np.ones(2, "float32"))
+    for _ in range(2):
+        optimizer.apply([keras.ops.ones(2)], [variable])
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(variable), 0.7, rtol=1e-6)
