@@ -157,6 +157,15 @@ def test_a_synchronized_layer_keeps_to_its_precision(policy, shape):
 
 
 @on_tensorflow
+@pytest.mark.parametrize(("shape", "synchronized"), [((6, 5, 8), False), ((8,), True)])
+def test_outputs_are_of_the_layers_precision_whatever_the_inputs_are(shape, synchronized):
+    x = keras.ops.cast(images(4, *shape), "float16")
+    layer = BatchNormalization(autocast=False, synchronized=synchronized)
+    theirs = keras.layers.BatchNormalization(autocast=False)
+    assert layer(x, training=True).dtype == theirs(x, training=True).dtype == "float32"
+
+
+@on_tensorflow
 def test_several_replicas_need_the_moments_of_all(monkeypatch):
     from polynet_keras.layers import synchronized_moments
 
