@@ -38,13 +38,14 @@ class BatchNormalization(keras.layers.BatchNormalization):
     def call(self, inputs, training=None, mask=None):
         if keras.backend.backend() != "tensorflow" or mask is not None or self.renorm:
             return super().call(inputs, training=training, mask=mask)
+        import tensorflow as tf
+
+        inputs = tf.convert_to_tensor(inputs)  # `stateless_call` hands arrays on as they are
         training = bool(training and self.trainable)
         if training and self.synchronized and self._needs_global_moments(inputs):
             return self._normalize_globally(inputs)
         if not self._has_fused_kernel(inputs):
             return super().call(inputs, training=training)
-        import tensorflow as tf
-
         moving_mean, moving_variance, gamma, beta = self._values()
         not_empty = _not_empty(inputs) if training else True
         if not_empty is not True:

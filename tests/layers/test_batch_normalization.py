@@ -176,10 +176,11 @@ def test_several_replicas_need_the_moments_of_all(monkeypatch):
         assert [layer._needs_global_moments(keras.ops.convert_to_tensor(x)) for x in (fused, others)] == expected
 
 
-def test_stateless_calls():
+@pytest.mark.parametrize("convert", [np.asarray, keras.ops.convert_to_tensor], ids=["array", "tensor"])
+def test_stateless_calls(convert):
     """As JAX trains: the variables are handed over, and come back."""
     theirs, ours = twins()
-    x = keras.ops.convert_to_tensor(images(3, 6, 5, 8))
+    x = convert(images(3, 6, 5, 8))
     results = []
     for model in (theirs, ours):
         layer = model.get_layer("bn")
@@ -207,8 +208,17 @@ def test_the_factor_between_both_variances(open_shape):
             elif batch:
                 found = batch_normalization._bessel(tf.ones(shape), axis)
             else:
-                continue  # the tensor branch too
+                continue  # a batch that is known to be empty counts as an open one
             assert float(found) == pytest.approx(expected)
+
+
+@on_tensorflow
+def test_whether_a_gpu_is_visible(monkeypatch):
+    import tensorflow as tf
+
+    for devices in (["GPU:0"], []):
+        monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind, devices=devices: {"GPU": devices}[kind])
+        assert batch_normalization._gpu_is_visible() is bool(devices)
 
 
 def nested_net():
