@@ -21,7 +21,7 @@ from polynet_keras.data.preprocessing import Preprocessing, normalize
 from polynet_keras.pretrained.formats import Format, hdf5_bytes, torch_state_dict
 
 MAX_REASON = 300
-"""Of what an implementation says of a file that it does not load, in characters."""
+"""The most characters that are quoted of what an implementation says of a file that it does not load."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def _torch_logits(net, path: str | os.PathLike, images: np.ndarray) -> np.ndarra
     try:
         net.load_state_dict(torch_state_dict(path))
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:MAX_REASON]  # PyTorch's own has a line for each key
+        reason = _shortened(" ".join(str(error).split()))  # PyTorch's own has a line for each key
         raise ValueError(f"{os.fspath(path)!r} is not of the publisher's network: {reason}") from None
     with torch.no_grad():
         return net.eval()(torch.from_numpy(np.ascontiguousarray(np.moveaxis(images, -1, 1)))).numpy()
@@ -160,6 +160,10 @@ def _tf2cv_logits(path: str | os.PathLike, images: np.ndarray, classes: int) -> 
             check=False,
         )
         if done.returncode:
-            reason = (done.stderr.strip() or "it ended without a word").splitlines()[-1][:MAX_REASON]
-            raise ValueError(f"tf2cv does not load {os.fspath(path)!r}: {reason}")
+            reason = (done.stderr.strip() or "it ended without a word").splitlines()[-1]
+            raise ValueError(f"tf2cv does not load {os.fspath(path)!r}: {_shortened(reason)}")
         return np.load(io.BytesIO(Path(logits).read_bytes()))
+
+
+def _shortened(reason: str) -> str:
+    return reason if len(reason) <= MAX_REASON else f"{reason[: MAX_REASON - 1]}…"
