@@ -22,8 +22,8 @@ Not touched are annotations, docstrings, what a `raise` says, f-strings, `__all_
 The tests of `polynet_keras/models/parts.py` are those of `tests/models/test_parts.py` that are not marked slow; where
 they are others, `TESTS` says so, or `--tests` does. A mutant that passes them *survives*, and is printed. Either a test
 is missing, or the mutant does what the module does: then it goes into `mutants_explained.txt` beside this file, with
-the reason. The exit status is 1 if a survivor has none, or if more than a tenth of a module's mutants survive. Tests
-that start processes of their own see the module as it is on the disk: a fault that only they would find survives.
+the reason. The exit status is 1 if a survivor has none, or if more than a tenth of all mutants of a module survive.
+Tests that start processes of their own see the module as it is on the disk: a fault that only they would find survives.
 
 A mutant takes half a second and its tests: they run in a fork of a process that has imported TensorFlow, Keras, pytest
 and whatever else the tests import, but nothing of the checkout. It has not run any of it, and so has no threads that a
@@ -362,7 +362,7 @@ def run_tests(tests: list[str], folder: str) -> int:
 
         # The same examples each time, and none is kept. One that fails is enough: a smaller one is not looked for.
         phases = (Phase.explicit, Phase.generate)
-        settings.register_profile("mutants", settings.get_profile("ci"), phases=phases)
+        settings.register_profile("mutants", derandomize=True, database=None, deadline=None, phases=phases)
         options.append("--hypothesis-profile=mutants")
     return int(pytest.main([*options, *tests]))
 
@@ -505,7 +505,8 @@ def main() -> None:
                 with_reason += 1
             else:
                 print(f"{path}:{mutant.line}\n  - {mutant.original}\n  + {mutant.mutated}", flush=True)
-        bad |= with_reason < found or found > MOST * len(mutants)
+        # Of a few mutants the share would be chance.
+        bad |= with_reason < found or (arguments.sample is None and found > MOST * len(mutants))
         print(
             f"{path}: {len(mutants)} mutants, {found} survive ({found / max(1, len(mutants)):.0%}), "
             f"{with_reason} of them explained; {late} ran out of time; {time.monotonic() - start:.0f} s",

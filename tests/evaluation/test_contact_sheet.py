@@ -4,6 +4,7 @@ After a change of the layout that you looked at (`polynet crops IMAGE`), `python
 writes that file anew.
 """
 
+import ast
 import importlib
 import re
 import sys
@@ -85,7 +86,7 @@ def test_a_map_is_a_pixel_wide_at_least(height, width, size):
     """Of an image of 28×28,000 px at a scale of 320/28,000, where a crop is a quarter of a pixel wide."""
     lines, pictures = drawn(10, height, width, replace(PREPROCESSING, resize="shorter_side"))
     assert pictures[0].size == size
-    boxes = [eval(re.search(r"\(.*?\)", line)[0]) for line in lines if "outline #" in line]
+    boxes = [ast.literal_eval(re.search(r"\(.*?\)", line)[0]) for line in lines if "outline #" in line]
     assert len(boxes) == 10
     for left, top, right, bottom in boxes:
         assert left <= right  # else Pillow refuses the box
@@ -130,6 +131,13 @@ def test_pillow_is_needed_to_draw_alone(tmp_path, monkeypatch):
     monkeypatch.setattr("polynet_keras.data.extras.find_spec", lambda module: None)
     with pytest.raises(ValueError, match="not installed: pillow"):
         save(tmp_path / "no image", tmp_path / "sheet.png")
+
+
+def test_squares_of_a_square_image_go_from_left_to_right():
+    lines, _ = drawn(144, 30, 30)
+    labels = [line.rpartition(": ")[2] for line in lines if line.endswith(" square")]
+    assert set(labels) >= {"left square", "centre square", "right square"}
+    assert "top square" not in labels
 
 
 if __name__ == "__main__":

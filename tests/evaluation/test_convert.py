@@ -139,7 +139,6 @@ def test_a_write_that_fails_leaves_the_older_file(published, monkeypatch, tmp_pa
 
 def test_what_cannot_be_converted(published, tmp_path):
     whole = torch.load(published.file, weights_only=True)
-    headless = {key: value for key, value in whole.items() if value.ndim not in (1, 2) or len(value) != 4}
     last = next(reversed(published.table))
     headless = {key: value for key, value in whole.items() if not key.startswith(f"{last}.")}
     torch.save(headless, tmp_path / "headless.pth")

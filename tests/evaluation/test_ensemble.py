@@ -428,14 +428,33 @@ def test_a_report_is_a_value_that_stays_and_of_plain_types():
     scores = nets(0, 20, 3, (1, 2))
     report, again = evaluate_ensemble(scores, [1, 1]), evaluate_ensemble(scores, [1, 1])
     for value, other in ((report, again), (report.best, again.best)):
-        assert value != other  # counts are equal to themselves alone
+        assert value != other  # each is equal to itself alone
         assert value == value
+        assert value != replace(value)
         assert hash(value)
         with pytest.raises(FrozenInstanceError):
             setattr(value, fields(value)[0].name, None)
     assert isinstance(report.members, tuple)
     assert {type(member.weight) for member in report.members} == {float}
     assert {type(end) for end in paired_interval(np.array([True, False]), np.array([True, True]))} == {float}
+
+
+def test_the_gradient_is_that_of_the_loss(monkeypatch):
+    """By central differences, at weights that are no minimum."""
+    taken = {}
+
+    def take(objective, start, **options):
+        taken.update(objective=objective)
+        return minimize(objective, start, **options)
+
+    monkeypatch.setattr("scipy.optimize.minimize", take)
+    scores = nets(0, 40, 4, (1, 2, 1.5))
+    fit_weights(probabilities_of(scores), scores[0].labels)
+    roots = np.array([0.3, 0.9, 0.5])
+    _, gradient = taken["objective"](roots)
+    for i, step in enumerate(1e-6 * np.eye(3)):
+        (above, _), (below, _) = (taken["objective"](roots + sign * step) for sign in (1, -1))
+        assert gradient[i] == pytest.approx((above - below) / 2e-6, rel=1e-6, abs=1e-9)
 
 
 def test_fitting_needs_scipy(monkeypatch):
