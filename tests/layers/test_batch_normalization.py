@@ -184,7 +184,8 @@ def test_stateless_calls(convert):
     results = []
     for model in (theirs, ours):
         layer = model.get_layer("bn")
-        state = [v.value for v in layer.trainable_variables], [v.value for v in layer.non_trainable_variables]
+        groups = layer.trainable_variables, layer.non_trainable_variables
+        state = [[keras.ops.copy(keras.ops.convert_to_tensor(v)) for v in group] for group in groups]
         before = values(model)
         outputs, moved = layer.stateless_call(*state, x, training=True)
         for a, b in zip(before, values(model), strict=True):
@@ -204,7 +205,10 @@ def test_the_factor_between_both_variances(open_shape):
         for axis, shape in ((-1, (batch, 1, 1, 3)), (1, (batch, 3, 1, 1))):
             if open_shape:
                 spec = tf.TensorSpec([None if i != axis % 4 else 3 for i in range(4)])
-                found = tf.function(lambda x, axis=axis: batch_normalization._bessel(x, axis), [spec])(tf.ones(shape))
+                function = tf.function(
+                    lambda x, axis=axis: batch_normalization._bessel(x, axis), input_signature=[spec], autograph=False
+                )
+                found = function(tf.ones(shape))
             elif batch:
                 found = batch_normalization._bessel(tf.ones(shape), axis)
             else:
