@@ -334,8 +334,16 @@ class _FromMemory(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
 
     def __init__(self, name: str, path: Path, source: str):
         self._name, self._path, self._source = name, path, source
-        # Where TensorFlow's AutoGraph reads the source of functions; without a time it is never read from the disk.
-        linecache.cache[str(path)] = (len(source), None, source.splitlines(keepends=True), str(path))
+        # TensorFlow's AutoGraph converts the text that linecache has, and lets it read the file again and again.
+        self._update = linecache.updatecache
+        linecache.updatecache = self._updated
+
+    def _updated(self, filename, module_globals=None):
+        if filename != str(self._path):
+            return self._update(filename, module_globals)
+        lines = self._source.splitlines(keepends=True)
+        linecache.cache[filename] = (len(self._source), None, lines, filename)
+        return lines
 
     def find_spec(self, name, path=None, target=None):
         if name == self._name:

@@ -136,6 +136,22 @@ def test_more_than_a_tenth_is_too_much_and_an_entry_is_for_one_mutant(checkout):
     assert done.stdout.count("return x > 2\n  + return x >= 2") == 1
 
 
+def test_a_function_that_is_converted_from_its_text_is_mutated_too(checkout):
+    # AutoGraph reads the file anew, and compiles what the lines say.
+    (checkout / "counting.py").write_text("def larger(x):\n    return x < 2\n")
+    (checkout / "test_counting.py").write_text(
+        "import inspect, linecache\nimport counting\n\n"
+        "def test():\n"
+        "    linecache.updatecache(counting.__file__)\n"
+        "    names = {}\n"
+        "    exec(inspect.getsource(counting.larger), names)\n"
+        "    assert [names['larger'](x) for x in (1, 2, 3)] == [True, False, False]\n"
+    )
+    done = mutate(checkout)
+    assert "0 survive" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
