@@ -6,7 +6,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-VERSION = re.search(r'__version__ = "(.+)"', (HERE / "polynet_keras" / "__init__.py").read_text())[1]
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "polynet_keras" / "version.py").read_text())[1]
 
 # Some packages have an upper bound, since this package uses parts of them that are private there: a new version may
 # change those without a word. The highest version that is admitted is one that the tests ran with. Before you raise a

@@ -265,9 +265,9 @@ def photographs(preprocessing: Preprocessing) -> np.ndarray:
 
 def _versions(format: str, precision: str) -> dict[str, str]:
     """Of the packages that write a format."""
-    import polynet_keras
+    from polynet_keras.version import __version__
 
     names: Sequence[str] = ("keras", "torch" if format == "torch" else "tensorflow", *PACKAGES[format])
     if precision == CALIBRATED:
         names = (*names, "nncf")
-    return {"polynet_keras": polynet_keras.__version__, **{name: version(name) for name in names}}
+    return {"polynet_keras": __version__, **{name: version(name) for name in names}}

@@ -15,9 +15,9 @@ from typing import get_type_hints
 import keras
 import numpy as np
 
-import polynet_keras
 from polynet_keras.data.files import locked, written_whole
 from polynet_keras.evaluation.metrics import wilson_interval
+from polynet_keras.version import __version__
 
 DERIVED = ("top1", "top1_low", "top1_high", "top5", "images_per_second")
 """Columns that follow from the others. They are written for a reader, and not read back."""
@@ -193,7 +193,7 @@ def environment() -> dict[str, str]:
         "keras": keras.__version__,
         "backend": f"{backend} {importlib.import_module(backend).__version__}",
         "numpy": np.__version__,
-        "polynet_keras": polynet_keras.__version__,
+        "polynet_keras": __version__,
         "device": "; ".join([_processor(), *_accelerators(backend)]),
     }
 
