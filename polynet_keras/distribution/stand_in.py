@@ -34,21 +34,36 @@ def filled(nest):
 
 
 def emptied(outputs, added: tf.Tensor | None):
-    """A nest of what was computed of the rows, (batch, ...) each, without the one of zeros; masks of Keras's stay."""
+    """A nest of what was computed of the rows, (batch, ...) each, without the one of zeros.
+
+    What Keras finds by way of an output it finds by way of the shorter one: its mask, and the logits that losses and
+    metrics compute with in place of probabilities, which are clipped to [1e-7, 1 - 1e-7] and have no gradient there.
+    """
     if added is None:
         return outputs
 
     def without_row(output):
+        if isinstance(output, tf.RaggedTensor):
+            return output[: tf.cast(output.nrows(), tf.int32) * (1 - added)]
         if not isinstance(output, tf.Tensor) or output.shape.rank == 0:
             return output
         rows = tf.shape(output)[0] * (1 - added)
-        kept = output[:rows]
-        mask = getattr(output, "_keras_mask", None)
-        if mask is not None:
-            kept._keras_mask = mask[:rows]
+        kept = _of_same_operation(output, rows)
+        for name in ("_keras_mask", "_keras_logits"):
+            known = getattr(output, name, None)
+            if known is not None:
+                setattr(kept, name, known[:rows])
         return kept
 
     return keras.tree.map_structure(without_row, outputs)
+
+
+def _of_same_operation(output: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+    """The first rows. Where no attribute names the logits, Keras's losses ask which operation computed an output."""
+    if not tf.is_symbolic_tensor(output) or output.op.type not in ("Softmax", "Sigmoid"):
+        return output[:rows]
+    operation = {"Softmax": tf.nn.softmax, "Sigmoid": tf.nn.sigmoid}[output.op.type]
+    return operation(output.op.inputs[0][:rows])
 
 
 def _may_be_empty(leaf) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
+from saturated import examples, model_of
 
 from polynet_keras import PolyNet
 from polynet_keras.data.tuning import untuned
@@ -250,6 +251,14 @@ def idle_replicas_and_sums(model_class, x, y):
     return idle_replicas(model_class, x, y, keras.losses.SparseCategoricalCrossentropy(reduction="sum"))
 
 
+def saturated_outputs(model_class, x, y):
+    """Six of eight examples, full batches as in `dictionaries`: on four replicas 2, 2, 2 and 0."""
+    model, losses, targets = model_of(model_class)
+    model.compile(keras.optimizers.SGD(0.1), losses)
+    inputs, targets = examples()[:6], {name: target[:6] for name, target in targets.items()}
+    return lambda: results(model, model.fit(inputs, targets, 6, 2, verbose=0, shuffle=False))
+
+
 def gradients_in_float16(model_class, x, y):
     model = net(model_class)
     model.gradient_dtype = "float16"
@@ -297,6 +306,7 @@ SCENARIOS = (
     dictionaries,
     subclassed,
     agreeing_draws,
+    saturated_outputs,
     gradients_in_float16,
     one_number,
     sums_of_two_outputs,
