@@ -5,13 +5,16 @@ import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from polynet_keras.data.extras import require_data_extra
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PillowImage
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -24,6 +27,9 @@ MAX_PIXELS = 89_478_485
 In RGB it takes 268 MB."""
 MAX_ENCODED_BYTES = 1 << 28
 """The largest image file that is read."""
+
+BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339
+"""Tags of TIFF 6.0."""
 
 RESIZES = ("square", "shorter_side")
 INTERPOLATIONS = ("bilinear", "bicubic")
@@ -283,9 +289,10 @@ def decode_image(encoded: bytes, channels: int, name: str, formats: tuple[str, .
         with Image.open(io.BytesIO(encoded), formats=formats) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"{image.width}×{image.height} px is over the limit of {MAX_PIXELS:,} pixels")
+            bits, inverted = _grey_samples(image)
             upright = ImageOps.exif_transpose(image)
             if upright.mode.startswith(("I", "F")):
-                upright = Image.fromarray(_eight_bits(np.asarray(upright)))
+                upright = Image.fromarray(_eight_bits(np.asarray(upright), bits, inverted))
             upright = upright.convert(CHANNELS[channels])
     except Image.UnidentifiedImageError:
         raise ValueError(f"{name}: cannot be read as an image: its bytes are of no format that is known") from None
@@ -294,8 +301,28 @@ def decode_image(encoded: bytes, channels: int, name: str, formats: tuple[str, .
     return np.asarray(upright, dtype="uint8").reshape(upright.height, upright.width, channels)
 
 
-def _eight_bits(pixels: np.ndarray) -> np.ndarray:
-    """Sixteen-bit grey as eight bits: Pillow's own conversion would clip, not scale."""
-    if not np.issubdtype(pixels.dtype, np.integer) or pixels.min() < 0 or pixels.max() > 0xFFFF:
+def _grey_samples(image: "PillowImage") -> tuple[int, bool]:
+    """Bits of a sample of deep grey, and whether 0 is white: where they lie in Pillow's pixels only the file says.
+
+    Raises:
+        ValueError: a TIFF of signed or floating-point samples, or of more than 16 bits, whose white nobody knows.
+    """
+    if image.format != "TIFF":
+        return 16, False  # PNG has no other, and of PGM Pillow scales what there is to 16 bits
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    bits, formats = tags.get(BITS_PER_SAMPLE, (1,)), tags.get(SAMPLE_FORMAT, (1,))
+    kind = {2: "signed ", 3: "floating-point "}.get(max(formats), "")
+    if kind or max(bits) > 16:
+        raise ValueError(
+            f"its pixels are neither 8 nor 16 bit: its samples are {kind}{max(bits)}-bit numbers, of which nobody "
+            "knows which is white; convert it to unsigned 8 or 16 bits"
+        )
+    return bits[0], tags.get(PHOTOMETRIC) == 0
+
+
+def _eight_bits(pixels: np.ndarray, bits: int, inverted: bool) -> np.ndarray:
+    """Deep grey as eight bits, the upper ones: Pillow's own conversion would clip, not scale."""
+    if not np.issubdtype(pixels.dtype, np.integer) or pixels.min() < 0 or pixels.max() >= 1 << bits:
         raise ValueError("its pixels are neither 8 nor 16 bit; convert it to one of these")
-    return (pixels >> 8).astype("uint8")
+    grey = (pixels >> (bits - 8)).astype("uint8")
+    return 255 - grey if inverted else grey

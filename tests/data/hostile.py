@@ -202,6 +202,31 @@ def _other_formats():
         yield HostileImage(name, encoded, expected)
 
 
+def tiff(tags: dict, data: bytes, order: str = "<", compressed: bool = False) -> bytes:
+    """A TIFF of one strip, by the format's specification (TIFF 6.0), not by Pillow.
+
+    Args:
+        tags: by their numbers: integers, sequences of them, or bytes; width, height and what else the pixels need.
+        data: the strip.
+        order: of the bytes, `"<"` or `">"`.
+        compressed: whether the strip is deflated.
+    """
+    data = zlib.compress(data) if compressed else data
+    tags = {277: 1, 278: tags[257], 259: 8 if compressed else 1, 273: 8, 279: len(data), **tags}
+    data += bytes(len(data) % 2)
+    extra, entries = b"", b""
+    end = 8 + len(data) + 2 + 12 * len(tags) + 4
+    for tag, value in sorted(tags.items()):
+        values = [value] if isinstance(value, int) else list(value)
+        kind, code = (1, "B") if isinstance(value, bytes) else (4, "I") if max(values) > 0xFFFF else (3, "H")
+        content = struct.pack(f"{order}{len(values)}{code}", *values)
+        if len(content) > 4:
+            content, extra = struct.pack(f"{order}I", end + len(extra)), extra + content + bytes(len(content) % 2)
+        entries += struct.pack(f"{order}HHI", tag, kind, len(values)) + content.ljust(4, b"\0")
+    head = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HI", 42, 8 + len(data))
+    return head + data + struct.pack(f"{order}H", len(tags)) + entries + bytes(4) + extra
+
+
 def _damaged():
     pixels = _photograph()
     jpeg, png = _encode(Image.fromarray(pixels), "JPEG", quality=95), _png(pixels)

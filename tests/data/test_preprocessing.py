@@ -20,6 +20,7 @@ from polynet_keras.data.preprocessing import (
     read_image,
     warn_of_impossible_range,
 )
+from tests.data.hostile import tiff
 
 
 def released():
@@ -130,28 +131,38 @@ def test_images_of_any_mode(tmp_path, mode, channels):
     np.testing.assert_array_equal(found[..., 0], pixels // (257 if mode == "I;16" else 1))
 
 
-@pytest.mark.parametrize("dtype", ["uint16", "int32"])
-def test_sixteen_bits_are_scaled_to_eight(tmp_path, dtype):
+def test_sixteen_bits_are_scaled_to_eight(tmp_path):
     """To the higher of their two bytes."""
     values = [0, 1, 255, 256, 257, 511, 512, 0x1234, 0x7FFF, 0x8000, 0xFEFF, 0xFF00, 0xFFFF]
-    Image.fromarray(np.array([values], dtype)).save(tmp_path / "deep.tif")
+    Image.fromarray(np.array([values], "uint16")).save(tmp_path / "deep.tif")
     found = read_image(tmp_path / "deep.tif", 1)
     assert found[0, :, 0].tolist() == [0, 0, 0, 1, 1, 1, 2, 0x12, 0x7F, 0x80, 0xFE, 0xFF, 0xFF]
 
 
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize(("bits", "order", "white"), [(12, "<", 1), (16, "<", 1), (16, ">", 1), (16, "<", 0)])
+def test_deep_grey_is_scaled_by_the_bits_that_the_file_says(bits, order, white, compressed):
+    """`white` is TIFF's PhotometricInterpretation: of 0, the number 0 is white."""
+    values = np.arange(16, dtype="uint16") << (bits - 4)
+    if bits == 12:  # two samples in three bytes, the upper bits first
+        high, low = values[::2], values[1::2]
+        data = np.stack([high >> 4, (high & 15) << 4 | low >> 8, low & 255], -1).astype("uint8").tobytes()
+    else:
+        data = values.astype(f"{order}u2").tobytes()
+    tags = {256: 16, 257: 1, 258: bits, 262: white, 339: 1}
+    found = decode_image(tiff(tags, data, order, compressed), 1, "deep.tif")
+    assert found.ravel().tolist() == list(range(0, 256, 16) if white else range(255, 0, -16))
+
+
 @pytest.mark.parametrize(
-    "pixels",
-    [
-        np.array([[0, 0x10000]], "int32"),
-        np.array([[-1, 0xFFFF]], "int32"),
-        np.full((4, 4), 70_000, "int32"),
-        np.full((4, 4), 0.5, "float32"),
-    ],
+    ("bits", "kind", "dtype"), [(8, 2, "int8"), (16, 2, "<i2"), (32, 1, "<u4"), (32, 2, "<i4"), (32, 3, "<f4")]
 )
-def test_pixels_of_no_known_range_are_refused(tmp_path, pixels):
-    Image.fromarray(pixels).save(tmp_path / "deep.tif")
-    with pytest.raises(ValueError, match=r"deep.tif: .* its pixels are neither 8 nor 16 bit"):
-        read_image(tmp_path / "deep.tif", 1)
+def test_numbers_whose_white_nobody_knows_are_refused(bits, kind, dtype):
+    """Labels of 0 to 255 in 32 bits, heights, temperatures: any scale would be a guess."""
+    data = np.full(16, 100, dtype).tobytes()
+    named = f"{['', '', 'signed ', 'floating-point '][kind]}{bits}-bit numbers"
+    with pytest.raises(ValueError, match=rf"deep.tif: .* its pixels are neither 8 nor 16 bit: its samples are {named}"):
+        decode_image(tiff({256: 16, 257: 1, 258: bits, 262: 1, 339: kind}, data), 1, "deep.tif")
 
 
 def test_exif_orientation_is_followed(tmp_path):
