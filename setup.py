@@ -67,7 +67,7 @@ setup(
     python_requires=">=3.11,<3.14",
     install_requires=[
         "absl-py>=2.1",  # flags and logging
-        "filelock>=3.13",  # two processes fetch a weights file once
+        "filelock>=3.30",  # one writer of a run folder (its leases), one fetch of a weights file
         # Since 3.14 a `keras.Function` can begin inside a network, as `remat` needs. `polynet export` needs 3.15 for
         # PyTorch, and beside some versions of Python and TensorFlow: deployment/requirements.py.
         "keras>=3.14,<3.16",

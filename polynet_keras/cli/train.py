@@ -51,6 +51,7 @@ def _print(result) -> None:
     accuracy = f"{card.held_out_correct / card.held_out:.2%} ({card.held_out_correct} of {card.held_out} images)"
     print(f"\nheld-out accuracy: {accuracy}")
     print(f"run folder:        {result.folder}")
-    print(f"curves:            {result.folder}/curves.png, or: tensorboard --logdir {result.folder}/tensorboard")
+    logs = shlex.join(["tensorboard", "--logdir", f"{result.folder}/tensorboard"])
+    print(f"curves:            {result.folder}/curves.png, or: {logs}")
     command = ["polynet", "predict", f"--run_dir={result.folder}", *result.samples[:3]]
     print(f"predict with it:   {shlex.join(command)}")

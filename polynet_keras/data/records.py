@@ -1,6 +1,5 @@
 """Writing a folder of images as TFRecord files: sharded, with checksums and a manifest, in parallel and resumable."""
 
-import contextlib
 import hashlib
 import math
 import multiprocessing
@@ -9,7 +8,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -17,7 +16,6 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
-import filelock
 import numpy as np
 import tensorflow as tf
 from absl import logging
@@ -25,7 +23,9 @@ from tqdm import tqdm
 
 from polynet_keras.data.decoding import ON_ERROR
 from polynet_keras.data.folders import ClassFolder, list_splits
-from polynet_keras.data.preprocessing import read_image
+from polynet_keras.data.holding import held
+from polynet_keras.data.names import shown
+from polynet_keras.data.preprocessing import decode_image, read_encoded
 from polynet_keras.data.record_files import Features
 from polynet_keras.data.record_manifest import MANIFEST, UNFINISHED, Manifest, Shard, Split, damage, file_hash
 
@@ -83,7 +83,10 @@ def write_records(
     splits = list_splits(folder, split, class_names)
     planned = {name: Split(images.fingerprint, _shard_count(name, images, shards)) for name, images in splits.items()}
     plan = Manifest(next(iter(splits.values())).class_names, int(seed), planned)
-    with _held(out):
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"out={str(out)!r} is no folder")
+    out.mkdir(parents=True, exist_ok=True)
+    with held(out, "out"):
         known = {shard.file: shard for shard in _shards_so_far(out, plan) if on_error == "skip" or not shard.skipped}
         tasks = [
             _Task(out / file, part, on_error, known.get(file))
@@ -134,25 +137,6 @@ def _with_shards(plan: Manifest, shards: dict[str, Shard]) -> Manifest:
         return tuple(shards[file] for file in sorted(shards) if file.startswith(f"{name}-"))
 
     return replace(plan, splits={name: replace(split, shards=of_split(name)) for name, split in plan.splits.items()})
-
-
-@contextlib.contextmanager
-def _held(out: Path) -> Iterator[None]:
-    """Makes the folder and keeps other processes from writing there; the system frees it when this one dies."""
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"out={str(out)!r} is no folder")
-    out.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(out / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise ValueError(f"out={str(out)!r} is being written by another process") from None
-    except NotImplementedError:
-        logging.warning("%s is on a file system without locks: see that no other process writes there", out)
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _shards_so_far(out: Path, plan: Manifest) -> list[Shard]:
@@ -269,7 +253,7 @@ def _write_shard(task: _Task) -> Shard:
     partial = task.target.with_name(f".{task.target.name}")
     skipped = {}
     try:
-        with tf.io.TFRecordWriter(os.fspath(partial)) as writer:
+        with tf.io.TFRecordWriter(os.fsencode(partial)) as writer:
             for index, path in enumerate(task.images.paths):
                 if _stop.is_set():
                     raise CancelledError
@@ -278,7 +262,7 @@ def _write_shard(task: _Task) -> Shard:
                 except ValueError as error:
                     if task.on_error == "error":
                         raise
-                    skipped[path] = str(error).removeprefix(f"{task.images.folder / path}: ")
+                    skipped[path] = str(error).removeprefix(f"{shown(task.images.folder / path)}: ")
                 _count(1)
         count = len(task.images) - len(skipped)
         shard = Shard(task.target.name, count, partial.stat().st_size, file_hash(partial), skipped)
@@ -298,10 +282,10 @@ def _count(images: int) -> None:
 def _record(images: ClassFolder, index: int) -> bytes:
     """The serialized `tf.train.Example` of an image; ValueError if it cannot be read."""
     path = images.folder / images.paths[index]
-    height, width = read_image(path, 3).shape[:2]
-    encoded = path.read_bytes()
+    encoded = read_encoded(path)  # once: what is written is what was decoded
+    height, width = decode_image(encoded, 3, shown(path)).shape[:2]
     if len(encoded) != images.sizes[index]:
-        raise ValueError(f"{path}: has changed since the folder was listed; run the command again")
+        raise ValueError(f"{shown(path)}: has changed since the folder was listed; run the command again")
     label = int(images.labels[index])
     features = Features()
 

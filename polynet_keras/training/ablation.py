@@ -24,9 +24,17 @@ from polynet_keras.models.cost import network_cost
 from polynet_keras.models.polynomial import NAMED, Polynomial, PolynomialSyntaxError
 from polynet_keras.pretrained import ModelCard
 from polynet_keras.training.checks import check_integer
+from polynet_keras.training.history import read_history
 from polynet_keras.training.recipe import Recipe
 from polynet_keras.training.run import train
-from polynet_keras.training.run_folder import HISTORY_FILE, RECIPE_FILE, create_folder, is_finished
+from polynet_keras.training.run_folder import (
+    HISTORY_FILE,
+    RECIPE_FILE,
+    check_holds_only,
+    holding,
+    is_finished,
+    make_folder,
+)
 
 BASELINE = "ir"
 MIXED = "mixed"
@@ -158,15 +166,22 @@ def ablation(
         seeds: how many, from the recipe's on.
 
     Raises:
-        ValueError: as `variants` and `train`.
+        ValueError: as `variants` and `train`; the folder holds something else, or another process holds it.
     """
     check_integer("seeds", seeds, at_least=1)
     if Cluster.from_environment().is_distributed:
         raise ValueError("an ablation runs in one process; start it without TF_CONFIG and Slurm's variables")
     studied = variants(depths, modules)
-    _open_study(Path(folder), recipe)
+    folder = Path(folder)
+    make_folder("folder", folder)
+    with holding("folder", folder):
+        _open_study(folder, recipe)
+        return _run_study(recipe, folder, studied, seeds)
+
+
+def _run_study(recipe: Recipe, folder: Path, studied: Sequence[Variant], seeds: int) -> list[Outcome]:
     outcomes: list[Outcome] = []
-    total, folder = seeds * len(studied), Path(folder)
+    total = seeds * len(studied)
     for seed in range(recipe.seed, recipe.seed + seeds):
         source = open_source(recipe.data, seed)
         for variant in studied:
@@ -179,13 +194,14 @@ def ablation(
 
 
 def _open_study(folder: Path, recipe: Recipe) -> None:
-    """Makes the folder of a new study, or knows that of one with the same recipe again."""
+    """Begins a new study in an empty folder, or sees that the folder is of one with the same recipe."""
     if (folder / STUDY_FILE).is_file():
         differences = recipe.differences(Recipe.load(folder / STUDY_FILE))
         if differences:
             raise ValueError(f"folder={os.fspath(folder)!r} holds a study of another recipe ({'; '.join(differences)})")
         return
-    recipe.save(create_folder("folder", folder) / STUDY_FILE)
+    check_holds_only("folder", folder, ())
+    recipe.save(folder / STUDY_FILE)
 
 
 def save_outcomes(path: Path, outcomes: Sequence[Outcome]) -> None:
@@ -232,7 +248,6 @@ def _trained(recipe: Recipe, folder: Path) -> ModelCard:
 
 def _seconds(history: Path, images: int) -> float:
     """Of all epochs, at the mean rate of those whose rate is known."""
-    with open(history, newline="") as file:
-        rates = [float(row["images_per_second"]) for row in csv.DictReader(file)]
+    rates = [float(row["images_per_second"]) for row in read_history(history)]
     known = [images / rate for rate in rates if math.isfinite(rate)]
     return round(len(rates) * statistics.fmean(known), 1) if known else math.nan

@@ -1,19 +1,26 @@
 """The curves of a run over epochs, as a picture."""
 
-import csv
 import os
+from pathlib import Path
+
+from polynet_keras.training.history import read_history
 
 PANELS = ("loss", "accuracy", "learning_rate", "drop_rate")
 
 
 def plot_curves(history_file: str | os.PathLike, picture_file: str | os.PathLike) -> None:
-    """Draws what a `history.csv` has of `PANELS`, one point an epoch; of loss and accuracy the `val_` twins too."""
+    """Draws what a `history.csv` has of `PANELS`, one point an epoch; of loss and accuracy the `val_` twins too.
+
+    Raises:
+        ValueError: the file is no history, or has no epoch.
+    """
     # The object interface draws without pyplot's global state and without a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with open(history_file, newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_history(Path(history_file))
+    if not rows:
+        raise ValueError(f"{os.fspath(history_file)} has no epoch to draw")
     epochs = [int(row["epoch"]) + 1 for row in rows]
     panels = [panel for panel in PANELS if panel in rows[0]]
     figure = Figure(figsize=(5 * len(panels), 4), layout="constrained")

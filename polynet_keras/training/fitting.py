@@ -15,6 +15,7 @@ from polynet_keras.distribution.checkpoints import Checkpoints
 from polynet_keras.distribution.training_state import first_not_finite
 from polynet_keras.distribution.workers import is_chief
 from polynet_keras.training.divergence import DivergenceError, StopOnDivergence
+from polynet_keras.training.history import forget_epochs
 from polynet_keras.training.progress import Progress
 from polynet_keras.training.recipe import Recipe
 from polynet_keras.training.run_folder import (
@@ -22,7 +23,6 @@ from polynet_keras.training.run_folder import (
     LAST_GOOD_FILE,
     RECIPE_FILE,
     TENSORBOARD_FOLDER,
-    forget_epochs,
     has_checkpoints,
 )
 from polynet_keras.training.stochastic_depth import AdaptiveStochasticDepth
@@ -82,7 +82,10 @@ def fit(
         for writer in writers:
             writer.on_train_end()  # the process may be left without its teardown, which would write the rest
         if isinstance(ended, KeyboardInterrupt) and has_checkpoints(path):
-            logging.warning("interrupted: the same command with --run_dir=%s goes on from the last checkpoint", path)
+            logging.warning(
+                "interrupted: the same command with %s goes on from the last checkpoint",
+                shlex.quote(f"--run_dir={path}"),
+            )
         raise
     finally:
         if progress is not None:

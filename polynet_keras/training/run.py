@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import os
-import shutil
 import warnings
 import zlib
 from dataclasses import dataclass
@@ -38,11 +37,10 @@ from polynet_keras.training.run_folder import (
     CURVES_FILE,
     HISTORY_FILE,
     SAMPLES_FOLDER,
-    discard_run_folder,
-    epochs_in,
     has_checkpoints,
     is_finished,
-    open_run_folder,
+    remove_checkpoints,
+    run_folder,
 )
 
 SAMPLES = 10
@@ -126,17 +124,12 @@ def _train(
     if folder and _is_finished(folder, execution, strategy):
         check_shared_folder(folder, strategy)  # after which it shows what the chief sees
         return RunResult(Path(folder), ModelCard.load(folder), ())
-    path = open_run_folder(folder, recipe) if chief else Path(folder or "")
-    try:
-        with warnings.catch_warnings():
-            # Keras says so at each end of a validation whose length it does not know; the training data have no end.
-            warnings.filterwarnings("ignore", "Your input ran out of data")
-            check_shared_folder(path, strategy)
-            return _train_in(path, recipe, source, execution, strategy)
-    except (tf.errors.OpError, ValueError, KeyboardInterrupt):
-        if chief and path.exists() and not epochs_in(path / HISTORY_FILE) and not has_checkpoints(path):
-            discard_run_folder(path)  # so that the same command can run again
-        raise
+    opened = run_folder(folder, recipe) if chief else contextlib.nullcontext(Path(folder or ""))
+    with opened as path, warnings.catch_warnings():
+        # Keras says so at each end of a validation whose length it does not know; the training data have no end.
+        warnings.filterwarnings("ignore", "Your input ran out of data")
+        check_shared_folder(path, strategy)
+        return _train_in(path, recipe, source, execution, strategy)
 
 
 def _is_finished(folder: str | os.PathLike, execution: Execution, strategy: tf.distribute.Strategy | None) -> bool:
@@ -181,8 +174,6 @@ def _train_in(
     skipped = sum_over_workers(strategy, len(unread_held_out.skipped))
     counted = len(source.held_out) - skipped
     if not counted:
-        if chief:
-            discard_run_folder(path)
         raise ValueError(f"{source.held_out.name} has no image that can be read")
     correct = round(model.evaluate(validation, verbose=0)[1] * counted)
     fingerprint = source.held_out.fingerprint
@@ -192,10 +183,13 @@ def _train_in(
     if not chief:
         return RunResult(path, card, ())
     model.save(path / MODEL_FILE)
-    plot_curves(path / HISTORY_FILE, path / CURVES_FILE)
+    try:
+        plot_curves(path / HISTORY_FILE, path / CURVES_FILE)
+    except ValueError as error:
+        logging.warning("no curves are drawn: %s", error)
     samples = _samples(source, path)
     card.save(path)  # last: it says that the run is done
-    shutil.rmtree(path / CHECKPOINTS_FOLDER, ignore_errors=True)
+    remove_checkpoints(path)
     return RunResult(path, card, samples)
 
 

@@ -1,13 +1,15 @@
 """The folder that a training run leaves, and where the next one goes."""
 
 import contextlib
+import itertools
 import os
-import shutil
 import time
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from polynet_keras.data.files import written_whole
+from polynet_keras.data.holding import held
 from polynet_keras.pretrained import CARD_FILE, MODEL_FILE
+from polynet_keras.training.history import read_history
 from polynet_keras.training.recipe import Recipe
 
 RUNS = "runs"
@@ -22,33 +24,74 @@ TENSORBOARD_FOLDER = "tensorboard"
 SAMPLES_FOLDER = "samples"
 CHECKPOINTS_FOLDER = "checkpoints"
 """There until the run is done."""
+FILES = (RECIPE_FILE, HISTORY_FILE, LAST_GOOD_FILE, CURVES_FILE, MODEL_FILE, CARD_FILE)
+FOLDERS = {
+    TENSORBOARD_FOLDER: "events.out.tfevents.*",
+    SAMPLES_FOLDER: "*-is-*.png",
+    CHECKPOINTS_FOLDER: "checkpoint-*",
+}
+"""What a run writes: files, and folders with the names of the files in them. Nothing else is ever removed."""
+NAME_BYTES = 200
+"""Of the data's name in the name of a run folder; file systems take 255 in all."""
 
 
-def open_run_folder(folder: str | os.PathLike | None, recipe: Recipe) -> Path:
-    """The folder of a run that begins, or of an unfinished run of the same recipe that goes on.
+@contextlib.contextmanager
+def run_folder(folder: str | os.PathLike | None, recipe: Recipe) -> Iterator[Path]:
+    """The folder of a run that begins, or of an unfinished run of the same recipe that goes on; held by this process.
+
+    An error before an epoch is done or a checkpoint is written removes what the run has written since, so that the same
+    command can run again.
 
     Args:
-        folder: the folder; by default a new one in `runs/`.
+        folder: the folder; by default a new one in `runs/`, named after the data and the time.
         recipe: of the run; saved in a new folder.
 
     Raises:
-        ValueError: the folder cannot be made or written to, or holds anything else.
+        ValueError: the folder cannot be made or written to, is held by another process, is finished or of another
+            recipe, or holds anything that no run writes.
     """
-    path = Path(folder) if folder else None
-    if path is None or not (path / RECIPE_FILE).is_file():
-        path = create_run_folder(folder, recipe.data)
-        recipe.save(path / RECIPE_FILE)
-        return path
+    if folder:
+        path = Path(folder)
+        is_new = make_folder("run_dir", path)
+    else:
+        path, is_new = _new_default_folder(recipe.data), True
+    try:
+        with holding("run_dir", path):
+            before = _files_of_runs(path)
+            _open(path, recipe)
+            try:
+                yield path
+            except (Exception, KeyboardInterrupt):
+                if not (_has_epochs(path) or has_checkpoints(path)):
+                    _remove(path, _files_of_runs(path) - before)
+                raise
+    finally:
+        if is_new:
+            with contextlib.suppress(OSError):  # what is not empty stays
+                path.rmdir()
+
+
+def _open(path: Path, recipe: Recipe) -> None:
+    """Saves the recipe in an empty folder, or sees that the folder is of an unfinished run of this recipe."""
+    name = f"run_dir={os.fspath(path)!r}"
+    if not (path / RECIPE_FILE).is_file():
+        check_holds_only("run_dir", path, ())
+        try:
+            recipe.save(path / RECIPE_FILE)
+        except OSError as error:
+            raise ValueError(f"{name} cannot be written: {error.strerror}") from None
+        return
     differences = recipe.differences(Recipe.load(path / RECIPE_FILE))
     if differences:
         further = f"; --weights={path} starts from its weights" if is_finished(path) else ""
         raise ValueError(
-            f"run_dir={os.fspath(path)!r} holds a run of another recipe ({'; '.join(differences)}); name a new folder, "
-            f"no run overwrites another{further}"
+            f"{name} holds a run of another recipe ({'; '.join(differences)}); name a new folder, no run overwrites "
+            f"another{further}"
         )
     if is_finished(path):
-        raise ValueError(f"run_dir={os.fspath(path)!r} holds a finished run of this recipe; name a new folder")
-    return path
+        raise ValueError(f"{name} holds a finished run of this recipe; name a new folder")
+    check_holds_only("run_dir", path, (*FILES, *FOLDERS))
+    read_history(path / HISTORY_FILE)
 
 
 def is_finished(folder: str | os.PathLike) -> bool:
@@ -61,62 +104,104 @@ def has_checkpoints(folder: Path) -> bool:
     return any((folder / CHECKPOINTS_FOLDER).glob("*.index"))
 
 
-def epochs_in(history: Path) -> int:
-    """The number of epochs in a history so far."""
-    return max(0, len(history.read_text().splitlines()) - 1) if history.exists() else 0
+def _has_epochs(path: Path) -> bool:
+    try:
+        return bool(read_history(path / HISTORY_FILE))
+    except ValueError:
+        return True  # whatever it holds, it is kept
 
 
-def forget_epochs(history: Path, epochs: int) -> None:
-    """Leaves so many epochs in a history: those after them are about to run again."""
-    if not history.exists():
-        return
-    lines = history.read_text().splitlines(keepends=True)
-    with written_whole(history) as partial:
-        partial.write_text("".join(lines[: epochs + 1] if epochs else []))
+def make_folder(argument: str, path: Path) -> bool:
+    """Makes a folder that was named with an argument, before anything is computed.
 
-
-def default_run_folder(data: str) -> Path:
-    """In `runs/`, named after a recipe's data and the time."""
-    return Path(RUNS, f"{Path(data).resolve().name}-{time.strftime('%Y%m%d-%H%M%S')}")
-
-
-def create_run_folder(folder: str | os.PathLike | None, data: str) -> Path:
-    """Makes the folder of a new run, before anything is computed.
-
-    Args:
-        folder: the folder; by default one in `runs/`, named after the data and the time.
-        data: the recipe's data.
+    Returns:
+        Whether it was not there.
 
     Raises:
-        ValueError: the folder cannot be made or written to, or is not empty: no run overwrites another.
-    """
-    return create_folder("run_dir", Path(folder) if folder else default_run_folder(data))
-
-
-def create_folder(argument: str, path: Path) -> Path:
-    """Makes a folder that was named with an argument.
-
-    Raises:
-        ValueError: the folder cannot be made or written to, or is not empty.
+        ValueError: it cannot be made.
     """
     try:
+        is_new = not path.exists()
         path.mkdir(parents=True, exist_ok=True)
-        if any(path.iterdir()):
-            raise ValueError(f"{argument}={os.fspath(path)!r} is not empty; name a new folder, nothing is overwritten")
-        probe = path / ".writable"
-        probe.touch()
-        probe.unlink()
     except OSError as error:
         raise ValueError(f"{argument}={os.fspath(path)!r} cannot be written: {error.strerror}") from None
-    return path
+    return is_new
 
 
-def discard_run_folder(path: Path) -> None:
-    """Removes what a run that came to nothing wrote into a folder that `create_run_folder` found or made empty."""
-    for child in path.iterdir():
-        shutil.rmtree(child) if child.is_dir() else child.unlink()
-    with contextlib.suppress(OSError):  # the current directory, say, stays
-        path.rmdir()
+@contextlib.contextmanager
+def holding(argument: str, path: Path) -> Iterator[None]:
+    """`held`, with one line for a folder that cannot be written to.
+
+    Raises:
+        ValueError: the folder cannot be written to, or another process holds it.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(held(path, argument))
+        except OSError as error:
+            raise ValueError(f"{argument}={os.fspath(path)!r} cannot be written: {error.strerror}") from None
+        yield
+
+
+def check_holds_only(argument: str, path: Path, names: Collection[str]) -> None:
+    """Refuses a folder with anything but hidden files and what may be there.
+
+    Raises:
+        ValueError: with what is there.
+    """
+    others = sorted(child.name for child in path.iterdir() if child.name not in names and child.name[0] != ".")
+    if others:
+        shown = ", ".join(map(repr, others[:5])) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
+        what = "holds other things than a run" if names else "is not empty"
+        raise ValueError(
+            f"{argument}={os.fspath(path)!r} {what}: {shown}; name a new folder, nothing is overwritten or removed"
+        )
+
+
+def remove_checkpoints(path: Path) -> None:
+    """Removes those of a run that is done."""
+    _remove(path, {file for file in _files_of_runs(path) if file.is_relative_to(path / CHECKPOINTS_FOLDER)})
+
+
+def _files_of_runs(path: Path) -> set[Path]:
+    """What is in a folder and has a name that runs give."""
+    files = {path / name for name in FILES if (path / name).is_file()}
+    for folder, pattern in FOLDERS.items():
+        files.update((path / folder).rglob(pattern))
+    return files
+
+
+def _remove(path: Path, files: set[Path]) -> None:
+    """Removes files, and those of a run's folders that are empty then."""
+    for file in files:
+        with contextlib.suppress(OSError):
+            file.unlink()
+    for folder in FOLDERS:
+        below = [child for child in (path / folder).rglob("*") if child.is_dir()]
+        for child in (*sorted(below, reverse=True), path / folder):
+            with contextlib.suppress(OSError):
+                child.rmdir()
+
+
+def _new_default_folder(data: str) -> Path:
+    """Makes a folder in `runs/`, named after a recipe's data and the time.
+
+    Raises:
+        ValueError: it cannot be made.
+    """
+    name = os.fsencode(Path(data).resolve().name)[:NAME_BYTES].decode(errors="ignore")
+    name += time.strftime("-%Y%m%d-%H%M%S")
+    make_folder("run_dir", Path(RUNS))
+    for number in itertools.count(1):
+        path = Path(RUNS, name if number == 1 else f"{name}-{number}")
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue  # of several runs that begin in one second
+        except OSError as error:
+            raise ValueError(f"run_dir={os.fspath(path)!r} cannot be written: {error.strerror}") from None
+        return path
+    raise AssertionError
 
 
 def latest_run_folder() -> Path:

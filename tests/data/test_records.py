@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 
-import filelock
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -14,6 +13,7 @@ from PIL import Image
 
 from polynet_keras.data import records
 from polynet_keras.data.folders import list_folder
+from polynet_keras.data.holding import held
 from polynet_keras.data.record_files import Features, record_reader
 from polynet_keras.data.record_manifest import Manifest, load_manifest, verify
 from polynet_keras.data.records import write_records
@@ -185,15 +185,12 @@ def test_hostile_images_are_skipped_and_listed_or_named(tmp_path):
 
 def test_a_file_that_changes_meanwhile(images, tmp_path, monkeypatch):
     (images / "ant" / "0.png").with_suffix(".jpg").symlink_to(tmp_path / "nothing")
-    real = records.read_image
+    real = records.read_encoded
 
-    def read_image(path, channels):
-        pixels = real(path, channels)
-        if path.name == "3.png":
-            path.write_bytes(path.read_bytes() + b"more")
-        return pixels
+    def read_encoded(path):
+        return real(path) + b"more" * (path.name == "3.png")
 
-    monkeypatch.setattr(records, "read_image", read_image)
+    monkeypatch.setattr(records, "read_encoded", read_encoded)
     assert write(images, tmp_path / "out", on_error="skip").splits["train"].skipped == {
         "ant/0.jpg": "cannot be read as an image: No such file or directory",
         "ant/3.png": "has changed since the folder was listed; run the command again",
@@ -303,8 +300,7 @@ def test_out_must_be_free(images, tmp_path):
         write(images, images / "records")
     assert not (images / "records").exists()
     (tmp_path / "held").mkdir()
-    held = filelock.FileLock(tmp_path / "held" / ".lock")
-    with held, pytest.raises(ValueError, match="held' is being written by another process"):
+    with held(tmp_path / "held", "out"), pytest.raises(ValueError, match="held' is being written by process"):
         write(images, tmp_path / "held")
 
 

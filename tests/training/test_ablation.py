@@ -271,7 +271,7 @@ def test_the_command(capsys, tmp_path):
         ([], "--folder is needed"),
         (["--folder=x", "--structure=ir-5-10-5"], "Unknown command line flag 'structure'"),
         (["--folder=x", "--depths=1,2"], "--depths=1,2 must be three numbers"),
-        ([f"--folder={tmp_path}"], "is not empty; name a new folder, nothing is overwritten"),
+        ([f"--folder={tmp_path}"], "is not empty: 'study'; name a new folder, nothing is overwritten"),
         ([f"--folder={folder}", "--epochs=3"], "holds a study of another recipe (epochs=15, here 3)"),
         (["--folder=x", "--depths=1,2,some"], "--depths=1,2,some must be three numbers"),
         (["--folder=x", "--modules=foo"], "modules: unknown letter"),

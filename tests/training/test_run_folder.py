@@ -1,0 +1,281 @@
+"""The run folder: one writer, and nothing removed that the run did not write."""
+
+import json
+import platform
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from polynet_keras.data import holding
+from polynet_keras.training.curves import plot_curves
+from polynet_keras.training.history import forget_epochs, read_history
+from polynet_keras.training.recipe import Recipe
+from polynet_keras.training.run_folder import remove_checkpoints, run_folder
+from tests import children
+
+RECIPE = Recipe(structure="1 x [ir] | 1 x [ir] | 1 x [ir]", width=0.1, epochs=1)
+
+
+def files(folder):
+    return sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
+
+
+def as_a_run(folder):
+    """Writes what a run writes before its first epoch is done."""
+    (folder / "tensorboard" / "train").mkdir(parents=True, exist_ok=True)
+    (folder / "tensorboard" / "train" / "events.out.tfevents.1.host").touch()
+    (folder / "checkpoints").mkdir(exist_ok=True)
+    (folder / "history.csv").touch()
+
+
+EARLY = ValueError("early")
+
+
+def broken_off(folder, error=EARLY, work=as_a_run):
+    """A run that does something and ends with an error."""
+    with run_folder(folder, RECIPE) as path:
+        work(path)
+        raise error
+
+
+@pytest.mark.parametrize("error", [ValueError, RuntimeError, KeyboardInterrupt])
+def test_an_early_error_removes_what_the_run_wrote(tmp_path, error):
+    with pytest.raises(error):
+        broken_off(tmp_path / "run", error)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_others_put_there_meanwhile_stays(tmp_path):
+    def work(path):
+        as_a_run(path)
+        (path / "notes.txt").touch()
+        (path / "tensorboard" / "notes.txt").touch()
+        (path / "mine").mkdir()
+
+    with pytest.raises(ValueError, match="early"):
+        broken_off(tmp_path / "run", work=work)
+    assert files(tmp_path / "run") == ["notes.txt", "tensorboard/notes.txt"]
+    assert (tmp_path / "run" / "mine").is_dir()
+
+
+def test_a_folder_that_was_there_stays(tmp_path):
+    with pytest.raises(ValueError, match="early"):
+        broken_off(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_an_earlier_run_wrote_stays(tmp_path):
+    RECIPE.save(tmp_path / "recipe.json")
+    (tmp_path / "tensorboard").mkdir()
+    (tmp_path / "tensorboard" / "events.out.tfevents.0.host").touch()
+    with pytest.raises(ValueError, match="early"):
+        broken_off(tmp_path)
+    assert files(tmp_path) == ["recipe.json", "tensorboard/events.out.tfevents.0.host"]
+
+
+@pytest.mark.parametrize("saved", ["history.csv", "checkpoints/checkpoint-1.index"])
+def test_after_an_epoch_or_a_checkpoint_everything_stays(tmp_path, saved):
+    def work(path):
+        as_a_run(path)
+        (path / saved).write_text("epoch,loss\r\n0,1.5\r\n")
+
+    with pytest.raises(KeyboardInterrupt):
+        broken_off(tmp_path / "run", KeyboardInterrupt, work)
+    assert {"recipe.json", saved, "tensorboard/train/events.out.tfevents.1.host"} <= set(files(tmp_path / "run"))
+    with run_folder(tmp_path / "run", RECIPE):
+        pass  # it goes on
+
+
+def test_checkpoints_of_a_run_that_is_done_go_and_nothing_else(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    for name in ("checkpoint-1.index", "checkpoint-1.data-00000-of-00001", "mine.txt"):
+        (tmp_path / "checkpoints" / name).touch()
+    (tmp_path / "model.keras").touch()
+    remove_checkpoints(tmp_path)
+    assert files(tmp_path) == ["checkpoints/mine.txt", "model.keras"]
+    (tmp_path / "checkpoints" / "mine.txt").unlink()
+    remove_checkpoints(tmp_path)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("recipe", [True, False])
+@pytest.mark.parametrize("name", ["notes.txt", "photos/a/1.png", "model.h5", "Recipe.json"])
+def test_a_folder_with_other_things_is_refused_with_what_is_there(tmp_path, recipe, name):
+    if recipe:
+        RECIPE.save(tmp_path / "recipe.json")
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text("precious")
+    before = files(tmp_path)
+    with (
+        pytest.raises(ValueError, match=f"'{name.partition('/')[0]}'.* name a new folder"),
+        run_folder(tmp_path, RECIPE),
+    ):
+        pass
+    assert files(tmp_path) == before
+
+
+def test_hidden_files_are_no_matter(tmp_path):
+    (tmp_path / ".DS_Store").touch()
+    with pytest.raises(ValueError, match="early"):
+        broken_off(tmp_path)
+    assert files(tmp_path) == [".DS_Store"]
+
+
+def test_a_default_folder_that_is_taken_gets_a_number(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(time, "strftime", lambda text: "-20260101-000000")
+    with run_folder(None, RECIPE) as first, run_folder(None, RECIPE) as second, run_folder(None, RECIPE) as third:
+        assert [path.name for path in (first, second, third)] == [
+            "digits-20260101-000000", "digits-20260101-000000-2", "digits-20260101-000000-3",
+        ]  # fmt: skip
+    long = Recipe(data="é" * 127, structure=RECIPE.structure, width=0.1, epochs=1)
+    with run_folder(None, long) as path:
+        assert path.name == "é" * 100 + "-20260101-000000"
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from polynet_keras.data.holding import held
+with held(Path(sys.argv[1]), "run_dir"):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that holds a folder."""
+    process = children.Child(HOLDER, str(tmp_path))
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_one_process_at_a_time(tmp_path, holder):
+    expected = rf"run_dir=.* is being written by process {holder.pid} on {re.escape(platform.node())}, since 20\d\d-"
+    before = files(tmp_path)
+    with pytest.raises(ValueError, match=expected), run_folder(tmp_path, RECIPE):
+        pass
+    assert files(tmp_path) == before
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    with run_folder(tmp_path, RECIPE):  # free at once
+        assert (tmp_path / "recipe.json").is_file()
+
+
+def test_of_two_in_one_process_one_is_refused(tmp_path):
+    with run_folder(tmp_path, RECIPE):
+        with pytest.raises(ValueError, match="is being written by process"), run_folder(tmp_path, RECIPE):
+            pass
+        assert (tmp_path / "recipe.json").is_file()
+
+
+def as_of_another_machine(folder, seconds):
+    (folder / "taken").write_text(
+        f"filelock/2\npid=1\nhost=far\nmode=lease\ntoken={'0' * 32}\nduration={seconds}\nstart=1\n"
+    )
+    (folder / "taken").rename(folder / ".lock")
+
+
+def test_what_died_on_another_machine_is_free_after_a_while(tmp_path, monkeypatch):
+    monkeypatch.setattr(holding, "LEASE_SECONDS", 0.3)
+    as_of_another_machine(tmp_path, 0.3)
+    with run_folder(tmp_path, RECIPE):
+        assert (tmp_path / "recipe.json").is_file()
+
+
+def test_what_lives_on_another_machine_is_waited_for_and_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(holding, "LEASE_SECONDS", 60)
+    as_of_another_machine(tmp_path, 60)
+    (tmp_path / ".lock-holder.json").write_text(
+        json.dumps({"pid": 1, "host": "far", "since": "2026-01-02T03:04:05+00:00"})
+    )
+    waited = []
+
+    def acquire(self, timeout):
+        waited.append(timeout)
+        raise holding.filelock.Timeout(self.lock_file)
+
+    monkeypatch.setattr(holding.filelock.SoftFileLease, "acquire", acquire)
+    with pytest.raises(ValueError, match="process 1 on far, since 2026-01-02"), run_folder(tmp_path, RECIPE):
+        pass
+    assert waited == [0, 65]
+
+
+def test_a_holder_whose_lock_was_taken_stops(tmp_path, monkeypatch):
+    monkeypatch.setattr(holding, "LEASE_SECONDS", 0.3)
+
+    def suspended():
+        with holding.held(tmp_path, "run_dir"):
+            as_of_another_machine(tmp_path, 60)
+            time.sleep(10)
+
+    with pytest.raises(KeyboardInterrupt):
+        suspended()
+
+
+def test_a_folder_that_is_read_only(tmp_path, monkeypatch):
+    def acquire(self, timeout):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(holding.filelock.SoftFileLease, "acquire", acquire)
+    with pytest.raises(ValueError, match="cannot be written: Permission denied"), run_folder(tmp_path / "run", RECIPE):
+        pass
+    assert not (tmp_path / "run").exists()
+
+
+SPOILED = {
+    "two_headers": ("epoch,loss\r\n0,1.5\r\nepoch,loss\r\n1,1.5\r\n", 3),
+    "twice": ("epoch,loss\r\n0,1.5\r\n0,1.5\r\n", 3),
+    "a_gap": ("epoch,loss\r\n0,1.5\r\n2,1.5\r\n", 3),
+    "no_epoch": ("loss\r\n1.5\r\n", 2),
+    "mixed": ("epoch,loss\r\n0,1.5\r\n1,1.5,2.5\r\n", 3),
+    "short": ("epoch,loss\r\n0,1.5\r\n1\r\n", 3),
+}
+
+
+@pytest.mark.parametrize(("text", "line"), SPOILED.values(), ids=SPOILED)
+def test_a_spoiled_history_is_named(tmp_path, text, line):
+    (tmp_path / "history.csv").write_text(text)
+    RECIPE.save(tmp_path / "recipe.json")
+    expected = f"history.csv: line {line} does not follow the epoch before it"
+    with pytest.raises(ValueError, match=expected), run_folder(tmp_path, RECIPE):
+        pass
+    with pytest.raises(ValueError, match=expected):
+        plot_curves(tmp_path / "history.csv", tmp_path / "curves.png")
+    assert files(tmp_path) == ["history.csv", "recipe.json"]
+
+
+def test_history(tmp_path):
+    path = tmp_path / "history.csv"
+    assert read_history(path) == []
+    forget_epochs(path, 1)
+    assert not path.exists()
+    path.write_bytes(b"epoch,loss\r\n0,1.5\r\n1,nan\r\n2,")  # the last line was cut off
+    assert read_history(path) == [{"epoch": "0", "loss": "1.5"}, {"epoch": "1", "loss": "nan"}]
+    forget_epochs(path, 1)
+    assert path.read_bytes() == b"epoch,loss\r\n0,1.5\r\n"
+    forget_epochs(path, 0)
+    assert path.read_bytes() == b""
+    path.write_bytes(b"\xff\n")
+    with pytest.raises(ValueError, match="history.csv cannot be read"):
+        read_history(path)
+
+
+def test_a_run_in_a_folder_of_any_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to("elsewhere")
+    for name in ("with blank", "日本語 é", "n" * 255, "[a]*?", "link", "deep/er", "'quoted'"):
+        with run_folder(name, RECIPE) as path:
+            assert path == Path(name)
+        assert files(path) == ["recipe.json"]
+    with pytest.raises(ValueError, match="cannot be written: File name too long"), run_folder("n" * 256, RECIPE):
+        pass
+    with pytest.raises(ValueError, match="cannot be written: File exists"), run_folder("link/recipe.json", RECIPE):
+        pass
