@@ -26,7 +26,7 @@ from polynet_keras.pretrained import MODEL_FILE, ModelCard, published
 from polynet_keras.pretrained.registry import names
 from polynet_keras.training.fine_tuning import Phase, fit_in_phases
 from polynet_keras.training.optimizers import RMSprop
-from polynet_keras.training.run_folder import create_run_folder
+from polynet_keras.training.run_folder import new_run_folder
 
 BATCH_SIZE = 32
 EPOCHS = 4  # of each phase
@@ -63,7 +63,7 @@ history = fit_in_phases(
 for number, name in enumerate(phases, 1):
     print(f"{name}: held-out accuracy {history['val_accuracy'][number * EPOCHS - 1]:.2%}")
 # A folder as `polynet train` leaves it.
-folder = create_run_folder(None, data)
+folder = new_run_folder(data)
 model.save(folder / MODEL_FILE)
 right = round(history["val_accuracy"][-1] * len(source.held_out))
 ModelCard(source.class_names, preprocessing, len(source.held_out), right).save(folder)

@@ -1,8 +1,10 @@
 """`polynet launch`: several workers of one command on this machine, started again when one fails."""
 
+import contextlib
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from absl import flags, logging
@@ -12,7 +14,7 @@ from polynet_keras.cli.execution_flags import execution_of
 from polynet_keras.cli.recipe_flags import recipe_of
 from polynet_keras.distribution.cluster import Cluster
 from polynet_keras.distribution.supervisor import EXIT_RESTART, Job, cores, supervise
-from polynet_keras.training.run_folder import default_run_folder
+from polynet_keras.training.run_folder import new_run_folder
 
 USAGE = "--workers N [flags] -- train [flags of train] | PROGRAM ..."
 
@@ -44,23 +46,38 @@ def run(values: flags.FlagValues, arguments: list[str]) -> int:
             "here, without launch"
         )
     command, mistakes, run_dir = _command(arguments)
-    can_pin = hasattr(os, "sched_setaffinity") and values.workers <= len(cores())
-    job = Job(
-        command=command,
-        workers=values.workers,
-        max_restarts=values.max_restarts,
-        grace_seconds=values.grace_seconds,
-        mistakes=mistakes,
-        pin=can_pin if values.pin is None else values.pin,
-        log_dir=Path(values.log_dir) if values.log_dir else None,
-        event_log=Path(values.event_log) if values.event_log else None,
-    )
-    if run_dir is not None:
-        logging.info("all workers, and their restarts, use --run_dir=%s", run_dir)
-    code = supervise(job)
+    with _left_if_used(run_dir):
+        job = Job(
+            command=command,
+            workers=values.workers,
+            max_restarts=values.max_restarts,
+            grace_seconds=values.grace_seconds,
+            mistakes=mistakes,
+            pin=_can_pin(values.workers) if values.pin is None else values.pin,
+            log_dir=Path(values.log_dir) if values.log_dir else None,
+            event_log=Path(values.event_log) if values.event_log else None,
+        )
+        if run_dir is not None:
+            logging.info("all workers, and their restarts, use --run_dir=%s", run_dir)
+        code = supervise(job)
     if code == EXIT_RESTART and run_dir is not None:
         logging.info("the run goes on with the same command and --run_dir=%s", run_dir)
     return code
+
+
+def _can_pin(workers: int) -> bool:
+    return hasattr(os, "sched_setaffinity") and workers <= len(cores())
+
+
+@contextlib.contextmanager
+def _left_if_used(run_dir: Path | None) -> Iterator[None]:
+    """Removes the run folder that was made here, and `runs/`, if nothing is in them."""
+    try:
+        yield
+    finally:
+        for folder in () if run_dir is None else (run_dir, run_dir.parent):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 def _command(arguments: list[str]) -> tuple[list[str], frozenset[int], Path | None]:
@@ -70,7 +87,7 @@ def _command(arguments: list[str]) -> tuple[list[str], frozenset[int], Path | No
     name, *rest = arguments
     if name == "train":
         settings = _flags_of_train(rest)
-        run_dir = None if settings.run_dir else default_run_folder(settings.data)
+        run_dir = None if settings.run_dir else new_run_folder(settings.data)
         if run_dir is not None:
             rest = [f"--run_dir={run_dir}", *rest]
         start = "import sys; from polynet_keras.cli.main import main; sys.exit(main())"

@@ -54,7 +54,7 @@ def run_folder(folder: str | os.PathLike | None, recipe: Recipe) -> Iterator[Pat
         path = Path(folder)
         is_new = make_folder("run_dir", path)
     else:
-        path, is_new = _new_default_folder(recipe.data), True
+        path, is_new = new_run_folder(recipe.data), True
     try:
         with holding("run_dir", path):
             before = _files_of_runs(path)
@@ -183,7 +183,7 @@ def _remove(path: Path, files: set[Path]) -> None:
                 child.rmdir()
 
 
-def _new_default_folder(data: str) -> Path:
+def new_run_folder(data: str) -> Path:
     """Makes a folder in `runs/`, named after a recipe's data and the time.
 
     Raises:
