@@ -2,6 +2,7 @@
 
 from absl import flags
 
+from polynet_keras.data.names import shown
 from polynet_keras.training.run_folder import latest_run_folder
 
 USAGE = "[--run_dir RUN | --weights NAME_OR_FILE] IMAGE..."
@@ -26,7 +27,8 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         model = values.run_dir or latest_run_folder()
         predictions = predict(model, arguments, values.top)
     print(f"model: {model}")
-    width = max(len(prediction.image) for prediction in predictions)
-    for prediction in predictions:
-        classes = "   ".join(f"{name} {probability:6.2%}" for name, probability in prediction.classes)
-        print(f"{prediction.image:<{width}}   {classes}")
+    names = [shown(prediction.image) for prediction in predictions]
+    width = max(map(len, names))
+    for name, prediction in zip(names, predictions, strict=True):
+        classes = "   ".join(f"{label} {probability:6.2%}" for label, probability in prediction.classes)
+        print(f"{name:<{width}}   {classes}")

@@ -2,6 +2,7 @@
 
 from absl import flags
 
+from polynet_keras.data.names import shown
 from polynet_keras.data.record_manifest import Manifest
 
 USAGE = "FOLDER OUT [flags], or --verify OUT, or --describe OUT --class_names NAMES --first_label 0|1"
@@ -87,7 +88,7 @@ def _print(out: str, manifest: Manifest) -> None:
         if split.skipped:
             print(f"{name}: {len(split.skipped):,} images skipped, all listed in the manifest:")
             for path, reason in list(split.skipped.items())[:LISTED]:
-                print(f"  {path}: {reason}")
+                print(f"  {shown(path)}: {reason}")
 
 
 def _verify(out: str) -> None:

@@ -1,11 +1,10 @@
 """`polynet train`: a recipe from flags, a run, and where to go from it."""
 
-import shlex
-
 from absl import flags
 
 from polynet_keras.cli.execution_flags import define_execution_flags, execution_of
 from polynet_keras.cli.recipe_flags import define_recipe_flags, recipe_of
+from polynet_keras.data.names import shell_quoted, shown
 from polynet_keras.distribution.cluster import Cluster
 from polynet_keras.distribution.failures import PeerFailure, leave
 from polynet_keras.distribution.interruption import Preempted
@@ -50,8 +49,8 @@ def _print(result) -> None:
     card = result.card
     accuracy = f"{card.held_out_correct / card.held_out:.2%} ({card.held_out_correct} of {card.held_out} images)"
     print(f"\nheld-out accuracy: {accuracy}")
-    print(f"run folder:        {result.folder}")
-    logs = shlex.join(["tensorboard", "--logdir", f"{result.folder}/tensorboard"])
-    print(f"curves:            {result.folder}/curves.png, or: {logs}")
+    print(f"run folder:        {shown(result.folder)}")
+    logs = shell_quoted(["tensorboard", "--logdir", f"{result.folder}/tensorboard"])
+    print(f"curves:            {shown(result.folder)}/curves.png, or: {logs}")
     command = ["polynet", "predict", f"--run_dir={result.folder}", *result.samples[:3]]
-    print(f"predict with it:   {shlex.join(command)}")
+    print(f"predict with it:   {shell_quoted(command)}")

@@ -108,7 +108,7 @@ def decode_region(
 
     def with_pillow():
         def decode(index: np.int64) -> tuple[np.ndarray, np.int64]:
-            name = examples.name_of(int(index))
+            name = examples.shown_name(int(index))
             try:
                 try:
                     encoded, label = examples.read(tf.constant(index))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import tensorflow as tf
 
+from polynet_keras.data.names import shown
 from polynet_keras.data.preprocessing import decode_image
 from polynet_keras.data.tuning import untuned
 
@@ -46,10 +47,17 @@ class Examples:
         """Image i, decoded: uint8 array (height, width, channels).
 
         Raises:
-            ValueError: it cannot be decoded; the message names it.
+            ValueError: it cannot be read or decoded; the message names it.
         """
-        encoded, _ = self.read(tf.constant(index, tf.int64))
-        return decode_image(encoded.numpy(), self.channels, self.name_of(index))
+        try:
+            encoded, _ = self.read(tf.constant(index, tf.int64))
+        except tf.errors.OpError as error:
+            raise ValueError(f"{self.shown_name(index)}: cannot be read: {plain_message(error)}") from None
+        return decode_image(encoded.numpy(), self.channels, self.shown_name(index))
+
+    def shown_name(self, index: int) -> str:
+        """What a message calls image i."""
+        return shown(self.name_of(index))
 
     def label(self, index: int) -> int:
         return int(self.read(tf.constant(index, tf.int64))[1])

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from polynet_keras.data.names import check_class_names, shown
+
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 SPLITS = ("train", "training", "val", "validation", "test", "held_out")
 """Folders of these names hold splits, not classes."""
@@ -51,7 +53,8 @@ def list_folder(folder: str | os.PathLike, class_names: Sequence[str] | None = N
     """Lists a folder with one folder of images a class, as torchvision's `ImageFolder` and Keras read it.
 
     Images lie anywhere below their class's folder; hidden files and folders are passed over, links are followed. A link
-    to nothing counts as an image, of 0 bytes: it is refused when it is read, not passed over in silence.
+    to nothing counts as an image, of 0 bytes: it is refused when it is read, not passed over in silence. What is
+    neither a file nor a folder (a FIFO, a device) is passed over, and so is a link to it.
 
     Args:
         folder: the folder of classes.
@@ -60,13 +63,14 @@ def list_folder(folder: str | os.PathLike, class_names: Sequence[str] | None = N
 
     Raises:
         ValueError: no such folder, fewer than two classes, a folder that is none of `class_names`, one without images,
-            or a link that leads in a circle.
+            a class whose name is no text (see `check_class_names`), or a link that leads in a circle.
     """
     root = Path(folder)
     found = _class_folders(root)
     names = _given_class_names(root, class_names) or found
     if len(names) < 2:
         raise ValueError(f"data={str(root)!r} holds {len(names)} folders; expected {EXPECTED}, two classes or more")
+    check_class_names((*found, *names), f"data={str(root)!r}")
     label_of = {name: label for label, name in enumerate(names)}
     paths: list[str] = []
     labels: list[int] = []
@@ -159,6 +163,7 @@ def read_class_names(path: str | os.PathLike) -> tuple[str, ...]:
         raise ValueError(f"{path}: names the class {twice[0]!r} twice")
     if len(names) < 2:
         raise ValueError(f"{path}: names {len(names)} classes; expected two or more, one a line")
+    check_class_names(names, path)
     return names
 
 
@@ -172,7 +177,7 @@ def _class_folders(root: Path) -> list[str]:
     if not root.is_dir():
         raise ValueError(f"data={str(root)!r} is no folder; expected {EXPECTED}")
     with os.scandir(root) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        return sorted(entry.name for entry in entries if _is_folder(entry) and not entry.name.startswith("."))
 
 
 def _images(folder: Path | str, prefix: str, above: frozenset) -> Iterator[tuple[str, int]]:
@@ -180,16 +185,24 @@ def _images(folder: Path | str, prefix: str, above: frozenset) -> Iterator[tuple
     status = os.stat(folder)
     identity = (status.st_dev, status.st_ino)
     if identity in above:
-        raise ValueError(f"{os.fspath(folder)}: leads back to a folder that it lies in; remove the link")
+        raise ValueError(f"{shown(folder)}: leads back to a folder that it lies in; remove the link")
     # One call for a folder, none to tell a file from a folder: a million images list in seconds.
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
+            if _is_folder(entry):
                 yield from _images(entry.path, f"{prefix}{entry.name}/", above | {identity})
             elif entry.name.lower().endswith(IMAGE_SUFFIXES):
-                if entry.is_file():
+                if not entry.is_symlink():
+                    if entry.is_file():
+                        yield prefix + entry.name, entry.stat().st_size
+                elif os.path.isfile(entry.path):
                     yield prefix + entry.name, entry.stat().st_size
-                elif entry.is_symlink():
+                elif not os.path.exists(entry.path):  # it leads to nothing, or around in a circle
                     yield prefix + entry.name, 0
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    # Of a link that leads around in a circle, `entry.is_dir` raises.
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()

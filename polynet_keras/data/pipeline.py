@@ -298,7 +298,7 @@ def _resized(
         try:
             return np.array(preprocessing.resized_shape(int(height), int(width)), "int32")
         except ValueError as error:
-            unreadable.add(int(index), ValueError(f"{examples.name_of(int(index))}: {error}"))
+            unreadable.add(int(index), ValueError(f"{examples.shown_name(int(index))}: {error}"))
             return np.zeros(2, "int32")
 
     def shape() -> tf.Tensor:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import stat
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import numpy as np
 from keras import ops
 
 from polynet_keras.data.extras import require_data_extra
+from polynet_keras.data.names import shown
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
@@ -257,15 +259,34 @@ def read_image(path: str | os.PathLike, channels: int) -> np.ndarray:
         ValueError: the file is missing, is no image, is truncated, has more than `MAX_PIXELS` pixels or more than
             `MAX_ENCODED_BYTES` bytes.
     """
-    path = os.fspath(path)
+    return decode_image(read_encoded(path), channels, shown(path))
+
+
+def read_encoded(path: str | os.PathLike) -> bytes:
+    """The bytes of an image file.
+
+    Raises:
+        ValueError: the file is missing, is no regular file, or has more than `MAX_ENCODED_BYTES` bytes.
+    """
+    name = shown(path)
     try:
-        if os.path.getsize(path) > MAX_ENCODED_BYTES:
-            raise ValueError(f"{path}: {os.path.getsize(path):,} bytes are over the limit of {MAX_ENCODED_BYTES:,}")
-        with open(path, "rb") as file:
-            encoded = file.read()
+        with open(path, "rb", opener=_open_without_waiting) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise ValueError(f"{name}: cannot be read as an image: it is no file, but a FIFO or a device")
+            # A file may grow between a look at its size and the reading.
+            encoded = file.read(MAX_ENCODED_BYTES + 1)
+            if len(encoded) > MAX_ENCODED_BYTES:
+                size = max(status.st_size, len(encoded))
+                raise ValueError(f"{name}: {size:,} bytes are over the limit of {MAX_ENCODED_BYTES:,}")
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read as an image: {error.strerror or error}") from None
-    return decode_image(encoded, channels, path)
+        raise ValueError(f"{name}: cannot be read as an image: {error.strerror or error}") from None
+    return encoded
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    # The opening of a FIFO waits for a writer, unless told not to.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def decode_image(encoded: bytes, channels: int, name: str, formats: tuple[str, ...] | None = None) -> np.ndarray:

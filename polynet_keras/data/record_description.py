@@ -10,6 +10,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from polynet_keras.data.examples import plain_message
+from polynet_keras.data.names import check_class_names
 from polynet_keras.data.record_files import Features
 from polynet_keras.data.record_manifest import MANIFEST, Manifest, Shard, Split, file_hash
 
@@ -32,11 +33,12 @@ def describe_records(folder: str | os.PathLike, class_names: Sequence[str], firs
             manifest that is there already.
     """
     folder = Path(folder)
+    check_class_names(class_names, "class_names")
     if (folder / MANIFEST).exists():
         raise ValueError(f"{folder / MANIFEST} is there already; remove it to describe the records anew")
     splits: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if match := SHARD_NAME.fullmatch(path.name):
+        if (match := SHARD_NAME.fullmatch(path.name)) and path.is_file():
             splits.setdefault(match["split"], []).append(path)
     if not splits:
         raise ValueError(f"{folder}: holds no records; expected files such as train-00000-of-01024")
@@ -67,7 +69,7 @@ def _shard(path: Path, classes: int, first_label: int, bar: tqdm) -> Shard:
     }
     count = 0
     try:
-        for record in tf.data.TFRecordDataset(os.fspath(path)):
+        for record in tf.data.TFRecordDataset(os.fsencode(path)):
             label = int(tf.io.parse_single_example(record, description)[features.label])
             if not first_label <= label < first_label + classes:
                 raise ValueError(

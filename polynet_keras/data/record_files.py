@@ -77,7 +77,7 @@ def record_reader(
     firsts = np.cumsum([0, *map(len, parts)])
     offsets = tf.constant(np.concatenate(parts), tf.int64)
     files = tf.constant(np.repeat(np.arange(len(paths)), np.diff(firsts)), tf.int64)
-    names = tf.constant([os.fspath(path) for path in paths])
+    names = tf.constant([os.fsencode(path) for path in paths])
     description = {
         features.image: tf.io.FixedLenFeature([], tf.string),
         features.label: tf.io.FixedLenFeature([], tf.int64),

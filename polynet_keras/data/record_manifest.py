@@ -9,6 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from polynet_keras.data.files import written_whole
+from polynet_keras.data.names import check_class_names
 
 MANIFEST = "manifest.json"
 UNFINISHED = "manifest.partial.json"
@@ -97,7 +98,9 @@ class Manifest:
                 splits[name] = Split(**split, shards=shards)
                 if splits[name].count != count:
                     raise ValueError(f"the shards of {name!r} have {splits[name].count} records, not {count}")
-            return cls(class_names=tuple(content.pop("class_names")), splits=splits, **content)
+            class_names = tuple(content.pop("class_names"))
+            check_class_names(class_names, "it")
+            return cls(class_names=class_names, splits=splits, **content)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{path}: not a manifest of records: {error}") from None
 

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from polynet_keras.data.examples import Examples
+from polynet_keras.data.names import shown
 from polynet_keras.data.record_files import Features, record_reader
 from polynet_keras.data.record_manifest import load_manifest
 
@@ -29,7 +30,7 @@ def record_splits(folder: str | os.PathLike) -> dict[str, Examples]:
         if count != split.count:
             raise ValueError(f"{os.fspath(folder)}: {count} records of {name!r}, its manifest says {split.count}")
         splits[name] = Examples(
-            name=f"{os.fspath(folder)}, {name}",
+            name=f"{shown(folder)}, {name}",
             class_names=manifest.class_names,
             channels=manifest.channels,
             count=count,

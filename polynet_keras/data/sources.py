@@ -12,6 +12,7 @@ from polynet_keras.data.examples import Examples, Source, hold_out
 from polynet_keras.data.extras import require_data_extra
 from polynet_keras.data.fashion_mnist import CLASSES, FASHION_MNIST, load_fashion_mnist
 from polynet_keras.data.folders import EXPECTED, ClassFolder, list_splits
+from polynet_keras.data.names import shown
 from polynet_keras.data.preprocessing import MAX_ENCODED_BYTES
 from polynet_keras.data.record_manifest import MANIFEST
 
@@ -153,7 +154,12 @@ def image_folder(folder: str | os.PathLike) -> dict[str, Examples]:
 
 def _from_folder(split: str, listed: ClassFolder) -> Examples:
     paths = [os.path.join(listed.folder, path) for path in listed.paths]
-    files, labels, sizes = tf.constant(paths), tf.constant(listed.labels), tf.constant(listed.sizes)
+    # Names of files are bytes: those of old archives are in other encodings than UTF-8.
+    files, labels, sizes = (
+        tf.constant([os.fsencode(path) for path in paths]),
+        tf.constant(listed.labels),
+        tf.constant(listed.sizes),
+    )
 
     def read(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         small = tf.debugging.assert_less_equal(
@@ -163,7 +169,7 @@ def _from_folder(split: str, listed: ClassFolder) -> Examples:
             return tf.io.read_file(files[index]), labels[index]
 
     return Examples(
-        name=os.fspath(listed.folder) if split == WHOLE else f"{listed.folder}, {split}",
+        name=shown(listed.folder) if split == WHOLE else f"{shown(listed.folder)}, {split}",
         class_names=listed.class_names,
         channels=3,
         count=len(paths),

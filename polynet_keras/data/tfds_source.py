@@ -7,6 +7,7 @@ import os
 import numpy as np
 
 from polynet_keras.data.examples import Examples
+from polynet_keras.data.names import check_class_names
 from polynet_keras.data.preprocessing import CHANNELS
 from polynet_keras.data.record_files import Features, record_reader
 
@@ -55,6 +56,7 @@ def tfds_splits(name: str) -> dict[str, Examples]:
         )
     image, label = _image_and_label(name, info.features)
     classes = tuple(info.features[label].names)
+    check_class_names(classes, f"tfds:{name}")
     splits = {}
     for split, about in info.splits.items():
         if not about.num_examples:

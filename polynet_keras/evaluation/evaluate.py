@@ -119,10 +119,12 @@ def _judged(batches: Iterable[Scored], pooling: Pooling, examples: Examples) -> 
         worst = sorted(worst, key=lambda mistake: mistake[:2])[:MISTAKES]
     if counts is None:
         raise ValueError(f"{examples.name} has no image that can be read")
-    mistakes = (
-        Mistake(examples.name_of(index), examples.image(index), label, probabilities)
-        for _, index, label, probabilities in worst
-    )
+    mistakes = []
+    for _, index, label, probabilities in worst:
+        try:
+            mistakes.append(Mistake(examples.shown_name(index), examples.image(index), label, probabilities))
+        except ValueError as error:  # it was there when it was counted
+            logging.warning("a mistake is left out of the report: %s", error)
     return counts, tuple(mistakes)
 
 
@@ -156,6 +158,8 @@ def _cached_scores(
         )
     missing = np.setdiff1d(np.arange(len(examples)), scores.indices)
     for index in missing:
-        unreadable.add(int(index), ValueError(f"{examples.name_of(int(index))}: could not be read when it was scored"))
+        unreadable.add(
+            int(index), ValueError(f"{examples.shown_name(int(index))}: could not be read when it was scored")
+        )
     logging.info("scores of %d images taken from %s", len(scores.labels), path)
     return scores

@@ -115,7 +115,7 @@ def scored(
                     crop_plan(images.shape[1], images.shape[2], trained.preprocessing, crops)
                 except ValueError as error:  # so narrow that it would be too large when resized
                     index = int(indices[0])
-                    unreadable.add(index, ValueError(f"{examples.name_of(index)}: {error}"))
+                    unreadable.add(index, ValueError(f"{examples.shown_name(index)}: {error}"))
                     continue
                 logits = crop_logits(model, images[0], trained.preprocessing, crops, batch_size)[np.newaxis]
             yield logits[valid].astype("float32"), labels[valid], indices[valid]

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import keras
-import numpy as np
 import tensorflow as tf
 from absl import logging
 
@@ -42,8 +41,7 @@ from polynet_keras.training.run_folder import (
     remove_checkpoints,
     run_folder,
 )
-
-SAMPLES = 10
+from polynet_keras.training.samples import held_out_samples
 
 
 @dataclass(frozen=True)
@@ -175,7 +173,8 @@ def _train_in(
     counted = len(source.held_out) - skipped
     if not counted:
         raise ValueError(f"{source.held_out.name} has no image that can be read")
-    correct = round(model.evaluate(validation, verbose=0)[1] * counted)
+    with reading(unread_held_out):
+        correct = round(model.evaluate(validation, verbose=0)[1] * counted)
     fingerprint = source.held_out.fingerprint
     card = ModelCard(source.class_names, preprocessing, counted, correct, recipe.structure, fingerprint)
     unread.log(len(source.training))
@@ -187,7 +186,7 @@ def _train_in(
         plot_curves(path / HISTORY_FILE, path / CURVES_FILE)
     except ValueError as error:
         logging.warning("no curves are drawn: %s", error)
-    samples = _samples(source, path)
+    samples = held_out_samples(source, path / SAMPLES_FOLDER, set(unread_held_out.skipped))
     card.save(path)  # last: it says that the run is done
     remove_checkpoints(path)
     return RunResult(path, card, samples)
@@ -210,24 +209,3 @@ def _facts_of_file(file: str | None) -> dict[str, str]:
         return {}
     with open(file, "rb") as content:
         return {"start.weights, the file's SHA-256": hashlib.file_digest(content, "sha256").hexdigest()}
-
-
-def _samples(source: Source, path: Path) -> tuple[str, ...]:
-    """Held-out images as files: the source's own, or written to the run folder where it has none."""
-    held_out = source.held_out
-    # Evenly spaced: sources list class by class.
-    indices = np.unique(np.linspace(0, len(held_out) - 1, SAMPLES).astype(int))
-    if held_out.are_files:
-        return tuple(held_out.name_of(int(i)) for i in indices)
-    from PIL import Image
-
-    folder = path / SAMPLES_FOLDER
-    folder.mkdir(exist_ok=True)  # a run may be cut off here, and go on
-    files = []
-    for i in indices:
-        image, label = held_out.image(i), source.class_names[held_out.label(i)].replace("/", "-")
-        name = held_out.name_of(int(i)).replace("/", "-")
-        file = folder / f"{name}-is-{label}.png"
-        Image.fromarray(image.squeeze(-1) if source.channels == 1 else image).save(file)
-        files.append(str(file))
-    return tuple(files)

@@ -1,5 +1,6 @@
 import hashlib
 import os
+import re
 
 import numpy as np
 import pytest
@@ -95,6 +96,40 @@ def test_links(tmp_path):
     (tmp_path / "elsewhere" / "again").symlink_to(tmp_path / "data")
     with pytest.raises(ValueError, match="again/cat: leads back to a folder that it lies in; remove the link"):
         list_folder(tmp_path / "data")
+
+
+def test_links_to_what_is_no_file_are_passed_over(tmp_path):
+    """As a FIFO in the folder itself is: to read one waits for ever, or until memory is full."""
+    make(tmp_path, "data/cat/1.jpg", "data/dog/1.jpg")
+    os.mkfifo(tmp_path / "pipe")
+    folder = tmp_path / "data" / "cat"
+    (folder / "pipe.jpg").symlink_to(tmp_path / "pipe")
+    (folder / "zero.jpg").symlink_to("/dev/zero")
+    (folder / "twice.jpg").symlink_to("pipe.jpg")
+    (folder / "circle.jpg").symlink_to("circle.jpg")
+    (tmp_path / "data" / "around").symlink_to("around")
+    found = list_folder(tmp_path / "data")
+    assert found.paths == ("cat/1.jpg", "cat/circle.jpg", "dog/1.jpg")
+    np.testing.assert_array_equal(found.sizes, [1, 0, 2])
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [(b"\xff\xfe", "\\xff\\xfe"), (b"a\nb", "a\\nb"), (b"a\x1b[31m", "a\\x1b[31m"), ("a\u2028b".encode(), "a\\u2028b")],
+)
+def test_classes_whose_names_cannot_be_written(tmp_path, name, shown):
+    """A model's card, the CSV of results and the answers of a service hold them."""
+    make(tmp_path, "cat/1.jpg", f"{os.fsdecode(name)}/1.jpg")
+    with pytest.raises(ValueError, match=f"data='{tmp_path}' has the class '{re.escape(shown)}': .* rename it"):
+        list_splits(tmp_path)
+    (tmp_path / "names.txt").write_text("cat\na\x1bb\n")
+    with pytest.raises(ValueError, match=r"names.txt has the class 'a\\x1bb'"):
+        read_class_names(tmp_path / "names.txt")
+
+
+def test_classes_in_any_script(tmp_path):
+    make(tmp_path, "猫/1.jpg", "собака 2/1.jpg", "café, “noir”/1.jpg", "👩‍🔬/1.jpg")
+    assert len(list_folder(tmp_path).class_names) == 4
 
 
 def test_fingerprint(tmp_path):

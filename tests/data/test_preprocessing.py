@@ -203,6 +203,15 @@ def test_what_is_no_image_is_named(tmp_path):
         read_image(tmp_path, 3)
 
 
+@pytest.mark.parametrize("what", ["/dev/zero", "/dev/null", "pipe"])
+def test_what_is_no_file_is_not_read(tmp_path, what):
+    """A FIFO without a writer, and a device without an end: nothing waits, nothing fills the memory."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "image.png").symlink_to(tmp_path / what)
+    with pytest.raises(ValueError, match=r"image.png: cannot be read as an image: it is no file, but a FIFO or a dev"):
+        read_image(tmp_path / "image.png", 3)
+
+
 def test_a_file_of_more_bytes_than_the_limit_is_not_read(tmp_path, monkeypatch):
     """A quarter of a gibibyte; the file is a hole on the disk."""
     hole = tmp_path / "hole.png"

@@ -1,4 +1,5 @@
 import gzip
+import os
 import shutil
 import struct
 
@@ -9,6 +10,7 @@ from PIL import Image
 
 from polynet_keras.data.decoding import Unreadable
 from polynet_keras.data.fashion_mnist import FOLDER
+from polynet_keras.data.names import shown
 from polynet_keras.data.pipeline import reading
 from polynet_keras.data.preprocessing import decode_image
 from polynet_keras.data.records import write_records
@@ -75,6 +77,22 @@ def test_folder_of_classes(tmp_path):
             assert source.class_names[examples.label(i)] in name
             np.testing.assert_array_equal(examples.image(i), np.asarray(Image.open(name)))
     assert len(open_split(tmp_path)) == 12  # to evaluate on, all of it
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.png", b"a\nb.png", b"\x1b[31m.png", "\u202egnp.png".encode()])
+def test_names_of_files_are_any_bytes(tmp_path, name):
+    """Old archives and Windows' disks have Latin-1."""
+    write_images(tmp_path, {"dog": 2, "cat": 2})
+    path = tmp_path / "cat" / os.fsdecode(name)
+    (tmp_path / "cat" / "0.png").rename(path)
+    examples = open_split(tmp_path)
+    index = [examples.name_of(i) for i in range(4)].index(str(path))
+    np.testing.assert_array_equal(examples.image(index), np.asarray(Image.open(path)))
+    path.write_bytes(b"no image")
+    with pytest.raises(ValueError, match="cannot be read as an image") as error:
+        examples.image(index)
+    assert str(error.value).isprintable()
+    assert shown(path) in str(error.value)
 
 
 def test_folder_of_splits(tmp_path):

@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from unittest.mock import Mock
 
 import keras
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from polynet_keras import PolyNet
 from polynet_keras.data.crops import views
 from polynet_keras.data.decoding import Unreadable
+from polynet_keras.data.examples import Examples
 from polynet_keras.data.preprocessing import Preprocessing
 from polynet_keras.evaluation.evaluate import evaluate
 from polynet_keras.evaluation.loading import TrainedModel
@@ -70,6 +72,13 @@ def test_every_image_counts_once(unnormalized, batch_size, workers):
     np.testing.assert_array_equal(total.confusion, expected.confusion)
     assert total.top5_hits == expected.top5_hits
     assert total.loss == pytest.approx(expected.loss, abs=1e-5)
+
+
+def test_a_mistake_whose_image_is_gone_costs_no_evaluation(unnormalized, monkeypatch):
+    monkeypatch.setattr(Examples, "image", Mock(side_effect=ValueError("x.png: gone")))
+    evaluation = evaluate(unnormalized, examples())
+    assert evaluation.counts.images == 11
+    assert evaluation.mistakes == ()
 
 
 def test_what_an_evaluation_says():

@@ -1,0 +1,51 @@
+"""Names of files and classes: how a message shows them, how a shell takes them, and which ones a class may have."""
+
+import os
+import shlex
+import unicodedata
+from collections.abc import Iterable
+
+ESCAPED = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Unicode's categories of what moves a cursor, turns text around, ends a line, or is no text."""
+
+
+def shown(name: str | os.PathLike) -> str:
+    """A name as a message may hold it, in one line: what is no text, or would command the terminal, is escaped.
+
+    A byte that is not UTF-8, which Python keeps as a surrogate, becomes `\\xe9`, a line feed `\\n`.
+    """
+    name = os.fspath(name)
+    if name.isprintable():
+        return name
+    return "".join(_escaped(letter) if unicodedata.category(letter) in ESCAPED else letter for letter in name)
+
+
+def _escaped(letter: str) -> str:
+    if "\udc80" <= letter <= "\udcff":
+        return f"\\x{ord(letter) - 0xDC00:02x}"
+    return letter.encode("unicode_escape").decode()
+
+
+def shell_quoted(words: Iterable[str]) -> str:
+    """A command line that can be printed, and pasted into bash or zsh, whatever bytes its words hold."""
+    return " ".join(shlex.quote(word) if shown(word) == word else _dollar_quoted(word) for word in words)
+
+
+def _dollar_quoted(word: str) -> str:
+    printable = bytes(range(0x20, 0x7F)).translate(None, b"'\\")
+    escaped = (chr(byte) if byte in printable else f"\\x{byte:02x}" for byte in os.fsencode(word))
+    return f"$'{''.join(escaped)}'"
+
+
+def check_class_names(names: Iterable[str], where: str) -> None:
+    """Class names go into JSON, CSV, text files of one name a line, and answers of the service.
+
+    Raises:
+        ValueError: a name that cannot: one that is not UTF-8, or that holds a line's end or a control character.
+    """
+    for name in names:
+        if any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in name):
+            raise ValueError(
+                f"{where} has the class '{shown(name)}': a class's name must be UTF-8 text without control characters; "
+                "rename it"
+            )
