@@ -1,5 +1,7 @@
 """PolyNet and Inception-ResNet as `keras.applications` writes a network: one function from image to classes."""
 
+import contextlib
+import functools
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,8 +19,9 @@ from polynet_keras.models.inception import channel_axis
 from polynet_keras.models.rematerialization import check_remat
 from polynet_keras.models.residual_scale import scales_and_survival
 from polynet_keras.pretrained import load_weights_file
+from polynet_keras.pretrained.formats import Source
 from polynet_keras.pretrained.registry import find_checkpoint
-from polynet_keras.pretrained.store import weights_file
+from polynet_keras.pretrained.store import opened_weights
 
 DEFAULT_SIZE = 331
 
@@ -91,40 +94,46 @@ def PolyNet(
     check_remat(remat)
     checkpoint = find_checkpoint(weights)
     image = _image_input(input_tensor, input_shape, include_top)
-    if checkpoint:
-        checkpoint.check_network(structure, width, image.shape[channel_axis()], share_projection)
-        weights = weights_file(checkpoint, build=lambda: PolyNet(weights=None, **checkpoint.network))
+    with contextlib.ExitStack() as stack:
+        source: Source | None = weights
+        if checkpoint:
+            checkpoint.check_network(structure, width, image.shape[channel_axis()], share_projection)
+            whole = functools.partial(PolyNet, weights=None, **checkpoint.network)
+            # The file stays open, as it was verified, until it is read.
+            source = stack.enter_context(opened_weights(checkpoint, build=whole))
 
-    x = stem(image, width=width)  # 39 × 39 × 384, for an image of 331 px
-    module = 0
-    for stage, polynomials in zip(STAGES, structure.stages, strict=True):
-        for number, polynomial in enumerate(polynomials, 1):
-            x = PolyInception(
-                polynomial,
-                stage,
-                scale=scales[module],
-                survival_probability=survival[module],
-                share_projection=share_projection,
-                width=width,
-                name=f"stage_{stage}_{number:02d}",
+        x = stem(image, width=width)  # 39 × 39 × 384, for an image of 331 px
+        module = 0
+        for stage, polynomials in zip(STAGES, structure.stages, strict=True):
+            for number, polynomial in enumerate(polynomials, 1):
+                x = PolyInception(
+                    polynomial,
+                    stage,
+                    scale=scales[module],
+                    survival_probability=survival[module],
+                    share_projection=share_projection,
+                    width=width,
+                    name=f"stage_{stage}_{number:02d}",
+                )(x)
+                module += 1
+            if stage != STAGES[-1]:
+                x = reduction(x, stage, width=width)  # 19 × 19 × 1152, then 9 × 9 × 2048
+
+        if include_top:
+            x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
+            x = layers.Dense(
+                int(classes), activation=classifier_activation, dtype=_classifier_dtype(), name="predictions"
             )(x)
-            module += 1
-        if stage != STAGES[-1]:
-            x = reduction(x, stage, width=width)  # 19 × 19 × 1152, then 9 × 9 × 2048
+        elif pooling == "avg":
+            x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
+        elif pooling == "max":
+            x = layers.GlobalMaxPooling2D(name="max_pool")(x)
 
-    if include_top:
-        x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
-        x = layers.Dense(classes, activation=classifier_activation, dtype=_classifier_dtype(), name="predictions")(x)
-    elif pooling == "avg":
-        x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
-    elif pooling == "max":
-        x = layers.GlobalMaxPooling2D(name="max_pool")(x)
-
-    inputs = image if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
-    model = Network(inputs, x, name=name)
-    model.remat = remat
-    if weights is not None:
-        load_weights_file(model, weights)
+        inputs = image if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
+        model = Network(inputs, x, name=name)
+        model.remat = remat
+        if source is not None:
+            load_weights_file(model, source)
     return model
 
 
@@ -246,15 +255,16 @@ def _image_input(input_tensor, input_shape, include_top: bool) -> KerasTensor:
         if not isinstance(input_shape, (tuple, list)):
             raise ValueError(f"input_shape={input_shape!r} must be a tuple ({', '.join(order)})")
         check_image_shape("input_shape", tuple(input_shape), order)
+        # NumPy's integers would be in the model's config, which is written as JSON.
+        input_shape = tuple(size if size is None else int(size) for size in input_shape)
     if input_tensor is None:
         side = DEFAULT_SIZE if include_top else None
-        shape = input_shape or _with_channels((side, side), 3)
-        return keras.Input(tuple(shape), name="image")
+        return keras.Input(input_shape or _with_channels((side, side), 3), name="image")
     if not isinstance(input_tensor, KerasTensor):
         raise ValueError(f"input_tensor must be a Keras tensor such as keras.Input(...); got {input_tensor!r}")
     shape = tuple(input_tensor.shape[1:])
-    if input_shape is not None and tuple(input_shape) != shape:
-        raise ValueError(f"input_shape={tuple(input_shape)} is not that of input_tensor, {shape}")
+    if input_shape is not None and input_shape != shape:
+        raise ValueError(f"input_shape={input_shape} is not that of input_tensor, {shape}")
     check_image_shape("input_tensor", shape, order)
     return input_tensor
 

@@ -4,15 +4,16 @@ import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from polynet_keras.applications import PolyNet
 from polynet_keras.data.extras import require_data_extra
 from polynet_keras.data.files import written_whole
 from polynet_keras.evaluation.parity import Parity, compare
 from polynet_keras.pretrained.conversion import DifferentNetworkError, LoadReport, classes_of, load_checkpoint
-from polynet_keras.pretrained.formats import Format, read_checkpoint
+from polynet_keras.pretrained.formats import Format, opened_file, read_checkpoint
 from polynet_keras.pretrained.registry import SQUARE_378, names, published
-from polynet_keras.pretrained.store import source_file
+from polynet_keras.pretrained.store import opened_source
 
 LARGEST_DIFFERENCE = 1e-4
 """Of logits, relative to the largest: what float32 in another order of sums can make."""
@@ -52,24 +53,27 @@ def convert(source: str | os.PathLike, target: str | os.PathLike, comparing: boo
         OSError: the source cannot be fetched, or the target not be written.
     """
     named = os.fspath(source) in names()
-    if not named and not os.path.isfile(source):
+    if not named and not os.path.isfile(os.path.expanduser(source)):
         raise ValueError(f"SOURCE {os.fspath(source)!r} is no file, and none of {', '.join(names())}")
     if comparing:
         require_data_extra("PIL", "sklearn")
-    path = source_file(published(os.fspath(source))) if named else Path(source)
-    checkpoint = read_checkpoint(path)
-    if checkpoint.format is Format.KERAS:
-        raise ValueError(f"{os.fspath(path)!r} is a file of this package already; there is nothing to convert")
-    classes = classes_of(checkpoint)
-    if classes is None:
-        raise ValueError(f"{os.fspath(path)!r} has no classifier; PolyNet(include_top=False, weights=...) loads it")
-    model = PolyNet(weights=None, classes=classes, classifier_activation=None)
-    try:
-        report = load_checkpoint(model, checkpoint)
-    except DifferentNetworkError as error:
-        raise ValueError(f"{os.fspath(path)!r}: {error}") from None
-    preprocessing = published(os.fspath(source)).preprocessing if named else SQUARE_378
-    parity = compare(model, report.format, path, preprocessing) if comparing else None
+    # What is verified, converted and compared is one open file, whatever its name stands for meanwhile.
+    with opened_source(published(os.fspath(source))) if named else opened_file(source) as file:
+        path = file.path
+        checkpoint = read_checkpoint(file)
+        if checkpoint.format is Format.KERAS:
+            raise ValueError(f"{os.fspath(path)!r} is a file of this package already; there is nothing to convert")
+        classes = classes_of(checkpoint)
+        if classes is None:
+            raise ValueError(f"{os.fspath(path)!r} has no classifier; PolyNet(include_top=False, weights=...) loads it")
+        model = PolyNet(weights=None, classes=classes, classifier_activation=None)
+        try:
+            report = load_checkpoint(model, checkpoint)
+        except DifferentNetworkError as error:
+            raise ValueError(f"{os.fspath(path)!r}: {error}") from None
+        preprocessing = published(os.fspath(source)).preprocessing if named else SQUARE_378
+        parity = compare(model, report.format, file, preprocessing) if comparing else None
+        source_hash = _sha256(file.whole)
     if parity and parity.logits is not None and not parity.logits <= LARGEST_DIFFERENCE:
         raise ValueError(
             f"{os.fspath(path)!r}: the logits of a photograph differ by {parity.logits:.1e} of the largest from those "
@@ -83,9 +87,11 @@ def convert(source: str | os.PathLike, target: str | os.PathLike, comparing: boo
             whole.save(partial)
         else:
             model.save_weights(partial)
-    return Conversion(path, report, classes, _sha256(path), _sha256(target), parity)
+    with open(target, "rb") as written:
+        target_hash = _sha256(written)
+    return Conversion(path, report, classes, source_hash, target_hash, parity)
 
 
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _sha256(file: BinaryIO) -> str:
+    file.seek(0)
+    return hashlib.file_digest(file, "sha256").hexdigest()

@@ -18,7 +18,7 @@ import numpy as np
 
 from polynet_keras.data.extras import require_data_extra
 from polynet_keras.data.preprocessing import Preprocessing, normalize
-from polynet_keras.pretrained.formats import Format, hdf5_bytes, torch_state_dict
+from polynet_keras.pretrained.formats import Format, Source, hdf5_bytes, name_of, torch_state_dict
 
 MAX_REASON = 300
 """The most characters that are quoted of what an implementation says of a file that it does not load."""
@@ -41,13 +41,13 @@ class Parity:
     same_class: bool | None
 
 
-def compare(model: keras.Model, format_: Format, path: str | os.PathLike, preprocessing: Preprocessing) -> Parity:
+def compare(model: keras.Model, format_: Format, path: Source, preprocessing: Preprocessing) -> Parity:
     """Runs a photograph that ships with scikit-learn (china.jpg) through both sides.
 
     Args:
         model: the network of the converted checkpoint; gives logits.
         format_: who published it.
-        path: the published file.
+        path: the published file, or that file open.
         preprocessing: how the photograph is prepared.
     """
     require_data_extra("PIL", "sklearn")
@@ -89,12 +89,12 @@ def is_installed(format_: Format) -> bool:
     return format_ in needs and all(find_spec(module) for module in needs[format_])
 
 
-def published_logits(format_: Format, path: str | os.PathLike, images: np.ndarray, classes: int) -> np.ndarray:
+def published_logits(format_: Format, path: Source, images: np.ndarray, classes: int) -> np.ndarray:
     """What the publisher's implementation makes of prepared images.
 
     Args:
         format_: who published the file; its implementation is installed.
-        path: the published file.
+        path: the published file, or that file open.
         images: float32 array (batch, 331, 331, 3).
         classes: of the classifier in the file.
 
@@ -122,14 +122,14 @@ def pretrainedmodels_network(classes: int = 1000):
     return module.PolyNet(num_classes=classes)
 
 
-def _torch_logits(net, path: str | os.PathLike, images: np.ndarray) -> np.ndarray:
+def _torch_logits(net, path: Source, images: np.ndarray) -> np.ndarray:
     import torch
 
     try:
         net.load_state_dict(torch_state_dict(path))
     except RuntimeError as error:
         reason = _shortened(" ".join(str(error).split()))  # PyTorch's own has a line for each key
-        raise ValueError(f"{os.fspath(path)!r} is not of the publisher's network: {reason}") from None
+        raise ValueError(f"{name_of(path)!r} is not of the publisher's network: {reason}") from None
     with torch.no_grad():
         return net.eval()(torch.from_numpy(np.ascontiguousarray(np.moveaxis(images, -1, 1)))).numpy()
 
@@ -146,7 +146,7 @@ np.save(logits, net(np.load(images), training=False).numpy())
 """
 
 
-def _tf2cv_logits(path: str | os.PathLike, images: np.ndarray, classes: int) -> np.ndarray:
+def _tf2cv_logits(path: Source, images: np.ndarray, classes: int) -> np.ndarray:
     """In a process of its own: tf2cv is written for Keras 2, which TensorFlow takes by an environment variable."""
     with tempfile.TemporaryDirectory() as folder:
         weights, inputs, logits = (os.path.join(folder, name) for name in ("net.h5", "images.npy", "logits.npy"))
@@ -161,7 +161,7 @@ def _tf2cv_logits(path: str | os.PathLike, images: np.ndarray, classes: int) -> 
         )
         if done.returncode:
             reason = (done.stderr.strip() or "it ended without a word").splitlines()[-1]
-            raise ValueError(f"tf2cv does not load {os.fspath(path)!r}: {_shortened(reason)}")
+            raise ValueError(f"tf2cv does not load {name_of(path)!r}: {_shortened(reason)}")
         return np.load(io.BytesIO(Path(logits).read_bytes()))
 
 

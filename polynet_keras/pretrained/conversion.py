@@ -1,7 +1,8 @@
 """A checkpoint's arrays into a network: every array used, every variable filled, all shapes equal, or nothing done."""
 
-import os
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -9,7 +10,18 @@ from absl import logging
 
 from polynet_keras.layers import StochasticResidualScaling
 from polynet_keras.models.residual_scale import scales_and_survival
-from polynet_keras.pretrained.formats import TABLES, Checkpoint, Format, read_checkpoint
+from polynet_keras.pretrained.formats import (
+    SLACK,
+    TABLES,
+    Checkpoint,
+    Format,
+    Source,
+    StoredArray,
+    name_of,
+    opened_checkpoint,
+    quoted,
+    values_of,
+)
 
 HEAD = "predictions"
 
@@ -53,8 +65,11 @@ class LoadReport:
     head: str
 
 
-def load_weights_file(model: keras.Model, path: str | os.PathLike) -> LoadReport:
+def load_weights_file(model: keras.Model, source: Source) -> LoadReport:
     """Loads a checkpoint file into a network, or leaves the network as it is.
+
+    Names, shapes and dtypes are compared with the network's before a value is read. Beside the network, it takes as
+    much memory as the network has, and at most 128 MiB more, whatever the file claims.
 
     The classifier of the file is left out for a network without one (`include_top=False`), and for one of other
     `classes`, whose own classifier stays as it was initialized. A published file holds no factors on the residual
@@ -62,15 +77,17 @@ def load_weights_file(model: keras.Model, path: str | os.PathLike) -> LoadReport
 
     Args:
         model: the network.
-        path: a file of any format that `formats.read_checkpoint` reads.
+        source: a file of any format that `formats.opened_checkpoint` reads: its path, or the file, open for reading.
 
     Raises:
         ValueError: the file is unreadable, or is not of this network; the message names the first difference.
     """
-    try:
-        return load_checkpoint(model, read_checkpoint(path))
-    except DifferentNetworkError as error:
-        raise DifferentNetworkError(f"weights={os.fspath(path)!r}: {error}") from None
+    size = sum(math.prod(v.shape) * np.dtype(v.dtype).itemsize for v in _variables(model).values())
+    with opened_checkpoint(source, size + SLACK) as checkpoint:
+        try:
+            return load_checkpoint(model, checkpoint)
+        except DifferentNetworkError as error:
+            raise DifferentNetworkError(f"weights={name_of(source)!r}: {error}") from None
 
 
 def classes_of(checkpoint: Checkpoint) -> int | None:
@@ -81,7 +98,7 @@ def classes_of(checkpoint: Checkpoint) -> int | None:
 
 
 def load_checkpoint(model: keras.Model, checkpoint: Checkpoint) -> LoadReport:
-    """`load_weights_file`, of a checkpoint that has been read."""
+    """`load_weights_file`, of a checkpoint that is open or has been read."""
     variables = _variables(model)
     arrays, table = dict(checkpoint.arrays), _table(checkpoint, model)
     head = _settle_head(arrays, table, variables)
@@ -91,8 +108,13 @@ def load_checkpoint(model: keras.Model, checkpoint: Checkpoint) -> LoadReport:
         raise DifferentNetworkError(
             f"a checkpoint of {checkpoint.format} that is not of the network {model.name!r}: {difference}"
         )
-    for key, array in arrays.items():
-        variables[table[key]].assign(array)
+    # All of them are read before the first one is assigned: damage in the last one leaves the network as it is. Each is
+    # kept in the network's dtype, which may have fewer bytes than the file's.
+    values = {
+        table[key]: values_of(array).astype(variables[table[key]].dtype, copy=False) for key, array in arrays.items()
+    }
+    for name, value in values.items():
+        variables[name].assign(value)
     for name, value in states.items():
         variables[name].assign(value)
     if head == "fresh":
@@ -141,7 +163,7 @@ def _kind(layer: str) -> str:
     return "normalization" if layer.endswith("_bn") else "convolution"
 
 
-def _settle_head(arrays: dict[str, np.ndarray], table: dict[str, str], variables: dict[str, keras.Variable]) -> str:
+def _settle_head(arrays: dict[str, Any], table: dict[str, str], variables: dict[str, keras.Variable]) -> str:
     """Takes the classifier out of what is to be loaded where it does not belong; returns what becomes of it."""
     theirs = [key for key in arrays if table.get(key, key).startswith(f"{HEAD}/")]
     ours = [name for name in variables if name.startswith(f"{HEAD}/")]
@@ -172,18 +194,26 @@ def _released_states(model: keras.Model) -> dict[str, np.ndarray]:
 
 
 def _difference(
-    arrays: dict[str, np.ndarray], table: dict[str, str], variables: dict[str, keras.Variable]
+    arrays: dict[str, np.ndarray | StoredArray], table: dict[str, str], variables: dict[str, keras.Variable]
 ) -> str | None:
-    """The first array without a variable, variable without an array, or shape that is another."""
+    """The first array without a variable, variable without an array, or shape or dtype that is another."""
     sources = {name: key for key, name in table.items()}
     counts = f"the network has {len(variables)} variables, it has {len(arrays)}"
     for key, array in arrays.items():
         if table.get(key) not in variables:
-            return f"its {key!r} of shape {array.shape} has no variable in the network ({counts})"
+            return f"its {quoted(key)} of shape {array.shape} has no variable in the network ({counts})"
     for name, variable in variables.items():
         key, shape = sources.get(name, name), tuple(variable.shape)
         if key not in arrays:
             return f"it has no {key!r} for the network's variable {name!r} of shape {shape} ({counts})"
         if arrays[key].shape != shape:
             return f"its {key!r} has the shape {arrays[key].shape}, the network's variable {name!r} {shape}"
+        if not _fits(arrays[key].dtype, variable.dtype):
+            return f"its {key!r} has the dtype {arrays[key].dtype}, the network's variable {name!r} {variable.dtype}"
     return None
+
+
+def _fits(dtype: np.dtype, variable_dtype: str) -> bool:
+    """Fractions into fractions; the switch of stochastic depth was a bool before it was a number."""
+    kind = "f" if "float" in variable_dtype else np.dtype(variable_dtype).kind
+    return dtype.kind == kind or dtype.kind == "b"

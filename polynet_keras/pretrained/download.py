@@ -1,11 +1,18 @@
 """Fetching a file over HTTP: resumed, retried, from mirrors in order, checked before it is moved into place."""
 
 import contextlib
+import errno
 import hashlib
+import http.client
 import os
+import queue
+import socket
+import threading
 import time
+import urllib.parse
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import requests
 import urllib3
@@ -21,7 +28,11 @@ BACKOFF = 1.0
 CONNECT_TIMEOUT = 10.0
 TIMEOUT_VARIABLE = "POLYNET_DOWNLOAD_TIMEOUT"
 DEFAULT_TIMEOUT = 30.0
-"""Seconds without a byte after which a server counts as stalled."""
+"""Seconds without an answer, or without a further `CHUNK` bytes, after which a server is given up."""
+SEARCH_SECONDS = 4.0
+"""For so long servers are looked for, all of them together, and asked again: without a network a call ends soon."""
+LEAST_SHARE = 0.5
+"""Seconds of it that a server has in any case."""
 CHUNK = 1 << 16
 STEP = 1 << 20
 """Bytes that count as a step forward."""
@@ -38,6 +49,9 @@ PERMANENT = (
     requests.exceptions.SSLError,
 )
 """What another attempt would not change."""
+TRANSIENT_FAILURES = (requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException)
+
+Result = TypeVar("Result")
 
 
 class DownloadError(OSError):
@@ -52,12 +66,17 @@ class _RefusedError(Exception):
     """An answer that another attempt would not change."""
 
 
+FAILURES = (*TRANSIENT_FAILURES, ValueError, _RefusedError)
+"""Of a server, not of this machine. Libraries raise a `ValueError` of headers that are none."""
+
+
 def download(urls: Sequence[str], target: Path, verify: Callable[[Path], None], *, size: int | None = None) -> None:
     """Fetches `target` from the first URL that gives it.
 
-    What a URL gave so far (a `.part` beside the target) is kept and resumed by the next call. Other processes that want
-    the same file wait for this one. Proxies are those of the environment (`HTTPS_PROXY` and its kin), as `requests`
-    reads it; `POLYNET_DOWNLOAD_TIMEOUT` has the seconds after which a silent server is given up.
+    A URL that answers anything else is left, with a warning, for the next one. What it gave of a file that was cut off
+    (a `.part` beside the target) is kept and resumed by the next call; what is no part of the file is not kept. Other
+    processes that want the same file wait for this one. Proxies are those of the environment (`HTTPS_PROXY` and its
+    kin), as `requests` reads it; `POLYNET_DOWNLOAD_TIMEOUT` has the seconds after which a silent server is given up.
 
     Args:
         urls: tried in order.
@@ -66,23 +85,31 @@ def download(urls: Sequence[str], target: Path, verify: Callable[[Path], None], 
         size: of the file in bytes, where it is known.
 
     Raises:
-        DownloadError: no URL gave the right file.
+        DownloadError: no URL gave the right file. Where none can be reached, after `SEARCH_SECONDS`.
         OSError: the target cannot be written.
     """
     timeout = _timeout()
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
     with locked(target):
         if target.is_file():  # another process was faster
             with contextlib.suppress(WrongHashError):
                 verify(target)
                 return
         reasons = []
-        for url in urls:
+        search_ends = time.monotonic() + SEARCH_SECONDS
+        for number, url in enumerate(urls):
             partial = partial_file(target, url)
+            left = urls[number + 1 :]
+            share = max(LEAST_SHARE, (search_ends - time.monotonic()) / (len(left) + 1))
             try:
-                _fetch(url, partial, verify, size, timeout)
-            except (requests.RequestException, urllib3.exceptions.HTTPError, WrongHashError, _RefusedError) as error:
-                logging.warning("%s: %s", url, _reason(error))
+                _fetch(url, partial, verify, size, timeout, share)
+            except FAILURES as error:
+                if isinstance(error, (WrongHashError, _RefusedError)):
+                    partial.unlink(missing_ok=True)
                 reasons.append(f"{url}: {_reason(error)}")
+                if left:
+                    logging.warning("%s; %s is asked", reasons[-1], left[0])
                 continue
             os.replace(partial, target)
             for other in urls:
@@ -107,47 +134,109 @@ def _timeout() -> float:
     return seconds
 
 
-def _fetch(url: str, partial: Path, verify: Callable[[Path], None], size: int | None, timeout: float) -> None:
-    """Makes `partial` the whole, verified file."""
+def _fetch(
+    url: str, partial: Path, verify: Callable[[Path], None], size: int | None, timeout: float, share: float
+) -> None:
+    """Makes `partial` the whole, verified file.
+
+    Args:
+        share: seconds for reaching the server, and for asking it again before it has sent anything.
+    """
+    deadline = time.monotonic() + share
+    _reach(url, share)
     failures = wrong = 0
-    furthest = _length(partial)
+    first = furthest = _length(partial)
     while True:
+        resumed = _length(partial) > 0
         try:
             _append(url, partial, size, timeout)
             verify(partial)
             return
         except WrongHashError:
+            wrong += 1
+            if not resumed or wrong == 2:
+                raise
             # What was resumed may have been another file's beginning: once more, from the start.
             partial.unlink()
-            furthest, wrong = 0, wrong + 1
-            if wrong == 2:
-                raise
+            first = furthest = 0
             continue
-        except requests.RequestException as error:
+        except TRANSIENT_FAILURES as error:
             failures = 1 if _length(partial) >= furthest + STEP else failures + 1
             furthest = max(furthest, _length(partial))
-            if failures == ATTEMPTS or isinstance(error, PERMANENT):
+            pause = BACKOFF * 2 ** (failures - 1)
+            in_vain = furthest <= first and time.monotonic() + pause > deadline
+            if failures == ATTEMPTS or in_vain or isinstance(error, PERMANENT):
                 raise
             logging.warning("%s: %s; attempt %d of %d follows", url, _reason(error), failures + 1, ATTEMPTS)
-        time.sleep(BACKOFF * 2 ** (failures - 1))
+        time.sleep(pause)
+
+
+def _reach(url: str, seconds: float) -> None:
+    """Raises a `requests.ConnectionError` unless the server of a URL, or its proxy, takes a connection in time.
+
+    The look-up of a name alone may take half a minute where there is no network, and has no limit of its own.
+    """
+    try:
+        proxy = requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url))
+        parts = urllib.parse.urlsplit(requests.utils.prepend_scheme_if_needed(proxy, "http") if proxy else url)
+        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+        if not parts.hostname or port is None:
+            return  # `requests` says what is wrong with it
+        parts.hostname.encode("idna")
+    except (ValueError, requests.RequestException, urllib3.exceptions.HTTPError):
+        return
+    try:
+        _within(seconds, lambda: socket.create_connection((parts.hostname, port), seconds)).close()
+    except requests.Timeout:
+        raise requests.ConnectionError(f"no connection within {seconds:.1f} s") from None
+    except OSError as error:
+        raise requests.ConnectionError(error) from None
+
+
+def _within(seconds: float, function: Callable[[], Result]) -> Result:
+    """What a function returns or raises; a `requests.Timeout` if it takes longer, and then nobody waits for it."""
+    results: queue.SimpleQueue = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            results.put((function(), None))
+        except Exception as error:
+            results.put((None, error))
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        result, error = results.get(timeout=seconds)
+    except queue.Empty:
+        raise requests.Timeout from None
+    if error is not None:
+        raise error
+    return result
 
 
 def _append(url: str, partial: Path, size: int | None, timeout: float) -> None:
     """Adds to `partial` what it still lacks; starts over where the server does not resume."""
     start = _length(partial)
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
-    with requests.get(url, headers=headers, stream=True, timeout=(CONNECT_TIMEOUT, timeout)) as response:
-        if response.status_code == requests.codes.requested_range_not_satisfiable:
+    # All of the answer's head is to come in time, not only a byte of it, with all redirections.
+    with _within(
+        CONNECT_TIMEOUT + timeout,
+        lambda: requests.get(url, headers=headers, stream=True, timeout=(CONNECT_TIMEOUT, timeout)),
+    ) as response:
+        status = f"{response.status_code} {response.reason}"
+        if start and response.status_code == requests.codes.requested_range_not_satisfiable:
             total = _total(response.headers.get("Content-Range", ""))
             if total == start:
                 return  # there was nothing left to fetch
             partial.unlink()
             raise requests.ConnectionError("the partial file is longer than the server's; it starts over")
         if response.status_code in TRANSIENT:
-            raise requests.ConnectionError(f"the server answers {response.status_code} {response.reason}")
-        if not response.ok:
-            raise _RefusedError(f"the server answers {response.status_code} {response.reason}")
+            raise requests.ConnectionError(f"the server answers {status}")
         resumed = response.status_code == requests.codes.partial_content
+        if response.status_code != requests.codes.ok and not resumed:
+            raise _RefusedError(f"the server answers {status}")
+        encoding = response.headers.get("Content-Encoding", "identity")
+        if encoding != "identity":
+            raise _RefusedError(f"the server sends the file as {encoding[:20]!r}, which it was not asked for")
         if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
             partial.unlink(missing_ok=True)
             raise requests.ConnectionError("the server resumes elsewhere than it was asked to; it starts over")
@@ -158,27 +247,40 @@ def _append(url: str, partial: Path, size: int | None, timeout: float) -> None:
         limit = MAX_BYTES if size is None else size
         if total is not None and (total > limit or size not in (None, total)):
             raise _RefusedError(f"the server's file has {total:,} bytes, expected are {size or f'at most {limit:,}'}")
-        _write(response, partial, start, total, limit)
+        _write(response, partial, start, total, limit, timeout)
         if total is not None and _length(partial) < total:
             raise requests.ConnectionError(f"the server hung up after {_length(partial):,} of {total:,} bytes")
 
 
-def _write(response: requests.Response, partial: Path, start: int, total: int | None, limit: int) -> None:
+def _write(
+    response: requests.Response, partial: Path, start: int, total: int | None, limit: int, timeout: float
+) -> None:
     name = partial.name.rpartition(".")[0].rpartition(".")[0]
+    # `read` waits until all that was asked for is there: a server that sends a byte now and then would hold it for
+    # years. urllib3 has `read1` since 2.3.
+    read = getattr(response.raw, "read1", response.raw.read)
     with (
         open(partial, "r+b" if start else "wb") as file,
         # Off a terminal it stays silent.
         tqdm(total=total, initial=start, unit="B", unit_scale=True, unit_divisor=1024, desc=name, disable=None) as bar,
     ):
         file.seek(start)
-        for chunk in response.iter_content(CHUNK):
-            if file.tell() + len(chunk) > limit:
-                raise _RefusedError(f"the server sends more than {limit:,} bytes")
-            file.write(chunk)
-            bar.update(len(chunk))
-        file.truncate()
-        file.flush()
-        os.fsync(file.fileno())
+        since, received = time.monotonic(), 0
+        try:
+            while chunk := read(CHUNK):
+                if file.tell() + len(chunk) > limit:
+                    raise _RefusedError(f"the server sends more than {limit:,} bytes")
+                file.write(chunk)
+                bar.update(len(chunk))
+                received += len(chunk)
+                if received >= CHUNK:
+                    since, received = time.monotonic(), 0
+                elif time.monotonic() - since > timeout:
+                    raise requests.ConnectionError(f"the server sent {received:,} bytes in {timeout:g} s")
+        finally:
+            file.truncate()
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def _reason(error: Exception) -> str:

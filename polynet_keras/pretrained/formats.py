@@ -1,15 +1,23 @@
-"""Reading a checkpoint file, whatever it is: told from its content, never from its name."""
+"""Reading a checkpoint file, whatever it is: told from its content, never from its name.
 
+What a file claims is compared with what it holds, and later with the network, before memory is taken for it.
+"""
+
+import errno
 import io
 import lzma
 import os
+import shutil
+import stat
+import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import h5py
@@ -26,11 +34,23 @@ TORCH_SIGNATURE = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """How `torch.save` began its files before PyTorch 1.6, which writes a zip archive; the published ones are older."""
 
 KERAS_MEMBER = "model.weights.h5"
-MAX_BYTES = 2 << 30
-"""The largest array or member of an archive that is read, five times G5: a small file can claim to be terabytes."""
+SLACK = 128 << 20
+"""Bytes that reading a file may take beyond the size of the network."""
+DEFAULT_BUDGET = (512 << 20) + SLACK
+"""Where the network is not known yet: the largest of those that are published, G5, has 0.4 GB."""
+MAX_ENTRIES = 50_000
+"""Of an HDF5 group. G5 has 2,700 arrays."""
+MAX_DIRECTORY = 8 << 20
+"""Bytes of an archive's list of members, which `zipfile` reads at once."""
+MAX_NAME = 1_000
+QUOTED = 80
+"""Characters of a name that are quoted: a file may have names of megabytes."""
 
 DAMAGE = (OSError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 """What h5py and zipfile raise of damaged files and of encrypted ones."""
+
+WHOLE_NUMBERS = ("bool", "uint8", "int8", "int16", "int32", "int64")
+"""Of PyTorch's types without a fraction, those that NumPy has by the same name."""
 
 MIN_TORCH = (2, 6)
 """Before it, `weights_only` could be led to run code (CVE-2025-32434)."""
@@ -38,6 +58,24 @@ MIN_TORCH = (2, 6)
 ACCEPTED = (
     "a .weights.h5 or .keras file of this package, a tf2cv HDF5, or a state dict of pretrainedmodels or pytorchcv"
 )
+
+
+@dataclass(frozen=True)
+class OpenFile:
+    """A file that is open, such as one that was verified: its bytes are used, whatever happens to its name.
+
+    Attributes:
+        path: what it is called in messages.
+        whole: the file itself.
+        content: what is to be loaded: the file, or the one member of the archive that it is.
+    """
+
+    path: Path
+    whole: BinaryIO
+    content: BinaryIO
+
+
+Source = str | os.PathLike | OpenFile
 
 
 class Format(StrEnum):
@@ -57,6 +95,25 @@ TABLES = {
 
 
 @dataclass(frozen=True)
+class StoredArray:
+    """An array that is in a file, and is not read yet.
+
+    Attributes:
+        shape: in Keras's layout.
+        dtype: of what `read` returns.
+        read: its values. Raises a `ValueError` that names the file, if that is damaged.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    read: Callable[[], np.ndarray]
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape, dtype=object))
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """The arrays of a checkpoint file.
 
@@ -67,60 +124,172 @@ class Checkpoint:
     """
 
     format: Format
-    arrays: dict[str, np.ndarray]
+    arrays: Mapping[str, np.ndarray | StoredArray]
 
 
-def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
-    """Reads a checkpoint: HDF5, a PyTorch state dict, or a zip archive that holds one of them.
+@contextmanager
+def opened_checkpoint(source: Source, budget: int = DEFAULT_BUDGET) -> Iterator[Checkpoint]:
+    """A checkpoint of `StoredArray`s, to be read while the context lasts.
 
-    Nothing is unpickled but tensors (`weights_only`), and no archive is extracted to disk.
+    It is an HDF5 file, a PyTorch state dict, or a zip archive that holds one of them. Nothing is unpickled but tensors
+    (`weights_only`), and only an array that is whole in the file is taken: none that is compressed, repeated by
+    strides, never written, or in another file, so that a small file cannot claim much memory. A member of an archive is
+    unpacked into a temporary file without a name.
+
+    Args:
+        source: the file.
+        budget: bytes of memory that may be taken before the arrays are read.
 
     Raises:
         ValueError: the file is missing or damaged, of no known format or of another network, or PyTorch is needed
             and not installed; the message names the file.
     """
-    with _opened(path) as (kind, file):
-        return _read_hdf5(file) if kind == "HDF5" else _from_state_dict(_state_dict(file))
+    with ExitStack() as stack:
+        with _errors_name(source):
+            kind, file = _unpacked(stack.enter_context(_opened(source)), stack, budget)
+            if kind == "HDF5":
+                checkpoint = _read_hdf5(stack.enter_context(h5py.File(file, "r")), source)
+            else:
+                checkpoint = _from_state_dict(_state_dict(file, budget), source)
+        yield checkpoint
 
 
-def torch_state_dict(path: str | os.PathLike) -> dict[str, "torch.Tensor"]:
+def read_checkpoint(source: Source, budget: int = DEFAULT_BUDGET) -> Checkpoint:
+    """A checkpoint with its values.
+
+    Args:
+        source: as of `opened_checkpoint`.
+        budget: the most bytes that its arrays may have.
+
+    Raises:
+        ValueError: as `opened_checkpoint`; or the arrays are larger.
+    """
+    with opened_checkpoint(source, budget) as checkpoint:
+        arrays = checkpoint.arrays
+        total = sum(array.size * array.dtype.itemsize for array in arrays.values())
+        if total > budget:
+            raise ValueError(f"weights={name_of(source)!r} holds {total:,} bytes of numbers, more than {budget:,}")
+        return Checkpoint(checkpoint.format, {key: values_of(array) for key, array in arrays.items()})
+
+
+def values_of(array: np.ndarray | StoredArray) -> np.ndarray:
+    """The values of an array, read if they were not yet."""
+    return array.read() if isinstance(array, StoredArray) else array
+
+
+def torch_state_dict(source: Source) -> dict[str, "torch.Tensor"]:
     """The state dict in a PyTorch file, or in a zip archive of one, as it is.
 
     Raises:
-        ValueError: as `read_checkpoint`.
+        ValueError: as `opened_checkpoint`.
     """
-    with _opened(path) as (kind, file):
+    with ExitStack() as stack, _errors_name(source):
+        kind, file = _unpacked(stack.enter_context(_opened(source)), stack, DEFAULT_BUDGET)
         if kind != "PyTorch":
             raise ValueError(f"is {kind}, not a PyTorch file")
-        return _state_dict(file)
+        return _state_dict(file, DEFAULT_BUDGET)
 
 
-def hdf5_bytes(path: str | os.PathLike) -> bytes:
+def hdf5_bytes(source: Source) -> bytes:
     """The HDF5 file itself, out of the zip archive that it may be in.
 
     Raises:
-        ValueError: as `read_checkpoint`.
+        ValueError: as `opened_checkpoint`.
     """
-    with _opened(path) as (kind, file):
+    with ExitStack() as stack, _errors_name(source):
+        kind, file = _unpacked(stack.enter_context(_opened(source)), stack, DEFAULT_BUDGET)
         if kind != "HDF5":
             raise ValueError(f"is a {kind} file, not HDF5")
         return file.read()
 
 
 @contextmanager
-def _opened(path: str | os.PathLike) -> Iterator[tuple[str, BinaryIO]]:
-    """What kind of file it is, "HDF5" or "PyTorch", and the file, taken out of its archive; errors name the file."""
+def only_member(file: BinaryIO, budget: int = DEFAULT_BUDGET) -> Iterator[BinaryIO]:
+    """The one file that a zip archive holds, unpacked; told as `opened_checkpoint` tells an archive from other files.
+
+    Raises:
+        ValueError: the file is no archive of one file; the message goes on after the file's name.
+        OSError: of `errno.ENOSPC`: there is no space to unpack it.
+        Others: those of `DAMAGE`.
+    """
+    file.seek(0)
+    if not file.read(len(ZIP_SIGNATURE)) == ZIP_SIGNATURE:
+        raise ValueError("is no archive of one file")
+    with ExitStack() as stack:
+        with zipfile.ZipFile(_BoundedReads(file)) as archive:
+            names = _member_names(archive)
+            if len(names) != 1:
+                raise ValueError(f"is no archive of one file, it has {len(names)}")
+            member = _member(archive, names[0], stack, budget)
+        yield member
+
+
+def open_regular(path: str | os.PathLike) -> BinaryIO:
+    """Opens a file for reading. Unlike `open`, does not wait for ever for a pipe.
+
+    Raises:
+        OSError: it cannot be opened.
+        ValueError: it is a pipe or a device; the message goes on after the file's name.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    raise ValueError(f"is a {'folder' if stat.S_ISDIR(mode) else 'pipe or a device'}, not a file")
+
+
+@contextmanager
+def opened_file(path: str | os.PathLike) -> Iterator[OpenFile]:
+    """A file that several functions read, one after the other.
+
+    Raises:
+        ValueError: it cannot be opened; the message names it.
+    """
+    with ExitStack() as stack:
+        with _errors_name(path):
+            file = stack.enter_context(_opened(path))
+        yield OpenFile(Path(path), file, file)
+
+
+def quoted(name: object) -> str:
+    """A name for a message: one line, and not of any length."""
+    text = str(name)
+    return repr(text if len(text) <= QUOTED else f"{text[:QUOTED]}…")
+
+
+@contextmanager
+def _opened(source: Source) -> Iterator[BinaryIO]:
+    if not isinstance(source, OpenFile):
+        with open_regular(Path(source).expanduser()) as file:
+            yield file
+    else:
+        source.content.seek(0)
+        yield source.content
+
+
+def name_of(source: Source) -> str:
+    """What a file is called in messages."""
+    return os.fspath(source.path if isinstance(source, OpenFile) else source)
+
+
+@contextmanager
+def _errors_name(source: Source) -> Iterator[None]:
+    """One line for whatever is wrong with a file."""
     try:
-        with open(path, "rb") as file:
-            yield _unpacked(file)
+        yield
     except DAMAGE as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise ValueError(f"weights={os.fspath(path)!r} cannot be read: {reason}") from None
+        reason = " ".join(str(reason).split()) or type(error).__name__
+        raise ValueError(f"weights={name_of(source)!r} cannot be read: {reason}") from None
+    except MemoryError:
+        raise ValueError(f"weights={name_of(source)!r} cannot be read: there is not enough memory") from None
     except ValueError as error:
-        raise ValueError(f"weights={os.fspath(path)!r} {error}") from None
+        raise ValueError(f"weights={name_of(source)!r} {error}") from None
 
 
-def _unpacked(file: BinaryIO, inside_archive: bool = False) -> tuple[str, BinaryIO]:
+def _unpacked(file: BinaryIO, stack: ExitStack, budget: int, inside_archive: bool = False) -> tuple[str, BinaryIO]:
+    """What kind of file it is, "HDF5" or "PyTorch", and the file, taken out of its archive."""
     signature = file.read(len(TORCH_SIGNATURE))
     file.seek(0)
     if signature.startswith(HDF5_SIGNATURE):
@@ -129,96 +298,178 @@ def _unpacked(file: BinaryIO, inside_archive: bool = False) -> tuple[str, Binary
         return "PyTorch", file
     if not signature.startswith(ZIP_SIGNATURE):
         raise ValueError(f"is no checkpoint; expected {ACCEPTED}")
-    with zipfile.ZipFile(file) as archive:
-        names = [name for name in archive.namelist() if not name.endswith("/")]
+    with zipfile.ZipFile(_BoundedReads(file)) as archive:
+        names = _member_names(archive)
         if KERAS_MEMBER in names:
-            return "HDF5", _member(archive, KERAS_MEMBER)
+            return "HDF5", _member(archive, KERAS_MEMBER, stack, budget)
         if not any(name.endswith("/data.pkl") for name in names):
             if inside_archive or len(names) != 1:
                 raise ValueError(f"is an archive of {len(names)} files, not of one checkpoint; expected {ACCEPTED}")
-            return _unpacked(_member(archive, names[0]), inside_archive=True)
-    file.seek(0)  # since PyTorch 1.6
+            return _unpacked(_member(archive, names[0], stack, budget), stack, budget, inside_archive=True)
+        # Since PyTorch 1.6. It writes members as they are, and reads them by the plain rules: no bytes in front.
+        packed = any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist())
+        if packed or min(member.header_offset for member in archive.infolist()):
+            raise ValueError("is a PyTorch file, but not as PyTorch writes it: its archive is compressed, or prefixed")
+    file.seek(0)
     return "PyTorch", file
 
 
-def _member(archive: zipfile.ZipFile, name: str) -> BinaryIO:
-    """A member's bytes in memory."""
-    with archive.open(name) as member:
-        content = member.read(MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
-        raise ValueError(f"is an archive whose {name!r} is larger than {MAX_BYTES:,} bytes")
-    return io.BytesIO(content)
+class _BoundedReads(io.BufferedIOBase):
+    """A file of which little is read at once: `zipfile` reads the directory of an archive as large as that claims."""
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def read(self, size: int | None = -1) -> bytes:
+        content = self._file.read(MAX_DIRECTORY + 1 if size is None or size < 0 else min(size, MAX_DIRECTORY + 1))
+        if len(content) > MAX_DIRECTORY:
+            raise ValueError(f"is an archive whose list of members is larger than {MAX_DIRECTORY:,} bytes")
+        return content
 
 
-def _read_hdf5(file: BinaryIO) -> Checkpoint:
-    with h5py.File(file, "r") as root:
-        if "layers" in root:
-            return Checkpoint(Format.KERAS, dict(_keras_arrays(_group(root, "layers"))))
-        if any(name.startswith("layer_names") for name in root.attrs):
-            return Checkpoint(Format.TF2CV, dict(_layer_wise_arrays(root)))
-        raise ValueError(
-            f"is an HDF5 file with {list(root)[:3]}, not with the layers of a network; expected {ACCEPTED}"
-        )
+def _member_names(archive: zipfile.ZipFile) -> list[str]:
+    return [name for name in archive.namelist() if not name.endswith("/")]
 
 
-def _keras_arrays(layers: h5py.Group) -> Iterator[tuple[str, np.ndarray]]:
+def _member(archive: zipfile.ZipFile, name: str, stack: ExitStack, budget: int) -> BinaryIO:
+    """A member, unpacked into a temporary file: HDF5 is read here and there, and memory is for numbers."""
+    info = archive.getinfo(name)
+    # One that is stored as it is takes no more than the archive itself; training state may make it several times the
+    # network.
+    limit = 2 * budget
+    if info.compress_type != zipfile.ZIP_STORED and info.file_size > limit:
+        raise ValueError(f"is an archive whose {quoted(name)} is larger than {limit:,} bytes")
+    unpacked: BinaryIO = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
+    if shutil.disk_usage(tempfile.gettempdir()).free < info.file_size:
+        raise OSError(errno.ENOSPC, f"{tempfile.gettempdir()} has no space to unpack it; TMPDIR names another folder")
+    with archive.open(info) as member:
+        shutil.copyfileobj(member, unpacked, 1 << 20)  # at most `file_size` bytes, and their checksum is compared
+    unpacked.seek(0)
+    return unpacked
+
+
+def _read_hdf5(root: h5py.File, source: Source) -> Checkpoint:
+    if "layers" in root:
+        return Checkpoint(Format.KERAS, _once(_keras_arrays(_group(root, "layers"), source)))
+    if any(name.startswith("layer_names") for name in root.attrs):
+        return Checkpoint(Format.TF2CV, _once(_layer_wise_arrays(root, source)))
+    found = ", ".join(quoted(name) for name in _entries(root)[:3])
+    raise ValueError(f"is an HDF5 file with [{found}], not with the layers of a network; expected {ACCEPTED}")
+
+
+def _once(pairs: Iterator[tuple[str, StoredArray]]) -> dict[str, StoredArray]:
+    arrays: dict[str, StoredArray] = {}
+    for key, array in pairs:
+        if key in arrays:
+            raise ValueError(f"is an HDF5 file that has {quoted(key)} twice")
+        if len(arrays) == MAX_ENTRIES:
+            raise ValueError(f"is an HDF5 file of more than {MAX_ENTRIES:,} arrays")
+        arrays[key] = array
+    return arrays
+
+
+def _keras_arrays(layers: h5py.Group, source: Source) -> Iterator[tuple[str, StoredArray]]:
     """Keras 3 files a layer under its class and a number (`conv2d_12`), and writes its name beside the variables."""
-    for layer in layers:
+    for layer in _entries(layers):
         group = _group(layers, layer)
         if "vars" in group:
             variables = _group(group, "vars")
-            for number in variables:
-                yield f"{variables.attrs['name']}/{number}", _array(variables, number)
+            name = _layer_name(variables)
+            for number in _entries(variables):
+                yield f"{name}/{number}", _array(variables, number, source)
 
 
-def _layer_wise_arrays(root: h5py.File) -> Iterator[tuple[str, np.ndarray]]:
-    """Keras 2: a group a layer of the model's first level, and in its attributes the names of all that is below it."""
-    for layer in _names(root, "layer_names"):
-        group = _group(root, layer)
-        for name in _names(group, "weight_names"):
-            # How many scopes stand before the layer's own differs with the version of TensorFlow.
-            _, _, inner = f"/{name}".partition(f"/{layer}/")
-            key = f"{layer}/{inner or name}".removesuffix(":0")
-            yield name_maps.without_repeats(key), _array(group, name)
+def _layer_wise_arrays(root: h5py.File, source: Source) -> Iterator[tuple[str, StoredArray]]:
+    """Keras 2: a group a layer of the model's first level, and in it the scopes of all that is below it.
+
+    Its attributes list them once more. They are not read: thousands of texts may be one and the same megabyte.
+    """
+    found: list[str] = []
+
+    def note(name: str, entry: h5py.Group | h5py.Dataset) -> bool | None:
+        if isinstance(entry, h5py.Dataset):
+            found.append(name)
+        count[0] += 1
+        return True if count[0] > MAX_ENTRIES else None
+
+    count = [0]
+    if root.visititems(note):
+        raise ValueError(f"is an HDF5 file of more than {MAX_ENTRIES:,} groups and arrays")
+    for path in found:
+        layer, _, name = path.partition("/")
+        # How many scopes stand before the layer's own differs with the version of TensorFlow.
+        _, _, inner = f"/{name}".partition(f"/{layer}/")
+        key = f"{layer}/{inner or name}".removesuffix(":0")
+        yield name_maps.without_repeats(key), _array(root, path, source)
+
+
+def _entries(group: h5py.Group) -> list[str]:
+    """The names in a group, which h5py lists all at once."""
+    if len(group) > MAX_ENTRIES:
+        raise ValueError(f"is an HDF5 file with {len(group):,} names in one group, more than {MAX_ENTRIES:,}")
+    return list(group)
 
 
 def _group(parent: h5py.Group, name: str) -> h5py.Group:
     group = _own(parent, name)
     if not isinstance(group, h5py.Group):
-        raise ValueError(f"is an HDF5 file in which {name!r} is no group")
+        raise ValueError(f"is an HDF5 file in which {quoted(name)} is no group")
     return group
 
 
-def _array(parent: h5py.Group, name: str) -> np.ndarray:
-    """A dataset's values; a file may claim any size for them."""
+def _array(parent: h5py.Group, name: str, source: Source) -> StoredArray:
+    """A dataset whose values are all in the file, one after the other, as Keras writes it."""
     dataset = _own(parent, name)
     if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "fiub":
-        raise ValueError(f"is an HDF5 file in which {name!r} is no array of numbers")
+        raise ValueError(f"is an HDF5 file in which {quoted(name)} is no array of numbers")
     if dataset.external or dataset.is_virtual:
-        raise ValueError(f"is an HDF5 file whose {name!r} is in another file")
-    if dataset.size * dataset.dtype.itemsize > MAX_BYTES:
-        raise ValueError(f"is an HDF5 file whose {name!r} claims the shape {dataset.shape}, over {MAX_BYTES:,} bytes")
-    return dataset[()]
+        raise ValueError(f"is an HDF5 file whose {quoted(name)} is in another file")
+    if dataset.chunks is not None:
+        # A chunk can unpack to any size, and reading takes memory for each of them.
+        raise ValueError(
+            f"is an HDF5 file whose {quoted(name)} of shape {dataset.shape} is compressed or in chunks, which Keras "
+            "never writes; `h5repack -l CONTI -f NONE FILE NEW` makes it readable"
+        )
+    if dataset.id.get_storage_size() < dataset.size * dataset.dtype.itemsize:
+        raise ValueError(
+            f"is an HDF5 file whose {quoted(name)} claims the shape {dataset.shape}, which it does not hold"
+        )
+
+    def read() -> np.ndarray:
+        with _errors_name(source):
+            return dataset[()]
+
+    return StoredArray(dataset.shape, dataset.dtype, read)
 
 
 def _own(parent: h5py.Group, name: str):
     """What the file itself has under a name: links could lead to any file of this machine."""
     for part in name.split("/"):
-        if not isinstance(parent.get(part, getlink=True), h5py.HardLink):
-            raise ValueError(f"is an HDF5 file whose {name!r} is a link")
+        if not isinstance(parent, h5py.Group) or not isinstance(parent.get(part, getlink=True), h5py.HardLink):
+            raise ValueError(f"is an HDF5 file whose {quoted(name)} is a link")
         parent = parent[part]
     return parent
 
 
-def _names(group: h5py.Group, attribute: str) -> list[str]:
-    """A list of names among the attributes, split as `weight_names0`, `weight_names1`, … if it is too long for one."""
-    chunks = [attribute] if attribute in group.attrs else []
-    while f"{attribute}{len(chunks)}" in group.attrs:
-        chunks.append(f"{attribute}{len(chunks)}")
-    return [name.decode() if isinstance(name, bytes) else str(name) for key in chunks for name in group.attrs[key]]
+def _layer_name(variables: h5py.Group) -> str:
+    attribute = variables.attrs.get_id("name")
+    name = variables.attrs["name"] if attribute.shape == () and attribute.dtype.kind in "SO" else None
+    name = name.decode() if isinstance(name, bytes) else name
+    if not isinstance(name, str) or len(name) > MAX_NAME:
+        raise ValueError(f"is an HDF5 file in which a layer's name is no text of at most {MAX_NAME} characters")
+    return name
 
 
-def _state_dict(file: BinaryIO) -> dict[str, "torch.Tensor"]:
+def _state_dict(file: BinaryIO, budget: int) -> dict[str, "torch.Tensor"]:
     if find_spec("torch") is None:
         raise ValueError(
             "is a PyTorch file, and PyTorch is not installed: pip install 'torch>=2.6' (the extra `parity` has it)"
@@ -229,21 +480,42 @@ def _state_dict(file: BinaryIO) -> dict[str, "torch.Tensor"]:
         raise ValueError(
             f"is a PyTorch file, which PyTorch {torch.__version__} does not read safely: pip install 'torch>=2.6'"
         )
+    descriptor = Path("/dev/fd", str(file.fileno()))
+    mapped = file.read(len(ZIP_SIGNATURE)) == ZIP_SIGNATURE and descriptor.exists()
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    if not mapped and size > budget:
+        raise ValueError(
+            f"is a PyTorch file of {size:,} bytes that can only be read whole, and {budget:,} are allowed for its "
+            "network; save its state dict alone, with PyTorch 1.6 or later"
+        )
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
+        # Mapped, a tensor takes memory as it is read, not as it is claimed.
+        state = torch.load(descriptor if mapped else file, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception:  # of a damaged pickle anything can come
         # PyTorch's own message advises to load it without weights_only, which would run the file's code.
         raise ValueError("is a PyTorch file that is damaged, or holds more than tensors; neither is loaded") from None
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]  # how training scripts save it, with the epoch and the like
-    if not isinstance(state, dict) or not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not state or not all(isinstance(key, str) for key in state):
         raise ValueError("is a PyTorch file, but not a state dict: a mapping from names to tensors")
+    for key, value in state.items():
+        if not isinstance(value, torch.Tensor):
+            raise ValueError("is a PyTorch file, but not a state dict: a mapping from names to tensors")
+        plain = value.is_floating_point() or str(value.dtype).removeprefix("torch.") in WHOLE_NUMBERS
+        strided = value.layout is torch.strided and not value.is_nested and value.device.type == "cpu"
+        if not (plain and strided):
+            raise ValueError(f"is a PyTorch file whose {quoted(key)} is no plain array of numbers")
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise ValueError(
+                f"is a PyTorch file whose {quoted(key)} claims the shape {tuple(value.shape)}, which it does not hold"
+            )
     # Trained on several GPUs with DataParallel.
-    prefix = "module." if all(str(key).startswith("module.") for key in state) else ""
-    return {str(key).removeprefix(prefix): value for key, value in state.items()}
+    prefix = "module." if all(key.startswith("module.") for key in state) else ""
+    return {key.removeprefix(prefix): value for key, value in state.items()}
 
 
-def _from_state_dict(state: dict[str, "torch.Tensor"]) -> Checkpoint:
+def _from_state_dict(state: dict[str, "torch.Tensor"], source: Source) -> Checkpoint:
     # How many batches training saw: not needed, and not there in files of PyTorch 0.4.
     keys = [key for key in state if not key.endswith(".num_batches_tracked")]
     layers = {key.rpartition(".")[0] for key in keys}
@@ -251,9 +523,23 @@ def _from_state_dict(state: dict[str, "torch.Tensor"]) -> Checkpoint:
     best = max(known, key=lambda format_: known[format_])
     if not known[best]:
         raise ValueError(
-            f"is a state dict of another network: it begins with {next(iter(state))!r}; expected {ACCEPTED}"
+            f"is a state dict of another network: it begins with {quoted(next(iter(state)))}; expected {ACCEPTED}"
         )
-    return Checkpoint(best, {key: keras_layout(state[key].detach().float().numpy()) for key in keys})
+    return Checkpoint(best, {key: _stored_tensor(state[key], source) for key in keys})
+
+
+def _stored_tensor(tensor: "torch.Tensor", source: Source) -> StoredArray:
+    def read() -> np.ndarray:
+        with _errors_name(source):
+            return keras_layout((tensor.float() if floating else tensor).detach().numpy())
+
+    floating = tensor.is_floating_point()
+    shape = tuple(tensor.shape)
+    return StoredArray(
+        (*shape[2:], shape[1], shape[0]) if len(shape) == 4 else shape[::-1],
+        np.dtype("float32" if floating else str(tensor.dtype).removeprefix("torch.")),
+        read,
+    )
 
 
 def keras_layout(array: np.ndarray) -> np.ndarray:

@@ -240,6 +240,6 @@ def find_checkpoint(weights: str | os.PathLike | None) -> PublishedCheckpoint | 
         raise ValueError(f"weights={weights!r} must be {accepted}")
     if weights in names():
         return published(os.fspath(weights))
-    if not os.path.isfile(weights):
+    if not os.path.isfile(os.path.expanduser(weights)):
         raise ValueError(f"weights={os.fspath(weights)!r} is no file; weights must be {accepted}")
     return None

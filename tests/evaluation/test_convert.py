@@ -18,7 +18,7 @@ from polynet_keras.evaluation import conversion
 from polynet_keras.evaluation.conversion import convert
 from polynet_keras.evaluation.parity import Parity
 from polynet_keras.pretrained import formats
-from polynet_keras.pretrained.formats import Format
+from polynet_keras.pretrained.formats import Format, opened_file
 from tests.pretrained.small import STRUCTURE, infer, small, small_published
 
 torch = pytest.importorskip("torch", reason="writes the .pth files (extra `parity`)")
@@ -37,7 +37,7 @@ def compared(published, monkeypatch):
     compared = {"parity": None}
 
     def compare(model, format_, path, preprocessing):
-        compared.update(logits=infer(model, published.x), format=format_, path=path, preprocessing=preprocessing)
+        compared.update(logits=infer(model, published.x), format=format_, path=path.path, preprocessing=preprocessing)
         return compared["parity"]
 
     monkeypatch.setitem(formats.TABLES, Format.CADENE, lambda: published.table)
@@ -110,7 +110,12 @@ def test_other_logits_than_the_publishers_and_nothing_is_written(published, comp
 @pytest.mark.parametrize("file", [False, True])
 def test_a_published_name_is_prepared_as_its_publisher_says(published, compared, monkeypatch, tmp_path, source, file):
     asked = []
-    monkeypatch.setattr(conversion, "source_file", lambda checkpoint: asked.append(checkpoint) or published.file)
+
+    def opened_source(checkpoint):
+        asked.append(checkpoint)
+        return opened_file(published.file)
+
+    monkeypatch.setattr(conversion, "opened_source", opened_source)
     monkeypatch.chdir(tmp_path)
     if file:
         (tmp_path / "imagenet-cadene").write_text("a file of that name is not meant")

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import pickle
 import shutil
 import tempfile
@@ -14,7 +15,7 @@ import pytest
 
 from polynet_keras import PolyNet
 from polynet_keras.pretrained import formats
-from polynet_keras.pretrained.formats import Format, read_checkpoint
+from polynet_keras.pretrained.formats import TORCH_SIGNATURE, Format, read_checkpoint
 
 torch = pytest.importorskip("torch", reason="writes the .pth files (extra `parity`)")
 
@@ -167,15 +168,47 @@ def test_damage_inside_an_archive(tmp_path):
         read_checkpoint(tmp_path / "net")
 
 
-def test_members_are_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr(formats, "MAX_BYTES", 100)
-    (tmp_path / "net").write_bytes(zipped(a=bytes(101)))
-    with pytest.raises(ValueError, match="is an archive whose 'a' is larger than 100 bytes"):
+def test_members_are_bounded(tmp_path):
+    (tmp_path / "net").write_bytes(zipped(a=bytes(201)))
+    with pytest.raises(ValueError, match="is an archive whose 'a' is larger than 200 bytes"):
+        read_checkpoint(tmp_path / "net", budget=100)
+
+
+def test_directories_of_archives_are_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(formats, "MAX_DIRECTORY", 1000)
+    (tmp_path / "net").write_bytes(zipped(**{f"member{number}": b"" for number in range(100)}))
+    with pytest.raises(ValueError, match="is an archive whose list of members is larger than 1,000 bytes"):
         read_checkpoint(tmp_path / "net")
 
 
 def claim_terabytes(variables, tmp_path):
-    variables.create_dataset("0", shape=(10**6, 10**6), dtype="float32", chunks=(1, 1000))
+    variables.create_dataset("0", shape=(10**6, 10**6), dtype="float32")
+
+
+def be_in_chunks(variables, tmp_path):
+    variables.create_dataset("0", shape=(3, 3), dtype="float32", chunks=(1, 3))
+
+
+def be_compressed(variables, tmp_path):
+    variables.create_dataset("0", data=np.zeros((1000, 1000), "float32"), compression="gzip")
+
+
+def be_virtual(variables, tmp_path):
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["secret"] = np.ones(3)
+    layout = h5py.VirtualLayout((3,), "float64")
+    layout[:] = h5py.VirtualSource(tmp_path / "other.h5", "secret", (3,))
+    variables.create_virtual_dataset("0", layout)
+
+
+def have_a_long_name(variables, tmp_path):
+    variables.attrs["name"] = "x" * 1001
+    variables["0"] = np.ones(3)
+
+
+def have_many_names(variables, tmp_path):
+    variables.attrs["name"] = [b"stem_conv1"] * 2
+    variables["0"] = np.ones(3)
 
 
 def be_elsewhere(variables, tmp_path):
@@ -204,7 +237,12 @@ def hold_a_group(variables, tmp_path):
 @pytest.mark.parametrize(
     ("fill", "message"),
     [
-        (claim_terabytes, r"'0' claims the shape \(1000000, 1000000\), over 2,147,483,648 bytes"),
+        (claim_terabytes, r"'0' claims the shape \(1000000, 1000000\), which it does not hold"),
+        (be_in_chunks, "'0' of shape .3, 3. is compressed or in chunks, .*h5repack -l CONTI .* makes it readable"),
+        (be_compressed, "'0' of shape .1000, 1000. is compressed or in chunks, .* makes it readable"),
+        (be_virtual, "'0' is in another file"),
+        (have_a_long_name, "a layer's name is no text of at most 1000 characters"),
+        (have_many_names, "a layer's name is no text of at most 1000 characters"),
         (be_elsewhere, "'0' is in another file"),
         (link_to_another_file, "'0' is a link"),
         (link_inside, "'0' is a link"),
@@ -256,8 +294,110 @@ def test_old_pytorch(tmp_path, monkeypatch):
 def test_missing_files_and_folders(tmp_path):
     with pytest.raises(ValueError, match="cannot be read: No such file"):
         read_checkpoint(tmp_path / "none")
-    with pytest.raises(ValueError, match="cannot be read: Is a directory"):
+    with pytest.raises(ValueError, match="is a folder, not a file"):
         read_checkpoint(tmp_path)
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "link").symlink_to(tmp_path / "fifo")
+    for name in (tmp_path / "link", "/dev/zero"):
+        with pytest.raises(ValueError, match="is a pipe or a device, not a file"):
+            read_checkpoint(name)
+
+
+def test_home_folders(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "net.pth").write_bytes(saved(CADENE))
+    assert read_checkpoint("~/net.pth").format is Format.CADENE
+
+
+@pytest.mark.parametrize("options", [{}, {"_use_new_zipfile_serialization": False}], ids=["zip", "legacy"])
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (torch.zeros(1, dtype=torch.float16).as_strided((250_000, 1000), (0, 0)), "claims the shape .250000, 1000."),
+        (torch.zeros(1).expand(10**6), "claims the shape .1000000,., which it does not hold"),
+        (torch.zeros(4, dtype=torch.complex64), "is no plain array of numbers"),
+        (torch.sparse_coo_tensor(torch.tensor([[0], [0]]), torch.ones(1), (10**5, 10**5)), "is no plain array"),
+        (torch.quantize_per_tensor(torch.ones(4), 0.1, 0, torch.qint8), "is no plain array"),
+        (torch.empty(10**9, device="meta"), "is no plain array|damaged"),
+    ],
+    ids=["strided", "expanded", "complex", "sparse", "quantized", "meta"],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+def test_tensors_that_claim_more_than_they_hold(tmp_path, options, tensor, message):
+    (tmp_path / "net.pth").write_bytes(saved({**CADENE, "bomb": tensor}, **options))
+    with pytest.raises(ValueError, match=rf"net.pth' is a PyTorch file .*({message})"):
+        read_checkpoint(tmp_path / "net.pth")
+
+
+def test_compressed_pytorch_archives(tmp_path):
+    """PyTorch itself would unpack any member to the size that it claims."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(saved(CADENE))) as source, zipfile.ZipFile(content, "w") as target:
+        for member in source.infolist():
+            compression = zipfile.ZIP_DEFLATED if member.filename.endswith("/0") else zipfile.ZIP_STORED
+            target.writestr(member.filename, source.read(member), compression)
+    (tmp_path / "net.pth").write_bytes(content.getvalue())
+    with pytest.raises(ValueError, match="not as PyTorch writes it: its archive is compressed, or prefixed"):
+        read_checkpoint(tmp_path / "net.pth")
+    (tmp_path / "net.pth").write_bytes(saved(CADENE)[:4] + saved(CADENE))
+    with pytest.raises(ValueError, match="not as PyTorch writes it: its archive is compressed, or prefixed"):
+        read_checkpoint(tmp_path / "net.pth")
+
+
+def test_files_that_can_only_be_read_whole_are_bounded(tmp_path):
+    state = {**CADENE, "more": torch.zeros(1000)}
+    (tmp_path / "net.pth").write_bytes(saved(state, _use_new_zipfile_serialization=False))
+    with pytest.raises(ValueError, match="can only be read whole, and 4,000 are allowed for its network"):
+        read_checkpoint(tmp_path / "net.pth", budget=4000)
+    (tmp_path / "net.pth").write_bytes(saved(state))
+    with pytest.raises(ValueError, match="holds 4,176 bytes of numbers, more than 4,000"):
+        read_checkpoint(tmp_path / "net.pth", budget=4000)
+
+
+def test_keras_2_files_whose_groups_go_in_circles(tmp_path):
+    with h5py.File(tmp_path / "net.h5", "w") as file:
+        file.attrs["layer_names"] = [b"features"]
+        group = file.create_group("features")
+        for number in range(60):  # two ways to each next one: 2^60 paths
+            following = group.create_group(f"a{number}")
+            group[f"b{number}"] = following
+            group = following
+        group["back"] = file["features"]
+        group["kernel:0"] = np.ones(3)
+    assert len(read_checkpoint(tmp_path / "net.h5").arrays) == 1
+
+
+def test_too_many_arrays(tmp_path, monkeypatch):
+    monkeypatch.setattr(formats, "MAX_ENTRIES", 5)
+    (tmp_path / "net.h5").write_bytes(layer_wise())
+    with pytest.raises(ValueError, match="is an HDF5 file of more than 5 groups and arrays"):
+        read_checkpoint(tmp_path / "net.h5")
+    with h5py.File(tmp_path / "net.h5", "w") as file:
+        for number in range(6):
+            file.create_group(f"layers/conv{number}")
+    with pytest.raises(ValueError, match="with 6 names in one group, more than 5"):
+        read_checkpoint(tmp_path / "net.h5")
+
+
+@pytest.mark.parametrize(
+    ("content", "member"),
+    [
+        (b"\x89HDF\r\n\x1a\n" + zipped(a=b"1"), None),
+        (TORCH_SIGNATURE + zipped(a=b"1"), None),
+        (b"more" + zipped(a=b"1"), None),
+        (zipped(a=b"1", b=b"2"), None),
+        (zipped(a=b"1") + zipped(a=b"2"), b"2"),
+        (zipped(a=b"1"), b"1"),
+    ],
+)
+def test_an_archives_one_member(content, member):
+    """What is hashed is what is loaded: a file that begins as another one is no archive to either."""
+    if member is None:
+        with pytest.raises(ValueError, match="is no archive of one file"), formats.only_member(io.BytesIO(content)):
+            pass
+    else:
+        with formats.only_member(io.BytesIO(content)) as file:
+            assert file.read() == member
 
 
 def test_without_pytorch(tmp_path, monkeypatch):

@@ -2,17 +2,20 @@
 
 import dataclasses
 import hashlib
+import io
 import shutil
 import threading
 import zipfile
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
+import h5py
 import keras
 import numpy as np
 import pytest
 
+from polynet_keras import applications
 from polynet_keras.pretrained import download as download_module
-from polynet_keras.pretrained import formats, registry, store
+from polynet_keras.pretrained import formats, load_weights_file, registry, store
 from polynet_keras.pretrained.download import WrongHashError
 from polynet_keras.pretrained.formats import Format
 from polynet_keras.pretrained.registry import published
@@ -216,3 +219,103 @@ def test_hash_of_the_file_in_an_archive(tmp_path):
     path.write_bytes(b"no archive")
     with pytest.raises(WrongHashError, match="is no archive of one file"):
         store.verify(path, record)
+
+
+def as_archive(record, content, monkeypatch, tmp_path):
+    """The record of an archive whose one file has the content's hash, as tf2cv publishes its own."""
+    monkeypatch.setenv(store.FOLDER_VARIABLE, str(tmp_path / "given"))
+    (tmp_path / "given").mkdir(exist_ok=True)
+    return dataclasses.replace(
+        record, file="net.zip", algorithm="sha1", digest=hashlib.sha1(content).hexdigest(), hash_of="member"
+    )
+
+
+def with_one_array(value):
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
+        file.attrs["layer_names"] = [b"features"]
+        file["features/x/kernel:0"] = np.full(3, value, "float32")
+    return content.getvalue()
+
+
+def test_what_is_hashed_is_what_is_loaded(monkeypatch, tmp_path):
+    """A file that begins as one HDF5 file, and ends as the archive of another, must not pass as either."""
+    genuine, other = with_one_array(1.0), with_one_array(666.0)
+    record = as_archive(published("imagenet"), genuine, monkeypatch, tmp_path)
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as written:
+        written.writestr("polynet.tf2.h5", genuine)
+    path = tmp_path / "given" / "net.zip"
+    path.write_bytes(archive.getvalue())
+    with store.opened_source(record) as file:
+        path.unlink()  # what the name stands for later does not matter
+        path.write_bytes(other)
+        assert formats.read_checkpoint(file).arrays["features/x/kernel"][0] == 1.0
+        assert formats.hdf5_bytes(file) == genuine
+    for spoiled in (other + archive.getvalue(), formats.TORCH_SIGNATURE + archive.getvalue(), other):
+        path.write_bytes(spoiled)
+        with (
+            pytest.raises(WrongHashError, match=r"given/net.zip is no archive of one file"),
+            store.opened_source(record),
+        ):
+            pass
+    path.write_bytes(archive.getvalue() + zipped(other))  # two archives: the last one is what counts, to both
+    with pytest.raises(WrongHashError, match=r"is not the published net.zip"), store.opened_source(record):
+        pass
+    path.write_bytes(zipped(other) + archive.getvalue())
+    with store.opened_source(record) as file:
+        assert formats.read_checkpoint(file).arrays["features/x/kernel"][0] == 1.0
+
+
+def zipped(content):
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as written:
+        written.writestr("polynet.tf2.h5", content)
+    return archive.getvalue()
+
+
+@pytest.mark.parametrize("converted", [False, True])
+def test_a_file_that_is_replaced_after_it_was_verified(served, monkeypatch, converted):
+    """Neither the published file nor the converted one is looked for by name a second time."""
+    small(weights="small")
+    if not converted:
+        (served.cache / "small.weights.h5").unlink()
+    loaded = []
+
+    def load(model, source):
+        for path in served.cache.glob("small.*"):
+            path.unlink()
+            path.write_bytes(b"another file")
+        loaded.append(source.path.name)
+        return load_weights_file(model, source)
+
+    monkeypatch.setattr(store, "load_weights_file", load)
+    monkeypatch.setattr(applications, "load_weights_file", load)
+    np.testing.assert_allclose(infer(small(weights="small"), served.x), served.expected, rtol=1e-5, atol=1e-6)
+    assert loaded[0] == ("small.weights.h5" if converted else "small.pth")
+
+
+def test_home_folders_in_the_environment(served, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "somebody"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KERAS_HOME", "~/odd path, ünïcode")
+    small(weights="small")
+    cache = tmp_path / "somebody" / "odd path, ünïcode" / "models"
+    assert files(cache) == {"small.pth", "small.weights.h5", "small.weights.h5.sha256"}
+    monkeypatch.setenv(store.FOLDER_VARIABLE, "~/given")
+    shutil.copytree(cache, tmp_path / "somebody" / "given")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "empty"))
+    small(weights="small")
+    small(weights="~/given/small.weights.h5")
+    assert not (tmp_path / "~").exists()
+
+
+@pytest.mark.parametrize("kind", ["a file for the folder", "a folder for the file"])
+def test_a_cache_that_cannot_be_fetched_into(served, tmp_path, kind):
+    if kind == "a file for the folder":
+        (tmp_path / "home").write_text("a file where the folder should be")
+    else:
+        (tmp_path / "home" / "models" / "small.pth").mkdir(parents=True)
+    with pytest.raises(OSError, match=r"weights='small': .*small.pth cannot be written: .*KERAS_HOME names another"):
+        small(weights="small")
+    assert served.requests == []  # half a gigabyte, for nothing
