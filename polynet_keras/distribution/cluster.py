@@ -56,6 +56,12 @@ class Cluster:
     def is_distributed(self) -> bool:
         return self.count > 1
 
+    @property
+    def is_loopback(self) -> bool:
+        """Whether all workers are at addresses that only this machine reaches."""
+        hosts = {split_address(worker)[0] for worker in self.workers}
+        return bool(hosts) and all(host in ("localhost", "::1") or host.startswith("127.") for host in hosts)
+
     def name(self, index: int) -> str:
         """A worker as messages call it: `worker 1 (host:port)`."""
         return f"worker {index} ({self.workers[index]})" if self.workers else f"worker {index}"
@@ -87,7 +93,7 @@ def _from_tf_config(text: str) -> Cluster:
 
     try:
         config = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise refuse(f"is no JSON ({error})") from None
     if config == {}:
         return Cluster()
@@ -183,3 +189,7 @@ def _check_address(address: str, source: str) -> None:
     match = re.fullmatch(r"(?:[^\s/:\[\]]+|\[[0-9A-Fa-f:.]+(?:%\w+)?\]):([1-9][0-9]{0,4})", address)
     if match is None or int(match[1]) > 65535:
         raise ValueError(f"{source} has the address {address!r}; expected host:port with a port from 1 to 65535")
+    try:
+        split_address(address)[0].encode("idna")  # as the socket module does, whose error names no address
+    except UnicodeError:
+        raise ValueError(f"{source} has the address {address!r}, whose host is no name of a machine") from None

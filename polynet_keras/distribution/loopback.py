@@ -1,7 +1,9 @@
-"""A cluster on this machine: addresses on loopback."""
+"""A cluster on this machine: addresses on loopback, and servers that other machines do not reach."""
 
 import contextlib
+import ipaddress
 import json
+import os
 import socket
 import sys
 from collections.abc import Iterator, Sequence
@@ -28,3 +30,43 @@ def loopback_addresses(count: int) -> Iterator[list[str]]:
 def tf_config(addresses: Sequence[str], worker: int) -> str:
     """The value of TF_CONFIG for a worker, counted from 0."""
     return json.dumps({"cluster": {"worker": list(addresses)}, "task": {"type": "worker", "index": worker}})
+
+
+def keep_to_loopback(port: int) -> bool:
+    """Closes this process's server at a port to other machines, and ends their connections to it.
+
+    TensorFlow's server listens on all addresses, whatever its own is, and nothing tells it otherwise; so the device
+    that its socket hears is set afterwards.
+
+    Returns:
+        Whether that could be done: it takes Linux 5.7.
+    """
+    if not hasattr(socket, "SO_BINDTODEVICE"):
+        return False
+    listens = False
+    try:
+        for one in _sockets(port):
+            if one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo\0")
+                listens = True
+    except PermissionError:  # before Linux 5.7
+        return False
+    for one in _sockets(port):  # somebody may have come before
+        with contextlib.suppress(OSError):  # it listens, or its other end is gone
+            if not _is_loopback(one.getpeername()[0]):
+                one.shutdown(socket.SHUT_RDWR)
+    return listens
+
+
+def _sockets(port: int) -> Iterator[socket.socket]:
+    """This process's sockets of TCP with that port, whoever opened them."""
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(name))) as one:
+            is_tcp = one.family in (socket.AF_INET, socket.AF_INET6) and one.type == socket.SOCK_STREAM
+            if is_tcp and one.getsockname()[1] == port:
+                yield one
+
+
+def _is_loopback(host: str) -> bool:
+    address = ipaddress.ip_address(host.partition("%")[0])
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback

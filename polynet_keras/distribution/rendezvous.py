@@ -1,25 +1,46 @@
 """Before they train, all workers meet: everyone is there, once, and is about to do the same thing.
 
-They meet at the chief's address, before TensorFlow opens its server there, with a line of JSON each. TensorFlow itself
-waits for an hour for a worker that never comes, and compares nothing.
+They meet at the chief's address, before TensorFlow opens its server there. TensorFlow itself waits for an hour for a
+worker that never comes, and compares nothing. The chief sends each guest a number that is used once, the guest answers
+who it is and what it is about to do, and the chief answers in the end: a line of JSON each. Where the job has a secret,
+the last two are signed with it (HMAC-SHA-256 over the line and both sides' numbers), and who does not know it is passed
+over. Anybody may connect: what a guest sends, how long it takes and how many wait is limited.
 """
 
 import contextlib
 import errno
 import hashlib
+import hmac
 import json
+import os
+import secrets
+import selectors
 import socket
 import time
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from absl import logging
 
 from polynet_keras.distribution.cluster import Cluster, split_address
 
 GREETING = "polynet_keras rendezvous"
+SECRET_VARIABLE = "POLYNET_JOB_SECRET"
+MIN_SECRET = 16
+"""Characters: of a shorter one, who listens to a meeting could find out by trying."""
 MAX_LINE = 1 << 20
+MAX_STRANGERS = 64
+"""Connections that have not said who they are. Of more, the oldest one is closed of the host that has most of them."""
+HELLO_SECONDS = 10
+"""For a guest to say who it is, and for the chief to send its number: for the whole line, however it comes."""
+MAX_FAILURE = 2000
+"""Characters of what the chief says is wrong."""
 LONG = 40
 """Characters of a value that a message shows."""
 RETRY_SECONDS = 0.2
+ONE_SECRET = "all workers of a job need the same, or none"
 ANSWER_SECONDS = 5
 """For what the chief has to say, once it need not wait any longer."""
 STRANGER_SECONDS = 90
@@ -31,29 +52,32 @@ class MissingWorkerError(ValueError):
     """A worker did not come, or the chief could not be reached, in time."""
 
 
-def meet(cluster: Cluster, facts: Mapping[str, str], timeout_seconds: float = 300) -> None:
+def meet(cluster: Cluster, facts: Mapping[str, str], timeout_seconds: float = 300, secret: str | None = None) -> None:
     """Returns when all workers have called this with the same facts.
 
     Args:
         cluster: of the workers; one process alone meets nobody.
         facts: by name, what must be alike: versions, the fingerprint of the code, what a recipe says.
         timeout_seconds: how long to wait for the others.
+        secret: that the workers of this job share; by default that of the environment's `POLYNET_JOB_SECRET`, if it is
+            there.
 
     Raises:
         MissingWorkerError: on every worker that is there: one did not come.
         ValueError: likewise: one came twice, or differs from the chief in a fact; an address is not this machine's, a
-            port is taken, or the job runs already.
+            port is taken, or the job runs already. On one worker: its secret is too short, or not the chief's.
     """
     if not cluster.is_distributed:
         return
+    key = _key(os.environ.get(SECRET_VARIABLE, "") if secret is None else secret)
     deadline = time.monotonic() + timeout_seconds
     listener = _own_port(cluster)
     if cluster.is_chief:
         with listener:
-            _receive_all(cluster, facts, listener, deadline, timeout_seconds)
+            _receive_all(cluster, facts, listener, deadline, timeout_seconds, key)
     else:
         listener.close()
-        _report(cluster, facts, deadline, timeout_seconds)
+        _report(cluster, facts, deadline, timeout_seconds, key)
 
 
 def code_fingerprint() -> str:
@@ -63,6 +87,17 @@ def code_fingerprint() -> str:
     for path in sorted(package.rglob("*.py")):
         digest.update(f"{path.relative_to(package)}\n".encode() + path.read_bytes())
     return digest.hexdigest()
+
+
+def _key(secret: str) -> bytes:
+    """Empty for no secret."""
+    secret = secret.strip()  # of a file, with the end of its line
+    if 0 < len(secret) < MIN_SECRET:
+        raise ValueError(
+            f"{SECRET_VARIABLE} has {len(secret)} characters; expected at least {MIN_SECRET}, such as what "
+            "`openssl rand -hex 32` prints"
+        )
+    return secret.encode()
 
 
 def _own_port(cluster: Cluster) -> socket.socket:
@@ -103,58 +138,181 @@ def _own_port(cluster: Cluster) -> socket.socket:
     return listener
 
 
+@dataclass
+class _Guest:
+    """A connection to the chief.
+
+    Attributes:
+        nonce: the chief's number; a signed line that was overheard is of no use without it.
+        deadline: for the whole of its first line.
+        answer_context: what the answer to it is signed with.
+    """
+
+    connection: socket.socket
+    host: str
+    deadline: float
+    nonce: str = field(default_factory=lambda: secrets.token_hex(16))
+    data: bytearray = field(default_factory=bytearray)
+    answer_context: str = ""
+
+
 def _receive_all(
-    cluster: Cluster, facts: Mapping[str, str], listener: socket.socket, deadline: float, timeout_seconds: float
-) -> None:
-    """The chief's part: hears every worker, and tells all of them what is wrong, or that nothing is."""
-    guests: dict[int, socket.socket] = {}
-    failure: ValueError | None = ValueError(f"{cluster.name(0)} ended before all workers were there")
-    try:
-        failure = _gather(cluster, facts, listener, deadline, timeout_seconds, guests)
-    finally:
-        for guest in guests.values():
-            _answer(guest, failure)
-            guest.close()
-    if failure is not None:
-        raise failure
-
-
-def _gather(
     cluster: Cluster,
     facts: Mapping[str, str],
     listener: socket.socket,
     deadline: float,
     timeout_seconds: float,
-    guests: dict[int, socket.socket],
+    key: bytes,
+) -> None:
+    """The chief's part: hears every worker, and tells all of them what is wrong, or that nothing is."""
+    guests: dict[int, _Guest] = {}
+    failure: ValueError | None = ValueError(f"{cluster.name(0)} ended before all workers were there")
+    try:
+        with _Entrance(listener, key) as entrance:
+            failure = _gather(cluster, facts, entrance, deadline, timeout_seconds, guests, key)
+    finally:
+        for guest in guests.values():
+            _answer(guest, failure, key)
+    if failure is not None:
+        raise failure
+
+
+class _Entrance:
+    """Who has connected to the chief and not yet said who it is; each is read as it sends, and none is waited for.
+
+    Attributes:
+        refused: guests that did not know the secret, and the last one's host.
+    """
+
+    def __init__(self, listener: socket.socket, key: bytes):
+        self._listener, self._key = listener, key
+        self._selector = selectors.DefaultSelector()
+        self._strangers: dict[socket.socket, _Guest] = {}
+        self.refused: tuple[int, str] = 0, ""
+
+    def __enter__(self) -> "_Entrance":
+        self._listener.setblocking(False)
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        return self
+
+    def __exit__(self, *error) -> None:
+        for guest in list(self._strangers.values()):
+            self._drop(guest)
+        self._selector.close()
+
+    def next(self, deadline: float) -> list[tuple[_Guest, dict]]:
+        """Guests who have said who they are, with what they said; none after a while, or at the deadline."""
+        now = time.monotonic()
+        for guest in [guest for guest in self._strangers.values() if guest.deadline <= now]:
+            self._drop(guest)
+        until = min([deadline, *(guest.deadline for guest in self._strangers.values())])
+        found = []
+        for event, _ in self._selector.select(max(0.0, until - now)):
+            if event.fileobj is self._listener:
+                self._let_in(deadline)
+            elif event.fileobj in self._strangers:  # it may have had to go a moment ago
+                guest = self._strangers[event.fileobj]
+                hello = self._heard(guest)
+                if hello is not None:
+                    found.append((guest, hello))
+        return found
+
+    def _let_in(self, deadline: float) -> None:
+        try:
+            connection, address = self._listener.accept()
+        except BlockingIOError:
+            return
+        except OSError:  # it is gone already, or there are no file descriptors left for a moment
+            time.sleep(0.01)
+            return
+        guest = _Guest(connection, address[0], min(deadline, time.monotonic() + HELLO_SECONDS))
+        connection.setblocking(False)
+        challenge = {"greeting": GREETING, "nonce": guest.nonce, "secret": bool(self._key)}
+        try:
+            connection.send(json.dumps(challenge).encode() + b"\n")  # into a buffer that is empty
+        except OSError:
+            connection.close()
+            return
+        self._strangers[connection] = guest
+        self._selector.register(connection, selectors.EVENT_READ)
+        if len(self._strangers) > MAX_STRANGERS:
+            counts = Counter(guest.host for guest in self._strangers.values())
+            most = max(counts.values())
+            self._drop(next(guest for guest in self._strangers.values() if counts[guest.host] == most))
+
+    def _heard(self, guest: _Guest) -> dict | None:
+        """What a guest says of itself, once its line is whole; who says something else is closed."""
+        try:
+            more = guest.connection.recv(1 << 16)
+        except BlockingIOError:
+            return None
+        except OSError:
+            more = b""
+        guest.data += more
+        if b"\n" not in more:
+            if not more or len(guest.data) >= MAX_LINE:
+                self._drop(guest)
+            return None
+        line = bytes(guest.data.partition(b"\n")[0])
+        hello = _opened(line, f"hello {guest.nonce}", self._key)
+        if hello is None or hello.get("greeting") != GREETING or not isinstance(hello.get("nonce"), str):
+            if self._key and GREETING.encode() in line:
+                self._refuse(guest)
+            self._drop(guest)  # a port scanner, say
+            return None
+        guest.answer_context = f"answer {guest.nonce} {hello.get('nonce')}"
+        guest.data.clear()
+        del self._strangers[guest.connection]
+        self._selector.unregister(guest.connection)
+        return hello
+
+    def _refuse(self, guest: _Guest) -> None:
+        """Tells one who may be a worker with another secret; a stranger learns nothing by it."""
+        if not self.refused[0]:
+            logging.warning(
+                "a process at %s says that it is a worker, and does not know %s", guest.host, SECRET_VARIABLE
+            )
+        self.refused = self.refused[0] + 1, guest.host
+        with contextlib.suppress(OSError):
+            guest.connection.send(json.dumps({"greeting": GREETING, "refused": "secret"}).encode() + b"\n")
+
+    def _drop(self, guest: _Guest) -> None:
+        del self._strangers[guest.connection]
+        self._selector.unregister(guest.connection)
+        guest.connection.close()
+
+
+def _gather(
+    cluster: Cluster,
+    facts: Mapping[str, str],
+    entrance: _Entrance,
+    deadline: float,
+    timeout_seconds: float,
+    guests: dict[int, _Guest],
+    key: bytes,
 ) -> ValueError | None:
     """Fills `guests` with the connections of all workers; returns what is wrong, if something is."""
     while len(guests) < cluster.count - 1:
-        listener.settimeout(max(0.01, deadline - time.monotonic()))
-        try:
-            guest, address = listener.accept()
-        except TimeoutError:
+        if time.monotonic() >= deadline:
             missing = ", ".join(cluster.name(i) for i in range(1, cluster.count) if i not in guests)
-            return MissingWorkerError(f"{missing} did not come within {timeout_seconds:g} s")
-        guest.settimeout(max(1.0, min(10.0, deadline - time.monotonic())))
-        hello = _read(guest)
-        if hello is None or hello.get("greeting") != GREETING:
-            guest.close()  # a port scanner, say
-            continue
-        index = hello.get("index")
-        objection = _objection(cluster, facts, hello)
-        if objection is None:
-            # Those that ended while they waited will be started again. Whoever comes last finds the others there.
-            for other in [other for other, connection in guests.items() if _has_left(connection)]:
-                guests.pop(other).close()
-        if objection is None and index in guests:
-            first = guests[index].getpeername()[0]
-            objection = f"two processes say that they are {cluster.name(index)}: at {first} and at {address[0]}"
-        if objection is not None or not isinstance(index, int):
-            failure = ValueError(objection)
-            _answer(guest, failure)
-            guest.close()
-            return failure
-        guests[index] = guest
+            count, host = entrance.refused
+            strangers = f"; {count} did not know {SECRET_VARIABLE}, the last one at {host}" if count else ""
+            return MissingWorkerError(f"{missing} did not come within {timeout_seconds:g} s{strangers}")
+        for guest, hello in entrance.next(deadline):
+            index = hello.get("index")
+            objection = _objection(cluster, facts, hello)
+            if objection is None:
+                # Those that ended while they waited will be started again. Whoever comes last finds the others there.
+                for other in [other for other, one in guests.items() if _has_left(one.connection)]:
+                    guests.pop(other).connection.close()
+            if objection is None and index in guests:
+                hosts = f"at {guests[index].host} and at {guest.host}"
+                objection = f"two processes say that they are {cluster.name(index)}: {hosts}"
+            if objection is not None or not isinstance(index, int):
+                failure = ValueError(objection)
+                _answer(guest, failure, key)
+                return failure
+            guests[index] = guest
     return None
 
 
@@ -174,46 +332,51 @@ def _has_left(guest: socket.socket) -> bool:
 
 def _objection(cluster: Cluster, facts: Mapping[str, str], hello: dict) -> str | None:
     index = hello.get("index")
-    if hello.get("workers") != list(cluster.workers) or not isinstance(index, int) or not 0 < index < cluster.count:
+    is_index = isinstance(index, int) and not isinstance(index, bool) and 0 < index < cluster.count
+    if hello.get("workers") != list(cluster.workers) or not is_index:
         return (
-            f"a process that says it is worker {index} knows other workers than {cluster.name(0)}: "
-            f"{hello.get('workers')} and not {list(cluster.workers)}"
+            f"a process that says it is worker {_printable(index, LONG)} knows other workers than {cluster.name(0)}: "
+            f"{_printable(hello.get('workers'), 10 * LONG)} and not {list(cluster.workers)}"
         )
     theirs = hello.get("facts")
     theirs = theirs if isinstance(theirs, dict) else {}
     # In the chief's order, which has versions first: from them others may follow.
     different = [name for name in {**facts, **theirs} if facts.get(name) != theirs.get(name)]
     if different:
-        name = different[0]
-        values = " and not ".join(_distinct(theirs.get(name), facts.get(name)))
-        more = f", and in {', '.join(different[1:])}" if different[1:] else ""
+        name, *others = (_printable(name, LONG) for name in different[:20])
+        values = " and not ".join(_distinct(theirs.get(different[0]), facts.get(different[0])))
+        more = f", and in {', '.join(others)}" if others else ""
         return f"{cluster.name(index)} differs from {cluster.name(0)} in {name} ({values}){more}; all must run the same"
     return None
 
 
-def _report(cluster: Cluster, facts: Mapping[str, str], deadline: float, timeout_seconds: float) -> None:
+def _report(cluster: Cluster, facts: Mapping[str, str], deadline: float, timeout_seconds: float, key: bytes) -> None:
     """The other workers' part: says hello to the chief and hears what it answers."""
-    hello = {
-        "greeting": GREETING,
-        "index": cluster.index,
-        "workers": list(cluster.workers),
-        "facts": dict(facts),
-    }
-    chief, address = cluster.name(0), split_address(cluster.workers[0])
+    hello = {"greeting": GREETING, "index": cluster.index, "workers": list(cluster.workers), "facts": dict(facts)}
+    chief, me, address = cluster.name(0), cluster.name(cluster.index), split_address(cluster.workers[0])
     reason, stranger_since = "", None
     while time.monotonic() < deadline:
         try:
             with socket.create_connection(address, timeout=max(0.1, deadline - time.monotonic())) as connection:
-                # A chief that came later waits for the others until later; what it then says is the reason.
-                connection.settimeout(timeout_seconds + ANSWER_SECONDS)
-                connection.sendall(json.dumps(hello).encode() + b"\n")
-                answer = _read(connection)
+                hello["nonce"] = secrets.token_hex(16)
+                challenge = _opened(_line(connection, min(deadline, time.monotonic() + HELLO_SECONDS)))
+                nonce = _nonce(challenge, chief, me, key)
+                answer = None
+                if nonce is not None:
+                    connection.settimeout(HELLO_SECONDS)
+                    connection.sendall(_sealed(hello, f"hello {nonce}", key))
+                    # A chief that came later waits for the others until later; what it then says is the reason.
+                    line = _line(connection, time.monotonic() + timeout_seconds + ANSWER_SECONDS)
+                    answer = _opened(line, f"answer {nonce} {hello['nonce']}", key)
+                    if answer is None and (_opened(line) or {}).get("refused") == "secret":
+                        raise ValueError(f"{me} has another {SECRET_VARIABLE} than {chief}; {ONE_SECRET}")
         except OSError as error:
             reason, answer, stranger_since = f": {error.strerror or error}", None, None
         else:
             if answer is not None and answer.get("greeting") == GREETING:
                 if answer.get("failure"):
-                    raise (MissingWorkerError if answer.get("missing") else ValueError)(answer["failure"])
+                    failure = _printable(answer["failure"], MAX_FAILURE)
+                    raise (MissingWorkerError if answer.get("missing") else ValueError)(failure)
                 return
             reason = ": it accepts connections and says nothing; another program may have its port"
             stranger_since = stranger_since or time.monotonic()
@@ -226,40 +389,83 @@ def _report(cluster: Cluster, facts: Mapping[str, str], deadline: float, timeout
     raise MissingWorkerError(f"{chief} could not be reached within {timeout_seconds:g} s{reason}")
 
 
-def _answer(guest: socket.socket, failure: ValueError | None) -> None:
+def _nonce(challenge: dict | None, chief: str, me: str, key: bytes) -> str | None:
+    """The chief's number, or None where no chief has sent it; raises a `ValueError` if only one has a secret."""
+    if challenge is None or challenge.get("greeting") != GREETING or not isinstance(challenge.get("nonce"), str):
+        return None
+    if bool(challenge.get("secret")) != bool(key):
+        has, lacks = (me, chief) if key else (chief, me)
+        raise ValueError(f"{has} has a {SECRET_VARIABLE}, and {lacks} has none; {ONE_SECRET}")
+    return challenge["nonce"]
+
+
+def _answer(guest: _Guest, failure: ValueError | None, key: bytes) -> None:
+    """Tells a guest the end of the meeting, and leaves it."""
     message = {
         "greeting": GREETING,
         "failure": None if failure is None else str(failure),
         "missing": isinstance(failure, MissingWorkerError),
     }
-    with contextlib.suppress(OSError):  # where it is gone, TensorFlow will notice
-        guest.sendall(json.dumps(message).encode() + b"\n")
+    with contextlib.suppress(OSError), guest.connection:  # where it is gone, TensorFlow will notice
+        guest.connection.settimeout(1.0)
+        guest.connection.sendall(_sealed(message, guest.answer_context, key))
 
 
-def _read(connection: socket.socket) -> dict | None:
-    """A line of JSON, or None if something else came or nothing."""
-    data = b""
+def _sealed(message: dict, context: str, key: bytes) -> bytes:
+    """A line of JSON, after its signature where there is a key."""
+    body = json.dumps(message).encode()
+    return (_signature(body, context, key) + b" " if key else b"") + body + b"\n"
+
+
+def _opened(line: bytes, context: str = "", key: bytes = b"") -> dict | None:
+    """What `_sealed` made a line of, or None: it is something else, or signed by nobody who knows the key."""
+    if key:
+        signature, _, line = line.partition(b" ")
+        if not hmac.compare_digest(signature, _signature(line, context, key)):
+            return None
     try:
-        while not data.endswith(b"\n") and len(data) < MAX_LINE:
-            more = connection.recv(1 << 16)
-            if not more:
-                break
-            data += more
-        message = json.loads(data)
-    except (OSError, ValueError):
+        message = json.loads(line)
+    except (ValueError, RecursionError):
         return None
     return message if isinstance(message, dict) else None
+
+
+def _signature(body: bytes, context: str, key: bytes) -> bytes:
+    return hmac.new(key, context.encode(errors="replace") + b" " + body, hashlib.sha256).hexdigest().encode()
+
+
+def _line(connection: socket.socket, deadline: float) -> bytes:
+    """What comes until the end of a line, of the connection, or of the time; raises `OSError` if that breaks."""
+    data = bytearray()
+    while b"\n" not in data and len(data) < MAX_LINE:
+        connection.settimeout(max(0.01, deadline - time.monotonic()))
+        try:
+            more = connection.recv(1 << 16)
+        except TimeoutError:
+            break
+        if not more:
+            break
+        data += more
+    return bytes(data.partition(b"\n")[0])
+
+
+def _printable(value: object, length: int) -> str:
+    """What another process sent, as a message shows it: not too much of it, and nothing that a terminal would obey."""
+    text = str(value)
+    text = text if len(text) <= length else f"{text[:length]}..."
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def _distinct(*values: str | None) -> list[str]:
     """Different values, in words: of long ones, from shortly before they differ."""
     found = ["nothing" if value is None else str(value) for value in values]
     if max(map(len, found)) <= LONG:
-        return found
+        return [_printable(value, LONG) for value in found]
     same = next((place for place, both in enumerate(zip(*found, strict=False)) if len({*both}) > 1), 0)
     start = max(0, same - LONG // 4)
 
     def cut(value: str) -> str:
-        return f"{'...' if start else ''}{value[start : start + LONG]}{'...' if len(value) > start + LONG else ''}"
+        shown = _printable(value[start : start + LONG], LONG)
+        return f"{'...' if start else ''}{shown}{'...' if len(value) > start + LONG else ''}"
 
     return [cut(value) for value in found]

@@ -10,8 +10,9 @@ import tensorflow as tf
 from absl import logging
 
 from polynet_keras.distribution import patience
-from polynet_keras.distribution.cluster import Cluster
+from polynet_keras.distribution.cluster import Cluster, split_address
 from polynet_keras.distribution.connecting import limited_connecting
+from polynet_keras.distribution.loopback import keep_to_loopback
 from polynet_keras.distribution.rendezvous import code_fingerprint, meet
 from polynet_keras.distribution.worker_strategy import MultiWorkerStrategy, untune_device_datasets
 
@@ -134,6 +135,13 @@ def _multi_worker_strategy(cluster: Cluster, communication: Communication) -> tf
     )
     with limited_connecting(cluster, CONNECT_SECONDS + 15):  # TensorFlow's own limit, where it holds, says more
         strategy = MultiWorkerStrategy(resolver, communication.options())
+    if cluster.is_loopback:
+        port = split_address(cluster.workers[cluster.index])[1]
+        if not keep_to_loopback(port) and cluster.is_chief:
+            logging.warning(
+                "other machines reach TensorFlow's servers of this job, which run anybody's operations; Linux 5.7 or "
+                "later would close them (docs/distribution.md, Security of a cluster)"
+            )
     patience.limit_waits(cluster, communication.timeout_seconds)
     return strategy
 

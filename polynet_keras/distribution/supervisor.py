@@ -8,6 +8,7 @@ import contextlib
 import enum
 import math
 import os
+import secrets
 import signal
 import sys
 import time
@@ -19,6 +20,7 @@ from absl import logging
 
 from polynet_keras.distribution.event_log import EventLog
 from polynet_keras.distribution.loopback import loopback_addresses, tf_config
+from polynet_keras.distribution.rendezvous import SECRET_VARIABLE
 from polynet_keras.distribution.worker_output import Target, WorkerOutput
 from polynet_keras.distribution.worker_process import WorkerProcess
 
@@ -215,12 +217,14 @@ class _Attempt:
 
     def _start(self, addresses: list[str]) -> None:
         job, out, err = self._job, Target(sys.stdout.fileno()), Target(sys.stderr.fileno())
+        secret = secrets.token_hex(32)  # of this attempt: what is left of the last one does not meet these workers
         for worker in range(job.workers):
             environment = {
                 "PYTHONUNBUFFERED": "1",  # into a pipe, Python would write only when it has a page
                 **os.environ,
                 "TF_CONFIG": tf_config(addresses, worker),
                 "POLYNET_ATTEMPT": str(self._number),
+                SECRET_VARIABLE: secret,
             }
             # The chief has the terminal, if there is one: its progress bar needs it.
             direct = worker == 0 and job.log_dir is None and os.isatty(sys.stdout.fileno())

@@ -15,6 +15,7 @@ from polynet_keras.cli.execution_flags import execution_of
 from polynet_keras.cli.recipe_flags import recipe_of
 from polynet_keras.distribution.cluster import Cluster
 from polynet_keras.distribution.failures import EXIT_RESTART
+from polynet_keras.distribution.rendezvous import SECRET_VARIABLE
 from polynet_keras.pretrained import CARD_FILE
 
 CLUSTER = Path(__file__).parents[2] / "examples" / "cluster"
@@ -86,8 +87,8 @@ def run(tmp_path):
 @pytest.fixture
 def documents():
     yaml = pytest.importorskip("yaml")
-    service, job = yaml.safe_load_all(YAML.read_text())
-    return service, job
+    service, policy, job = yaml.safe_load_all(YAML.read_text())
+    return service, job, policy
 
 
 def check_train(argv, run_dir):
@@ -200,7 +201,7 @@ def container(documents):
 
 def kubernetes(run, documents, tmp_path, **environment):
     """What the container of a pod does, with its volume in a folder here."""
-    environment |= {entry["name"]: entry["value"] for entry in container(documents)["env"]}
+    environment |= {entry["name"]: entry.get("value", "from a Secret") for entry in container(documents)["env"]}
     (script,) = container(documents)["args"]
     assert container(documents)["command"] == ["bash", "-ec"]
     return run("-ec", script.replace("/runs/", f"{tmp_path}/"), **environment)
@@ -257,8 +258,8 @@ def test_kubernetes_restarts_by_exit_code(documents):
 
 
 def test_the_parts_for_kubernetes_fit(documents):
-    service, job = documents
-    environment = {entry["name"]: entry["value"] for entry in container(documents)["env"]}
+    service, job, policy = documents
+    environment = {entry["name"]: entry.get("value") for entry in container(documents)["env"]}
     assert job["spec"]["completionMode"] == "Indexed"
     assert job["spec"]["completions"] == job["spec"]["parallelism"] == int(environment["WORKERS"]) == 4
     assert service["metadata"]["name"] == pod(documents)["subdomain"]
@@ -268,3 +269,26 @@ def test_the_parts_for_kubernetes_fit(documents):
     mounted = {mount["name"] for mount in container(documents)["volumeMounts"]}
     assert mounted == {volume["name"] for volume in pod(documents)["volumes"]}
     assert pod(documents)["terminationGracePeriodSeconds"] >= 120
+    # TensorFlow's servers run what anybody sends them: the job's own pods alone reach them.
+    pods = {"podSelector": {"matchLabels": service["spec"]["selector"]}}
+    assert policy["spec"] == {**pods, "policyTypes": ["Ingress"], "ingress": [{"from": [pods]}]}
+
+
+def test_kubernetes_has_a_secret_of_the_job(documents):
+    """The one that the file's own first lines say how to make."""
+    (entry,) = (entry for entry in container(documents)["env"] if entry["name"] == SECRET_VARIABLE)
+    reference = entry["valueFrom"]["secretKeyRef"]
+    made = (
+        f"kubectl create secret generic {reference['name']} --from-literal={reference['key']}=$(openssl rand -hex 32)"
+    )
+    assert made in YAML.read_text()
+    assert made in (CLUSTER / "README.md").read_text()
+
+
+def test_slurm_makes_a_secret_of_the_job(run):
+    secrets = []
+    for _ in range(2):
+        _, calls = slurm(run, [0] * 4)
+        secrets += [call["environment"][SECRET_VARIABLE] for call in calls[-4:]]
+    assert len(set(secrets)) == 2  # one for the four workers of each start
+    assert all(re.fullmatch("[0-9a-f]{64}", secret) for secret in secrets)

@@ -54,6 +54,7 @@ WORKER = {"type": "worker", "index": 0}
         (config({"worker": ["a:1", "a:1"]}, WORKER), "TF_CONFIG has a:1 more than once among the workers"),
         (config({"worker": ["a"]}, WORKER), "TF_CONFIG has the address 'a'; expected host:port"),
         (config({"worker": ["a:0"]}, WORKER), "the address 'a:0'"),
+        ({"TF_CONFIG": "[" * 100_000}, "TF_CONFIG is no JSON .maximum recursion depth exceeded"),
         (config({"worker": ["a:65536"]}, WORKER), "the address 'a:65536'"),
         (config({"worker": ["::1:80"]}, WORKER), "the address '::1:80'"),
         (config({"worker": ["http://a:80"]}, WORKER), "the address 'http://a:80'"),
@@ -131,6 +132,26 @@ def test_slurms_notation():
 def test_what_is_no_address(address):
     with pytest.raises(ValueError, match="expected host:port with a port from 1 to 65535"):
         Cluster((address,), source="TF_CONFIG")
+
+
+@pytest.mark.parametrize("address", ["a..b:1", f"{'a' * 64}:1", ".:1", "\ud800:1"])
+def test_what_is_no_name_of_a_machine(address):
+    """The socket module would say `encoding with 'idna' codec failed`, of no address."""
+    with pytest.raises(ValueError, match=r"TF_CONFIG has the address .*, whose host is no name of a machine"):
+        Cluster((address,), source="TF_CONFIG")
+
+
+def test_addresses_that_only_this_machine_reaches():
+    for hosts, expected in (
+        (("127.0.0.1", "127.0.0.1"), True),
+        (("localhost", "127.1.2.3", "[::1]"), True),
+        (("127.0.0.1", "192.0.2.1"), False),
+        (("node1", "node1"), False),
+        (("[fe80::1%eth0]", "[::1]"), False),
+    ):
+        workers = tuple(f"{host}:{5000 + index}" for index, host in enumerate(hosts))
+        assert Cluster(workers).is_loopback is expected
+    assert not Cluster().is_loopback
 
 
 @pytest.mark.parametrize("kind", [["worker"], None, 1, "evaluator"])

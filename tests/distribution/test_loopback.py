@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from polynet_keras.distribution.loopback import loopback_addresses, tf_config
+from polynet_keras.distribution import loopback
+from polynet_keras.distribution.loopback import keep_to_loopback, loopback_addresses, tf_config
 
 
 def port(address):
@@ -46,3 +47,58 @@ def test_tf_config():
         "cluster": {"worker": ["127.0.0.1:1", "127.0.0.1:2"]},
         "task": {"type": "worker", "index": 1},
     }
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sockets are bound to a device on Linux alone")
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_a_server_is_kept_to_this_machine(monkeypatch, family):
+    """Which its device says; who has come from elsewhere before, here from 127.0.0.2, is cut off."""
+    monkeypatch.setattr(loopback, "_is_loopback", lambda host: not host.endswith("127.0.0.2"))
+    dual = family == socket.AF_INET6
+    with socket.create_server(("", 0), family=family, dualstack_ipv6=dual) as server:
+        number = server.getsockname()[1]
+        near = socket.create_connection(("127.0.0.1", number), 5)
+        far = socket.create_connection(("127.0.0.1", number), 5, source_address=("127.0.0.2", 0))
+        with near, far, server.accept()[0] as first, server.accept()[0]:
+            assert keep_to_loopback(number)
+            assert server.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 16) == b"lo\0"
+            assert far.recv(1) == b""
+            first.sendall(b"x")
+            assert near.recv(1) == b"x"
+        socket.create_connection(("127.0.0.1", number), 5).close()
+    assert not keep_to_loopback(number)  # nothing listens there
+
+
+def test_where_a_server_cannot_be_kept(monkeypatch):
+    """Another system, and a kernel that asks for a permission."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        number = server.getsockname()[1]
+        if sys.platform == "linux":
+
+            def refused(*_):
+                raise PermissionError
+
+            class Old(socket.socket):
+                setsockopt = refused
+
+            monkeypatch.setattr(socket, "socket", Old)
+            assert not keep_to_loopback(number)
+            monkeypatch.delattr(socket, "SO_BINDTODEVICE")
+        assert not keep_to_loopback(number)
+
+
+@pytest.mark.parametrize(
+    ("host", "near"),
+    [
+        ("127.0.0.1", True),
+        ("127.9.9.9", True),
+        ("::1", True),
+        ("::ffff:127.0.0.1", True),
+        ("192.0.2.1", False),
+        ("::ffff:192.0.2.1", False),
+        ("fe80::1%eth0", False),
+        ("0.0.0.0", False),
+    ],
+)
+def test_what_is_loopback(host, near):
+    assert loopback._is_loopback(host) is near

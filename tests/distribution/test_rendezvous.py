@@ -15,10 +15,10 @@ from polynet_keras.distribution.cluster import Cluster
 from polynet_keras.distribution.rendezvous import MissingWorkerError, code_fingerprint, meet
 
 
-def failure_of(cluster, facts, timeout) -> str:
+def failure_of(cluster, facts, timeout, secret="") -> str:
     """What a worker was told: "" where it may go on."""
     try:
-        meet(cluster, facts, timeout)
+        meet(cluster, facts, timeout, secret)
     except ValueError as error:
         return str(error)
     return ""
@@ -98,19 +98,37 @@ def test_a_silent_program_at_the_chiefs_address_is_told(monkeypatch):
     assert told.endswith("within 1 s: it accepts connections and says nothing; another program may have its port")
 
 
-def connected(cluster, facts):
-    """A worker's connection to its chief, with what it says first."""
-    hello = {"greeting": rendezvous.GREETING, "index": cluster.index, "workers": list(cluster.workers), "facts": facts}
-    host, port = cluster.workers[0].split(":")
-    for _ in range(100):
+def stranger(chief):
+    """A connection to a chief, as soon as it listens."""
+    host, port = chief.workers[0].split(":")
+    for _ in range(400):
         try:
-            connection = socket.create_connection((host, int(port)), timeout=5)
+            return socket.create_connection((host, int(port)), timeout=5)
         except OSError:
-            time.sleep(0.05)
-            continue
-        connection.sendall(json.dumps(hello).encode() + b"\n")
-        return connection
+            time.sleep(0.01)
     raise AssertionError("the chief does not listen")
+
+
+def line_of(connection):
+    return json.loads(connection.makefile("rb").readline())
+
+
+def hello_of(cluster, facts):
+    return {
+        "greeting": rendezvous.GREETING,
+        "index": cluster.index,
+        "workers": list(cluster.workers),
+        "facts": facts,
+        "nonce": "0" * 32,
+    }
+
+
+def connected(cluster, facts):
+    """A worker's connection to its chief, without a secret: it has heard the chief's number and said hello."""
+    connection = stranger(cluster)
+    line_of(connection)
+    connection.sendall(json.dumps(hello_of(cluster, facts)).encode() + b"\n")
+    return connection
 
 
 def test_two_processes_with_one_index():
@@ -120,7 +138,7 @@ def test_two_processes_with_one_index():
         # Says hello without a listener of its own: on one machine, two of one index may also meet at their own port.
         with connected(clusters[1], {}) as first:
             second = pool.submit(failure_of, clusters[1], {}, 20.0)
-            answers = [json.loads(first.makefile().readline())["failure"], chief.result(), second.result()]
+            answers = [line_of(first)["failure"], chief.result(), second.result()]
     assert len(set(answers)) == 1
     address = clusters[1].workers[1]
     assert answers[0] == f"two processes say that they are worker 1 ({address}): at 127.0.0.1 and at 127.0.0.1"
@@ -157,11 +175,13 @@ def test_a_chief_that_ends_while_others_wait_tells_them(monkeypatch):
 
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(connected, clusters[1], {})
-        monkeypatch.setattr(rendezvous, "_objection", lambda *_: monkeypatch.setattr(rendezvous, "_read", interrupted))
+        monkeypatch.setattr(
+            rendezvous, "_objection", lambda *_: monkeypatch.setattr(rendezvous, "_opened", interrupted)
+        )
         second = pool.submit(lambda: (waiting.result(), connected(clusters[2], {})))
         with pytest.raises(KeyboardInterrupt):
             meet(clusters[0], {}, 20.0)
-        answer = json.loads(waiting.result().makefile().readline())
+        answer = line_of(waiting.result())
         second.result()
     assert answer["failure"] == f"worker 0 ({clusters[0].workers[0]}) ended before all workers were there"
 
@@ -228,22 +248,194 @@ def test_who_comes_late_finds_a_job_that_runs(monkeypatch):
     assert "does not wait for workers: its job is running already, or another program has its port" in told
 
 
-def test_strangers_are_passed_over():
-    """A port scanner that says nothing, and one that says something else, before the worker comes."""
+@pytest.mark.parametrize("secret", ["", "s" * 16])
+def test_strangers_are_passed_over(secret):
+    """A port scanner that says nothing, and others that say something else, before the worker comes."""
     clusters = cluster_of(2)
-    host, port = clusters[0].workers[0].split(":")
+    hello = hello_of(clusters[1], {})
+    odd = [json.dumps({**hello, "nonce": nonce}) for nonce in (None, 1, ["0"])]
     with ThreadPoolExecutor(2) as pool:
-        chief = pool.submit(meet, clusters[0], {}, 20.0)
-        for words in (b"", b"GET / HTTP/1.1\r\n\r\n", b'{"greeting": "other"}\n', b"[1]\n"):
-            for _ in range(100):
-                try:
-                    with socket.create_connection((host, int(port)), timeout=1) as stranger:
-                        stranger.sendall(words)
-                    break
-                except OSError:
-                    pass
-        meet(clusters[1], {}, 20.0)
+        chief = pool.submit(meet, clusters[0], {}, 20.0, secret)
+        for words in (
+            b"",
+            b"GET / HTTP/1.1\r\n\r\n",
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+            b'{"greeting": "other"}\n',
+            b"[1]\n",
+            b"[" * 100_000 + b"\n",
+            b'{"a":' * 100_000 + b"\n",
+            b"9" * 100_000 + b"\n",
+            b"\xff\xfe\x00\xd8\n",
+            bytes(2 * rendezvous.MAX_LINE),
+            *(f"{words}\n".encode() for words in odd),
+        ):
+            with stranger(clusters[0]) as connection, contextlib.suppress(OSError):
+                connection.sendall(words)
+        meet(clusters[1], {}, 20.0, secret)
         chief.result()
+
+
+def test_strangers_who_are_slow_keep_nobody_from_coming(monkeypatch):
+    """Silent ones, more than are waited for, and one who sends a byte at a time: the line has a time, not the byte."""
+    monkeypatch.setattr(rendezvous, "MAX_STRANGERS", 3)
+    monkeypatch.setattr(rendezvous, "HELLO_SECONDS", 0.3)
+    clusters, start = cluster_of(3), time.monotonic()
+    with ThreadPoolExecutor(3) as pool, contextlib.ExitStack() as stack:
+        chief = pool.submit(failure_of, clusters[0], {}, 20.0)
+        silent = [stack.enter_context(stranger(clusters[0])) for _ in range(20)]
+        first = pool.submit(failure_of, clusters[1], {}, 20.0)
+        dripping = stack.enter_context(stranger(clusters[0]))
+        with contextlib.suppress(OSError):  # it is cut off
+            while time.monotonic() < start + 10:
+                dripping.sendall(b"x")
+                time.sleep(0.02)
+        for connection in silent:
+            connection.settimeout(5)
+            line_of(connection)
+            assert connection.recv(1) == b""
+        assert failure_of(clusters[2], {}, 20.0) == first.result() == chief.result() == ""
+    assert time.monotonic() - start < 10
+
+
+def test_strangers_do_not_prolong_the_wait():
+    clusters = cluster_of(2)
+    with ThreadPoolExecutor(1) as pool:
+        chief = pool.submit(failure_of, clusters[0], {}, 1.0)
+        start = time.monotonic()
+        with stranger(clusters[0]) as dripping:
+            while not chief.done() and time.monotonic() < start + 10:
+                with contextlib.suppress(OSError):
+                    dripping.sendall(b"x")
+                time.sleep(0.05)
+        assert "did not come within 1 s" in chief.result()
+    assert time.monotonic() - start < 5
+
+
+def test_a_line_that_is_too_long_is_cut_off():
+    clusters = cluster_of(2)
+    with ThreadPoolExecutor(1) as pool:
+        chief = pool.submit(failure_of, clusters[0], {}, 8.0)
+        with stranger(clusters[0]) as connection, pytest.raises(ConnectionError):
+            connection.sendall(bytes(64 * rendezvous.MAX_LINE))
+        assert not chief.done()
+        assert failure_of(clusters[1], {}, 20.0) == chief.result() == ""
+
+
+def test_a_host_with_many_connections_pushes_out_its_own():
+    """On an entrance of its own: connections of this machine are all of one host."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, rendezvous._Entrance(listener, b"") as entrance:
+        address = listener.getsockname()
+        with contextlib.ExitStack() as stack:
+            honest = stack.enter_context(socket.create_connection(address))
+            entrance.next(time.monotonic() + 5)
+            (guest,) = entrance._strangers.values()
+            guest.host = "192.0.2.1"
+            for _ in range(3 * rendezvous.MAX_STRANGERS):
+                stack.enter_context(socket.create_connection(address))
+                entrance.next(time.monotonic() + 5)
+            assert len(entrance._strangers) == rendezvous.MAX_STRANGERS
+            assert guest.connection in entrance._strangers
+            line_of(honest)
+            hello = {"greeting": rendezvous.GREETING, "nonce": "0"}
+            honest.sendall(json.dumps(hello).encode() + b"\n")
+            assert [found for _, found in entrance.next(time.monotonic() + 5)] == [hello]
+
+
+def test_what_strangers_send_is_shown_without_commands_for_the_terminal():
+    clusters = cluster_of(2)
+    hello = {**hello_of(clusters[1], {}), "index": "\x1b[2J" * 1000, "workers": ["\ud800" * 1000]}
+    with ThreadPoolExecutor(1) as pool:
+        chief = pool.submit(failure_of, clusters[0], {}, 20.0)
+        with stranger(clusters[0]) as connection:
+            connection.sendall(json.dumps(hello).encode() + b"\n")
+            told = chief.result()
+    assert "knows other workers than worker 0" in told
+    assert told.isprintable()
+    assert len(told) < 1000
+
+
+# --- The secret of a job ---
+
+SECRET, OTHER = "0123456789abcdef", "fedcba9876543210"
+
+
+def told_with(secrets, timeout=20.0):
+    clusters = cluster_of(len(secrets))
+    with ThreadPoolExecutor(len(secrets)) as pool:
+        told = pool.map(failure_of, clusters, [{}] * len(secrets), [timeout] * len(secrets), secrets)
+        return list(told), clusters[0]
+
+
+def test_workers_that_share_a_secret_meet():
+    told, _ = told_with([SECRET, f"{SECRET}\n", SECRET])
+    assert told == [""] * 3
+
+
+def test_the_secret_is_read_from_the_environment(monkeypatch):
+    monkeypatch.setenv("POLYNET_JOB_SECRET", SECRET)
+    told, _ = told_with([None, SECRET])
+    assert told == [""] * 2
+
+
+@pytest.mark.parametrize(
+    ("secrets", "message"),
+    [
+        ([SECRET, OTHER], "worker 1 has another POLYNET_JOB_SECRET than worker 0; "),
+        ([SECRET, ""], "worker 0 has a POLYNET_JOB_SECRET, and worker 1 has none; "),
+        (["", SECRET], "worker 1 has a POLYNET_JOB_SECRET, and worker 0 has none; "),
+    ],
+)
+def test_another_secret_is_told_and_does_not_end_the_job(secrets, message):
+    told, cluster = told_with(secrets, timeout=1.0)
+    for index in (0, 1):
+        message = message.replace(f"worker {index} ", f"{cluster.name(index)} ")
+        message = message.replace(f"worker {index};", f"{cluster.name(index)};")
+    assert told[1] == f"{message}all workers of a job need the same, or none"
+    refused = "; 1 did not know POLYNET_JOB_SECRET, the last one at 127.0.0.1" if all(secrets) else ""
+    assert told[0] == f"{cluster.name(1)} did not come within 1 s{refused}"
+
+
+def test_a_secret_that_is_too_short():
+    for secret in ("a", "0123456789abcde", " 0123456789abcde\n"):
+        with pytest.raises(ValueError, match="expected at least 16"):
+            meet(cluster_of(2)[0], {}, 0.1, secret)
+
+
+def test_what_was_overheard_is_of_no_use():
+    """A worker's signed line, sent again on another connection, and to a second meeting of the same job."""
+    clusters, lines = cluster_of(3), []
+    for _ in range(2):
+        with ThreadPoolExecutor(3) as pool:
+            chief = pool.submit(failure_of, clusters[0], {}, 20.0, SECRET)
+            for line in lines:
+                with stranger(clusters[0]) as connection:
+                    line_of(connection)
+                    connection.sendall(line)
+                    assert line_of(connection)["refused"] == "secret"
+            with stranger(clusters[0]) as connection:
+                nonce = line_of(connection)["nonce"]
+                key, hello = SECRET.encode(), hello_of(clusters[1], {})
+                lines.append(rendezvous._sealed(hello, f"hello {nonce}", key))
+                connection.sendall(lines[-1])
+                second = pool.submit(failure_of, clusters[2], {}, 20.0, SECRET)
+                line = connection.makefile("rb").readline().rstrip(b"\n")
+                assert rendezvous._opened(line, f"answer {nonce} {hello['nonce']}", key)["failure"] is None
+                assert rendezvous._opened(line, f"answer {nonce} other", key) is None
+            assert [chief.result(), second.result()] == ["", ""]
+
+
+def test_who_does_not_know_the_secret_cannot_end_a_job():
+    """A stranger who knows the cluster and speaks as a worker does: another fact would end a job that has no secret."""
+    clusters = cluster_of(2)
+    with ThreadPoolExecutor(1) as pool:
+        chief = pool.submit(failure_of, clusters[0], {}, 20.0, SECRET)
+        for signature in (b"", b"0" * 64 + b" ", rendezvous._signature(b"", "", b"") + b" "):
+            with stranger(clusters[0]) as connection:
+                line_of(connection)
+                hello = hello_of(clusters[1], {"recipe": "another"})
+                connection.sendall(signature + json.dumps(hello).encode() + b"\n")
+                assert line_of(connection)["refused"] == "secret"
+        assert failure_of(clusters[1], {}, 20.0, SECRET) == chief.result() == ""
 
 
 def test_the_fingerprint_is_of_the_code():

@@ -110,10 +110,18 @@ def test_workers_sum():
         "from polynet_keras.distribution.workers import is_chief, worker_count, worker_index\n"
         "from polynet_keras.distribution.agreement import sum_over_workers\n"
         "strategy = open_strategy()\n"
-        "print('FOUND', worker_count(strategy), sum_over_workers(strategy, 10 + worker_index(strategy)))",
+        "print('FOUND', worker_count(strategy), sum_over_workers(strategy, 10 + worker_index(strategy)))\n"
+        "from polynet_keras.distribution.cluster import Cluster, split_address\n"
+        "from polynet_keras.distribution.loopback import _sockets\n"
+        "cluster = Cluster.from_environment()\n"
+        "port = split_address(cluster.workers[cluster.index])[1]\n"
+        "heard = [one.getsockopt(1, 25, 16) for one in _sockets(port) if one.getsockopt(1, 30)]\n"
+        "print('HEARD', heard)",  # SOL_SOCKET: SO_BINDTODEVICE of what SO_ACCEPTCONN says listens
     )
     assert [worker.code for worker in ended] == [0, 0], ended
     assert all("FOUND 2 21" in worker.output for worker in ended)
+    if sys.platform == "linux":  # other machines do not reach TensorFlow's servers
+        assert all(r"HEARD [b'lo\x00']" in worker.output for worker in ended), ended
 
 
 @pytest.mark.slow

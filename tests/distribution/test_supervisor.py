@@ -51,11 +51,15 @@ open({str(tmp_path)!r} + f"/environment-{{index}}", "w").write(json.dumps(dict(o
 """
     ended = run_job(script, tmp_path, workers=3)
     assert ended.code == 0, ended.stderr
-    clusters = []
+    clusters, secrets = [], set()
     for worker in range(3):
         environment = json.loads((tmp_path / f"environment-{worker}").read_text())
         assert environment["POLYNET_ATTEMPT"] == "0"
+        secrets.add(environment["POLYNET_JOB_SECRET"])
         clusters.append(Cluster.from_environment(environment))
+    (secret,) = secrets  # one for all, which nobody guesses
+    assert re.fullmatch("[0-9a-f]{64}", secret)
+    assert len(set(secret)) > 4
     assert [cluster.index for cluster in clusters] == [0, 1, 2]
     assert len({cluster.workers for cluster in clusters}) == 1
     assert all(re.fullmatch(r"127\.0\.0\.1:\d+", address) for address in clusters[0].workers)
