@@ -6,7 +6,6 @@ same pixels as Pillow; whatever it refuses, and every other format, goes to `pre
 """
 
 import errno
-import io
 from collections.abc import Callable
 
 import numpy as np
@@ -14,7 +13,8 @@ import tensorflow as tf
 from absl import logging
 
 from polynet_keras.data.examples import Examples, plain_message
-from polynet_keras.data.preprocessing import MAX_PIXELS, decode_image
+from polynet_keras.data.image_headers import MAX_PIXELS, MAX_SCANS, jpeg_orientation
+from polynet_keras.data.preprocessing import decode_image
 
 ON_ERROR = ("error", "skip")
 LISTED = 20
@@ -26,8 +26,9 @@ MAY_BE_ROTATED = r"\C*(Exif\x00\x00|tiff:Orientation)\C*"
 PLAIN_PNG = {1: b"\x08\x00", 3: b"\x08\x02"}
 """Bit depth and colour type of the PNGs that need no conversion, by the number of channels."""
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-ORIENTATION = 0x0112
-"""EXIF's tag."""
+UNPACKED_TEXTS = r"\C*(eXIf|zTXt|iTXt)\C*"
+"""Behind the pixels of a PNG: an orientation, or texts that libpng would unpack to any size."""
+START_OF_SCAN = b"\xff\xda"
 
 OF_THE_FILE = (
     tf.errors.NotFoundError,
@@ -152,7 +153,7 @@ def _is_plain(encoded: tf.Tensor, channels: int) -> tf.Tensor:
             (bytes_at(0, 8) == PNG_SIGNATURE)
             & (bytes_at(24, 2) == PLAIN_PNG[channels])
             & (bytes_at(37, 4) == b"IDAT")
-            & ~tf.strings.regex_full_match(encoded, r"\C*eXIf\C*")
+            & ~tf.strings.regex_full_match(encoded, UNPACKED_TEXTS)
         )
 
     long_enough = tf.strings.length(encoded) > 64
@@ -175,15 +176,33 @@ def _fast(encoded: tf.Tensor, channels: int, region: Callable) -> tf.Tensor:
 
 def _png_region(encoded: tf.Tensor, channels: int, region: Callable) -> tf.Tensor:
     sides = tf.cast(tf.io.decode_raw(tf.strings.substr(encoded, 16, 8), tf.int32, little_endian=False), tf.int64)
-    _check_size(sides[0], sides[1])
-    return _cut(tf.io.decode_png(encoded, channels), region)
+    # An operation beside the decoder would not keep it from decoding what is too large.
+    return tf.cond(
+        _is_small(sides[0], sides[1]),
+        lambda: _cut(tf.io.decode_png(encoded, channels), region),
+        lambda: tf.zeros((0, 0, channels), tf.uint8),
+    )
 
 
 def _jpeg_region(encoded: tf.Tensor, channels: int, region: Callable) -> tf.Tensor:
     shape = tf.io.extract_jpeg_shape(encoded)
-    tf.debugging.assert_less(shape[2], 4)  # CMYK, whose colours TensorFlow and Pillow see differently
     rows, columns = shape[0], shape[1]
-    _check_size(tf.cast(rows, tf.int64), tf.cast(columns, tf.int64))
+    scans = tf.size(tf.raw_ops.StringSplitV2(input=encoded[tf.newaxis], sep=START_OF_SCAN, maxsplit=MAX_SCANS + 1)[1])
+    readable = (
+        (shape[2] < 4)  # not CMYK, whose colours TensorFlow and Pillow see differently
+        & _is_small(tf.cast(rows, tf.int64), tf.cast(columns, tf.int64))
+        & (scans <= MAX_SCANS + 1)
+    )
+    return tf.cond(
+        readable,
+        lambda: _upright_region(encoded, channels, region, rows, columns),
+        lambda: tf.zeros((0, 0, channels), tf.uint8),
+    )
+
+
+def _upright_region(
+    encoded: tf.Tensor, channels: int, region: Callable, rows: tf.Tensor, columns: tf.Tensor
+) -> tf.Tensor:
     rotated = tf.strings.regex_full_match(encoded, MAY_BE_ROTATED)
     orientation = tf.cond(
         rotated, lambda: tf.numpy_function(_orientation, [encoded], tf.int32, stateful=False), lambda: 1
@@ -213,13 +232,10 @@ def _jpeg_region(encoded: tf.Tensor, channels: int, region: Callable) -> tf.Tens
     return tf.cond(orientation == 1, lambda: decode(region(rows, columns)), upright)
 
 
-def _check_size(rows: tf.Tensor, columns: tf.Tensor) -> None:
-    tf.debugging.assert_less_equal(rows * columns, tf.constant(MAX_PIXELS, tf.int64))
+def _is_small(rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
+    """By its header; else Pillow's path refuses it."""
+    return rows * columns <= tf.constant(MAX_PIXELS, tf.int64)
 
 
 def _orientation(encoded: bytes) -> np.int32:
-    from PIL import Image
-
-    with Image.open(io.BytesIO(encoded)) as image:
-        orientation = image.getexif().get(ORIENTATION, 1)
-    return np.int32(orientation if orientation in range(1, 9) else 1)
+    return np.int32(jpeg_orientation(encoded))

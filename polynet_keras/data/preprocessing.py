@@ -13,6 +13,14 @@ import numpy as np
 from keras import ops
 
 from polynet_keras.data.extras import require_data_extra
+from polynet_keras.data.image_headers import (
+    MAX_ENCODED_BYTES,
+    MAX_PIXELS,
+    Picture,
+    TooLargeError,
+    check_size,
+    first_picture,
+)
 from polynet_keras.data.names import shown
 
 if TYPE_CHECKING:
@@ -24,14 +32,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}
 """Pillow's mode of an image of so many channels."""
 
-MAX_PIXELS = 89_478_485
-"""The largest image that is decoded, Pillow's own bound: a few kilobytes of PNG can claim to be gigabytes of pixels.
-In RGB it takes 268 MB."""
-MAX_ENCODED_BYTES = 1 << 28
-"""The largest image file that is read."""
-
-BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339
-"""Tags of TIFF 6.0."""
+UPRIGHT = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
+"""Pillow's `Transpose` that makes an image upright, by EXIF's orientation."""
 
 RESIZES = ("square", "shorter_side")
 INTERPOLATIONS = ("bilinear", "bicubic")
@@ -249,15 +251,15 @@ def read_image(path: str | os.PathLike, channels: int) -> np.ndarray:
     """Decodes an image file.
 
     Args:
-        path: a file of any format that Pillow reads; of an animation, the first frame.
+        path: a file of one of `image_headers.FORMATS`, whatever its name; of an animation, the first frame.
         channels: 1 (grey), 3 (RGB) or 4 (RGBA): what the image is converted to.
 
     Returns:
         uint8 array (height, width, channels), upright where the file's EXIF data says how it was held.
 
     Raises:
-        ValueError: the file is missing, is no image, is truncated, has more than `MAX_PIXELS` pixels or more than
-            `MAX_ENCODED_BYTES` bytes.
+        TooLargeError: it claims more than a limit of `image_headers`, of which `MAX_PIXELS` is one.
+        ValueError: the file is missing, is no image, is truncated, or has more than `MAX_ENCODED_BYTES` bytes.
     """
     return decode_image(read_encoded(path), channels, shown(path))
 
@@ -289,56 +291,53 @@ def _open_without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def decode_image(encoded: bytes, channels: int, name: str, formats: tuple[str, ...] | None = None) -> np.ndarray:
+def decode_image(encoded: bytes, channels: int, name: str, max_pixels: int | None = None) -> np.ndarray:
     """Decodes what an image file holds; as `read_image`, which it is the other half of.
 
     Args:
         encoded: the bytes of the file.
         channels: 1 (grey), 3 (RGB) or 4 (RGBA): what the image is converted to.
         name: what to call the image in an error.
-        formats: Pillow's names of those that are read; by default all.
+        max_pixels: of the image; by default `MAX_PIXELS`.
 
     Raises:
-        ValueError: no image, a truncated one, or one of more than `MAX_PIXELS` pixels.
+        TooLargeError: it claims more than a limit of `image_headers`.
+        ValueError: no image, or a truncated one.
     """
     require_data_extra("PIL")
-    from PIL import Image, ImageOps
+    from PIL import Image
 
-    if not encoded:
-        raise ValueError(f"{name}: cannot be read as an image: it is empty")
+    max_pixels = max_pixels or MAX_PIXELS
     try:
-        with Image.open(io.BytesIO(encoded), formats=formats) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"{image.width}×{image.height} px is over the limit of {MAX_PIXELS:,} pixels")
-            bits, inverted = _grey_samples(image)
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith(("I", "F")):
-                upright = Image.fromarray(_eight_bits(np.asarray(upright), bits, inverted))
-            upright = upright.convert(CHANNELS[channels])
+        picture = first_picture(encoded, max_pixels)
+        with Image.open(io.BytesIO(picture.encoded), formats=(picture.format,)) as image:
+            check_size(image.width, image.height, max_pixels)
+            image.load()
+            pixels = _converted(image, picture, channels)
+    except TooLargeError as error:
+        raise TooLargeError(f"{name}: {error}") from None
     except Image.UnidentifiedImageError:
-        raise ValueError(f"{name}: cannot be read as an image: its bytes are of no format that is known") from None
+        raise ValueError(f"{name}: cannot be read as an image: its header is damaged") from None
     except Exception as error:  # Pillow's readers raise nearly everything of files that were made to harm
         raise ValueError(f"{name}: cannot be read as an image: {error}") from None
-    return np.asarray(upright, dtype="uint8").reshape(upright.height, upright.width, channels)
+    return pixels.reshape(*pixels.shape[:2], channels)
 
 
-def _grey_samples(image: "PillowImage") -> tuple[int, bool]:
-    """Bits of a sample of deep grey, and whether 0 is white: where they lie in Pillow's pixels only the file says.
+def _converted(image: "PillowImage", picture: Picture, channels: int) -> np.ndarray:
+    from PIL import Image
 
-    Raises:
-        ValueError: a TIFF of signed or floating-point samples, or of more than 16 bits, whose white nobody knows.
-    """
-    if image.format != "TIFF":
-        return 16, False  # PNG has no other, and of PGM Pillow scales what there is to 16 bits
-    tags = image.tag_v2  # type: ignore[attr-defined]
-    bits, formats = tags.get(BITS_PER_SAMPLE, (1,)), tags.get(SAMPLE_FORMAT, (1,))
-    kind = {2: "signed ", 3: "floating-point "}.get(max(formats), "")
-    if kind or max(bits) > 16:
-        raise ValueError(
-            f"its pixels are neither 8 nor 16 bit: its samples are {kind}{max(bits)}-bit numbers, of which nobody "
-            "knows which is white; convert it to unsigned 8 or 16 bits"
-        )
-    return bits[0], tags.get(PHOTOMETRIC) == 0
+    mode = CHANNELS[channels]
+    if image.mode.startswith(("I", "F")):
+        image = Image.fromarray(_eight_bits(np.asarray(image), picture.bits, picture.inverted))
+    if channels < 4:
+        image.info.pop("transparency", None)  # alpha is dropped, and Pillow warns of some of it
+    if image.mode == "LAB" and channels == 1:  # which Pillow has no way to
+        image = image.convert("RGB")
+    if image.mode != mode:
+        image = image.convert(mode)
+    if picture.orientation > 1:
+        image = image.transpose(UPRIGHT[picture.orientation])
+    return np.asarray(image, dtype="uint8")
 
 
 def _eight_bits(pixels: np.ndarray, bits: int, inverted: bool) -> np.ndarray:

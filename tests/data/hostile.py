@@ -255,9 +255,10 @@ def _bombs():
         ("bomb_20000.png", _png_file(20_000, 20_000, 8, 2, False, bytes(100)), "limit"),
         ("bomb_60000.jpg", bytes(jpeg), "limit"),
         ("bomb_60000.gif", gif, "limit"),
-        ("bomb_of_text.png", _png_file(1, 1, 8, 2, False, bytes(4), text), "large"),
     ):
         yield HostileImage(name, encoded, None, reason)
+    # A text is never unpacked.
+    yield HostileImage("bomb_of_text.png", _png_file(1, 1, 8, 2, False, bytes(4), text), np.zeros((1, 1, 3), "uint8"))
 
 
 def _not_images():

@@ -253,14 +253,14 @@ def png_header(width, height):
 
 
 def test_bombs_are_refused_by_their_header(service, monkeypatch):
-    monkeypatch.setattr(preparation, "decode_image", None)  # nothing is decoded
+    monkeypatch.setattr("PIL.Image.open", None)  # no decoder is asked
     reason = said(service.client.post("/v1/classify", content=png_header(5001, 5000)), 413)
     assert reason == "image: 5001×5000 px is over the limit of 25,000,000 pixels"
     reason = said(service.client.post("/v1/classify", content=png_header(100_000, 100_000)), 413)
-    assert reason == "image: its pixels are over the limit of 25,000,000"
+    assert reason == "image: 100000×100000 px is over the limit of 25,000,000 pixels"
     scan = b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00\x00"
     reason = said(service.client.post("/v1/classify", content=CHINA[:-2] + 400 * scan), 413)
-    assert "scans is over the limit of 300" in reason
+    assert "scans is over the limit of 100" in reason
 
 
 def test_an_image_too_narrow_for_its_crops():

@@ -1,6 +1,5 @@
 """From the bytes of an image file to the views that a network is shown: the protocol, at the speed of a service."""
 
-import io
 import math
 from collections.abc import Iterable
 
@@ -8,14 +7,9 @@ import numpy as np
 from PIL import Image
 
 from polynet_keras.data.crops import Crop, crop_plan, views
+from polynet_keras.data.image_headers import TooLargeError
 from polynet_keras.data.preprocessing import Preprocessing, decode_image
 from polynet_keras.deployment.serving.refusal import RefusalError
-
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-"""What is decoded. Pillow reads much more, some of it by other programs, which strangers must not start."""
-MAX_SCANS = 300
-"""Scans of a JPEG. A progressive one has some ten; each costs a pass over the image for a few bytes of the file."""
-START_OF_SCAN = b"\xff\xda"
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
@@ -58,12 +52,13 @@ def prepare(
         views are in it.
 
     Raises:
-        RefusalError: 400 of what is no image, 413 of one with too many pixels, 422 of one so narrow that it would
-            have too many when resized.
+        RefusalError: 400 of what is no image, 413 of one that claims too many pixels or scans, 422 of one so narrow
+            that it would have too many when resized.
     """
-    _check_header(encoded, name, max_pixels)
     try:
-        image = decode_image(encoded, preprocessing.channels, name, FORMATS)
+        image = decode_image(encoded, preprocessing.channels, name, max_pixels)
+    except TooLargeError as error:
+        raise RefusalError(413, str(error)) from None
     except ValueError as error:
         raise RefusalError(400, str(error)) from None
     height, width = image.shape[:2]
@@ -82,23 +77,3 @@ def prepare(
 def largest_of(plan: Iterable[Crop]) -> tuple[int, int]:
     """The largest height and width, by their product, that an image is resized to for its crops."""
     return max((crop.resized for crop in plan), key=math.prod)
-
-
-def _check_header(encoded: bytes, name: str, max_pixels: int) -> None:
-    if not encoded:
-        raise RefusalError(400, f"{name}: cannot be read as an image: it is empty")
-    scans = encoded.count(START_OF_SCAN) if encoded.startswith(b"\xff\xd8") else 0
-    if scans > MAX_SCANS:
-        raise RefusalError(413, f"{name}: a JPEG of {scans:,} scans is over the limit of {MAX_SCANS}")
-    try:
-        with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
-            width, height = image.size
-    except Image.DecompressionBombError:
-        raise RefusalError(413, f"{name}: its pixels are over the limit of {max_pixels:,}") from None
-    except Image.UnidentifiedImageError:
-        reason = f"its bytes are none of {', '.join(FORMATS)}"
-        raise RefusalError(400, f"{name}: cannot be read as an image: {reason}") from None
-    except Exception as error:  # Pillow's readers raise nearly everything of files that were made to harm
-        raise RefusalError(400, f"{name}: cannot be read as an image: {error}") from None
-    if width * height > max_pixels:
-        raise RefusalError(413, f"{name}: {width}×{height} px is over the limit of {max_pixels:,} pixels")

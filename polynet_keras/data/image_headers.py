@@ -1,0 +1,381 @@
+"""What may be decoded: the formats, and what a file may claim before a decoder believes it.
+
+A few bytes can claim tiles of gigabytes, tables that lie one on the other, or a thousand passes over the picture, and
+decoders allocate what is claimed. So the headers are read here first, in Python, where nothing is allocated that is not
+in the file. What the pixels do not need (profiles, texts, further frames and pages, all of EXIF but the orientation) no
+decoder is shown at all.
+"""
+
+import contextlib
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+MAX_PIXELS = 89_478_485
+"""The largest image that is decoded, Pillow's own bound: a few kilobytes of PNG can claim to be gigabytes of pixels.
+In RGB it takes 268 MB."""
+MAX_ENCODED_BYTES = 1 << 28
+"""The largest image file that is read."""
+MAX_SCANS = 100
+"""Of a JPEG, as in libtiff. A progressive one has some ten; each costs a pass over the image for a few bytes."""
+MAX_SEGMENTS = 300_000
+"""Strips or tiles of a TIFF."""
+MAX_METADATA = 1 << 24
+"""Bytes before a GIF's first picture."""
+MAX_TEXT = 1 << 20
+"""Bytes of an unpacked text in which an orientation is looked for."""
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+"""What is decoded, by Pillow's names. It reads forty others, some by starting another program."""
+
+
+class TooLargeError(ValueError):
+    """An image that claims more than a limit allows."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What a file claims of its first picture.
+
+    Attributes:
+        format: one of `FORMATS`.
+        width, height: in pixels, as stored.
+        encoded: a file of this picture alone.
+        orientation: EXIF's, 1 to 8.
+        bits: of a sample of deep grey.
+        inverted: whether 0 is white in deep grey.
+    """
+
+    format: str
+    width: int
+    height: int
+    encoded: bytes
+    orientation: int = 1
+    bits: int = 16
+    inverted: bool = False
+
+
+def first_picture(encoded: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Reads the header of an image file, told by its content.
+
+    Raises:
+        TooLargeError: it claims more than a limit.
+        ValueError: it is of none of `FORMATS`, or its header is damaged.
+    """
+    if not encoded:
+        raise ValueError("it is empty")
+    read = next((read for signature, read in READERS if signature.match(encoded)), None)
+    if read is None:
+        raise ValueError(f"its bytes are none of {', '.join(FORMATS)}; convert it to one of these")
+    try:
+        picture = read(encoded, max_pixels)
+    except (struct.error, IndexError):
+        raise ValueError("it ends before its pixels") from None
+    check_size(picture.width, picture.height, max_pixels)
+    return picture
+
+
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise TooLargeError(f"{width}×{height} px is over the limit of {max_pixels:,} pixels")
+    if min(width, height) < 1:
+        raise ValueError(f"it claims {width}×{height} px")
+
+
+def jpeg_orientation(encoded: bytes) -> int:
+    """Of a JPEG whose segments can be followed; else 1."""
+    try:
+        return _jpeg(encoded, MAX_PIXELS).orientation
+    except (ValueError, struct.error, IndexError):
+        return 1
+
+
+def _jpeg(encoded: bytes, max_pixels: int) -> Picture:
+    kept, position, size, exif, xmp = [b"\xff\xd8"], 2, (0, 0), b"", b""
+    while True:
+        position = encoded.find(b"\xff", position)
+        if position < 0:
+            raise ValueError("it ends before its pixels")
+        marker = encoded[position + 1]
+        if marker in (0x00, 0xFF):  # stuffing, filling
+            position += 1
+            continue
+        if marker == 0xDA:  # the first scan
+            break
+        if marker == 0xD9:
+            raise ValueError("it ends before its pixels")
+        if marker in (0x01, 0xD8) or 0xD0 <= marker <= 0xD7:
+            position += 2
+            continue
+        (length,) = struct.unpack_from(">H", encoded, position + 2)
+        end = position + 2 + length
+        content = encoded[position + 4 : end]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack_from(">HH", content, 1)
+            check_size(width, height, max_pixels)
+            size = (width, height)
+        elif marker == 0xE1 and content.startswith(b"Exif\0\0"):
+            exif = exif or content[6:]
+        elif marker == 0xE1 and content.startswith(b"http://ns.adobe.com/xap/1.0/\0"):
+            xmp = xmp or content
+        # Of what is no image, decoders need JFIF's and Adobe's segments, which say what the colours are.
+        if marker in (0xE0, 0xEE) or not (0xE0 <= marker <= 0xEF or marker == 0xFE):
+            kept.append(encoded[position:end])
+        position = end
+    scans = encoded.count(b"\xff\xda", position)
+    if scans > MAX_SCANS:
+        raise TooLargeError(f"a JPEG of {scans:,} scans is over the limit of {MAX_SCANS}")
+    kept.append(encoded[position:])
+    return Picture("JPEG", *size, b"".join(kept), _orientation(exif, xmp))
+
+
+def _png(encoded: bytes, max_pixels: int) -> Picture:
+    width, height = struct.unpack_from(">II", encoded, 16)
+    kept, position, exif, xmp = [encoded[:8]], 8, b"", b""
+    while position < len(encoded):
+        length, kind = struct.unpack_from(">I4s", encoded, position)
+        end = position + 12 + length
+        # Critical chunks have a capital first; of the others, tRNS alone says something of the pixels.
+        if not kind[0] & 0x20 or kind == b"tRNS":
+            kept.append(encoded[position:end])
+        elif kind == b"eXIf":
+            exif = encoded[position + 8 : end - 4].removeprefix(b"Exif\0\0")
+        elif kind in (b"tEXt", b"zTXt", b"iTXt"):
+            name, text = _png_text(kind, encoded[position + 8 : end - 4])
+            if name == b"XML:com.adobe.xmp":
+                xmp = text
+            elif name == b"Raw profile type exif" and not exif:  # ImageMagick's, from before there was eXIf
+                lines = text.split(b"\n")[3:]
+                with contextlib.suppress(ValueError):
+                    exif = bytes.fromhex(b"".join(lines).decode("ascii")).removeprefix(b"Exif\0\0")
+        if kind == b"IEND":
+            break
+        position = end
+    return Picture("PNG", width, height, b"".join(kept), _orientation(exif, xmp))
+
+
+def _png_text(kind: bytes, content: bytes) -> tuple[bytes, bytes]:
+    """The keyword, and the text if it may hold an orientation."""
+    name, _, text = content.partition(b"\0")
+    if name not in (b"XML:com.adobe.xmp", b"Raw profile type exif"):
+        return name, b""
+    packed = kind == b"zTXt"
+    if packed:
+        text = text[1:]
+    elif kind == b"iTXt":
+        packed = text[:1] == b"\1"
+        text = text[2:].split(b"\0", 2)[-1]  # behind a language and a translated keyword
+    try:
+        return name, zlib.decompressobj().decompress(text, MAX_TEXT) if packed else text[:MAX_TEXT]
+    except zlib.error:
+        return name, b""
+
+
+def _gif(encoded: bytes, max_pixels: int) -> Picture:
+    width, height, flags = struct.unpack_from("<HHB", encoded, 6)
+    start = position = 13 + (flags >> 7) * (3 << (flags % 8 + 1))
+    control = b""
+    while encoded[position] != 0x2C:  # the first picture
+        if encoded[position] == 0x3B:
+            raise ValueError("it ends before its pixels")
+        if encoded[position] != 0x21:
+            position += 1
+        else:  # an extension, in blocks of up to 255 bytes
+            end = position + 2
+            while encoded[end]:
+                end += 1 + encoded[end]
+                if end > MAX_METADATA:
+                    break
+            if encoded[position + 1] == 0xF9:
+                control = encoded[position : end + 1]
+            position = end + 1
+        if position > MAX_METADATA:
+            raise TooLargeError(f"its first picture begins behind {position:,} bytes, of which {MAX_METADATA:,} may be")
+    left, top, wide, high = struct.unpack_from("<HHHH", encoded, position + 1)
+    only = b"".join((encoded[:start], control, encoded[position:]))
+    return Picture("GIF", max(width, left + wide), max(height, top + high), only)
+
+
+def _webp(encoded: bytes, max_pixels: int) -> Picture:
+    kept, position, width, height, exif, xmp, drawn = [], 12, 0, 0, b"", b"", False
+    while position + 8 <= len(encoded):
+        kind, length = struct.unpack_from("<4sI", encoded, position)
+        end = position + 8 + length
+        content = encoded[position + 8 : end]
+        if kind == b"EXIF":
+            exif = content.removeprefix(b"Exif\0\0")
+        elif kind == b"XMP ":
+            xmp = content
+        elif not drawn and kind in (b"VP8X", b"ANIM", b"ALPH", b"ANMF", b"VP8 ", b"VP8L"):
+            wide = high = 0
+            if kind == b"VP8X":
+                # Without its flags for a profile, EXIF and XMP.
+                content = bytes([content[0] & ~0x2C]) + content[1:]
+                wide, high = (1 + int.from_bytes(content[at : at + 3], "little") for at in (4, 7))
+            elif kind == b"VP8 ":
+                wide, high = (side & 0x3FFF for side in struct.unpack_from("<HH", content, 6))
+            elif kind == b"VP8L":
+                (sides,) = struct.unpack_from("<I", content, 1)
+                wide, high = 1 + (sides & 0x3FFF), 1 + (sides >> 14 & 0x3FFF)
+            if end > len(encoded):
+                raise ValueError("it is truncated")
+            drawn = kind in (b"ANMF", b"VP8 ", b"VP8L")  # further frames are left out
+            width, height = max(width, wide), max(height, high)
+            kept.append(kind + struct.pack("<I", length) + content + bytes(length % 2))
+        position = end + length % 2
+    body = b"WEBP" + b"".join(kept)
+    return Picture("WEBP", width, height, b"RIFF" + struct.pack("<I", len(body)) + body, _orientation(exif, xmp))
+
+
+def _bmp(encoded: bytes, max_pixels: int) -> Picture:
+    (size,) = struct.unpack_from("<I", encoded, 14)
+    if size == 12:
+        width, height, compression = *struct.unpack_from("<HH", encoded, 18), 0
+    else:
+        width, height, _, _, compression = struct.unpack_from("<IiHHI", encoded, 18)
+    if compression in (1, 2) and 256 * width > max_pixels:  # run lengths: two bytes may pass over 255 rows
+        raise TooLargeError(f"a run-length encoded BMP of {width} px in a row is over the limit of {max_pixels // 256}")
+    return Picture("BMP", width, abs(height), encoded)
+
+
+def _ppm(encoded: bytes, max_pixels: int) -> Picture:
+    kind = encoded[:2]
+    found = PPM_HEADERS[kind in (b"P1", b"P4")].match(encoded)
+    if not found:
+        raise ValueError("its header is damaged")
+    numbers = [int(number) for number in found.groups()]
+    # Written anew, without comments, which Pillow reads byte by byte.
+    header = kind + b"\n" + b"".join(b"%d\n" % number for number in numbers)
+    return Picture("PPM", numbers[0], numbers[1], header + encoded[found.end() :])
+
+
+PPM_SPACE = rb"(?:[ \t\n\v\f\r]|#[^\n\r]*+[\n\r])++"
+PPM_HEADERS = [
+    re.compile(rb"P[1-6]" + count * (PPM_SPACE + rb"(\d{1,10})") + rb"[ \t\n\v\f\r]", re.DOTALL) for count in (3, 2)
+]
+"""With the largest value of a sample, and without."""
+
+TIFF_TYPES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+"""Bytes of a value of each type; of BigTIFF too."""
+TIFF_TAGS = frozenset(
+    (256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323, 324, 325, 332, 338)
+) | {339, 347, 529, 530, 531, 532}
+"""Those that the pixels need (TIFF 6.0, its technical notes, libtiff)."""
+TIFF_COMPRESSIONS = frozenset((1, 2, 3, 4, 5, 7, 8, 32771, 32773, 32946, 50000, 50001))
+"""None, CCITT, LZW, JPEG, Deflate, PackBits, Zstandard, WebP: not LZMA, which allocates what its stream claims, and not
+the first JPEG, which was given up in 1995."""
+CCITT = (2, 3, 4)
+ORIENTATION = 274
+COUNTS = frozenset((256, 257, 258, 259, 262, 274, 277, 278, 284, 322, 323, 339))
+"""Tags that are unsigned integers."""
+
+
+def _tiff(encoded: bytes, max_pixels: int) -> Picture:
+    order = "<" if encoded[:1] == b"I" else ">"
+    big = encoded[2:4] in (b"+\0", b"\0+")
+    (start,) = struct.unpack_from(order + ("Q" if big else "I"), encoded, 8 if big else 4)
+    tags: dict[int, tuple[int, ...]] = {}
+    entries, claimed, seen = [], 0, set()
+    for tag, kind, count, entry, value in _tiff_entries(encoded, order, big, start):
+        if (
+            tag not in TIFF_TAGS or tag in seen
+        ):  # of a tag that is there twice, libtiff takes the first, Pillow the last
+            continue
+        seen.add(tag)
+        size = TIFF_TYPES.get(kind, 1) * count
+        inline = size <= (8 if big else 4)
+        at = value if inline else struct.unpack_from(order + ("Q" if big else "I"), encoded, value)[0]
+        claimed += size
+        if at + size > len(encoded) or claimed > 2 * len(encoded):
+            raise ValueError(f"its tag {tag} claims {size:,} bytes that are not there")
+        if tag != ORIENTATION:
+            entries.append(entry)
+        if code := {1: "B", 3: "H", 4: "I", 16: "Q"}.get(kind):
+            tags[tag] = struct.unpack_from(f"{order}{min(count, 16)}{code}", encoded, at)
+        if tag in COUNTS and not tags.get(tag):
+            raise ValueError(f"its tag {tag} has the type {kind}, and is no count")
+        if tag in (273, 279, 324, 325) and count > MAX_SEGMENTS:
+            raise TooLargeError(f"a TIFF of {count:,} strips or tiles is over the limit of {MAX_SEGMENTS:,}")
+
+    def first(tag: int, default: int = 0) -> int:
+        return (tags.get(tag) or (default,))[0]
+
+    width, height, compression = first(256), first(257), first(259, 1)
+    check_size(width, height, max_pixels)
+    if compression not in TIFF_COMPRESSIONS:
+        raise ValueError(f"TIFF's compression {compression} is not read here")
+    if compression in CCITT and width > 0xFFFF:
+        raise TooLargeError(f"a fax of {width} px in a row is over the limit of {0xFFFF}")
+    wide, high = (first(322), first(323)) if 322 in tags or 324 in tags else (width, min(first(278, height), height))
+    if min(wide, high) < 1:
+        raise ValueError(f"it claims strips or tiles of {wide}×{high} px")
+    across, down = -(-width // wide), -(-height // high)
+    # Decoders allocate a whole tile, and unpack it, however small the image is.
+    if wide * high > max_pixels or across * wide * down * high > 2 * max_pixels:
+        raise TooLargeError(f"its tiles of {wide}×{high} px are over the limit of {max_pixels:,} pixels")
+    planes = first(277, 1) if first(284, 1) == 2 else 1
+    if across * down * planes > MAX_SEGMENTS:
+        raise TooLargeError(
+            f"a TIFF of {across * down * planes:,} strips or tiles is over the limit of {MAX_SEGMENTS:,}"
+        )
+    bits = max(tags.get(258, (1,)))
+    kind = {2: "signed ", 3: "floating-point "}.get(max(tags.get(339, (1,))), "")
+    if kind or bits > 16:
+        raise ValueError(
+            f"its pixels are neither 8 nor 16 bit: its samples are {kind}{bits}-bit numbers, of which nobody knows "
+            "which is white; convert it to unsigned 8 or 16 bits"
+        )
+    # The same file with another directory, at its end.
+    directory = len(encoded) + len(encoded) % 2
+    head = (
+        encoded[:8] + struct.pack(order + "Q", directory) if big else encoded[:4] + struct.pack(order + "I", directory)
+    )
+    count = struct.pack(order + ("Q" if big else "H"), len(entries))
+    only = b"".join((head, encoded[len(head) :], bytes(len(encoded) % 2), count, *entries, bytes(8 if big else 4)))
+    turned = first(ORIENTATION, 1)
+    return Picture("TIFF", width, height, only, turned if turned in range(1, 9) else 1, bits, tags.get(262) == (0,))
+
+
+def _tiff_entries(encoded: bytes, order: str, big: bool, start: int) -> Iterator[tuple[int, int, int, bytes, int]]:
+    """Of each entry of a directory: tag, type, count, its bytes, and where in the file its value is."""
+    (count,) = struct.unpack_from(order + ("Q" if big else "H"), encoded, start)
+    position, size = start + (8 if big else 2), 20 if big else 12
+    for _ in range(min(count, 0xFFFF)):
+        tag, kind, values = struct.unpack_from(order + ("HHQ" if big else "HHI"), encoded, position)
+        yield tag, kind, values, encoded[position : position + size], position + (12 if big else 8)
+        position += size
+
+
+def _orientation(exif: bytes, xmp: bytes) -> int:
+    """From EXIF's first directory (CIPA DC-008, 4.6.4), or else from XMP."""
+    found = None
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
+    if order:
+        try:
+            (start,) = struct.unpack_from(order + "I", exif, 4)
+            for tag, kind, count, _, value in _tiff_entries(exif, order, False, start):
+                if tag == 0x0112 and count == 1 and kind in (1, 3, 4):
+                    (found,) = struct.unpack_from(order + {1: "B", 3: "H", 4: "I"}[kind], exif, value)
+                    break
+        except struct.error:  # it was cut, or never was a directory
+            pass
+    if found is None and (match := re.search(rb'tiff:Orientation(?:="|>)([0-9])', xmp)):
+        found = int(match[1])
+    return found if found in range(1, 9) else 1
+
+
+READERS = tuple(
+    (re.compile(signature, re.DOTALL), read)
+    for signature, read in (
+        (rb"\xff\xd8\xff", _jpeg),
+        (rb"\x89PNG\r\n\x1a\n", _png),
+        (rb"RIFF....WEBP", _webp),
+        (rb"GIF8[79]a", _gif),
+        (rb"BM", _bmp),
+        (rb"II\*\0|MM\0\*|II\+\0|MM\0\+", _tiff),
+        (rb"P[1-6][ \t\n\v\f\r#]", _ppm),
+    )
+)
+"""By the beginning of the file."""
