@@ -87,11 +87,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _Plain(stdlib_logging.Formatter):
-    """What is said, and of all but information how bad it is: progress is for people."""
+    """What is said, of all but information how bad it is, and of an exception where it is from. It is for people."""
 
     def format(self, record):
-        text = record.getMessage()
-        return text if record.levelno == stdlib_logging.INFO else f"{record.levelname.lower()}: {text}"
+        text = record.getMessage().rstrip()
+        text = text if record.levelno == stdlib_logging.INFO else f"{record.levelname.lower()}: {text}"
+        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
 
 
 def _log_plainly() -> None:

@@ -56,6 +56,9 @@ class ExportCard:
         calibration: of int8: the data, how many images, and the operations that were left in float.
         versions: of the packages that wrote it, by name.
         size: bytes of all files of the artifact.
+
+    Raises:
+        ValueError: a name that UTF-8 cannot write.
     """
 
     format: str
@@ -69,6 +72,13 @@ class ExportCard:
     calibration: dict[str, Any] | None
     versions: dict[str, str]
     size: int
+
+    def __post_init__(self):
+        for name in (self.name, *self.class_names):
+            try:
+                name.encode()
+            except (AttributeError, UnicodeError):  # no text, or a part of a character, which no answer can have
+                raise ValueError(f"the name {name!r} is no text that UTF-8 can write; rename it") from None
 
     def save(self, folder: str | os.PathLike) -> None:
         Path(folder, CARD_FILE).write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")

@@ -82,10 +82,27 @@ from polynet_keras.deployment.serving import server, service
 
 def load(*arguments):
     run = load_artifact(*arguments)
-    return lambda images: time.sleep(3600) if images.any() else run(images)
+    return lambda images: time.sleep(3600) if images[0].std((0, 1)).max() > 0.01 else run(images)
 
 load_artifact, server.load_artifact = server.load_artifact, load
 service.END_SECONDS = 0.2
+"""
+
+
+FAILING = """
+from polynet_keras.deployment.serving import server
+
+def load(*arguments):
+    run = load_artifact(*arguments)
+
+    def failing(images):
+        if images[0].std((0, 1)).max() > 0.01:
+            raise RuntimeError("out of order")
+        return run(images)
+
+    return failing
+
+load_artifact, server.load_artifact = server.load_artifact, load
 """
 
 
@@ -174,7 +191,32 @@ def test_a_card_of_another_model(capsys, tmp_path):
     card = (tmp_path / "card.json").read_text().replace('"class 9"\n', '"class 9", "class 10"\n')
     (tmp_path / "card.json").write_text(card)
     told = fails(capsys, "serve", str(tmp_path), "--port=0")
-    assert "the model gives the shape (1, 10) for 1 images, its card names 11 classes; export it again" in told
+    reason = "it gives the shape (1, 10) for 1 images, its card names 11 classes; export it again"
+    assert f"{tmp_path}: the model cannot answer a request: {reason}" in told
+
+
+@pytest.mark.parametrize("name", [r'"\udcff"', "3", "null"])
+def test_a_card_with_a_name_that_no_answer_can_have(capsys, tmp_path, name):
+    folder, _ = exported()
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    card = (tmp_path / "card.json").read_text().replace('"class 9"', name)
+    (tmp_path / "card.json").write_text(card)
+    told = fails(capsys, "serve", str(tmp_path), "--port=0")
+    assert "card.json: not the card of an exported model: the name" in told
+    assert "is no text that UTF-8 can write" in told
+
+
+def test_a_failure_is_in_the_log_with_its_cause(started):
+    """As a process writes it, by the name that the client got."""
+    folder, _ = exported()
+    process, url = started(folder, "--port=0", before=FAILING)
+    response = httpx.post(f"{url}v1/classify", content=CHINA)
+    assert response.status_code == 500
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0
+    log = process.stderr.read()
+    assert f"error: failure {response.json()['failure']}: the model failed on this batch\n" in log
+    assert ", in failing\nRuntimeError: out of order" in log
 
 
 def test_a_missing_extra_is_named(capsys, monkeypatch):

@@ -6,6 +6,7 @@ import dataclasses
 import gc
 import io
 import json
+import logging
 import socket
 import struct
 import threading
@@ -52,6 +53,11 @@ def _fresh_names():
     return
 
 
+def is_photograph(images):
+    """And not the image of one colour with which the service tries the model."""
+    return np.ptp(images, axis=(1, 2)).max() > 0.01
+
+
 class Gate:
     """A model that waits until it is told, and raises while `broken`."""
 
@@ -60,7 +66,7 @@ class Gate:
         self.batches = []
 
     def __call__(self, images):
-        if not images.any():  # warming up
+        if not is_photograph(images):  # warming up
             return np.full((len(images), CLASSES), 0.1, "float32")
         self.batches.append(len(images))
         self.entered.set()
@@ -633,37 +639,59 @@ def test_a_client_that_leaves_gives_its_place_back():
         assert gate.batches == [1]
 
 
-def test_a_model_that_fails_is_500_and_the_service_goes_on():
+def check_log(caplog, failure, *texts):
+    """One entry has the name that the client got, what failed and where it is from."""
+    (entry,) = [record for record in caplog.records if failure in record.getMessage()]
+    text = logging.Formatter().format(entry)
+    for part in (*texts, "Traceback (most recent call last)"):
+        assert part in text
+
+
+def test_a_model_that_fails_is_500_and_the_service_goes_on(caplog):
     gate = Gate()
     gate.open.set()
     with running(gate) as it:
         gate.broken = True
-        assert said(post(it), 500) == "the model failed on this batch"
-        batch = it.client.post("/v1/classify/batch", files=[("a", ("c.jpg", CHINA))]).json()["results"]
-        assert batch == [{"name": "c.jpg", "status": 500, "error": "the model failed on this batch"}]
+        caplog.clear()
+        response = post(it)
+        assert said(response, 500) == "the model failed on this batch"
+        check_log(caplog, response.json()["failure"], "the model failed on this batch", "RuntimeError: out of order")
+        files = [("a", ("c.jpg", CHINA)), ("a", ("c.jpg", CHINA))]
+        caplog.clear()
+        results = it.client.post("/v1/classify/batch", files=files).json()["results"]
+        failures = {result.pop("failure") for result in results}
+        assert results == [{"name": "c.jpg", "status": 500, "error": "the model failed on this batch"}] * 2
+        for failure in failures:  # one for each batch of the model
+            check_log(caplog, failure, "the model failed on this batch", "RuntimeError: out of order")
+        assert caplog.text.count("Traceback") == len(failures)
         gate.broken = False
         assert post(it).status_code == 200
         assert it.metric("queue_length") == 0
 
 
-def test_probabilities_that_are_none_are_500():
+def test_probabilities_that_are_none_are_500(caplog):
     def nan(images):
-        return np.full((len(images), CLASSES), np.nan if images.any() else 0.1, "float32")
+        return np.full((len(images), CLASSES), np.nan if is_photograph(images) else 0.1, "float32")
 
     with running(nan) as it:
-        assert said(post(it), 500).startswith("the model's probabilities are none: logits must be finite")
+        response = post(it)
+        assert said(response, 500).startswith("the model's probabilities are none: logits must be finite")
+        check_log(caplog, response.json()["failure"], "probabilities are none", "ValueError: logits must be finite")
 
 
-def test_an_error_of_ours_is_500_with_a_reason(monkeypatch):
+def test_an_error_of_ours_is_500_with_a_reason(monkeypatch, caplog):
     def broken(*arguments):
         raise RuntimeError("a mistake in the code")
 
     with running() as it:
         monkeypatch.setattr("polynet_keras.deployment.serving.classification.prepare", broken)
-        assert said(post(it), 500) == "the service failed on this request"
+        response = post(it)
+        assert said(response, 500) == "the service failed on this request"
+        check_log(caplog, response.json()["failure"], "'POST' '/v1/classify'", "RuntimeError: a mistake in the code")
         assert it.metric("requests_total", path="/v1/classify", code="500") == 1
         monkeypatch.undo()
         assert post(it).status_code == 200
+        assert caplog.text.count("Traceback") == 1  # uvicorn does not say it again
 
 
 def test_until_the_model_is_loaded():
@@ -683,6 +711,41 @@ def test_until_the_model_is_loaded():
         gate.set()
         wait_until(lambda: it.client.get("/readyz").status_code == 200, "the model is loaded")
         assert post(it).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("rows", "card", "message"),
+    [
+        (lambda n: np.full((n, CLASSES), np.nan), {}, "logits must be finite"),
+        (lambda n: np.full((n, CLASSES + 1), 0.1), {}, r"gives the shape \(1, 11\) for 1 images"),
+        (lambda n: np.full((1, CLASSES), 0.1), {}, r"gives the shape \(1, 10\) for 8 images"),
+        (lambda n: 1 / 0, {}, "division by zero"),
+        (lambda n: np.full((n, CLASSES), 0.1), {"calibration": {"share": float("nan")}}, "not JSON compliant"),
+        (lambda n: np.full((n, CLASSES), 0.1), {"versions": {"keras": b"3"}}, "bytes is not JSON serializable"),
+    ],
+)
+def test_a_model_that_cannot_answer_is_never_ready(rows, card, message):
+    card = dataclasses.replace(ExportCard.load(exported(3)[0]), **card)
+    ready, failures = [], []
+
+    async def play():
+        service = Service(
+            card,
+            lambda: lambda images: rows(len(images)).astype("float32"),
+            Settings(),
+            lambda: ready.append(True),
+            failures.append,
+        )
+        service.start()
+        await service._loading
+        with pytest.raises(RefusalError, match="is being loaded"):
+            service.check_ready()
+        await service.stop()
+
+    asyncio.run(play())
+    assert not ready
+    with pytest.raises(ValueError, match=f"the model cannot answer a request: .*{message}"):
+        raise failures[0]
 
 
 def test_a_queue_that_is_not_served_any_more_is_said():

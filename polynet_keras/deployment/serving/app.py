@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import Annotated, Any, TypeVar
 
-from absl import logging
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -22,7 +21,7 @@ from polynet_keras.deployment.serving.batching import BatchError, QueueFullError
 from polynet_keras.deployment.serving.bodies import FORM, Upload, read_image, read_images
 from polynet_keras.deployment.serving.classification import answer
 from polynet_keras.deployment.serving.metrics import Metrics
-from polynet_keras.deployment.serving.refusal import RefusalError, overloaded
+from polynet_keras.deployment.serving.refusal import RefusalError, log_failure, overloaded
 from polynet_keras.deployment.serving.service import Service
 
 CLIENT_GONE = 499
@@ -110,8 +109,7 @@ def _add_routes(app: FastAPI, service: Service) -> None:
                 service.metrics.rejected.labels("image").inc()
                 return {"name": upload.name, "status": refused.status, "error": refused.reason}
             except BatchError as error:
-                _log_failure(error)
-                return {"name": upload.name, "status": 500, "error": str(error)}
+                return {"name": upload.name, "status": 500, "error": str(error), "failure": error.failure}
             service.metrics.images.inc()
             return {"name": upload.name, **answer(found, names, top)}
 
@@ -236,17 +234,12 @@ def _add_error_handlers(app: FastAPI, service: Service) -> None:
 
     @app.exception_handler(BatchError)
     async def failed(request: Request, error: BatchError) -> Response:
-        _log_failure(error)
-        return _json({"error": str(error)}, 500)
+        return _json({"error": str(error), "failure": error.failure}, 500)
 
     @app.exception_handler(Exception)
     async def broken(request: Request, error: Exception) -> Response:
-        logging.error("%s %s", request.method, request.url.path, exc_info=error)
-        return _json({"error": "the service failed on this request"}, 500)
-
-
-def _log_failure(error: BatchError) -> None:
-    logging.error("%s: %s", error, error.__cause__ or "no probabilities")
+        failure = log_failure(f"{request.method[:20]!r} {request.url.path[:200]!r}", error)
+        return _json({"error": "the service failed on this request", "failure": failure}, 500)
 
 
 def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> JSONResponse:

@@ -8,6 +8,8 @@ from contextlib import contextmanager, suppress
 
 import numpy as np
 
+from polynet_keras.deployment.serving.refusal import log_failure
+
 SMOOTHING = 0.2
 """The share of the last batch in the running mean of the seconds that an input takes."""
 
@@ -21,7 +23,12 @@ class QueueFullError(Exception):
 
 
 class BatchError(Exception):
-    """The model failed on the batch that an input was in; the cause says how."""
+    """The model failed on the batch that an input was in; `failure` is how the log calls it, which has the cause."""
+
+    def __init__(self, reason: str, cause: BaseException | None = None):
+        super().__init__(reason)
+        self.__cause__ = cause
+        self.failure = log_failure(reason, cause)
 
 
 class Batcher:
@@ -147,10 +154,9 @@ class Batcher:
                     future.cancel()
                 raise
             except Exception as error:
+                failure = BatchError("the model failed on this batch", error)
                 for future in futures:
                     if not future.done():
-                        failure = BatchError("the model failed on this batch")
-                        failure.__cause__ = error
                         future.set_exception(failure)
                 continue
             seconds = time.perf_counter() - self._start

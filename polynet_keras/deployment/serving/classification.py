@@ -62,7 +62,7 @@ class Classifier:
         try:
             return Classified(size, plan, votes, pooled(votes))
         except ValueError as error:
-            raise BatchError(f"the model's probabilities are none: {error}") from None
+            raise BatchError(f"the model's probabilities are none: {error}", error) from None
 
     async def _prepared(
         self, encoded: bytes, name: str, crops: int

@@ -1,6 +1,9 @@
-"""What the service refuses: a status and a reason, wherever it is found."""
+"""What the service refuses, with a status and a reason wherever it is found, and where it fails."""
 
+import secrets
 from collections.abc import Mapping
+
+from absl import logging
 
 
 class RefusalError(Exception):
@@ -22,3 +25,14 @@ class RefusalError(Exception):
 def overloaded(reason: str, seconds: float = 1.0) -> RefusalError:
     """503, with when to try again."""
     return RefusalError(503, reason, {"Retry-After": str(min(60, max(1, round(seconds))))})
+
+
+def log_failure(reason: str, error: BaseException | None) -> str:
+    """Logs a failure of the service's own, with its cause and where that is from.
+
+    Returns:
+        What the client gets to name it by: it is in the log too.
+    """
+    name = secrets.token_hex(4)
+    logging.error("failure %s: %s", name, reason, exc_info=error)
+    return name

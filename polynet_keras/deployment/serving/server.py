@@ -82,13 +82,20 @@ def serve(
             logging.error("the model did not come back; the process ends without it")
             os._exit(1)
     if failures:
-        raise failures[0]
+        failure = failures[0]
+        known = str(failure).startswith(str(model_dir))
+        raise failure if known or not isinstance(failure, ValueError) else ValueError(f"{model_dir}: {failure}")
 
 
 def _keep_quiet() -> None:
     """The clients' bad files and forms are answered and counted; they must not fill a log."""
     stdlib_logging.getLogger("python_multipart").setLevel(stdlib_logging.CRITICAL)
     warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+def _is_news(record: stdlib_logging.LogRecord) -> bool:
+    """Whether it is not what the application has logged itself, with the name that the client got."""
+    return not str(record.msg).startswith("Exception in ASGI application")
 
 
 def make_server(service: Service) -> uvicorn.Server:
@@ -99,13 +106,14 @@ def make_server(service: Service) -> uvicorn.Server:
         service.metrics.count_request("", status, 0.0)
         service.metrics.rejected.labels(kind).inc()
 
+    stdlib_logging.getLogger("uvicorn.error").addFilter(_is_news)
     config = uvicorn.Config(
         create_app(service),
         http=limited_protocol(settings, count),
         ws="none",
         lifespan="on",
         log_config=None,
-        log_level="critical",  # the application logs its own failures; a client's are counted
+        log_level="error",  # what clients do is counted
         access_log=False,
         server_header=False,
         proxy_headers=False,

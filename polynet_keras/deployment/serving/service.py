@@ -1,21 +1,25 @@
 """One exported model at work: loading it, its queue, and whether it is ready."""
 
 import asyncio
+import dataclasses
+import io
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 
 import numpy as np
 from absl import logging
+from fastapi.responses import JSONResponse
+from PIL import Image
 
 from polynet_keras.data.crops import crop_plan
 from polynet_keras.deployment.artifact import ExportCard
 from polynet_keras.deployment.runtimes import Runner
 from polynet_keras.deployment.serving.batching import Batcher, ended
 from polynet_keras.deployment.serving.bodies import Buffer
-from polynet_keras.deployment.serving.classification import Classified, Classifier
+from polynet_keras.deployment.serving.classification import Classified, Classifier, answer, pooled
 from polynet_keras.deployment.serving.metrics import Metrics
-from polynet_keras.deployment.serving.preparation import largest_of
+from polynet_keras.deployment.serving.preparation import for_service, largest_of, prepare
 from polynet_keras.deployment.serving.refusal import overloaded
 from polynet_keras.deployment.serving.settings import Settings
 
@@ -132,16 +136,29 @@ class Service:
 
     def _loaded_and_warm(self) -> Runner:
         run = self._load()
-        size, channels = self.card.preprocessing.image_size, self.card.preprocessing.channels
-        for batch in sorted({1, self.settings.max_batch_size}):
-            shape = run(np.zeros((batch, size, size, channels), "float32")).shape
-            if shape != (batch, len(self.card.class_names)):
-                raise ValueError(
-                    f"the model gives the shape {shape} for {batch} images, its card names "
-                    f"{len(self.card.class_names)} classes; export it again"
-                )
+        try:
+            self._check_answers(run)
+        except Exception as error:
+            raise ValueError(f"the model cannot answer a request: {error}; export it again") from error
         logging.info("%s: %s, %s, ready", self.card.name, self.card.format, self.card.precision)
         return run
+
+    def _check_answers(self, run: Runner) -> None:
+        """A grey image goes the whole way from the bytes of a file to those of an answer, and warms the model up."""
+        card, protocol = self.card, self.card.preprocessing
+        mode, side = {1: "L", 3: "RGB", 4: "RGBA"}[protocol.channels], protocol.image_size
+        file = io.BytesIO()
+        Image.new(mode, (side, side), (128,) * protocol.channels if protocol.channels > 1 else 128).save(file, "PNG")
+        view, size, plan = prepare(file.getvalue(), "image", for_service(protocol), 1, self.settings.max_pixels)
+        for batch in sorted({1, self.settings.max_batch_size}):
+            rows = run(np.repeat(view, batch, axis=0))
+            if rows.shape != (batch, len(card.class_names)):
+                raise ValueError(
+                    f"it gives the shape {rows.shape} for {batch} images, its card names "
+                    f"{len(card.class_names)} classes"
+                )
+            found = answer(Classified(size, plan, rows[:1], pooled(rows[:1])), card.class_names, len(card.class_names))
+            JSONResponse([dataclasses.asdict(card), found])
 
 
 def _check_pixels(card: ExportCard, settings: Settings) -> None:
