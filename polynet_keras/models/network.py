@@ -18,6 +18,15 @@ class Network(DistributedTraining, keras.Model):
     they are Keras's own, and with a distribution strategy those of `DistributedTraining`.
     """
 
+    def __init__(self, *args, **kwargs):
+        if not args and not {"inputs", "outputs"} <= kwargs.keys():
+            raise TypeError(
+                f"{type(self).__name__} is made of inputs and outputs, as keras.Model(inputs, outputs) is; a model "
+                "with a call() of its own is a subclass of DistributedTraining and keras.Model, in this order "
+                "(polynet_keras.distribution.model)"
+            )
+        super().__init__(*args, **kwargs)
+
     _remat = "none"
     _rematerialized: RematerializedGraph | None = None
 
@@ -40,11 +49,11 @@ class Network(DistributedTraining, keras.Model):
             self.make_train_function(force=True)  # `fit` may be under way: a callback sets it
 
     def call(self, inputs, training=None, mask=None, **kwargs):
-        if not training or self._remat == "none":
+        if not training or self._remat == "none" or mask is not None or kwargs:
             return super().call(inputs, training=training, mask=mask, **kwargs)
         if self._rematerialized is None:
             self._rematerialized = RematerializedGraph(self, self._remat)
-        return self._rematerialized(self._standardize_inputs(inputs)[0])
+        return self._rematerialized(self._standardize_inputs(inputs))
 
     def get_config(self):
         return {**super().get_config(), "remat": self._remat}

@@ -1,7 +1,8 @@
 """Rematerialization by residual unit: what the backward pass needs of a unit is computed again, not kept."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 from keras import KerasTensor, ops
@@ -26,52 +27,113 @@ class RematerializedGraph:
     `keras.StatelessScope`; the moving statistics that come out of it are assigned afterwards, once. Losses that layers
     add inside a unit (`activity_regularizer`) are not collected.
 
+    The model may have any inputs and outputs. A unit that something else looks into, such as an output of the model,
+    is computed as Keras does: a second computation of it would be for nothing.
+
     Args:
-        model: a functional model made of units, with one input and one output.
+        model: a functional model; units of models inside it are those models' own.
         remat: `"stage_b"`, the units of the stage that holds half of all activations, or `"all"`.
 
     Source: Chen et al., "Training deep nets with sublinear memory cost", 2016; `keras.remat` does it.
     """
 
     def __init__(self, model: keras.Model, remat: str):
-        tensor = model.inputs[0]
-        self._parts: list[_Part | _Rematerialized] = []
-        for unit in _units(model):
-            if remat == "all" or unit.layer.name.startswith(remat):
-                self._parts += [_Part(tensor, unit.shortcut), _Rematerialized(unit)]
-                tensor = unit.output
-        self._parts.append(_Part(tensor, model.outputs[0]))
+        self._inputs, self._outputs = model.inputs, model.outputs
+        self._structure = model.output
+        calls = [
+            call
+            for depth in sorted(model._nodes_by_depth, reverse=True)
+            for call in model._nodes_by_depth[depth]
+            if not call.is_input
+        ]
+        units = [unit for unit in _units(calls, model.outputs) if remat == "all" or unit.name.startswith(remat)]
+        self.units = {id(unit.call): _Rematerialized(unit) for unit in units}
+        # A unit takes the place of its first call, so that layers that are shared are called in Keras's order.
+        place = {id(call): number for number, call in enumerate(calls)}
+        places = {min(place[id(call)] for call in unit.inside): unit.call for unit in units}
+        rest = {id(unit.call) for unit in units} | {id(call) for unit in units for call in unit.inside}
+        self._calls = [
+            places.get(number, call) for number, call in enumerate(calls) if number in places or id(call) not in rest
+        ]
+        self._part = _Part(self._run)
 
-    def __call__(self, x):
-        for part in self._parts:
-            x = part(x, training=True)
-        return x
+    def __call__(self, inputs: list):
+        """The outputs, in the model's structure, for its inputs in their order."""
+        outputs = keras.tree.pack_sequence_as(self._structure, self._part(inputs, training=True))
+        # Keras, too, returns the one tensor of a list.
+        return outputs[0] if isinstance(outputs, (list, tuple)) and len(outputs) == 1 else outputs
+
+    def _run(self, inputs: list) -> list:
+        values = {id(tensor): value for tensor, value in zip(self._inputs, inputs, strict=True)}
+        for call in self._calls:
+            if unit := self.units.get(id(call)):
+                results = unit(values[id(call.input_tensors[0])], training=True)
+            else:
+                arguments, options = call.arguments.fill_in(values)
+                results = call.operation(*arguments, **options)
+            for tensor, value in zip(call.outputs, keras.tree.flatten(results), strict=True):
+                values[id(tensor)] = value
+        return [values[id(tensor)] for tensor in self._outputs]
 
 
 @dataclass(frozen=True)
 class _Unit:
-    """A residual unit in the symbolic graph: `output = layer([shortcut, *paths])`."""
+    """A residual unit in the symbolic graph: `output = layer([shortcut, *paths])`.
 
-    layer: StochasticResidualScaling
-    shortcut: KerasTensor
-    paths: list[KerasTensor]
-    output: KerasTensor
+    Attributes:
+        call: of the layer; a layer that is shared has several.
+        inside: the calls between the shortcut and the sum.
+    """
+
+    call: Any
+    inside: list[Any]
+
+    @property
+    def name(self) -> str:
+        return self.call.operation.name
 
 
-def _units(model: keras.Model) -> Iterator[_Unit]:
-    for layer in model.layers:
-        if isinstance(layer, StochasticResidualScaling):
-            shortcut, *paths = layer.input
-            yield _Unit(layer, shortcut, paths, layer.output)
+def _units(calls: list, outputs: list[KerasTensor]) -> Iterator[_Unit]:
+    """Those of a model that nothing else looks into."""
+    made_by = {id(tensor): call for call in calls for tensor in call.outputs}
+    used_by: dict[int, list] = {}
+    for call in calls:
+        for tensor in call.input_tensors:
+            used_by.setdefault(id(tensor), []).append(call)
+    for call in calls:
+        if not isinstance(call.operation, StochasticResidualScaling):
+            continue
+        shortcut, *paths = call.input_tensors
+        inside: dict[int, Any] = {}
+        pending = [tensor for tensor in paths if tensor is not shortcut]
+        closed = True  # so far, all of the paths comes from the shortcut
+        while pending and closed:
+            maker = made_by.get(id(pending.pop()))
+            closed = maker is not None and not isinstance(maker.operation, StochasticResidualScaling)
+            if closed and id(maker) not in inside:
+                inside[id(maker)] = maker
+                pending += [tensor for tensor in maker.input_tensors if tensor is not shortcut]
+        within = {id(call), *inside}
+        results = [tensor for maker in inside.values() for tensor in maker.outputs]
+        seen = {id(tensor) for tensor in outputs} & {id(tensor) for tensor in results}
+        if (
+            closed
+            and inside
+            and not seen
+            and all(id(user) in within for t in results for user in used_by.get(id(t), []))
+        ):
+            yield _Unit(call, list(inside.values()))
 
 
 class _Rematerialized:
     """Applies a unit to its shortcut."""
 
     def __init__(self, unit: _Unit):
-        self._sum = unit.layer
-        self._paths = _Part(unit.shortcut, unit.paths)
-        self._layers = [o for o in self._paths.function.operations if isinstance(o, keras.Layer)]
+        self._sum = unit.call.operation
+        shortcut, *paths = unit.call.input_tensors
+        function = keras.Function(shortcut, paths)
+        self._paths = _Part(function)
+        self._layers = [o for o in function.operations if isinstance(o, keras.Layer)]
 
     def __call__(self, shortcut, training):
         # A frozen layer's parameters are among the first: the layer does not change them.
@@ -109,10 +171,10 @@ class _Part(keras.Layer):
     They learn it from the layer around them; a backward pass, and `stateless_call`, run outside of the model's call.
     """
 
-    def __init__(self, inputs: KerasTensor, outputs: KerasTensor | list[KerasTensor]):
+    def __init__(self, function: Callable[[Any], Any]):
         super().__init__(name="part", dtype=keras.DTypePolicy("float32"), autocast=False)
-        self.function = keras.Function(inputs, outputs)
+        self._function = function
         self.built = True
 
     def call(self, inputs, training=None):
-        return self.function(inputs)
+        return self._function(inputs)

@@ -538,6 +538,194 @@ def test_remat_argument():
         model.remat = "everything"
 
 
+# Every way to wire a functional model.
+
+
+class Units:
+    """Residual units of dense layers, to be called on any tensor, and again."""
+
+    def __init__(self, names=("stage_a_01", "stage_b_01")):
+        self.stages = [
+            (
+                keras.layers.Dense(4, name=f"{name}_f_conv1"),
+                keras.layers.BatchNormalization(name=f"{name}_f_bn"),
+                keras.layers.Dense(4, name=f"{name}_f_projection"),
+                StochasticResidualScaling(0.5, name=f"{name}_sum_f"),
+            )
+            for name in names
+        ]
+        self.inner = []
+
+    def __call__(self, x):
+        for first, bn, last, total in self.stages:
+            self.inner.append(bn(first(x)))
+            x = total([x, last(keras.ops.relu(self.inner[-1]))])
+        return x
+
+
+def pixels(name=None):
+    return keras.Input((4,), name=name)
+
+
+def one_output():
+    x = pixels()
+    return Network(x, Units()(x)), 2
+
+
+def a_list_of_one_output():
+    x = pixels()
+    return Network([x], [Units()(x)]), 2
+
+
+def two_outputs():
+    x = pixels()
+    y = Units()(x)
+    return Network(x, [y, keras.layers.Dense(3)(y)]), 2
+
+
+def outputs_by_name():
+    x = pixels()
+    first = Units()(x)
+    second = Units(("stage_c_01",))(first)
+    return Network(x, {"last": second, "first": first}), 3
+
+
+def nested_outputs():
+    x = pixels()
+    y = Units()(x)
+    return Network(x, (y, [keras.layers.Dense(3)(y), x])), 2
+
+
+def an_output_inside_a_unit():
+    x = pixels()
+    units = Units()
+    y = units(x)
+    return Network(x, [y, keras.layers.Dense(3)(units.inner[0])]), 1
+
+
+def a_layer_that_uses_the_inside_of_a_unit():
+    x = pixels()
+    units = Units()
+    y = units(x)
+    return Network(x, keras.layers.Add()([y, units.inner[1]])), 1
+
+
+def two_inputs():
+    x, more = pixels("x"), pixels("more")
+    return Network([x, more], keras.layers.Concatenate()([Units()(x), more])), 2
+
+
+def inputs_by_name():
+    x, more = pixels("x"), pixels("more")
+    return Network({"x": x, "more": more}, keras.layers.Concatenate()([Units()(x), more])), 2
+
+
+def layers_that_are_shared():
+    x, more = pixels(), pixels()
+    units = Units()
+    return Network([x, more], units(x) - units(more)), 4
+
+
+def a_path_from_another_input():
+    x, more = pixels(), pixels()
+    total = StochasticResidualScaling(0.5, name="stage_b_01_sum_f")
+    return Network([x, more], total([x, keras.layers.Dense(4)(more)])), 0
+
+
+def a_unit_in_a_path():
+    x = pixels()
+    total = StochasticResidualScaling(0.5, name="stage_c_01_sum_f")
+    return Network(x, total([x, keras.layers.Dense(4)(Units()(x))])), 2
+
+
+def from_the_middle():
+    x = pixels()
+    start = Units()(x)
+    whole = Network(x, Units(("stage_c_01",))(start))
+    return Network(start, whole.output), 1
+
+
+def a_network_in_a_network():
+    x, more = pixels(), pixels()
+    inner = Network(x, Units(("stage_b_01",))(x))
+    inner.remat = "all"
+    return Network(more, Units(("stage_c_01",))(inner(more))), 1
+
+
+def a_clone():
+    x = pixels()
+    y = Units()(x)
+    return keras.models.clone_model(Network(x, [y, keras.layers.Dense(3)(y)])), 2
+
+
+WIRINGS = (
+    one_output,
+    a_list_of_one_output,
+    two_outputs,
+    outputs_by_name,
+    nested_outputs,
+    an_output_inside_a_unit,
+    a_layer_that_uses_the_inside_of_a_unit,
+    two_inputs,
+    inputs_by_name,
+    layers_that_are_shared,
+    a_path_from_another_input,
+    a_unit_in_a_path,
+    from_the_middle,
+    a_network_in_a_network,
+    a_clone,
+)
+
+
+@pytest.mark.parametrize("wire", WIRINGS, ids=lambda wire: wire.__name__)
+def test_rematerialization_of_any_wiring(wire):
+    model, units = wire()
+    rng = np.random.default_rng(0)
+    x = keras.tree.map_structure(lambda i: rng.normal(size=(6, *i.shape[1:])).astype("float32"), model.input)
+    y = keras.tree.map_structure(lambda o: rng.normal(size=(6, *o.shape[1:])).astype("float32"), model.output)
+    before = model.get_weights()
+    results = {}
+    for remat in ("none", "all"):
+        model.remat = remat
+        model.set_weights(before)
+        model.compile(keras.optimizers.SGD(0.1), keras.tree.map_structure(lambda _: "mse", model.output))
+        model.train_on_batch(x, y)
+        results[remat] = (model(x, training=True), model.get_weights())
+    (expected, weights), (found, after) = results["none"], results["all"]
+    assert len(model._rematerialized.units) == units
+    keras.tree.assert_same_structure(found, expected)
+    for a, b in zip(keras.tree.flatten((found, after)), keras.tree.flatten((expected, weights)), strict=True):
+        a, b = keras.ops.convert_to_numpy(a), keras.ops.convert_to_numpy(b)
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+    if units:
+        changed = [np.abs(a - b).max() > 1e-4 for a, b in zip(before, after, strict=True)]
+        assert sum(changed) > 2 * units
+
+
+def test_a_sub_model_is_a_model():
+    model = network(structure=SMALLEST, remat="all")
+    inner = keras.Model(model.input, [model.output, model.get_layer("stage_b_01_sum_f").output])
+    x, _ = data(2)
+    probabilities, features = inner(x, training=True)
+    assert (tuple(probabilities.shape), features.shape[0]) == ((2, 4), 2)
+    assert not isinstance(inner, Network)
+
+
+def test_a_network_is_made_of_inputs_and_outputs():
+    class Own(Network):
+        def __init__(self):
+            super().__init__(name="own")
+
+    class Functional(Network):
+        def __init__(self):
+            made = few_layers()
+            super().__init__(inputs=made.inputs, outputs=made.outputs)
+
+    with pytest.raises(TypeError, match=r"Own is made of inputs and outputs, .* DistributedTraining and keras.Model"):
+        Own()
+    assert Functional().output_shape == (None, 4)
+
+
 # Saving and copying.
 
 
