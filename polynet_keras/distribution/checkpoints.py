@@ -49,10 +49,12 @@ class Checkpoints(keras.callbacks.Callback):
     * In the middle of an epoch Keras steps through the steps that were done, without computing them. Other callbacks
       see these steps, with the logs of the last one; afterwards they remember what they did at the checkpoint. A
       `CSVLogger` needs `append=True`.
-    * The data must come in the same order again. With `skip_data` the batches that were trained on are read and
-      dropped. Each epoch must then begin with the same batch, or `fit` be given an endless dataset and
-      `steps_per_epoch`: what is shuffled anew in each iteration, as arrays are by `fit(shuffle=True)`, comes in another
-      order. Better is a dataset that starts at `position.global_step`, with `skip_data=False`.
+    * The data must come in the same order again. With `skip_data` the batches of this epoch that were trained on are
+      read and dropped, and a tf.data dataset is put where the epochs before leave it: `ds.shuffle(n, seed=0)` shuffles
+      anew in each epoch, and goes on in the right order. A `PyDataset` gets the calls of `on_epoch_begin` and
+      `on_epoch_end` that it would have got. `fit` warns at its start of what cannot be right: a shuffle without a seed,
+      a `PyDataset` with `shuffle=True`. A generator must give the same batches again by itself. Instead of reading and
+      dropping, the dataset may start at `position.global_step`, with `skip_data=False`.
     * When validation was interrupted, it runs again from its beginning.
     * A training that was over, or was ended by a callback such as `EarlyStopping`, has nothing left to do: `fit`
       returns at once, with the weights and the history. With more epochs it goes on, unless a callback had ended it.
@@ -141,7 +143,7 @@ class Checkpoints(keras.callbacks.Callback):
         self._callbacks = callbacks
         self._several = worker_count(self.model.distribute_strategy) > 1
         self._chief = is_chief(self.model.distribute_strategy)
-        self._steps = TrainingSteps(self.model, fit.steps_per_epoch)
+        self._steps = TrainingSteps(self.model, fit.steps_per_epoch, fit.epoch_iterator)
         self._after_training_steps: State | None = None
         self._in_epoch = False
         # If `fit` ends with an error, no event tells; but its list of callbacks ends with it, or later, once nobody
@@ -239,6 +241,8 @@ class Checkpoints(keras.callbacks.Callback):
             failure = error
         fail_together(strategy, failure)
 
+        if self._skip_data and self._chief:
+            steps.order.check()
         self._steps_before = progress.position.global_step - progress.position.step
         self._logs = progress.logs
         self._saver.start(progress.position.global_step)
@@ -311,6 +315,8 @@ class Checkpoints(keras.callbacks.Callback):
             self.params["steps"],
             self.model.steps_per_execution,
             self._steps.batches_read(epoch_is_over=not self._in_epoch),
+            *self._steps.iterators_before(epoch_is_over=not self._in_epoch),
+            self._steps.order.seeds,
             ended,
             self._logs,
         )

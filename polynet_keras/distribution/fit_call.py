@@ -3,6 +3,7 @@
 import sys
 from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
 import keras
 
@@ -14,17 +15,19 @@ class Fit:
     Attributes:
         callbacks: Keras's container of the callbacks.
         steps_per_epoch: the argument of `fit`.
+        epoch_iterator: Keras's, over the training data.
     """
 
     callbacks: keras.callbacks.CallbackList
     steps_per_epoch: int | None
+    epoch_iterator: Any
 
 
 def fit_around(callback: keras.callbacks.Callback) -> Fit:
     """The call of `fit` that called a callback.
 
     Keras tells a callback neither what other callbacks there are, nor whether it was given `steps_per_epoch`, which
-    decides whether epochs share one iterator. Both are in the frames above.
+    decides whether epochs share one iterator, nor what it iterates over. All are in the frames above.
 
     Raises:
         RuntimeError: the callback was not called by `fit`.
@@ -39,7 +42,7 @@ def fit_around(callback: keras.callbacks.Callback) -> Fit:
             if isinstance(owner, keras.callbacks.CallbackList) and any(one is callback for one in owner.callbacks):
                 callbacks = owner
         elif "steps_per_epoch" in variables and isinstance(owner, keras.Model):
-            return Fit(callbacks, variables["steps_per_epoch"])
+            return Fit(callbacks, variables["steps_per_epoch"], variables["epoch_iterator"])
         frame = frame.f_back
     raise RuntimeError(f"{type(callback).__name__} works in the `callbacks` of model.fit() only")
 

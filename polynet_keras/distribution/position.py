@@ -31,6 +31,9 @@ class Progress:
         steps_per_epoch: that Keras counted with; None where it did not know.
         steps_per_execution: of the model.
         batches_read: by the iterator that `fit` held, which is of one epoch, or of all epochs of an endless dataset.
+        iterators: that were made over the data before that one; None in files of older versions.
+        iterators_read: those of them that were read from; None in files of older versions.
+        seeds: of what shuffles the data, see `data_order`; None in files of older versions.
         ended: whether a callback ended the training.
         logs: of the last step: what Keras shows and hands to callbacks.
     """
@@ -39,6 +42,9 @@ class Progress:
     steps_per_epoch: int | None = None
     steps_per_execution: int = 1
     batches_read: int = 0
+    iterators: int | None = None
+    iterators_read: int | None = None
+    seeds: list[list[int]] | None = None
     ended: bool = False
     logs: dict[str, float] = field(default_factory=dict)
 

@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 from absl import logging
 
+from polynet_keras.distribution.data_order import DataOrder
 from polynet_keras.distribution.position import Progress
 
 
@@ -17,27 +18,30 @@ class TrainingSteps:
     """Stands in for a model's `train_function`: counts the batches that are read, and replays steps on demand.
 
     Keras iterates anew over the data in every epoch. Given `steps_per_epoch`, it goes on with one iterator, until the
-    data end if it knows their number. What it does is seen from the iterators.
+    data end if it knows their number.
 
     Args:
         model: compiled, while `fit` runs.
         steps_per_epoch: that `fit` was given, or None.
+        epoch_iterator: Keras's, over the data of this `fit`.
 
     Attributes:
         model: the argument.
+        order: of the data.
         replays: whether steps are replayed.
         data_spec: of a batch, once one was asked for.
     """
 
-    def __init__(self, model: keras.Model, steps_per_epoch: int | None):
+    def __init__(self, model: keras.Model, steps_per_epoch: int | None, epoch_iterator):
         self.model = model
+        self.order = DataOrder(epoch_iterator)
         self.replays = False
         self.data_spec = None
         self._counts_steps = steps_per_epoch is not None
         self._function: Any = None
         self._iterator: Any = None
         self._batches_read = 0
-        self._carries_on: bool | None = None
+        self._number = 0
         self._epochs_begun = 0
         self._epoch_begins = False
         self._passed_epochs = False
@@ -53,6 +57,8 @@ class TrainingSteps:
         """
         self._done, self._skip_data = done, skip_data
         self.replays = done.position.step > 0
+        if skip_data and done.iterators is not None and done.iterators_read is not None and done.seeds is not None:
+            self.order.go_on(done.iterators, done.iterators_read, done.position.epoch, done.seeds)
 
     def attach(self) -> None:
         """Puts itself in the place of the model's step, which may have been made anew since, for one step.
@@ -76,20 +82,26 @@ class TrainingSteps:
 
     def batches_read(self, epoch_is_over: bool = False) -> int:
         """Batches that were read by the iterator that the next step will read from."""
-        if epoch_is_over and (not self._counts_steps or self._carries_on is False):
-            return 0
-        return self._batches_read
+        return 0 if epoch_is_over and self._is_used_up() else self._batches_read
+
+    def iterators_before(self, epoch_is_over: bool = False) -> tuple[int, int]:
+        """How many iterators were made, and read from, before the one that the next step will read from."""
+        if not epoch_is_over:
+            return self._number - 1, self.order.read - 1
+        return self.order.made - (not self.order.begins_anew), self.order.read - (not self._is_used_up())
+
+    def _is_used_up(self) -> bool:
+        """Whether, after an epoch, Keras has left the iterator or is about to."""
+        return self.order.begins_anew or self.order.made > self._number
 
     def __call__(self, iterator):
         self.model.train_function = self._function
         first, self._epoch_begins = self._epoch_begins, False
         if self._iterator is not iterator:
-            if self._iterator is not None and self._carries_on is None:
-                self._carries_on = False
             self._iterator, self._batches_read, self._passed_epochs = iterator, 0, False
+            self._number = self.order.made
+            self.order.begin_to_read()
             self.data_spec = iterator.element_spec
-        elif first and self._epochs_begun > 1:
-            self._carries_on = True
         if self._done is not None and self._epochs_begun == 1 and first and self._counts_steps:
             self._pass_over_epochs(self._done)
         steps = self.model.steps_per_execution

@@ -31,6 +31,8 @@ LOUD_IN_FIT = "AttributeError in every fit on TensorFlow"
 LOUD_IN_STEP = "AttributeError at the first training step with our RMSprop"
 LOUD_IF_DISTRIBUTED = "check_keras refuses to train under a strategy"
 LOUD_IN_REQUEST = "AttributeError in every connection of the service"
+SILENT_ORDER = "SILENT: a resumed training sees some examples twice and others not at all"
+SILENT_RANDOM = "SILENT: fit does not warn that a resumed training sees some examples twice"
 SILENT_STATE = "SILENT: a checkpoint leaves it out, and the callback starts anew when a training goes on"
 
 BUILDING = "distribution/building.py"
@@ -42,6 +44,7 @@ CHECKPOINTS = "distribution/checkpoints.py"
 CHECKPOINT_FILES = "distribution/checkpoint_files.py"
 CALLBACK_STATE = "distribution/callback_state.py"
 FIT_CALL = "distribution/fit_call.py"
+DATA_ORDER = "distribution/data_order.py"
 REPLAY = "distribution/replay.py"
 TRAINING_STATE = "distribution/training_state.py"
 FAILURES = "distribution/failures.py"
@@ -51,6 +54,7 @@ WORKER_STRATEGY = "distribution/worker_strategy.py"
 NETWORK = "models/network.py"
 COMPILED_STEP = "models/compiled_step.py"
 COST = "models/cost.py"
+REMATERIALIZATION = "models/rematerialization.py"
 BATCH_NORMALIZATION = "layers/batch_normalization.py"
 OPTIMIZERS = "training/optimizers.py"
 AUGMENTATION = "data/augmentation.py"
@@ -95,7 +99,20 @@ NAMES = {
     ),
     "Model.test_function": PrivateName("keras", (MODEL, NETWORK), "SILENT: Keras's own step runs in place of ours"),
     "Model.predict_function": PrivateName("keras", (MODEL, NETWORK), "SILENT: Keras's own step runs in place of ours"),
-    "TFEpochIterator._get_iterator": PrivateName("keras", (BUILDING,), "AttributeError in every fit under a strategy"),
+    "TFEpochIterator._get_iterator": PrivateName(
+        "keras",
+        (BUILDING, DATA_ORDER),
+        f"AttributeError in every fit under a strategy and with Checkpoints; {SILENT_ORDER}",
+    ),
+    "TFEpochIterator._current_iterator": PrivateName(
+        "keras", (DATA_ORDER,), "AttributeError where Checkpoints saves a fit with steps_per_epoch"
+    ),
+    "TFEpochIterator.data_adapter": PrivateName("keras", (DATA_ORDER,), "AttributeError in every fit with Checkpoints"),
+    "TFDatasetAdapter._dataset": PrivateName("keras", (DATA_ORDER,), SILENT_ORDER),
+    "PyDatasetAdapter.py_dataset": PrivateName("keras", (DATA_ORDER,), SILENT_ORDER),
+    "PyDatasetAdapter.shuffle": PrivateName("keras", (DATA_ORDER,), SILENT_RANDOM),
+    "ArrayDataAdapter._shuffle": PrivateName("keras", (DATA_ORDER,), SILENT_RANDOM),
+    "TorchDataLoaderAdapter._dataloader": PrivateName("keras", (DATA_ORDER,), SILENT_RANDOM),
     "locals of Model.fit": PrivateName(
         "keras",
         (FIT_CALL,),
@@ -104,7 +121,9 @@ NAMES = {
     ),
     "Functional._standardize_inputs": PrivateName("keras", (NETWORK,), "AttributeError in every fit with remat"),
     "Functional._nodes_by_depth": PrivateName(
-        "keras", (COST, GRAPH), 'SILENT: a model costs 0 multiply-accumulates; fusing says "must be a functional model"'
+        "keras",
+        (COST, GRAPH, REMATERIALIZATION),
+        'SILENT: a model costs 0 multiply-accumulates; fusing says "must be a functional model"',
     ),
     "Node.is_input": PrivateName("keras", (GRAPH,), "AttributeError in every export"),
     "Node.arguments": PrivateName("keras", (GRAPH,), "AttributeError in every export"),
@@ -122,6 +141,9 @@ NAMES = {
         "keras", (BUILDING,), "SILENT: each reading of a metric is a collective, and totals count twice"
     ),
     "tensor._keras_mask": PrivateName("keras", (STAND_IN,), "SILENT: under a strategy masks are lost"),
+    "tensor._keras_logits": PrivateName(
+        "keras", (STAND_IN,), "SILENT: under a strategy a loss of saturated outputs is clipped and has no gradient"
+    ),
     "BaseImagePreprocessingLayer.generator": PrivateName(
         "keras", (AUGMENTATION,), "SILENT: augmentation is not reproducible; a resumed training is another one"
     ),
@@ -183,7 +205,7 @@ NAMES = {
     "FunctionCallOptions.config_proto_serialized": PrivateName("tensorflow", (COMPILED_STEP,), LOUD_IN_FIT),
     "FunctionCallOptions.executor_type": PrivateName("tensorflow", (COMPILED_STEP,), LOUD_IN_FIT),
     "context.global_seed": PrivateName(
-        "tensorflow", (BUILDING,), "AttributeError where several workers are given arrays to shuffle"
+        "tensorflow", (BUILDING, DATA_ORDER), "AttributeError where arrays are shuffled by several workers, or resumed"
     ),
     "context._context_handle": PrivateName(
         "tensorflow",
@@ -248,6 +270,15 @@ NAMES = {
     ),
     "multi_device_iterator_ops._create_device_dataset": PrivateName(
         "tensorflow", (WORKER_STRATEGY,), "a warning; under a strategy epochs may end a minute late"
+    ),
+    "Dataset._inputs": PrivateName("tensorflow", (DATA_ORDER,), "AttributeError in every fit with Checkpoints"),
+    "_ShuffleDataset._seed": PrivateName("tensorflow", (DATA_ORDER,), SILENT_ORDER),
+    "_ShuffleDataset._seed2": PrivateName("tensorflow", (DATA_ORDER,), SILENT_ORDER),
+    "_RepeatDataset._count": PrivateName(
+        "tensorflow", (DATA_ORDER,), "AttributeError in a fit with Checkpoints of a dataset that repeats"
+    ),
+    "names of the parts of a dataset": PrivateName(
+        "tensorflow", (DATA_ORDER,), SILENT_ORDER, written="_ConcatenateDataset"
     ),
     "PerReplicaSpec._value_specs": PrivateName(
         "tensorflow", (BUILDING,), "SILENT: a model is built of the specifications of all replicas, and fails later"

@@ -276,6 +276,81 @@ def test_the_data_of_fit_have_a_specification():
     assert x.dtype == tf.float32
 
 
+def epoch_iterator(x, **options):
+    """Keras's, of a call of fit."""
+    from polynet_keras.distribution.fit_call import fit_around
+
+    found = []
+    callback = OnTrainBegin(lambda callback: found.append(fit_around(callback).epoch_iterator))
+    compiled().fit(x, verbose=0, callbacks=[callback], **options)
+    return found[0]
+
+
+@contract("TFEpochIterator._current_iterator")
+def test_with_steps_per_epoch_the_iterator_is_kept_until_it_ends():
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(2)
+    assert epoch_iterator(data.repeat(), steps_per_epoch=1)._current_iterator is not None
+    assert epoch_iterator(data)._current_iterator is not None or len(X) % 2
+    assert epoch_iterator(data.take(1), steps_per_epoch=2)._current_iterator is not None
+
+
+@contract("TFEpochIterator.data_adapter")
+def test_the_data_of_fit_have_an_adapter():
+    assert epoch_iterator(X, y=Y).data_adapter is not None
+
+
+@contract("TFDatasetAdapter._dataset")
+def test_the_dataset_that_fit_was_given():
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(2)
+    assert epoch_iterator(data).data_adapter._dataset is data
+
+
+class Pairs(keras.utils.PyDataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return X, Y
+
+
+@contract("PyDatasetAdapter.py_dataset")
+def test_the_py_dataset_that_fit_was_given():
+    data = Pairs()
+    assert epoch_iterator(data, shuffle=False).data_adapter.py_dataset is data
+
+
+@contract("PyDatasetAdapter.shuffle")
+def test_whether_a_py_dataset_is_shuffled():
+    assert [epoch_iterator(Pairs(), shuffle=s).data_adapter.shuffle for s in (True, False)] == [True, False]
+
+
+@contract("ArrayDataAdapter._shuffle")
+def test_whether_arrays_are_shuffled():
+    assert [epoch_iterator(X, y=Y, shuffle=s).data_adapter._shuffle for s in (True, False)] == [True, False]
+
+
+@contract("TorchDataLoaderAdapter._dataloader")
+def test_the_data_loader_of_an_adapter():
+    import inspect
+
+    from keras.src.trainers.data_adapters import torch_data_loader_adapter as module
+
+    assert "self._dataloader = dataloader" in inspect.getsource(module.TorchDataLoaderAdapter.__init__)
+
+
+@contract("tensor._keras_logits")
+def test_a_softmax_names_its_logits():
+    logits = tf.constant([[0.0, 200.0]])
+    probabilities = keras.activations.softmax(logits)
+    assert probabilities._keras_logits is logits
+    loss = keras.losses.SparseCategoricalCrossentropy()
+    assert float(loss(tf.constant([0]), probabilities)) == 200.0
+    copy = tf.identity(probabilities)
+    assert float(loss(tf.constant([0]), copy)) < 20
+    copy._keras_logits = logits
+    assert float(loss(tf.constant([0]), copy)) == 200.0
+
+
 @contract("locals of Model.fit")
 def test_the_call_of_fit_is_found_in_the_frames_of_a_callback():
     from polynet_keras.distribution.fit_call import fit_around

@@ -285,3 +285,38 @@ def test_a_variable_is_updated_in_a_replicas_context_and_outside(strategy):
     strategy.run(update, args=(mirrored,))
     assert float(mirrored.numpy()) == 2.0
     assert float(update(tf.Variable(1.0))) == 2.0
+
+
+@contract("Dataset._inputs")
+def test_the_parts_of_a_dataset():
+    a, b = tf.data.Dataset.range(3), tf.data.Dataset.range(3)
+    assert tf.data.Dataset.zip((a, b))._inputs() == [a, b]
+    assert list(a.map(lambda x: x)._inputs()) == [a]
+
+
+@contract("_ShuffleDataset._seed")
+def test_a_shuffle_has_a_seed():
+    shuffled = [tf.data.Dataset.range(3).shuffle(3, seed=seed) for seed in (5, 5, 6)]
+    first, again, other = [(int(one._seed), int(one._seed2)) for one in shuffled]
+    assert first == again != other
+
+
+@contract("_ShuffleDataset._seed2")
+def test_a_shuffle_without_a_seed_has_zeros():
+    shuffled = tf.data.Dataset.range(3).shuffle(3)
+    if context.global_seed() is None:
+        assert (int(shuffled._seed), int(shuffled._seed2)) == (0, 0)
+    assert not hasattr(tf.data.Dataset.range(3), "_seed2")
+
+
+@contract("_RepeatDataset._count")
+def test_how_often_a_dataset_repeats():
+    data = tf.data.Dataset.range(3)
+    assert [int(one._count) for one in (data.repeat(), data.repeat(2))] == [-1, 2]
+
+
+@contract("names of the parts of a dataset")
+def test_the_kinds_of_parts():
+    data = tf.data.Dataset.range(3)
+    parts = (data.cache(), data.repeat(2), data.concatenate(data))
+    assert [type(one).__name__ for one in parts] == ["CacheDataset", "_RepeatDataset", "_ConcatenateDataset"]

@@ -1,0 +1,171 @@
+"""In which order `fit` sees its examples, and what puts a training that goes on into the same order.
+
+A dataset with `shuffle(n, seed=S)` draws another order for each iterator over it: the first epoch's order is that of
+the first iterator, and so on. For a training that goes on in a later epoch, each shuffle draws the orders of the epochs
+before, by iterators from which nothing is read.
+"""
+
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+from absl import logging
+from tensorflow.python.eager import context
+
+_drawn: "weakref.WeakKeyDictionary[tf.data.Dataset, int]" = weakref.WeakKeyDictionary()
+"""How many orders `fit` has had each shuffle draw: in a notebook the next `fit` finds a dataset used."""
+
+
+@dataclass(frozen=True)
+class _Shuffle:
+    """A part of a tf.data dataset that draws an order.
+
+    Attributes:
+        dataset: the part, with what it shuffles.
+        when_read: whether it draws once an iterator is read from, not when it is made: so does what another shuffle
+            comes after.
+        repeats: whether one iterator draws several orders.
+    """
+
+    dataset: Any
+    when_read: bool
+    repeats: bool
+
+    @property
+    def seed(self) -> list[int]:
+        return [int(self.dataset._seed), int(self.dataset._seed2)]
+
+
+class DataOrder:
+    """The iterators that `fit` makes over its data.
+
+    Args:
+        epoch_iterator: Keras's, of a call of `fit` that has not begun to iterate.
+
+    Attributes:
+        made: how many iterators there were so far, with those of earlier processes.
+        read: how many of them were read from.
+    """
+
+    def __init__(self, epoch_iterator):
+        self._epochs = epoch_iterator
+        self._adapter = epoch_iterator.data_adapter
+        self._data = epoch_iterator._get_iterator()
+        self._shuffles = list(_shuffles(getattr(self._adapter, "_dataset", None)))
+        self.made = max((_drawn.get(s.dataset, 0) for s in self._shuffles if not s.when_read), default=0)
+        self.read = max((_drawn.get(s.dataset, 0) for s in self._shuffles if s.when_read), default=0)
+        epoch_iterator._get_iterator = lambda: self
+
+    @property
+    def element_spec(self):
+        return self._data.element_spec
+
+    def __iter__(self):
+        self.made += 1
+        self._note()
+        return iter(self._data)
+
+    def begin_to_read(self) -> None:
+        """To be called when an iterator is read from for the first time."""
+        self.read += 1
+        self._note()
+
+    def _note(self) -> None:
+        for shuffle in self._shuffles:
+            _drawn[shuffle.dataset] = self.read if shuffle.when_read else self.made
+
+    @property
+    def begins_anew(self) -> bool:
+        """Whether the next epoch makes an iterator of its own."""
+        return self._epochs.steps_per_epoch is None or self._epochs._current_iterator is None
+
+    @property
+    def seeds(self) -> list[list[int]]:
+        """Of what shuffles a tf.data dataset; [0, 0] where it draws its own."""
+        return [shuffle.seed for shuffle in self._shuffles]
+
+    def check(self) -> None:
+        """Warns if nothing can put a training that goes on into the same order."""
+        what = self._random_order()
+        if what:
+            logging.warning(
+                "%s: a training that goes on in the middle of an epoch will see some of its examples twice and others "
+                "not at all",
+                what,
+            )
+
+    def go_on(self, made: int, read: int, epochs: int, seeds: list[list[int]]) -> None:
+        """Puts the data into the order that the epochs before leave.
+
+        Args:
+            made: iterators before the one that the next step reads from.
+            read: those of them that were read from.
+            epochs: that are done.
+            seeds: of the data then.
+        """
+        if seeds != self.seeds:
+            logging.warning(
+                "the data are shuffled with other seeds than before the checkpoint: some examples come twice and "
+                "others not at all. Give every shuffle a seed, as in ds.shuffle(1000, seed=0) or "
+                "image_dataset_from_directory(..., seed=0)"
+            )
+        dataset = getattr(self._adapter, "py_dataset", None)
+        for _ in range(epochs if dataset is not None else 0):
+            dataset.on_epoch_begin()
+            dataset.on_epoch_end()
+        used = False
+        for shuffle in self._shuffles:
+            missing = (read if shuffle.when_read else made) - _drawn.get(shuffle.dataset, 0)
+            used |= missing < 0
+            for _ in range(missing):
+                iter(shuffle.dataset)
+        if used:
+            logging.warning(
+                "the dataset was iterated over more often than when the checkpoint was written: its examples come in "
+                "another order. Make the dataset anew before fit()"
+            )
+        self.made, self.read = max(self.made, made), max(self.read, read)
+        self._note()
+
+    def _random_order(self) -> str:
+        """What draws an order that nobody can repeat, and what to write instead; empty if nothing does."""
+        adapter = self._adapter
+        shuffles = bool(getattr(adapter, "_shuffle", False) or getattr(adapter, "shuffle", False))
+        if [0, 0] in self.seeds:
+            return "the dataset is shuffled without a seed, write .shuffle(n, seed=0)"
+        if any(shuffle.repeats for shuffle in self._shuffles):
+            return "the dataset repeats what it shuffles, write .repeat(n) before .shuffle(...)"
+        if isinstance(getattr(adapter, "py_dataset", None), keras.utils.PyDataset) and shuffles:
+            return (
+                "fit(shuffle=True) shuffles a PyDataset with Python's own generator, write fit(shuffle=False) and have "
+                "its on_epoch_end() shuffle with a seed"
+            )
+        if shuffles and context.global_seed() is None:
+            return (
+                "fit(shuffle=True) shuffles arrays without a seed, call keras.utils.set_random_seed(0) first, or write "
+                "tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(x), seed=0).batch(n)"
+            )
+        sampler = getattr(getattr(adapter, "_dataloader", None), "sampler", None)
+        if type(sampler).__name__ in ("RandomSampler", "WeightedRandomSampler"):
+            return "the DataLoader shuffles, write one with shuffle=False, or a tf.data.Dataset with a seed"
+        return ""
+
+
+def _shuffles(dataset: Any, when_read: bool = False, repeats: bool = False) -> Iterator[_Shuffle]:
+    """The parts of a tf.data dataset that draw an order, the last one first.
+
+    What is kept in a cache is drawn once, and the same again by the process that goes on.
+    """
+    if not isinstance(dataset, tf.data.Dataset) or type(dataset).__name__ == "CacheDataset":
+        return
+    if hasattr(dataset, "_seed") and hasattr(dataset, "_seed2"):
+        yield _Shuffle(dataset, when_read, repeats)
+        when_read = True
+    if type(dataset).__name__ == "_RepeatDataset":
+        when_read, repeats = True, repeats or int(dataset._count) > 1
+    for number, part in enumerate(dataset._inputs()):
+        later = number > 0 and type(dataset).__name__ == "_ConcatenateDataset"
+        yield from _shuffles(part, when_read or later, repeats)
