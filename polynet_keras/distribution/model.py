@@ -1,10 +1,13 @@
 """A `keras.Model` whose `fit`, `evaluate` and `predict` work under TensorFlow's distribution strategies."""
 
+import functools
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import keras
+
+from polynet_keras.distribution.empty_data import empty_data, refuse_empty
 
 if TYPE_CHECKING:
     _Base: Any = keras.Model
@@ -14,6 +17,22 @@ else:
 
 WRITERS = (keras.callbacks.CSVLogger, keras.callbacks.ModelCheckpoint, keras.callbacks.TensorBoard)
 """Keras's callbacks that do nothing but write files: only the chief is given them."""
+
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def _as_keras(method: Method) -> Callable[[Callable[..., Any]], Method]:
+    """A decorator: what overrides one of Keras's methods has its signature and docstring, of whatever version."""
+
+    def decorate(override: Callable[..., Any]) -> Method:
+        wrapped = functools.wraps(method)(override)
+        # The backends' methods have none: it is their base's.
+        docs = [getattr(vars(base).get(method.__name__), "__doc__", None) for base in keras.Model.__mro__]
+        wrapped.__doc__ = next(filter(None, docs), None)
+        return cast(Method, wrapped)
+
+    return decorate
 
 
 class DistributedTraining(_Base):
@@ -61,15 +80,37 @@ class DistributedTraining(_Base):
     """In which the replicas' gradients are summed: `"float16"` takes half the bytes, for an error that
     `distribution.compression` bounds. To be set before `fit`; a `train_step` of your own sums its gradients itself."""
 
+    @_as_keras(keras.Model.fit)
     def fit(self, *args, **kwargs):
-        return super().fit(**self._on_this_worker("fit", args, kwargs))
+        arguments = self._on_this_worker("fit", args, kwargs)
+        refuse_empty("fit", arguments, ("x", "validation_data"))
+        history = super().fit(**arguments)
+        # A step of somebody's own may return nothing.
+        if history.epoch and not history.history and type(self).train_step is keras.Model.train_step:
+            raise empty_data("fit", "x")
+        return history
 
+    @_as_keras(keras.Model.evaluate)
     def evaluate(self, *args, **kwargs):
-        return super().evaluate(**self._on_this_worker("evaluate", args, kwargs))
+        arguments = self._on_this_worker("evaluate", args, kwargs)
+        if arguments.get("_use_cached_eval_dataset"):  # `fit` calls it, after an epoch that is not to be lost
+            return super().evaluate(**arguments)
+        refuse_empty("evaluate", arguments, ("x",))
+        results = super().evaluate(**arguments)
+        if isinstance(results, (list, dict)) and not results and type(self).test_step is keras.Model.test_step:
+            raise empty_data("evaluate", "x")
+        return results
 
+    @_as_keras(keras.Model.predict)
     def predict(self, *args, **kwargs):
-        return super().predict(**self._on_this_worker("predict", args, kwargs))
+        arguments = self._on_this_worker("predict", args, kwargs)
+        refuse_empty("predict", arguments, ("x",))
+        try:
+            return super().predict(**arguments)
+        except UnboundLocalError:  # Keras's, of the outputs of the last batch where there was none
+            raise empty_data("predict", "x") from None
 
+    @_as_keras(keras.Model.predict_on_batch)
     def predict_on_batch(self, x):
         if self._tensorflow_strategy is not None:
             from polynet_keras.distribution.sharing import share_of_worker

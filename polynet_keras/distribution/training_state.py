@@ -83,7 +83,8 @@ def assign(model: keras.Model, saved: SavedState) -> None:
         for group, variables in _groups(model).items():
             if group != METRICS:
                 for number, variable in enumerate(variables):
-                    variable.assign(saved.tensor(_name(group, number)))
+                    value = saved.tensor(_name(group, number))
+                    variable.assign(value.astype(variable.dtype) if value.dtype == bool else value)
 
 
 def check_metrics(model: keras.Model, saved: SavedState, data_spec) -> None:
@@ -132,7 +133,9 @@ def _check_group(saved: SavedState, group: str, found: list | None, expected: li
         where, elsewhere = ("checkpoint", "model here") if expected is None else ("model here", "checkpoint")
         raise ValueError(f"the {where} has variables of {group!r}, the {elsewhere} has none: {advice}")
     for (path, shape, dtype), (own_path, own_shape, own_dtype) in zip(found, expected, strict=False):
-        if (_plain(path), list(shape), dtype) != (_plain(own_path), own_shape, own_dtype):
+        # The switch of stochastic depth was a bool before it was a number.
+        same_dtype = dtype == own_dtype or (dtype, own_dtype) == ("bool", "float32")
+        if (_plain(path), list(shape)) != (_plain(own_path), own_shape) or not same_dtype:
             raise ValueError(
                 f"the checkpoint has a variable {path!r} {dtype} {tuple(shape)} where {group!r} has "
                 f"{own_path!r} {own_dtype} {tuple(own_shape)}: {advice}"

@@ -1,17 +1,15 @@
 """From a published file to one of this package's, with what a person wants to see of it."""
 
-import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from polynet_keras.applications import PolyNet
 from polynet_keras.data.extras import require_data_extra
 from polynet_keras.data.files import written_whole
 from polynet_keras.evaluation.parity import Parity, compare
 from polynet_keras.pretrained.conversion import DifferentNetworkError, LoadReport, classes_of, load_checkpoint
-from polynet_keras.pretrained.formats import Format, opened_file, read_checkpoint
+from polynet_keras.pretrained.formats import Format, digest_of, opened_file, read_checkpoint
 from polynet_keras.pretrained.registry import SQUARE_378, names, published
 from polynet_keras.pretrained.store import opened_source
 
@@ -73,7 +71,7 @@ def convert(source: str | os.PathLike, target: str | os.PathLike, comparing: boo
             raise ValueError(f"{os.fspath(path)!r}: {error}") from None
         preprocessing = published(os.fspath(source)).preprocessing if named else SQUARE_378
         parity = compare(model, report.format, file, preprocessing) if comparing else None
-        source_hash = _sha256(file.whole)
+        source_hash = digest_of(file.whole, "sha256")
     if parity and parity.logits is not None and not parity.logits <= LARGEST_DIFFERENCE:
         raise ValueError(
             f"{os.fspath(path)!r}: the logits of a photograph differ by {parity.logits:.1e} of the largest from those "
@@ -88,10 +86,5 @@ def convert(source: str | os.PathLike, target: str | os.PathLike, comparing: boo
         else:
             model.save_weights(partial)
     with open(target, "rb") as written:
-        target_hash = _sha256(written)
+        target_hash = digest_of(written, "sha256")
     return Conversion(path, report, classes, source_hash, target_hash, parity)
-
-
-def _sha256(file: BinaryIO) -> str:
-    file.seek(0)
-    return hashlib.file_digest(file, "sha256").hexdigest()

@@ -57,9 +57,10 @@ class StochasticResidualScaling(keras.layers.Layer):
         ValueError: an argument outside the ranges above, inputs that are no such list, or as many values of `scale`
             or `survival_probability` as there are not paths.
 
-    `active` (a bool scalar), `survival_probability` and `scale` (float32, one value a path) are non-trainable
-    variables: a callback can `assign` them without a retrace, and a weights file holds all that decides what the
-    layer computes. A survival probability assigned outside [0, 1] acts as the nearest bound.
+    `active` (a float32 scalar, 1 or 0), `survival_probability` and `scale` (float32, one value a path) are
+    non-trainable variables: a callback can `assign` them without a retrace, and a weights file holds all that decides
+    what the layer computes. They are numbers of one type, so that weights may be subtracted and averaged: a switch
+    above ½ is on. A survival probability assigned outside [0, 1] acts as the nearest bound.
 
     Source: Huang et al., "Deep Networks with Stochastic Depth", ECCV 2016, for the draws; the scaling at inference
     is the released PolyNet's.
@@ -104,7 +105,7 @@ class StochasticResidualScaling(keras.layers.Layer):
         self.active = self.add_weight(
             name="active",
             shape=(),
-            dtype="bool",
+            dtype="float32",
             initializer="ones" if self.initially_active else "zeros",
             trainable=False,
             autocast=False,
@@ -155,7 +156,7 @@ class StochasticResidualScaling(keras.layers.Layer):
             if self.rescale == "training":
                 # A path that never survives is never kept: the bound only keeps 0/0 out of its factor.
                 drawn = drawn / ops.maximum(survival, keras.config.epsilon())
-            kept = ops.where(ops.convert_to_tensor(self.active), drawn, kept)
+            kept = ops.where(ops.convert_to_tensor(self.active) > 0.5, drawn, kept)
         return scale * kept
 
     def compute_output_shape(self, input_shape):

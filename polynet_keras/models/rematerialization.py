@@ -108,7 +108,7 @@ def _units(calls: list, outputs: list[KerasTensor]) -> Iterator[_Unit]:
         pending = [tensor for tensor in paths if tensor is not shortcut]
         closed = True  # so far, all of the paths comes from the shortcut
         while pending and closed:
-            maker = made_by.get(id(pending.pop()))
+            maker: Any = made_by.get(id(pending.pop()))
             closed = maker is not None and not isinstance(maker.operation, StochasticResidualScaling)
             if closed and id(maker) not in inside:
                 inside[id(maker)] = maker

@@ -189,7 +189,7 @@ def _released_states(model: keras.Model) -> dict[str, np.ndarray]:
     for layer, scale, survival in zip(sums, *scales_and_survival(None, len(sums)), strict=True):
         states[f"{layer.name}/scale"] = np.full(layer.scale.shape, scale, "float32")
         states[f"{layer.name}/survival_probability"] = np.full(layer.survival_probability.shape, survival, "float32")
-        states[f"{layer.name}/active"] = np.asarray(False)
+        states[f"{layer.name}/active"] = np.zeros((), "float32")
     return states
 
 

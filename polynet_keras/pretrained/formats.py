@@ -4,6 +4,7 @@ What a file claims is compared with what it holds, and later with the network, b
 """
 
 import errno
+import hashlib
 import io
 import lzma
 import os
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import h5py
 import numpy as np
@@ -250,6 +251,12 @@ def opened_file(path: str | os.PathLike) -> Iterator[OpenFile]:
         with _errors_name(path):
             file = stack.enter_context(_opened(path))
         yield OpenFile(Path(path), file, file)
+
+
+def digest_of(file: BinaryIO, algorithm: str) -> str:
+    """The hash of all of an open file, hexadecimal."""
+    file.seek(0)
+    return hashlib.file_digest(cast(Any, file), algorithm).hexdigest()
 
 
 def quoted(name: object) -> str:

@@ -1,7 +1,6 @@
 """The files of published checkpoints on this machine: found, fetched, verified, and converted once."""
 
 import errno
-import hashlib
 import os
 import random
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ from absl import logging
 from polynet_keras.data.files import locked, written_whole
 from polynet_keras.pretrained.conversion import load_weights_file
 from polynet_keras.pretrained.download import DownloadError, WrongHashError, download
-from polynet_keras.pretrained.formats import DAMAGE, Format, OpenFile, only_member, open_regular
+from polynet_keras.pretrained.formats import DAMAGE, Format, OpenFile, digest_of, only_member, open_regular
 from polynet_keras.pretrained.registry import PublishedCheckpoint
 
 FOLDER_VARIABLE = "POLYNET_WEIGHTS_DIR"
@@ -173,8 +172,9 @@ def opened_if_published(path: Path, checkpoint: PublishedCheckpoint) -> Iterator
         except (*DAMAGE, ValueError) as error:
             if isinstance(error, OSError) and (error.errno == errno.ENOSPC or not path.is_file()):
                 raise
-            raise WrongHashError(f"{path} is no archive of one file: {error}") from None
-        found = hashlib.file_digest(content, checkpoint.algorithm).hexdigest()
+            reason = str(error) if isinstance(error, ValueError) else f"is no archive of one file: {error}"
+            raise WrongHashError(f"{path} {reason}") from None
+        found = digest_of(content, checkpoint.algorithm)
         if not found.startswith(checkpoint.digest):
             raise WrongHashError(
                 f"{path} is not the published {checkpoint.file}: its {checkpoint.algorithm} is {found}, expected is "
@@ -200,4 +200,4 @@ def _seal(target: Path) -> Path:
 
 
 def _seal_of(target: Path, file: BinaryIO) -> str:
-    return f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {target.name}, conversion {CONVERSION}\n"
+    return f"{digest_of(file, 'sha256')}  {target.name}, conversion {CONVERSION}\n"

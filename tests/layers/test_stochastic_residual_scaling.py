@@ -1,8 +1,12 @@
+import zipfile
+
+import h5py
 import keras
 import numpy as np
 import pytest
 
 from polynet_keras.layers import StochasticResidualScaling
+from polynet_keras.pretrained import load_weights_file
 from tests.reference import gradients
 
 
@@ -287,3 +291,87 @@ def test_bad_inputs():
         StochasticResidualScaling()([np.zeros((2, 3), "float32"), np.zeros((2, 4), "float32")])
     with pytest.raises(ValueError, match="has 2 values; the layer got 1 residual paths"):
         StochasticResidualScaling(scale=[1.0, 2.0])([np.zeros((2, 3), "float32")] * 2)
+
+
+def sums_of_two():
+    inputs = [keras.Input((4,)), keras.Input((4,))]
+    return keras.Model(inputs, StochasticResidualScaling(0.3, 0.9, active=False, name="sum")(inputs))
+
+
+def test_weights_are_numbers_to_subtract_and_to_average():
+    """As federated averages do with `get_weights()` of any network; a half switched on is off, as most are."""
+    on, off = sums_of_two(), sums_of_two()
+    on.get_layer("sum").active.assign(True)
+    ours, theirs = on.get_weights(), off.get_weights()
+    assert {weight.dtype for weight in ours} == {np.dtype("float32")}
+    assert [float(np.abs(a - b).max()) for a, b in zip(ours, theirs, strict=True)] == [0, 0, 1]
+    x = [np.zeros((50, 4), "float32"), np.ones((50, 4), "float32")]
+    for share, drawn in ((0.5, False), (0.6, True)):
+        off.set_weights([share * a + (1 - share) * b for a, b in zip(ours, theirs, strict=True)])
+        values = {float(v) for v in keras.ops.convert_to_numpy(call(off.get_layer("sum"), x, True)).ravel()}
+        assert values <= {0.0, float(np.float32(0.3))} if drawn else len(values) == 1
+
+
+def with_a_bool_switch(path):
+    """Rewrites a file as older versions of this package wrote it."""
+    with h5py.File(path, "r+") as file:
+        variables = file["layers/stochastic_residual_scaling/vars"]
+        assert variables["2"].shape == ()
+        value = bool(variables["2"][()])
+        del variables["2"]
+        variables["2"] = value
+        assert variables["2"].dtype == bool
+
+
+@pytest.mark.parametrize("active", [True, False])
+def test_files_whose_switch_is_a_bool(tmp_path, active):
+    model = sums_of_two()
+    model.get_layer("sum").active.assign(active)
+    weights, whole = tmp_path / "net.weights.h5", tmp_path / "net.keras"
+    model.save_weights(weights)
+    model.save(whole)
+    with_a_bool_switch(weights)
+    with zipfile.ZipFile(whole) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    (tmp_path / "member").write_bytes(members["model.weights.h5"])
+    with_a_bool_switch(tmp_path / "member")
+    members["model.weights.h5"] = (tmp_path / "member").read_bytes()
+    with zipfile.ZipFile(whole, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    by_keras, by_us, kept = sums_of_two(), sums_of_two(), sums_of_two()
+    by_keras.load_weights(weights)
+    load_weights_file(by_us, weights)
+    kept.set_weights([*model.get_weights()[:2], np.asarray(active)])
+    for loaded in (by_keras, by_us, kept, keras.saving.load_model(whole)):
+        switch = loaded.get_layer("sum").active
+        assert (float(keras.ops.convert_to_numpy(switch)), switch.dtype) == (float(active), "float32")
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="only TensorFlow has strategies")
+def test_checkpoints_whose_switch_is_a_bool():
+    from polynet_keras.distribution import training_state
+
+    model, other = sums_of_two(), sums_of_two()
+    for one in (model, other):
+        one.compile("sgd")
+    model.get_layer("sum").active.assign(True)
+
+    class Saved:
+        path = "checkpoint-1"
+        facts = {"variables": training_state.describe(model)}
+        values = {name: np.asarray(value) for name, value in training_state.read(model).items()}
+
+        def tensor(self, name):
+            return self.values[name]
+
+    (number,) = (n for n, (path, _, _) in enumerate(Saved.facts["variables"]["model"]) if path.endswith("active"))
+    path, shape, _ = Saved.facts["variables"]["model"][number]
+    Saved.facts["variables"]["model"][number] = (path, shape, "bool")
+    Saved.values[f"model/{number:05d}"] = np.asarray(True)
+    training_state.check(other, Saved())
+    training_state.assign(other, Saved())
+    assert float(other.get_layer("sum").active.numpy()) == 1.0
+    Saved.facts["variables"]["model"][number] = (path, shape, "int32")
+    with pytest.raises(ValueError, match=r"has a variable '.*active' int32 \(\) where 'model' has"):
+        training_state.check(other, Saved())

@@ -1,0 +1,40 @@
+"""Data without a single batch: Keras returns an empty history of it, an empty list, or fails on a name of its own."""
+
+from typing import Any
+
+import keras
+
+
+def refuse_empty(method: str, arguments: dict[str, Any], names: tuple[str, ...]) -> None:
+    """Raises a `ValueError` if data is known to be empty before it is read.
+
+    Args:
+        method: that was called.
+        arguments: of the call.
+        names: of those that are data.
+    """
+    for name in names:
+        if _is_empty(arguments.get(name)):
+            raise empty_data(method, name)
+
+
+def empty_data(method: str, argument: str) -> ValueError:
+    """The error of a method that got no batch."""
+    return ValueError(
+        f"{method}() got no batch of {argument}: the data is empty, a filter left nothing of it, or it is smaller than "
+        "one batch and the last one is dropped (drop_remainder=True)"
+    )
+
+
+def _is_empty(data: Any) -> bool:
+    if data is None:
+        return False
+    if hasattr(data, "cardinality"):  # `tf.data`
+        return int(data.cardinality()) == 0
+    if isinstance(data, keras.utils.PyDataset) or (hasattr(data, "__iter__") and hasattr(data, "batch_sampler")):
+        try:
+            return len(data) == 0  # a PyDataset's may be None, and a DataLoader's unknown
+        except (TypeError, NotImplementedError):
+            return False
+    shapes = [getattr(array, "shape", None) for array in keras.tree.flatten(data)]
+    return bool(shapes) and all(shape is not None and len(shape) > 0 and shape[0] == 0 for shape in shapes)
