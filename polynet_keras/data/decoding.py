@@ -12,8 +12,9 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from polynet_keras.data.budget import Budget
 from polynet_keras.data.examples import Examples, plain_message
-from polynet_keras.data.image_headers import MAX_PIXELS, MAX_SCANS, jpeg_orientation
+from polynet_keras.data.image_headers import MAX_PIXELS, MAX_SCANS, claimed_pixels, jpeg_orientation
 from polynet_keras.data.preprocessing import decode_image
 
 ON_ERROR = ("error", "skip")
@@ -29,6 +30,12 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 UNPACKED_TEXTS = r"\C*(eXIf|zTXt|iTXt)\C*"
 """Behind the pixels of a PNG: an orientation, or texts that libpng would unpack to any size."""
 START_OF_SCAN = b"\xff\xda"
+
+LARGE_PIXELS = 16_000_000
+"""Images above take turns: so much is 48 MB as RGB, for each thread of a pipeline."""
+IN_WORK = Budget(2 * MAX_PIXELS)
+"""Pixels of large images that are decoded and resized at once, in all pipelines of this process: two of the largest,
+whatever the number of cores."""
 
 OF_THE_FILE = (
     tf.errors.NotFoundError,
@@ -85,7 +92,9 @@ def decode_region(
     index: tf.Tensor,
     examples: Examples,
     unreadable: Unreadable,
-    region: Callable[[tf.Tensor, tf.Tensor], Box] = whole,
+    region: Callable[..., Box] = whole,
+    finish: Callable[..., tuple[tf.Tensor, tf.Tensor]] | None = None,
+    inputs: tuple[tf.Tensor, ...] = (),
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Reads an example and decodes a region of its image, inside a graph.
 
@@ -93,46 +102,92 @@ def decode_region(
         index: of the example, int64 scalar.
         examples: among which it is.
         unreadable: takes the images that cannot be read.
-        region: from the upright image's height and width, int32 scalars, to the region.
+        region: from the upright image's height and width, int32 scalars, and `inputs` to the region.
+        finish: from the region, uint8, the index and `inputs` to what is wanted of it, float32 of 3 dimensions, and
+            whether that could be made; it is called in graphs and, for large images, with values. Of these, no more are
+            in work at once than `IN_WORK` says.
+        inputs: tensors that `region` and `finish` need.
 
     Returns:
-        uint8 tensor (height, width, channels), the label, an int64 scalar, and whether the image could be read, a bool
-        scalar; if not, the tensor is empty.
+        What `finish` gives, or without it the region, uint8 (height, width, channels); the label, an int64 scalar; and
+        whether the image could be read, a bool scalar; if not, the first is empty, or what `finish` made of it.
     """
     channels = examples.channels
     nothing = tf.zeros((0, 0, channels), tf.uint8), tf.zeros((), tf.int64)
+    most = MAX_PIXELS if finish is None else LARGE_PIXELS
+
+    def box_of(height, width):
+        return region(height, width, *inputs)
+
+    def finished(image: tf.Tensor, label: tf.Tensor):
+        if finish is None:
+            return image, label, tf.constant(True)
+        result, made = finish(image, index, *inputs)
+        return result, label, made
 
     def with_tensorflow(index: tf.Tensor):
         encoded, label = examples.read(index)
-        image = tf.cond(_is_plain(encoded, channels), lambda: _fast(encoded, channels, region), lambda: nothing[0])
+        image = tf.cond(
+            _is_plain(encoded, channels), lambda: _fast(encoded, channels, box_of, most), lambda: nothing[0]
+        )
         return image, label
 
-    def with_pillow():
-        def decode(index: np.int64) -> tuple[np.ndarray, np.int64]:
-            name = examples.shown_name(int(index))
+    def in_python():
+        def read(index: np.int64, name: str) -> tuple[bytes, np.int64]:
             try:
-                try:
-                    encoded, label = examples.read(tf.constant(index))
-                except OF_THE_FILE as error:
-                    raise ValueError(f"{name}: cannot be read: {plain_message(error)}") from None
-                except tf.errors.OpError as error:
-                    unreadable.error = OSError(errno.EIO, f"{name}: cannot be read: {plain_message(error)}")
-                    raise unreadable.error from None
-                return decode_image(encoded.numpy(), channels, name), label.numpy()
+                encoded, label = examples.read(tf.constant(index))
+            except OF_THE_FILE as error:
+                raise ValueError(f"{name}: cannot be read: {plain_message(error)}") from None
+            except tf.errors.OpError as error:
+                unreadable.error = OSError(errno.EIO, f"{name}: cannot be read: {plain_message(error)}")
+                raise unreadable.error from None
+            return encoded.numpy(), label.numpy()
+
+        def decode(index: np.int64, *values: np.ndarray):
+            name = examples.shown_name(int(index))
+            nothing = np.zeros((0, 0, channels), "uint8"), np.zeros((0, 0, channels), "float32"), np.int64(0)
+            try:
+                encoded, label = read(index, name)
+                pixels = MAX_PIXELS if finish is None else claimed_pixels(encoded)
+                if finish is None or pixels <= LARGE_PIXELS:
+                    return decode_image(encoded, channels, name), nothing[1], label
+                with IN_WORK.held(pixels):
+                    tensors = [tf.constant(value) for value in values]
+                    image = _large_region(encoded, channels, name, lambda *sides: region(*sides, *tensors))
+                    result, made = finish(image, tf.constant(index), *tensors)
+                return nothing[0], result.numpy() if made else nothing[1], label
             except ValueError as error:
                 unreadable.add(int(index), error)
-            return np.zeros((0, 0, channels), "uint8"), np.int64(0)
+            return nothing
 
-        image, label = tf.numpy_function(decode, [index], (tf.uint8, tf.int64), stateful=False)
-        image, label = tf.ensure_shape(image, (None, None, channels)), tf.ensure_shape(label, ())
+        types = (tf.uint8, tf.float32, tf.int64)
+        image, result, label = tf.numpy_function(decode, [index, *inputs], types, stateful=False)
+        image, result = (tf.ensure_shape(one, (None, None, channels)) for one in (image, result))
+        label = tf.ensure_shape(label, ())
         readable = tf.size(image) > 0
-        return tf.cond(readable, lambda: _cut(image, region), lambda: nothing[0]), label, readable
+        if finish is None:
+            return tf.cond(readable, lambda: _cut(image, box_of), lambda: nothing[0]), label, readable
+        return tf.cond(
+            readable, lambda: finished(_cut(image, box_of), label), lambda: (result, label, tf.size(result) > 0)
+        )
 
     # An error of an operation would end the whole pipeline and name no file; that of a dataset can be ignored.
     attempt = tf.data.Dataset.from_tensors(index).map(with_tensorflow).ignore_errors()
     image, label = attempt.concatenate(tf.data.Dataset.from_tensors(nothing)).take(1).get_single_element()
     image = tf.ensure_shape(image, (None, None, channels))
-    return tf.cond(tf.size(image) > 0, lambda: (image, label, tf.constant(True)), with_pillow)
+    return tf.cond(tf.size(image) > 0, lambda: finished(image, label), in_python)
+
+
+def _large_region(encoded: bytes, channels: int, name: str, region: Callable) -> tf.Tensor:
+    tensor = tf.constant(encoded)
+    if _is_plain(tensor, channels):
+        try:
+            image = _fast(tensor, channels, region, MAX_PIXELS)
+        except tf.errors.OpError:
+            image = tf.zeros(0)
+        if tf.size(image) > 0:
+            return image
+    return _cut(tf.constant(decode_image(encoded, channels, name)), region)
 
 
 def _cut(image: tf.Tensor, region: Callable[[tf.Tensor, tf.Tensor], Box]) -> tf.Tensor:
@@ -164,33 +219,35 @@ def _is_plain(encoded: tf.Tensor, channels: int) -> tf.Tensor:
     return tf.cond(long_enough, lambda: tf.cond(bytes_at(0, 3) == JPEG_SIGNATURE, lambda: True, png), lambda: False)
 
 
-def _fast(encoded: tf.Tensor, channels: int, region: Callable) -> tf.Tensor:
+def _fast(encoded: tf.Tensor, channels: int, region: Callable, most: int) -> tf.Tensor:
     """The region by TensorFlow's decoders; raises, or is empty, for what they do not read as Pillow does."""
     is_png = tf.strings.substr(encoded, 0, 8) == PNG_SIGNATURE
     if channels == 1:
-        return _png_region(encoded, channels, region)
+        return _png_region(encoded, channels, region, most)
     return tf.cond(
-        is_png, lambda: _png_region(encoded, channels, region), lambda: _jpeg_region(encoded, channels, region)
+        is_png,
+        lambda: _png_region(encoded, channels, region, most),
+        lambda: _jpeg_region(encoded, channels, region, most),
     )
 
 
-def _png_region(encoded: tf.Tensor, channels: int, region: Callable) -> tf.Tensor:
+def _png_region(encoded: tf.Tensor, channels: int, region: Callable, most: int) -> tf.Tensor:
     sides = tf.cast(tf.io.decode_raw(tf.strings.substr(encoded, 16, 8), tf.int32, little_endian=False), tf.int64)
     # An operation beside the decoder would not keep it from decoding what is too large.
     return tf.cond(
-        _is_small(sides[0], sides[1]),
+        _is_small(sides[0], sides[1], most),
         lambda: _cut(tf.io.decode_png(encoded, channels), region),
         lambda: tf.zeros((0, 0, channels), tf.uint8),
     )
 
 
-def _jpeg_region(encoded: tf.Tensor, channels: int, region: Callable) -> tf.Tensor:
+def _jpeg_region(encoded: tf.Tensor, channels: int, region: Callable, most: int) -> tf.Tensor:
     shape = tf.io.extract_jpeg_shape(encoded)
     rows, columns = shape[0], shape[1]
     scans = tf.size(tf.raw_ops.StringSplitV2(input=encoded[tf.newaxis], sep=START_OF_SCAN, maxsplit=MAX_SCANS + 1)[1])
     readable = (
         (shape[2] < 4)  # not CMYK, whose colours TensorFlow and Pillow see differently
-        & _is_small(tf.cast(rows, tf.int64), tf.cast(columns, tf.int64))
+        & _is_small(tf.cast(rows, tf.int64), tf.cast(columns, tf.int64), most)
         & (scans <= MAX_SCANS + 1)
     )
     return tf.cond(
@@ -232,10 +289,11 @@ def _upright_region(
     return tf.cond(orientation == 1, lambda: decode(region(rows, columns)), upright)
 
 
-def _is_small(rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
-    """By its header; else Pillow's path refuses it."""
-    return rows * columns <= tf.constant(MAX_PIXELS, tf.int64)
+def _is_small(rows: tf.Tensor, columns: tf.Tensor, most: int) -> tf.Tensor:
+    """By its header; else it is Python's, which refuses it, or waits until there is memory for it."""
+    return rows * columns <= tf.constant(most, tf.int64)
 
 
-def _orientation(encoded: bytes) -> np.int32:
-    return np.int32(jpeg_orientation(encoded))
+def _orientation(encoded: bytes | np.ndarray) -> np.int32:
+    # Outside of a graph TensorFlow hands an array of no dimensions over.
+    return np.int32(jpeg_orientation(encoded.item() if isinstance(encoded, np.ndarray) else encoded))

@@ -77,6 +77,15 @@ def first_picture(encoded: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
     return picture
 
 
+def claimed_pixels(encoded: bytes) -> int:
+    """Of the first picture; of a file that is none, 0."""
+    try:
+        picture = first_picture(encoded)
+    except ValueError:
+        return 0
+    return picture.width * picture.height
+
+
 def check_size(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise TooLargeError(f"{width}×{height} px is over the limit of {max_pixels:,} pixels")

@@ -16,7 +16,7 @@ from polynet_keras.data.augmentation import (
     random_crop,
     random_resized_box,
 )
-from polynet_keras.data.decoding import Unreadable, decode_region
+from polynet_keras.data.decoding import Unreadable, decode_region, whole
 from polynet_keras.data.examples import Examples, plain_message
 from polynet_keras.data.preprocessing import Preprocessing
 from polynet_keras.data.resizing import normalizer, resize, resize_crop
@@ -154,17 +154,22 @@ def evaluation_batches(
     def nothing():
         return tf.zeros((size, size, channels)), tf.zeros((), tf.int64), tf.constant(False)
 
+    def cropped(image: tf.Tensor, index: tf.Tensor):
+        resized, made = _resized(image, index, examples, preprocessing, unreadable)
+
+        def crop():
+            height, width = tf.unstack(tf.shape(resized)[:2])
+            top, left, bottom, right = preprocessing.crop_box(height, width)
+            return tf.ensure_shape(resized[top:bottom, left:right], (size, size, channels))
+
+        return tf.cond(made, crop, lambda: tf.zeros((size, size, channels))), made
+
     def example(index: tf.Tensor):
         def read():
-            image, label, readable = _resized(index, examples, preprocessing, unreadable)
-
-            def cropped():
-                height, width = tf.unstack(tf.shape(image)[:2])
-                top, left, bottom, right = preprocessing.crop_box(height, width)
-                crop = tf.ensure_shape(image[top:bottom, left:right], (size, size, channels))
-                return normalize(crop), label, readable
-
-            return tf.cond(readable, cropped, nothing)
+            crop, label, readable = decode_region(index, examples, unreadable, finish=cropped)
+            return tf.cond(
+                readable, lambda: (normalize(tf.ensure_shape(crop, (size, size, channels))), label, readable), nothing
+            )
 
         image, label, valid = tf.cond(index >= 0, read, nothing)
         return image, label, index, valid
@@ -253,15 +258,24 @@ def _readable(
     """The crop of an example, or of the next one that can be read: float32 (size, size, channels), and its label."""
     size, channels = preprocessing.image_size, examples.channels
 
+    def box(height: tf.Tensor, width: tf.Tensor, seed: tf.Tensor):
+        return random_resized_box(height, width, seed)
+
+    def resized_crop(image: tf.Tensor, index: tf.Tensor, seed: tf.Tensor):
+        return resize_crop(image, size, preprocessing), tf.constant(True)
+
+    def crop_of_resized(image: tf.Tensor, index: tf.Tensor, seed: tf.Tensor):
+        resized, made = _resized(image, index, examples, preprocessing, unreadable)
+        return tf.cond(made, lambda: random_crop(resized, size, seed), blank), made
+
     def attempt(index: tf.Tensor):
         if augmentation.crop == "random_resized":
-            image, label, readable = decode_region(
-                index, examples, unreadable, lambda height, width: random_resized_box(height, width, seed)
-            )
-            cropped = tf.cond(readable, lambda: resize_crop(image, size, preprocessing), blank)
+            crop, label, readable = decode_region(index, examples, unreadable, box, resized_crop, (seed,))
         else:
-            image, label, readable = _resized(index, examples, preprocessing, unreadable)
-            cropped = tf.cond(readable, lambda: random_crop(image, size, seed), blank)
+            crop, label, readable = decode_region(
+                index, examples, unreadable, lambda height, width, _: whole(height, width), crop_of_resized, (seed,)
+            )
+        cropped = tf.cond(readable, lambda: crop, blank)
         return tf.ensure_shape(cropped, (size, size, channels)), label, readable
 
     def blank() -> tf.Tensor:
@@ -285,14 +299,12 @@ def _readable(
 
 
 def _resized(
-    index: tf.Tensor, examples: Examples, preprocessing: Preprocessing, unreadable: Unreadable
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The image resized as the protocol says, float32 of 0 to 255, its label, and whether it could be read."""
-    image, label, readable = decode_region(index, examples, unreadable)
-    empty = tf.zeros((0, 0, examples.channels))
+    image: tf.Tensor, index: tf.Tensor, examples: Examples, preprocessing: Preprocessing, unreadable: Unreadable
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The image resized as the protocol says, float32 of 0 to 255, and whether it could be; if not, it is empty."""
     if preprocessing.resize == "square":
         side = preprocessing.resize_size
-        return tf.cond(readable, lambda: resize(image, (side, side), preprocessing), lambda: empty), label, readable
+        return resize(image, (side, side), preprocessing), tf.constant(True)
 
     def resized_shape(height: np.int32, width: np.int32, index: np.int64) -> np.ndarray:
         try:
@@ -301,13 +313,11 @@ def _resized(
             unreadable.add(int(index), ValueError(f"{examples.shown_name(int(index))}: {error}"))
             return np.zeros(2, "int32")
 
-    def shape() -> tf.Tensor:
-        sides = tf.shape(image)
-        return tf.numpy_function(resized_shape, [sides[0], sides[1], index], tf.int32, stateful=False)
-
-    size = tf.ensure_shape(tf.cond(readable, shape, lambda: tf.zeros(2, tf.int32)), (2,))
-    readable = size[0] > 0
-    return tf.cond(readable, lambda: resize(image, size, preprocessing), lambda: empty), label, readable
+    sides = tf.shape(image)
+    size = tf.numpy_function(resized_shape, [sides[0], sides[1], index], tf.int32, stateful=False)
+    size = tf.ensure_shape(size, (2,))
+    made = size[0] > 0
+    return tf.cond(made, lambda: resize(image, size, preprocessing), lambda: tf.zeros((0, 0, examples.channels))), made
 
 
 def _finished(dataset: tf.data.Dataset) -> tf.data.Dataset:

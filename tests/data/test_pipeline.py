@@ -1,3 +1,4 @@
+import contextlib
 import math
 
 import keras
@@ -5,7 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from polynet_keras.data import decoding
 from polynet_keras.data.augmentation import Augmentation
+from polynet_keras.data.budget import Budget
 from polynet_keras.data.decoding import Unreadable
 from polynet_keras.data.pipeline import (
     decoded_images,
@@ -17,6 +20,7 @@ from polynet_keras.data.pipeline import (
 from polynet_keras.data.preprocessing import Preprocessing
 from polynet_keras.data.sources import open_splits
 from tests.data.arrays import examples_of, png, random_images
+from tests.data.hostile import hostile_images
 
 PREPROCESSING = Preprocessing(75, 86)
 IMAGES = random_images()
@@ -226,3 +230,43 @@ def test_validation_data_have_no_empty_batch():
     examples = examples_of([b"", b"", png(IMAGES[0]), b""])
     batches = evaluation_batches(examples, PREPROCESSING, 2, unreadable=Unreadable("skip"))
     assert [len(labels) for _, labels in validation_data(batches)] == [1]
+
+
+@pytest.mark.parametrize("crop", ["random", "random_resized", None])
+def test_large_images_take_turns_and_are_the_same(monkeypatch, crop):
+    """Where every image is large: the same batches, and never two in work that are more than the budget."""
+    encoded = [png(image) for image in random_images(5)] + [
+        image.encoded for image in hostile_images() if image.name in ("orientation_6.jpg", "cmyk.jpg", "half.jpg")
+    ]
+    protocol = Preprocessing(16, 18, resize="shorter_side")
+
+    def batches():
+        unreadable = Unreadable("skip")
+        examples = examples_of(encoded)
+        if crop is None:
+            found = list(evaluation_batches(examples, protocol, 4, unreadable=unreadable).dataset)
+        else:
+            made = training_batches(examples, protocol, 4, 0, Augmentation(crop), unreadable=unreadable)
+            found = list(made.dataset.take(made.steps))
+        return [part.numpy() for batch in found for part in batch], unreadable.skipped
+
+    class Watched(Budget):
+        pieces = most = 0
+
+        @contextlib.contextmanager
+        def held(self, amount):
+            with super().held(amount):
+                self.pieces += 1
+                self.most = max(self.most, self._total - self._free)
+                yield
+
+    expected, skipped = batches()
+    watched = Watched(4000)
+    monkeypatch.setattr(decoding, "LARGE_PIXELS", 100)
+    monkeypatch.setattr(decoding, "IN_WORK", watched)
+    found, skipped_too = batches()
+    assert watched.pieces >= len(encoded)
+    assert watched.most <= 4000
+    assert skipped_too == skipped != {}
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
