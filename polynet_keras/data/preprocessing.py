@@ -193,7 +193,9 @@ def normalize(x: Any, mean: Sequence[float], std: Sequence[float], data_format: 
     if not is_numpy:
         x = ops.convert_to_tensor(x)
     axis = -1 if data_format == "channels_last" else -3
-    if len(x.shape) not in (3, 4) or x.shape[axis] != len(mean):
+    # In tf.data, `decode_jpeg(channels=0)` gives a tensor of unknown channels, `decode_image` one of unknown rank.
+    known = getattr(x.shape, "rank", 0) is not None
+    if known and (len(x.shape) not in (3, 4) or x.shape[axis] not in (None, len(mean))):
         raise ValueError(
             f"expected images of {len(mean)} channels, 3-D or 4-D, {data_format}; got the shape {tuple(x.shape)}"
         )

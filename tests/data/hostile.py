@@ -43,7 +43,7 @@ class HostileImage:
 @functools.cache
 def hostile_images() -> tuple[HostileImage, ...]:
     """The corpus, the same at each call. Its pixels are those that were written, or of JPEGs the decoder's own."""
-    return (*_jpegs(), *_pngs(), *_other_formats(), *_damaged(), *_bombs(), *_not_images())
+    return (*_jpegs(), *_pngs(), *_other_formats(), *_tiffs(), *_damaged(), *_bombs(), *_not_images())
 
 
 def _photograph(height: int = 45, width: int = 70) -> np.ndarray:
@@ -200,6 +200,37 @@ def _other_formats():
         ("animated.webp", _encode(image, "WEBP", lossless=True, save_all=True, append_images=[second]), pixels),
     ):
         yield HostileImage(name, encoded, expected)
+
+
+def _tiffs():
+    pixels = _photograph()
+    height, width = pixels.shape[:2]
+    generator = np.random.default_rng(5)
+    deep = generator.integers(0, 2**16, (height, width), "uint16")
+    bits = generator.integers(0, 2, (height, width), "uint8")
+    size, rows = {256: width, 257: height}, b"".join(np.packbits(line).tobytes() for line in bits)
+    colours = {**size, 258: (8, 8, 8), 262: 2, 277: 3}
+    for name, encoded, expected in (
+        ("rgb.tif", tiff(colours, pixels.tobytes()), pixels),
+        ("big_endian.tiff", tiff(colours, pixels.tobytes(), ">"), pixels),
+        ("deflated.tif", tiff(colours, pixels.tobytes(), compressed=True), pixels),
+        ("turned.tif", tiff({**colours, 274: 6}, pixels.tobytes()), np.rot90(pixels, -1)),
+        ("grey_16_bit.tif", tiff({**size, 258: 16, 262: 1}, deep.tobytes()), _rgb(deep >> 8)),
+        ("white_is_zero.tif", tiff({**size, 258: 8, 262: 0}, pixels[..., 0].tobytes()), _rgb(255 - pixels[..., 0])),
+        ("one_bit.tif", tiff({**size, 258: 1, 262: 1}, rows), _rgb(255 * bits)),
+        (
+            "grey.pgm",
+            b"P5 # made by hand\n%d %d 255\n" % (width, height) + pixels[..., 0].tobytes(),
+            _rgb(pixels[..., 0]),
+        ),
+        ("rgb.ppm", b"P6\n%d\n%d\n255\n" % (width, height) + pixels.tobytes(), pixels),
+    ):
+        yield HostileImage(name, encoded, expected.astype("uint8"))
+    labels = tiff({**size, 258: 32, 262: 1}, bytes(4 * width * height))
+    yield HostileImage("labels_32_bit.tif", labels, None, "neither 8 nor 16 bit")
+    yield HostileImage(
+        "huge_tiles.tif", tiff({**size, 258: 8, 262: 1, 322: 40_000, 323: 40_000, 324: 8, 325: 1}, b"0"), None, "limit"
+    )
 
 
 def tiff(tags: dict, data: bytes, order: str = "<", compressed: bool = False) -> bytes:

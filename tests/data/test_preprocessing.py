@@ -5,6 +5,7 @@ import struct
 import warnings
 import zlib
 
+import keras
 import numpy as np
 import pytest
 from keras import ops
@@ -399,3 +400,19 @@ def test_decoding_needs_pillow(monkeypatch):
     monkeypatch.setattr(extras, "find_spec", lambda module: None)
     with pytest.raises(ValueError, match="not installed: pillow"):
         decode_image(b"anything", 3, "a.png")
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tensors of unknown shapes are TensorFlow's")
+@pytest.mark.parametrize("decoder", ["decode_jpeg", "decode_image"])
+def test_tensors_of_unknown_channels_or_rank(decoder):
+    """As keras.applications takes them inside tf.data."""
+    import tensorflow as tf
+
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3)).astype("uint8")
+    encoded = tf.io.encode_png(pixels).numpy()
+
+    def prepared(encoded):
+        return normalize(getattr(tf.io, decoder)(encoded), (0.1, 0.2, 0.3), (0.5, 0.6, 0.7), "channels_last")
+
+    (found,) = tf.data.Dataset.from_tensors(encoded).map(prepared)
+    np.testing.assert_allclose(found, normalize(pixels, (0.1, 0.2, 0.3), (0.5, 0.6, 0.7), "channels_last"), atol=1e-5)
