@@ -101,6 +101,13 @@ def _jpegs():
         "cmyk.jpg", cmyk, np.rint((255 - stored[..., :3]) * (255 - stored[..., 3:]) / 255).astype("uint8")
     )
 
+    adobe = cmyk.index(b"\xff\xee")
+    # Which way round the ink is, nothing says then: Pillow takes it for Adobe's, as who writes such files does.
+    bare = cmyk[:adobe] + cmyk[adobe + 2 + int.from_bytes(cmyk[adobe + 2 : adobe + 4], "big") :]
+    yield HostileImage(
+        "cmyk_without_adobe.jpg", bare, np.rint((255 - stored[..., :3]) * (255 - stored[..., 3:]) / 255).astype("uint8")
+    )
+
     for value, upright in ORIENTATIONS.items():
         encoded = _encode(photograph, "JPEG", exif=_oriented(value))
         yield HostileImage(f"orientation_{value}.jpg", encoded, upright(_as_stored(encoded)))
