@@ -1,6 +1,6 @@
 import json
 from dataclasses import replace
-from unittest.mock import Mock
+from unittest.mock import MagicMock, Mock
 
 import keras
 import numpy as np
@@ -11,12 +11,13 @@ from polynet_keras.data.crops import views
 from polynet_keras.data.decoding import Unreadable
 from polynet_keras.data.examples import Examples
 from polynet_keras.data.preprocessing import Preprocessing
-from polynet_keras.evaluation.evaluate import evaluate
+from polynet_keras.evaluation.evaluate import _judged, evaluate
 from polynet_keras.evaluation.loading import TrainedModel
 from polynet_keras.evaluation.metrics import Counts
 from polynet_keras.evaluation.pooling import Pooling
 from polynet_keras.evaluation.scores import Scores
 from polynet_keras.evaluation.scoring import fitted_to, logits_model, score, scored
+from polynet_keras.models import Network
 from tests.data.arrays import examples_of, png, random_images
 from tests.reference import need_channels_first_convolutions
 
@@ -117,10 +118,46 @@ def test_crops_are_pooled(unnormalized, crops, pooling):
     assert evaluation.result.pooling.startswith(pooling)
 
 
-def test_skipped_images_are_counted_and_left_out(unnormalized):
+def test_the_worst_mistakes_of_all_batches_are_kept():
+    """Forty images of class 0, each taken for class 1, in batches of any order; of equal ones the first come first."""
+    data = Mock(spec=Examples, shown_name=str, image=lambda index: index)
+    sure = np.repeat(np.arange(20.0), 2)[::-1]  # of the wrong class: two images are equally bad
+    logits = np.stack([np.zeros(40), sure], axis=1)[:, np.newaxis]
+    order = np.random.default_rng(0).permutation(40)
+    batches = [(logits[part], np.zeros(len(part), int), part) for part in np.split(order, 8)]
+    counts, mistakes = _judged(batches, Pooling(), data)
+    assert counts.images == 40
+    assert [mistake.image for mistake in mistakes] == list(range(24))
+    assert all(type(mistake.image) is int for mistake in mistakes)
+
+
+def test_an_image_that_is_not_counted_is_an_error(unnormalized, monkeypatch):
+    def without_the_last(*arguments, **options):
+        for logits, labels, indices in scored(*arguments, **options):
+            yield logits[:-1], labels[:-1], indices[:-1]
+
+    monkeypatch.setattr("polynet_keras.evaluation.evaluate.scored", without_the_last)
+    with pytest.raises(ValueError, match="evaluated 10 of 11 images"):
+        evaluate(unnormalized, examples(), batch_size=11)
+
+
+def test_the_progress_is_that_of_a_worker(unnormalized, monkeypatch):
+    bars = []
+    monkeypatch.setattr("polynet_keras.evaluation.scoring.tqdm", lambda **options: bars.append(options) or MagicMock())
+    for workers in (1, 2, 3):
+        list(scored(unnormalized, examples(), Unreadable(), workers=workers))
+    assert [(bar["total"], bar["unit"], bar["disable"]) for bar in bars] == [
+        (11, " images", None), (6, " images", None), (4, " images", None)
+    ]  # fmt: skip
+
+
+def test_skipped_images_are_counted_and_left_out(unnormalized, caplog):
     evaluation = evaluate(unnormalized, examples(broken=(2, 5)), batch_size=4, on_error="skip")
     assert (evaluation.result.images, evaluation.result.skipped) == (9, 2)
     assert sorted(evaluation.skipped) == [2, 5]
+    assert "skipped 2 of 11 images that cannot be read:\n  image 2: cannot be read" in caplog.text
+    with pytest.raises(ValueError, match="arrays has no image that can be read"):
+        score(unnormalized, examples(broken=range(11)), unreadable=Unreadable("skip"))
     for crops in (1, 10):
         with pytest.raises(ValueError, match="image 2: cannot be read as an image: it is empty"):
             evaluate(unnormalized, examples(broken=(2,)), crops=crops)
@@ -134,11 +171,13 @@ def test_scores_are_kept_and_taken_again(tmp_path, monkeypatch):
     first = evaluate(model, data, crops=10, scores_file=path, on_error="skip")
     scores = Scores.load(path)
     assert scores.logits.shape == (10, 10, 3)
+    assert list(first.skipped) == [4]
     assert scores.indices.tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 9, 10]
     monkeypatch.setattr("polynet_keras.evaluation.evaluate.score", None)  # no forward pass
     again = evaluate(model, data, crops=10, scores_file=path, on_error="skip")
     assert again.result.loss == first.result.loss
     assert again.result.skipped == 1
+    assert [type(index) for index in again.skipped] == [int]
     assert again.result.seconds == first.result.seconds  # that the network took
     other = evaluate(model, data, crops=10, scores_file=path, on_error="skip", pooling=Pooling("max"))
     assert other.result.loss != first.result.loss
@@ -199,6 +238,9 @@ def test_logits_of_models_that_end_in_a_softmax(make):
     )
     linear = small_model("linear")
     assert logits_model(linear) is linear
+    network = Network(model.inputs, model.outputs)
+    assert type(logits_model(network)) is Network
+    assert not isinstance(logits_model(model), Network)
 
 
 def test_models_of_which_logits_cannot_be_told():
@@ -254,6 +296,10 @@ def test_models_that_do_not_fit_their_card_or_the_images():
         trained(size=20)
     with pytest.raises(ValueError, match="its card names 3 classes"):
         trained(classes=4)
+    inputs = keras.Input((5,))
+    flat = keras.Model(inputs, keras.layers.Dense(3)(inputs))
+    with pytest.raises(ValueError, match=r"flat: the model takes images of the shape \(5,\), its protocol"):
+        TrainedModel("flat", flat, PREPROCESSING, ("a", "b", "c"))
 
 
 def test_images_of_other_channels_are_converted():
