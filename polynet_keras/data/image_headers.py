@@ -330,10 +330,10 @@ def _tiff(encoded: bytes, max_pixels: int) -> Picture:
             f"a TIFF of {across * down * planes:,} strips or tiles is over the limit of {MAX_SEGMENTS:,}"
         )
     bits = max(tags.get(258, (1,)))
-    kind = {2: "signed ", 3: "floating-point "}.get(max(tags.get(339, (1,))), "")
-    if kind or bits > 16:
+    numbers = {2: "signed ", 3: "floating-point "}.get(max(tags.get(339, (1,))), "")
+    if numbers or bits > 16:
         raise ValueError(
-            f"its pixels are neither 8 nor 16 bit: its samples are {kind}{bits}-bit numbers, of which nobody knows "
+            f"its pixels are neither 8 nor 16 bit: its samples are {numbers}{bits}-bit numbers, of which nobody knows "
             "which is white; convert it to unsigned 8 or 16 bits"
         )
     # The same file with another directory, at its end.
@@ -341,8 +341,8 @@ def _tiff(encoded: bytes, max_pixels: int) -> Picture:
     head = (
         encoded[:8] + struct.pack(order + "Q", directory) if big else encoded[:4] + struct.pack(order + "I", directory)
     )
-    count = struct.pack(order + ("Q" if big else "H"), len(entries))
-    only = b"".join((head, encoded[len(head) :], bytes(len(encoded) % 2), count, *entries, bytes(8 if big else 4)))
+    length = struct.pack(order + ("Q" if big else "H"), len(entries))
+    only = b"".join((head, encoded[len(head) :], bytes(len(encoded) % 2), length, *entries, bytes(8 if big else 4)))
     turned = first(ORIENTATION, 1)
     return Picture("TIFF", width, height, only, turned if turned in range(1, 9) else 1, bits, tags.get(262) == (0,))
 
@@ -359,7 +359,7 @@ def _tiff_entries(encoded: bytes, order: str, big: bool, start: int) -> Iterator
 
 def _orientation(exif: bytes, xmp: bytes) -> int:
     """From EXIF's first directory (CIPA DC-008, 4.6.4), or else from XMP."""
-    found = None
+    found = 0
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
     if order:
         try:
@@ -370,9 +370,9 @@ def _orientation(exif: bytes, xmp: bytes) -> int:
                     break
         except struct.error:  # it was cut, or never was a directory
             pass
-    if found is None and (match := re.search(rb'tiff:Orientation(?:="|>)([0-9])', xmp)):
+    if not found and (match := re.search(rb'tiff:Orientation(?:="|>)([0-9])', xmp)):
         found = int(match[1])
-    return found if found in range(1, 9) else 1
+    return int(found) if found in range(1, 9) else 1
 
 
 READERS = tuple(

@@ -338,7 +338,7 @@ def _converted(image: "PillowImage", picture: Picture, channels: int) -> np.ndar
     if image.mode != mode:
         image = image.convert(mode)
     if picture.orientation > 1:
-        image = image.transpose(UPRIGHT[picture.orientation])
+        image = image.transpose(Image.Transpose(UPRIGHT[picture.orientation]))
     return np.asarray(image, dtype="uint8")
 
 
