@@ -10,6 +10,7 @@ import lzma
 import os
 import shutil
 import stat
+import struct
 import tempfile
 import zipfile
 import zlib
@@ -43,6 +44,9 @@ MAX_ENTRIES = 50_000
 """Of an HDF5 group. G5 has 2,700 arrays."""
 MAX_DIRECTORY = 8 << 20
 """Bytes of an archive's list of members, which `zipfile` reads at once."""
+SCANNED = 1 << 20
+MIN_HEAP, MAX_HEAP = 4096, 4 << 20
+"""Bytes of one of an HDF5 file's heaps, which hold the names of layers."""
 MAX_NAME = 1_000
 QUOTED = 80
 """Characters of a name that are quoted: a file may have names of megabytes."""
@@ -149,6 +153,7 @@ def opened_checkpoint(source: Source, budget: int = DEFAULT_BUDGET) -> Iterator[
         with _errors_name(source):
             kind, file = _unpacked(stack.enter_context(_opened(source)), stack, budget)
             if kind == "HDF5":
+                _check_heaps(file)
                 checkpoint = _read_hdf5(stack.enter_context(h5py.File(file, "r")), source)
             else:
                 checkpoint = _from_state_dict(_state_dict(file, budget), source)
@@ -371,6 +376,34 @@ def _read_hdf5(root: h5py.File, source: Source) -> Checkpoint:
         return Checkpoint(Format.TF2CV, _once(_layer_wise_arrays(root, source)))
     found = ", ".join(quoted(name) for name in _entries(root)[:3])
     raise ValueError(f"is an HDF5 file with [{found}], not with the layers of a network; expected {ACCEPTED}")
+
+
+def _check_heaps(file: BinaryIO) -> None:
+    """Refuses a file in whose heaps of texts HDF5's library would go round in circles: an entry of no length.
+
+    A heap of another length than HDF5 writes is none, but numbers that look like its signature.
+    """
+    end = file.seek(0, os.SEEK_END)
+    signature, header, entry = b"GCOL\x01", 16, struct.Struct("<HHIQ")
+    for start in range(0, end, SCANNED):
+        file.seek(start)
+        block = file.read(SCANNED + len(signature) - 1)
+        place = block.find(signature)
+        while place >= 0:
+            file.seek(start + place)
+            size = int.from_bytes(file.read(header)[8:], "little")
+            if MIN_HEAP <= size <= min(MAX_HEAP, end - start - place):
+                content, at = file.read(size - header), 0
+                while len(content) - at >= entry.size:
+                    number, _, _, length = entry.unpack_from(content, at)
+                    step = length if number == 0 else entry.size + -(-length // 8) * 8
+                    if not entry.size <= step <= len(content) - at:
+                        raise ValueError("is an HDF5 file with a damaged heap")
+                    at += step
+            elif MAX_HEAP < size <= end - start - place:
+                raise ValueError(f"is an HDF5 file with a heap of {size:,} bytes of texts")
+            place = block.find(signature, place + 1)
+    file.seek(0)
 
 
 def _once(pairs: Iterator[tuple[str, StoredArray]]) -> dict[str, StoredArray]:

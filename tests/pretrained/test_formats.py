@@ -405,3 +405,20 @@ def test_without_pytorch(tmp_path, monkeypatch):
     monkeypatch.setattr(formats, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"PyTorch is not installed: pip install 'torch>=2.6'"):
         read_checkpoint(tmp_path / "net.pth")
+
+
+def test_heaps_that_hdf5_would_read_for_ever(tmp_path):
+    """In HDF5's library this is an endless loop, which no signal ends."""
+    with h5py.File(tmp_path / "net.h5", "w") as file:
+        variables = file.create_group("layers/conv2d/vars")
+        variables.attrs["name"] = "stem_conv1"
+        variables["0"] = np.ones(3)
+    content = bytearray((tmp_path / "net.h5").read_bytes())
+    heap = content.index(b"GCOL")
+    free = heap + 16 + 16 + 16  # after the heap's own head, and the name with its head
+    assert content[free : free + 8] == bytes(8)
+    assert read_checkpoint(tmp_path / "net.h5").arrays.keys() == {"stem_conv1/0"}
+    content[free + 8 : free + 16] = bytes(8)
+    (tmp_path / "net.h5").write_bytes(content)
+    with pytest.raises(ValueError, match="is an HDF5 file with a damaged heap"):
+        read_checkpoint(tmp_path / "net.h5")
