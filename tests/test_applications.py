@@ -420,3 +420,17 @@ def test_decode_predictions_refuses(shape):
 def test_decode_predictions_refuses_top(top):
     with pytest.raises(ValueError, match=f"top={top} must be an integer from 1 to 1000"):
         polynet_keras.decode_predictions(np.zeros((1, 1000)), top=top)
+
+
+def test_numpys_integers(tmp_path):
+    """As `len(set(labels))` of an array, or a shape that was computed: they must not end up in the saved config."""
+    side = np.int64(75)
+    model = PolyNet(
+        weights=None,
+        structure="1 x [ir] | 1 x [ir] | 1 x [ir]",
+        width=np.float32(0.1),
+        input_shape=[side, side, np.int32(3)],
+        classes=np.int64(4),
+    )
+    assert (model.input_shape, model.output_shape) == ((None, 75, 75, 3), (None, 4))
+    json.dumps(model.get_config())

@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, and one process at a time."""
 
 import contextlib
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -23,13 +24,16 @@ def written_whole(target: Path) -> Iterator[Path]:
 def locked(target: Path) -> Iterator[None]:
     """Holds the file `target` among processes; the system frees it when a process dies."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(target.with_name(f"{target.name}.lock"))
+    # A lock file without the system's lock would stay for ever when its process is killed.
+    lock = filelock.FileLock(target.with_name(f"{target.name}.lock"), fallback_to_soft=False)
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
         logging.warning("another process is making %s; waiting for it", target)
         lock.acquire()
-    except NotImplementedError:
+    except (NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+            raise
         # A file system without locks: processes may do the work twice, and each leaves it whole.
         yield
         return
