@@ -15,6 +15,7 @@ import weakref
 import zlib
 from pathlib import Path
 
+import h11
 import httpx
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from sklearn.datasets import load_sample_image
 
 from polynet_keras.data.crops import views
 from polynet_keras.deployment.artifact import ExportCard
-from polynet_keras.deployment.serving import classification, preparation
+from polynet_keras.deployment.serving import bodies, classification, preparation
 from polynet_keras.deployment.serving.classification import Classifier
 from polynet_keras.deployment.serving.refusal import RefusalError
 from polynet_keras.deployment.serving.server import listen
@@ -472,19 +473,117 @@ def test_what_is_no_http(service, request_, status):
 
 
 def test_connections_are_limited():
-    with running(max_connections=3) as it:
-        assert it.client.get("/healthz").status_code == 200  # the client keeps its own
-        open_ones = [socket.create_connection(("127.0.0.1", it.port), timeout=30) for _ in range(2)]
-        try:
-            wait_until(lambda: it.client.get("/healthz").status_code == 200, "the client is answered")
-            status, headers, reason = spoken(it)
-            assert (status, reason) == (503, "more than 3 connections")
-            assert "retry-after: 1" in headers
-        finally:
-            for one in open_ones:
-                one.close()
-        # Who is there goes on, and who comes later finds a place.
+    """Of those that are being answered none has to go; who comes is refused."""
+    gate = Gate()
+    with running(gate, max_connections=3) as it:
+        waiting = [in_thread(post_alone, it) for _ in range(3)]
+        wait_until(lambda: it.metric("queue_length") == 3, "three are being answered")
+        status, headers, reason = spoken(it)
+        assert (status, reason) == (503, "more than 3 connections")
+        assert "retry-after: 1" in headers
+        gate.open.set()
+        assert [one().status_code for one in waiting] == [200] * 3
         assert it.client.get("/healthz").status_code == 200
+
+
+def test_silent_connections_keep_nobody_out():
+    """The oldest has to go, of the client that has most of them; one that is answered stays, whatever others do."""
+    gate = Gate()
+    head = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n\r\n"
+    with running(gate, max_connections=8) as it, contextlib.ExitStack() as stack:
+        answered = in_thread(post_alone, it)
+        assert gate.entered.wait(30)
+
+        def connect(source):
+            address = ("127.0.0.1", it.port)
+            one = stack.enter_context(socket.create_connection(address, 30, source_address=(source, 0)))
+            wait_until(lambda: len(it.connections) <= 8, "there is room")
+            return one
+
+        other = connect("127.0.0.2")
+        wait_until(lambda: len(it.connections) == 2, "the other one is there")
+        for number in range(30):  # heads and bodies that do not come
+            connect("127.0.0.1").sendall(head if number % 2 else b"")
+            assert httpx.get(f"{it.url}healthz").status_code == 200
+        other.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert b" 200 " in other.recv(100)
+        gate.open.set()
+        assert answered().status_code == 200
+
+
+def first_of(it, content):
+    """What comes back first: where more was sent than was read, the connection is reset behind it."""
+    with socket.create_connection(("127.0.0.1", it.port), timeout=30) as connection:
+        with contextlib.suppress(OSError):
+            connection.sendall(content)
+        answer = connection.recv(65536)
+        with contextlib.suppress(OSError):
+            while len(answer) < 2000 and (more := connection.recv(65536)):
+                answer += more
+        return answer
+
+
+def test_small_chunks_are_refused():
+    """Each costs as much as a large one, and the thread that answers everybody does it."""
+    chunked = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with running() as it:
+        for size, count, status in ((1, 256, 400), (1, 257, 413), (512, 2000, 400), (400, 2000, 413)):
+            chunks = b"%x\r\n%s\r\n" % (size, bytes(size)) * count
+            answer = first_of(it, chunked + chunks + b"0\r\n\r\n")
+            assert answer.startswith(b"HTTP/1.1 %d " % status), (size, count, answer)
+            assert (b"the chunks of the body are too small; send larger ones" in answer) is (status == 413)
+        # They are counted for each request.
+        one = chunked.replace(b"Connection: close\r\n", b"") + b"1\r\nx\r\n" * 200 + b"0\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", it.port), timeout=30) as connection:
+            for _ in range(3):
+                connection.sendall(one)
+                answer = b""
+                while not answer.endswith(b"}"):
+                    answer += connection.recv(65536)
+                assert answer.startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_flood_of_chunks_ends_at_the_first_of_them():
+    """What was sent with them is not looked at: 10,000 chunks of one byte take some 0.3 s."""
+    chunked = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with running() as it:
+        events = []
+        with pytest.MonkeyPatch.context() as patch:
+            next_event = h11.Connection.next_event
+            patch.setattr(h11.Connection, "next_event", lambda self: events.append(1) or next_event(self))
+            assert first_of(it, chunked + b"1\r\nx\r\n" * 10_000).startswith(b"HTTP/1.1 413 ")
+        assert len(events) < 300
+
+
+def test_headers_are_counted(service):
+    get = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+    assert first_of(service, get + b"a:\r\n" * 98 + b"\r\n").startswith(b"HTTP/1.1 200 ")
+    assert first_of(service, get + b"a:\r\n" * 98 + b"\r\n" + get).startswith(b"HTTP/1.1 200 ")  # another's follow
+    status, _, reason = spoken(service, get + b"a:\r\n" * 99 + b"\r\n")
+    assert (status, reason) == (431, "no valid HTTP request: more than 100 headers")
+
+
+def test_others_have_their_turn_while_a_form_is_parsed():
+    async def body():
+        yield b"x" * (2 * bodies.PIECE + 1)
+
+    async def play():
+        turns, sizes = [], []
+
+        async def other():
+            while True:
+                turns.append(len(sizes))
+                await asyncio.sleep(0)
+
+        task = asyncio.create_task(other())
+        async for piece in bodies._pieces(body()):
+            sizes.append(len(piece))
+        task.cancel()
+        return turns, sizes
+
+    turns, sizes = asyncio.run(play())
+    assert sizes == [bodies.PIECE, bodies.PIECE, 1]
+    assert {1, 2, 3} <= set(turns)
 
 
 @pytest.mark.parametrize("requests", [1, 300])
@@ -528,6 +627,11 @@ def in_thread(work, *arguments):
         return results[0]
 
     return result
+
+
+def post_alone(it):
+    """On a connection of its own."""
+    return httpx.post(f"{it.url}v1/classify", content=CHINA, timeout=30)
 
 
 def post(it, content=CHINA):
@@ -763,6 +867,70 @@ def test_what_is_in_flight_is_answered_at_the_end():
         assert gate.entered.wait(30)
         threading.Timer(0.2, gate.open.set).start()
     assert waiting().status_code == 200
+
+
+@pytest.mark.slow
+def test_fuzz():
+    """20 s of requests that are cut, spliced, repeated and mutated, seeded; honest clients are answered meanwhile."""
+    random = np.random.default_rng(22)
+    post = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\n"
+    form = b"Content-Type: multipart/form-data; boundary=b\r\n"
+    part = b'--b\r\nContent-Disposition: form-data; name="a"; filename="x"\r\n\r\n'
+    corpus = [
+        post + b"Content-Length: %d\r\n\r\n" % len(CHINA) + CHINA,
+        post + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 5000,
+        post + b"Transfer-Encoding: chunked\r\n\r\n" + b"400\r\n" + bytes(1024) + b"\r\n0\r\na: b\r\n\r\n",
+        post + b"Transfer-Encoding: gzip, chunked\r\nContent-Length: 5\r\n\r\n1;" + b"e" * 9000 + b"\r\nx\r\n",
+        post + form + b"Content-Length: 100000\r\n\r\n" + part + b"\r\n--" * 5000,
+        post + form + b"Content-Length: 500000\r\n\r\n" + part * 10_000,
+        post + form + b"Content-Length: 99999\r\n\r\n--b\r\n" + b"a: b\r\n" * 9000,
+        post
+        + b"Content-Type: multipart/form-data; boundary=\xff; charset=undefined\r\nContent-Length: 9\r\n\r\n123456789",
+        post + b"Content-Encoding: gzip\r\nExpect: 100-continue\r\nContent-Length: 99\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 200,
+        b"GET / HTTP/1.1\r\nHost: x\r\n" + b"a:\r\n" * 4000 + b"\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\r\n",
+        b"GET /\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET /v1/classify?top=%ff&crops=\xc3\x28 HTTP/1.0\r\n\r\n",
+        b"OPTIONS * HTTP/1.1\r\nHost: \r\n\r\n",
+    ]
+
+    def mutated():
+        content = corpus[random.integers(len(corpus))]
+        kind = random.integers(5)
+        if kind == 0:
+            content = content[: random.integers(len(content))]
+        elif kind == 1:
+            other = corpus[random.integers(len(corpus))]
+            content = content[: random.integers(len(content))] + other[random.integers(len(other)) :]
+        elif kind == 2:
+            changed = np.frombuffer(content, "uint8").copy()
+            places = random.integers(min(len(changed), 300), size=random.integers(1, 6))
+            changed[places] = random.integers(256, size=len(places))
+            content = changed.tobytes()
+        elif kind == 3:
+            content *= random.integers(1, 20)
+        return content
+
+    with running(header_timeout=1, body_timeout=1) as it:
+        end, slowest, sent = time.monotonic() + 20, 0.0, 0
+        before = it.client.post("/v1/classify", content=CHINA).json()
+        while time.monotonic() < end:
+            with contextlib.ExitStack() as stack:
+                for _ in range(10):
+                    one = stack.enter_context(socket.create_connection(("127.0.0.1", it.port), timeout=0.2))
+                    with contextlib.suppress(OSError):  # it was cut off, or nobody reads any more
+                        one.sendall(mutated())
+                    sent += 1
+                start = time.monotonic()
+                assert it.client.get("/healthz").status_code == 200
+                slowest = max(slowest, time.monotonic() - start)
+        print(f"{sent} requests; /healthz within {slowest:.2f} s")
+        assert slowest < 5  # each of them is bounded, however slow the machine
+        assert it.client.post("/v1/classify", content=CHINA).json() == before
+        wait_until(lambda: it.metric("buffered_bytes") == 0, "nothing is held")
+        assert it.metric("queue_length") == 0
 
 
 # --- Settings ---
