@@ -9,12 +9,17 @@ from polynet_keras.data.extras import require_data_extra
 from polynet_keras.deployment.extras import PACKAGES, require_extra
 from polynet_keras.deployment.serving.settings import Settings
 
-USAGE = "MODEL_DIR [flags]"
+USAGE = """MODEL_DIR [flags]
+
+MODEL_DIR holds a program, which runs when it is loaded: serve only what you exported or trust."""
 
 
 def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; 0.0.0.0 for all.", flag_values=values)
     flags.DEFINE_integer("port", 8000, "Port to listen on; 0 for any that is free.", flag_values=values)
+    flags.DEFINE_bool(
+        "verify", False, "Refuse files that differ from the hashes in MODEL_DIR's card.json.", flag_values=values
+    )
     for limit in dataclasses.fields(Settings):
         define = flags.DEFINE_integer if isinstance(limit.default, int) else flags.DEFINE_float
         define(limit.name, limit.default, limit.metadata["help"], flag_values=values)
@@ -35,4 +40,4 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     def ready(url: str) -> None:
         print(f"ready: {url}", flush=True)
 
-    serve(arguments[0], settings, values.host, values.port, ready)
+    serve(arguments[0], settings, values.host, values.port, ready, values.verify)

@@ -1,6 +1,7 @@
 """The folder that an export leaves: the artifact where model servers look for it, and its card."""
 
 import dataclasses
+import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -56,9 +57,11 @@ class ExportCard:
         calibration: of int8: the data, how many images, and the operations that were left in float.
         versions: of the packages that wrote it, by name.
         size: bytes of all files of the artifact.
+        files: SHA-256 of each file of the artifact, in hexadecimal digits, by its path in the folder; none in cards of
+            version 0.1.
 
     Raises:
-        ValueError: a name that UTF-8 cannot write.
+        ValueError: a name that UTF-8 cannot write, or hashes that are none.
     """
 
     format: str
@@ -72,6 +75,7 @@ class ExportCard:
     calibration: dict[str, Any] | None
     versions: dict[str, str]
     size: int
+    files: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         for name in (self.name, *self.class_names):
@@ -79,6 +83,8 @@ class ExportCard:
                 name.encode()
             except (AttributeError, UnicodeError):  # no text, or a part of a character, which no answer can have
                 raise ValueError(f"the name {name!r} is no text that UTF-8 can write; rename it") from None
+        if not isinstance(self.files, dict):
+            raise ValueError(f"files={self.files!r} must be a hash for each path")
 
     def save(self, folder: str | os.PathLike) -> None:
         Path(folder, CARD_FILE).write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
@@ -111,3 +117,42 @@ class ExportCard:
 def artifact_path(folder: str | os.PathLike, format: str) -> Path:
     """The file by which the artifact of an export's folder is loaded."""
     return Path(folder, VERSION_FOLDER, ARTIFACTS[format])
+
+
+def file_hashes(folder: str | os.PathLike) -> dict[str, str]:
+    """SHA-256 of each file beside the card and below, by its path in the folder.
+
+    Raises:
+        ValueError: a link or a device is among them.
+    """
+    found = {}
+    for path in sorted(Path(folder).rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise ValueError(f"{path}: is no file of its own, which an export consists of; export it again")
+        if name != CARD_FILE and path.is_file():
+            with path.open("rb") as file:
+                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def verify_files(folder: str | os.PathLike, card: ExportCard) -> None:
+    """Refuses an export whose files are not those that its card names.
+
+    It finds damage and mistakes. Who can write to the folder can write the card too.
+
+    Raises:
+        ValueError: a file differs, is missing, or is not in the card; or the card names none.
+    """
+    if not card.files:
+        raise ValueError(
+            f"{Path(folder, CARD_FILE)}: names no hashes of its files, so nothing can be verified; export it again"
+        )
+    found = file_hashes(folder)
+    for name in sorted({*found, *card.files}):
+        if found.get(name) != card.files.get(name):
+            is_in = name in found, name in card.files
+            what = {(True, True): "differs from", (False, True): "is missing, but in", (True, False): "is not in"}[
+                is_in
+            ]
+            raise ValueError(f"{Path(folder, name)}: {what} what {CARD_FILE} says was exported; export it again")

@@ -11,7 +11,7 @@ import numpy as np
 from polynet_keras.data.crops import views
 from polynet_keras.data.extras import require_data_extra
 from polynet_keras.data.preprocessing import Preprocessing
-from polynet_keras.deployment.artifact import ARTIFACTS, Comparison, ExportCard, artifact_path
+from polynet_keras.deployment.artifact import ARTIFACTS, Comparison, ExportCard, artifact_path, file_hashes
 from polynet_keras.deployment.extras import require_extra
 from polynet_keras.deployment.fuse import fuse
 from polynet_keras.deployment.quantization import Calibration, litert_options, quantize_openvino, written_openvino
@@ -121,6 +121,7 @@ def export(
             calibration=calibration.facts() if calibration else None,
             versions=_versions(format, precision),
             size=sum(file.stat().st_size for file in path.parent.rglob("*") if file.is_file()),
+            files=file_hashes(partial),
         )
         card.save(partial)
         os.rename(partial, folder)

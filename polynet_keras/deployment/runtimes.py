@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +36,8 @@ class ExportedModel:
 
 def load_exported(folder: str | os.PathLike, threads: int | None = None) -> ExportedModel:
     """Loads what `polynet export` wrote, by the runtime of its format.
+
+    An export is a program, and loading it may run it: load only what you exported or trust.
 
     Args:
         folder: with the card and the artifact.
@@ -140,10 +142,26 @@ def _torch(path: Path, threads: int | None) -> Runner:
 
     if threads:
         torch.set_num_threads(threads)
-    module = torch.export.load(path).module()
+    # PyTorch would read the pickles in the file a second time, then with whatever they name and run, where they are not
+    # of tensors alone. This switch of its own forbids that; it has no argument for it.
+    with _environment("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1"):
+        module = torch.export.load(path).module()
 
     def run(images: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
             return module(torch.from_numpy(images)).numpy()
 
     return run
+
+
+@contextlib.contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before

@@ -1,5 +1,8 @@
 """`polynet serve` as a process: the line that says where it is, the end by a signal, and one line for each mistake."""
 
+import dataclasses
+import hashlib
+import json
 import os
 import shutil
 import signal
@@ -11,6 +14,7 @@ import httpx
 import pytest
 from sklearn.datasets import load_sample_image
 
+from polynet_keras.deployment.artifact import ExportCard, verify_files
 from tests.children import Child
 from tests.cli.test_main import fails, succeeds
 from tests.deployment.exported import exported
@@ -195,6 +199,15 @@ def test_a_card_of_another_model(capsys, tmp_path):
     assert f"{tmp_path}: the model cannot answer a request: {reason}" in told
 
 
+def test_a_card_whose_hashes_are_none(capsys, tmp_path):
+    folder, _ = exported()
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    values = json.loads((tmp_path / "card.json").read_text())
+    (tmp_path / "card.json").write_text(json.dumps({**values, "files": ["1/model.bin"]}))
+    told = fails(capsys, "serve", str(tmp_path), "--verify")
+    assert "card.json: not the card of an exported model: files=['1/model.bin'] must be a hash for each path" in told
+
+
 @pytest.mark.parametrize("name", [r'"\udcff"', "3", "null"])
 def test_a_card_with_a_name_that_no_answer_can_have(capsys, tmp_path, name):
     folder, _ = exported()
@@ -219,6 +232,34 @@ def test_a_failure_is_in_the_log_with_its_cause(started):
     assert ", in failing\nRuntimeError: out of order" in log
 
 
+def test_files_that_are_not_what_was_exported(capsys, tmp_path):
+    """Changed, missing, added, and a card of before there were hashes; without --verify nobody looks."""
+
+    def copy(change):
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        shutil.copytree(exported()[0], folder)
+        change(folder)
+        return str(folder)
+
+    def without_hashes(folder):
+        card = ExportCard.load(folder)
+        dataclasses.replace(card, files={}).save(folder)
+
+    for change, message in (
+        (lambda folder: (folder / "1/model.bin").write_bytes(b""), "1/model.bin: differs from what card.json says"),
+        (lambda folder: (folder / "1/model.bin").unlink(), "1/model.bin: is missing, but in what card.json says"),
+        (lambda folder: (folder / "1/more").touch(), "1/more: is not in what card.json says was exported"),
+        (lambda folder: (folder / "1/link").symlink_to("/dev/null"), "1/link: is no file of its own"),
+        (lambda folder: os.mkfifo(folder / "1/fifo"), "1/fifo: is no file of its own"),
+        (without_hashes, "card.json: names no hashes of its files, so nothing can be verified; export it again"),
+    ):
+        assert message in fails(capsys, "serve", copy(change), "--verify", "--port=0")
+    card = ExportCard.load(exported()[0])
+    verify_files(copy(lambda folder: None), card)
+    assert set(card.files) == {"1/model.bin", "1/model.xml"}
+    assert card.files["1/model.bin"] == hashlib.sha256((exported()[0] / "1/model.bin").read_bytes()).hexdigest()
+
+
 def test_a_missing_extra_is_named(capsys, monkeypatch):
     monkeypatch.setattr("polynet_keras.deployment.extras.find_spec", lambda module: None)
     told = fails(capsys, "serve", "anywhere")
@@ -230,6 +271,7 @@ def test_a_missing_extra_is_named(capsys, monkeypatch):
 
 def test_help_has_every_limit(capsys):
     told = succeeds(capsys, "serve", "--help")
+    assert "MODEL_DIR holds a program, which runs when it is loaded: serve only what you exported or trust." in told
     for text in (
         "--max_pixels: Pixels of an image, by its header and as it is resized.",
         "--port",

@@ -12,7 +12,7 @@ import openvino
 from sklearn.datasets import load_sample_image
 
 from polynet_keras.data.preprocessing import Preprocessing
-from polynet_keras.deployment.artifact import Comparison, ExportCard, artifact_path
+from polynet_keras.deployment.artifact import Comparison, ExportCard, artifact_path, file_hashes
 
 CLASSES = 10
 SIZE = 75
@@ -73,6 +73,7 @@ def save_card(folder: Path, preprocessing: Preprocessing, format: str = "openvin
         calibration=None,
         versions={"keras": keras.__version__},
         size=sum(file.stat().st_size for file in path.parent.rglob("*") if file.is_file()),
+        files=file_hashes(folder),
     )
     card.save(folder)
     return card

@@ -1,12 +1,14 @@
 """Exported models: what each runtime computes, what the card says, and that a bad export leaves nothing."""
 
 import dataclasses
+import hashlib
 import importlib.metadata
 import io
 import json
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import keras
@@ -23,7 +25,7 @@ from polynet_keras.deployment import quantization, saved_model
 from polynet_keras.deployment.artifact import CARD_FILE, ExportCard
 from polynet_keras.deployment.export import PRECISIONS, export, photographs
 from polynet_keras.deployment.quantization import Calibration
-from polynet_keras.deployment.runtimes import load_exported
+from polynet_keras.deployment.runtimes import load_artifact, load_exported
 from polynet_keras.evaluation.loading import TrainedModel, load_published
 from polynet_keras.evaluation.results import weights_hash
 from polynet_keras.evaluation.scoring import logits_model
@@ -79,6 +81,8 @@ def test_every_runtime_computes_the_same(net, tmp_path, format, precision):
     assert "keras" in card.versions
     files = [file for file in (tmp_path / "net" / "1").rglob("*") if file.is_file()]
     assert card.size == sum(file.stat().st_size for file in files)
+    hashes = {f"{file.relative_to(tmp_path / 'net')}": hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    assert card.files == hashes
     loaded = load_exported(tmp_path / "net", threads=1)
     x = np.random.default_rng(1).normal(size=(3, 75, 75, 3)).astype("float32")
     expected = net.model.predict_on_batch(x)
@@ -206,6 +210,36 @@ def test_int8_of_fashion_mnist_is_as_accurate(tmp_path):
     print(f"float32: {right} of {count}, int8: {right_in_int8}")
     assert (count, len(CLASSES)) == (10_000, len(checkpoint.class_names))
     assert abs(right - right_in_int8) <= 30
+
+
+class Harm:
+    """What a pickle of it runs when it is read."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_pickle_in_a_pytorch_export_is_not_run(tmp_path):
+    """PyTorch reads it a second time otherwise, whatever it holds; a good export is loaded, and runs."""
+    torch = pytest.importorskip("torch")
+    good, bad, ran = (tmp_path / name for name in ("good.pt2", "bad.pt2", "ran"))
+    example = torch.zeros(2, 3)
+    torch.export.save(torch.export.export(torch.nn.Softmax(1), (example,)), good)
+    np.testing.assert_allclose(load_artifact(good, "torch")(example.numpy()), np.full((2, 3), 1 / 3))
+    pickled = io.BytesIO()
+    torch.save(Harm(ran), pickled)
+    with zipfile.ZipFile(good) as source, zipfile.ZipFile(bad, "w") as target:
+        names = [name for name in source.namelist() if name.endswith("sample_inputs/model.pt")]
+        for name in source.namelist():
+            target.writestr(name, pickled.getvalue() if name in names else source.read(name))
+    assert names
+    with pytest.raises(ValueError, match=r"bad.pt2: cannot be loaded as torch"):
+        load_artifact(bad, "torch")
+    assert not ran.exists()
+    assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
 
 
 ON_PYTORCH = """

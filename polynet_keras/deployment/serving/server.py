@@ -12,14 +12,14 @@ from pathlib import Path
 import uvicorn
 from absl import logging
 
-from polynet_keras.deployment.artifact import ExportCard, artifact_path
+from polynet_keras.deployment.artifact import ExportCard, artifact_path, verify_files
 from polynet_keras.deployment.runtimes import load_artifact
 from polynet_keras.deployment.serving.app import create_app
 from polynet_keras.deployment.serving.connections import MAX_HEAD_BYTES, limited_protocol
 from polynet_keras.deployment.serving.service import Service
 from polynet_keras.deployment.serving.settings import Settings
 
-BACKLOG = 128
+BACKLOG = 1024
 KEEP_ALIVE_SECONDS = 5
 
 
@@ -29,6 +29,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     on_ready: Callable[[str], None] = lambda url: None,
+    verify: bool = False,
 ) -> None:
     """Serves an exported model until SIGTERM or SIGINT; what is in flight then is answered first.
 
@@ -41,6 +42,7 @@ def serve(
         host: the address to listen on.
         port: 0 for any that is free.
         on_ready: called with the service's URL when the model is loaded and warm.
+        verify: whether the files have to be those that the card names by their hashes.
 
     Raises:
         ValueError: no such export, one that cannot be loaded, or an address that is not free.
@@ -50,6 +52,8 @@ def serve(
     path = artifact_path(model_dir, card.format)
     if not path.is_file():
         raise ValueError(f"{path}: no such file, which the card beside it describes; export the model again")
+    if verify:
+        verify_files(model_dir, card)
     _keep_quiet()
     listening = listen(host, port)
     failures: list[Exception] = []
