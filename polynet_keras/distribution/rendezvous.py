@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from absl import logging
 
@@ -331,8 +332,8 @@ def _has_left(guest: socket.socket) -> bool:
 
 
 def _objection(cluster: Cluster, facts: Mapping[str, str], hello: dict) -> str | None:
-    index = hello.get("index")
-    is_index = isinstance(index, int) and not isinstance(index, bool) and 0 < index < cluster.count
+    index: Any = hello.get("index")
+    is_index = type(index) is int and 0 < index < cluster.count  # and no bool
     if hello.get("workers") != list(cluster.workers) or not is_index:
         return (
             f"a process that says it is worker {_printable(index, LONG)} knows other workers than {cluster.name(0)}: "

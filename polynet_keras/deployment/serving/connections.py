@@ -65,7 +65,7 @@ def limited_protocol(settings: Settings, count: Callable[[int, str], None]) -> t
                         raise h11.RemoteProtocolError("the chunks of the body are too small; send larger ones", 413)
                 return event
 
-            self.conn.next_event = limited
+            self.conn.next_event = limited  # type: ignore[method-assign]
 
         def connection_made(self, transport):
             super().connection_made(transport)
@@ -83,7 +83,8 @@ def limited_protocol(settings: Settings, count: Callable[[int, str], None]) -> t
 
             So silence keeps nobody out. Where all are being answered, this one is refused.
             """
-            others = [one for one in self.connections if one.is_receiving and one is not self]
+            mine = (one for one in self.connections if isinstance(one, LimitedProtocol))
+            others = [one for one in mine if one.is_receiving and one is not self]
             counts = Counter(one.host for one in others)
             victim = max(others, key=lambda one: (counts[one.host], -one.since), default=self)
             victim._refuse(503, f"more than {settings.max_connections} connections", "connections")
