@@ -4,6 +4,7 @@ import errno
 import importlib
 import logging as stdlib_logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_usage())
         return 0
-    name, *rest = arguments
+    name, *rest = map(_with_home, arguments)
     try:
         if name not in COMMANDS:
             raise ValueError(f"unknown command {name!r}; known are {', '.join(COMMANDS)}")
@@ -84,6 +85,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         traceback.print_exc()
         return EXIT_SOFTWARE
     return code or 0
+
+
+def _with_home(argument: str) -> str:
+    """Shells replace the `~` of a word, not that of `--run_dir=~/runs`."""
+    match = re.fullmatch(r"(--?\w+=)?(~.*)", argument, re.DOTALL)
+    return argument if match is None else (match[1] or "") + os.path.expanduser(match[2])
 
 
 class _Plain(stdlib_logging.Formatter):

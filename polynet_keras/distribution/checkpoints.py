@@ -310,12 +310,14 @@ class Checkpoints(keras.callbacks.Callback):
         return Position(self._epoch, self._step, self._steps_before + self._step)
 
     def _state_now(self, ended: bool = False) -> State:
+        made, read = self._steps.iterators_before(epoch_is_over=not self._in_epoch)
         progress = Progress(
             self._position_now(),
             self.params["steps"],
             self.model.steps_per_execution,
             self._steps.batches_read(epoch_is_over=not self._in_epoch),
-            *self._steps.iterators_before(epoch_is_over=not self._in_epoch),
+            made,
+            read,
             self._steps.order.seeds,
             ended,
             self._logs,

@@ -112,7 +112,7 @@ class DataOrder:
                 "others not at all. Give every shuffle a seed, as in ds.shuffle(1000, seed=0) or "
                 "image_dataset_from_directory(..., seed=0)"
             )
-        dataset = getattr(self._adapter, "py_dataset", None)
+        dataset: Any = getattr(self._adapter, "py_dataset", None)
         for _ in range(epochs if dataset is not None else 0):
             dataset.on_epoch_begin()
             dataset.on_epoch_end()

@@ -66,6 +66,8 @@ class DistributedTraining(_Base):
       callbacks.
     * `train_on_batch`, `test_on_batch` and `predict_on_batch` take the global batch on every worker.
     * `fit`, `evaluate` and `predict` are called outside of the strategy's scope.
+    * Keras's own models, such as a `keras.Sequential` that begins with a PolyNet, train like this too, if there are
+      several workers and a model of this package was made in the strategy's scope before.
     * With a `train_step` or `test_step` of your own, Keras's way is kept, repaired so far that it runs: the step sees
       one replica's part, and the logs are means over replicas.
     """
@@ -79,6 +81,16 @@ class DistributedTraining(_Base):
     gradient_dtype: str = "float32"
     """In which the replicas' gradients are summed: `"float16"` takes half the bytes, for an error that
     `distribution.compression` bounds. To be set before `fit`; a `train_step` of your own sums its gradients itself."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        if self._tensorflow_strategy is not None:
+            from polynet_keras.distribution.workers import worker_count
+
+            if worker_count(self._tensorflow_strategy) > 1:
+                from polynet_keras.distribution.plain_models import train_plain_models
+
+                train_plain_models(self)
 
     @_as_keras(keras.Model.fit)
     def fit(self, *args, **kwargs):

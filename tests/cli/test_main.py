@@ -265,6 +265,27 @@ def test_what_a_restart_may_mend_is_no_mistake(capsys, monkeypatch):
         assert "Input/output error" in told
 
 
+@pytest.mark.parametrize(
+    ("argument", "expanded"),
+    [
+        ("--run_dir=~/runs/a b", "--run_dir={home}/runs/a b"),
+        ("-o=~", "-o={home}"),
+        ("~/photo.jpg", "{home}/photo.jpg"),
+        ("--data=a~b", "--data=a~b"),
+        ("photo~", "photo~"),
+        ("--data=~nobody-of-this-name/x", "--data=~nobody-of-this-name/x"),
+    ],
+)
+def test_a_home_folder_in_a_flag(monkeypatch, tmp_path, argument, expanded):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    seen = []
+    monkeypatch.setattr("polynet_keras.cli.summary.define_flags", lambda values: seen.append(sys.argv))
+    monkeypatch.setattr("absl.flags.FlagValues.__call__", lambda self, argv: seen.append(argv) or [argv[0]])
+    monkeypatch.setattr("polynet_keras.cli.summary.run", lambda values, arguments: 0)
+    main(["summary", argument])
+    assert seen[-1][1:] == [expanded.format(home=tmp_path)]
+
+
 def test_traceback_on_demand(monkeypatch):
     monkeypatch.setenv("POLYNET_TRACEBACK", "1")
     with pytest.raises(ValueError, match="unknown command"):

@@ -38,6 +38,7 @@ SILENT_STATE = "SILENT: a checkpoint leaves it out, and the callback starts anew
 BUILDING = "distribution/building.py"
 STEP = "distribution/step.py"
 MODEL = "distribution/model.py"
+PLAIN_MODELS = "distribution/plain_models.py"
 DRAWS = "distribution/draws.py"
 STAND_IN = "distribution/stand_in.py"
 CHECKPOINTS = "distribution/checkpoints.py"
@@ -74,7 +75,9 @@ NAMES = {
     ),
     "Model._distribute_strategy": PrivateName("keras", (MODEL, NETWORK, TRAINING_STATE), LOUD_IN_FIT),
     "Model._maybe_symbolic_build": PrivateName(
-        "keras", (MODEL,), "our override is not called, and Keras's own fails with several workers (Keras issue 20585)"
+        "keras",
+        (MODEL, PLAIN_MODELS),
+        "our override is not called, and Keras's own fails with several workers (Keras issue 20585)",
     ),
     "Model._symbolic_build": PrivateName("keras", (BUILDING,), LOUD_IF_DISTRIBUTED),
     "Model._compute_loss": PrivateName("keras", (BUILDING, STEP), LOUD_IF_DISTRIBUTED),

@@ -1,9 +1,10 @@
 """What distributed training is to give the same results in as training on one device: run by `test_model.py`.
 
-    python scenarios.py CLASS STRATEGY REPLICAS OUT
+    python scenarios.py CLASS STRATEGY REPLICAS OUT [SCENARIO...]
 
-with the class `keras` or `ours`, the strategy `none`, `mirrored` (logical processors) or `multi_worker` (TF_CONFIG).
-OUT, or a file of the worker's number in the folder OUT, becomes JSON: by scenario, lists of numbers.
+with the class `keras`, `ours` or `plain` (Keras's, on a PolyNet), and the strategy `none`, `mirrored` (logical
+processors) or `multi_worker` (TF_CONFIG). OUT, or a file of the worker's number in the folder OUT, becomes JSON: by
+scenario, lists of numbers.
 """
 
 import json
@@ -247,6 +248,32 @@ def idle_replicas(model_class, x, y, loss="sparse_categorical_crossentropy"):
     return train
 
 
+def transfer_learning(model_class, x, y):
+    """Keras's usual idiom: a PolyNet without its classifier, frozen, in a Sequential model."""
+    keras.utils.set_random_seed(11)
+    base = PolyNet(
+        include_top=False,
+        weights=None,
+        structure="1 x [ir] | 1 x [ir] | 1 x [ir]",
+        width=0.05,
+        input_shape=(75, 75, 3),
+        pooling="avg",
+    )
+    base.trainable = False
+    layers = [base, keras.layers.Dropout(0.0), keras.layers.Dense(3, activation="softmax", name="head")]
+    model = keras.Sequential(layers)
+    if issubclass(model_class, DistributedTraining):
+        model = model_class(model.inputs, model.outputs)
+    model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    images = np.random.default_rng(12).normal(size=(7, 75, 75, 3)).astype("float32")
+
+    def train():
+        history = model.fit(images, y[:7], 4, 2, verbose=0, shuffle=False, validation_data=(images[:3], y[:3]))
+        return results(model, history, model.predict(images, batch_size=4, verbose=0), model.evaluate(images, y[:7]))
+
+    return train
+
+
 def idle_replicas_and_sums(model_class, x, y):
     return idle_replicas(model_class, x, y, keras.losses.SparseCategoricalCrossentropy(reduction="sum"))
 
@@ -314,6 +341,7 @@ SCENARIOS = (
     frozen,
     idle_replicas,
     idle_replicas_and_sums,
+    transfer_learning,
     polynet,
 )
 
@@ -329,10 +357,15 @@ def strategy_of(name: str, replicas: int):
 
 
 def main() -> None:
-    model_class = {"keras": keras.Model, "ours": DistributedModel}[sys.argv[1]]
+    model_class = {"keras": keras.Model, "ours": DistributedModel, "plain": keras.Model}[sys.argv[1]]
     strategy = strategy_of(sys.argv[2], int(sys.argv[3]))
     found = {}
+    if sys.argv[1] == "plain":
+        with strategy.scope():
+            PolyNet(weights=None, structure="1 x [ir] | 1 x [ir] | 1 x [ir]", width=0.05, input_shape=(75, 75, 3))
     for scenario in SCENARIOS:
+        if sys.argv[5:] and scenario.__name__ not in sys.argv[5:]:
+            continue
         with strategy.scope():
             train = scenario(model_class, *data())
         found[scenario.__name__] = train()

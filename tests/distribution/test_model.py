@@ -94,6 +94,22 @@ def test_two_workers_give_what_one_gives(scenario, workers, expected):
     assert workers[0][scenario] == workers[1][scenario]  # bit for bit: both made the same update
 
 
+PLAIN = ("everything", "few_examples_first", "idle_replicas", "subclassed", "transfer_learning")
+
+
+@pytest.mark.slow
+def test_two_workers_train_kerass_own_models(expected, tmp_path):
+    """The usual idiom of transfer learning among them: without our repair it ends in an error of PerReplica values."""
+    arguments = ("plain", "multi_worker", "1", str(tmp_path), *PLAIN)
+    ended = run_workers(2, SCRIPT, *arguments, timeout=600, fresh=True)
+    assert [worker.code for worker in ended] == [0, 0], ended[0].output[-3000:] + ended[1].output[-3000:]
+    for file in sorted(tmp_path.glob("*.json")):
+        found = json.loads(file.read_text())
+        assert found.keys() == set(PLAIN)
+        for name in PLAIN:
+            assert_close(found[name], expected[name], TOLERANCE.get(name, 1e-5))
+
+
 @pytest.mark.slow
 def test_what_is_frozen_does_not_move(mirrored, workers):
     """Not by the rounding of a mean over replicas, either: batches of 7 are shared unevenly."""
