@@ -2,7 +2,9 @@
 
 import contextlib
 import hashlib
+import math
 import os
+import shutil
 import warnings
 import zlib
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from absl import logging
 from polynet_keras.data.decoding import Unreadable
 from polynet_keras.data.examples import Source
 from polynet_keras.data.extras import require_data_extra
+from polynet_keras.data.files import written_whole
 from polynet_keras.data.pipeline import reading
 from polynet_keras.data.sources import open_source
 from polynet_keras.distribution.agreement import fail_together, sum_over_workers
@@ -167,6 +170,7 @@ def _train_in(
         "one process" if strategy is None else f"{strategy.num_replicas_in_sync} replicas",
         path,
     )
+    fail_together(strategy, _no_room(path, model) if chief else None)
     with reading(unread_held_out), reading(unread):
         fit(model, recipe, training, len(source.training), validation, path, checkpoints, strategy)
     skipped = sum_over_workers(strategy, len(unread_held_out.skipped))
@@ -181,15 +185,34 @@ def _train_in(
     unread_held_out.log(len(source.held_out))
     if not chief:
         return RunResult(path, card, ())
-    model.save(path / MODEL_FILE)
     try:
-        plot_curves(path / HISTORY_FILE, path / CURVES_FILE)
-    except ValueError as error:
-        logging.warning("no curves are drawn: %s", error)
-    samples = held_out_samples(source, path / SAMPLES_FOLDER, set(unread_held_out.skipped))
-    card.save(path)  # last: it says that the run is done
+        with written_whole(path / MODEL_FILE) as partial:
+            model.save(partial)
+        try:
+            plot_curves(path / HISTORY_FILE, path / CURVES_FILE)
+        except ValueError as error:
+            logging.warning("no curves are drawn: %s", error)
+        samples = held_out_samples(source, path / SAMPLES_FOLDER, set(unread_held_out.skipped))
+        card.save(path)  # last: it says that the run is done
+    except OSError as error:
+        raise ValueError(
+            f"run_dir={os.fspath(path)!r} cannot be written at the end of the training: {error.strerror or error}. "
+            "Once that is mended, the same command with this --run_dir goes on from the last checkpoint"
+        ) from None
     remove_checkpoints(path)
     return RunResult(path, card, samples)
+
+
+def _no_room(path: Path, model: keras.Model) -> ValueError | None:
+    """The error of a disk that cannot hold the model, before hours are spent on it."""
+    needed = sum(math.prod(v.shape) * tf.as_dtype(v.dtype).size for v in model.variables)
+    free = shutil.disk_usage(path).free
+    if free >= needed:
+        return None
+    return ValueError(
+        f"run_dir={os.fspath(path)!r} has {free / 1e6:.1f} MB of free space, and the model alone takes "
+        f"{needed / 1e6:.1f} MB: make room, or name a folder on another disk"
+    )
 
 
 def _check_same_images(source: Source, strategy: tf.distribute.Strategy | None) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -165,6 +166,30 @@ def test_an_interrupt_in_the_first_epoch_leaves_nothing(tmp_path, monkeypatch, o
     with pytest.raises(KeyboardInterrupt):
         train(Recipe(**TINY), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_disk_without_room_for_the_model_is_told_before_the_training(
+    tmp_path, monkeypatch, of_few_layers, few_digits
+):
+    usage = shutil._ntuple_diskusage(10**9, 10**9 - 10, 10)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(ValueError, match=r"has 0.0 MB of free space, and the model alone takes \d"):
+        train(Recipe(**TINY), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_disk_that_is_full_at_the_end_loses_nothing(tmp_path, monkeypatch, of_few_layers, few_digits):
+    def save(self, path):
+        Path(path).write_text("a part")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keras.Model, "save", save)
+        with pytest.raises(ValueError, match=r"run_dir=.* at the end of the training: No space left .* goes on from"):
+            train(Recipe(**TINY), tmp_path / "run")
+    assert not (tmp_path / "run" / "model.keras").exists()
+    assert train(Recipe(**TINY), tmp_path / "run").card.held_out == 16
+    assert len(history(tmp_path / "run")) == 1
 
 
 def test_same_recipe_same_run(tmp_path, of_few_layers, monkeypatch):
