@@ -46,6 +46,7 @@ class DataOrder:
         epoch_iterator: Keras's, of a call of `fit` that has not begun to iterate.
 
     Attributes:
+        latest: the iterator that was made last.
         made: how many iterators there were so far, with those of earlier processes.
         read: how many of them were read from.
     """
@@ -55,6 +56,7 @@ class DataOrder:
         self._adapter = epoch_iterator.data_adapter
         self._data = epoch_iterator._get_iterator()
         self._shuffles = list(_shuffles(getattr(self._adapter, "_dataset", None)))
+        self.latest: Any = None
         self.made = max((_drawn.get(s.dataset, 0) for s in self._shuffles if not s.when_read), default=0)
         self.read = max((_drawn.get(s.dataset, 0) for s in self._shuffles if s.when_read), default=0)
         epoch_iterator._get_iterator = lambda: self
@@ -66,7 +68,8 @@ class DataOrder:
     def __iter__(self):
         self.made += 1
         self._note()
-        return iter(self._data)
+        self.latest = iter(self._data)
+        return self.latest
 
     def begin_to_read(self) -> None:
         """To be called when an iterator is read from for the first time."""

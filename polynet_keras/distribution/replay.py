@@ -96,6 +96,8 @@ class TrainingSteps:
 
     def __call__(self, iterator):
         self.model.train_function = self._function
+        if iterator is not self.order.latest:
+            return self._function(iterator)  # of another `fit`: an interrupt ended this one before the step
         first, self._epoch_begins = self._epoch_begins, False
         if self._iterator is not iterator:
             self._iterator, self._batches_read, self._passed_epochs = iterator, 0, False

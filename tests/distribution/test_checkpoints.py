@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 
 import keras
@@ -330,6 +331,29 @@ def test_an_error_whose_traceback_is_kept(tmp_path, undisturbed, where, then):
         assert len(signals) == (1 if then == "goes on" else 2)
     finally:
         signal.signal(signal.SIGTERM, former)
+
+
+def test_an_interrupt_just_before_a_step(tmp_path):
+    """Ctrl-C when the step of a resumed `fit` stands in for the model's own: the next `fit` computes all its steps."""
+
+    kept = []
+
+    class Interrupted(Checkpoints):
+        def on_train_batch_begin(self, batch, logs=None):
+            kept.append(sys._getframe())  # and with it that of `fit`, as a debugger does
+            super().on_train_batch_begin(batch, logs)
+            raise KilledError
+
+    model = compiled()
+    with pytest.raises(KilledError):
+        fit(tmp_path, At(9, kill), model=model)
+    with pytest.raises(KilledError):
+        model.fit(dataset(), epochs=3, verbose=0, callbacks=[Interrupted(tmp_path, every_steps=2)])
+    assert type(model.train_function).__name__ == "TrainingSteps"
+    before = int(model.optimizer.iterations)
+    assert model.fit(dataset(), epochs=1, verbose=0).epoch == [0]
+    assert int(model.optimizer.iterations) == before + STEPS
+    assert type(model.train_function).__name__ == "function"
 
 
 class TrainsAtSteps(keras.callbacks.Callback):
