@@ -29,7 +29,8 @@ PLAIN_PNG = {1: b"\x08\x00", 3: b"\x08\x02"}
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 UNPACKED_TEXTS = r"\C*(eXIf|zTXt|iTXt)\C*"
 """Behind the pixels of a PNG: an orientation, or texts that libpng would unpack to any size."""
-START_OF_SCAN = b"\xff\xda"
+START_OF_SCAN, END_OF_IMAGE, PROGRESSIVE = b"\xff\xda", b"\xff\xd9", b"\xff\xc2"
+"""Markers of a JPEG."""
 
 LARGE_PIXELS = 16_000_000
 """Images above take turns: so much is 48 MB as RGB, for each thread of a pipeline."""
@@ -242,37 +243,67 @@ def _png_region(encoded: tf.Tensor, channels: int, region: Callable, most: int) 
 
 
 def _jpeg_region(encoded: tf.Tensor, channels: int, region: Callable, most: int) -> tf.Tensor:
+    parts = _split(encoded, START_OF_SCAN, MAX_SCANS + 1)
+    header, scans = parts[0], tf.size(parts) - 1
+    # Only the header is searched: where a thumbnail's scan cuts it short there are two scans.
+    usual = (
+        (scans == 1)
+        & (tf.strings.substr(encoded, -2, 2) == END_OF_IMAGE)
+        & (tf.size(_split(header, PROGRESSIVE, 1)) == 1)
+        & ~tf.strings.regex_full_match(header, MAY_BE_ROTATED)
+    )
+
+    def nothing() -> tf.Tensor:
+        return tf.zeros((0, 0, channels), tf.uint8)
+
+    def as_stored() -> tf.Tensor:
+        return _if_small(
+            encoded, most, lambda rows, columns: _decoded(encoded, channels, region(rows, columns)), nothing
+        )
+
+    def looked_at() -> tf.Tensor:
+        orientation = tf.numpy_function(_orientation, [encoded], tf.int32, stateful=False)
+        orientation = tf.ensure_shape(orientation, ())
+
+        def upright(rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
+            return _upright_region(encoded, channels, region, rows, columns, orientation)
+
+        return tf.cond(
+            (orientation > 0) & (scans <= MAX_SCANS), lambda: _if_small(encoded, most, upright, nothing), nothing
+        )
+
+    return tf.cond(usual, as_stored, looked_at)
+
+
+def _if_small(encoded: tf.Tensor, most: int, read: Callable, nothing: Callable) -> tf.Tensor:
+    """`read` of the height and width, unless a JPEG is larger or is CMYK, whose colours TensorFlow sees differently."""
     shape = tf.io.extract_jpeg_shape(encoded)
     rows, columns = shape[0], shape[1]
-    scans = tf.size(tf.raw_ops.StringSplitV2(input=encoded[tf.newaxis], sep=START_OF_SCAN, maxsplit=MAX_SCANS + 1)[1])
-    readable = (
-        (shape[2] < 4)  # not CMYK, whose colours TensorFlow and Pillow see differently
-        & _is_small(tf.cast(rows, tf.int64), tf.cast(columns, tf.int64), most)
-        & (scans <= MAX_SCANS + 1)
-    )
-    return tf.cond(
-        readable,
-        lambda: _upright_region(encoded, channels, region, rows, columns),
-        lambda: tf.zeros((0, 0, channels), tf.uint8),
-    )
+    small = _is_small(tf.cast(rows, tf.int64), tf.cast(columns, tf.int64), most)
+    return tf.cond((shape[2] < 4) & small, lambda: read(rows, columns), nothing)
+
+
+def _decoded(encoded: tf.Tensor, channels: int, box: Box) -> tf.Tensor:
+    # As accurate as Pillow, and so the same pixels.
+    return tf.image.decode_and_crop_jpeg(encoded, tf.stack(box), channels, dct_method="INTEGER_ACCURATE")
+
+
+def _split(encoded: tf.Tensor, marker: bytes, most: int) -> tf.Tensor:
+    return tf.raw_ops.StringSplitV2(input=encoded[tf.newaxis], sep=marker, maxsplit=most)[1]
 
 
 def _upright_region(
-    encoded: tf.Tensor, channels: int, region: Callable, rows: tf.Tensor, columns: tf.Tensor
+    encoded: tf.Tensor,
+    channels: int,
+    region: Callable,
+    rows: tf.Tensor,
+    columns: tf.Tensor,
+    orientation: tf.Tensor,
 ) -> tf.Tensor:
-    rotated = tf.strings.regex_full_match(encoded, MAY_BE_ROTATED)
-    orientation = tf.cond(
-        rotated, lambda: tf.numpy_function(_orientation, [encoded], tf.int32, stateful=False), lambda: 1
-    )
-    orientation = tf.ensure_shape(orientation, ())
     # EXIF's orientations (CIPA DC-008, 4.6.4): 5 to 8 swap the axes; then what is upright comes by flips.
     swapped = orientation >= 5
     flipped_down = (orientation == 3) | (orientation == 4) | (orientation == 7) | (orientation == 8)
     flipped_across = (orientation == 2) | (orientation == 3) | (orientation == 6) | (orientation == 7)
-
-    def decode(box: Box) -> tf.Tensor:
-        # As accurate as Pillow, and so the same pixels.
-        return tf.image.decode_and_crop_jpeg(encoded, tf.stack(box), channels, dct_method="INTEGER_ACCURATE")
 
     def upright() -> tf.Tensor:
         height, width = tf.cond(swapped, lambda: (columns, rows), lambda: (rows, columns))
@@ -281,12 +312,12 @@ def _upright_region(
         left = tf.where(flipped_across, width - left - box_width, left)
         box = (top, left, box_height, box_width)
         stored = tf.cond(swapped, lambda: (left, top, box_width, box_height), lambda: box)
-        image = decode(stored)
+        image = _decoded(encoded, channels, stored)
         image = tf.cond(swapped, lambda: tf.transpose(image, (1, 0, 2)), lambda: image)
         image = tf.cond(flipped_down, lambda: image[::-1], lambda: image)
         return tf.cond(flipped_across, lambda: image[:, ::-1], lambda: image)
 
-    return tf.cond(orientation == 1, lambda: decode(region(rows, columns)), upright)
+    return tf.cond(orientation == 1, lambda: _decoded(encoded, channels, region(rows, columns)), upright)
 
 
 def _is_small(rows: tf.Tensor, columns: tf.Tensor, most: int) -> tf.Tensor:

@@ -94,15 +94,45 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
 
 
 def jpeg_orientation(encoded: bytes) -> int:
-    """Of a JPEG whose segments can be followed; else 1."""
+    """Of a JPEG that all decoders read alike; 0 of one that is not whole.
+
+    One that is cut may be refused, or filled with grey. From a progressive one without its last scans libjpeg makes up
+    what is missing (block smoothing), and each version otherwise.
+    """
     try:
-        return _jpeg(encoded, MAX_PIXELS).orientation
+        picture, frame, scan = _jpeg_segments(encoded, MAX_PIXELS)
+        return picture.orientation if _is_whole(encoded, frame, scan) else 0
     except (ValueError, struct.error, IndexError):
-        return 1
+        return 0
+
+
+def _is_whole(encoded: bytes, frame: bytes, scan: int) -> bool:
+    end = encoded.find(b"\xff\xd9", scan)
+    if end < 0 or frame[1] not in PROGRESSIVE:
+        return end >= 0
+    missing = {(component, place): 1 for component in frame[10::3] for place in SMOOTHED}
+    while (scan := encoded.find(b"\xff\xda", scan, end)) >= 0:
+        after = scan + 5 + 2 * encoded[scan + 4]
+        first, last, bits = encoded[after : after + 3]
+        for component in encoded[scan + 5 : after : 2]:
+            missing |= dict.fromkeys(((component, place) for place in SMOOTHED if first <= place <= last), bits & 15)
+        scan = after
+    return not any(missing.values())
+
+
+PROGRESSIVE = (0xC2, 0xCA)
+"""Markers of frames: Huffman-coded, arithmetic-coded."""
+SMOOTHED = range(1, 10)
+"""The coefficients of which libjpeg smooths a block while the lowest bits of one are missing (`jdcoefct.c`)."""
 
 
 def _jpeg(encoded: bytes, max_pixels: int) -> Picture:
-    kept, position, size, exif, xmp = [b"\xff\xd8"], 2, (0, 0), b"", b""
+    return _jpeg_segments(encoded, max_pixels)[0]
+
+
+def _jpeg_segments(encoded: bytes, max_pixels: int) -> tuple[Picture, bytes, int]:
+    """The picture, the segment of its frame, and where its first scan begins."""
+    kept, position, size, exif, xmp, frame = [b"\xff\xd8"], 2, (0, 0), b"", b"", b""
     while True:
         position = encoded.find(b"\xff", position)
         if position < 0:
@@ -124,7 +154,7 @@ def _jpeg(encoded: bytes, max_pixels: int) -> Picture:
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             height, width = struct.unpack_from(">HH", content, 1)
             check_size(width, height, max_pixels)
-            size = (width, height)
+            size, frame = (width, height), encoded[position:end]
         elif marker == 0xE1 and content.startswith(b"Exif\0\0"):
             exif = exif or content[6:]
         elif marker == 0xE1 and content.startswith(b"http://ns.adobe.com/xap/1.0/\0"):
@@ -137,7 +167,7 @@ def _jpeg(encoded: bytes, max_pixels: int) -> Picture:
     if scans > MAX_SCANS:
         raise TooLargeError(f"a JPEG of {scans:,} scans is over the limit of {MAX_SCANS}")
     kept.append(encoded[position:])
-    return Picture("JPEG", *size, b"".join(kept), _orientation(exif, xmp))
+    return Picture("JPEG", *size, b"".join(kept), _orientation(exif, xmp)), frame, position
 
 
 def _png(encoded: bytes, max_pixels: int) -> Picture:
@@ -272,9 +302,11 @@ TIFF_TAGS = frozenset(
     (256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323, 324, 325, 332, 338)
 ) | {339, 347, 529, 530, 531, 532}
 """Those that the pixels need (TIFF 6.0, its technical notes, libtiff)."""
-TIFF_COMPRESSIONS = frozenset((1, 2, 3, 4, 5, 7, 8, 32771, 32773, 32946, 50000, 50001))
-"""None, CCITT, LZW, JPEG, Deflate, PackBits, Zstandard, WebP: not LZMA, which allocates what its stream claims, and not
-the first JPEG, which was given up in 1995."""
+TIFF_COMPRESSIONS = frozenset((1, 2, 3, 4, 5, 7, 8, 32771, 32773, 32946, 50000))
+"""None, CCITT, LZW, JPEG, Deflate, PackBits, Zstandard: not LZMA, which allocates what its stream claims, not the first
+JPEG, which was given up in 1995, and not WebP, of which the libtiff in Pillow's wheels knows nothing but a warning."""
+MAX_SAMPLES = 6
+"""Of a pixel of a TIFF: colours and what else a file has; Pillow reads no more, and logs it."""
 CCITT = (2, 3, 4)
 ORIENTATION = 274
 COUNTS = frozenset((256, 257, 258, 259, 262, 274, 277, 278, 284, 322, 323, 339))
@@ -329,6 +361,8 @@ def _tiff(encoded: bytes, max_pixels: int) -> Picture:
         raise TooLargeError(
             f"a TIFF of {across * down * planes:,} strips or tiles is over the limit of {MAX_SEGMENTS:,}"
         )
+    if first(277, 1) > MAX_SAMPLES:
+        raise ValueError(f"it has {first(277)} samples a pixel, of which {MAX_SAMPLES} may be; convert it")
     bits = max(tags.get(258, (1,)))
     numbers = {2: "signed ", 3: "floating-point "}.get(max(tags.get(339, (1,))), "")
     if numbers or bits > 16:

@@ -319,7 +319,9 @@ def decode_image(encoded: bytes, channels: int, name: str, max_pixels: int | Non
     except TooLargeError as error:
         raise TooLargeError(f"{name}: {error}") from None
     except Image.UnidentifiedImageError:
-        raise ValueError(f"{name}: cannot be read as an image: its header is damaged") from None
+        raise ValueError(
+            f"{name}: cannot be read as an image: its header is damaged, or of a kind that is not read; convert it"
+        ) from None
     except Exception as error:  # Pillow's readers raise nearly everything of files that were made to harm
         raise ValueError(f"{name}: cannot be read as an image: {error}") from None
     return pixels.reshape(*pixels.shape[:2], channels)

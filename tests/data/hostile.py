@@ -32,12 +32,25 @@ class HostileImage:
         pixels: uint8 array (height, width, 3): upright RGB of the first frame, the colours that are stored with alpha
             dropped, of 16 bits the upper eight. None of a file that has to be refused.
         reason: for a refused file, a part of the message; else None.
+        alpha: uint8 array (height, width), where the file has one.
     """
 
     name: str
     encoded: bytes
     pixels: np.ndarray | None
     reason: str | None = None
+    alpha: np.ndarray | None = None
+
+    def pixels_of(self, channels: int) -> np.ndarray:
+        """uint8 array (height, width, channels): grey by ITU-R BT.601, in 16 bits, or with alpha, 255 where there is
+        none."""
+        if channels == 1:
+            red, green, blue = np.moveaxis(self.pixels.astype(int), -1, 0)
+            return ((19595 * red + 38470 * green + 7471 * blue + 32768) >> 16)[..., np.newaxis].astype("uint8")
+        if channels == 4:
+            alpha = np.full(self.pixels.shape[:2], 255, "uint8") if self.alpha is None else self.alpha
+            return np.dstack([self.pixels, alpha])
+        return self.pixels
 
 
 @functools.cache
@@ -88,6 +101,14 @@ def _jpegs():
         ("garbage_in_the_middle.jpg", _with_garbage(plain)),
     ):
         yield HostileImage(name, encoded, _as_stored(encoded))
+    coarse = _encode(photograph, "JPEG", progressive=True, subsampling="4:2:0")
+    scan = coarse.index(b"\xff\xda", coarse.index(b"\xff\xda") + 2)
+    # What the other scans would say libjpeg makes up, and each version otherwise.
+    yield HostileImage("first_scan_alone.jpg", coarse[:scan] + plain[-2:], _as_stored(coarse[:scan] + plain[-2:]))
+    yield HostileImage("cut_behind_its_first_scan.jpg", coarse[:scan], None, "truncated")
+    yield HostileImage("without_an_end.jpg", plain[:-2], None, "truncated")
+    yield HostileImage("bytes_between_segments.jpg", plain[:20] + bytes(7) + plain[20:], _as_stored(plain))
+    yield HostileImage("arithmetic.jpg", _arithmetic_jpeg(), np.full((8, 8, 3), 128, "uint8"))
     malformed = _with_exif(plain, b"MM\0*\0\0\0\x08\xff\xff" + b"\xff" * 30)
     yield HostileImage("malformed_exif.jpg", malformed, _as_stored(plain))
 
@@ -115,6 +136,18 @@ def _jpegs():
     second = Image.fromarray(255 - _photograph())
     two_frames = _encode(photograph, "MPO", save_all=True, append_images=[second])
     yield HostileImage("two_frames_mpo.jpg", two_frames, _as_stored(two_frames))
+
+
+def _arithmetic_jpeg() -> bytes:
+    """One grey block, arithmetic-coded. "No difference" and "end of block" are the lower ends of their intervals, and
+    an encoder leaves zeros at the end out: it has no byte (T.81, annex D)."""
+    parts = (
+        (0xDB, b"\0" + b"\1" * 64),
+        (0xC9, struct.pack(">BHHB", 8, 8, 8, 1) + b"\1\x11\0"),
+        (0xDA, b"\1\1\0\0\x3f\0"),
+    )
+    segments = (struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content for marker, content in parts)
+    return b"\xff\xd8" + b"".join(segments) + b"\xff\xd9"
 
 
 def _with_exif(jpeg: bytes, content: bytes) -> bytes:
@@ -158,6 +191,8 @@ def _pngs():
     generator = np.random.default_rng(2)
     deep = generator.integers(0, 2**16, (*pixels.shape[:2], 3), "uint16")
     alpha = generator.integers(0, 256, pixels.shape[:2], "uint8")
+    rgba = _encode(Image.fromarray(np.dstack([pixels, alpha])), "PNG")
+    grey_alpha = _encode(Image.fromarray(np.dstack([pixels[..., 0], alpha])), "PNG")
     for name, encoded, expected in (
         ("rgb.png", _png(pixels), pixels),
         ("png_named.JPEG", _png(pixels), pixels),
@@ -165,18 +200,21 @@ def _pngs():
         ("grey.png", _png(pixels[..., 0]), _rgb(pixels[..., 0])),
         ("grey_16_bit.png", _png(deep[..., 0]), _rgb(deep[..., 0] >> 8)),
         ("rgb_16_bit.png", _png(deep), deep >> 8),
-        ("rgba.png", _encode(Image.fromarray(np.dstack([pixels, alpha])), "PNG"), pixels),
-        ("grey_alpha.png", _encode(Image.fromarray(np.dstack([pixels[..., 0], alpha])), "PNG"), _rgb(pixels[..., 0])),
         ("exif_orientation_6.png", _encode(Image.fromarray(pixels), "PNG", exif=_oriented(6)), np.rot90(pixels, -1)),
         ("one_pixel.png", _png(pixels[:1, :1]), pixels[:1, :1]),
         ("column_1x3000.png", _png(_photograph(3000, 1)), _photograph(3000, 1)),
         ("row_3000x1.png", _png(_photograph(1, 3000)), _photograph(1, 3000)),
     ):
         yield HostileImage(name, encoded, expected.astype("uint8"))
+    yield HostileImage("rgba.png", rgba, pixels, alpha=alpha)
+    yield HostileImage("grey_alpha.png", grey_alpha, _rgb(pixels[..., 0]), alpha=alpha)
 
     index, colours, palette = _palette()
     yield HostileImage("palette.png", _encode(palette, "PNG"), colours[index])
-    yield HostileImage("palette_transparent.png", _encode(palette, "PNG", transparency=3), colours[index])
+    transparent = np.where(index == 3, 0, 255).astype("uint8")
+    yield HostileImage(
+        "palette_transparent.png", _encode(palette, "PNG", transparency=3), colours[index], alpha=transparent
+    )
 
     bits = generator.integers(0, 2, pixels.shape[:2], "uint8")
     lines = b"".join(b"\0" + np.packbits(line).tobytes() for line in bits)
@@ -201,12 +239,24 @@ def _other_formats():
     next_frame = _palette(seed=4)[2]
     for name, encoded, expected in (
         ("rgb.bmp", _encode(image, "BMP"), pixels),
+        ("run_lengths.bmp", *_run_lengths()),
         ("still.gif", _encode(palette, "GIF"), colours[index]),
         ("animated.gif", _encode(palette, "GIF", save_all=True, append_images=[next_frame]), colours[index]),
         ("still.webp", _encode(image, "WEBP", lossless=True), pixels),
         ("animated.webp", _encode(image, "WEBP", lossless=True, save_all=True, append_images=[second]), pixels),
     ):
         yield HostileImage(name, encoded, expected)
+
+
+def _run_lengths() -> tuple[bytes, np.ndarray]:
+    """A BMP of 5 × 2 px in runs, the lowest row first, and its pixels."""
+    colours = np.array([(10, 20, 30), (200, 100, 50), (0, 255, 0), (9, 8, 7)], "uint8")
+    runs = bytes((3, 1, 2, 2, 0, 0)) + bytes((0, 3, 0, 1, 2, 0, 2, 3)) + bytes((0, 1))
+    palette = b"".join(bytes((blue, green, red, 0)) for red, green, blue in colours)
+    start = 14 + 40 + len(palette)
+    head = b"BM" + struct.pack("<IHHI", start + len(runs), 0, 0, start)
+    head += struct.pack("<IiiHHIIiiII", 40, 5, 2, 1, 8, 1, len(runs), 0, 0, 4, 4)
+    return head + palette + runs, colours[np.array([[0, 1, 2, 3, 3], [1, 1, 1, 2, 2]])]
 
 
 def _tiffs():
@@ -233,6 +283,25 @@ def _tiffs():
         ("rgb.ppm", b"P6\n%d\n%d\n255\n" % (width, height) + pixels.tobytes(), pixels),
     ):
         yield HostileImage(name, encoded, expected.astype("uint8"))
+    # Lab's lightness without colour, as sRGB (IEC 61966-2-1).
+    light = generator.choice((100, 128, 150, 200), (height, width))
+    luminance = ((light / 2.55 + 16) / 116) ** 3
+    srgb = np.rint(255 * (1.055 * luminance ** (1 / 2.4) - 0.055)).astype("uint8")
+    lab = np.dstack([light, 0 * light, 0 * light]).astype("uint8")
+    yield HostileImage("lab.tif", tiff({**colours, 262: 8}, lab.tobytes()), _rgb(srgb))
+
+    ten = generator.integers(0, 1024, (height, width))
+    scaled = np.rint(ten / 1023 * 65535).astype(int) >> 8
+    pgm = b"P5\n%d %d\n1023\n" % (width, height) + ten.astype(">u2").tobytes()
+    yield HostileImage("grey_10_bit.pgm", pgm, _rgb(scaled.astype("uint8")))
+    yield HostileImage(
+        "grey_10_bit.tif",
+        tiff({**size, 258: 10, 262: 1}, bytes(2 * width * height)),
+        None,
+        "of a kind that is not read",
+    )
+    many = tiff({**size, 258: (8,) * 9, 262: 1, 277: 9}, bytes(9 * width * height))
+    yield HostileImage("nine_samples.tif", many, None, "9 samples a pixel")
     labels = tiff({**size, 258: 32, 262: 1}, bytes(4 * width * height))
     yield HostileImage("labels_32_bit.tif", labels, None, "neither 8 nor 16 bit")
     yield HostileImage(

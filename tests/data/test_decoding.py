@@ -31,22 +31,24 @@ def decoded(encoded, channels=3, region=decoding.whole, names=None):
     return found, unreadable.skipped
 
 
-@pytest.fixture(scope="module")
-def hostile():
-    return decoded([image.encoded for image in HOSTILE], names=[image.name for image in HOSTILE])
+@pytest.fixture(scope="module", params=[1, 3, 4])
+def hostile(request):
+    channels = request.param
+    return channels, *decoded([image.encoded for image in HOSTILE], channels, names=[image.name for image in HOSTILE])
 
 
 @pytest.mark.parametrize("i", range(len(HOSTILE)), ids=[image.name for image in HOSTILE])
 def test_everything_that_folders_hold(hostile, i):
-    (pixels, readable), expected = hostile[0][i], HOSTILE[i]
+    channels, found, skipped = hostile
+    (pixels, readable), expected = found[i], HOSTILE[i]
     if expected.pixels is None:
         assert not readable
-        assert hostile[1][i].startswith(f"{expected.name}: ")
-        assert expected.reason in hostile[1][i]
+        assert skipped[i].startswith(f"{expected.name}: ")
+        assert expected.reason in skipped[i]
     else:
         assert readable
-        assert i not in hostile[1]
-        np.testing.assert_array_equal(pixels, expected.pixels)
+        assert i not in skipped
+        np.testing.assert_array_equal(pixels, expected.pixels_of(channels))
 
 
 @pytest.mark.parametrize("seed", range(3))

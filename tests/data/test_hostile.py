@@ -7,15 +7,16 @@ from polynet_keras.data.preprocessing import read_image
 from tests.data.hostile import hostile_images
 
 
+@pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("image", hostile_images(), ids=lambda image: image.name)
-def test_hostile_image(tmp_path, image):
+def test_hostile_image(tmp_path, image, channels):
     path = tmp_path / image.name
     path.write_bytes(image.encoded)
     if image.pixels is None:
         with pytest.raises(ValueError, match=rf"{path}: .*{image.reason}"):
-            read_image(path, 3)
+            read_image(path, channels)
     else:
-        np.testing.assert_array_equal(read_image(path, 3), image.pixels)
+        np.testing.assert_array_equal(read_image(path, channels), image.pixels_of(channels))
 
 
 def test_names_are_distinct():
