@@ -29,8 +29,9 @@ def empty_data(method: str, argument: str) -> ValueError:
 def _is_empty(data: Any) -> bool:
     if data is None:
         return False
-    if hasattr(data, "cardinality"):  # `tf.data`
-        return int(data.cardinality()) == 0
+    if hasattr(data, "cardinality"):  # a method of tf.data's datasets, and a number in distributed ones
+        cardinality = data.cardinality
+        return int(cardinality() if callable(cardinality) else cardinality) == 0
     if isinstance(data, keras.utils.PyDataset) or (hasattr(data, "__iter__") and hasattr(data, "batch_sampler")):
         try:
             return len(data) == 0  # a PyDataset's may be None, and a DataLoader's unknown

@@ -68,6 +68,25 @@ def test_data_without_a_batch_is_an_error(model, method, kind):
         getattr(model, method)(**arguments, verbose=0)
 
 
+@on_tensorflow
+@pytest.mark.parametrize("method", ["fit", "evaluate"])
+def test_distributed_data_may_be_empty_or_not(method):
+    import tensorflow as tf
+
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    with strategy.scope():
+        model = few_layers()
+        model.compile("sgd", "sparse_categorical_crossentropy")
+    rows = tf.data.Dataset.from_tensors((np.zeros((12, 12, 3), "float32"), np.zeros((), "int32"))).batch(2)
+    for distributed in (
+        strategy.experimental_distribute_dataset(rows),
+        strategy.distribute_datasets_from_function(lambda context: rows),
+    ):
+        getattr(model, method)(distributed, verbose=0)
+    with pytest.raises(ValueError, match=rf"^{method}\(\) got no batch of x"):
+        getattr(model, method)(strategy.experimental_distribute_dataset(rows.take(0)), verbose=0)
+
+
 def test_validation_data_without_a_batch_is_an_error_before_training(model):
     x, y = np.zeros((2, 12, 12, 3), "float32"), np.zeros(2, "int32")
     before = model.get_weights()
