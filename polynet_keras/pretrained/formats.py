@@ -468,21 +468,19 @@ def _group(parent: h5py.Group, name: str) -> h5py.Group:
 
 def _array(parent: h5py.Group, name: str, source: Source) -> StoredArray:
     """A dataset whose values are all in the file, one after the other, as Keras writes it."""
-    dataset = _own(parent, name)
+    dataset, place = _own(parent, name), _place(parent, name)
     if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "fiub":
-        raise ValueError(f"is an HDF5 file in which {quoted(name)} is no array of numbers")
+        raise ValueError(f"is an HDF5 file in which {place} is no array of numbers")
     if dataset.external or dataset.is_virtual:
-        raise ValueError(f"is an HDF5 file whose {quoted(name)} is in another file")
+        raise ValueError(f"is an HDF5 file whose {place} is in another file")
     if dataset.chunks is not None:
         # A chunk can unpack to any size, and reading takes memory for each of them.
         raise ValueError(
-            f"is an HDF5 file whose {quoted(name)} of shape {dataset.shape} is compressed or in chunks, which Keras "
+            f"is an HDF5 file whose {place} of shape {dataset.shape} is compressed or in chunks, which Keras "
             "never writes; `h5repack -l CONTI -f NONE FILE NEW` makes it readable"
         )
     if dataset.id.get_storage_size() < dataset.size * dataset.dtype.itemsize:
-        raise ValueError(
-            f"is an HDF5 file whose {quoted(name)} claims the shape {dataset.shape}, which it does not hold"
-        )
+        raise ValueError(f"is an HDF5 file whose {place} claims the shape {dataset.shape}, which it does not hold")
 
     def read() -> np.ndarray:
         with _errors_name(source):
@@ -495,9 +493,14 @@ def _own(parent: h5py.Group, name: str):
     """What the file itself has under a name: links could lead to any file of this machine."""
     for part in name.split("/"):
         if not isinstance(parent, h5py.Group) or not isinstance(parent.get(part, getlink=True), h5py.HardLink):
-            raise ValueError(f"is an HDF5 file whose {quoted(name)} is a link")
+            raise ValueError(f"is an HDF5 file whose {_place(parent, part)} is a link")
         parent = parent[part]
     return parent
+
+
+def _place(parent: h5py.Group, name: str) -> str:
+    """Of a variable the name alone is a number."""
+    return quoted(f"{parent.name}/{name}".lstrip("/"))
 
 
 def _layer_name(variables: h5py.Group) -> str:
