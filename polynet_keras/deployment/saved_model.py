@@ -7,9 +7,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from polynet_keras.data.decoding import JPEG_SIGNATURE, PNG_SIGNATURE
+from polynet_keras.data.decoding import JPEG_SIGNATURE, PNG_SIGNATURE, START_OF_SCAN
 from polynet_keras.data.examples import plain_message
-from polynet_keras.data.preprocessing import MAX_PIXELS, Preprocessing, decode_image
+from polynet_keras.data.image_headers import MAX_PIXELS, MAX_SCANS
+from polynet_keras.data.preprocessing import Preprocessing, decode_image
 from polynet_keras.data.resizing import normalizer, resize
 from polynet_keras.evaluation.loading import TrainedModel
 
@@ -25,8 +26,9 @@ def write_saved_model(
       `predictions`, float32 (batch, classes).
     * `classify`: `encoded`, strings (batch,), each a JPEG or PNG file, to `classes`, strings (batch, k), and `scores`,
       float32 (batch, k), best first, where k is 5, or the number of classes if that is less. EXIF orientations are not
-      looked at, and PNGs of 16 bits are read as 8; another file, or one of more than `MAX_PIXELS` pixels, fails the
-      call.
+      looked at, PNGs of 16 bits are read as 8, and in place of the last scans that a progressive JPEG lacks stands what
+      TensorFlow's libjpeg makes up; another file, or one of more than `MAX_PIXELS` pixels or `MAX_SCANS` scans, fails
+      the call.
 
     Args:
         folder: to write.
@@ -90,7 +92,9 @@ def _png(encoded: tf.Tensor, channels: int) -> tf.Tensor:
 
 
 def _jpeg(encoded: tf.Tensor, channels: int) -> tf.Tensor:
-    with tf.control_dependencies([_few_pixels(tf.io.extract_jpeg_shape(encoded)[:2])]):
+    scans = tf.size(tf.strings.split([encoded], START_OF_SCAN, MAX_SCANS + 1).values) - 1
+    few_scans = tf.debugging.Assert(scans <= MAX_SCANS, [f"the JPEG has over {MAX_SCANS} scans"])
+    with tf.control_dependencies([few_scans, _few_pixels(tf.io.extract_jpeg_shape(encoded)[:2])]):
         # As accurate as Pillow, and so the same pixels.
         image = tf.io.decode_jpeg(encoded, 3, dct_method="INTEGER_ACCURATE")
     # A JPEG has no alpha.

@@ -116,6 +116,7 @@ def test_a_saved_model_takes_files_and_gives_names(tmp_path, resize, channels):
         (b"text", "JPEG or a PNG"),
         (files[1][:20], "ends in"),
         (bomb, "pixels"),
+        (files[0][:-2] + 100 * b"\xff\xda\0\x08\1\1\0\0\x3f\0" + files[0][-2:], "over 100 scans"),
     ):
         with pytest.raises(tf.errors.InvalidArgumentError, match=reason):
             classify(encoded=tf.constant([bad]))

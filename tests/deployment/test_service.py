@@ -23,6 +23,8 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from polynet_keras.data.crops import views
+from polynet_keras.data.image_headers import MAX_PIXELS
+from polynet_keras.data.preprocessing import Preprocessing
 from polynet_keras.deployment.artifact import ExportCard
 from polynet_keras.deployment.serving import bodies, classification, preparation
 from polynet_keras.deployment.serving.classification import Classifier
@@ -249,6 +251,21 @@ def test_what_is_no_image(service):
     assert "cannot be read as an image" in said(half, 400)
     # A format that Pillow hands to another program.
     said(service.client.post("/v1/classify", content=b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"), 400)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_the_service_sees_what_files_hold(channels):
+    """Of what it reads, the pixels that a file is known to have; what it refuses has its code and reason."""
+    plain = preparation.for_service(Preprocessing(8, 8, (0.0,) * channels, (1.0,) * channels))
+    for image in hostile_images():
+        if image.pixels is None:
+            with pytest.raises(RefusalError, match=f"^image: .*{image.reason}") as refused:
+                preparation.prepare(image.encoded, "image", plain, 1, MAX_PIXELS)
+            assert refused.value.status == (413 if image.reason == "limit" else 400), image.name
+        else:
+            views, size, _ = preparation.prepare(image.encoded, "image", plain, 1, MAX_PIXELS)
+            assert size == image.pixels.shape[:2]
+            np.testing.assert_allclose(views[0], plain(image.pixels_of(channels)), atol=1e-6, err_msg=image.name)
 
 
 def png_header(width, height):

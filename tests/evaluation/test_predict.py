@@ -13,9 +13,10 @@ from polynet_keras import PolyNet
 from polynet_keras.data.preprocessing import Preprocessing, read_image
 from polynet_keras.evaluation import loading
 from polynet_keras.evaluation.loading import TrainedModel, load_published, load_run
-from polynet_keras.evaluation.predict import predict, predict_published
+from polynet_keras.evaluation.predict import _inputs, predict, predict_published
 from polynet_keras.pretrained import ModelCard, published
 from tests.data.arrays import random_images
+from tests.data.hostile import hostile_images
 
 PREPROCESSING = Preprocessing(12, 14, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
 NAMES = tuple("abcdefg")
@@ -226,3 +227,20 @@ def test_files_are_taken_for_the_released_net_and_no_other(small_checkpoint, tmp
     message = "7.weights.h5' has other classes than the 10 of fashion_mnist and does not say of which; a run folder"
     with pytest.raises(ValueError, match=message):
         load_published(tmp_path / "7.weights.h5")
+
+
+def test_whatever_folders_hold_is_classified_or_refused_by_name(run, tmp_path):
+    paths = [(image, tmp_path / image.name) for image in hostile_images()]
+    for image, path in paths:
+        path.write_bytes(image.encoded)
+    readable = [(image, path) for image, path in paths if image.pixels is not None]
+    inputs = np.stack([PREPROCESSING(image.pixels) for image, _ in readable])
+    if keras.config.image_data_format() == "channels_first":
+        inputs = np.moveaxis(inputs, -1, 1)
+    expected = load_run(run).model.predict_on_batch(inputs).max(axis=1)
+    found = predict(run, [path for _, path in readable], top=1)
+    np.testing.assert_allclose([one.classes[0][1] for one in found], expected, rtol=1e-4)
+    for image, path in paths:
+        if image.pixels is None:
+            with pytest.raises(ValueError, match=rf"{re.escape(str(path))}: .*{image.reason}"):
+                _inputs([path], PREPROCESSING)
