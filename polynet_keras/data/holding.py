@@ -6,6 +6,7 @@ import os
 import platform
 import signal
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -17,8 +18,19 @@ LEASE_SECONDS = 60.0
 """For so long a process that is not seen to live keeps its folder from other machines."""
 
 
+@dataclass
+class Hold:
+    """That this process holds a folder.
+
+    Attributes:
+        is_lost: whether another process has taken it since: what is in the folder is that one's now.
+    """
+
+    is_lost: bool = False
+
+
 @contextlib.contextmanager
-def held(folder: Path, argument: str, lock_file: str = LOCK_FILE) -> Iterator[None]:
+def held(folder: Path, argument: str, lock_file: str = LOCK_FILE) -> Iterator[Hold]:
     """Keeps other processes from writing to a folder while this one does.
 
     The holder renews its lock, a hidden file with its machine and process, so that it holds on file systems without
@@ -37,7 +49,10 @@ def held(folder: Path, argument: str, lock_file: str = LOCK_FILE) -> Iterator[No
     path = folder / lock_file
     told = folder / f"{lock_file}-holder.json"
 
+    hold = Hold()
+
     def lost(_):
+        hold.is_lost = True
         logging.error("%s is held by another process now: this one did not renew its lock in time, and stops", folder)
         os.kill(os.getpid(), signal.SIGINT)
 
@@ -59,10 +74,11 @@ def held(folder: Path, argument: str, lock_file: str = LOCK_FILE) -> Iterator[No
     try:
         since = datetime.now().astimezone().isoformat(timespec="seconds")
         told.write_text(json.dumps({"pid": os.getpid(), "host": platform.node(), "since": since}))
-        yield
+        yield hold
     finally:
-        with contextlib.suppress(OSError):
-            told.unlink()
+        if not hold.is_lost:
+            with contextlib.suppress(OSError):
+                told.unlink()
         lock.release()
 
 

@@ -3,11 +3,12 @@
 import contextlib
 import itertools
 import os
+import re
 import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from polynet_keras.data.holding import held
+from polynet_keras.data.holding import Hold, held
 from polynet_keras.pretrained import CARD_FILE, MODEL_FILE
 from polynet_keras.training.history import read_history
 from polynet_keras.training.recipe import Recipe
@@ -25,12 +26,9 @@ SAMPLES_FOLDER = "samples"
 CHECKPOINTS_FOLDER = "checkpoints"
 """There until the run is done."""
 FILES = (RECIPE_FILE, HISTORY_FILE, LAST_GOOD_FILE, CURVES_FILE, MODEL_FILE, CARD_FILE)
-FOLDERS = {
-    TENSORBOARD_FOLDER: "events.out.tfevents.*",
-    SAMPLES_FOLDER: "*-is-*.png",
-    CHECKPOINTS_FOLDER: "checkpoint-*",
-}
-"""What a run writes: files, and folders with the names of the files in them. Nothing else is ever removed."""
+FOLDERS = (TENSORBOARD_FOLDER, SAMPLES_FOLDER, CHECKPOINTS_FOLDER)
+"""What a run writes."""
+CHECKPOINT_NAME = re.compile(r"checkpoint-\d+\.(index|data-\d+-of-\d+)(\.tempstate\d+)?")
 NAME_BYTES = 200
 """Of the data's name in the name of a run folder; file systems take 255 in all."""
 
@@ -56,13 +54,13 @@ def run_folder(folder: str | os.PathLike | None, recipe: Recipe) -> Iterator[Pat
     else:
         path, is_new = new_run_folder(recipe.data), True
     try:
-        with holding("run_dir", path):
+        with holding("run_dir", path) as hold:
             before = _files_of_runs(path)
             _open(path, recipe)
             try:
                 yield path
             except (Exception, KeyboardInterrupt):
-                if not (_has_epochs(path) or has_checkpoints(path)):
+                if not (hold.is_lost or _has_epochs(path) or has_checkpoints(path)):
                     _remove(path, _files_of_runs(path) - before)
                 raise
     finally:
@@ -129,7 +127,7 @@ def make_folder(argument: str, path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def holding(argument: str, path: Path) -> Iterator[None]:
+def holding(argument: str, path: Path) -> Iterator[Hold]:
     """`held`, with one line for a folder that cannot be written to.
 
     Raises:
@@ -137,10 +135,10 @@ def holding(argument: str, path: Path) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(held(path, argument))
+            hold = stack.enter_context(held(path, argument))
         except OSError as error:
             raise ValueError(f"{argument}={os.fspath(path)!r} cannot be written: {error.strerror}") from None
-        yield
+        yield hold
 
 
 def check_holds_only(argument: str, path: Path, names: Collection[str]) -> None:
@@ -160,15 +158,23 @@ def check_holds_only(argument: str, path: Path, names: Collection[str]) -> None:
 
 def remove_checkpoints(path: Path) -> None:
     """Removes those of a run that is done."""
-    _remove(path, {file for file in _files_of_runs(path) if file.is_relative_to(path / CHECKPOINTS_FOLDER)})
+    _remove(path, _checkpoint_files(path))
 
 
 def _files_of_runs(path: Path) -> set[Path]:
-    """What is in a folder and has a name that runs give."""
+    """What is in a folder and has a name that this process may have given, before the first epoch is done."""
     files = {path / name for name in FILES if (path / name).is_file()}
-    for folder, pattern in FOLDERS.items():
-        files.update((path / folder).rglob(pattern))
-    return files
+    logs = path / TENSORBOARD_FOLDER
+    if not logs.is_symlink():
+        files.update(logs.glob(f"*/events.out.tfevents.*.{os.getpid()}.*"))
+    return files | _checkpoint_files(path)
+
+
+def _checkpoint_files(path: Path) -> set[Path]:
+    folder = path / CHECKPOINTS_FOLDER
+    if folder.is_symlink() or not folder.is_dir():
+        return set()
+    return {file for file in folder.iterdir() if CHECKPOINT_NAME.fullmatch(file.name)}
 
 
 def _remove(path: Path, files: set[Path]) -> None:
@@ -176,11 +182,13 @@ def _remove(path: Path, files: set[Path]) -> None:
     for file in files:
         with contextlib.suppress(OSError):
             file.unlink()
-    for folder in FOLDERS:
-        below = [child for child in (path / folder).rglob("*") if child.is_dir()]
-        for child in (*sorted(below, reverse=True), path / folder):
-            with contextlib.suppress(OSError):
-                child.rmdir()
+    for folder in (
+        path / TENSORBOARD_FOLDER / "train",
+        path / TENSORBOARD_FOLDER / "validation",
+        *map(path.joinpath, FOLDERS),
+    ):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def new_run_folder(data: str) -> Path:

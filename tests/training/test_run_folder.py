@@ -1,6 +1,7 @@
 """The run folder: one writer, and nothing removed that the run did not write."""
 
 import json
+import os
 import platform
 import re
 import signal
@@ -19,6 +20,9 @@ from tests import children
 RECIPE = Recipe(structure="1 x [ir] | 1 x [ir] | 1 x [ir]", width=0.1, epochs=1)
 
 
+EVENTS = f"events.out.tfevents.1.host.{os.getpid()}.0.v2"
+
+
 def files(folder):
     return sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
 
@@ -26,7 +30,7 @@ def files(folder):
 def as_a_run(folder):
     """Writes what a run writes before its first epoch is done."""
     (folder / "tensorboard" / "train").mkdir(parents=True, exist_ok=True)
-    (folder / "tensorboard" / "train" / "events.out.tfevents.1.host").touch()
+    (folder / "tensorboard" / "train" / EVENTS).touch()
     (folder / "checkpoints").mkdir(exist_ok=True)
     (folder / "history.csv").touch()
 
@@ -54,10 +58,24 @@ def test_what_others_put_there_meanwhile_stays(tmp_path):
         (path / "notes.txt").touch()
         (path / "tensorboard" / "notes.txt").touch()
         (path / "mine").mkdir()
+        # With names like ours.
+        (path / "tensorboard" / "train" / "events.out.tfevents.1.host.1.0.v2").touch()
+        (path / "checkpoints" / "checkpoint-best.h5").touch()
+        (path / "checkpoints" / "mine").mkdir()
+        (path / "checkpoints" / "mine" / "checkpoint-7.index").touch()
+        (path / "samples").mkdir()
+        (path / "samples" / "cat-is-dog.png").touch()
 
     with pytest.raises(ValueError, match="early"):
         broken_off(tmp_path / "run", work=work)
-    assert files(tmp_path / "run") == ["notes.txt", "tensorboard/notes.txt"]
+    assert files(tmp_path / "run") == [
+        "checkpoints/checkpoint-best.h5",
+        "checkpoints/mine/checkpoint-7.index",
+        "notes.txt",
+        "samples/cat-is-dog.png",
+        "tensorboard/notes.txt",
+        "tensorboard/train/events.out.tfevents.1.host.1.0.v2",
+    ]
     assert (tmp_path / "run" / "mine").is_dir()
 
 
@@ -84,21 +102,29 @@ def test_after_an_epoch_or_a_checkpoint_everything_stays(tmp_path, saved):
 
     with pytest.raises(KeyboardInterrupt):
         broken_off(tmp_path / "run", KeyboardInterrupt, work)
-    assert {"recipe.json", saved, "tensorboard/train/events.out.tfevents.1.host"} <= set(files(tmp_path / "run"))
+    assert {"recipe.json", saved, f"tensorboard/train/{EVENTS}"} <= set(files(tmp_path / "run"))
     with run_folder(tmp_path / "run", RECIPE):
         pass  # it goes on
 
 
 def test_checkpoints_of_a_run_that_is_done_go_and_nothing_else(tmp_path):
     (tmp_path / "checkpoints").mkdir()
-    for name in ("checkpoint-1.index", "checkpoint-1.data-00000-of-00001", "mine.txt"):
+    for name in ("checkpoint-1.index", "checkpoint-1.data-00000-of-00001", "checkpoint-best.h5"):
         (tmp_path / "checkpoints" / name).touch()
     (tmp_path / "model.keras").touch()
     remove_checkpoints(tmp_path)
-    assert files(tmp_path) == ["checkpoints/mine.txt", "model.keras"]
-    (tmp_path / "checkpoints" / "mine.txt").unlink()
+    assert files(tmp_path) == ["checkpoints/checkpoint-best.h5", "model.keras"]
+    (tmp_path / "checkpoints" / "checkpoint-best.h5").unlink()
     remove_checkpoints(tmp_path)
     assert not (tmp_path / "checkpoints").exists()
+
+
+def test_what_a_link_leads_to_stays(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "checkpoint-1.index").touch()
+    (tmp_path / "checkpoints").symlink_to("elsewhere")
+    remove_checkpoints(tmp_path)
+    assert (tmp_path / "elsewhere" / "checkpoint-1.index").exists()
 
 
 @pytest.mark.parametrize("recipe", [True, False])
@@ -217,6 +243,20 @@ def test_a_holder_whose_lock_was_taken_stops(tmp_path, monkeypatch):
 
     with pytest.raises(KeyboardInterrupt):
         suspended()
+
+
+def test_what_the_next_holder_wrote_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr(holding, "LEASE_SECONDS", 0.3)
+
+    def suspended(path):
+        as_of_another_machine(path, 60)
+        for name in ("history.csv", ".lock-holder.json"):
+            (path / name).write_text("")
+        time.sleep(10)
+
+    with pytest.raises(KeyboardInterrupt):
+        broken_off(tmp_path, work=suspended)
+    assert {"recipe.json", "history.csv", ".lock", ".lock-holder.json"} <= set(files(tmp_path))
 
 
 def test_a_folder_that_is_read_only(tmp_path, monkeypatch):
