@@ -55,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_usage())
         return 0
-    name, *rest = map(_with_home, arguments)
+    own = arguments.index("--") if "--" in arguments else len(arguments)  # what follows is another program's
+    name, *rest = [*map(_with_home, arguments[:own]), *arguments[own:]]
     try:
         if name not in COMMANDS:
             raise ValueError(f"unknown command {name!r}; known are {', '.join(COMMANDS)}")

@@ -30,5 +30,5 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     names = [shown(prediction.image) for prediction in predictions]
     width = max(map(len, names))
     for name, prediction in zip(names, predictions, strict=True):
-        classes = "   ".join(f"{label} {probability:6.2%}" for label, probability in prediction.classes)
+        classes = "   ".join(f"{shown(label)} {probability:6.2%}" for label, probability in prediction.classes)
         print(f"{name:<{width}}   {classes}")

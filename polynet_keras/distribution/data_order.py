@@ -137,8 +137,10 @@ class DataOrder:
         """What draws an order that nobody can repeat, and what to write instead; empty if nothing does."""
         adapter = self._adapter
         shuffles = bool(getattr(adapter, "_shuffle", False) or getattr(adapter, "shuffle", False))
-        if [0, 0] in self.seeds:
-            return "the dataset is shuffled without a seed, write .shuffle(n, seed=0)"
+        if [0, 0] in self.seeds or _draws_inside(getattr(adapter, "_dataset", None)):
+            return (
+                "the dataset is shuffled without a seed, write .shuffle(n, seed=0), sample_from_datasets(..., seed=0)"
+            )
         if any(shuffle.repeats for shuffle in self._shuffles):
             return "the dataset repeats what it shuffles, write .repeat(n) before .shuffle(...)"
         if isinstance(getattr(adapter, "py_dataset", None), keras.utils.PyDataset) and shuffles:
@@ -172,3 +174,18 @@ def _shuffles(dataset: Any, when_read: bool = False, repeats: bool = False) -> I
     for number, part in enumerate(dataset._inputs()):
         later = number > 0 and type(dataset).__name__ == "_ConcatenateDataset"
         yield from _shuffles(part, when_read or later, repeats)
+
+
+def _draws_inside(dataset: Any) -> bool:
+    """Whether a function of a tf.data dataset, of `interleave` or `flat_map` say, shuffles without a seed."""
+    if not isinstance(dataset, tf.data.Dataset):
+        return False
+    for wrapper in dataset._functions():
+        graph = wrapper.function.graph
+        constants = {op.outputs[0].ref(): op for op in graph.get_operations() if op.type == "Const"}
+        for op in graph.get_operations():
+            seeds = list(op.inputs)[2:4] if op.type.startswith("ShuffleDataset") else []
+            values = [tf.get_static_value(seed) for seed in seeds if seed.ref() in constants]
+            if values == [0, 0]:
+                return True
+    return any(_draws_inside(part) for part in dataset._inputs())

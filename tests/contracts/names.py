@@ -275,6 +275,7 @@ NAMES = {
         "tensorflow", (WORKER_STRATEGY,), "a warning; under a strategy epochs may end a minute late"
     ),
     "Dataset._inputs": PrivateName("tensorflow", (DATA_ORDER,), "AttributeError in every fit with Checkpoints"),
+    "Dataset._functions": PrivateName("tensorflow", (DATA_ORDER,), "AttributeError in every fit with Checkpoints"),
     "_ShuffleDataset._seed": PrivateName("tensorflow", (DATA_ORDER,), SILENT_ORDER),
     "_ShuffleDataset._seed2": PrivateName("tensorflow", (DATA_ORDER,), SILENT_ORDER),
     "_RepeatDataset._count": PrivateName(

@@ -294,6 +294,15 @@ def test_the_parts_of_a_dataset():
     assert list(a.map(lambda x: x)._inputs()) == [a]
 
 
+@contract("Dataset._functions")
+def test_the_functions_of_a_dataset():
+    data = tf.data.Dataset.range(3)
+    assert list(data._functions()) == []
+    (wrapper,) = data.flat_map(lambda i: tf.data.Dataset.range(3).shuffle(3))._functions()
+    (shuffle,) = [op for op in wrapper.function.graph.get_operations() if op.type.startswith("ShuffleDataset")]
+    assert [int(tf.get_static_value(seed)) for seed in list(shuffle.inputs)[2:4]] == [0, 0]
+
+
 @contract("_ShuffleDataset._seed")
 def test_a_shuffle_has_a_seed():
     shuffled = [tf.data.Dataset.range(3).shuffle(3, seed=seed) for seed in (5, 5, 6)]

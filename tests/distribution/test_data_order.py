@@ -117,6 +117,15 @@ DATA = {
     ),
     "endless": (lambda folder: numbered().shuffle(EXAMPLES, seed=0).repeat().batch(BATCH), ENDLESS),
     "of_epochs_length": (lambda folder: numbered().shuffle(EXAMPLES, seed=0).batch(BATCH), ENDLESS),
+    "within_interleave": (
+        lambda folder: (
+            tf.data.Dataset.range(2)
+            .interleave(lambda i: numbered().skip(4 * i).take(4).shuffle(8, seed=0))
+            .shuffle(8, seed=1)
+            .batch(BATCH)
+        ),
+        {},
+    ),
     "weighted": (lambda folder: numbered().shuffle(EXAMPLES, seed=0).batch(BATCH), {"class_weight": {0: 2.0}}),
     "py_dataset": (lambda folder: Numbers(), {"shuffle": False}),
     "generator": (lambda folder: generator(), ENDLESS),
@@ -200,6 +209,11 @@ RANDOM = {
     ),
     "one_of_two": (
         lambda: tf.data.Dataset.zip((numbered(), numbered().shuffle(8))).map(lambda a, b: a).batch(BATCH),
+        {},
+        "shuffled without a seed",
+    ),
+    "within_interleave": (
+        lambda: tf.data.Dataset.range(2).interleave(lambda i: numbered().shuffle(8).take(4)).batch(BATCH),
         {},
         "shuffled without a seed",
     ),

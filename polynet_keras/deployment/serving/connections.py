@@ -19,7 +19,7 @@ from polynet_keras.deployment.serving.settings import Settings
 
 MAX_HEAD_BYTES = 16_384
 MAX_HEADERS = 100
-FREE_CHUNKS, CHUNK_BYTES = 256, 512
+FREE_PIECES, PIECE_BYTES = 256, 512
 """Of a body: so many chunks of any size, and above that this many bytes for each in the mean."""
 DISCARD_SECONDS = 5.0
 """How long the rest of a body is read that was refused: a client that is still sending would not see an answer."""
@@ -49,19 +49,19 @@ def limited_protocol(settings: Settings, count: Callable[[int, str], None]) -> t
         def __init__(self, *arguments, **options):
             super().__init__(*arguments, **options)
             self.since, self.host = self.loop.time(), ""
-            self._chunks = self._bytes = 0
+            self._pieces = self._bytes = 0
             next_event = self.conn.next_event
 
             def limited():
                 """h11's events; what costs more than it brings is an error of the protocol, as uvicorn handles it."""
                 if self.conn.their_state is h11.IDLE:
-                    self._chunks = self._bytes = 0
+                    self._pieces = self._bytes = 0
                     _check_headers(self.conn.trailing_data[0][:MAX_HEAD_BYTES])
                 event = next_event()
-                if type(event) is h11.Data and event.chunk_start:
-                    self._chunks += 1
+                if type(event) is h11.Data:  # a chunk of the body, or as much of it as came at once
+                    self._pieces += 1
                     self._bytes += len(event.data)
-                    if self._chunks > FREE_CHUNKS + self._bytes // CHUNK_BYTES:
+                    if self._pieces > FREE_PIECES + self._bytes // PIECE_BYTES:
                         raise h11.RemoteProtocolError("the chunks of the body are too small; send larger ones", 413)
                 return event
 
