@@ -96,6 +96,7 @@ class Checkpoints(keras.callbacks.Callback):
         self._strategy = strategy
         self._chosen: tuple[SavedState | None] | None = None
         self._steps: Any = None
+        self._validation_data: Any = None
         self._interruption: Any = None
         self._finalizer: Any = None
         self._first = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: self._forget_initial_epoch())
@@ -144,6 +145,7 @@ class Checkpoints(keras.callbacks.Callback):
         self._several = worker_count(self.model.distribute_strategy) > 1
         self._chief = is_chief(self.model.distribute_strategy)
         self._steps = TrainingSteps(self.model, fit.steps_per_epoch, fit.epoch_iterator)
+        self._validation_data = fit.validation_data
         self._after_training_steps: State | None = None
         self._in_epoch = False
         # If `fit` ends with an error, no event tells; but its list of callbacks ends with it, or later, once nobody
@@ -242,7 +244,7 @@ class Checkpoints(keras.callbacks.Callback):
         fail_together(strategy, failure)
 
         if self._skip_data and self._chief:
-            steps.order.check()
+            steps.order.check(self._validation_data)
         self._steps_before = progress.position.global_step - progress.position.step
         self._logs = progress.logs
         self._saver.start(progress.position.global_step)
@@ -352,7 +354,7 @@ class Checkpoints(keras.callbacks.Callback):
         model._initial_epoch = None
         if getattr(model, "interruption", None) is not None:
             model.interruption = None
-        self._steps = self._after_training_steps = self._saved = self._chosen = None
+        self._steps = self._after_training_steps = self._saved = self._chosen = self._validation_data = None
         interruption, self._interruption = self._interruption, None
         if interruption is not None:
             interruption.close()

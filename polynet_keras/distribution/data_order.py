@@ -90,9 +90,18 @@ class DataOrder:
         """Of what shuffles a tf.data dataset; [0, 0] where it draws its own."""
         return [shuffle.seed for shuffle in self._shuffles]
 
-    def check(self) -> None:
-        """Warns if nothing can put a training that goes on into the same order."""
+    def check(self, validation_data: Any) -> None:
+        """Warns if nothing can put a training that goes on into the same order.
+
+        Args:
+            validation_data: of the same call of `fit`.
+        """
         what = self._random_order()
+        validated = [id(shuffle.dataset) for shuffle in _shuffles(validation_data)]
+        if any(id(shuffle.dataset) in validated for shuffle in self._shuffles):
+            what = (
+                "validation reads from the dataset that is shuffled for training, write .take(n) and .skip(n) before it"
+            )
         if what:
             logging.warning(
                 "%s: a training that goes on in the middle of an epoch will see some of its examples twice and others "

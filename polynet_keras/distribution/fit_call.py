@@ -16,11 +16,13 @@ class Fit:
         callbacks: Keras's container of the callbacks.
         steps_per_epoch: the argument of `fit`.
         epoch_iterator: Keras's, over the training data.
+        validation_data: the argument of `fit`.
     """
 
     callbacks: keras.callbacks.CallbackList
     steps_per_epoch: int | None
     epoch_iterator: Any
+    validation_data: Any
 
 
 def fit_around(callback: keras.callbacks.Callback) -> Fit:
@@ -42,7 +44,8 @@ def fit_around(callback: keras.callbacks.Callback) -> Fit:
             if isinstance(owner, keras.callbacks.CallbackList) and any(one is callback for one in owner.callbacks):
                 callbacks = owner
         elif "steps_per_epoch" in variables and isinstance(owner, keras.Model):
-            return Fit(callbacks, variables["steps_per_epoch"], variables["epoch_iterator"])
+            names = ("steps_per_epoch", "epoch_iterator", "validation_data")
+            return Fit(callbacks, *(variables[name] for name in names))
         frame = frame.f_back
     raise RuntimeError(f"{type(callback).__name__} works in the `callbacks` of model.fit() only")
 

@@ -149,7 +149,8 @@ def fit(data, options, folder=None, stop=None, strategy=None, **more):
     if stop:
         callbacks.append(Stop(stop))
     try:
-        model.fit(data, epochs=EPOCHS, verbose=0, callbacks=callbacks, validation_data=numbered().batch(4), **options)
+        options = {"validation_data": numbered().batch(4), **options}
+        model.fit(data, epochs=EPOCHS, verbose=0, callbacks=callbacks, **options)
     except KeyboardInterrupt:
         assert stop
     return model.seen, begin
@@ -236,6 +237,13 @@ def test_what_cannot_be_right_is_told_once_at_the_start(tmp_path, caplog, data, 
     caplog.clear()
     fit(data(), options, tmp_path / "b", 1, skip_data=False)  # that the data begin where they should is then the user's
     assert "twice" not in caplog.text
+
+
+@pytest.mark.parametrize("part", [lambda data: data, lambda data: data.take(1)], ids=["all", "a_part"])
+def test_validation_of_the_shuffled_data_is_told(tmp_path, caplog, part):
+    data = numbered().shuffle(8, seed=0).batch(BATCH)
+    fit(data, {"validation_data": part(data)}, tmp_path, 1)
+    assert "validation reads from the dataset that is shuffled for training" in caplog.text
 
 
 def test_arrays_with_a_seed_come_in_one_order(tmp_path, caplog):
