@@ -5,6 +5,7 @@ import ipaddress
 import json
 import os
 import socket
+import stat
 import sys
 from collections.abc import Iterator, Sequence
 
@@ -61,10 +62,14 @@ def keep_to_loopback(port: int) -> bool:
 def _sockets(port: int) -> Iterator[socket.socket]:
     """This process's sockets of TCP with that port, whoever opened them."""
     for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(name))) as one:
-            is_tcp = one.family in (socket.AF_INET, socket.AF_INET6) and one.type == socket.SOCK_STREAM
-            if is_tcp and one.getsockname()[1] == port:
-                yield one
+        with contextlib.suppress(OSError):
+            # The duplicate of a file that is no socket would stay open.
+            if not stat.S_ISSOCK(os.fstat(int(name)).st_mode):
+                continue
+            with socket.socket(fileno=os.dup(int(name))) as one:
+                is_tcp = one.family in (socket.AF_INET, socket.AF_INET6) and one.type == socket.SOCK_STREAM
+                if is_tcp and one.getsockname()[1] == port:
+                    yield one
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,6 +1,7 @@
 """Addresses on loopback: whoever asks for a port gets it, and whoever asks for any gets another."""
 
 import json
+import os
 import socket
 import sys
 
@@ -66,7 +67,9 @@ def test_a_server_is_kept_to_this_machine(monkeypatch, family):
             first.sendall(b"x")
             assert near.recv(1) == b"x"
         socket.create_connection(("127.0.0.1", number), 5).close()
+    opened = len(os.listdir("/proc/self/fd"))
     assert not keep_to_loopback(number)  # nothing listens there
+    assert len(os.listdir("/proc/self/fd")) == opened
 
 
 def test_where_a_server_cannot_be_kept(monkeypatch):
