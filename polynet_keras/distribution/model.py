@@ -28,7 +28,8 @@ def _as_keras(method: Method) -> Callable[[Callable[..., Any]], Method]:
     def decorate(override: Callable[..., Any]) -> Method:
         wrapped = functools.wraps(method)(override)
         # The backends' methods have none: it is their base's.
-        docs = [getattr(vars(base).get(method.__name__), "__doc__", None) for base in keras.Model.__mro__]
+        name = method.__name__
+        docs = [vars(base)[name].__doc__ for base in keras.Model.__mro__ if name in vars(base)]
         wrapped.__doc__ = next(filter(None, docs), None)
         return cast(Method, wrapped)
 
