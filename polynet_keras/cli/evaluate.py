@@ -8,6 +8,7 @@ from absl import flags
 from polynet_keras.data.crops import CROPS
 from polynet_keras.data.decoding import ON_ERROR
 from polynet_keras.data.examples import Examples
+from polynet_keras.data.names import shown
 from polynet_keras.evaluation.pooling import POOLINGS, SCORES, Pooling
 from polynet_keras.training.recipe import Recipe
 from polynet_keras.training.run_folder import RECIPE_FILE, latest_run_folder
@@ -89,7 +90,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     print(f"top-5:       {result.top5:.2f} % ({result.top5_hits})")
     print(f"loss:        {result.loss:.4f} nats; calibration error (ECE) {result.ece:.4f}")
     print(f"speed:       {result.images_per_second:.1f} images/s")
-    names = trained.class_names
+    names = [shown(name) for name in trained.class_names]
     for true, predicted, count in evaluation.counts.worst_pairs(3):
         print(f"confused:    {names[true]} taken for {names[predicted]}: {count}")
     # Last: what was found is on the screen, if a disk is full.

@@ -14,7 +14,7 @@ from polynet_keras.cli.execution_flags import execution_of
 from polynet_keras.cli.recipe_flags import recipe_of
 from polynet_keras.distribution.cluster import Cluster
 from polynet_keras.distribution.supervisor import EXIT_RESTART, Job, cores, supervise
-from polynet_keras.training.run_folder import new_run_folder
+from polynet_keras.training.run_folder import RUNS, new_run_folder
 
 USAGE = "--workers N [flags] -- train [flags of train] | PROGRAM ..."
 
@@ -45,8 +45,10 @@ def run(values: flags.FlagValues, arguments: list[str]) -> int:
             f"{cluster.source} says that this is one of {cluster.count} workers already; start the command itself "
             "here, without launch"
         )
+    runs_are_new = not Path(RUNS).exists()
     command, mistakes, run_dir = _command(arguments)
-    with _left_if_used(run_dir):
+    made = [] if run_dir is None else [run_dir, run_dir.parent] if runs_are_new else [run_dir]
+    with _left_if_used(made):
         job = Job(
             command=command,
             workers=values.workers,
@@ -70,12 +72,12 @@ def _can_pin(workers: int) -> bool:
 
 
 @contextlib.contextmanager
-def _left_if_used(run_dir: Path | None) -> Iterator[None]:
-    """Removes the run folder that was made here, and `runs/`, if nothing is in them."""
+def _left_if_used(made: list[Path]) -> Iterator[None]:
+    """Removes the folders that were made here if nothing is in them."""
     try:
         yield
     finally:
-        for folder in () if run_dir is None else (run_dir, run_dir.parent):
+        for folder in made:
             with contextlib.suppress(OSError):
                 folder.rmdir()
 
