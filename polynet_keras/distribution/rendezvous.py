@@ -1,10 +1,11 @@
 """Before they train, all workers meet: everyone is there, once, and is about to do the same thing.
 
 They meet at the chief's address, before TensorFlow opens its server there. TensorFlow itself waits for an hour for a
-worker that never comes, and compares nothing. The chief sends each guest a number that is used once, the guest answers
-who it is and what it is about to do, and the chief answers in the end: a line of JSON each. Where the job has a secret,
-the last two are signed with it (HMAC-SHA-256 over the line and both sides' numbers), and who does not know it is passed
-over. Anybody may connect: what a guest sends, how long it takes and how many wait is limited.
+worker that never comes, and compares nothing. The chief sends each guest a number that is used once, the guest says who
+it is and what it is about to do, the chief welcomes it and answers in the end: a line of JSON each. Where the job has a
+secret, all but the first are signed with it (HMAC-SHA-256 over the line and both sides' numbers). Who does not show
+that it knows the secret is passed over, as a guest and at the chief's address: it ends nobody's start.
+Anybody may connect: what a guest sends, how long it takes and how many wait is limited.
 """
 
 import contextlib
@@ -13,6 +14,7 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import secrets
 import selectors
 import socket
@@ -35,22 +37,32 @@ MAX_LINE = 1 << 20
 MAX_STRANGERS = 64
 """Connections that have not said who they are. Of more, the oldest one is closed of the host that has most of them."""
 HELLO_SECONDS = 10
-"""For a guest to say who it is, and for the chief to send its number: for the whole line, however it comes."""
+"""For a guest to say who it is, for the chief to send its number, to welcome: for a whole line, however it comes."""
 MAX_FAILURE = 2000
 """Characters of what the chief says is wrong."""
 LONG = 40
 """Characters of a value that a message shows."""
 RETRY_SECONDS = 0.2
+STRANGER_SECONDS = 2.0
+"""Until the next attempt, where something else answers at the chief's address: the last attempt's chief, say, which has
+not yet noticed that the worker before this one is gone."""
+NO_CHIEF = (
+    "what answers there does not wait for workers: its job runs already, which a worker cannot join later (end it and "
+    "start all), or another program has its port"
+)
 ONE_SECRET = "all workers of a job need the same, or none"
 ANSWER_SECONDS = 5
 """For what the chief has to say, once it need not wait any longer."""
-STRANGER_SECONDS = 90
-"""How long something else may answer at the chief's address: the last attempt's chief, say, which has not yet noticed
-that the worker before this one is gone."""
+MAX_WARNINGS = 10
+"""Of guests that are no workers of this job; the others are counted."""
 
 
 class MissingWorkerError(ValueError):
     """A worker did not come, or the chief could not be reached, in time."""
+
+
+class _NotTheChiefError(Exception):
+    """What answers at the chief's address has not shown that it is the chief; it may come yet."""
 
 
 def meet(cluster: Cluster, facts: Mapping[str, str], timeout_seconds: float = 300, secret: str | None = None) -> None:
@@ -65,8 +77,9 @@ def meet(cluster: Cluster, facts: Mapping[str, str], timeout_seconds: float = 30
 
     Raises:
         MissingWorkerError: on every worker that is there: one did not come.
-        ValueError: likewise: one came twice, or differs from the chief in a fact; an address is not this machine's, a
-            port is taken, or the job runs already. On one worker: its secret is too short, or not the chief's.
+        ValueError: likewise: one came twice, or differs from the chief in a fact; an address is not this machine's, or
+            a port is taken. Without a secret only the one that came is told of the first two: it may be a stranger.
+            On one worker: its secret is too short.
     """
     if not cluster.is_distributed:
         return
@@ -146,7 +159,8 @@ class _Guest:
     Attributes:
         nonce: the chief's number; a signed line that was overheard is of no use without it.
         deadline: for the whole of its first line.
-        answer_context: what the answer to it is signed with.
+        context: both sides' numbers; what it is told is signed with them.
+        process: the number of the process at the other end.
     """
 
     connection: socket.socket
@@ -154,7 +168,8 @@ class _Guest:
     deadline: float
     nonce: str = field(default_factory=lambda: secrets.token_hex(16))
     data: bytearray = field(default_factory=bytearray)
-    answer_context: str = ""
+    context: str = ""
+    process: object = None
 
 
 def _receive_all(
@@ -256,13 +271,16 @@ class _Entrance:
             return None
         line = bytes(guest.data.partition(b"\n")[0])
         hello = _opened(line, f"hello {guest.nonce}", self._key)
-        if hello is None or hello.get("greeting") != GREETING or not isinstance(hello.get("nonce"), str):
+        if hello is None or hello.get("greeting") != GREETING or not _is_nonce(hello.get("nonce")):
             if self._key and GREETING.encode() in line:
                 self._refuse(guest)
             self._drop(guest)  # a port scanner, say
             return None
-        guest.answer_context = f"answer {guest.nonce} {hello.get('nonce')}"
+        guest.context = f"{guest.nonce} {hello['nonce']}"
         guest.data.clear()
+        welcome = {"greeting": GREETING, "welcome": True}
+        with contextlib.suppress(OSError):  # it is gone, as is found when the last one comes
+            guest.connection.send(_sealed(welcome, f"welcome {guest.context}", self._key))
         del self._strangers[guest.connection]
         self._selector.unregister(guest.connection)
         return hello
@@ -292,28 +310,41 @@ def _gather(
     guests: dict[int, _Guest],
     key: bytes,
 ) -> ValueError | None:
-    """Fills `guests` with the connections of all workers; returns what is wrong, if something is."""
+    """Fills `guests` with the connections of all workers; returns what is wrong, if something is.
+
+    Without a secret a guest that is wrong ends nothing: it may be no worker of this job.
+    """
+    turned_away, reason = 0, ""
     while len(guests) < cluster.count - 1:
         if time.monotonic() >= deadline:
             missing = ", ".join(cluster.name(i) for i in range(1, cluster.count) if i not in guests)
             count, host = entrance.refused
             strangers = f"; {count} did not know {SECRET_VARIABLE}, the last one at {host}" if count else ""
+            strangers += f"; turned away were {turned_away}, the last one because {reason}" if turned_away else ""
             return MissingWorkerError(f"{missing} did not come within {timeout_seconds:g} s{strangers}")
         for guest, hello in entrance.next(deadline):
-            index = hello.get("index")
+            index, guest.process = hello.get("index"), hello.get("process")
             objection = _objection(cluster, facts, hello)
             if objection is None:
                 # Those that ended while they waited will be started again. Whoever comes last finds the others there.
                 for other in [other for other, one in guests.items() if _has_left(one.connection)]:
                     guests.pop(other).connection.close()
             if objection is None and index in guests:
-                hosts = f"at {guests[index].host} and at {guest.host}"
-                objection = f"two processes say that they are {cluster.name(index)}: {hosts}"
-            if objection is not None or not isinstance(index, int):
-                failure = ValueError(objection)
-                _answer(guest, failure, key)
+                if guests[index].process == guest.process:  # its first connection broke, which nobody told us
+                    guests.pop(index).connection.close()
+                else:
+                    hosts = f"at {guests[index].host} and at {guest.host}"
+                    objection = f"two processes say that they are {cluster.name(index)}: {hosts}"
+            if objection is None and isinstance(index, int):
+                guests[index] = guest
+                continue
+            failure = ValueError(objection)
+            _answer(guest, failure, key)
+            if key:
                 return failure
-            guests[index] = guest
+            turned_away, reason = turned_away + 1, str(objection)
+            if turned_away <= MAX_WARNINGS:
+                logging.warning("turned a process at %s away: %s", guest.host, objection)
     return None
 
 
@@ -353,51 +384,62 @@ def _objection(cluster: Cluster, facts: Mapping[str, str], hello: dict) -> str |
 
 def _report(cluster: Cluster, facts: Mapping[str, str], deadline: float, timeout_seconds: float, key: bytes) -> None:
     """The other workers' part: says hello to the chief and hears what it answers."""
-    hello = {"greeting": GREETING, "index": cluster.index, "workers": list(cluster.workers), "facts": dict(facts)}
-    chief, me, address = cluster.name(0), cluster.name(cluster.index), split_address(cluster.workers[0])
-    reason, stranger_since = "", None
+    hello = {
+        "greeting": GREETING,
+        "index": cluster.index,
+        "workers": list(cluster.workers),
+        "facts": dict(facts),
+        "process": secrets.token_hex(16),
+    }
+    chief, address = cluster.name(0), split_address(cluster.workers[0])
+    reason, warned = "", set()
     while time.monotonic() < deadline:
+        pause = RETRY_SECONDS
         try:
             with socket.create_connection(address, timeout=max(0.1, deadline - time.monotonic())) as connection:
-                hello["nonce"] = secrets.token_hex(16)
-                challenge = _opened(_line(connection, min(deadline, time.monotonic() + HELLO_SECONDS)))
-                nonce = _nonce(challenge, chief, me, key)
-                answer = None
-                if nonce is not None:
-                    connection.settimeout(HELLO_SECONDS)
-                    connection.sendall(_sealed(hello, f"hello {nonce}", key))
-                    # A chief that came later waits for the others until later; what it then says is the reason.
-                    line = _line(connection, time.monotonic() + timeout_seconds + ANSWER_SECONDS)
-                    answer = _opened(line, f"answer {nonce} {hello['nonce']}", key)
-                    if answer is None and (_opened(line) or {}).get("refused") == "secret":
-                        raise ValueError(f"{me} has another {SECRET_VARIABLE} than {chief}; {ONE_SECRET}")
+                answer = _ask(connection, cluster, hello, deadline, timeout_seconds, key)
         except OSError as error:
-            reason, answer, stranger_since = f": {error.strerror or error}", None, None
+            reason = f": {error.strerror or error}"
+        except _NotTheChiefError as error:
+            reason, pause = f": {error}", STRANGER_SECONDS
+            if reason not in warned:
+                logging.warning("%s%s; trying again until %g s are over", chief, reason, timeout_seconds)
+                warned.add(reason)
         else:
-            if answer is not None and answer.get("greeting") == GREETING:
-                if answer.get("failure"):
-                    failure = _printable(answer["failure"], MAX_FAILURE)
-                    raise (MissingWorkerError if answer.get("missing") else ValueError)(failure)
-                return
-            reason = ": it accepts connections and says nothing; another program may have its port"
-            stranger_since = stranger_since or time.monotonic()
-            if time.monotonic() - stranger_since > STRANGER_SECONDS:
-                raise MissingWorkerError(
-                    f"{chief} does not wait for workers: its job is running already, or another program has its "
-                    "port. A worker cannot join later; end the job and start all of them"
-                )
-        time.sleep(RETRY_SECONDS)
+            if answer["failure"]:
+                failure = _printable(answer["failure"], MAX_FAILURE)
+                raise (MissingWorkerError if answer.get("missing") else ValueError)(failure)
+            return
+        time.sleep(max(0.0, min(pause, deadline - time.monotonic())))
     raise MissingWorkerError(f"{chief} could not be reached within {timeout_seconds:g} s{reason}")
 
 
-def _nonce(challenge: dict | None, chief: str, me: str, key: bytes) -> str | None:
-    """The chief's number, or None where no chief has sent it; raises a `ValueError` if only one has a secret."""
-    if challenge is None or challenge.get("greeting") != GREETING or not isinstance(challenge.get("nonce"), str):
-        return None
+def _ask(
+    connection: socket.socket, cluster: Cluster, hello: dict, deadline: float, timeout_seconds: float, key: bytes
+) -> dict:
+    """The chief's answer. Raises `_NotTheChiefError`, or `OSError` if the connection breaks."""
+    chief, me, lines = cluster.name(0), cluster.name(cluster.index), _Lines(connection)
+    challenge = _opened(lines.next(min(deadline, time.monotonic() + HELLO_SECONDS))) or {}
+    if challenge.get("greeting") != GREETING or not _is_nonce(challenge.get("nonce")):
+        raise _NotTheChiefError(NO_CHIEF)
     if bool(challenge.get("secret")) != bool(key):
         has, lacks = (me, chief) if key else (chief, me)
-        raise ValueError(f"{has} has a {SECRET_VARIABLE}, and {lacks} has none; {ONE_SECRET}")
-    return challenge["nonce"]
+        raise _NotTheChiefError(f"{has} has a {SECRET_VARIABLE}, and {lacks} has none; {ONE_SECRET}")
+    hello = {**hello, "nonce": secrets.token_hex(16)}
+    context = f"{challenge['nonce']} {hello['nonce']}"
+    connection.settimeout(HELLO_SECONDS)
+    connection.sendall(_sealed(hello, f"hello {challenge['nonce']}", key))
+    line = lines.next(time.monotonic() + HELLO_SECONDS)
+    if "welcome" not in (_opened(line, f"welcome {context}", key) or {}):
+        if key and (_opened(line) or {}).get("refused") == "secret":
+            raise _NotTheChiefError(f"{me} has another {SECRET_VARIABLE} than {chief}; {ONE_SECRET}")
+        raise _NotTheChiefError(NO_CHIEF)
+    # A chief that came later waits for the others until later; what it then says is the reason.
+    line = lines.next(time.monotonic() + timeout_seconds + ANSWER_SECONDS)
+    answer = _opened(line, f"answer {context}", key)
+    if answer is None or "failure" not in answer:
+        raise ConnectionError("it was there, and left before all had come")
+    return answer
 
 
 def _answer(guest: _Guest, failure: ValueError | None, key: bytes) -> None:
@@ -409,7 +451,7 @@ def _answer(guest: _Guest, failure: ValueError | None, key: bytes) -> None:
     }
     with contextlib.suppress(OSError), guest.connection:  # where it is gone, TensorFlow will notice
         guest.connection.settimeout(1.0)
-        guest.connection.sendall(_sealed(message, guest.answer_context, key))
+        guest.connection.sendall(_sealed(message, f"answer {guest.context}", key))
 
 
 def _sealed(message: dict, context: str, key: bytes) -> bytes:
@@ -435,19 +477,33 @@ def _signature(body: bytes, context: str, key: bytes) -> bytes:
     return hmac.new(key, context.encode(errors="replace") + b" " + body, hashlib.sha256).hexdigest().encode()
 
 
-def _line(connection: socket.socket, deadline: float) -> bytes:
-    """What comes until the end of a line, of the connection, or of the time; raises `OSError` if that breaks."""
-    data = bytearray()
-    while b"\n" not in data and len(data) < MAX_LINE:
-        connection.settimeout(max(0.01, deadline - time.monotonic()))
-        try:
-            more = connection.recv(1 << 16)
-        except TimeoutError:
-            break
-        if not more:
-            break
-        data += more
-    return bytes(data.partition(b"\n")[0])
+def _is_nonce(value: object) -> bool:
+    """Whether it is as `secrets.token_hex(16)` makes them: signed words must not be read in two ways."""
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{32}", value) is not None
+
+
+class _Lines:
+    """The lines that come on a connection."""
+
+    def __init__(self, connection: socket.socket):
+        self._connection, self._data = connection, bytearray()
+
+    def next(self, deadline: float) -> bytes:
+        """What comes until the end of a line, of the connection, or of the time; raises `OSError` if that breaks."""
+        while b"\n" not in self._data and len(self._data) < MAX_LINE:
+            left = deadline - time.monotonic()
+            if left <= 0:  # however fast the bytes come
+                break
+            self._connection.settimeout(left)
+            try:
+                more = self._connection.recv(1 << 16)
+            except TimeoutError:
+                break
+            if not more:
+                break
+            self._data += more
+        line, _, self._data = self._data.partition(b"\n")
+        return bytes(line)
 
 
 def _printable(value: object, length: int) -> str:

@@ -14,6 +14,8 @@ from polynet_keras.distribution import rendezvous
 from polynet_keras.distribution.cluster import Cluster
 from polynet_keras.distribution.rendezvous import MissingWorkerError, code_fingerprint, meet
 
+SECRET, OTHER = "0123456789abcdef", "fedcba9876543210"
+
 
 def failure_of(cluster, facts, timeout, secret="") -> str:
     """What a worker was told: "" where it may go on."""
@@ -24,9 +26,10 @@ def failure_of(cluster, facts, timeout, secret="") -> str:
     return ""
 
 
-def meet_all(clusters, facts, timeout=20.0) -> list[str]:
-    with ThreadPoolExecutor(len(clusters)) as pool:
-        return list(pool.map(failure_of, clusters, facts, [timeout] * len(clusters)))
+def meet_all(clusters, facts, timeout=20.0, secret="") -> list[str]:
+    count = len(clusters)
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(failure_of, clusters, facts, [timeout] * count, [secret] * count))
 
 
 def cluster_of(count):
@@ -46,7 +49,7 @@ def test_one_process_meets_nobody():
 
 def test_a_different_fact_is_named_on_every_worker():
     clusters = cluster_of(3)
-    told = meet_all(clusters, [{"recipe": "a" * 64}, {"recipe": "a" * 64}, {"recipe": "b" * 64}])
+    told = meet_all(clusters, [{"recipe": "a" * 64}, {"recipe": "a" * 64}, {"recipe": "b" * 64}], secret=SECRET)
     assert told[0] == told[2]
     address = clusters[2].workers[2]
     assert f"worker 2 ({address}) differs from worker 0 ({clusters[0].workers[0]}) in recipe" in told[0]
@@ -57,12 +60,13 @@ def test_a_different_fact_is_named_on_every_worker():
 
 def test_long_values_are_shown_where_they_differ():
     structure = "1 x [2-way] | 1 x [poly-3, 2-way] | 1 x "
-    told = meet_all(cluster_of(2), [{"structure": f"{structure}[poly-3]"}, {"structure": f"{structure}[2-way]"}])
+    structures = [f"{structure}[poly-3]", f"{structure}[2-way]"]
+    told = meet_all(cluster_of(2), [{"structure": one} for one in structures], secret=SECRET)
     assert "(...y] | 1 x [2-way] and not ...y] | 1 x [poly-3])" in told[0]
 
 
 def test_a_fact_that_one_does_not_have():
-    told = meet_all(cluster_of(2), [{"a": "1", "b": "2"}, {"c": "3"}])
+    told = meet_all(cluster_of(2), [{"a": "1", "b": "2"}, {"c": "3"}], secret=SECRET)
     assert "in a (nothing and not 1), and in b, c" in told[0]
 
 
@@ -85,17 +89,16 @@ def test_who_is_missing_is_told_apart_from_a_mistake():
         assert {type(one.exception()) for one in waiting} == {MissingWorkerError}
     clusters = cluster_of(2)
     with ThreadPoolExecutor(2) as pool:
-        waiting = [pool.submit(meet, cluster, {"a": str(cluster.index)}, 1.5) for cluster in clusters]
+        waiting = [pool.submit(meet, cluster, {"a": str(cluster.index)}, 1.5, SECRET) for cluster in clusters]
         assert type(waiting[0].exception()) is ValueError
 
 
-def test_a_silent_program_at_the_chiefs_address_is_told(monkeypatch):
-    monkeypatch.setattr(rendezvous, "ANSWER_SECONDS", 0.2)
+def test_a_silent_program_at_the_chiefs_address_is_told():
     clusters = cluster_of(2)
     host, port = clusters[0].workers[0].split(":")
     with socket.create_server((host, int(port))):
-        (told,) = meet_all(clusters[1:], [{}], timeout=1.0)
-    assert told.endswith("within 1 s: it accepts connections and says nothing; another program may have its port")
+        (told,) = meet_all(clusters[1:], [{}], timeout=0.5)
+    assert f"could not be reached within 0.5 s: {rendezvous.NO_CHIEF}" in told
 
 
 def stranger(chief):
@@ -110,7 +113,17 @@ def stranger(chief):
 
 
 def line_of(connection):
-    return json.loads(connection.makefile("rb").readline())
+    return json.loads(raw_line_of(connection))
+
+
+def raw_line_of(connection):
+    """Without its end; what comes after it stays in the socket."""
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        more = connection.recv(1)
+        assert more, "the connection ended"
+        line += more
+    return bytes(line[:-1])
 
 
 def hello_of(cluster, facts):
@@ -120,25 +133,33 @@ def hello_of(cluster, facts):
         "workers": list(cluster.workers),
         "facts": facts,
         "nonce": "0" * 32,
+        "process": "a process of the test's",
     }
 
 
-def connected(cluster, facts):
-    """A worker's connection to its chief, without a secret: it has heard the chief's number and said hello."""
-    connection = stranger(cluster)
-    line_of(connection)
-    connection.sendall(json.dumps(hello_of(cluster, facts)).encode() + b"\n")
-    return connection
+def connected(cluster, facts, secret=""):
+    """A worker's connection to its chief: it has heard the chief's number, said hello and been welcomed."""
+    connection, key = stranger(cluster), secret.encode()
+    nonce, hello = line_of(connection)["nonce"], hello_of(cluster, facts)
+    connection.sendall(rendezvous._sealed(hello, f"hello {nonce}", key))
+    context = f"{nonce} {hello['nonce']}"
+    assert rendezvous._opened(raw_line_of(connection), f"welcome {context}", key)["welcome"]
+    return connection, context
+
+
+def answer_of(connection, context, secret=""):
+    return rendezvous._opened(raw_line_of(connection), f"answer {context}", secret.encode())
 
 
 def test_two_processes_with_one_index():
     clusters = cluster_of(3)
     with ThreadPoolExecutor(2) as pool:
-        chief = pool.submit(failure_of, clusters[0], {}, 20.0)
+        chief = pool.submit(failure_of, clusters[0], {}, 20.0, SECRET)
         # Says hello without a listener of its own: on one machine, two of one index may also meet at their own port.
-        with connected(clusters[1], {}) as first:
-            second = pool.submit(failure_of, clusters[1], {}, 20.0)
-            answers = [line_of(first)["failure"], chief.result(), second.result()]
+        first, context = connected(clusters[1], {}, SECRET)
+        with first:
+            second = pool.submit(failure_of, clusters[1], {}, 20.0, SECRET)
+            answers = [answer_of(first, context, SECRET)["failure"], chief.result(), second.result()]
     assert len(set(answers)) == 1
     address = clusters[1].workers[1]
     assert answers[0] == f"two processes say that they are worker 1 ({address}): at 127.0.0.1 and at 127.0.0.1"
@@ -148,7 +169,7 @@ def test_a_worker_that_ended_while_it_waited_may_come_again():
     clusters = cluster_of(3)
     with ThreadPoolExecutor(3) as pool:
         chief = pool.submit(failure_of, clusters[0], {}, 20.0)
-        connected(clusters[1], {}).close()
+        connected(clusters[1], {})[0].close()
         again = pool.submit(failure_of, clusters[1], {}, 20.0)
         last = pool.submit(failure_of, clusters[2], {}, 20.0)
         assert [one.result() for one in (chief, again, last)] == [""] * 3
@@ -158,8 +179,8 @@ def test_a_worker_that_ended_is_not_counted_when_the_last_one_comes():
     clusters = cluster_of(3)
     with ThreadPoolExecutor(2) as pool:
         chief = pool.submit(failure_of, clusters[0], {}, 20.0)
-        connected(clusters[1], {}).close()
-        with connected(clusters[2], {}) as last:
+        connected(clusters[1], {})[0].close()
+        with connected(clusters[2], {})[0] as last:
             last.settimeout(1.0)
             with pytest.raises(TimeoutError):  # it is not told to go on
                 last.recv(1)
@@ -173,15 +194,21 @@ def test_a_chief_that_ends_while_others_wait_tells_them(monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
+    def said_hello():
+        waiting.result()
+        with stranger(clusters[2]) as connection:
+            line_of(connection)
+            connection.sendall(b"{}\n")
+
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(connected, clusters[1], {})
         monkeypatch.setattr(
             rendezvous, "_objection", lambda *_: monkeypatch.setattr(rendezvous, "_opened", interrupted)
         )
-        second = pool.submit(lambda: (waiting.result(), connected(clusters[2], {})))
+        second = pool.submit(said_hello)
         with pytest.raises(KeyboardInterrupt):
             meet(clusters[0], {}, 20.0)
-        answer = line_of(waiting.result())
+        answer = line_of(waiting.result()[0])
         second.result()
     assert answer["failure"] == f"worker 0 ({clusters[0].workers[0]}) ended before all workers were there"
 
@@ -217,35 +244,9 @@ def test_an_unknown_host_is_named():
 def test_other_lists_of_workers_are_refused():
     clusters = cluster_of(2)
     other = Cluster((clusters[0].workers[0], free_addresses(1)[0]), 1)
-    told = meet_all([clusters[0], other], [{}, {}])
+    told = meet_all([clusters[0], other], [{}, {}], secret=SECRET)
     assert told[0] == told[1]
     assert "a process that says it is worker 1 knows other workers than worker 0" in told[0]
-
-
-def test_who_comes_late_finds_a_job_that_runs(monkeypatch):
-    """Something answers at the chief's address that is no rendezvous: TensorFlow's server, say."""
-    monkeypatch.setattr(rendezvous, "STRANGER_SECONDS", 0.5)
-    clusters = cluster_of(2)
-    with (
-        socket.create_server(("127.0.0.1", int(clusters[0].workers[0].split(":")[1]))) as server,
-        ThreadPoolExecutor(1) as pool,
-    ):
-        server.settimeout(0.1)
-        over = threading.Event()
-
-        def answer():
-            while not over.is_set():
-                with contextlib.suppress(TimeoutError):
-                    guest, _ = server.accept()
-                    guest.sendall(b"\x00\x00\x12\x04")
-                    guest.close()
-
-        pool.submit(answer)
-        try:
-            (told,) = meet_all(clusters[1:], [{}])
-        finally:
-            over.set()
-    assert "does not wait for workers: its job is running already, or another program has its port" in told
 
 
 @pytest.mark.parametrize("secret", ["", "s" * 16])
@@ -253,7 +254,7 @@ def test_strangers_are_passed_over(secret):
     """A port scanner that says nothing, and others that say something else, before the worker comes."""
     clusters = cluster_of(2)
     hello = hello_of(clusters[1], {})
-    odd = [json.dumps({**hello, "nonce": nonce}) for nonce in (None, 1, ["0"])]
+    odd = [json.dumps({**hello, "nonce": nonce}) for nonce in (None, 1, ["0"], "0" * 31, "0" * 31 + " ", "0" * 33)]
     with ThreadPoolExecutor(2) as pool:
         chief = pool.submit(meet, clusters[0], {}, 20.0, secret)
         for words in (
@@ -336,7 +337,7 @@ def test_a_host_with_many_connections_pushes_out_its_own():
             assert len(entrance._strangers) == rendezvous.MAX_STRANGERS
             assert guest.connection in entrance._strangers
             line_of(honest)
-            hello = {"greeting": rendezvous.GREETING, "nonce": "0"}
+            hello = {"greeting": rendezvous.GREETING, "nonce": "0" * 32}
             honest.sendall(json.dumps(hello).encode() + b"\n")
             assert [found for _, found in entrance.next(time.monotonic() + 5)] == [hello]
 
@@ -345,7 +346,7 @@ def test_what_strangers_send_is_shown_without_commands_for_the_terminal():
     clusters = cluster_of(2)
     hello = {**hello_of(clusters[1], {}), "index": "\x1b[2J" * 1000, "workers": ["\ud800" * 1000]}
     with ThreadPoolExecutor(1) as pool:
-        chief = pool.submit(failure_of, clusters[0], {}, 20.0)
+        chief = pool.submit(failure_of, clusters[0], {}, 0.5)
         with stranger(clusters[0]) as connection:
             connection.sendall(json.dumps(hello).encode() + b"\n")
             told = chief.result()
@@ -355,8 +356,6 @@ def test_what_strangers_send_is_shown_without_commands_for_the_terminal():
 
 
 # --- The secret of a job ---
-
-SECRET, OTHER = "0123456789abcdef", "fedcba9876543210"
 
 
 def told_with(secrets, timeout=20.0):
@@ -385,12 +384,14 @@ def test_the_secret_is_read_from_the_environment(monkeypatch):
         (["", SECRET], "worker 1 has a POLYNET_JOB_SECRET, and worker 0 has none; "),
     ],
 )
-def test_another_secret_is_told_and_does_not_end_the_job(secrets, message):
+def test_another_secret_is_told_and_does_not_end_the_job(secrets, message, caplog):
     told, cluster = told_with(secrets, timeout=1.0)
     for index in (0, 1):
         message = message.replace(f"worker {index} ", f"{cluster.name(index)} ")
         message = message.replace(f"worker {index};", f"{cluster.name(index)};")
-    assert told[1] == f"{message}all workers of a job need the same, or none"
+    reason = f"{message}all workers of a job need the same, or none"
+    assert told[1] == f"{cluster.name(0)} could not be reached within 1 s: {reason}"
+    assert f"{reason}; trying again until 1 s are over" in caplog.text  # at once
     refused = "; 1 did not know POLYNET_JOB_SECRET, the last one at 127.0.0.1" if all(secrets) else ""
     assert told[0] == f"{cluster.name(1)} did not come within 1 s{refused}"
 
@@ -418,9 +419,10 @@ def test_what_was_overheard_is_of_no_use():
                 lines.append(rendezvous._sealed(hello, f"hello {nonce}", key))
                 connection.sendall(lines[-1])
                 second = pool.submit(failure_of, clusters[2], {}, 20.0, SECRET)
-                line = connection.makefile("rb").readline().rstrip(b"\n")
-                assert rendezvous._opened(line, f"answer {nonce} {hello['nonce']}", key)["failure"] is None
-                assert rendezvous._opened(line, f"answer {nonce} other", key) is None
+                for word, name in (("welcome", "welcome"), ("answer", "failure")):
+                    line = raw_line_of(connection)
+                    assert name in rendezvous._opened(line, f"{word} {nonce} {hello['nonce']}", key)
+                    assert rendezvous._opened(line, f"{word} {nonce} {'1' * 32}", key) is None
             assert [chief.result(), second.result()] == ["", ""]
 
 
@@ -436,6 +438,128 @@ def test_who_does_not_know_the_secret_cannot_end_a_job():
                 connection.sendall(signature + json.dumps(hello).encode() + b"\n")
                 assert line_of(connection)["refused"] == "secret"
         assert failure_of(clusters[1], {}, 20.0, SECRET) == chief.result() == ""
+
+
+NONCE = "0" * 32
+CHALLENGE = {"greeting": rendezvous.GREETING, "nonce": NONCE, "secret": True}
+FAILURE = {"greeting": rendezvous.GREETING, "failure": "you are fired", "missing": False}
+
+
+def words(*messages):
+    return b"".join(json.dumps(message).encode() + b"\n" for message in messages)
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        (words({**CHALLENGE, "secret": False}), None),
+        (words({"greeting": rendezvous.GREETING, "nonce": NONCE}), None),
+        (words({**CHALLENGE, "nonce": f"{NONCE} {{"}), None),  # to have words signed that mean something else
+        (words({**CHALLENGE, "nonce": [NONCE]}), None),
+        (b"[" * 100_000 + b"\n", None),
+        (words({**CHALLENGE, "secret": False}, FAILURE), None),
+        (words(FAILURE), None),
+        (words(CHALLENGE), words({"greeting": rendezvous.GREETING, "refused": "secret"})),
+        (words(CHALLENGE), words(FAILURE)),
+        (words(CHALLENGE), words({"greeting": rendezvous.GREETING, "welcome": True}, FAILURE)),
+        (words(CHALLENGE), rendezvous._sealed({**FAILURE, "welcome": True}, f"welcome {NONCE} {NONCE}", b"other")),
+        (words(CHALLENGE), b""),  # and then nothing, until the worker does not wait any longer
+    ],
+)
+def test_who_answers_in_the_chiefs_place_ends_no_worker(first, then, monkeypatch):
+    """And hears nothing from a worker that has not heard a chief's number; then the chief comes, and they meet."""
+    monkeypatch.setattr(rendezvous, "HELLO_SECONDS", 0.2)
+    monkeypatch.setattr(rendezvous, "STRANGER_SECONDS", 0.01)
+    clusters = cluster_of(2)
+    host, port = clusters[0].workers[0].split(":")
+    with ThreadPoolExecutor(1) as pool:
+        with socket.create_server((host, int(port))) as server:
+            worker = pool.submit(failure_of, clusters[1], {}, 20.0, SECRET)
+            connection, _ = server.accept()
+            with connection:
+                connection.settimeout(5)
+                connection.sendall(first)
+                if then is not None:
+                    raw_line_of(connection)
+                    connection.sendall(then)
+                assert connection.recv(1) == b""
+        assert failure_of(clusters[0], {}, 20.0, SECRET) == worker.result() == ""
+
+
+def test_a_worker_that_says_hello_again_takes_its_own_place():
+    """As after a connection that somebody between them holds, or that broke and nobody told the chief."""
+    clusters = cluster_of(3)
+    with ThreadPoolExecutor(2) as pool:
+        chief = pool.submit(failure_of, clusters[0], {}, 20.0, SECRET)
+        first, _ = connected(clusters[1], {}, SECRET)
+        second, context = connected(clusters[1], {}, SECRET)
+        with first, second:
+            assert first.recv(1) == b""
+            last = pool.submit(failure_of, clusters[2], {}, 20.0, SECRET)
+            assert answer_of(second, context, SECRET)["failure"] is None
+        assert chief.result() == last.result() == ""
+
+
+def test_a_line_has_its_time_however_fast_its_bytes_come():
+    ours, theirs = socket.socketpair()
+    over = threading.Event()
+
+    def drip():
+        while not over.is_set():
+            theirs.sendall(b"x")
+            time.sleep(0.001)
+
+    with ours, theirs, ThreadPoolExecutor(1) as pool:
+        dripping = pool.submit(drip)
+        start = time.monotonic()
+        try:
+            rendezvous._Lines(ours).next(start + 0.2)
+        finally:
+            took = time.monotonic() - start
+            over.set()
+        dripping.result()
+    assert took < 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"workers": ["another:1", "job:2"]},
+        {"facts": {"recipe": "another"}},
+        {"index": 0},
+        {"index": 3},
+        {"index": True},
+        {"index": None},
+        {"facts": None, "workers": None},
+    ],
+)
+def test_without_a_secret_who_is_wrong_is_told_and_ends_nothing(change, caplog):
+    """A worker of another job, say, or one whose recipe is another."""
+    clusters = cluster_of(3)
+    with ThreadPoolExecutor(3) as pool:
+        chief = pool.submit(failure_of, clusters[0], {"recipe": "a"}, 20.0)
+        with stranger(clusters[0]) as connection:
+            line_of(connection)
+            connection.sendall(words({**hello_of(clusters[1], {"recipe": "a"}), **change}))
+            assert line_of(connection)["welcome"]
+            assert line_of(connection)["failure"] in caplog.text
+        workers = [pool.submit(failure_of, cluster, {"recipe": "a"}, 20.0) for cluster in clusters[1:]]
+        assert [one.result() for one in (chief, *workers)] == [""] * 3
+
+
+def test_without_a_secret_who_was_turned_away_is_said_at_the_end():
+    """A second process of an index too: the first one keeps its place."""
+    clusters = cluster_of(3)
+    with ThreadPoolExecutor(2) as pool:
+        chief = pool.submit(failure_of, clusters[0], {}, 1.0)
+        first, context = connected(clusters[1], {})
+        second = failure_of(clusters[1], {}, 20.0)
+        with first:
+            told = answer_of(first, context)["failure"]
+    address = clusters[1].workers[1]
+    assert second == f"two processes say that they are worker 1 ({address}): at 127.0.0.1 and at 127.0.0.1"
+    assert told == chief.result()
+    assert told == (f"{clusters[2].name(2)} did not come within 1 s; turned away were 1, the last one because {second}")
 
 
 def test_the_fingerprint_is_of_the_code():
