@@ -4,6 +4,7 @@ import contextlib
 import errno
 import hashlib
 import http.client
+import itertools
 import os
 import queue
 import socket
@@ -12,27 +13,38 @@ import time
 import urllib.parse
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import requests
 import urllib3
 from absl import logging
 from tqdm import tqdm
 
-from polynet_keras.data.files import locked
+from polynet_keras.data.holding import locked
 
 ATTEMPTS = 5
 """How often in a row a URL may fail without a step forward."""
 BACKOFF = 1.0
 """Seconds before the second attempt; each further one waits twice as long as the one before."""
-CONNECT_TIMEOUT = 10.0
+ADDRESS_TIMEOUT = 2.0
+"""Seconds for one address of a server; the libraries try all of them, one after the other."""
+ADDRESS_DELAY = 0.25
+"""Seconds after which the next address is tried beside the one that does not answer (RFC 8305)."""
 TIMEOUT_VARIABLE = "POLYNET_DOWNLOAD_TIMEOUT"
 DEFAULT_TIMEOUT = 30.0
-"""Seconds without an answer, or without a further `CHUNK` bytes, after which a server is given up."""
+"""Seconds without a further `CHUNK` bytes after which a server is given up."""
+ANSWER_SECONDS = 15.0
+"""Seconds for the first answers of all servers together, unless `TIMEOUT_VARIABLE` says how long to wait for each."""
+LEAST_ANSWER = 5.0
+"""Seconds of it that a server has in any case."""
+NOTICE = 3.0
+"""Seconds of waiting after which a line says for what."""
 SEARCH_SECONDS = 4.0
 """For so long servers are looked for, all of them together, and asked again: without a network a call ends soon."""
 LEAST_SHARE = 0.5
 """Seconds of it that a server has in any case."""
+MAX_RETRY_AFTER = 60.0
+"""Seconds of patience, in all, that one server may ask for (`Retry-After`); then the next one is asked."""
 CHUNK = 1 << 16
 STEP = 1 << 20
 """Bytes that count as a step forward."""
@@ -62,6 +74,18 @@ class WrongHashError(ValueError):
     """A file is not the one that was expected."""
 
 
+class _BusyError(requests.ConnectionError):
+    """An answer that another attempt may change.
+
+    Attributes:
+        retry_after: seconds that the server asks to wait; `None` where it does not say.
+    """
+
+    def __init__(self, message: str, retry_after: float | None):
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 class _RefusedError(Exception):
     """An answer that another attempt would not change."""
 
@@ -89,6 +113,7 @@ def download(urls: Sequence[str], target: Path, verify: Callable[[Path], None], 
         OSError: the target cannot be written.
     """
     timeout = _timeout()
+    answer = timeout if TIMEOUT_VARIABLE in os.environ else max(LEAST_ANSWER, ANSWER_SECONDS / max(1, len(urls)))
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
     with locked(target):
@@ -97,14 +122,17 @@ def download(urls: Sequence[str], target: Path, verify: Callable[[Path], None], 
                 verify(target)
                 return
         reasons = []
-        search_ends = time.monotonic() + SEARCH_SECONDS
+        search = SEARCH_SECONDS
         for number, url in enumerate(urls):
             partial = partial_file(target, url)
             left = urls[number + 1 :]
-            share = max(LEAST_SHARE, (search_ends - time.monotonic()) / (len(left) + 1))
+            share = max(LEAST_SHARE, search / (len(left) + 1))
+            started = time.monotonic()
             try:
-                _fetch(url, partial, verify, size, timeout, share)
+                _fetch(url, partial, verify, size, timeout, answer, share)
             except FAILURES as error:
+                # What a server took beyond its share, by sending or by asking for patience, is not the next one's loss.
+                search -= min(share, time.monotonic() - started)
                 if isinstance(error, (WrongHashError, _RefusedError)):
                     partial.unlink(missing_ok=True)
                 reasons.append(f"{url}: {_reason(error)}")
@@ -135,21 +163,30 @@ def _timeout() -> float:
 
 
 def _fetch(
-    url: str, partial: Path, verify: Callable[[Path], None], size: int | None, timeout: float, share: float
+    url: str,
+    partial: Path,
+    verify: Callable[[Path], None],
+    size: int | None,
+    timeout: float,
+    answer: float,
+    share: float,
 ) -> None:
     """Makes `partial` the whole, verified file.
 
     Args:
+        timeout: seconds for each further part of the file.
+        answer: seconds until the server has begun to answer for the first time.
         share: seconds for reaching the server, and for asking it again before it has sent anything.
     """
     deadline = time.monotonic() + share
     _reach(url, share)
     failures = wrong = 0
+    patience = MAX_RETRY_AFTER
     first = furthest = _length(partial)
     while True:
         resumed = _length(partial) > 0
         try:
-            _append(url, partial, size, timeout)
+            _append(url, partial, size, timeout, max(answer, timeout) if furthest > first else answer)
             verify(partial)
             return
         except WrongHashError:
@@ -163,11 +200,18 @@ def _fetch(
         except TRANSIENT_FAILURES as error:
             failures = 1 if _length(partial) >= furthest + STEP else failures + 1
             furthest = max(furthest, _length(partial))
-            pause = BACKOFF * 2 ** (failures - 1)
-            in_vain = furthest <= first and time.monotonic() + pause > deadline
+            asked = getattr(error, "retry_after", None) or 0.0
+            if asked > patience:
+                raise _RefusedError(f"{_reason(error)}, and is to be asked again in {asked:,.0f} s") from None
+            patience -= asked
+            deadline += asked
+            pause = max(asked, BACKOFF * 2 ** (failures - 1))
+            late = isinstance(error, requests.Timeout) or time.monotonic() + pause > deadline
+            in_vain = furthest <= first and late
             if failures == ATTEMPTS or in_vain or isinstance(error, PERMANENT):
                 raise
-            logging.warning("%s: %s; attempt %d of %d follows", url, _reason(error), failures + 1, ATTEMPTS)
+            attempt = f"attempt {failures + 1} of {ATTEMPTS}"
+            logging.warning("%s: %s; %s follows in %.3g s", url, _reason(error), attempt, pause)
         time.sleep(pause)
 
 
@@ -185,16 +229,90 @@ def _reach(url: str, seconds: float) -> None:
         parts.hostname.encode("idna")
     except (ValueError, requests.RequestException, urllib3.exceptions.HTTPError):
         return
+    ends = time.monotonic() + seconds
     try:
-        _within(seconds, lambda: socket.create_connection((parts.hostname, port), seconds)).close()
-    except requests.Timeout:
+        found = _within(seconds, lambda: socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM))
+        _first_connected(_alternating(found), ends).close()
+    except (requests.Timeout, TimeoutError):
         raise requests.ConnectionError(f"no connection within {seconds:.1f} s") from None
     except OSError as error:
         raise requests.ConnectionError(error) from None
 
 
-def _within(seconds: float, function: Callable[[], Result]) -> Result:
-    """What a function returns or raises; a `requests.Timeout` if it takes longer, and then nobody waits for it."""
+Address = tuple[Any, ...]
+"""As `socket.getaddrinfo` has it: family, type, protocol, name, address."""
+
+
+def _alternating(addresses: list[Address]) -> list[Address]:
+    """The addresses of a server, IPv4 and IPv6 in turn: all of one kind may be dead."""
+    families = list(dict.fromkeys(address[0] for address in addresses))
+    sorted_out = [[address for address in addresses if address[0] == family] for family in families]
+    return [address for row in itertools.zip_longest(*sorted_out) for address in row if address is not None]
+
+
+def _first_connected(addresses: list[Address], ends: float) -> socket.socket:
+    """A connection to the address that answers first; each has a short while before the next is tried beside it.
+
+    Raises:
+        OSError: none did until `ends`, of `time.monotonic`: that of the first address that failed, or a `TimeoutError`.
+    """
+    results: queue.SimpleQueue = queue.SimpleQueue()
+    decided = threading.Lock()  # whoever gets it has decided: a connection, or nobody
+
+    def connect(address: Address) -> None:
+        try:
+            connection = _connected(address, max(0.001, ends - time.monotonic()))
+        except Exception as error:
+            results.put((None, error))
+            return
+        if decided.acquire(blocking=False):
+            results.put((connection, None))
+        else:
+            connection.close()
+
+    delay = min(ADDRESS_DELAY, (ends - time.monotonic()) / (len(addresses) + 1))
+    left, running, failure = iter(addresses), 0, None
+    while True:
+        address = next(left, None)
+        if address is not None:
+            threading.Thread(target=connect, args=(address,), daemon=True).start()
+            running += 1
+        elif not running:
+            raise failure or OSError("the server has no address")
+        remaining = max(0.0, ends - time.monotonic())
+        try:
+            connection, error = results.get(timeout=remaining if address is None else min(delay, remaining))
+        except queue.Empty:
+            if time.monotonic() < ends:
+                continue
+            if decided.acquire(blocking=False):
+                raise failure or TimeoutError("timed out") from None
+            connection, error = results.get()
+            while connection is None:
+                connection, error = results.get()
+        if connection is not None:
+            return connection
+        running, failure = running - 1, failure or error
+
+
+def _connected(address: Address, seconds: float) -> socket.socket:
+    family, kind, protocol, _, place = address
+    connection = socket.socket(family, kind, protocol)
+    try:
+        connection.settimeout(seconds)
+        connection.connect(place)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _within(seconds: float, function: Callable[[], Result], waiting_for: str | None = None) -> Result:
+    """What a function returns or raises; a `requests.Timeout` if it takes longer, and then nobody waits for it.
+
+    Args:
+        waiting_for: what a line says is being waited for, when it has taken `NOTICE`.
+    """
     results: queue.SimpleQueue = queue.SimpleQueue()
 
     def work() -> None:
@@ -205,22 +323,34 @@ def _within(seconds: float, function: Callable[[], Result]) -> Result:
 
     threading.Thread(target=work, daemon=True).start()
     try:
-        result, error = results.get(timeout=seconds)
+        try:
+            result, error = results.get(timeout=seconds if waiting_for is None else min(NOTICE, seconds))
+        except queue.Empty:
+            if waiting_for is None or seconds <= NOTICE:
+                raise
+            logging.warning("waiting for %s, at most %.0f s more", waiting_for, seconds - NOTICE)
+            result, error = results.get(timeout=seconds - NOTICE)
     except queue.Empty:
-        raise requests.Timeout from None
+        raise requests.Timeout(f"the server is silent for {seconds:.3g} s") from None
     if error is not None:
         raise error
     return result
 
 
-def _append(url: str, partial: Path, size: int | None, timeout: float) -> None:
-    """Adds to `partial` what it still lacks; starts over where the server does not resume."""
+def _append(url: str, partial: Path, size: int | None, timeout: float, answer: float) -> None:
+    """Adds to `partial` what it still lacks; starts over where the server does not resume.
+
+    Args:
+        timeout: seconds for each further part of the file.
+        answer: seconds until the head of the answer is there.
+    """
     start = _length(partial)
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
     # All of the answer's head is to come in time, not only a byte of it, with all redirections.
     with _within(
-        CONNECT_TIMEOUT + timeout,
-        lambda: requests.get(url, headers=headers, stream=True, timeout=(CONNECT_TIMEOUT, timeout)),
+        answer,
+        lambda: requests.get(url, headers=headers, stream=True, timeout=(ADDRESS_TIMEOUT, timeout)),
+        f"{url} to answer",
     ) as response:
         status = f"{response.status_code} {response.reason}"
         if start and response.status_code == requests.codes.requested_range_not_satisfiable:
@@ -230,7 +360,7 @@ def _append(url: str, partial: Path, size: int | None, timeout: float) -> None:
             partial.unlink()
             raise requests.ConnectionError("the partial file is longer than the server's; it starts over")
         if response.status_code in TRANSIENT:
-            raise requests.ConnectionError(f"the server answers {status}")
+            raise _BusyError(f"the server answers {status}", _retry_after(response.headers.get("Retry-After")))
         resumed = response.status_code == requests.codes.partial_content
         if response.status_code != requests.codes.ok and not resumed:
             raise _RefusedError(f"the server answers {status}")
@@ -285,13 +415,23 @@ def _write(
 
 def _reason(error: Exception) -> str:
     """One line, without what the libraries below wrap around it."""
-    if isinstance(error, requests.Timeout):
-        return "the server is silent"
+    if isinstance(error, requests.ConnectTimeout):
+        return "no connection in time"
     while error.args and isinstance(cause := getattr(error, "reason", error.args[0]), Exception):
         error = cause
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error.args[0] if error.args else error).rpartition("): ")[2]
+
+
+def _retry_after(header: str | None) -> float | None:
+    """The seconds of a `Retry-After`, which has a number or a date; `None` where there is none to be read."""
+    if header is None:
+        return None
+    try:
+        return urllib3.util.Retry().parse_retry_after(header)
+    except (urllib3.exceptions.HTTPError, ValueError, TypeError, OverflowError):
+        return None
 
 
 def _total(content_range: str) -> int | None:

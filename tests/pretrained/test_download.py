@@ -1,16 +1,19 @@
 """Fetching against a server on the loopback interface that does what servers do wrong."""
 
 import contextlib
+import email.utils
 import gzip
 import hashlib
 import http.server
 import socket
 import threading
 import time
+import urllib.parse
 from pathlib import Path
 
 import numpy as np
 import pytest
+import requests
 
 from polynet_keras.pretrained import download as module
 from polynet_keras.pretrained.download import DownloadError, WrongHashError, download, partial_file
@@ -103,6 +106,22 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def once_broken(self, start):
         self.broken(start) if len(self.server.requests) == 1 else self.part(start)
+
+    def once_busy(self, start):
+        """`/once_busy/.../WHEN`: busy until then."""
+        asked = self.path.rpartition("/")[2]
+        if len(self.server.requests) == 1:
+            when = email.utils.formatdate(time.time() + 3, usegmt=True) if asked == "date" else asked
+            self.send(b"", status=503, Retry_After=urllib.parse.unquote(when))
+        else:
+            self.part(start)
+
+    def busy(self, start):
+        self.send(b"", status=429, Retry_After=urllib.parse.unquote(self.path.rpartition("/")[2]))
+
+    def silent(self, start):
+        self.server.released.wait(20)
+        self.close_connection = True
 
     def moved(self, start):
         self.send(b"", status=302, Location="/whole/file")
@@ -365,11 +384,166 @@ def test_a_mirror_that_answers_anything_else_is_left_for_the_next_source(server,
 def test_a_mirror_that_drips_is_left(server, tmp_path, monkeypatch, mode):
     """Each byte comes in time, and the file would take days."""
     monkeypatch.setenv(module.TIMEOUT_VARIABLE, "0.2")
-    monkeypatch.setattr(module, "CONNECT_TIMEOUT", 0.1)
     start = time.monotonic()
     download([f"{server.url}/{mode}/file", f"{server.url}/whole/file"], tmp_path / "file.bin", verify)
     assert time.monotonic() - start < 15
     assert (tmp_path / "file.bin").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("sources", [1, 3])
+def test_a_server_that_says_nothing_is_left_in_seconds(server, tmp_path, monkeypatch, caplog, sources):
+    monkeypatch.delenv(module.TIMEOUT_VARIABLE, raising=False)
+    monkeypatch.setattr(module, "ANSWER_SECONDS", 0.6)
+    monkeypatch.setattr(module, "LEAST_ANSWER", 0.1)
+    monkeypatch.setattr(module, "NOTICE", 0.05)
+    urls = [f"{server.url}/silent/{number}/file" for number in range(sources)]
+    start = time.monotonic()
+    with pytest.raises(DownloadError, match=rf"{urls[0]}: the server is silent for 0\.[26] s"):
+        download(urls, tmp_path / "file.bin", verify)
+    assert 0.6 <= time.monotonic() - start < 1.2
+    for url in urls:
+        assert f"waiting for {url} to answer, at most" in caplog.text
+    assert [url for url, _ in server.requests] == [url.removeprefix(server.url) for url in urls]
+
+
+def test_the_default_bounds_the_silence_of_all_servers():
+    assert module.ANSWER_SECONDS <= 15
+    assert module.LEAST_ANSWER <= 5
+
+
+@pytest.mark.parametrize("when", ["0", " 2 ", "3", "date", "Wed, 21 Oct 2015 07:28:00 GMT", "soon", "-1", "9" * 5000])
+def test_a_busy_server_is_asked_when_it_says(server, tmp_path, monkeypatch, when):
+    """Longer than overloaded servers are asked without it."""
+    monkeypatch.setattr(module, "SEARCH_SECONDS", 0.5)
+    naps = []
+    monkeypatch.setattr(module.time, "sleep", naps.append)
+    url = f"{server.url}/once_busy/{urllib.parse.quote(when)}"
+    download([url], tmp_path / "file.bin", verify)
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT
+    (nap,) = naps
+    expected = {" 2 ": (2, 2), "3": (3, 3), "date": (1.5, 3)}.get(when, (module.BACKOFF, module.BACKOFF))
+    assert expected[0] <= nap <= expected[1]
+
+
+@pytest.mark.parametrize(("when", "naps"), [("25", [25, 25]), ("3600", []), ("Fri, 31 Dec 9999 23:59:59 GMT", [])])
+def test_patience_with_a_busy_server_ends(server, tmp_path, monkeypatch, when, naps):
+    slept = []
+    monkeypatch.setattr(module.time, "sleep", slept.append)
+    busy, good = f"{server.url}/busy/{urllib.parse.quote(when)}", f"{server.url}/whole/file"
+    with pytest.raises(DownloadError, match=r"answers 429 .*, and is to be asked again in [0-9,]+ s$"):
+        download([busy], tmp_path / "file.bin", verify)
+    assert slept == naps
+    download([busy, good], tmp_path / "file.bin", verify)
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT
+
+
+def test_a_server_that_asked_for_patience_leaves_the_next_one_its_time(server, tmp_path, monkeypatch):
+    shares = []
+    reach = module._reach
+    monkeypatch.setattr(module, "_reach", lambda url, seconds: (shares.append(seconds), reach(url, seconds)))
+    monkeypatch.setattr(module, "SEARCH_SECONDS", 0.5)
+    monkeypatch.setattr(module, "LEAST_SHARE", 0.01)
+    monkeypatch.setattr(module, "MAX_RETRY_AFTER", 0.6)
+    monkeypatch.setattr(module, "_retry_after", lambda header: 0.55)
+    urls = [f"{server.url}/busy/1", f"{server.url}/whole/file"]
+    download(urls, tmp_path / "file.bin", verify)
+    assert shares == [0.25, 0.25]
+
+
+@pytest.fixture
+def addresses(monkeypatch):
+    """Lets a name have addresses, of which some never answer."""
+
+    def set_addresses(port, *hosts):
+        def found(host, *arguments, **options):
+            return [
+                (socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port))
+                for host in hosts
+            ]
+
+        connected = module._connected
+
+        def dead(address, seconds):
+            if address[-1][0].startswith(("192.0.2.", "2001:db8:")):
+                time.sleep(seconds)
+                raise TimeoutError("timed out")
+            return connected(address, seconds)
+
+        monkeypatch.setattr(module.socket, "getaddrinfo", found)
+        monkeypatch.setattr(module, "_connected", dead)
+
+    return set_addresses
+
+
+@pytest.mark.parametrize(
+    "hosts",
+    [
+        ("2001:db8::1", "127.0.0.1"),
+        ("192.0.2.1", "127.0.0.1"),
+        (
+            "2001:db8::1",
+            "2001:db8::2",
+            "2001:db8::3",
+            "2001:db8::4",
+            "192.0.2.1",
+            "192.0.2.2",
+            "192.0.2.3",
+            "127.0.0.1",
+        ),
+        ("127.0.0.2", "2001:db8::1", "127.0.0.1"),
+        ("127.0.0.1", "2001:db8::1"),
+    ],
+    ids=["IPv6 is dead", "the first is dead", "only the last lives", "refused, dead, alive", "the first lives"],
+)
+def test_all_addresses_of_a_server_are_tried(server, addresses, hosts):
+    addresses(server.server_port, *hosts)
+    start = time.monotonic()
+    module._reach("http://weights.invalid/file", 0.5)
+    assert time.monotonic() - start < 0.5
+
+
+@pytest.mark.parametrize(
+    ("hosts", "message", "least"),
+    [
+        (("2001:db8::1", "192.0.2.1", "192.0.2.2"), "no connection within 0.3 s", 0.3),
+        (("127.0.0.1", "127.0.0.1"), "Connection refused", 0),
+        (("127.0.0.1", "2001:db8::1"), "Connection refused", 0.3),
+        ((), "the server has no address", 0),
+    ],
+    ids=["all dead", "all refused", "refused and dead", "none"],
+)
+def test_a_server_without_a_living_address_is_given_up_in_time(addresses, hosts, message, least):
+    addresses(9, *hosts)
+    start = time.monotonic()
+    with pytest.raises(requests.ConnectionError, match=message):
+        module._reach("http://weights.invalid/file", 0.3)
+    assert least - 0.01 <= time.monotonic() - start < least + 0.2
+
+
+def test_the_families_of_addresses_alternate():
+    found = [(6, "a"), (6, "b"), (6, "c"), (4, "d")]
+    assert module._alternating(found) == [(6, "a"), (4, "d"), (6, "b"), (6, "c")]
+
+
+def test_only_the_first_connection_stays_open(addresses, server, monkeypatch):
+    addresses(server.server_port, "127.0.0.1", "127.0.0.1", "127.0.0.1")
+    opened = []
+    connected = module._connected
+
+    def slow(address, seconds):
+        time.sleep(0.05)
+        opened.append(connected(address, seconds))
+        return opened[-1]
+
+    monkeypatch.setattr(module, "_connected", slow)
+    monkeypatch.setattr(module, "ADDRESS_DELAY", 0.01)
+    first = module._first_connected(socket.getaddrinfo("weights.invalid"), time.monotonic() + 1)
+    for _ in range(100):
+        if len(opened) == 3 and sum(connection.fileno() >= 0 for connection in opened) == 1:
+            break
+        time.sleep(0.01)
+    assert [connection for connection in opened if connection.fileno() >= 0] == [first]
+    first.close()
 
 
 def no_name(host, port, *arguments, **options):
@@ -380,12 +554,12 @@ def silent_resolver(host, port, *arguments, **options):
     time.sleep(20)
 
 
-def unreachable(address, *arguments, **options):
+def unreachable(address, seconds):
     raise OSError(101, "Network is unreachable")
 
 
-def black_hole(address, timeout, *arguments, **options):
-    time.sleep(timeout)
+def black_hole(address, seconds):
+    time.sleep(seconds)
     raise TimeoutError("timed out")
 
 
@@ -394,8 +568,8 @@ def black_hole(address, timeout, *arguments, **options):
     [
         ("getaddrinfo", no_name, "Temporary failure in name resolution|Name or service"),
         ("getaddrinfo", silent_resolver, "no connection within [0-9.]+ s"),
-        ("create_connection", unreachable, "Network is unreachable"),
-        ("create_connection", black_hole, "no connection within [0-9.]+ s|timed out"),
+        ("_connected", unreachable, "Network is unreachable"),
+        ("_connected", black_hole, "no connection within [0-9.]+ s|timed out"),
         (None, None, "Connection refused"),
     ],
     ids=["no name", "silent resolver", "unreachable", "black hole", "refused"],
@@ -405,7 +579,7 @@ def test_without_a_network_the_search_ends_soon(tmp_path, monkeypatch, caplog, n
     monkeypatch.setattr(module, "SEARCH_SECONDS", 0.4)
     monkeypatch.setattr(module, "LEAST_SHARE", 0.05)
     if name:
-        monkeypatch.setattr(socket, name, network)
+        monkeypatch.setattr(socket if name == "getaddrinfo" else module, name, network)
     urls = [f"http://127.0.0.1:9/mirror{number}/file" for number in range(mirrors)] + ["http://127.0.0.1:9/file"]
     start = time.monotonic()
     with pytest.raises(DownloadError, match=rf"file.bin could not be fetched. .*({message})$") as info:
