@@ -103,7 +103,9 @@ def load_checkpoint(model: keras.Model, checkpoint: Checkpoint) -> LoadReport:
     arrays, table = dict(checkpoint.arrays), _table(checkpoint, model)
     head = _settle_head(arrays, table, variables)
     states = {} if checkpoint.format is Format.KERAS else _released_states(model)
-    difference = _difference(arrays, table, {name: v for name, v in variables.items() if name not in states})
+    switches = {f"{layer.name}/active" for layer in model.layers if isinstance(layer, StochasticResidualScaling)}
+    expected = {name: v for name, v in variables.items() if name not in states}
+    difference = _difference(arrays, table, expected, switches)
     if difference:
         raise DifferentNetworkError(
             f"a checkpoint of {checkpoint.format} that is not of the network {model.name!r}: {difference}"
@@ -111,7 +113,8 @@ def load_checkpoint(model: keras.Model, checkpoint: Checkpoint) -> LoadReport:
     # All of them are read before the first one is assigned: damage in the last one leaves the network as it is. Each is
     # kept in the network's dtype, which may have fewer bytes than the file's.
     values = {
-        table[key]: values_of(array).astype(variables[table[key]].dtype, copy=False) for key, array in arrays.items()
+        table[key]: _cast(values_of(array), key, table[key], variables[table[key]].dtype)
+        for key, array in arrays.items()
     }
     for name, value in values.items():
         variables[name].assign(value)
@@ -125,6 +128,21 @@ def load_checkpoint(model: keras.Model, checkpoint: Checkpoint) -> LoadReport:
             HEAD,
         )
     return LoadReport(checkpoint.format, len(checkpoint.arrays), sum(array.size for array in arrays.values()), head)
+
+
+def _cast(values: np.ndarray, key: str, name: str, dtype: str) -> np.ndarray:
+    """The values in the network's dtype, rounded where that has fewer digits."""
+    with np.errstate(over="ignore"):
+        cast = values.astype(dtype, copy=False)
+    if cast.dtype.itemsize <= values.dtype.itemsize and cast.dtype != values.dtype:
+        large = np.isfinite(values) & ~np.isfinite(cast)
+        if large.any():
+            value = values[large].flat[0]
+            raise DifferentNetworkError(
+                f"its {quoted(key)} has the value {value:g}, which the {dtype} of the network's variable {name!r} does "
+                "not reach; build the network in float32"
+            )
+    return cast
 
 
 def _variables(model: keras.Model) -> dict[str, keras.Variable]:
@@ -194,9 +212,16 @@ def _released_states(model: keras.Model) -> dict[str, np.ndarray]:
 
 
 def _difference(
-    arrays: dict[str, np.ndarray | StoredArray], table: dict[str, str], variables: dict[str, keras.Variable]
+    arrays: dict[str, np.ndarray | StoredArray],
+    table: dict[str, str],
+    variables: dict[str, keras.Variable],
+    switches: set[str],
 ) -> str | None:
-    """The first array without a variable, variable without an array, or shape or dtype that is another."""
+    """The first array without a variable, variable without an array, or shape or dtype that is another.
+
+    Args:
+        switches: the variables that were a bool before they were a number; both are taken.
+    """
     sources = {name: key for key, name in table.items()}
     counts = f"the network has {len(variables)} variables, it has {len(arrays)}"
     for key, array in arrays.items():
@@ -208,12 +233,13 @@ def _difference(
             return f"it has no {key!r} for the network's variable {name!r} of shape {shape} ({counts})"
         if arrays[key].shape != shape:
             return f"its {key!r} has the shape {arrays[key].shape}, the network's variable {name!r} {shape}"
-        if not _fits(arrays[key].dtype, variable.dtype):
+        if not (_fits(arrays[key].dtype, variable.dtype) or (name in switches and arrays[key].dtype == bool)):
             return f"its {key!r} has the dtype {arrays[key].dtype}, the network's variable {name!r} {variable.dtype}"
     return None
 
 
 def _fits(dtype: np.dtype, variable_dtype: str) -> bool:
-    """Fractions into fractions; the switch of stochastic depth was a bool before it was a number."""
-    kind = "f" if "float" in variable_dtype else np.dtype(variable_dtype).kind
-    return dtype.kind == kind or dtype.kind == "b"
+    """Fractions into fractions; without fractions, into the same dtype or one that holds all of its numbers."""
+    if "float" in variable_dtype:
+        return dtype.kind == "f"
+    return dtype.kind == np.dtype(variable_dtype).kind and np.can_cast(dtype, variable_dtype)

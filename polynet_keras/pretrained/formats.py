@@ -469,7 +469,8 @@ def _group(parent: h5py.Group, name: str) -> h5py.Group:
 def _array(parent: h5py.Group, name: str, source: Source) -> StoredArray:
     """A dataset whose values are all in the file, one after the other, as Keras writes it."""
     dataset, place = _own(parent, name), _place(parent, name)
-    if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "fiub":
+    dtype = _dtype(dataset)
+    if dtype is None:
         raise ValueError(f"is an HDF5 file in which {place} is no array of numbers")
     if dataset.external or dataset.is_virtual:
         raise ValueError(f"is an HDF5 file whose {place} is in another file")
@@ -484,9 +485,28 @@ def _array(parent: h5py.Group, name: str, source: Source) -> StoredArray:
 
     def read() -> np.ndarray:
         with _errors_name(source):
-            return dataset[()]
+            values = dataset[()]
+            return _from_bfloat16(values) if values.dtype.kind == "V" else values
 
-    return StoredArray(dataset.shape, dataset.dtype, read)
+    return StoredArray(dataset.shape, dtype, read)
+
+
+def _dtype(entry: h5py.Group | h5py.Dataset) -> np.dtype | None:
+    """The dtype in which the numbers of a dataset are read; `None` if it is none, or holds other things."""
+    try:
+        dtype = entry.dtype if isinstance(entry, h5py.Dataset) else None
+    except TypeError:  # HDF5 has types that NumPy has not
+        return None
+    if dtype == np.dtype("V2"):
+        # Keras writes a bfloat16, which HDF5 has not, as two bytes, and beside them what they are.
+        return np.dtype("float32") if _text_attribute(entry, "dtype") == "bfloat16" else None
+    return dtype if dtype is not None and dtype.kind in "fiub" else None
+
+
+def _from_bfloat16(values: np.ndarray) -> np.ndarray:
+    """float32, of which bfloat16 is the first half."""
+    halves = np.asarray(values).view("<u2").astype("<u4")
+    return (halves << 16).view("<f4")
 
 
 def _own(parent: h5py.Group, name: str):
@@ -504,12 +524,20 @@ def _place(parent: h5py.Group, name: str) -> str:
 
 
 def _layer_name(variables: h5py.Group) -> str:
-    attribute = variables.attrs.get_id("name")
-    name = variables.attrs["name"] if attribute.shape == () and attribute.dtype.kind in "SO" else None
-    name = name.decode() if isinstance(name, bytes) else name
-    if not isinstance(name, str) or len(name) > MAX_NAME:
+    name = _text_attribute(variables, "name")
+    if name is None:
         raise ValueError(f"is an HDF5 file in which a layer's name is no text of at most {MAX_NAME} characters")
     return name
+
+
+def _text_attribute(entry: h5py.Group | h5py.Dataset, key: str) -> str | None:
+    """`None` where there is none, or no text of at most `MAX_NAME` characters."""
+    if key not in entry.attrs:
+        return None
+    attribute = entry.attrs.get_id(key)
+    text = entry.attrs[key] if attribute.shape == () and attribute.dtype.kind in "SO" else None
+    text = text.decode() if isinstance(text, bytes) else text
+    return text if isinstance(text, str) and len(text) <= MAX_NAME else None
 
 
 def _state_dict(file: BinaryIO, budget: int) -> dict[str, "torch.Tensor"]:
@@ -574,13 +602,14 @@ def _from_state_dict(state: dict[str, "torch.Tensor"], source: Source) -> Checkp
 def _stored_tensor(tensor: "torch.Tensor", source: Source) -> StoredArray:
     def read() -> np.ndarray:
         with _errors_name(source):
-            return keras_layout((tensor.float() if floating else tensor).detach().numpy())
+            return keras_layout((tensor.float() if short else tensor).detach().numpy())
 
-    floating = tensor.is_floating_point()
+    # float32 holds all that shorter ones do; NumPy does not have each of them.
+    short = tensor.is_floating_point() and tensor.element_size() < 4
     shape = tuple(tensor.shape)
     return StoredArray(
         (*shape[2:], shape[1], shape[0]) if len(shape) == 4 else shape[::-1],
-        np.dtype("float32" if floating else str(tensor.dtype).removeprefix("torch.")),
+        np.dtype("float32" if short else str(tensor.dtype).removeprefix("torch.")),
         read,
     )
 
