@@ -1,14 +1,10 @@
-"""Files that appear whole or not at all, and one process at a time."""
+"""Files that appear whole or not at all."""
 
 import contextlib
-import errno
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-
-import filelock
-from absl import logging
 
 
 @contextlib.contextmanager
@@ -18,26 +14,3 @@ def written_whole(target: Path) -> Iterator[Path]:
         partial = Path(folder, target.name)
         yield partial
         os.replace(partial, target)
-
-
-@contextlib.contextmanager
-def locked(target: Path) -> Iterator[None]:
-    """Holds the file `target` among processes; the system frees it when a process dies."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # A lock file without the system's lock would stay for ever when its process is killed.
-    lock = filelock.FileLock(target.with_name(f"{target.name}.lock"), fallback_to_soft=False)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        logging.warning("another process is making %s; waiting for it", target)
-        lock.acquire()
-    except (NotImplementedError, OSError) as error:
-        if isinstance(error, OSError) and error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
-            raise
-        # A file system without locks: processes may do the work twice, and each leaves it whole.
-        yield
-        return
-    try:
-        yield
-    finally:
-        lock.release()

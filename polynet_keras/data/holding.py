@@ -1,10 +1,12 @@
-"""One process at a time in a folder, and who it is."""
+"""One process at a time: in a folder, or for a file or folder that it makes. Who comes second is told who holds it."""
 
 import contextlib
+import hashlib
 import json
 import os
 import platform
 import signal
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,24 +15,26 @@ from pathlib import Path
 import filelock
 from absl import logging
 
+from polynet_keras.data.names import shown
+
 LOCK_FILE = ".lock"
 LEASE_SECONDS = 60.0
-"""For so long a process that is not seen to live keeps its folder from other machines."""
+"""For so long a process that is not seen to live keeps its hold from other machines."""
 
 
 @dataclass
 class Hold:
-    """That this process holds a folder.
+    """That this process holds a folder or file.
 
     Attributes:
-        is_lost: whether another process has taken it since: what is in the folder is that one's now.
+        is_lost: whether another process has taken it since: what is there is that one's now.
     """
 
     is_lost: bool = False
 
 
 @contextlib.contextmanager
-def held(folder: Path, argument: str, lock_file: str = LOCK_FILE) -> Iterator[Hold]:
+def holding(argument: str, path: Path, *, beside: bool = False) -> Iterator[Hold]:
     """Keeps other processes from writing to a folder while this one does.
 
     The holder renews its lock, a hidden file with its machine and process, so that it holds on file systems without
@@ -38,42 +42,92 @@ def held(folder: Path, argument: str, lock_file: str = LOCK_FILE) -> Iterator[Ho
     after `LEASE_SECONDS`.
 
     Args:
-        folder: that exists.
         argument: that named the folder.
-        lock_file: in the folder.
+        path: the folder.
+        beside: whether it is not there yet, so that the lock lies beside it.
 
     Raises:
-        ValueError: another process holds the folder; the message says which, where, and since when.
-        OSError: the folder cannot be written to.
+        ValueError: the folder cannot be written to, or another process holds it; the message says which, where, and
+            since when.
     """
-    path = folder / lock_file
-    told = folder / f"{lock_file}-holder.json"
+    with contextlib.ExitStack() as stack:
+        try:
+            hold = stack.enter_context(_held(_lock_beside(path) if beside else path / LOCK_FILE, path, argument))
+        except OSError as error:
+            raise ValueError(f"{argument}={os.fspath(path)!r} cannot be written: {error.strerror}") from None
+        yield hold
 
+
+@contextlib.contextmanager
+def locked(target: Path) -> Iterator[Hold]:
+    """Holds a file that this process is to make or change, once no other does; its folder is made.
+
+    Raises:
+        OSError: its folder cannot be written to.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _held(_lock_beside(target), target) as hold:
+        yield hold
+
+
+def make_folder(argument: str, path: Path) -> bool:
+    """Makes a folder that was named with an argument, before anything is computed.
+
+    Returns:
+        Whether it was not there.
+
+    Raises:
+        ValueError: it cannot be made.
+    """
+    named = f"{argument}={os.fspath(path)!r}"
+    is_new = not os.path.exists(path)  # a name that is too long, or in a folder that is shut, is told below
+    if is_new and os.path.islink(path):
+        raise ValueError(f"{named} is a link to {os.readlink(path)!r}, which is not there; make it, or remove the link")
+    if not is_new and not path.is_dir():
+        raise ValueError(f"{named} is no folder; name another")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:  # a ValueError is of a null character
+        raise ValueError(f"{named} cannot be written: {getattr(error, 'strerror', error)}") from None
+    return is_new
+
+
+@contextlib.contextmanager
+def _held(lock_file: Path, path: Path, argument: str | None = None) -> Iterator[Hold]:
+    """Holds a lock for `path`; one that another process holds is refused if an argument named it, else waited for."""
+    told = lock_file.with_name(f"{lock_file.name}-holder.json")
     hold = Hold()
 
     def lost(_):
         hold.is_lost = True
-        logging.error("%s is held by another process now: this one did not renew its lock in time, and stops", folder)
+        logging.error(
+            "%s is held by another process now: this one did not renew its lock in time, and stops", shown(path)
+        )
         os.kill(os.getpid(), signal.SIGINT)
 
-    lock = filelock.SoftFileLease(path, lease_duration=LEASE_SECONDS, on_compromise=lost)
+    lock = filelock.SoftFileLease(lock_file, lease_duration=LEASE_SECONDS, on_compromise=lost)
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
         owner = lock.owner
-        if owner is not None and owner.hostname != platform.node():
-            logging.warning("%s is held by %s; waiting to see whether that lives", folder, _holder(told, owner))
-        try:
-            # On this machine it is known to live.
-            lock.acquire(timeout=0 if owner and owner.hostname == platform.node() else LEASE_SECONDS + 5)
-        except filelock.Timeout:
-            raise ValueError(
-                f"{argument}={os.fspath(folder)!r} is being written by {_holder(told, owner)}; name another folder, or "
-                "wait until that has ended"
-            ) from None
+        holder = _holder(told, owner)
+        if argument is None:
+            logging.warning("%s is being written by %s; waiting for it", shown(path), holder)
+            lock.acquire()
+        else:
+            lives = owner is not None and owner.hostname == _host()  # else filelock would have taken its lock
+            if owner is not None and not lives:
+                logging.warning("%s is held by %s; waiting to see whether that lives", shown(path), holder)
+            try:
+                lock.acquire(timeout=0 if lives else LEASE_SECONDS + 5)
+            except filelock.Timeout:
+                raise ValueError(
+                    f"{argument}={os.fspath(path)!r} is being written by {holder}; name another folder, or wait until "
+                    "that has ended"
+                ) from None
     try:
-        since = datetime.now().astimezone().isoformat(timespec="seconds")
-        told.write_text(json.dumps({"pid": os.getpid(), "host": platform.node(), "since": since}))
+        facts = {"pid": os.getpid(), "host": _host_of(lock), "node": platform.node()}
+        told.write_text(json.dumps(facts | {"since": datetime.now().astimezone().isoformat(timespec="seconds")}))
         yield hold
     finally:
         if not hold.is_lost:
@@ -82,13 +136,32 @@ def held(folder: Path, argument: str, lock_file: str = LOCK_FILE) -> Iterator[Ho
         lock.release()
 
 
+def _lock_beside(path: Path) -> Path:
+    """A hidden file in the same folder, whose name has room for what is added to it, however long that of `path` is."""
+    return path.with_name(f".polynet-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.lock")
+
+
+def _host_of(lock: filelock.SoftFileLease) -> str | None:
+    owner = lock.owner
+    return None if owner is None else owner.hostname
+
+
+def _host() -> str | None:
+    """This machine as filelock's records name it: in a container, with a number of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        lock = filelock.SoftFileLease(Path(folder, "own"))
+        with lock.acquire(timeout=0):
+            return _host_of(lock)
+
+
 def _holder(told: Path, owner: "filelock.OwnerRecord | None") -> str:
     """Whose lock it is, in words."""
     if owner is None:
         return "another process"
-    text = f"process {owner.pid} on {owner.hostname}"
+    node, since = owner.hostname, ""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         facts = json.loads(told.read_text())
         if (facts["pid"], facts["host"]) == (owner.pid, owner.hostname):
-            text += f", since {datetime.fromisoformat(facts['since']):%Y-%m-%d %H:%M:%S}"
-    return text
+            since = f", since {datetime.fromisoformat(facts['since']):%Y-%m-%d %H:%M:%S}"
+            node = str(facts.get("node", node))
+    return f"process {owner.pid} on {shown(node)}{since}"

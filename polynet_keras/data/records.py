@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from polynet_keras.data.decoding import ON_ERROR
 from polynet_keras.data.folders import ClassFolder, list_splits
-from polynet_keras.data.holding import held
+from polynet_keras.data.holding import holding, make_folder
 from polynet_keras.data.names import shown
 from polynet_keras.data.preprocessing import decode_image, read_encoded
 from polynet_keras.data.record_files import Features
@@ -83,10 +83,8 @@ def write_records(
     splits = list_splits(folder, split, class_names)
     planned = {name: Split(images.fingerprint, _shard_count(name, images, shards)) for name, images in splits.items()}
     plan = Manifest(next(iter(splits.values())).class_names, int(seed), planned)
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"out={str(out)!r} is no folder")
-    out.mkdir(parents=True, exist_ok=True)
-    with held(out, "out"):
+    make_folder("out", out)
+    with holding("out", out):
         known = {shard.file: shard for shard in _shards_so_far(out, plan) if on_error == "skip" or not shard.skipped}
         tasks = [
             _Task(out / file, part, on_error, known.get(file))

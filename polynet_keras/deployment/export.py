@@ -10,6 +10,7 @@ import numpy as np
 
 from polynet_keras.data.crops import views
 from polynet_keras.data.extras import require_data_extra
+from polynet_keras.data.holding import holding
 from polynet_keras.data.preprocessing import Preprocessing
 from polynet_keras.deployment.artifact import ARTIFACTS, Comparison, ExportCard, artifact_path, file_hashes
 from polynet_keras.deployment.extras import require_extra
@@ -79,7 +80,8 @@ def export(
 
     Raises:
         ValueError: a format or precision that is not accepted, a backend that does not write it, a missing extra, a
-            folder that is there, a model that cannot be fused, or an artifact that computes something else.
+            folder that is there or that another process exports to, a model that cannot be fused, or an artifact that
+            computes something else.
     """
     precision = checked_precision(folder, format, precision, calibration is not None)
     if trained.model.dtype_policy.compute_dtype != "float32":
@@ -87,10 +89,14 @@ def export(
             f"{trained.name} computes in {trained.model.dtype_policy.compute_dtype}; build it in float32 and load "
             "its weights, which are the same"
         )
-    model = _with_size(fuse(trained.model), trained.preprocessing)
-    batches = calibration.batches(trained.preprocessing) if calibration else []
     folder = Path(folder)
-    with tempfile.TemporaryDirectory(prefix=".polynet-", dir=folder.parent) as scratch:
+    with (
+        holding("folder", folder, beside=True),
+        tempfile.TemporaryDirectory(prefix=".polynet-", dir=folder.parent) as scratch,
+    ):
+        _check_is_new(folder)  # again: another export may just have ended
+        model = _with_size(fuse(trained.model), trained.preprocessing)
+        batches = calibration.batches(trained.preprocessing) if calibration else []
         partial = Path(scratch, folder.name)
         path = artifact_path(partial, format)
         path.parent.mkdir(parents=True)
@@ -153,11 +159,15 @@ def checked_precision(folder: str | os.PathLike, format: str, precision: str | N
     folder = Path(folder)  # which leaves out a slash at the end
     if not folder.name:
         raise ValueError(f"folder={named!r} has no name of its own; name a new folder")
-    if os.path.lexists(folder):
-        raise ValueError(f"{named} is there already; name a new folder")
+    _check_is_new(folder)
     if not folder.parent.is_dir() or not os.access(folder.parent, os.W_OK):
         raise ValueError(f"{named} is in no folder that exists and can be written; make it first")
     return precision
+
+
+def _check_is_new(folder: Path) -> None:
+    if os.path.lexists(folder):
+        raise ValueError(f"{folder} is there already; name a new folder")
 
 
 def _with_size(model: keras.Model, preprocessing: Preprocessing) -> keras.Model:

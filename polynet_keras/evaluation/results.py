@@ -15,7 +15,8 @@ from typing import get_type_hints
 import keras
 import numpy as np
 
-from polynet_keras.data.files import locked, written_whole
+from polynet_keras.data.files import written_whole
+from polynet_keras.data.holding import locked
 from polynet_keras.evaluation.metrics import wilson_interval
 from polynet_keras.version import __version__
 
@@ -115,8 +116,6 @@ COLUMNS = (*FIELDS, *DERIVED)
 
 def append(result: Result, path: str | os.PathLike) -> None:
     """Adds a row to a file of results, made if it is not there. Processes that do so at once lose none.
-
-    A file `PATH.lock` stays beside it.
 
     Raises:
         ValueError: the file is no file of results, or has other columns; it is left as it was.

@@ -17,6 +17,7 @@ import keras
 from absl import logging
 
 from polynet_keras.data.files import written_whole
+from polynet_keras.data.holding import holding, make_folder
 from polynet_keras.data.sources import open_source
 from polynet_keras.distribution.cluster import Cluster
 from polynet_keras.models import STAGES, Structure
@@ -31,9 +32,7 @@ from polynet_keras.training.run_folder import (
     HISTORY_FILE,
     RECIPE_FILE,
     check_holds_only,
-    holding,
     is_finished,
-    make_folder,
 )
 
 BASELINE = "ir"

@@ -8,7 +8,7 @@ import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from polynet_keras.data.holding import Hold, held
+from polynet_keras.data.holding import holding, make_folder
 from polynet_keras.pretrained import CARD_FILE, MODEL_FILE
 from polynet_keras.training.history import read_history
 from polynet_keras.training.recipe import Recipe
@@ -107,38 +107,6 @@ def _has_epochs(path: Path) -> bool:
         return bool(read_history(path / HISTORY_FILE))
     except ValueError:
         return True  # whatever it holds, it is kept
-
-
-def make_folder(argument: str, path: Path) -> bool:
-    """Makes a folder that was named with an argument, before anything is computed.
-
-    Returns:
-        Whether it was not there.
-
-    Raises:
-        ValueError: it cannot be made.
-    """
-    try:
-        is_new = not path.exists()
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"{argument}={os.fspath(path)!r} cannot be written: {error.strerror}") from None
-    return is_new
-
-
-@contextlib.contextmanager
-def holding(argument: str, path: Path) -> Iterator[Hold]:
-    """`held`, with one line for a folder that cannot be written to.
-
-    Raises:
-        ValueError: the folder cannot be written to, or another process holds it.
-    """
-    with contextlib.ExitStack() as stack:
-        try:
-            hold = stack.enter_context(held(path, argument))
-        except OSError as error:
-            raise ValueError(f"{argument}={os.fspath(path)!r} cannot be written: {error.strerror}") from None
-        yield hold
 
 
 def check_holds_only(argument: str, path: Path, names: Collection[str]) -> None:

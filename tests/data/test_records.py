@@ -13,7 +13,7 @@ from PIL import Image
 
 from polynet_keras.data import records
 from polynet_keras.data.folders import list_folder
-from polynet_keras.data.holding import held
+from polynet_keras.data.holding import holding
 from polynet_keras.data.record_files import Features, record_reader
 from polynet_keras.data.record_manifest import Manifest, load_manifest, verify
 from polynet_keras.data.records import write_records
@@ -300,8 +300,23 @@ def test_out_must_be_free(images, tmp_path):
         write(images, images / "records")
     assert not (images / "records").exists()
     (tmp_path / "held").mkdir()
-    with held(tmp_path / "held", "out"), pytest.raises(ValueError, match="held' is being written by process"):
+    with holding("out", tmp_path / "held"), pytest.raises(ValueError, match="held' is being written by process"):
         write(images, tmp_path / "held")
+
+
+def test_out_that_cannot_be_written_is_named(images, tmp_path, monkeypatch):
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(ValueError, match="out='.*/link' is a link to 'nowhere', which is not there"):
+        write(images, tmp_path / "link")
+    with pytest.raises(ValueError, match="out='.*' cannot be written: File name too long"):
+        write(images, tmp_path / ("n" * 256))
+
+    def acquire(self, timeout):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("filelock.SoftFileLease.acquire", acquire)
+    with pytest.raises(ValueError, match="out='.*/shut' cannot be written: Permission denied"):
+        write(images, tmp_path / "shut")
 
 
 @pytest.mark.parametrize(

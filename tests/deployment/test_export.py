@@ -17,6 +17,7 @@ import pytest
 
 from polynet_keras import PolyNet
 from polynet_keras.data.fashion_mnist import CLASSES, FOLDER
+from polynet_keras.data.holding import holding
 from polynet_keras.data.pipeline import evaluation_batches, validation_data
 from polynet_keras.data.preprocessing import Preprocessing, decode_image
 from polynet_keras.data.sources import digits, open_source
@@ -94,6 +95,23 @@ def test_every_runtime_computes_the_same(net, tmp_path, format, precision):
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["net"]
 
 
+def test_one_export_at_a_time_makes_a_folder(few_layers, tmp_path, monkeypatch):
+    with holding("folder", tmp_path / "net", beside=True):
+        before = sorted(tmp_path.iterdir())
+        with pytest.raises(ValueError, match=rf"net' is being written by process {os.getpid()} on .*, since 20\d\d-"):
+            export(few_layers, f"{tmp_path}/net/", "saved_model")
+        assert sorted(tmp_path.iterdir()) == before
+
+    def another_ends(*arguments, **options):
+        (tmp_path / "net").mkdir()
+        return holding(*arguments, **options)
+
+    monkeypatch.setattr(exporting, "holding", another_ends)
+    with pytest.raises(ValueError, match="net is there already; name a new folder"):
+        export(few_layers, tmp_path / "net", "saved_model")
+    assert [path.name for path in tmp_path.rglob("*")] == ["net"]
+
+
 @pytest.mark.parametrize(("resize", "channels"), [("square", 3), ("shorter_side", 3), ("square", 1), ("square", 4)])
 def test_a_saved_model_takes_files_and_gives_names(tmp_path, resize, channels):
     import tensorflow as tf
@@ -162,6 +180,28 @@ def test_a_saved_model_decodes_as_pillow_does(channels):
             image.save(file, format)
             expected = decode_image(file.getvalue(), channels, "photograph")
             np.testing.assert_array_equal(decode(file.getvalue(), channels), expected, f"{image.mode} {format}")
+
+
+@pytest.mark.parametrize("name", ["decode_png", "decode_jpeg"])
+def test_a_saved_model_refuses_too_many_pixels_before_it_decodes_them(monkeypatch, name):
+    """In a file that is whole: one whose header lies, TensorFlow would refuse itself."""
+    import tensorflow as tf
+
+    image, ran, decode = np.zeros((5, 9, 3), "uint8"), [], getattr(tf.io, name)
+    encoded = (tf.io.encode_png if name == "decode_png" else tf.io.encode_jpeg)(image)
+
+    def watched(*arguments, **options):
+        with tf.control_dependencies([tf.numpy_function(lambda: ran.append(name), [], [])]):
+            return decode(*arguments, **options)
+
+    monkeypatch.setattr(tf.io, name, watched)
+    monkeypatch.setattr(saved_model, "MAX_PIXELS", 45)
+    assert tf.function(saved_model.decode)(encoded, 3).shape == (5, 9, 3)
+    assert ran == [name]
+    monkeypatch.setattr(saved_model, "MAX_PIXELS", 44)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="the image is over 44 pixels"):
+        tf.function(saved_model.decode)(encoded, 3)
+    assert ran == [name]
 
 
 @pytest.mark.parametrize(

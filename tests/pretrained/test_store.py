@@ -1,7 +1,6 @@
 """Published checkpoints on a machine: where they are looked for, that nothing unverified is used, what is kept."""
 
 import dataclasses
-import errno
 import hashlib
 import io
 import shutil
@@ -190,21 +189,6 @@ def test_what_an_older_version_converted_is_made_anew(served, monkeypatch):
     monkeypatch.setattr(store, "CONVERSION", store.CONVERSION + 1)
     small(weights="small")
     assert (served.cache / "small.weights.h5").stat().st_mtime_ns > before
-
-
-@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK])
-def test_a_file_system_without_locks(served, monkeypatch, code):
-    """No file stands for the lock there: it would stay for ever when its process is killed."""
-
-    def flock(*_):
-        raise OSError(code, "no locks here")
-
-    monkeypatch.setattr("fcntl.flock", flock)
-    for _ in range(2):
-        np.testing.assert_allclose(infer(small(weights="small"), served.x), served.expected, rtol=1e-5, atol=1e-6)
-        for lock in served.cache.glob("*.lock"):
-            assert lock.read_bytes() == b""
-        (served.cache / "small.weights.h5").unlink()
 
 
 def test_hash_of_the_file_in_an_archive(tmp_path):
