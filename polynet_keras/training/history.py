@@ -10,6 +10,8 @@ from polynet_keras.data.files import written_whole
 def read_history(path: Path) -> list[dict[str, str]]:
     """A row for each epoch, with the epoch's number from 0 in `"epoch"`; empty if the file is not there.
 
+    A last line without an end is a row if it is whole. Else it was cut off, by a full disk say, and its epoch lacks.
+
     Raises:
         ValueError: it is no history; the message names the file and the line.
     """
@@ -19,21 +21,44 @@ def read_history(path: Path) -> list[dict[str, str]]:
         return []
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read: {getattr(error, 'strerror', error)}") from None
-    whole = text[: text.rfind("\n") + 1]  # a line is cut off where the disk was full
-    reader = csv.DictReader(io.StringIO(whole, newline=""))
+    whole = text[: text.rfind("\n") + 1]
+    last = text[len(whole) :]
+    reader = csv.DictReader(io.StringIO(whole + last if _is_whole(last) else whole, newline=""))
     rows: list[dict[str, str]] = []
     try:
         for row in reader:
-            goes_on = not rows or int(row["epoch"]) == int(rows[-1]["epoch"]) + 1
-            if int(row["epoch"]) < 0 or not goes_on or None in row or None in row.values():
-                raise ValueError
+            if fault := _fault(row, rows):
+                raise ValueError(fault)
             rows.append(row)
-    except (ValueError, TypeError, KeyError, csv.Error):
+    except (ValueError, csv.Error) as error:
         raise ValueError(
-            f"{path}: line {reader.line_num} does not follow the epoch before it: two runs have written to this file, "
-            "or it was edited. Move the file away: the run goes on, and its curves lack the epochs so far"
+            f"{path}: line {reader.line_num} {error}. A full disk, an editor or two runs in one folder can leave it "
+            "so. Correct the line, or move the file away: the run goes on, and its curves lack the epochs so far"
         ) from None
     return rows
+
+
+def _is_whole(line: str) -> bool:
+    """Whether a line without an end lost nothing else, as far as it can tell: its last number is written as usual."""
+    last = line.rpartition(",")[2]
+    try:
+        return line.endswith("\r") or last == repr(float(last))
+    except ValueError:
+        return False
+
+
+def _fault(row: dict[str, str], before: list[dict[str, str]]) -> str | None:
+    """What is wrong with a row, in words that follow the number of its line."""
+    if "epoch" not in row:
+        return "is below a header without the column 'epoch'"
+    if None in row or None in row.values():
+        return "has more or fewer values than the header has columns"
+    number = row["epoch"]
+    if not (number.isascii() and number.isdecimal()):
+        return f"has {number!r} where the number of an epoch belongs"
+    if before and int(number) <= int(before[-1]["epoch"]):
+        return f"is of epoch {number}, the one before it of epoch {before[-1]['epoch']}"
+    return None
 
 
 def forget_epochs(path: Path, epochs: int) -> None:

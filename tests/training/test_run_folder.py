@@ -272,25 +272,57 @@ def test_a_folder_that_is_read_only(tmp_path, monkeypatch):
 
 
 SPOILED = {
-    "two_headers": ("epoch,loss\r\n0,1.5\r\nepoch,loss\r\n1,1.5\r\n", 3),
-    "twice": ("epoch,loss\r\n0,1.5\r\n0,1.5\r\n", 3),
-    "a_gap": ("epoch,loss\r\n0,1.5\r\n2,1.5\r\n", 3),
-    "no_epoch": ("loss\r\n1.5\r\n", 2),
-    "mixed": ("epoch,loss\r\n0,1.5\r\n1,1.5,2.5\r\n", 3),
-    "short": ("epoch,loss\r\n0,1.5\r\n1\r\n", 3),
+    "two_headers": (
+        "epoch,loss\r\n0,1.5\r\nepoch,loss\r\n1,1.5\r\n",
+        "line 3 has 'epoch' where the number of an epoch belongs",
+    ),
+    "twice": ("epoch,loss\r\n0,1.5\r\n0,1.5\r\n", "line 3 is of epoch 0, the one before it of epoch 0"),
+    "back": ("epoch,loss\r\n4,1.5\r\n5,1.5\r\n4,1.5\r\n", "line 4 is of epoch 4, the one before it of epoch 5"),
+    "no_epoch": ("loss\r\n1.5\r\n", "line 2 is below a header without the column 'epoch'"),
+    "mixed": ("epoch,loss\r\n0,1.5\r\n1,1.5,2.5\r\n", "line 3 has more or fewer values than the header has columns"),
+    "short": ("epoch,loss\r\n0,1.5\r\n1\r\n", "line 3 has more or fewer values than the header has columns"),
+    "an_editor": ("epoch;loss\r\n0;1.5\r\n", "line 2 is below a header without the column 'epoch'"),
+    "a_fraction": ("epoch,loss\r\n0.0,1.5\r\n", "line 2 has '0.0' where the number of an epoch belongs"),
+    "below_zero": ("epoch,loss\r\n-1,1.5\r\n", "line 2 has '-1' where the number of an epoch belongs"),
 }
 
 
-@pytest.mark.parametrize(("text", "line"), SPOILED.values(), ids=SPOILED)
-def test_a_spoiled_history_is_named(tmp_path, text, line):
+@pytest.mark.parametrize(("text", "fault"), SPOILED.values(), ids=SPOILED)
+def test_a_spoiled_history_is_named(tmp_path, text, fault):
     (tmp_path / "history.csv").write_text(text)
     RECIPE.save(tmp_path / "recipe.json")
-    expected = f"history.csv: line {line} does not follow the epoch before it"
+    expected = f"history.csv: {fault}. .*Correct the line, or move the file away: the run goes on"
     with pytest.raises(ValueError, match=expected), run_folder(tmp_path, RECIPE):
         pass
     with pytest.raises(ValueError, match=expected):
         plot_curves(tmp_path / "history.csv", tmp_path / "curves.png")
     assert files(tmp_path) == ["history.csv", "recipe.json"]
+
+
+@pytest.mark.parametrize(
+    ("end", "epochs"),
+    [
+        ("2,1.25", 3),  # the last byte that was lost is the line's end
+        ("2,1.25\r", 3),
+        ("2,5e-05", 3),
+        ("2,nan", 3),
+        ("2,1.25\n", 3),
+        ("2,5e-0", 2),
+        ("2,1.", 2),
+        ("2,", 2),
+        ("2", 2),
+        ("", 2),
+    ],
+)
+def test_a_last_row_without_a_line_end_is_kept_if_it_is_whole(tmp_path, end, epochs):
+    path = tmp_path / "history.csv"
+    path.write_bytes(f"epoch,loss\r\n0,1.5\r\n1,1.5\r\n{end}".encode())
+    assert [row["epoch"] for row in read_history(path)] == [str(epoch) for epoch in range(epochs)]
+    forget_epochs(path, 3)
+    with open(path, "a") as file:
+        file.write("3,1.5\r\n")  # as a run does that goes on after epoch 2, whose line was lost or not
+    assert [row["epoch"] for row in read_history(path)][-1] == "3"
+    assert len(read_history(path)) == epochs + 1
 
 
 def test_history(tmp_path):
