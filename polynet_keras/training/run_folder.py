@@ -29,6 +29,8 @@ FILES = (RECIPE_FILE, HISTORY_FILE, LAST_GOOD_FILE, CURVES_FILE, MODEL_FILE, CAR
 FOLDERS = (TENSORBOARD_FOLDER, SAMPLES_FOLDER, CHECKPOINTS_FOLDER)
 """What a run writes."""
 CHECKPOINT_NAME = re.compile(r"checkpoint-\d+\.(index|data-\d+-of-\d+)(\.tempstate\d+)?")
+JOB_OUTPUT = re.compile(r"nohup\.out|.*\.(log|out|err)|.*\.[oe]\d+", re.DOTALL)
+"""Names that shells, Slurm and PBS give to what a job prints."""
 NAME_BYTES = 200
 """Of the data's name in the name of a run folder; file systems take 255 in all."""
 
@@ -119,9 +121,13 @@ def check_holds_only(argument: str, path: Path, names: Collection[str]) -> None:
     if others:
         shown = ", ".join(map(repr, others[:5])) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
         what = "holds other things than a run" if names else "is not empty"
-        raise ValueError(
-            f"{argument}={os.fspath(path)!r} {what}: {shown}; name a new folder, nothing is overwritten or removed"
-        )
+        cure = "name a new folder, nothing is overwritten or removed"
+        if all(JOB_OUTPUT.fullmatch(name) for name in others):
+            cure = (
+                "these look like the output of a job: let it go to a file elsewhere (`> train.log`, Slurm's --output, "
+                f"--log_dir of `polynet launch`) and move these there, or {cure}"
+            )
+        raise ValueError(f"{argument}={os.fspath(path)!r} {what}: {shown}; {cure}")
 
 
 def remove_checkpoints(path: Path) -> None:

@@ -143,6 +143,30 @@ def test_a_folder_with_other_things_is_refused_with_what_is_there(tmp_path, reci
     assert files(tmp_path) == before
 
 
+@pytest.mark.parametrize("recipe", [True, False])
+@pytest.mark.parametrize(
+    ("names", "is_output"),
+    [
+        (["slurm-1.out"], True),
+        (["nohup.out"], True),
+        (["train.log", "worker-1-attempt-0.log", "job.err"], True),
+        (["train.e1234", "train.o1234"], True),
+        (["slurm-1.out", "notes.txt"], False),
+        (["login"], False),
+    ],
+)
+def test_output_of_the_job_itself_is_told_where_it_belongs(tmp_path, recipe, names, is_output):
+    if recipe:
+        RECIPE.save(tmp_path / "recipe.json")
+    for name in names:
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=f"'{names[0]}'.* name a new folder") as raised, run_folder(tmp_path, RECIPE):
+        pass
+    advice = "like the output of a job: let it go to a file elsewhere (`> train.log`, Slurm's --output, --log_dir"
+    assert (advice in str(raised.value)) == is_output
+    assert files(tmp_path) == sorted([*names, "recipe.json"] if recipe else names)
+
+
 def test_hidden_files_are_no_matter(tmp_path):
     (tmp_path / ".DS_Store").touch()
     with pytest.raises(ValueError, match="early"):
