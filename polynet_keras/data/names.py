@@ -17,7 +17,12 @@ def shown(name: str | os.PathLike) -> str:
     name = os.fspath(name)
     if name.isprintable():
         return name
-    return "".join(_escaped(letter) if unicodedata.category(letter) in ESCAPED else letter for letter in name)
+    return "".join(_escaped(letter) if is_escaped(letter) else letter for letter in name)
+
+
+def is_escaped(letter: str) -> bool:
+    """Whether a letter cannot be shown as it is."""
+    return unicodedata.category(letter) in ESCAPED
 
 
 def _escaped(letter: str) -> str:

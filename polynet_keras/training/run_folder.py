@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from polynet_keras.data.holding import holding, make_folder
+from polynet_keras.data.names import is_escaped
 from polynet_keras.pretrained import CARD_FILE, MODEL_FILE
 from polynet_keras.training.history import read_history
 from polynet_keras.training.recipe import Recipe
@@ -171,7 +172,8 @@ def new_run_folder(data: str) -> Path:
     Raises:
         ValueError: it cannot be made.
     """
-    name = os.fsencode(Path(data).resolve().name)[:NAME_BYTES].decode(errors="ignore")
+    name = "".join("_" if is_escaped(letter) else letter for letter in Path(data).resolve().name).lstrip(".") or "data"
+    name = name.encode()[:NAME_BYTES].decode(errors="ignore")
     name += time.strftime("-%Y%m%d-%H%M%S")
     make_folder("run_dir", Path(RUNS))
     for number in itertools.count(1):

@@ -181,9 +181,17 @@ def test_a_default_folder_that_is_taken_gets_a_number(tmp_path, monkeypatch):
         assert [path.name for path in (first, second, third)] == [
             "digits-20260101-000000", "digits-20260101-000000-2", "digits-20260101-000000-3",
         ]  # fmt: skip
-    long = Recipe(data="é" * 127, structure=RECIPE.structure, width=0.1, epochs=1)
-    with run_folder(None, long) as path:
-        assert path.name == "é" * 100 + "-20260101-000000"
+    for data, name in {
+        "/": "data",
+        "a\nb\x1b[31m\x9b": "a_b_[31m_",
+        "caf\udce9": "caf_",
+        "right\u202eleft": "right_left",
+        ".hidden": "hidden",
+        "-x": "-x",
+        "é" * 127: "é" * 100,
+    }.items():
+        with run_folder(None, Recipe(data=data, structure=RECIPE.structure, width=0.1, epochs=1)) as path:
+            assert path.name == f"{name}-20260101-000000"
 
 
 HOLDER = """
