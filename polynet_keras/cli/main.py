@@ -68,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if values.help:
             print(_command_help(name, command.USAGE, values))
             return 0
+        _check_characters(values, positional)
         _log_plainly()
         code = command.run(values, positional)
     except (flags.Error, ValueError, OSError) as error:
@@ -92,6 +93,15 @@ def _with_home(argument: str) -> str:
     """Shells replace the `~` of a word, not that of `--run_dir=~/runs`."""
     match = re.fullmatch(r"(--?\w+=)?(~.*)", argument, re.DOTALL)
     return argument if match is None else (match[1] or "") + os.path.expanduser(match[2])
+
+
+def _check_characters(values: flags.FlagValues, positional: Sequence[str]) -> None:
+    """Refuses null characters, which a flag file can have: no path holds one, and the system's errors name no flag."""
+    given = [(f"--{name}", values[name].value) for name in values]
+    for name, value in [*given, *(("argument", text) for text in positional)]:
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and "\0" in text:
+                raise ValueError(f"{name} {text!r} holds a null character, which no name can have")
 
 
 class _Plain(stdlib_logging.Formatter):

@@ -51,6 +51,20 @@ def test_help_lists_the_commands(capsys):
             assert command in output
 
 
+@pytest.mark.parametrize(
+    ("argv", "name"),
+    [
+        (["train", "--run_dir=a\0b"], r"--run_dir 'a\x00b'"),
+        (["export", "--output", "a\0b"], r"--output 'a\x00b'"),
+        (["train", "--data=a\0b"], r"--data 'a\x00b'"),
+        (["records", "a\0b", "out"], r"argument 'a\x00b'"),
+        (["export", "--keep_float=a,a\0b"], r"--keep_float 'a\x00b'"),
+    ],
+)
+def test_a_null_character_is_refused_with_its_flag(capsys, argv, name):
+    assert fails(capsys, *argv) == f"polynet: {name} holds a null character, which no name can have"
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_lists_the_flags(capsys, command):
     output = succeeds(capsys, command, "--help")
