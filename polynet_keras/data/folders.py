@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from absl import logging
 
 from polynet_keras.data.names import check_class_names, shown
 
@@ -16,6 +17,8 @@ SPLITS = ("train", "training", "val", "validation", "test", "held_out")
 """Folders of these names hold splits, not classes."""
 CLASSES_FILE = "classes.txt"
 """Names of the classes' folders in the order of their labels, one a line; where there is none, they are sorted."""
+SYSTEM_FOLDERS = ("__MACOSX", "@eaDir")
+"""What macOS puts into archives, and a Synology disk beside photographs: never pictures of the user's."""
 EXPECTED = "a folder with one folder of images for each class, such as DATA/cat/1.jpg"
 
 
@@ -50,11 +53,12 @@ class ClassFolder:
 
 
 def list_folder(folder: str | os.PathLike, class_names: Sequence[str] | None = None) -> ClassFolder:
-    """Lists a folder with one folder of images a class, as torchvision's `ImageFolder` and Keras read it.
+    """Lists a folder with one folder of images a class, as torchvision's `ImageFolder` and Keras do.
 
-    Images lie anywhere below their class's folder; hidden files and folders are passed over, links are followed. A link
-    to nothing counts as an image, of 0 bytes: it is refused when it is read, not passed over in silence. What is
-    neither a file nor a folder (a FIFO, a device) is passed over, and so is a link to it.
+    Images lie anywhere below their class's folder, links are followed. Hidden files and folders, such as macOS's
+    `._1.jpg`, and `SYSTEM_FOLDERS` are passed over, which the log says. A link to nothing counts as an image, of 0
+    bytes: it is refused when it is read, not passed over in silence. What is neither a file nor a folder (a FIFO, a
+    device) is passed over, and so is a link to it.
 
     Args:
         folder: the folder of classes.
@@ -67,6 +71,7 @@ def list_folder(folder: str | os.PathLike, class_names: Sequence[str] | None = N
     """
     root = Path(folder)
     found = _class_folders(root)
+    passed_over = _passed_over_folders(root)
     names = _given_class_names(root, class_names) or found
     if len(names) < 2:
         raise ValueError(f"data={str(root)!r} holds {len(names)} folders; expected {EXPECTED}, two classes or more")
@@ -81,7 +86,7 @@ def list_folder(folder: str | os.PathLike, class_names: Sequence[str] | None = N
                 f"data={str(root)!r} holds the folder {name!r}, which is none of the {len(names)} classes that are "
                 "named; name it or move it away"
             )
-        files = sorted(_images(root / name, f"{name}/", frozenset()))
+        files = sorted(_images(root / name, f"{name}/", frozenset(), passed_over))
         if not files:
             raise ValueError(
                 f"class {name!r} of data={str(root)!r} has 0 images ({', '.join(IMAGE_SUFFIXES)}); "
@@ -90,6 +95,7 @@ def list_folder(folder: str | os.PathLike, class_names: Sequence[str] | None = N
         paths += [path for path, _ in files]
         sizes += [size for _, size in files]
         labels += [label_of[name]] * len(files)
+    _log_passed_over(root, passed_over)
     if not paths:
         raise ValueError(f"data={str(root)!r} holds none of the {len(names)} classes that are named")
     return ClassFolder(root, tuple(names), tuple(paths), np.array(labels, "int64"), np.array(sizes, "int64"))
@@ -121,6 +127,7 @@ def list_splits(
     names = _given_class_names(root, class_names) or sorted(
         {name for path in splits.values() for name in _class_folders(path)}
     )
+    _log_passed_over(root, _passed_over_folders(root))
     return {name: list_folder(path, names) for name, path in splits.items()}
 
 
@@ -177,11 +184,37 @@ def _class_folders(root: Path) -> list[str]:
     if not root.is_dir():
         raise ValueError(f"data={str(root)!r} is no folder; expected {EXPECTED}")
     with os.scandir(root) as entries:
-        return sorted(entry.name for entry in entries if _is_folder(entry) and not entry.name.startswith("."))
+        return sorted(entry.name for entry in entries if _is_folder(entry) and not _is_passed_over(entry.name))
 
 
-def _images(folder: Path | str, prefix: str, above: frozenset) -> Iterator[tuple[str, int]]:
-    """(path below the root, bytes) of all images below a folder; `above` are the identities of those it lies in."""
+def _is_passed_over(name: str) -> bool:
+    return name.startswith(".") or name in SYSTEM_FOLDERS
+
+
+def _passed_over_folders(root: Path) -> Counter[str]:
+    with os.scandir(root) as entries:
+        return Counter(entry.name for entry in entries if _is_passed_over(entry.name) and _is_folder(entry))
+
+
+def _log_passed_over(root: Path, passed_over: Counter[str]) -> None:
+    """Says which folders were passed over, and how many image files, which are counted by an empty name."""
+    folders = ", ".join(f"'{shown(name)}'" for name in sorted(passed_over) if name)
+    parts = [f"folders {folders}"] if folders else []
+    if files := passed_over[""]:
+        parts.append(f"{files:,} hidden image file{'s' if files > 1 else ''}")
+    if parts:
+        logging.info("data=%r: passed over %s", str(root), " and ".join(parts))
+
+
+def _images(folder: Path | str, prefix: str, above: frozenset, passed_over: Counter[str]) -> Iterator[tuple[str, int]]:
+    """(path below the root, bytes) of all images below a folder.
+
+    Args:
+        folder: where.
+        prefix: its path below the root, with a slash at the end.
+        above: identities of the folders that it lies in.
+        passed_over: counts folders by their names, and hidden image files as `""`.
+    """
     status = os.stat(folder)
     identity = (status.st_dev, status.st_ino)
     if identity in above:
@@ -189,10 +222,14 @@ def _images(folder: Path | str, prefix: str, above: frozenset) -> Iterator[tuple
     # One call for a folder, none to tell a file from a folder: a million images list in seconds.
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith("."):
+            if _is_passed_over(entry.name):
+                if _is_folder(entry):
+                    passed_over[entry.name] += 1
+                elif entry.name.lower().endswith(IMAGE_SUFFIXES):
+                    passed_over[""] += 1
                 continue
             if _is_folder(entry):
-                yield from _images(entry.path, f"{prefix}{entry.name}/", above | {identity})
+                yield from _images(entry.path, f"{prefix}{entry.name}/", above | {identity}, passed_over)
             elif entry.name.lower().endswith(IMAGE_SUFFIXES):
                 if not entry.is_symlink():
                     if entry.is_file():

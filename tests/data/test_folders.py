@@ -46,6 +46,27 @@ def test_random_trees_against_a_walk(tmp_path, seed):
     assert [found.class_names[label] for label in found.labels] == [path.split("/")[0] for path in found.paths]
 
 
+def test_what_a_system_leaves_among_photographs_is_passed_over_and_told(tmp_path, caplog):
+    caplog.set_level("INFO")
+    wanted = ["train/cat/1.jpg", "train/dog/deep/2.jpg", "val/cat/3.jpg"]
+    left = ["__MACOSX/train/cat/._1.jpg", "train/__MACOSX/cat/._1.jpg", "train/cat/._1.jpg", "train/dog/deep/._2.JPG"]
+    left += ["train/.ipynb_checkpoints/1-checkpoint.jpg", "train/dog/.cache/2.jpg", "val/cat/@eaDir/3.jpg/small.jpg"]
+    make(tmp_path, *wanted, *left, "train/.DS_Store", "val/cat/.DS_Store")
+    found = list_splits(tmp_path)
+    assert [f"{split}/{path}" for split, images in found.items() for path in images.paths] == wanted
+    assert found["val"].class_names == ("cat", "dog")
+    assert caplog.messages == [
+        f"data='{tmp_path}': passed over folders '__MACOSX'",
+        f"data='{tmp_path}/train': passed over folders '.cache', '.ipynb_checkpoints', '__MACOSX' and 2 hidden image "
+        "files",
+        f"data='{tmp_path}/val': passed over folders '@eaDir'",
+    ]
+    caplog.clear()
+    make(tmp_path, "clean/a/1.jpg", "clean/b/_1.jpg", "clean/b/__MACOSX.jpg")
+    assert len(list_folder(tmp_path / "clean")) == 3
+    assert not caplog.messages
+
+
 def test_class_names_decide_the_labels(tmp_path):
     make(tmp_path, "cat/1.jpg", "dog/1.jpg")
     np.testing.assert_array_equal(list_folder(tmp_path, ["dog", "bird", "cat"]).labels, [2, 0])
