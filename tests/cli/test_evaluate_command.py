@@ -1,5 +1,6 @@
 import contextlib
 import csv
+import dataclasses
 import shutil
 
 import numpy as np
@@ -7,6 +8,8 @@ import pytest
 from PIL import Image
 
 from polynet_keras.cli.main import main
+from polynet_keras.evaluation.metrics import Counts
+from polynet_keras.pretrained import ModelCard
 from polynet_keras.training.recipe import Recipe
 from polynet_keras.training.run import train
 from tests.reference import few_layers
@@ -80,6 +83,15 @@ def test_the_newest_run_is_taken(capsys, here):
     shutil.copytree(here / "runs" / "small", here / "runs" / "newer")
     (here / "runs" / "newer" / "model.json").touch()
     assert "model:       runs/newer\n" in succeeds(capsys, "evaluate")
+
+
+def test_class_names_are_printed_without_what_commands_a_terminal(capsys, here, monkeypatch):
+    card = ModelCard.load(here / "runs" / "small")
+    dataclasses.replace(card, class_names=("3", "4\u202e\u200f")).save(here / "runs" / "small")
+    (here / "data" / "4").rename(here / "data" / "4\u202e\u200f")
+    monkeypatch.setattr(Counts, "worst_pairs", lambda self, count: ((0, 1, 2),))
+    output = succeeds(capsys, "evaluate", "--data=data", "--split=all", "--results=")
+    assert r"confused:    3 taken for 4\u202e\u200f: 2" in output.splitlines()
 
 
 def test_a_run_is_shown_the_crops_of_its_recipe(capsys, here):

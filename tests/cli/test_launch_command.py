@@ -69,6 +69,15 @@ def test_a_run_folder_that_is_named_is_kept(launched):
     assert [word for word in jobs[0].command if "run_dir" in word] == ["--run_dir"]
 
 
+@pytest.mark.parametrize("kept", [False, True])
+def test_an_empty_folder_of_runs_goes_only_if_it_was_made_here(launched, kept):
+    if kept:
+        Path("runs").mkdir()
+    assert main(["launch", "--", "train"]) == 0
+    assert Path("runs").exists() == kept
+    assert not list(Path().glob("runs/*"))
+
+
 @pytest.mark.parametrize(("code", "told"), [(75, True), (0, False), (1, False), (137, False)])
 def test_how_to_go_on(launched, monkeypatch, code, told):
     jobs, result = launched
