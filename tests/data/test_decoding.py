@@ -1,16 +1,18 @@
 import dataclasses
 import errno
+import io
 import struct
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from absl import logging
+from PIL import Image
 
 from polynet_keras.data import decoding
 from polynet_keras.data.decoding import Unreadable, decode_region
-from polynet_keras.data.pipeline import reading
-from polynet_keras.data.preprocessing import decode_image
+from polynet_keras.data.pipeline import evaluation_batches, reading
+from polynet_keras.data.preprocessing import Preprocessing, decode_image
 from tests.data.arrays import examples_of, png, random_images
 from tests.data.hostile import hostile_images
 
@@ -174,3 +176,47 @@ def test_storage_that_fails_is_not_the_image(on_error):
         list(dataset)
     assert failure.value.errno == errno.EIO
     assert unreadable.skipped == {}
+
+
+def whole_files(height):
+    """Of 90 px in a row: a kind for each way through TensorFlow's decoders."""
+    (image,) = random_images(1, size=height)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    rotated = io.BytesIO()
+    Image.fromarray(image).save(rotated, "JPEG", exif=exif)
+    return [
+        png(image),
+        tf.io.encode_jpeg(image).numpy(),
+        tf.io.encode_jpeg(image, progressive=True).numpy(),
+        rotated.getvalue(),
+    ]
+
+
+@pytest.mark.parametrize("finished", [False, True], ids=["region", "batches"])
+def test_too_many_pixels_are_refused_before_tensorflow_decodes_them(monkeypatch, finished):
+    """In files that are whole: one whose header lies, TensorFlow would refuse itself."""
+    files, ran = whole_files(5) + whole_files(6), []
+
+    def watch(module, name):
+        decode = getattr(module, name)
+
+        def watched(*arguments, **options):
+            with tf.control_dependencies([tf.numpy_function(lambda: ran.append(name), [], [])]):
+                return decode(*arguments, **options)
+
+        monkeypatch.setattr(module, name, watched)
+
+    watch(tf.io, "decode_png")
+    watch(tf.image, "decode_and_crop_jpeg")
+    monkeypatch.setattr(decoding, "LARGE_PIXELS", 100)
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 450)
+    monkeypatch.setattr("polynet_keras.data.preprocessing.MAX_PIXELS", 450)
+    if finished:
+        unreadable = Unreadable("skip")
+        list(evaluation_batches(examples_of(files), Preprocessing(4, 5), 4, unreadable=unreadable).dataset)
+        skipped = unreadable.skipped
+    else:
+        _, skipped = decoded(files)
+    assert skipped == {index: f"image {index}: 90×6 px is over the limit of 450 pixels" for index in range(4, 8)}
+    assert sorted(ran) == ["decode_and_crop_jpeg"] * 3 + ["decode_png"]

@@ -190,9 +190,14 @@ def test_a_saved_model_refuses_too_many_pixels_before_it_decodes_them(monkeypatc
     image, ran, decode = np.zeros((5, 9, 3), "uint8"), [], getattr(tf.io, name)
     encoded = (tf.io.encode_png if name == "decode_png" else tf.io.encode_jpeg)(image)
 
-    def watched(*arguments, **options):
-        with tf.control_dependencies([tf.numpy_function(lambda: ran.append(name), [], [])]):
-            return decode(*arguments, **options)
+    def note(contents):
+        ran.append(name)
+        return contents
+
+    def watched(contents, *arguments, **options):
+        # Without state: tf.function would keep two operations that have some in order by itself.
+        contents = tf.numpy_function(note, [contents], tf.string, stateful=False)
+        return decode(tf.ensure_shape(contents, ()), *arguments, **options)
 
     monkeypatch.setattr(tf.io, name, watched)
     monkeypatch.setattr(saved_model, "MAX_PIXELS", 45)
