@@ -2,9 +2,11 @@
 
 import contextlib
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 
 @contextlib.contextmanager
@@ -14,3 +16,18 @@ def written_whole(target: Path) -> Iterator[Path]:
         partial = Path(folder, target.name)
         yield partial
         os.replace(partial, target)
+
+
+def open_regular(path: str | os.PathLike) -> BinaryIO:
+    """Opens a file for reading. Unlike `open`, does not wait for ever for a pipe.
+
+    Raises:
+        OSError: it cannot be opened.
+        ValueError: it is a pipe or a device; the message goes on after the file's name.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    raise ValueError(f"is a {'folder' if stat.S_ISDIR(mode) else 'pipe or a device'}, not a file")

@@ -1,11 +1,12 @@
 """The preprocessing protocol: how an image becomes a network's input, as a value that travels with the weights."""
 
 import io
+import math
 import os
-import stat
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -13,6 +14,7 @@ import numpy as np
 from keras import ops
 
 from polynet_keras.data.extras import require_data_extra
+from polynet_keras.data.files import open_regular
 from polynet_keras.data.image_headers import (
     MAX_ENCODED_BYTES,
     MAX_PIXELS,
@@ -35,6 +37,8 @@ CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}
 UPRIGHT = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 """Pillow's `Transpose` that makes an image upright, by EXIF's orientation."""
 
+MAX_SIDE = math.isqrt(MAX_PIXELS)
+"""Of an image that a protocol asks for, in pixels."""
 RESIZES = ("square", "shorter_side")
 INTERPOLATIONS = ("bilinear", "bicubic")
 CHANNEL_ORDERS = ("RGB", "BGR")
@@ -71,6 +75,16 @@ class Preprocessing:
         # From JSON the sequences come as lists.
         object.__setattr__(self, "mean", tuple(self.mean))
         object.__setattr__(self, "std", tuple(self.std))
+        for name in ("image_size", "resize_size"):
+            size = getattr(self, name)
+            if not isinstance(size, Integral) or isinstance(size, bool) or size > MAX_SIDE:
+                raise ValueError(f"{name}={size!r} must be a whole number of pixels, at most {MAX_SIDE:,}")
+        for name in ("mean", "std"):
+            numbers = getattr(self, name)
+            if not all(isinstance(number, Real) and math.isfinite(number) for number in numbers):
+                raise ValueError(f"{name}={numbers!r} must be finite numbers")
+        if not isinstance(self.antialias, bool):
+            raise ValueError(f"antialias={self.antialias!r} must be True or False")
         if not 1 <= self.image_size <= self.resize_size:
             raise ValueError(
                 f"resize_size={self.resize_size} must be at least image_size={self.image_size}, and that at least 1"
@@ -274,23 +288,21 @@ def read_encoded(path: str | os.PathLike) -> bytes:
     """
     name = shown(path)
     try:
-        with open(path, "rb", opener=_open_without_waiting) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise ValueError(f"{name}: cannot be read as an image: it is no file, but a FIFO or a device")
-            # A file may grow between a look at its size and the reading.
-            encoded = file.read(MAX_ENCODED_BYTES + 1)
-            if len(encoded) > MAX_ENCODED_BYTES:
-                size = max(status.st_size, len(encoded))
-                raise ValueError(f"{name}: {size:,} bytes are over the limit of {MAX_ENCODED_BYTES:,}")
+        file = open_regular(path)
     except OSError as error:
         raise ValueError(f"{name}: cannot be read as an image: {error.strerror or error}") from None
+    except ValueError as error:
+        raise ValueError(f"{name}: cannot be read as an image: it {error}") from None
+    with file:
+        try:
+            # A file may grow between a look at its size and the reading.
+            encoded = file.read(MAX_ENCODED_BYTES + 1)
+        except OSError as error:
+            raise ValueError(f"{name}: cannot be read as an image: {error.strerror or error}") from None
+        if len(encoded) > MAX_ENCODED_BYTES:
+            size = max(os.fstat(file.fileno()).st_size, len(encoded))
+            raise ValueError(f"{name}: {size:,} bytes are over the limit of {MAX_ENCODED_BYTES:,}")
     return encoded
-
-
-def _open_without_waiting(path: str, flags: int) -> int:
-    # The opening of a FIFO waits for a writer, unless told not to.
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def decode_image(encoded: bytes, channels: int, name: str, max_pixels: int | None = None) -> np.ndarray:

@@ -4,13 +4,18 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from polynet_keras.data.json_fields import Fields, fields_of, is_plain
 from polynet_keras.data.preprocessing import Preprocessing
 
 CARD_FILE = "card.json"
+MAX_FACTS = 100
+"""About a calibration."""
+SHA256 = re.compile("[0-9a-f]{64}")
 VERSION_FOLDER = "1"
 """TensorFlow Serving and OpenVINO Model Server load the folder of the highest number."""
 
@@ -22,6 +27,15 @@ ARTIFACTS = {
     "torch": "model.pt2",
 }
 """The file by which each format's artifact is loaded, in `VERSION_FOLDER`."""
+
+PRECISIONS = {
+    "saved_model": ("float32",),
+    "onnx": ("float32",),
+    "openvino": ("float32", "float16", "int8"),
+    "litert": ("float32", "dynamic"),
+    "torch": ("float32",),
+}
+"""What each format can be written in, the default first. `"dynamic"` are weights in int8, activations in float."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +61,7 @@ class ExportCard:
 
     Attributes:
         format: a key of `ARTIFACTS`.
-        precision: of the weights and, in int8, of what is computed; see `export.PRECISIONS`.
+        precision: of the weights and, in int8, of what is computed; see `PRECISIONS`.
         name: of the run folder or the checkpoint that was exported.
         class_names: by index of the output.
         preprocessing: from an image to the float input.
@@ -94,24 +108,61 @@ class ExportCard:
         """Reads the card of `folder`.
 
         Raises:
-            ValueError: there is none, or it is not one; the message names the file.
+            ValueError: there is none, or it is not one; the message names the file, and the field that is wrong.
         """
         path = Path(folder, CARD_FILE)
-        try:
-            values = json.loads(path.read_text())
-            preprocessing = Preprocessing(**values.pop("preprocessing"))
-            comparison = Comparison(**values.pop("comparison"))
-            class_names = tuple(values.pop("class_names"))
-            card = cls(class_names=class_names, preprocessing=preprocessing, comparison=comparison, **values)
-        except OSError as error:
-            raise ValueError(
-                f"{path}: no card of an exported model can be read: {error.strerror}; `polynet export` writes one"
-            ) from None
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ValueError(f"{path}: not the card of an exported model: {error}") from None
-        if card.format not in ARTIFACTS:
-            raise ValueError(f"{path}: format={card.format!r} must be one of {', '.join(ARTIFACTS)}")
-        return card
+        missing = "no card of an exported model can be read: {}; `polynet export` writes one"
+        with fields_of(path, missing, "not the card of an exported model") as fields:
+            format = fields.text("format")
+            if format not in ARTIFACTS:
+                raise fields.error("format", format, f"one of {', '.join(ARTIFACTS)}")
+            precision = fields.text("precision")
+            if precision not in PRECISIONS[format]:
+                raise fields.error("precision", precision, f"one of {', '.join(PRECISIONS[format])}")
+            return cls(
+                format=format,
+                precision=precision,
+                name=fields.text("name"),
+                class_names=fields.class_names("class_names"),
+                preprocessing=fields.preprocessing("preprocessing"),
+                source_hash=_hash(fields),
+                structure=fields.text("structure"),
+                comparison=_comparison(fields),
+                calibration=_calibration(fields),
+                versions=fields.texts_by_name("versions", most=100),
+                size=fields.whole("size"),
+                files=_files(fields),
+            )
+
+
+def _comparison(fields: Fields) -> Comparison:
+    values = Fields(fields.take("comparison"), "comparison")
+    images, largest = values.whole("images"), values.number("max_difference", most=1e9)
+    comparison = Comparison(values.text("data"), images, largest, values.number("top1_agreement", most=1.0))
+    values.end()
+    return comparison
+
+
+def _calibration(fields: Fields) -> dict[str, Any] | None:
+    found = fields.take("calibration")
+    if found is not None and not (isinstance(found, dict) and len(found) <= MAX_FACTS and is_plain(found)):
+        raise fields.error("calibration", found, f"null, or an object of at most {MAX_FACTS} facts")
+    return found
+
+
+def _hash(fields: Fields) -> str:
+    found = fields.text("source_hash")
+    if not SHA256.fullmatch(found):
+        raise fields.error("source_hash", found, "64 hexadecimal digits")
+    return found
+
+
+def _files(fields: Fields) -> dict[str, str]:
+    files = fields.texts_by_name("files") if "files" in fields else {}
+    for name, digest in files.items():
+        if not SHA256.fullmatch(digest):
+            raise fields.error(f"files[{name!r}]", digest, "64 hexadecimal digits")
+    return files
 
 
 def artifact_path(folder: str | os.PathLike, format: str) -> Path:

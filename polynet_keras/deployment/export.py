@@ -12,7 +12,14 @@ from polynet_keras.data.crops import views
 from polynet_keras.data.extras import require_data_extra
 from polynet_keras.data.holding import holding
 from polynet_keras.data.preprocessing import Preprocessing
-from polynet_keras.deployment.artifact import ARTIFACTS, Comparison, ExportCard, artifact_path, file_hashes
+from polynet_keras.deployment.artifact import (
+    ARTIFACTS,
+    PRECISIONS,
+    Comparison,
+    ExportCard,
+    artifact_path,
+    file_hashes,
+)
 from polynet_keras.deployment.extras import require_extra
 from polynet_keras.deployment.fuse import fuse
 from polynet_keras.deployment.quantization import Calibration, litert_options, quantize_openvino, written_openvino
@@ -20,15 +27,6 @@ from polynet_keras.deployment.requirements import check_versions, version
 from polynet_keras.deployment.runtimes import Runner, load_artifact
 from polynet_keras.evaluation.loading import TrainedModel
 from polynet_keras.evaluation.results import weights_hash
-
-PRECISIONS = {
-    "saved_model": ("float32",),
-    "onnx": ("float32",),
-    "openvino": ("float32", "float16", "int8"),
-    "litert": ("float32", "dynamic"),
-    "torch": ("float32",),
-}
-"""What each format can be written in, the default first. `"dynamic"` are weights in int8, activations in float."""
 
 CALIBRATED = "int8"
 

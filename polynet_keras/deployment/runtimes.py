@@ -60,7 +60,13 @@ def load_exported(folder: str | os.PathLike, threads: int | None = None) -> Expo
                 f"images of {images.dtype} {images.shape} must be float32 (batch, {side}, {side}, {channels}), "
                 "prepared by the card's preprocessing"
             )
-        return run(images)
+        found = run(images)
+        if found.shape != (len(images), len(card.class_names)):
+            raise ValueError(
+                f"{os.fspath(folder)}: the model gives the shape {found.shape} for {len(images)} images, its card "
+                f"names {len(card.class_names)} classes; export it again"
+            )
+        return found
 
     return ExportedModel(card, checked)
 

@@ -9,7 +9,6 @@ import io
 import lzma
 import os
 import shutil
-import stat
 import struct
 import tempfile
 import zipfile
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 import h5py
 import numpy as np
 
+from polynet_keras.data.files import open_regular
 from polynet_keras.pretrained import name_maps
 
 if TYPE_CHECKING:
@@ -228,21 +228,6 @@ def only_member(file: BinaryIO, budget: int = DEFAULT_BUDGET) -> Iterator[Binary
                 raise ValueError(f"is no archive of one file, it has {len(names)}")
             member = _member(archive, names[0], stack, budget)
         yield member
-
-
-def open_regular(path: str | os.PathLike) -> BinaryIO:
-    """Opens a file for reading. Unlike `open`, does not wait for ever for a pipe.
-
-    Raises:
-        OSError: it cannot be opened.
-        ValueError: it is a pipe or a device; the message goes on after the file's name.
-    """
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    mode = os.fstat(descriptor).st_mode
-    if stat.S_ISREG(mode):
-        return os.fdopen(descriptor, "rb")
-    os.close(descriptor)
-    raise ValueError(f"is a {'folder' if stat.S_ISDIR(mode) else 'pipe or a device'}, not a file")
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from polynet_keras.data.files import written_whole
+from polynet_keras.data.json_fields import fields_of
 from polynet_keras.data.preprocessing import Preprocessing
 
 MODEL_FILE = "model.keras"
@@ -43,14 +44,16 @@ class ModelCard:
         """Reads the card of `folder`.
 
         Raises:
-            ValueError: there is none, or it is not one; the message names the file.
+            ValueError: there is none, or it is not one; the message names the file, and the field that is wrong.
         """
         path = Path(folder, CARD_FILE)
-        try:
-            values = json.loads(path.read_text())
-            preprocessing = Preprocessing(**values.pop("preprocessing"))
-            return cls(tuple(values.pop("class_names")), preprocessing, **values)
-        except OSError as error:
-            raise ValueError(f"{path}: no model card can be read: {error.strerror}") from None
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ValueError(f"{path}: not a model card: {error}") from None
+        with fields_of(path, "no model card can be read: {}", "not a model card") as fields:
+            held_out = fields.whole("held_out")
+            return cls(
+                fields.class_names("class_names"),
+                fields.preprocessing("preprocessing"),
+                held_out,
+                fields.whole("held_out_correct", most=held_out),
+                fields.text("structure", default=""),
+                fields.text("held_out_fingerprint", default=""),
+            )

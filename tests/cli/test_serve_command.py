@@ -205,7 +205,7 @@ def test_a_card_whose_hashes_are_none(capsys, tmp_path):
     values = json.loads((tmp_path / "card.json").read_text())
     (tmp_path / "card.json").write_text(json.dumps({**values, "files": ["1/model.bin"]}))
     told = fails(capsys, "serve", str(tmp_path), "--verify")
-    assert "card.json: not the card of an exported model: files=['1/model.bin'] must be a hash for each path" in told
+    assert "card.json: not the card of an exported model: files=['1/model.bin'] must be an object of" in told
 
 
 @pytest.mark.parametrize("name", [r'"\udcff"', "3", "null"])
@@ -215,8 +215,8 @@ def test_a_card_with_a_name_that_no_answer_can_have(capsys, tmp_path, name):
     card = (tmp_path / "card.json").read_text().replace('"class 9"', name)
     (tmp_path / "card.json").write_text(card)
     told = fails(capsys, "serve", str(tmp_path), "--port=0")
-    assert "card.json: not the card of an exported model: the name" in told
-    assert "is no text that UTF-8 can write" in told
+    assert "card.json: not the card of an exported model: class_names[9]=" in told
+    assert "must be a text of 1 to 500 characters that UTF-8 can write" in told
 
 
 def test_a_failure_is_in_the_log_with_its_cause(started):

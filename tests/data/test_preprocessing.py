@@ -200,7 +200,7 @@ def test_what_is_no_image_is_named(tmp_path):
             read_image(tmp_path / name, 3)
     with pytest.raises(ValueError, match="none.png: cannot be read as an image: No such file"):
         read_image(tmp_path / "none.png", 3)
-    with pytest.raises(ValueError, match="Is a directory"):
+    with pytest.raises(ValueError, match="it is a folder, not a file"):
         read_image(tmp_path, 3)
 
 
@@ -209,7 +209,7 @@ def test_what_is_no_file_is_not_read(tmp_path, what):
     """A FIFO without a writer, and a device without an end: nothing waits, nothing fills the memory."""
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "image.png").symlink_to(tmp_path / what)
-    with pytest.raises(ValueError, match=r"image.png: cannot be read as an image: it is no file, but a FIFO or a dev"):
+    with pytest.raises(ValueError, match=r"image.png: cannot be read as an image: it is a pipe or a device"):
         read_image(tmp_path / "image.png", 3)
 
 
@@ -416,3 +416,26 @@ def test_tensors_of_unknown_channels_or_rank(decoder):
 
     (found,) = tf.data.Dataset.from_tensors(encoded).map(prepared)
     np.testing.assert_allclose(found, normalize(pixels, (0.1, 0.2, 0.3), (0.5, 0.6, 0.7), "channels_last"), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image_size": 75.0}, "image_size=75.0 must be a whole number of pixels"),
+        ({"image_size": "75"}, "image_size='75' must be a whole number of pixels"),
+        ({"resize_size": True}, "resize_size=True must be a whole number of pixels"),
+        ({"resize_size": 10_000}, "resize_size=10000 must be a whole number of pixels, at most 9,459"),
+        ({"mean": "abc"}, r"mean=\('a', 'b', 'c'\) must be finite numbers"),
+        ({"mean": (0.5, float("nan"), 0.5)}, "mean=.* must be finite numbers"),
+        ({"std": (0.5, float("inf"), 0.5)}, "std=.* must be finite numbers"),
+        ({"antialias": "no"}, "antialias='no' must be True or False"),
+    ],
+)
+def test_a_protocol_of_other_types(changes, message):
+    with pytest.raises(ValueError, match=message):
+        Preprocessing(**{"image_size": 75, "resize_size": 86} | changes)
+
+
+def test_a_protocol_of_numpys_numbers():
+    protocol = Preprocessing(np.int64(75), np.int32(86), tuple(np.full(3, 0.5, "float32")), np.full(3, 0.25))
+    assert (protocol.image_size, protocol.channels) == (75, 3)
