@@ -11,33 +11,20 @@ Anybody may connect: what a guest sends, how long it takes and how many wait is 
 import contextlib
 import errno
 import hashlib
-import hmac
-import json
 import os
-import re
 import secrets
-import selectors
 import socket
 import time
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from absl import logging
 
 from polynet_keras.distribution.cluster import Cluster, split_address
+from polynet_keras.distribution.entrance import GREETING, HELLO_SECONDS, Entrance, Guest
+from polynet_keras.distribution.signed_lines import SECRET_VARIABLE, Lines, is_nonce, key_of, opened, sealed
 
-GREETING = "polynet_keras rendezvous"
-SECRET_VARIABLE = "POLYNET_JOB_SECRET"
-MIN_SECRET = 16
-"""Characters: of a shorter one, who listens to a meeting could find out by trying."""
-MAX_LINE = 1 << 20
-MAX_STRANGERS = 64
-"""Connections that have not said who they are. Of more, the oldest one is closed of the host that has most of them."""
-HELLO_SECONDS = 10
-"""For a guest to say who it is, for the chief to send its number, to welcome: for a whole line, however it comes."""
 MAX_FAILURE = 2000
 """Characters of what the chief says is wrong."""
 LONG = 40
@@ -83,7 +70,7 @@ def meet(cluster: Cluster, facts: Mapping[str, str], timeout_seconds: float = 30
     """
     if not cluster.is_distributed:
         return
-    key = _key(os.environ.get(SECRET_VARIABLE, "") if secret is None else secret)
+    key = key_of(os.environ.get(SECRET_VARIABLE, "") if secret is None else secret)
     deadline = time.monotonic() + timeout_seconds
     listener = _own_port(cluster)
     if cluster.is_chief:
@@ -101,17 +88,6 @@ def code_fingerprint() -> str:
     for path in sorted(package.rglob("*.py")):
         digest.update(f"{path.relative_to(package)}\n".encode() + path.read_bytes())
     return digest.hexdigest()
-
-
-def _key(secret: str) -> bytes:
-    """Empty for no secret."""
-    secret = secret.strip()  # of a file, with the end of its line
-    if 0 < len(secret) < MIN_SECRET:
-        raise ValueError(
-            f"{SECRET_VARIABLE} has {len(secret)} characters; expected at least {MIN_SECRET}, such as what "
-            "`openssl rand -hex 32` prints"
-        )
-    return secret.encode()
 
 
 def _own_port(cluster: Cluster) -> socket.socket:
@@ -152,26 +128,6 @@ def _own_port(cluster: Cluster) -> socket.socket:
     return listener
 
 
-@dataclass
-class _Guest:
-    """A connection to the chief.
-
-    Attributes:
-        nonce: the chief's number; a signed line that was overheard is of no use without it.
-        deadline: for the whole of its first line.
-        context: both sides' numbers; what it is told is signed with them.
-        process: the number of the process at the other end.
-    """
-
-    connection: socket.socket
-    host: str
-    deadline: float
-    nonce: str = field(default_factory=lambda: secrets.token_hex(16))
-    data: bytearray = field(default_factory=bytearray)
-    context: str = ""
-    process: object = None
-
-
 def _receive_all(
     cluster: Cluster,
     facts: Mapping[str, str],
@@ -181,10 +137,10 @@ def _receive_all(
     key: bytes,
 ) -> None:
     """The chief's part: hears every worker, and tells all of them what is wrong, or that nothing is."""
-    guests: dict[int, _Guest] = {}
+    guests: dict[int, Guest] = {}
     failure: ValueError | None = ValueError(f"{cluster.name(0)} ended before all workers were there")
     try:
-        with _Entrance(listener, key) as entrance:
+        with Entrance(listener, key) as entrance:
             failure = _gather(cluster, facts, entrance, deadline, timeout_seconds, guests, key)
     finally:
         for guest in guests.values():
@@ -193,121 +149,13 @@ def _receive_all(
         raise failure
 
 
-class _Entrance:
-    """Who has connected to the chief and not yet said who it is; each is read as it sends, and none is waited for.
-
-    Attributes:
-        refused: guests that did not know the secret, and the last one's host.
-    """
-
-    def __init__(self, listener: socket.socket, key: bytes):
-        self._listener, self._key = listener, key
-        self._selector = selectors.DefaultSelector()
-        self._strangers: dict[socket.socket, _Guest] = {}
-        self.refused: tuple[int, str] = 0, ""
-
-    def __enter__(self) -> "_Entrance":
-        self._listener.setblocking(False)
-        self._selector.register(self._listener, selectors.EVENT_READ)
-        return self
-
-    def __exit__(self, *error) -> None:
-        for guest in list(self._strangers.values()):
-            self._drop(guest)
-        self._selector.close()
-
-    def next(self, deadline: float) -> list[tuple[_Guest, dict]]:
-        """Guests who have said who they are, with what they said; none after a while, or at the deadline."""
-        now = time.monotonic()
-        for guest in [guest for guest in self._strangers.values() if guest.deadline <= now]:
-            self._drop(guest)
-        until = min([deadline, *(guest.deadline for guest in self._strangers.values())])
-        found = []
-        for event, _ in self._selector.select(max(0.0, until - now)):
-            if event.fileobj is self._listener:
-                self._let_in(deadline)
-            elif event.fileobj in self._strangers:  # it may have had to go a moment ago
-                guest = self._strangers[event.fileobj]
-                hello = self._heard(guest)
-                if hello is not None:
-                    found.append((guest, hello))
-        return found
-
-    def _let_in(self, deadline: float) -> None:
-        try:
-            connection, address = self._listener.accept()
-        except BlockingIOError:
-            return
-        except OSError:  # it is gone already, or there are no file descriptors left for a moment
-            time.sleep(0.01)
-            return
-        guest = _Guest(connection, address[0], min(deadline, time.monotonic() + HELLO_SECONDS))
-        connection.setblocking(False)
-        challenge = {"greeting": GREETING, "nonce": guest.nonce, "secret": bool(self._key)}
-        try:
-            connection.send(json.dumps(challenge).encode() + b"\n")  # into a buffer that is empty
-        except OSError:
-            connection.close()
-            return
-        self._strangers[connection] = guest
-        self._selector.register(connection, selectors.EVENT_READ)
-        if len(self._strangers) > MAX_STRANGERS:
-            counts = Counter(guest.host for guest in self._strangers.values())
-            most = max(counts.values())
-            self._drop(next(guest for guest in self._strangers.values() if counts[guest.host] == most))
-
-    def _heard(self, guest: _Guest) -> dict | None:
-        """What a guest says of itself, once its line is whole; who says something else is closed."""
-        try:
-            more = guest.connection.recv(1 << 16)
-        except BlockingIOError:
-            return None
-        except OSError:
-            more = b""
-        guest.data += more
-        if b"\n" not in more:
-            if not more or len(guest.data) >= MAX_LINE:
-                self._drop(guest)
-            return None
-        line = bytes(guest.data.partition(b"\n")[0])
-        hello = _opened(line, f"hello {guest.nonce}", self._key)
-        if hello is None or hello.get("greeting") != GREETING or not _is_nonce(hello.get("nonce")):
-            if self._key and GREETING.encode() in line:
-                self._refuse(guest)
-            self._drop(guest)  # a port scanner, say
-            return None
-        guest.context = f"{guest.nonce} {hello['nonce']}"
-        guest.data.clear()
-        welcome = {"greeting": GREETING, "welcome": True}
-        with contextlib.suppress(OSError):  # it is gone, as is found when the last one comes
-            guest.connection.send(_sealed(welcome, f"welcome {guest.context}", self._key))
-        del self._strangers[guest.connection]
-        self._selector.unregister(guest.connection)
-        return hello
-
-    def _refuse(self, guest: _Guest) -> None:
-        """Tells one who may be a worker with another secret; a stranger learns nothing by it."""
-        if not self.refused[0]:
-            logging.warning(
-                "a process at %s says that it is a worker, and does not know %s", guest.host, SECRET_VARIABLE
-            )
-        self.refused = self.refused[0] + 1, guest.host
-        with contextlib.suppress(OSError):
-            guest.connection.send(json.dumps({"greeting": GREETING, "refused": "secret"}).encode() + b"\n")
-
-    def _drop(self, guest: _Guest) -> None:
-        del self._strangers[guest.connection]
-        self._selector.unregister(guest.connection)
-        guest.connection.close()
-
-
 def _gather(
     cluster: Cluster,
     facts: Mapping[str, str],
-    entrance: _Entrance,
+    entrance: Entrance,
     deadline: float,
     timeout_seconds: float,
-    guests: dict[int, _Guest],
+    guests: dict[int, Guest],
     key: bytes,
 ) -> ValueError | None:
     """Fills `guests` with the connections of all workers; returns what is wrong, if something is.
@@ -418,9 +266,9 @@ def _ask(
     connection: socket.socket, cluster: Cluster, hello: dict, deadline: float, timeout_seconds: float, key: bytes
 ) -> dict:
     """The chief's answer. Raises `_NotTheChiefError`, or `OSError` if the connection breaks."""
-    chief, me, lines = cluster.name(0), cluster.name(cluster.index), _Lines(connection)
-    challenge = _opened(lines.next(min(deadline, time.monotonic() + HELLO_SECONDS))) or {}
-    if challenge.get("greeting") != GREETING or not _is_nonce(challenge.get("nonce")):
+    chief, me, lines = cluster.name(0), cluster.name(cluster.index), Lines(connection)
+    challenge = opened(lines.next(min(deadline, time.monotonic() + HELLO_SECONDS))) or {}
+    if challenge.get("greeting") != GREETING or not is_nonce(challenge.get("nonce")):
         raise _NotTheChiefError(NO_CHIEF)
     if bool(challenge.get("secret")) != bool(key):
         has, lacks = (me, chief) if key else (chief, me)
@@ -428,21 +276,21 @@ def _ask(
     hello = {**hello, "nonce": secrets.token_hex(16)}
     context = f"{challenge['nonce']} {hello['nonce']}"
     connection.settimeout(HELLO_SECONDS)
-    connection.sendall(_sealed(hello, f"hello {challenge['nonce']}", key))
+    connection.sendall(sealed(hello, f"hello {challenge['nonce']}", key))
     line = lines.next(time.monotonic() + HELLO_SECONDS)
-    if "welcome" not in (_opened(line, f"welcome {context}", key) or {}):
-        if key and (_opened(line) or {}).get("refused") == "secret":
+    if "welcome" not in (opened(line, f"welcome {context}", key) or {}):
+        if key and (opened(line) or {}).get("refused") == "secret":
             raise _NotTheChiefError(f"{me} has another {SECRET_VARIABLE} than {chief}; {ONE_SECRET}")
         raise _NotTheChiefError(NO_CHIEF)
     # A chief that came later waits for the others until later; what it then says is the reason.
     line = lines.next(time.monotonic() + timeout_seconds + ANSWER_SECONDS)
-    answer = _opened(line, f"answer {context}", key)
+    answer = opened(line, f"answer {context}", key)
     if answer is None or "failure" not in answer:
         raise ConnectionError("it was there, and left before all had come")
     return answer
 
 
-def _answer(guest: _Guest, failure: ValueError | None, key: bytes) -> None:
+def _answer(guest: Guest, failure: ValueError | None, key: bytes) -> None:
     """Tells a guest the end of the meeting, and leaves it."""
     message = {
         "greeting": GREETING,
@@ -451,59 +299,7 @@ def _answer(guest: _Guest, failure: ValueError | None, key: bytes) -> None:
     }
     with contextlib.suppress(OSError), guest.connection:  # where it is gone, TensorFlow will notice
         guest.connection.settimeout(1.0)
-        guest.connection.sendall(_sealed(message, f"answer {guest.context}", key))
-
-
-def _sealed(message: dict, context: str, key: bytes) -> bytes:
-    """A line of JSON, after its signature where there is a key."""
-    body = json.dumps(message).encode()
-    return (_signature(body, context, key) + b" " if key else b"") + body + b"\n"
-
-
-def _opened(line: bytes, context: str = "", key: bytes = b"") -> dict | None:
-    """What `_sealed` made a line of, or None: it is something else, or signed by nobody who knows the key."""
-    if key:
-        signature, _, line = line.partition(b" ")
-        if not hmac.compare_digest(signature, _signature(line, context, key)):
-            return None
-    try:
-        message = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return message if isinstance(message, dict) else None
-
-
-def _signature(body: bytes, context: str, key: bytes) -> bytes:
-    return hmac.new(key, context.encode(errors="replace") + b" " + body, hashlib.sha256).hexdigest().encode()
-
-
-def _is_nonce(value: object) -> bool:
-    """Whether it is as `secrets.token_hex(16)` makes them: signed words must not be read in two ways."""
-    return isinstance(value, str) and re.fullmatch("[0-9a-f]{32}", value) is not None
-
-
-class _Lines:
-    """The lines that come on a connection."""
-
-    def __init__(self, connection: socket.socket):
-        self._connection, self._data = connection, bytearray()
-
-    def next(self, deadline: float) -> bytes:
-        """What comes until the end of a line, of the connection, or of the time; raises `OSError` if that breaks."""
-        while b"\n" not in self._data and len(self._data) < MAX_LINE:
-            left = deadline - time.monotonic()
-            if left <= 0:  # however fast the bytes come
-                break
-            self._connection.settimeout(left)
-            try:
-                more = self._connection.recv(1 << 16)
-            except TimeoutError:
-                break
-            if not more:
-                break
-            self._data += more
-        line, _, self._data = self._data.partition(b"\n")
-        return bytes(line)
+        guest.connection.sendall(sealed(message, f"answer {guest.context}", key))
 
 
 def _printable(value: object, length: int) -> str:

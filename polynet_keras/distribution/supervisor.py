@@ -20,7 +20,7 @@ from absl import logging
 
 from polynet_keras.distribution.event_log import EventLog
 from polynet_keras.distribution.loopback import loopback_addresses, tf_config
-from polynet_keras.distribution.rendezvous import SECRET_VARIABLE
+from polynet_keras.distribution.signed_lines import SECRET_VARIABLE
 from polynet_keras.distribution.worker_output import Target, WorkerOutput
 from polynet_keras.distribution.worker_process import WorkerProcess
 

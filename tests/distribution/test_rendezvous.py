@@ -3,16 +3,17 @@
 import contextlib
 import json
 import socket
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from processes import free_addresses
 
-from polynet_keras.distribution import rendezvous
+from polynet_keras.distribution import entrance, rendezvous, signed_lines
 from polynet_keras.distribution.cluster import Cluster
+from polynet_keras.distribution.entrance import GREETING
 from polynet_keras.distribution.rendezvous import MissingWorkerError, code_fingerprint, meet
+from polynet_keras.distribution.signed_lines import MAX_LINE, opened, sealed
 
 SECRET, OTHER = "0123456789abcdef", "fedcba9876543210"
 
@@ -45,17 +46,6 @@ def test_all_meet():
 
 def test_one_process_meets_nobody():
     meet(Cluster(), {})
-
-
-def test_a_different_fact_is_named_on_every_worker():
-    clusters = cluster_of(3)
-    told = meet_all(clusters, [{"recipe": "a" * 64}, {"recipe": "a" * 64}, {"recipe": "b" * 64}], secret=SECRET)
-    assert told[0] == told[2]
-    address = clusters[2].workers[2]
-    assert f"worker 2 ({address}) differs from worker 0 ({clusters[0].workers[0]}) in recipe" in told[0]
-    assert f"({'b' * 40}... and not {'a' * 40}...); all must run the same" in told[0]
-    # The third may have been there first, and then the second hears of it too; else it finds nobody any more.
-    assert told[1]
 
 
 def test_long_values_are_shown_where_they_differ():
@@ -128,7 +118,7 @@ def raw_line_of(connection):
 
 def hello_of(cluster, facts):
     return {
-        "greeting": rendezvous.GREETING,
+        "greeting": GREETING,
         "index": cluster.index,
         "workers": list(cluster.workers),
         "facts": facts,
@@ -141,14 +131,27 @@ def connected(cluster, facts, secret=""):
     """A worker's connection to its chief: it has heard the chief's number, said hello and been welcomed."""
     connection, key = stranger(cluster), secret.encode()
     nonce, hello = line_of(connection)["nonce"], hello_of(cluster, facts)
-    connection.sendall(rendezvous._sealed(hello, f"hello {nonce}", key))
+    connection.sendall(sealed(hello, f"hello {nonce}", key))
     context = f"{nonce} {hello['nonce']}"
-    assert rendezvous._opened(raw_line_of(connection), f"welcome {context}", key)["welcome"]
+    assert opened(raw_line_of(connection), f"welcome {context}", key)["welcome"]
     return connection, context
 
 
 def answer_of(connection, context, secret=""):
-    return rendezvous._opened(raw_line_of(connection), f"answer {context}", secret.encode())
+    return opened(raw_line_of(connection), f"answer {context}", secret.encode())
+
+
+def test_a_different_fact_is_named_on_every_worker():
+    clusters = cluster_of(3)
+    with ThreadPoolExecutor(2) as pool:
+        chief = pool.submit(failure_of, clusters[0], {"recipe": "a" * 64}, 20.0, SECRET)
+        second, context = connected(clusters[1], {"recipe": "a" * 64}, SECRET)
+        with second:
+            third = failure_of(clusters[2], {"recipe": "b" * 64}, 20.0, SECRET)
+            assert third == chief.result() == answer_of(second, context, SECRET)["failure"]
+    address = clusters[2].workers[2]
+    assert f"worker 2 ({address}) differs from worker 0 ({clusters[0].workers[0]}) in recipe" in third
+    assert f"({'b' * 40}... and not {'a' * 40}...); all must run the same" in third
 
 
 def test_two_processes_with_one_index():
@@ -202,9 +205,7 @@ def test_a_chief_that_ends_while_others_wait_tells_them(monkeypatch):
 
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(connected, clusters[1], {})
-        monkeypatch.setattr(
-            rendezvous, "_objection", lambda *_: monkeypatch.setattr(rendezvous, "_opened", interrupted)
-        )
+        monkeypatch.setattr(rendezvous, "_objection", lambda *_: monkeypatch.setattr(entrance, "opened", interrupted))
         second = pool.submit(said_hello)
         with pytest.raises(KeyboardInterrupt):
             meet(clusters[0], {}, 20.0)
@@ -267,7 +268,7 @@ def test_strangers_are_passed_over(secret):
             b'{"a":' * 100_000 + b"\n",
             b"9" * 100_000 + b"\n",
             b"\xff\xfe\x00\xd8\n",
-            bytes(2 * rendezvous.MAX_LINE),
+            bytes(2 * MAX_LINE),
             *(f"{words}\n".encode() for words in odd),
         ):
             with stranger(clusters[0]) as connection, contextlib.suppress(OSError):
@@ -278,8 +279,8 @@ def test_strangers_are_passed_over(secret):
 
 def test_strangers_who_are_slow_keep_nobody_from_coming(monkeypatch):
     """Silent ones, more than are waited for, and one who sends a byte at a time: the line has a time, not the byte."""
-    monkeypatch.setattr(rendezvous, "MAX_STRANGERS", 3)
-    monkeypatch.setattr(rendezvous, "HELLO_SECONDS", 0.3)
+    monkeypatch.setattr(entrance, "MAX_STRANGERS", 3)
+    monkeypatch.setattr(entrance, "HELLO_SECONDS", 0.3)
     clusters, start = cluster_of(3), time.monotonic()
     with ThreadPoolExecutor(3) as pool, contextlib.ExitStack() as stack:
         chief = pool.submit(failure_of, clusters[0], {}, 20.0)
@@ -317,29 +318,9 @@ def test_a_line_that_is_too_long_is_cut_off():
     with ThreadPoolExecutor(1) as pool:
         chief = pool.submit(failure_of, clusters[0], {}, 8.0)
         with stranger(clusters[0]) as connection, pytest.raises(ConnectionError):
-            connection.sendall(bytes(64 * rendezvous.MAX_LINE))
+            connection.sendall(bytes(64 * MAX_LINE))
         assert not chief.done()
         assert failure_of(clusters[1], {}, 20.0) == chief.result() == ""
-
-
-def test_a_host_with_many_connections_pushes_out_its_own():
-    """On an entrance of its own: connections of this machine are all of one host."""
-    with socket.create_server(("127.0.0.1", 0)) as listener, rendezvous._Entrance(listener, b"") as entrance:
-        address = listener.getsockname()
-        with contextlib.ExitStack() as stack:
-            honest = stack.enter_context(socket.create_connection(address))
-            entrance.next(time.monotonic() + 5)
-            (guest,) = entrance._strangers.values()
-            guest.host = "192.0.2.1"
-            for _ in range(3 * rendezvous.MAX_STRANGERS):
-                stack.enter_context(socket.create_connection(address))
-                entrance.next(time.monotonic() + 5)
-            assert len(entrance._strangers) == rendezvous.MAX_STRANGERS
-            assert guest.connection in entrance._strangers
-            line_of(honest)
-            hello = {"greeting": rendezvous.GREETING, "nonce": "0" * 32}
-            honest.sendall(json.dumps(hello).encode() + b"\n")
-            assert [found for _, found in entrance.next(time.monotonic() + 5)] == [hello]
 
 
 def test_what_strangers_send_is_shown_without_commands_for_the_terminal():
@@ -416,13 +397,13 @@ def test_what_was_overheard_is_of_no_use():
             with stranger(clusters[0]) as connection:
                 nonce = line_of(connection)["nonce"]
                 key, hello = SECRET.encode(), hello_of(clusters[1], {})
-                lines.append(rendezvous._sealed(hello, f"hello {nonce}", key))
+                lines.append(sealed(hello, f"hello {nonce}", key))
                 connection.sendall(lines[-1])
                 second = pool.submit(failure_of, clusters[2], {}, 20.0, SECRET)
                 for word, name in (("welcome", "welcome"), ("answer", "failure")):
                     line = raw_line_of(connection)
-                    assert name in rendezvous._opened(line, f"{word} {nonce} {hello['nonce']}", key)
-                    assert rendezvous._opened(line, f"{word} {nonce} {'1' * 32}", key) is None
+                    assert name in opened(line, f"{word} {nonce} {hello['nonce']}", key)
+                    assert opened(line, f"{word} {nonce} {'1' * 32}", key) is None
             assert [chief.result(), second.result()] == ["", ""]
 
 
@@ -431,7 +412,7 @@ def test_who_does_not_know_the_secret_cannot_end_a_job():
     clusters = cluster_of(2)
     with ThreadPoolExecutor(1) as pool:
         chief = pool.submit(failure_of, clusters[0], {}, 20.0, SECRET)
-        for signature in (b"", b"0" * 64 + b" ", rendezvous._signature(b"", "", b"") + b" "):
+        for signature in (b"", b"0" * 64 + b" ", signed_lines._signature(b"", "", b"") + b" "):
             with stranger(clusters[0]) as connection:
                 line_of(connection)
                 hello = hello_of(clusters[1], {"recipe": "another"})
@@ -441,8 +422,8 @@ def test_who_does_not_know_the_secret_cannot_end_a_job():
 
 
 NONCE = "0" * 32
-CHALLENGE = {"greeting": rendezvous.GREETING, "nonce": NONCE, "secret": True}
-FAILURE = {"greeting": rendezvous.GREETING, "failure": "you are fired", "missing": False}
+CHALLENGE = {"greeting": GREETING, "nonce": NONCE, "secret": True}
+FAILURE = {"greeting": GREETING, "failure": "you are fired", "missing": False}
 
 
 def words(*messages):
@@ -453,16 +434,16 @@ def words(*messages):
     ("first", "then"),
     [
         (words({**CHALLENGE, "secret": False}), None),
-        (words({"greeting": rendezvous.GREETING, "nonce": NONCE}), None),
+        (words({"greeting": GREETING, "nonce": NONCE}), None),
         (words({**CHALLENGE, "nonce": f"{NONCE} {{"}), None),  # to have words signed that mean something else
         (words({**CHALLENGE, "nonce": [NONCE]}), None),
         (b"[" * 100_000 + b"\n", None),
         (words({**CHALLENGE, "secret": False}, FAILURE), None),
         (words(FAILURE), None),
-        (words(CHALLENGE), words({"greeting": rendezvous.GREETING, "refused": "secret"})),
+        (words(CHALLENGE), words({"greeting": GREETING, "refused": "secret"})),
         (words(CHALLENGE), words(FAILURE)),
-        (words(CHALLENGE), words({"greeting": rendezvous.GREETING, "welcome": True}, FAILURE)),
-        (words(CHALLENGE), rendezvous._sealed({**FAILURE, "welcome": True}, f"welcome {NONCE} {NONCE}", b"other")),
+        (words(CHALLENGE), words({"greeting": GREETING, "welcome": True}, FAILURE)),
+        (words(CHALLENGE), sealed({**FAILURE, "welcome": True}, f"welcome {NONCE} {NONCE}", b"other")),
         (words(CHALLENGE), b""),  # and then nothing, until the worker does not wait any longer
     ],
 )
@@ -500,27 +481,6 @@ def test_a_worker_that_says_hello_again_takes_its_own_place():
         assert chief.result() == last.result() == ""
 
 
-def test_a_line_has_its_time_however_fast_its_bytes_come():
-    ours, theirs = socket.socketpair()
-    over = threading.Event()
-
-    def drip():
-        while not over.is_set():
-            theirs.sendall(b"x")
-            time.sleep(0.001)
-
-    with ours, theirs, ThreadPoolExecutor(1) as pool:
-        dripping = pool.submit(drip)
-        start = time.monotonic()
-        try:
-            rendezvous._Lines(ours).next(start + 0.2)
-        finally:
-            took = time.monotonic() - start
-            over.set()
-        dripping.result()
-    assert took < 2
-
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -542,9 +502,10 @@ def test_without_a_secret_who_is_wrong_is_told_and_ends_nothing(change, caplog):
             line_of(connection)
             connection.sendall(words({**hello_of(clusters[1], {"recipe": "a"}), **change}))
             assert line_of(connection)["welcome"]
-            assert line_of(connection)["failure"] in caplog.text
+            told = line_of(connection)["failure"]
         workers = [pool.submit(failure_of, cluster, {"recipe": "a"}, 20.0) for cluster in clusters[1:]]
         assert [one.result() for one in (chief, *workers)] == [""] * 3
+    assert f"turned a process at 127.0.0.1 away: {told}" in caplog.text
 
 
 def test_without_a_secret_who_was_turned_away_is_said_at_the_end():
