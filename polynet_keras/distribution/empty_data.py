@@ -32,7 +32,7 @@ def _is_empty(data: Any) -> bool:
     if hasattr(data, "cardinality"):  # a method of tf.data's datasets, and a number in distributed ones
         cardinality = data.cardinality
         return int(cardinality() if callable(cardinality) else cardinality) == 0
-    if isinstance(data, keras.utils.PyDataset) or (hasattr(data, "__iter__") and hasattr(data, "batch_sampler")):
+    if isinstance(data, keras.utils.PyDataset) or hasattr(data, "batch_sampler"):
         try:
             return len(data) == 0  # a PyDataset's may be None, and a DataLoader's unknown
         except (TypeError, NotImplementedError):

@@ -135,6 +135,8 @@ def test_macs_of_other_models():
     assert count_macs(model) == 16 * 108 + 16 * 54 + 9 * 54 + 45 * 3
     sequence = keras.Input((5, 7))
     assert count_macs(keras.Model(sequence, keras.layers.Dense(2)(sequence))) == 5 * 7 * 2
+    strip = keras.Input((None, 9, 4))  # of any height
+    assert count_macs(keras.Model(strip, keras.layers.Conv2D(6, 3)(strip))) == 0
     up = keras.layers.Conv2DTranspose(3, 2, strides=2)(image)  # its outputs do not cost as its kernel has elements
     assert count_macs(keras.Model(image, up)) == 0
     assert round(count_macs(keras.applications.ResNet50(weights=None)) / 1e9, 2) == 3.86
