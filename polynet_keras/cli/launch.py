@@ -12,6 +12,7 @@ from absl import flags, logging
 from polynet_keras.cli import train
 from polynet_keras.cli.execution_flags import execution_of
 from polynet_keras.cli.recipe_flags import recipe_of
+from polynet_keras.data.holding import make_folder
 from polynet_keras.distribution.cluster import Cluster
 from polynet_keras.distribution.supervisor import EXIT_RESTART, Job, cores, supervise
 from polynet_keras.training.run_folder import RUNS, new_run_folder
@@ -59,6 +60,8 @@ def run(values: flags.FlagValues, arguments: list[str]) -> int:
             log_dir=Path(values.log_dir) if values.log_dir else None,
             event_log=Path(values.event_log) if values.event_log else None,
         )
+        if job.log_dir is not None:
+            make_folder("log_dir", job.log_dir)
         if run_dir is not None:
             logging.info("all workers, and their restarts, use --run_dir=%s", run_dir)
         code = supervise(job)

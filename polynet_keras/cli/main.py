@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 from absl import flags, logging
 
+from polynet_keras.data.names import shown
+
 EXIT_SOFTWARE = 70
 """EX_SOFTWARE of sysexits.h."""
 
@@ -77,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return EXIT_SOFTWARE
         if os.environ.get("POLYNET_TRACEBACK"):
             raise
-        print(f"polynet: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"polynet: {' '.join(_message(error).split())}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("polynet: interrupted", file=sys.stderr)
@@ -87,6 +89,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         traceback.print_exc()
         return EXIT_SOFTWARE
     return code or 0
+
+
+def _message(error: Exception) -> str:
+    """What an error says; of one of the system's, which file it is about, and what about it."""
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{shown(os.fsdecode(error.filename))}: {error.strerror}"
+    return str(error)
 
 
 def _with_home(argument: str) -> str:

@@ -117,10 +117,12 @@ COLUMNS = (*FIELDS, *DERIVED)
 def append(result: Result, path: str | os.PathLike) -> None:
     """Adds a row to a file of results, made if it is not there. Processes that do so at once lose none.
 
+    Where the path is a link, the file that it leads to gets the row.
+
     Raises:
         ValueError: the file is no file of results, or has other columns; it is left as it was.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))
     with locked(path):
         rows = [*(read(path) if path.exists() else ()), result]
         text = io.StringIO()

@@ -63,6 +63,15 @@ def test_flags_of_launch_become_the_job(launched):
     assert (job.log_dir, job.event_log) == (Path("logs"), Path("events"))
 
 
+def test_a_folder_of_logs_that_cannot_be_made(launched, capsys):
+    jobs, _ = launched
+    Path("link").symlink_to("nowhere")
+    assert main(["launch", "--log_dir=link", "--", "train"]) == 1
+    assert "polynet: log_dir='link' is a link to 'nowhere', which is not there" in capsys.readouterr().err
+    assert not jobs
+    assert not Path("runs").exists()
+
+
 def test_a_run_folder_that_is_named_is_kept(launched):
     jobs, _ = launched
     assert main(["launch", "--", "train", "--run_dir", "mine"]) == 0

@@ -51,6 +51,16 @@ def test_help_lists_the_commands(capsys):
             assert command in output
 
 
+@pytest.mark.parametrize("name", ["there.csv", b"there.csv", "a\x1b[2Jb\nc.csv", "caf\udce9.csv"])
+def test_an_error_of_the_system_names_the_file_and_no_number(capsys, monkeypatch, name):
+    def run(*_):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), name)
+
+    monkeypatch.setattr("polynet_keras.cli.results.run", run)
+    text = {"a\x1b[2Jb\nc.csv": r"a\x1b[2Jb\nc.csv", "caf\udce9.csv": r"caf\xe9.csv"}.get(name, "there.csv")
+    assert fails(capsys, "results") == f"polynet: {text}: Permission denied"
+
+
 @pytest.mark.parametrize(
     ("argv", "name"),
     [

@@ -55,6 +55,15 @@ def test_rows_come_back_as_they_were(tmp_path):
     assert [path.name for path in file.parent.iterdir()] == ["results.csv"]
 
 
+def test_a_link_stays_one(tmp_path):
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "results.csv").symlink_to("shared/table.csv")
+    for count in (1, 2):
+        append(a_result(), tmp_path / "results.csv")
+        assert (tmp_path / "results.csv").is_symlink()
+        assert len(read(tmp_path / "shared" / "table.csv")) == count
+
+
 def test_derived_columns_follow_from_the_counts(tmp_path):
     append(a_result(images=50_000, top1_hits=40_620, top5_hits=47_800, seconds=400), tmp_path / "results.csv")
     with open(tmp_path / "results.csv", newline="") as file:
