@@ -36,6 +36,9 @@ TORCH_SIGNATURE = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """How `torch.save` began its files before PyTorch 1.6, which writes a zip archive; the published ones are older."""
 
 KERAS_MEMBER = "model.weights.h5"
+CONFIG_MEMBER, MAX_CONFIG = "config.json", 16 << 20
+"""The layers of a whole model: 3 MB of G5."""
+METADATA_MEMBER, MAX_METADATA = "metadata.json", 1 << 20
 SLACK = 128 << 20
 """Bytes that reading a file may take beyond the size of the network."""
 DEFAULT_BUDGET = (512 << 20) + SLACK
@@ -228,6 +231,35 @@ def only_member(file: BinaryIO, budget: int = DEFAULT_BUDGET) -> Iterator[Binary
                 raise ValueError(f"is no archive of one file, it has {len(names)}")
             member = _member(archive, names[0], stack, budget)
         yield member
+
+
+def check_model_file(file: BinaryIO) -> None:
+    """Refuses a `.keras` file of a whole model that claims more than it holds, before Keras reads it.
+
+    Its members are bounded, and its arrays have to be whole in it, as those of a weights file. What layers its
+    configuration names is not looked at.
+
+    Raises:
+        ValueError: the file is none, or claims more; the message goes on after the file's name.
+        Others: those of `DAMAGE`.
+    """
+    if file.read(len(ZIP_SIGNATURE)) != ZIP_SIGNATURE:
+        raise ValueError("is no archive, as `model.save` writes it")
+    with ExitStack() as stack:
+        with zipfile.ZipFile(_BoundedReads(file)) as archive:
+            names = _member_names(archive)
+            for name in (CONFIG_MEMBER, KERAS_MEMBER):
+                if names.count(name) != 1:
+                    raise ValueError(f"is an archive that has {name!r} {names.count(name)} times")
+            for info in archive.infolist():
+                most = {CONFIG_MEMBER: MAX_CONFIG, METADATA_MEMBER: MAX_METADATA}.get(info.filename, DEFAULT_BUDGET)
+                # A member that is stored as it is takes no more than the archive, unless it is a text that is parsed.
+                bounded = info.filename in (CONFIG_MEMBER, METADATA_MEMBER)
+                if (bounded or info.compress_type != zipfile.ZIP_STORED) and info.file_size > most:
+                    raise ValueError(f"is an archive whose {quoted(info.filename)} is larger than {most:,} bytes")
+            weights = _member(archive, KERAS_MEMBER, stack, DEFAULT_BUDGET)
+        _check_heaps(weights)
+        _check_arrays(stack.enter_context(h5py.File(weights, "r")))
 
 
 @contextmanager
@@ -435,6 +467,26 @@ def _layer_wise_arrays(root: h5py.File, source: Source) -> Iterator[tuple[str, S
         _, _, inner = f"/{name}".partition(f"/{layer}/")
         key = f"{layer}/{inner or name}".removesuffix(":0")
         yield name_maps.without_repeats(key), _array(root, path, source)
+
+
+def _check_arrays(root: h5py.File) -> None:
+    """Refuses an HDF5 file with anything in it but groups, and arrays of numbers that are whole in it."""
+    groups: list[h5py.Group] = [root]
+    count, seen = 0, {h5py.h5o.get_info(root.id).addr}
+    while groups:
+        group = groups.pop()
+        for name in _entries(group):
+            count += 1
+            if count > MAX_ENTRIES:
+                raise ValueError(f"is an HDF5 file of more than {MAX_ENTRIES:,} groups and arrays")
+            if isinstance(entry := _own(group, name), h5py.Group):
+                place = h5py.h5o.get_info(entry.id).addr
+                if place in seen:
+                    raise ValueError(f"is an HDF5 file that has the group {_place(group, name)} twice")
+                seen.add(place)
+                groups.append(entry)
+            else:
+                _array(group, name, "")
 
 
 def _entries(group: h5py.Group) -> list[str]:
