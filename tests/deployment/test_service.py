@@ -625,9 +625,9 @@ def test_others_have_their_turn_while_a_form_is_parsed():
     assert {1, 2, 3} <= set(turns)
 
 
-@pytest.mark.parametrize("requests", [1, 300])
-def test_an_answer_that_is_not_taken(requests, monkeypatch):
-    """Of one request uvicorn is rid, of many it waits with the next; neither may keep the connection."""
+@pytest.fixture
+def small_buffers(monkeypatch):
+    """The service's, so that a page has to be taken by the client."""
 
     def listen_small(*address):
         listening = listen(*address)
@@ -635,6 +635,28 @@ def test_an_answer_that_is_not_taken(requests, monkeypatch):
         return listening
 
     monkeypatch.setattr("tests.deployment.running.listen", listen_small)
+
+
+@pytest.mark.usefixtures("small_buffers")
+def test_who_takes_no_answer_keeps_nobody_out():
+    with running(max_connections=8) as it, contextlib.ExitStack() as stack:
+        page = b"GET / HTTP/1.1\r\nHost: x\r\n"
+        for number in range(20):
+            deaf = stack.enter_context(socket.socket())
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+            deaf.connect(("127.0.0.1", it.port))
+            # The end of an answer may be awaited, or that of a connection which is being closed.
+            deaf.sendall(page + (b"Connection: close\r\n\r\n" if number % 2 else b"\r\n" + (page + b"\r\n") * 30))
+            answered = min(number + 1, 8)
+            wait_until(lambda n=answered: it.metric("requests_total", path="/", code="200") >= n, "it is answered")
+        wait_until(lambda: len(it.connections) <= 8, "there is room")
+        assert httpx.get(f"{it.url}healthz").status_code == 200
+
+
+@pytest.mark.usefixtures("small_buffers")
+@pytest.mark.parametrize("requests", [1, 300])
+def test_an_answer_that_is_not_taken(requests):
+    """Of one request uvicorn is rid, of many it waits with the next; neither may keep the connection."""
     with running(body_timeout=0.5) as it, socket.socket() as silent:
         page = it.client.get("/", headers={"connection": "close"}).content
         silent.settimeout(30)

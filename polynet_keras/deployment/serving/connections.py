@@ -79,15 +79,19 @@ def limited_protocol(settings: Settings, count: Callable[[int, str], None]) -> t
                 self._watch()
 
         def _make_room(self):
-            """Refuses the oldest connection that has not sent its request yet, of the client that has most of them.
+            """Ends the oldest connection that waits for its client, of the client that has most of them.
 
-            So silence keeps nobody out. Where all are being answered, this one is refused.
+            So neither who sends nothing nor who takes nothing keeps others out. Where all wait for the model, this one
+            is refused.
             """
             mine = (one for one in self.connections if isinstance(one, LimitedProtocol))
-            others = [one for one in mine if one.is_receiving and one is not self]
+            others = [one for one in mine if (one.is_receiving or one._untaken) and one is not self]
             counts = Counter(one.host for one in others)
             victim = max(others, key=lambda one: (counts[one.host], -one.since), default=self)
-            victim._refuse(503, f"more than {settings.max_connections} connections", "connections")
+            if victim._untaken:
+                victim.transport.abort()  # it would not take a refusal either
+            else:
+                victim._refuse(503, f"more than {settings.max_connections} connections", "connections")
 
         @property
         def is_receiving(self):
