@@ -1,4 +1,5 @@
 import json
+import time
 from dataclasses import replace
 from unittest.mock import MagicMock, Mock
 
@@ -75,16 +76,19 @@ def test_every_image_counts_once(unnormalized, batch_size, workers):
     assert total.loss == pytest.approx(expected.loss, abs=1e-5)
 
 
-def test_a_mistake_whose_image_is_gone_costs_no_evaluation(unnormalized, monkeypatch):
+def test_a_mistake_whose_image_is_gone_costs_no_evaluation(unnormalized, monkeypatch, caplog):
     monkeypatch.setattr(Examples, "image", Mock(side_effect=ValueError("x.png: gone")))
     evaluation = evaluate(unnormalized, examples())
     assert evaluation.counts.images == 11
     assert evaluation.mistakes == ()
+    assert "x.png: gone" in caplog.text
 
 
 def test_what_an_evaluation_says():
     model = trained()
+    start = time.perf_counter()
     evaluation = evaluate(model, examples(), batch_size=4)
+    assert 0 < evaluation.result.seconds < time.perf_counter() - start
     probabilities = probabilities_of(model.model)[:, 0]
     result = evaluation.result
     right = probabilities.argmax(axis=1) == LABELS
