@@ -166,6 +166,15 @@ def test_metrics_and_optimizer_are_made_before_the_trace():
     assert counted["loss"][1] == 3.0  # examples: the preparation counted none
 
 
+@on_tensorflow
+def test_metrics_whose_variables_are_of_the_outputs_shape():
+    metric = keras.metrics.F1Score()
+    (model,) = compiled(few_layers(), loss="categorical_crossentropy", metrics=[metric])
+    x, y = small_data(3)
+    model.fit(x, np.eye(4, dtype="float32")[y], verbose=0)
+    assert [tuple(variable.shape) for variable in metric.variables] == [(4,)] * 4
+
+
 def test_evaluate_and_predict_equal_keras():
     ours = network(structure="1 x [ir] | 1 x [poly-2] | 1 x [ir]")
     randomize(ours, 1)
@@ -250,6 +259,45 @@ def test_the_processs_own_graph_passes_are_left_alone():
     assert tf.config.optimizer.get_experimental_options() == before
 
 
+@on_tensorflow
+def test_passes_that_are_not_chosen_do_not_run():
+    """Constant folding, for one, would leave no product of constants."""
+    import tensorflow as tf
+    from tensorflow.python.eager import context
+
+    from polynet_keras.models.compiled_step import FlatFunction
+
+    function = FlatFunction(few_layers(), lambda x: x + tf.constant(2.0) * tf.constant(3.0))
+    x = tf.ones((2, 3))
+    context.enable_run_metadata()
+    try:
+        assert np.all(function(x, tf.TensorSpec.from_tensor(x)) == 7)
+        graphs = context.export_run_metadata().function_graphs
+    finally:
+        context.disable_run_metadata()
+    assert "Mul" in [node.op for graph in graphs for node in graph.post_optimization_graph.node]
+
+
+@on_tensorflow
+def test_a_gpus_passes_are_left_alone(monkeypatch):
+    import tensorflow as tf
+
+    from polynet_keras.models import compiled_step
+
+    devices = {"GPU": ["one"], "CPU": ["one"]}
+    monkeypatch.setattr(tf.config, "list_physical_devices", devices.get)
+    assert compiled_step._passes_are_chosen()
+    devices["GPU"] = []
+    assert not compiled_step._passes_are_chosen()
+
+
+def test_an_evaluation_makes_no_optimizers_variables():
+    """They are as large as the model, or twice that."""
+    (model,) = compiled(few_layers())
+    model.evaluate(*small_data(3), verbose=0)
+    assert not model.optimizer.built
+
+
 def compiled_functions(step):
     return step._function._compiled
 
@@ -266,6 +314,20 @@ def test_a_third_size_is_no_new_function():
         if side == 12:
             second = function
         assert side < 12 or function is second
+
+
+@on_tensorflow
+def test_axes_that_no_input_has_may_be_of_any_size():
+    """Of boxes, say, of which each image has another number."""
+    import tensorflow as tf
+
+    from polynet_keras.models.compiled_step import FlatFunction
+
+    function = FlatFunction(few_layers(), lambda boxes: tf.shape(boxes)[1])
+    for count in (2, 3, 5):
+        boxes = tf.zeros((4, count, 2))
+        assert function(boxes, tf.TensorSpec.from_tensor(boxes)) == count
+    assert len(function._compiled) == 1
 
 
 @on_tensorflow
@@ -383,6 +445,8 @@ def test_the_step_runs_with_the_chosen_graph_passes():
 def test_none_from_a_generator():
     x, y = small_data(6)
     ours, theirs = small_pair(seed=4)
+    compiled(ours, rate=0.1, weighted_metrics=["accuracy"])
+    compiled(theirs, rate=0.1, weighted_metrics=["accuracy"], run_eagerly=EAGERLY)
 
     def batches():
         yield x, y, None
@@ -506,17 +570,22 @@ def test_rematerialization_recomputes_the_convolutions():
     import tensorflow as tf
 
     model = network(structure="1 x [2-way] | 1 x [poly-2] | 1 x [ir]")
+    model.get_layer("stage_b_01_ff_branch1_conv2_bn").trainable = False
 
     def backward(x):
         with tf.GradientTape() as tape:
             y = model(x, training=True)
         return tape.gradient(y, [variable.value for variable in model.trainable_variables])
 
+    assigned = set()
+
     def convolutions(remat):
         model.remat = remat
         spec = tf.TensorSpec((2, SIDE, SIDE, 3))
         graph = tf.function(backward, autograph=False).get_concrete_function(spec).graph
-        return [op.type for op in graph.get_operations()].count("Conv2D")
+        kinds = [op.type for op in graph.get_operations()]
+        assigned.add(kinds.count("AssignVariableOp"))
+        return kinds.count("Conv2D")
 
     applications = {"a": 2, "b": 2, "c": 1}  # of Inception blocks, in each stage
     per_block = {"a": 7, "b": 5, "c": 5}
@@ -524,6 +593,7 @@ def test_rematerialization_recomputes_the_convolutions():
     assert total == sum(len(layer._inbound_nodes) for layer in model.layers if isinstance(layer, keras.layers.Conv2D))
     assert convolutions("stage_b") == total + applications["b"] * per_block["b"]
     assert convolutions("all") == total + sum(applications[stage] * per_block[stage] for stage in "abc")
+    assert len(assigned) == 1  # the moving statistics, and no parameter
 
 
 def test_remat_argument():
@@ -599,8 +669,7 @@ def nested_outputs():
 def an_output_inside_a_unit():
     x = pixels()
     units = Units()
-    y = units(x)
-    return Network(x, [y, keras.layers.Dense(3)(units.inner[0])]), 1
+    return Network(x, [units(x), units.inner[0]]), 1
 
 
 def a_layer_that_uses_the_inside_of_a_unit():
@@ -624,6 +693,16 @@ def layers_that_are_shared():
     x, more = pixels(), pixels()
     units = Units()
     return Network([x, more], units(x) - units(more)), 4
+
+
+def a_layer_that_is_shared_by_a_long_and_a_short_path():
+    """Both move its statistics: the long path first, which ends last."""
+    x, more = pixels(), pixels()
+    bn = keras.layers.BatchNormalization(momentum=0.5)
+    path = keras.layers.Dense(4)(keras.layers.Dense(4)(bn(x)))
+    total = StochasticResidualScaling(0.5, name="stage_a_01_sum_f")([x, path])
+    other = StochasticResidualScaling(0.5, name="stage_b_01_sum_f")([more, bn(more)])
+    return Network([x, more], total - keras.layers.ReLU()(other)), 2
 
 
 def a_path_from_another_input():
@@ -669,6 +748,7 @@ WIRINGS = (
     two_inputs,
     inputs_by_name,
     layers_that_are_shared,
+    a_layer_that_is_shared_by_a_long_and_a_short_path,
     a_path_from_another_input,
     a_unit_in_a_path,
     from_the_middle,
@@ -777,7 +857,8 @@ def test_the_step_that_is_under_way_is_made_anew_for_another_remat():
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's variables have names")
 def test_a_network_from_its_config_is_the_same_and_built_as_quickly():
     model = network(structure=SMALLEST, remat="all")
-    for built in (model, Network.from_config(model.get_config())):
+    config = model.get_config()
+    for built in (model, Network.from_config(config), Network.from_config(config)):
         assert built.remat == "all"
         assert {variable.value.name for variable in built.weights} == {"variable:0"}
 
