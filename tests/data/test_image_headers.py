@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from polynet_keras.data import image_headers
-from polynet_keras.data.image_headers import TooLargeError, first_picture
+from polynet_keras.data.image_headers import TooLargeError, claimed_pixels, first_picture
 from polynet_keras.data.preprocessing import decode_image
 from tests.data.hostile import ORIENTATIONS, hostile_images, tiff
 
@@ -93,6 +93,11 @@ def test_what_the_service_allows_may_be_less():
     with pytest.raises(TooLargeError, match="tiles of 512×512 px are over the limit of 100,000"):
         first_picture(tiled(512, 512), 100_000)
     assert first_picture(tiled(256, 256), 100_000).width == 100
+
+
+def test_pixels_are_told_by_the_header():
+    assert claimed_pixels(encode("PNG")) == 9 * 5
+    assert claimed_pixels(b"no picture") == 0
 
 
 def riff(*chunks):
