@@ -77,7 +77,7 @@ class Preprocessing:
         object.__setattr__(self, "std", tuple(self.std))
         for name in ("image_size", "resize_size"):
             size = getattr(self, name)
-            if not isinstance(size, Integral) or isinstance(size, bool) or size > MAX_SIDE:
+            if not isinstance(size, Integral) or isinstance(size, bool) or int(size) > MAX_SIDE:
                 raise ValueError(f"{name}={size!r} must be a whole number of pixels, at most {MAX_SIDE:,}")
         for name in ("mean", "std"):
             numbers = getattr(self, name)
