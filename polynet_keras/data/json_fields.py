@@ -106,20 +106,21 @@ class Fields:
 
 
 @contextmanager
-def fields_of(path: str | os.PathLike, missing: str, wrong: str) -> Iterator[Fields]:
+def fields_of(path: str | os.PathLike, missing: str, wrong: str, most: int = MAX_BYTES) -> Iterator[Fields]:
     """The fields of a file that holds one JSON object; errors name the file, also those of the block.
 
     Args:
-        path: the file, of at most `MAX_BYTES`.
+        path: the file.
         missing: what is said if it cannot be read, with `{}` for the reason.
         wrong: what is said if it is something else.
+        most: bytes of the file.
 
     Raises:
         ValueError: it cannot be read, is no such file, or has fields that nobody took.
     """
     name = shown(path)
     try:
-        content = _bounded(path)
+        content = _bounded(path, most)
     except OSError as error:
         raise ValueError(f"{name}: {missing.format(error.strerror or error)}") from None
     except ValueError as error:
@@ -153,11 +154,11 @@ def is_plain(value: Any, depth: int = 2) -> bool:
     return isinstance(value, list) and depth > 0 and all(is_plain(part, depth - 1) for part in value)
 
 
-def _bounded(path: str | os.PathLike) -> bytes:
+def _bounded(path: str | os.PathLike, most: int) -> bytes:
     with open_regular(path) as file:
-        content = file.read(MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
-        raise ValueError(f"has more than {MAX_BYTES:,} bytes")
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"has more than {most:,} bytes")
     return content
 
 

@@ -9,12 +9,15 @@ from pathlib import Path
 from tqdm import tqdm
 
 from polynet_keras.data.files import written_whole
-from polynet_keras.data.names import check_class_names
+from polynet_keras.data.json_fields import Fields, fields_of
+from polynet_keras.data.preprocessing import CHANNELS
 
 MANIFEST = "manifest.json"
 UNFINISHED = "manifest.partial.json"
 """The manifest of the shards that are there so far; `MANIFEST` takes its place when all are."""
 FORMAT_VERSION = 1
+MAX_BYTES = 256 << 20
+"""Of a manifest: it lists each image that was skipped, with the reason."""
 
 
 @dataclass(frozen=True)
@@ -85,24 +88,54 @@ class Manifest:
 
     @classmethod
     def load(cls, path: Path) -> "Manifest":
-        """Reads what `save` wrote; ValueError for anything else."""
-        try:
-            content = json.loads(path.read_text())
-            version = content.pop("format_version")
+        """Reads what `save` wrote.
+
+        Raises:
+            ValueError: it cannot be read or is anything else; the message names the file and the field.
+        """
+        with fields_of(path, "cannot be read: {}", "not a manifest of records", MAX_BYTES) as fields:
+            version = fields.take("format_version")
             if version != FORMAT_VERSION:
                 raise ValueError(f"its format_version is {version!r}, this package reads {FORMAT_VERSION}")
-            splits = {}
-            for name, split in content.pop("splits").items():
-                count = split.pop("count")
-                shards = tuple(Shard(**shard) for shard in split.pop("shards"))
-                splits[name] = Split(**split, shards=shards)
-                if splits[name].count != count:
-                    raise ValueError(f"the shards of {name!r} have {splits[name].count} records, not {count}")
-            class_names = tuple(content.pop("class_names"))
-            check_class_names(class_names, "it")
-            return cls(class_names=class_names, splits=splits, **content)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ValueError(f"{path}: not a manifest of records: {error}") from None
+            channels = fields.whole("channels")
+            if channels not in CHANNELS:
+                raise fields.error("channels", channels, f"one of {', '.join(map(str, CHANNELS))}")
+            splits = fields.take("splits")
+            if not isinstance(splits, dict):
+                raise fields.error("splits", splits, "an object of splits")
+            return cls(
+                fields.class_names("class_names"),
+                fields.whole("seed"),
+                {name: _split(name, Fields(split, f"splits.{name}")) for name, split in splits.items()},
+                channels,
+                fields.whole("first_label"),
+            )
+
+
+def _split(name: str, fields: Fields) -> Split:
+    shards = fields.take("shards")
+    if not isinstance(shards, list):
+        raise fields.error("shards", shards, "a list of shards")
+    shards = tuple(_shard(Fields(shard, f"splits.{name}.shards[{place}]")) for place, shard in enumerate(shards))
+    split = Split(fields.text("fingerprint"), fields.whole("shard_count"), shards)
+    count = fields.whole("count")
+    if split.count != count:
+        raise ValueError(f"the shards of {name!r} have {split.count} records, not {count}")
+    fields.end()
+    return split
+
+
+def _shard(fields: Fields) -> Shard:
+    file = fields.text("file")
+    if Path(file).name != file or file in ("", "..") or "\0" in file:  # what a path leads to may be anybody's file
+        raise fields.error("file", file, "the name of a file in the manifest's folder")
+    skipped = fields.take("skipped")
+    # Paths of any bytes are in here, which are no text.
+    if not isinstance(skipped, dict) or not all(isinstance(reason, str) for reason in skipped.values()):
+        raise fields.error("skipped", skipped, "an object of reasons by path")
+    shard = Shard(file, fields.whole("count"), fields.whole("bytes"), fields.text("sha256"), skipped)
+    fields.end()
+    return shard
 
 
 def load_manifest(folder: str | os.PathLike) -> Manifest:

@@ -357,12 +357,37 @@ def test_damaged_manifests(images, tmp_path):
         ({"splits": {"train": {**train, "count": 9}}}, r"the shards of 'train' have 23 records, not 9"),
         ({"splits": {"train": {**train, "shard_count": 6}}}, r"manifest.json: names 5 of 6 shards of 'train'"),
         ({"splits": []}, "manifest.json: not a manifest of records"),
-        ({"more": 1}, "manifest.json: not a manifest of records: .*'more'"),
+        ({"more": 1}, "manifest.json: not a manifest of records: the field more is not known"),
+        ({"seed": -1}, "seed=-1 must be a whole number from 0"),
+        ({"channels": 2}, "channels=2 must be one of 1, 3, 4"),
+        ({"class_names": "ab"}, "class_names='ab' must be a list"),
+        ({"splits": {"train": [1]}}, r"splits.train must be an object with fields, and is \[1\]"),
+        ({"splits": {"train": {**train, "shards": 1}}}, "splits.train.shards=1 must be a list of shards"),
+        *(
+            ({"splits": {"train": {**train, "shards": [{**train["shards"][0], **changed}]}}}, message)
+            for changed, message in (
+                (
+                    {"file": "/etc/hostname"},
+                    r"shards\[0\].file='/etc/hostname' must be the name of a file in the manif",
+                ),
+                ({"file": "../other.tfrecord"}, "must be the name of a file in the manifest's folder"),
+                ({"file": ".."}, "must be the name of a file in the manifest's folder"),
+                ({"file": ""}, "must be the name of a file in the manifest's folder"),
+                ({"file": "a\0b"}, "must be the name of a file in the manifest's folder"),
+                ({"bytes": 1.5}, r"shards\[0\].bytes=1.5 must be a whole number"),
+                ({"count": True}, "count=True must be a whole number"),
+                ({"skipped": {"a": 1}}, "skipped={'a': 1} must be an object of reasons by path"),
+                ({"sha256": None}, "sha256=None must be a text"),
+            )
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             load_with(**changes)
     path.write_text("[]")
     with pytest.raises(ValueError, match="manifest.json: not a manifest of records"):
+        load_manifest(tmp_path / "out")
+    path.write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="manifest.json: not a manifest of records: it is nested too deeply"):
         load_manifest(tmp_path / "out")
 
 
