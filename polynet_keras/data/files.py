@@ -1,12 +1,13 @@
-"""Files that appear whole or not at all."""
+"""Files: written whole or not at all, opened without waiting for pipes, and hashed."""
 
 import contextlib
+import hashlib
 import os
 import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 
 @contextlib.contextmanager
@@ -31,3 +32,19 @@ def open_regular(path: str | os.PathLike) -> BinaryIO:
         return os.fdopen(descriptor, "rb")
     os.close(descriptor)
     raise ValueError(f"is a {'folder' if stat.S_ISDIR(mode) else 'pipe or a device'}, not a file")
+
+
+def digest_of(file: BinaryIO, algorithm: str = "sha256") -> str:
+    """The hash of all of an open file, in hexadecimal digits."""
+    file.seek(0)
+    return hashlib.file_digest(cast(Any, file), algorithm).hexdigest()
+
+
+def file_hash(path: str | os.PathLike) -> str:
+    """The SHA-256 of a file, in hexadecimal digits.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open(path, "rb") as file:
+        return digest_of(file)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from polynet_keras.data.files import open_regular
-from polynet_keras.data.names import check_class_names, shown
+from polynet_keras.data.names import check_class_names, quoted, shown
 from polynet_keras.data.preprocessing import CHANNELS, Preprocessing
 
 MAX_BYTES = 4 << 20
@@ -16,7 +16,7 @@ MAX_CLASSES = 100_000
 MAX_CLASS_NAME = 500
 MAX_TEXT = 4_096
 """Characters; a structure of G5 has 200, a path on Linux at most as many."""
-MAX_SHOWN = 80
+MAX_SHOWN = 160
 LARGEST = 2**53
 """Whole numbers above it are others in most programs that read JSON."""
 
@@ -172,10 +172,7 @@ def _brief(value: Any) -> str:
     """A value in one line, and not of any length."""
     if isinstance(value, (list, dict)) and len(value) > 3:
         return f"{'a list' if isinstance(value, list) else 'an object'} of {len(value):,}"
-    if isinstance(value, str):
-        value = value if len(value) <= MAX_SHOWN else f"{value[:MAX_SHOWN]}…"
-    text = ascii(value) if isinstance(value, str) and not _is_text(value, MAX_SHOWN + 1) else repr(value)
-    return text if len(text) <= 2 * MAX_SHOWN else f"{text[: 2 * MAX_SHOWN]}…"
+    return quoted(value) if isinstance(value, str) else shown(repr(value), MAX_SHOWN)
 
 
 def _refuse_constant(name: str) -> None:

@@ -7,17 +7,29 @@ from collections.abc import Iterable
 
 ESCAPED = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Unicode's categories of what moves a cursor, turns text around, ends a line, or is no text."""
+QUOTED = 80
+"""Characters of a name that are quoted: a file may have names of megabytes."""
 
 
-def shown(name: str | os.PathLike) -> str:
+def shown(name: str | os.PathLike, most: int | None = None) -> str:
     """A name as a message may hold it, in one line: what is no text, or would command the terminal, is escaped.
 
     A byte that is not UTF-8, which Python keeps as a surrogate, becomes `\\xe9`, a line feed `\\n`.
+
+    Args:
+        most: characters of it that are shown.
     """
     name = os.fspath(name)
+    if most is not None and len(name) > most:
+        name = f"{name[:most]}…"
     if name.isprintable():
         return name
     return "".join(_escaped(letter) if is_escaped(letter) else letter for letter in name)
+
+
+def quoted(name: object) -> str:
+    """A name out of a file, which may have any content and length, for a message."""
+    return f"'{shown(str(name), QUOTED)}'"
 
 
 def is_escaped(letter: str) -> bool:

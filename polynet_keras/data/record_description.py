@@ -10,9 +10,10 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from polynet_keras.data.examples import plain_message
+from polynet_keras.data.files import file_hash
 from polynet_keras.data.names import check_class_names
 from polynet_keras.data.record_files import Features
-from polynet_keras.data.record_manifest import MANIFEST, Manifest, Shard, Split, file_hash
+from polynet_keras.data.record_manifest import MANIFEST, Manifest, Shard, Split
 
 SHARD_NAME = re.compile(r"(?:.*[-.])?(?P<split>[A-Za-z_]+)(?:\.tfrecord)?-(?P<number>\d{5})-of-(?P<of>\d{5})(?:\.\w+)?")
 """`train-00000-of-01024`, `imagenet2012-train.tfrecord-00000-of-01024`, `train-00000-of-00008.tfrecord`."""

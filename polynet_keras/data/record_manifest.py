@@ -1,6 +1,5 @@
 """What a folder of TFRecord files holds: its manifest, and whether the files still are what it says."""
 
-import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -8,7 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from polynet_keras.data.files import written_whole
+from polynet_keras.data.files import file_hash, written_whole
 from polynet_keras.data.json_fields import Fields, fields_of
 from polynet_keras.data.preprocessing import CHANNELS
 
@@ -184,8 +183,3 @@ def damage(path: Path, shard: Shard) -> str | None:
     if path.stat().st_size != shard.bytes:
         return f"has {path.stat().st_size:,} bytes, not {shard.bytes:,}"
     return None if file_hash(path) == shard.sha256 else "its SHA-256 is not the one in the manifest"
-
-
-def file_hash(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -22,12 +22,13 @@ from absl import logging
 from tqdm import tqdm
 
 from polynet_keras.data.decoding import ON_ERROR
+from polynet_keras.data.files import file_hash
 from polynet_keras.data.folders import ClassFolder, list_splits
 from polynet_keras.data.holding import holding, make_folder
 from polynet_keras.data.names import shown
 from polynet_keras.data.preprocessing import decode_image, read_encoded
 from polynet_keras.data.record_files import Features
-from polynet_keras.data.record_manifest import MANIFEST, UNFINISHED, Manifest, Shard, Split, damage, file_hash
+from polynet_keras.data.record_manifest import MANIFEST, UNFINISHED, Manifest, Shard, Split, damage
 
 SHARD_BYTES = 128 << 20
 """Of image files in a shard, by default: TensorFlow's guide advises 100 MB or more."""

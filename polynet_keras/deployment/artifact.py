@@ -1,7 +1,6 @@
 """The folder that an export leaves: the artifact where model servers look for it, and its card."""
 
 import dataclasses
-import hashlib
 import json
 import os
 import re
@@ -9,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from polynet_keras.data.files import file_hash
 from polynet_keras.data.json_fields import Fields, fields_of, is_plain
 from polynet_keras.data.preprocessing import Preprocessing
 
@@ -182,8 +182,7 @@ def file_hashes(folder: str | os.PathLike) -> dict[str, str]:
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             raise ValueError(f"{path}: is no file of its own, which an export consists of; export it again")
         if name != CARD_FILE and path.is_file():
-            with path.open("rb") as file:
-                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+            found[name] = file_hash(path)
     return found
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from polynet_keras.applications import PolyNet
 from polynet_keras.data.extras import require_data_extra
-from polynet_keras.data.files import written_whole
+from polynet_keras.data.files import digest_of, written_whole
 from polynet_keras.evaluation.parity import Parity, compare
 from polynet_keras.pretrained.conversion import DifferentNetworkError, LoadReport, classes_of, load_checkpoint
-from polynet_keras.pretrained.formats import Format, digest_of, opened_file, read_checkpoint
+from polynet_keras.pretrained.formats import Format, opened_file, read_checkpoint
 from polynet_keras.pretrained.registry import SQUARE_378, names, published
 from polynet_keras.pretrained.store import opened_source
 
@@ -71,7 +71,7 @@ def convert(source: str | os.PathLike, target: str | os.PathLike, comparing: boo
             raise ValueError(f"{os.fspath(path)!r}: {error}") from None
         preprocessing = published(os.fspath(source)).preprocessing if named else SQUARE_378
         parity = compare(model, report.format, file, preprocessing) if comparing else None
-        source_hash = digest_of(file.whole, "sha256")
+        source_hash = digest_of(file.whole)
     if parity and parity.logits is not None and not parity.logits <= LARGEST_DIFFERENCE:
         raise ValueError(
             f"{os.fspath(path)!r}: the logits of a photograph differ by {parity.logits:.1e} of the largest from those "
@@ -86,5 +86,5 @@ def convert(source: str | os.PathLike, target: str | os.PathLike, comparing: boo
         else:
             model.save_weights(partial)
     with open(target, "rb") as written:
-        target_hash = digest_of(written, "sha256")
+        target_hash = digest_of(written)
     return Conversion(path, report, classes, source_hash, target_hash, parity)

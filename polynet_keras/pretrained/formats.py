@@ -4,7 +4,6 @@ What a file claims is compared with what it holds, and later with the network, b
 """
 
 import errno
-import hashlib
 import io
 import lzma
 import os
@@ -19,12 +18,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO
 
 import h5py
 import numpy as np
 
 from polynet_keras.data.files import open_regular
+from polynet_keras.data.names import quoted
 from polynet_keras.pretrained import name_maps
 
 if TYPE_CHECKING:
@@ -51,8 +51,6 @@ SCANNED = 1 << 20
 MIN_HEAP, MAX_HEAP = 4096, 4 << 20
 """Bytes of one of an HDF5 file's heaps, which hold the names of layers."""
 MAX_NAME = 1_000
-QUOTED = 80
-"""Characters of a name that are quoted: a file may have names of megabytes."""
 
 DAMAGE = (OSError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 """What h5py and zipfile raise of damaged files and of encrypted ones."""
@@ -273,18 +271,6 @@ def opened_file(path: str | os.PathLike) -> Iterator[OpenFile]:
         with _errors_name(path):
             file = stack.enter_context(_opened(path))
         yield OpenFile(Path(path), file, file)
-
-
-def digest_of(file: BinaryIO, algorithm: str) -> str:
-    """The hash of all of an open file, hexadecimal."""
-    file.seek(0)
-    return hashlib.file_digest(cast(Any, file), algorithm).hexdigest()
-
-
-def quoted(name: object) -> str:
-    """A name for a message: one line, and not of any length."""
-    text = str(name)
-    return repr(text if len(text) <= QUOTED else f"{text[:QUOTED]}…")
 
 
 @contextmanager

@@ -41,5 +41,4 @@ def load_model_file(path: str | os.PathLike, compile: bool = False) -> keras.Mod
 
 
 def _line(error: Exception) -> str:
-    text = shown(" ".join(str(error).split())) or type(error).__name__
-    return text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]}…"
+    return shown(" ".join(str(error).split()), MAX_REASON) or type(error).__name__

@@ -11,11 +11,11 @@ from typing import BinaryIO
 import keras
 from absl import logging
 
-from polynet_keras.data.files import open_regular, written_whole
+from polynet_keras.data.files import digest_of, open_regular, written_whole
 from polynet_keras.data.holding import locked
 from polynet_keras.pretrained.conversion import load_weights_file
 from polynet_keras.pretrained.download import DownloadError, WrongHashError, download
-from polynet_keras.pretrained.formats import DAMAGE, Format, OpenFile, digest_of, only_member
+from polynet_keras.pretrained.formats import DAMAGE, Format, OpenFile, only_member
 from polynet_keras.pretrained.registry import PublishedCheckpoint
 
 FOLDER_VARIABLE = "POLYNET_WEIGHTS_DIR"
@@ -201,4 +201,4 @@ def _seal(target: Path) -> Path:
 
 
 def _seal_of(target: Path, file: BinaryIO) -> str:
-    return f"{digest_of(file, 'sha256')}  {target.name}, conversion {CONVERSION}\n"
+    return f"{digest_of(file)}  {target.name}, conversion {CONVERSION}\n"

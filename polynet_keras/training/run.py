@@ -1,7 +1,6 @@
 """The run: from a recipe to a folder with a trained model and what is needed to judge it and to use it."""
 
 import contextlib
-import hashlib
 import math
 import os
 import shutil
@@ -17,7 +16,7 @@ from absl import logging
 from polynet_keras.data.decoding import Unreadable
 from polynet_keras.data.examples import Source
 from polynet_keras.data.extras import require_data_extra
-from polynet_keras.data.files import written_whole
+from polynet_keras.data.files import file_hash, written_whole
 from polynet_keras.data.pipeline import reading
 from polynet_keras.data.sources import open_source
 from polynet_keras.distribution.agreement import fail_together, sum_over_workers
@@ -230,5 +229,4 @@ def _facts_of_file(file: str | None) -> dict[str, str]:
     """What all workers must find in the file that they start with."""
     if file is None or not os.path.isfile(file):
         return {}
-    with open(file, "rb") as content:
-        return {"start.weights, the file's SHA-256": hashlib.file_digest(content, "sha256").hexdigest()}
+    return {"start.weights, the file's SHA-256": file_hash(file)}

@@ -3,7 +3,7 @@ import subprocess
 
 import pytest
 
-from polynet_keras.data.names import check_class_names, shell_quoted, shown
+from polynet_keras.data.names import check_class_names, quoted, shell_quoted, shown
 
 
 @pytest.mark.parametrize(
@@ -45,3 +45,20 @@ def test_class_names_that_no_file_can_hold(name):
     check_class_names(["cat", "\u732b", 'a, "b"', "\U0001f469\u200d\U0001f52c"], "x")
     with pytest.raises(ValueError, match="x has the class '.*': a class's name must be UTF-8 text"):
         check_class_names(["cat", name], "x")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("stem", "'stem'"),
+        ("a\nb\x1b[31m", r"'a\nb\x1b[31m'"),
+        ("caf\udce9", r"'caf\xe9'"),
+        ("\u202ename", r"'\u202ename'"),
+        ("x" * 80, f"'{'x' * 80}'"),
+        ("x" * 1_000_000, f"'{'x' * 80}…'"),
+        ("\n" * 1_000_000, "'" + r"\n" * 80 + "…'"),
+        (3, "'3'"),
+    ],
+)
+def test_names_out_of_files_are_quoted_in_one_line_of_bounded_length(name, message):
+    assert quoted(name) == message
