@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ CLASSES_FILE = "classes.txt"
 """Names of the classes' folders in the order of their labels, one a line; where there is none, they are sorted."""
 SYSTEM_FOLDERS = ("__MACOSX", "@eaDir")
 """What macOS puts into archives, and a Synology disk beside photographs: never pictures of the user's."""
+SUFFIXES_TOLD = 5
 EXPECTED = "a folder with one folder of images for each class, such as DATA/cat/1.jpg"
 
 
@@ -50,6 +51,52 @@ class ClassFolder:
         for path, size, label in zip(self.paths, self.sizes, self.labels, strict=True):
             digest.update(b"\0%s\0%d\0%d" % (os.fsencode(path), size, label))
         return digest.hexdigest()
+
+
+@dataclass
+class _PassedOver:
+    """What is no image of a folder.
+
+    Attributes:
+        folders: names of hidden and of the system's folders.
+        hidden: how many hidden image files there are.
+        suffixes: of the other files, by their number.
+    """
+
+    folders: set[str] = field(default_factory=set)
+    hidden: int = 0
+    suffixes: Counter[str] = field(default_factory=Counter)
+
+    def add(self, entry: os.DirEntry) -> None:
+        if _is_folder(entry):
+            self.folders.add(entry.name)
+        elif entry.name.lower().endswith(IMAGE_SUFFIXES):
+            self.hidden += 1
+
+    def log(self, root: Path) -> None:
+        folders = ", ".join(f"'{shown(name)}'" for name in sorted(self.folders))
+        parts = [f"folders {folders}"] if folders else []
+        if self.hidden:
+            parts.append(f"{self.hidden:,} hidden image file{'s' if self.hidden > 1 else ''}")
+        if parts:
+            logging.info("data=%r: passed over %s", str(root), " and ".join(parts))
+        if self.suffixes:
+            count = self.suffixes.total()
+            logging.warning(
+                "data=%r: left out %s file%s (%s): the names of images end in %s",
+                str(root),
+                f"{count:,}",
+                "s" if count > 1 else "",
+                self.told_suffixes(),
+                ", ".join(IMAGE_SUFFIXES),
+            )
+
+    def told_suffixes(self) -> str:
+        told = [
+            f"{n:,} {shown(suffix) or 'without a suffix'}" for suffix, n in self.suffixes.most_common(SUFFIXES_TOLD)
+        ]
+        rest = self.suffixes.total() - sum(n for _, n in self.suffixes.most_common(SUFFIXES_TOLD))
+        return ", ".join(told) + (f" and {rest:,} others" if rest else "")
 
 
 def list_folder(folder: str | os.PathLike, class_names: Sequence[str] | None = None) -> ClassFolder:
@@ -86,16 +133,19 @@ def list_folder(folder: str | os.PathLike, class_names: Sequence[str] | None = N
                 f"data={str(root)!r} holds the folder {name!r}, which is none of the {len(names)} classes that are "
                 "named; name it or move it away"
             )
+        others = passed_over.suffixes.total()
         files = sorted(_images(root / name, f"{name}/", frozenset(), passed_over))
         if not files:
+            others = passed_over.suffixes.total() - others
+            holds = f"0 images, but {others:,} other file{'s' if others > 1 else ''}" if others else "0 images"
             raise ValueError(
-                f"class {name!r} of data={str(root)!r} has 0 images ({', '.join(IMAGE_SUFFIXES)}); "
+                f"class {name!r} of data={str(root)!r} has {holds} (images are {', '.join(IMAGE_SUFFIXES)}); "
                 "add some or remove its folder"
             )
         paths += [path for path, _ in files]
         sizes += [size for _, size in files]
         labels += [label_of[name]] * len(files)
-    _log_passed_over(root, passed_over)
+    passed_over.log(root)
     if not paths:
         raise ValueError(f"data={str(root)!r} holds none of the {len(names)} classes that are named")
     return ClassFolder(root, tuple(names), tuple(paths), np.array(labels, "int64"), np.array(sizes, "int64"))
@@ -127,7 +177,7 @@ def list_splits(
     names = _given_class_names(root, class_names) or sorted(
         {name for path in splits.values() for name in _class_folders(path)}
     )
-    _log_passed_over(root, _passed_over_folders(root))
+    _passed_over_folders(root).log(root)
     return {name: list_folder(path, names) for name, path in splits.items()}
 
 
@@ -191,29 +241,19 @@ def _is_passed_over(name: str) -> bool:
     return name.startswith(".") or name in SYSTEM_FOLDERS
 
 
-def _passed_over_folders(root: Path) -> Counter[str]:
+def _passed_over_folders(root: Path) -> _PassedOver:
     with os.scandir(root) as entries:
-        return Counter(entry.name for entry in entries if _is_passed_over(entry.name) and _is_folder(entry))
+        return _PassedOver({entry.name for entry in entries if _is_passed_over(entry.name) and _is_folder(entry)})
 
 
-def _log_passed_over(root: Path, passed_over: Counter[str]) -> None:
-    """Says which folders were passed over, and how many image files, which are counted by an empty name."""
-    folders = ", ".join(f"'{shown(name)}'" for name in sorted(passed_over) if name)
-    parts = [f"folders {folders}"] if folders else []
-    if files := passed_over[""]:
-        parts.append(f"{files:,} hidden image file{'s' if files > 1 else ''}")
-    if parts:
-        logging.info("data=%r: passed over %s", str(root), " and ".join(parts))
-
-
-def _images(folder: Path | str, prefix: str, above: frozenset, passed_over: Counter[str]) -> Iterator[tuple[str, int]]:
+def _images(folder: Path | str, prefix: str, above: frozenset, passed_over: _PassedOver) -> Iterator[tuple[str, int]]:
     """(path below the root, bytes) of all images below a folder.
 
     Args:
         folder: where.
         prefix: its path below the root, with a slash at the end.
         above: identities of the folders that it lies in.
-        passed_over: counts folders by their names, and hidden image files as `""`.
+        passed_over: takes what is no image.
     """
     status = os.stat(folder)
     identity = (status.st_dev, status.st_ino)
@@ -223,10 +263,7 @@ def _images(folder: Path | str, prefix: str, above: frozenset, passed_over: Coun
     with os.scandir(folder) as entries:
         for entry in entries:
             if _is_passed_over(entry.name):
-                if _is_folder(entry):
-                    passed_over[entry.name] += 1
-                elif entry.name.lower().endswith(IMAGE_SUFFIXES):
-                    passed_over[""] += 1
+                passed_over.add(entry)
                 continue
             if _is_folder(entry):
                 yield from _images(entry.path, f"{prefix}{entry.name}/", above | {identity}, passed_over)
@@ -238,6 +275,8 @@ def _images(folder: Path | str, prefix: str, above: frozenset, passed_over: Coun
                     yield prefix + entry.name, entry.stat().st_size
                 elif not os.path.exists(entry.path):  # it leads to nothing, or around in a circle
                     yield prefix + entry.name, 0
+            else:
+                passed_over.suffixes[os.path.splitext(entry.name)[1].lower()] += 1
 
 
 def _is_folder(entry: os.DirEntry) -> bool:

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from polynet_keras.data.decoding import Unreadable
 from polynet_keras.data.examples import Examples
-from polynet_keras.data.pipeline import evaluation_batches
+from polynet_keras.data.pipeline import evaluation_batches, reading
 from polynet_keras.data.preprocessing import Preprocessing
 
 HELD_OUT = 200
@@ -61,8 +62,10 @@ class Calibration:
     def _prepared(self, part: slice, preprocessing: Preprocessing) -> list[np.ndarray]:
         chosen = np.sort(np.random.default_rng(0).permutation(len(self.examples))[part])
         examples = dataclasses.replace(self.examples, channels=preprocessing.channels)
-        batches = evaluation_batches(examples.subset(chosen, examples.name), preprocessing, 1)
-        return [images for images, *_ in batches.dataset.as_numpy_iterator()]
+        unreadable = Unreadable()
+        batches = evaluation_batches(examples.subset(chosen, examples.name), preprocessing, 1, unreadable=unreadable)
+        with reading(unreadable):
+            return [images for images, *_ in batches.dataset.as_numpy_iterator()]
 
     def facts(self) -> dict[str, Any]:
         """For the card."""

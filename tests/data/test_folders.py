@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from polynet_keras.data.folders import SPLITS, list_folder, list_splits, read_class_names, split_folders
+from polynet_keras.data.folders import IMAGE_SUFFIXES, SPLITS, list_folder, list_splits, read_class_names, split_folders
 
 
 def make(root, *paths):
@@ -65,6 +65,30 @@ def test_what_a_system_leaves_among_photographs_is_passed_over_and_told(tmp_path
     make(tmp_path, "clean/a/1.jpg", "clean/b/_1.jpg", "clean/b/__MACOSX.jpg")
     assert len(list_folder(tmp_path / "clean")) == 3
     assert not caplog.messages
+
+
+def test_files_that_no_name_makes_images_are_told(tmp_path, caplog):
+    make(
+        tmp_path,
+        "a/1.jpg",
+        "a/2.HEIC",
+        "a/3.heic",
+        "a/deep/4",
+        "b/1.png",
+        "b/n\n.t\nxt",
+        *(f"b/{i}.{i}" for i in range(5)),
+    )
+    assert list_folder(tmp_path).paths == ("a/1.jpg", "b/1.png")
+    [message] = caplog.messages
+    assert message.startswith(f"data='{tmp_path}': left out 9 files (2 .heic, 1 without a suffix, ")
+    assert ", ".join(IMAGE_SUFFIXES) in message
+    assert " and 3 others): " in message
+    assert message.isprintable()
+    make(tmp_path, "c/1.heic", "c/2.heic")
+    with pytest.raises(
+        ValueError, match=r"class 'c' of data='.*' has 0 images, but 2 other files \(images are .bmp, .*\)"
+    ):
+        list_folder(tmp_path)
 
 
 def test_class_names_decide_the_labels(tmp_path):
@@ -182,7 +206,9 @@ def test_mistakes(tmp_path):
     with pytest.raises(ValueError, match="holds 1 folders; expected"):
         list_folder(tmp_path)
     make(tmp_path, "dog/notes.txt")
-    with pytest.raises(ValueError, match=r"class 'dog' of data='.*' has 0 images \(.bmp, .*\); add some or remove"):
+    with pytest.raises(
+        ValueError, match=r"class 'dog' of data='.*' has 0 images, but 1 other file \(images are .bmp, .*\); add some"
+    ):
         list_folder(tmp_path)
     with pytest.raises(ValueError, match=r"holds the folder 'cat', which is none of the 2 classes that are named"):
         list_folder(tmp_path, ["dog", "Cat"])
