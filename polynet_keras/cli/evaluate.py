@@ -34,7 +34,10 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("pooling", "selective", f"Of the crops: {', '.join(POOLINGS)}.", flag_values=values)
     flags.DEFINE_float("fraction", 0.3, "Best-scoring share of the crops, of selective pooling.", flag_values=values)
     flags.DEFINE_string("on", "probabilities", f"What is pooled: {' or '.join(SCORES)}.", flag_values=values)
-    flags.DEFINE_string("on_error", "error", f"For unreadable images: {' or '.join(ON_ERROR)}.", flag_values=values)
+    accepted = " or ".join(ON_ERROR)
+    flags.DEFINE_string(
+        "on_error", None, f"For unreadable images: {accepted}. [as the run's recipe says]", flag_values=values
+    )
 
 
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -64,13 +67,14 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         results.read(values.results)  # one that cannot take a row is refused before the work
     if values.weights is not None:
         examples = open_split(values.data, values.split)
-        trained, crops = load_published(values.weights), 1
+        trained, crops, on_error = load_published(values.weights), 1, "error"
     else:
         run_folder = Path(values.run_dir or latest_run_folder())
         examples = _examples(run_folder, values.data, values.split)
         trained = load_run(run_folder)
         recipe_file = run_folder / RECIPE_FILE
-        crops = Recipe.load(recipe_file).crops if recipe_file.is_file() else 1
+        recipe = Recipe.load(recipe_file) if recipe_file.is_file() else None
+        crops, on_error = (recipe.crops, recipe.on_error) if recipe else (1, "error")
     evaluation = evaluate(
         trained,
         examples,
@@ -78,7 +82,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         crops=crops if values.crops is None else values.crops,
         pooling=pooling,
         scores_file=values.scores,
-        on_error=values.on_error,
+        on_error=on_error if values.on_error is None else values.on_error,
     )
     result = evaluation.result
     print(f"model:       {result.model}")

@@ -101,6 +101,16 @@ def test_a_run_is_shown_the_crops_of_its_recipe(capsys, here):
     assert ", 1 crop(s)\n" in succeeds(capsys, "evaluate", "--run_dir=runs/small", "--crops=1")
 
 
+def test_a_run_skips_unreadable_images_as_its_recipe_says(capsys, here):
+    run = here / "runs" / "small"
+    shutil.copytree(here / "data", here / "other")
+    (here / "other" / "3" / "1.png").write_text("<html>")
+    assert "other/3/1.png: cannot be read as an image" in fails(capsys, "--data=other")
+    Recipe.load(run / "recipe.json").replaced({"on_error": "skip"}).save(run / "recipe.json")
+    assert "dataset:     other: 9 images, 1 skipped\n" in succeeds(capsys, "evaluate", "--data=other")
+    assert "other/3/1.png: cannot be read as an image" in fails(capsys, "--data=other", "--on_error=error")
+
+
 def test_skipped_images_are_in_the_table(capsys, digits_run, here):
     (here / "data" / "4" / "page.png").write_text("<html>")
     command = [f"--run_dir={digits_run.folder}", "--data=data"]
