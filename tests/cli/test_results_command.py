@@ -89,6 +89,6 @@ def test_mistakes(capsys, results_file):
         (["none.csv"], "none.csv: holds no result; `polynet evaluate --results FILE` adds one"),
         (["other.csv"], "other.csv: not the columns of this version's results: it lacks date"),
         (["--plot=results.txt"], "Format 'txt' is not supported"),
-        (["--plot=nowhere/results.png"], "No such file or directory: 'nowhere/results.png'"),
+        (["--plot=nowhere/results.png"], "nowhere/results.png: No such file or directory"),
     ):
         assert message in fails(capsys, *argv)

@@ -148,7 +148,7 @@ def test_what_is_compared_was_not_calibrated_on(monkeypatch, count, images, cali
     """Whatever the size of the data: images told apart by their index."""
     taken = []
 
-    def batches(examples, preprocessing, batch_size):
+    def batches(examples, preprocessing, batch_size, *, unreadable):
         assert batch_size == 1
         taken.append([int(examples.name_of(i).removeprefix("digit-")) for i in range(len(examples))])
         return one_batch
@@ -381,7 +381,7 @@ def test_a_bad_export_fails_where_keras_is_sure_of_nothing(net, broken, message)
         ({"format": "openvino", "precision": "int8"}, "precision='int8' needs calibration"),
         ({"format": "torch"}, "Keras writes torch on the torch backend; this is tensorflow: set KERAS_BACKEND=torch"),
         ({"format": "openvino", "folder": "there"}, "there is there already; name a new folder"),
-        ({"format": "openvino", "folder": "file/"}, "file/ is there already; name a new folder"),
+        ({"format": "openvino", "folder": "file/"}, "file is there already; name a new folder"),
         ({"format": "openvino", "folder": "no/net"}, "no/net is in no folder that exists"),
         ({"format": "openvino", "folder": ""}, "folder='' has no name of its own; name a new folder"),
         ({"format": "openvino", "folder": "."}, "folder='.' has no name of its own; name a new folder"),
