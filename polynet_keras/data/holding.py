@@ -100,9 +100,13 @@ def _held(lock_file: Path, path: Path, argument: str | None = None) -> Iterator[
 
     def lost(_):
         hold.is_lost = True
-        logging.error(
-            "%s is held by another process now: this one did not renew its lock in time, and stops", shown(path)
-        )
+        text = "%s is held by another process now: this one did not renew its lock in time"
+        if argument is None:  # a file that is written whole, perhaps in somebody's notebook, which must not end
+            logging.warning(text, shown(path))
+            return
+        logging.error(f"{text}, and stops", shown(path))
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a script
+            os._exit(1)
         os.kill(os.getpid(), signal.SIGINT)
 
     lock = filelock.SoftFileLease(lock_file, lease_duration=LEASE_SECONDS, on_compromise=lost)
@@ -148,10 +152,11 @@ def _host_of(lock: filelock.SoftFileLease) -> str | None:
 
 def _host() -> str | None:
     """This machine as filelock's records name it: in a container, with a number of its own."""
-    with tempfile.TemporaryDirectory() as folder:
+    with contextlib.suppress(OSError), tempfile.TemporaryDirectory() as folder:
         lock = filelock.SoftFileLease(Path(folder, "own"))
         with lock.acquire(timeout=0):
             return _host_of(lock)
+    return None
 
 
 def _holder(told: Path, owner: "filelock.OwnerRecord | None") -> str:

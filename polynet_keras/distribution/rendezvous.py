@@ -30,6 +30,7 @@ MAX_FAILURE = 2000
 LONG = 40
 """Characters of a value that a message shows."""
 RETRY_SECONDS = 0.2
+CONNECT_SECONDS = 10.0
 STRANGER_SECONDS = 2.0
 """Until the next attempt, where something else answers at the chief's address: the last attempt's chief, say, which has
 not yet noticed that the worker before this one is gone."""
@@ -170,7 +171,8 @@ def _gather(
             strangers = f"; {count} did not know {SECRET_VARIABLE}, the last one at {host}" if count else ""
             strangers += f"; turned away were {turned_away}, the last one because {reason}" if turned_away else ""
             return MissingWorkerError(f"{missing} did not come within {timeout_seconds:g} s{strangers}")
-        for guest, hello in entrance.next(deadline):
+        arrived = entrance.next(deadline)
+        for place, (guest, hello) in enumerate(arrived):
             index, guest.process = hello.get("index"), hello.get("process")
             objection = _objection(cluster, facts, hello)
             if objection is None:
@@ -189,6 +191,8 @@ def _gather(
             failure = ValueError(objection)
             _answer(guest, failure, key)
             if key:
+                for later, _ in arrived[place + 1 :]:
+                    _answer(later, failure, key)
                 return failure
             turned_away, reason = turned_away + 1, str(objection)
             if turned_away <= MAX_WARNINGS:
@@ -244,7 +248,9 @@ def _report(cluster: Cluster, facts: Mapping[str, str], deadline: float, timeout
     while time.monotonic() < deadline:
         pause = RETRY_SECONDS
         try:
-            with socket.create_connection(address, timeout=max(0.1, deadline - time.monotonic())) as connection:
+            # Of several addresses the first may be dead.
+            seconds = max(0.1, min(CONNECT_SECONDS, deadline - time.monotonic()))
+            with socket.create_connection(address, timeout=seconds) as connection:
                 answer = _ask(connection, cluster, hello, deadline, timeout_seconds, key)
         except OSError as error:
             reason = f": {error.strerror or error}"

@@ -17,6 +17,7 @@ import numpy as np
 
 from polynet_keras.data.files import written_whole
 from polynet_keras.data.holding import locked
+from polynet_keras.data.names import shown
 from polynet_keras.evaluation.metrics import wilson_interval
 from polynet_keras.version import __version__
 
@@ -123,7 +124,7 @@ def append(result: Result, path: str | os.PathLike) -> None:
         ValueError: the file is no file of results, or has other columns; it is left as it was.
     """
     path = Path(os.path.realpath(path))
-    with locked(path):
+    with locked(path) as hold:
         rows = [*(read(path) if path.exists() else ()), result]
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
@@ -132,6 +133,8 @@ def append(result: Result, path: str | os.PathLike) -> None:
         with written_whole(path) as partial:
             # A folder's name need not be text: bytes of it that are not are written as such.
             partial.write_bytes(text.getvalue().encode("utf-8", "backslashreplace"))
+            if hold.is_lost:
+                raise OSError(f"{shown(path)}: another process has written to it meanwhile; nothing is added to it")
 
 
 def read(path: str | os.PathLike) -> list[Result]:

@@ -90,6 +90,10 @@ class _RefusedError(Exception):
     """An answer that another attempt would not change."""
 
 
+class _OtherFileError(_RefusedError):
+    """It sends another file, so that what was fetched so far is of no use."""
+
+
 FAILURES = (*TRANSIENT_FAILURES, ValueError, _RefusedError)
 """Of a server, not of this machine. Libraries raise a `ValueError` of headers that are none."""
 
@@ -133,7 +137,7 @@ def download(urls: Sequence[str], target: Path, verify: Callable[[Path], None], 
             except FAILURES as error:
                 # What a server took beyond its share, by sending or by asking for patience, is not the next one's loss.
                 search -= min(share, time.monotonic() - started)
-                if isinstance(error, (WrongHashError, _RefusedError)):
+                if isinstance(error, (WrongHashError, _OtherFileError)):
                     partial.unlink(missing_ok=True)
                 reasons.append(f"{url}: {_reason(error)}")
                 if left:
@@ -346,10 +350,11 @@ def _append(url: str, partial: Path, size: int | None, timeout: float, answer: f
     """
     start = _length(partial)
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+    connecting = max(ADDRESS_TIMEOUT, timeout) if TIMEOUT_VARIABLE in os.environ else ADDRESS_TIMEOUT
     # All of the answer's head is to come in time, not only a byte of it, with all redirections.
     with _within(
         answer,
-        lambda: requests.get(url, headers=headers, stream=True, timeout=(ADDRESS_TIMEOUT, timeout)),
+        lambda: requests.get(url, headers=headers, stream=True, timeout=(connecting, timeout)),
         f"{url} to answer",
     ) as response:
         status = f"{response.status_code} {response.reason}"
@@ -366,7 +371,7 @@ def _append(url: str, partial: Path, size: int | None, timeout: float, answer: f
             raise _RefusedError(f"the server answers {status}")
         encoding = response.headers.get("Content-Encoding", "identity")
         if encoding != "identity":
-            raise _RefusedError(f"the server sends the file as {encoding[:20]!r}, which it was not asked for")
+            raise _OtherFileError(f"the server sends the file as {encoding[:20]!r}, which it was not asked for")
         if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
             partial.unlink(missing_ok=True)
             raise requests.ConnectionError("the server resumes elsewhere than it was asked to; it starts over")
@@ -376,7 +381,7 @@ def _append(url: str, partial: Path, size: int | None, timeout: float, answer: f
         total = start + int(announced) if announced.isdecimal() else None
         limit = MAX_BYTES if size is None else size
         if total is not None and (total > limit or size not in (None, total)):
-            raise _RefusedError(f"the server's file has {total:,} bytes, expected are {size or f'at most {limit:,}'}")
+            raise _OtherFileError(f"the server's file has {total:,} bytes, expected are {size or f'at most {limit:,}'}")
         _write(response, partial, start, total, limit, timeout)
         if total is not None and _length(partial) < total:
             raise requests.ConnectionError(f"the server hung up after {_length(partial):,} of {total:,} bytes")
@@ -399,7 +404,7 @@ def _write(
         try:
             while chunk := read(CHUNK):
                 if file.tell() + len(chunk) > limit:
-                    raise _RefusedError(f"the server sends more than {limit:,} bytes")
+                    raise _OtherFileError(f"the server sends more than {limit:,} bytes")
                 file.write(chunk)
                 bar.update(len(chunk))
                 received += len(chunk)

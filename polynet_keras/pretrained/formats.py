@@ -255,6 +255,9 @@ def check_model_file(file: BinaryIO) -> None:
                 bounded = info.filename in (CONFIG_MEMBER, METADATA_MEMBER)
                 if (bounded or info.compress_type != zipfile.ZIP_STORED) and info.file_size > most:
                     raise ValueError(f"is an archive whose {quoted(info.filename)} is larger than {most:,} bytes")
+            # Keras may unpack all of them.
+            if sum(info.file_size for info in archive.infolist()) > file.seek(0, os.SEEK_END) + DEFAULT_BUDGET:
+                raise ValueError(f"is an archive whose members are together {DEFAULT_BUDGET:,} bytes larger than it")
             weights = _member(archive, KERAS_MEMBER, stack, DEFAULT_BUDGET)
         _check_heaps(weights)
         _check_arrays(stack.enter_context(h5py.File(weights, "r")))

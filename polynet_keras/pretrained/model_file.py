@@ -32,12 +32,17 @@ def load_model_file(path: str | os.PathLike, compile: bool = False) -> keras.Mod
     try:
         with open_regular(path) as file:
             check_model_file(file)
-    except (*DAMAGE, ValueError, TypeError) as error:
+    except ValueError as error:
         raise ValueError(f"{name}: not a readable Keras model: it {_line(error)}") from None
+    except (*DAMAGE, TypeError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else _line(error)
+        raise ValueError(f"{name}: not a readable Keras model: {reason}") from None
     try:
         return keras.saving.load_model(path, compile=compile, safe_mode=True)
+    except MemoryError:
+        raise
     except Exception as error:  # a configuration is what calls constructors: of a wrong one anything can come
-        raise ValueError(f"{name}: not a readable Keras model: {_line(error)}") from None
+        raise ValueError(f"{name}: not a readable Keras model: {_line(error)}") from error
 
 
 def _line(error: Exception) -> str:

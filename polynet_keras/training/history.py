@@ -10,7 +10,8 @@ from polynet_keras.data.files import written_whole
 def read_history(path: Path) -> list[dict[str, str]]:
     """A row for each epoch, with the epoch's number from 0 in `"epoch"`; empty if the file is not there.
 
-    A last line without an end is a row if it is whole. Else it was cut off, by a full disk say, and its epoch lacks.
+    A last line without its end was cut off, by a full disk say, and is no row: nobody can tell whether its last number
+    is whole.
 
     Raises:
         ValueError: it is no history; the message names the file and the line.
@@ -23,7 +24,9 @@ def read_history(path: Path) -> list[dict[str, str]]:
         raise ValueError(f"{path} cannot be read: {getattr(error, 'strerror', error)}") from None
     whole = text[: text.rfind("\n") + 1]
     last = text[len(whole) :]
-    reader = csv.DictReader(io.StringIO(whole + last if _is_whole(last) else whole, newline=""))
+    if last.endswith("\r"):  # of an end of two characters, as the logger writes it, the first is enough
+        whole += last
+    reader = csv.DictReader(io.StringIO(whole, newline=""))
     rows: list[dict[str, str]] = []
     try:
         for row in reader:
@@ -36,15 +39,6 @@ def read_history(path: Path) -> list[dict[str, str]]:
             "so. Correct the line, or move the file away: the run goes on, and its curves lack the epochs so far"
         ) from None
     return rows
-
-
-def _is_whole(line: str) -> bool:
-    """Whether a line without an end lost nothing else, as far as it can tell: its last number is written as usual."""
-    last = line.rpartition(",")[2]
-    try:
-        return line.endswith("\r") or last == repr(float(last))
-    except ValueError:
-        return False
 
 
 def _fault(row: dict[str, str], before: list[dict[str, str]]) -> str | None:

@@ -3,8 +3,10 @@
 import os
 import platform
 import re
+import signal
 import socket
 import threading
+import time
 
 import pytest
 
@@ -45,6 +47,42 @@ def test_a_file_is_waited_for_and_the_log_says_who_makes_it(tmp_path, caplog):
     assert entered == ["whole"]
     assert re.search(f"new/net.h5 is being written by {HOLDER}.*; waiting for it", caplog.text)
     assert [path.name for path in target.parent.iterdir()] == ["net.h5"]
+
+
+def taken_by_another_machine(folder):
+    (folder / "taken").write_text(f"filelock/2\npid=1\nhost=far\nmode=lease\ntoken={'0' * 32}\nduration=60\nstart=1\n")
+    (lock,) = [*folder.glob("*.lock"), *folder.glob(".lock")][:1]
+    (folder / "taken").rename(lock)
+
+
+def test_who_loses_a_file_is_not_interrupted(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(module, "LEASE_SECONDS", 0.3)
+    with locked(tmp_path / "net.h5") as hold:
+        taken_by_another_machine(tmp_path)
+        ends = time.monotonic() + 10
+        while not hold.is_lost:
+            assert time.monotonic() < ends
+            time.sleep(0.01)
+        time.sleep(0.05)  # no signal comes
+    assert "net.h5 is held by another process now" in caplog.text
+
+
+def test_a_process_that_ignores_interrupts_ends_when_it_loses_its_folder(tmp_path, monkeypatch):
+    """As `sh -c "polynet train ... &"` starts it."""
+    monkeypatch.setattr(module, "LEASE_SECONDS", 0.3)
+    exits = []
+    monkeypatch.setattr(module.os, "_exit", exits.append)
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with holding("run_dir", tmp_path):
+            taken_by_another_machine(tmp_path)
+            ends = time.monotonic() + 10
+            while not exits:
+                assert time.monotonic() < ends
+                time.sleep(0.01)
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert exits == [1]
 
 
 def test_a_file_is_free_once_its_maker_is_gone(tmp_path):

@@ -529,6 +529,20 @@ def test_silent_connections_keep_nobody_out():
         assert answered().status_code == 200
 
 
+def test_a_connection_between_two_requests_makes_room_without_a_word():
+    """What came unasked would pass for the answer to its next request."""
+    with running(Gate(), max_connections=2) as it, contextlib.ExitStack() as stack:
+        ends = []
+        for _ in range(4):
+            one = stack.enter_context(socket.create_connection(("127.0.0.1", it.port), 30))
+            one.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            answer = one.recv(65536)
+            assert answer.startswith(b"HTTP/1.1 200 ")
+            assert b"503" not in answer
+            ends.append(one)
+        assert ends[0].recv(65536) == b""
+
+
 def first_of(it, content):
     """What comes back first: where more was sent than was read, the connection is reset behind it."""
     with socket.create_connection(("127.0.0.1", it.port), timeout=30) as connection:

@@ -5,6 +5,7 @@ import json
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 from processes import free_addresses
@@ -152,6 +153,24 @@ def test_a_different_fact_is_named_on_every_worker():
     address = clusters[2].workers[2]
     assert f"worker 2 ({address}) differs from worker 0 ({clusters[0].workers[0]}) in recipe" in third
     assert f"({'b' * 40}... and not {'a' * 40}...); all must run the same" in third
+
+
+def test_workers_that_come_in_one_moment_are_all_told():
+    cluster, key = cluster_of(3)[0], b"k" * 32
+    pairs = [socket.socketpair() for _ in range(2)]
+    arrived = [
+        (
+            entrance.Guest(ours, "127.0.0.1", 0.0),
+            {"index": index, "workers": list(cluster.workers), "facts": {"a": "b"}},
+        )
+        for index, (ours, _) in enumerate(pairs, 1)
+    ]
+    waiting = SimpleNamespace(next=lambda deadline: arrived, refused=(0, ""))
+    failure = rendezvous._gather(cluster, {"a": "c"}, waiting, time.monotonic() + 5, 5.0, {}, key)
+    assert "worker 1 (" in str(failure)
+    for _, theirs in pairs:
+        with theirs:
+            assert str(failure) in theirs.recv(MAX_LINE).decode()
 
 
 def test_two_processes_with_one_index():

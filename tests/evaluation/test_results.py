@@ -1,5 +1,6 @@
 """The table of results: nothing is lost or changed on the way, and what is no such table is left alone."""
 
+import contextlib
 import csv
 import dataclasses
 import hashlib
@@ -19,6 +20,7 @@ import pytest
 from PIL import Image
 from scipy.stats import binomtest
 
+from polynet_keras.data.holding import Hold
 from polynet_keras.evaluation import results
 from polynet_keras.evaluation.plots import plot_results
 from polynet_keras.evaluation.results import COLUMNS, Result, append, environment, read, weights_hash
@@ -103,6 +105,15 @@ def test_a_write_that_fails_leaves_the_older_table(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "write_bytes", fill_the_disk)
     with pytest.raises(OSError, match="no space left"):
+        append(a_result(crops=10), file)
+    assert read(file) == [a_result()]
+
+
+def test_what_another_process_wrote_meanwhile_stays(tmp_path, monkeypatch):
+    file = tmp_path / "results.csv"
+    append(a_result(), file)
+    monkeypatch.setattr(results, "locked", lambda path: contextlib.nullcontext(Hold(is_lost=True)))
+    with pytest.raises(OSError, match="results.csv: another process has written to it meanwhile"):
         append(a_result(crops=10), file)
     assert read(file) == [a_result()]
 

@@ -437,6 +437,16 @@ def test_patience_with_a_busy_server_ends(server, tmp_path, monkeypatch, when, n
     assert (tmp_path / "file.bin").read_bytes() == CONTENT
 
 
+@pytest.mark.parametrize("answer", ["busy/3600", "forbidden/file"])
+def test_what_was_fetched_outlives_a_refusal(server, tmp_path, answer):
+    url = f"{server.url}/{answer}"
+    partial = module.partial_file(tmp_path / "file.bin", url)
+    partial.write_bytes(CONTENT[:1000])
+    with pytest.raises(DownloadError):
+        download([url], tmp_path / "file.bin", verify)
+    assert partial.read_bytes() == CONTENT[:1000]
+
+
 def test_a_server_that_asked_for_patience_leaves_the_next_one_its_time(server, tmp_path, monkeypatch):
     shares = []
     reach = module._reach

@@ -110,7 +110,7 @@ def test_arrays_of_an_optimizer_too(tmp_path, unasked):
 )
 def test_members_are_bounded(tmp_path, unasked, changes, packed, message):
     path = write(tmp_path / "net.keras", packed, **changes)
-    with pytest.raises(ValueError, match=f"^{path}: not a readable Keras model: it .*{message}"):
+    with pytest.raises(ValueError, match=f"^{path}: not a readable Keras model: .*{message}"):
         load_model_file(path)
 
 
@@ -120,6 +120,24 @@ def test_assets_and_weights_that_unpack_to_more_are_refused(tmp_path, unasked, m
         path = write(tmp_path / "net.keras", True, **{name: bytes(3 * MIB)})
         with pytest.raises(ValueError, match=f"'{name}' is larger than 1,048,576 bytes"):
             load_model_file(path)
+
+
+def test_members_together_are_bounded(tmp_path, unasked, monkeypatch):
+    monkeypatch.setattr(formats, "DEFAULT_BUDGET", MIB)
+    path = write(tmp_path / "net.keras", True, **{f"assets/{number}.txt": bytes(MIB // 2) for number in range(3)})
+    with pytest.raises(ValueError, match="members are together 1,048,576 bytes larger than it"):
+        load_model_file(path)
+
+
+def test_a_file_that_is_shut(tmp_path, monkeypatch):
+    path = write(tmp_path / "net.keras")
+
+    def shut(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("polynet_keras.pretrained.model_file.open_regular", shut)
+    with pytest.raises(ValueError, match=f"^{path}: not a readable Keras model: Permission denied$"):
+        load_model_file(path)
 
 
 def test_a_member_that_is_there_twice(tmp_path, unasked):

@@ -90,6 +90,8 @@ def limited_protocol(settings: Settings, count: Callable[[int, str], None]) -> t
             victim = max(others, key=lambda one: (counts[one.host], -one.since), default=self)
             if victim._untaken:
                 victim.transport.abort()  # it would not take a refusal either
+            elif victim.conn.their_state is h11.IDLE and victim.cycle and not victim.conn.trailing_data[0]:
+                victim.transport.close()  # between two requests: a refusal would pass for the next answer
             else:
                 victim._refuse(503, f"more than {settings.max_connections} connections", "connections")
 
