@@ -37,7 +37,7 @@ TORCH_SIGNATURE = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 KERAS_MEMBER = "model.weights.h5"
 CONFIG_MEMBER, MAX_CONFIG = "config.json", 16 << 20
-"""The layers of a whole model: 3 MB of G5."""
+"""The layers of a whole model, as text."""
 METADATA_MEMBER, MAX_METADATA = "metadata.json", 1 << 20
 SLACK = 128 << 20
 """Bytes that reading a file may take beyond the size of the network."""

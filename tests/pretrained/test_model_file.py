@@ -39,12 +39,12 @@ def write(path, packed=False, **changes):
     return path
 
 
-def with_first_array(tmp_path, fill):
+def with_array(tmp_path, fill, group="layers/dense/vars", name="0"):
     path = tmp_path / "member.h5"
     path.write_bytes(members()["model.weights.h5"])
     with h5py.File(path, "r+") as file:
-        variables = file["layers/dense/vars"]
-        del variables["0"]
+        variables = file[group]
+        del variables[name]
         fill(variables)
     return path.read_bytes()
 
@@ -77,7 +77,7 @@ ARRAYS = {
 
 @pytest.mark.parametrize("name", ARRAYS)
 def test_arrays_are_whole_in_the_file(tmp_path, unasked, name):
-    content = with_first_array(tmp_path, ARRAYS[name])
+    content = with_array(tmp_path, ARRAYS[name])
     path = write(tmp_path / "net.keras", **{"model.weights.h5": content})
     with pytest.raises(ValueError, match=f"^{path}: not a readable Keras model: it is an HDF5 file ") as raised:
         load_model_file(path)
@@ -85,13 +85,11 @@ def test_arrays_are_whole_in_the_file(tmp_path, unasked, name):
 
 
 def test_arrays_of_an_optimizer_too(tmp_path, unasked):
-    path = tmp_path / "member.h5"
-    path.write_bytes(members()["model.weights.h5"])
-    with h5py.File(path, "r+") as file:
-        variables = file["optimizer/vars"]
-        del variables["2"]
+    def fill(variables):
         variables.create_dataset("2", shape=(10**6, 10**6), dtype="f4")
-    write(tmp_path / "net.keras", **{"model.weights.h5": path.read_bytes()})
+
+    content = with_array(tmp_path, fill, "optimizer/vars", "2")
+    write(tmp_path / "net.keras", **{"model.weights.h5": content})
     with pytest.raises(ValueError, match="'optimizer/vars/2' claims the shape"):
         load_model_file(tmp_path / "net.keras")
 
