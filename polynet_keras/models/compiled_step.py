@@ -23,6 +23,8 @@ from tensorflow.python.eager import context
 
 from polynet_keras.distribution.batches import open_batch, without_optionals
 
+NO_OPTIONS = {"disable_model_pruning": False, "disable_meta_optimizer": False}
+"""Of TensorFlow's graph optimizer, where nobody has set any."""
 PASSES = ("remapping",)
 """What TensorFlow's graph optimizer does to a step: ReLU becomes part of the normalization before it."""
 
@@ -52,9 +54,9 @@ class CompiledStep:
     def _make_variables(self, spec) -> None:
         model = self._model
         # A step of somebody's own may train other variables, and measure other data: they are made in its trace.
-        if not model.compiled or not _is_keras_own_step(model):
+        if not _is_keras_own_step(model):
             return
-        if self._trains and not model.optimizer.built:
+        if self._trains:
             model.optimizer.build(model.trainable_variables)
         if self._metrics_are_made:
             return
@@ -77,7 +79,8 @@ class CompiledPrediction:
         self._function = FlatFunction(model, step)
 
     def __call__(self, batches: list):
-        data = _as_tensors(batches[0])
+        (batch,) = batches
+        data = _as_tensors(batch)
         return self._function(data, open_batch(data))
 
 
@@ -93,7 +96,7 @@ class FlatFunction:
         named_step.__name__ = getattr(step, "__name__", "step")  # errors at run time and profiles show it
         self._step = named_step
         self._before_trace = before_trace
-        self._input_shapes = [tuple(tensor.shape) for tensor in model.inputs]
+        self._input_shapes = [tensor.shape for tensor in model.inputs]
         self._compiled: list[tuple[Any, Callable[[Any], Any]]] = []
         self._lock = threading.RLock()
 
@@ -108,9 +111,8 @@ class FlatFunction:
         superseded = None
         for number, (known, function) in enumerate(self._compiled):
             try:
-                keras.tree.assert_same_structure(known, spec)
                 common = keras.tree.map_structure(self._common, known, spec)
-            except (ValueError, TypeError):
+            except (ValueError, TypeError):  # another structure, or no specification holds both
                 continue
             if common == known:
                 return function
@@ -142,7 +144,7 @@ class FlatFunction:
     def _may_open(self, axis: int, rank: int) -> bool:
         """An axis that the model's input fixes stays of one size: its check of the input sees no open one."""
         of_rank = [shape for shape in self._input_shapes if len(shape) == rank]
-        return axis == 0 or not of_rank or any(shape[axis] is None for shape in of_rank)
+        return not of_rank or any(shape[axis] is None for shape in of_rank)
 
 
 class _WithPasses:
@@ -171,8 +173,7 @@ def _passes_are_chosen() -> bool:
     """Whether somebody set graph passes for the process, or there is a GPU, for which `PASSES` were not chosen."""
     if tf.config.list_physical_devices("GPU"):
         return True
-    chosen = tf.config.optimizer.get_experimental_options()
-    return any(chosen.values()) or bool(set(chosen) - {"disable_model_pruning", "disable_meta_optimizer"})
+    return tf.config.optimizer.get_experimental_options() != NO_OPTIONS
 
 
 def _config() -> tf.compat.v1.ConfigProto:
@@ -195,6 +196,6 @@ def _is_keras_own_step(model: keras.Model) -> bool:
 
 def _as_tensors(data):
     def as_tensor(x):
-        return x if x is None or tf.is_tensor(x) or isinstance(x, tf.experimental.Optional) else tf.convert_to_tensor(x)
+        return x if x is None or tf.is_tensor(x) else tf.convert_to_tensor(x)
 
     return keras.tree.map_structure(as_tensor, data)

@@ -49,7 +49,9 @@ class Network(DistributedTraining, keras.Model):
             self.make_train_function(force=True)  # `fit` may be under way: a callback sets it
 
     def call(self, inputs, training=None, mask=None, **kwargs):
-        if not training or self._remat == "none" or mask is not None or kwargs:
+        # Keras hands a mask of `None` for each of several inputs.
+        masked = any(one is not None for one in keras.tree.flatten(mask))
+        if not training or self._remat == "none" or masked or kwargs:
             return super().call(inputs, training=training, mask=mask, **kwargs)
         if self._rematerialized is None:
             self._rematerialized = RematerializedGraph(self, self._remat)

@@ -136,9 +136,11 @@ class _Rematerialized:
         self._layers = [o for o in function.operations if isinstance(o, keras.Layer)]
 
     def __call__(self, shortcut, training):
-        # A frozen layer's parameters are among the first: the layer does not change them.
-        kept = [v for layer in self._layers for v in layer.variables if v.trainable or not layer.trainable]
-        moving = [v for layer in self._layers for v in layer.variables if not (v.trainable or not layer.trainable)]
+        kept: list[keras.Variable] = []
+        moving: list[keras.Variable] = []
+        for layer in self._layers:
+            for variable in layer.variables:  # a layer that is frozen changes none
+                (kept if variable.trainable or not layer.trainable else moving).append(variable)
 
         def pure(shortcut, *values):
             with keras.StatelessScope(state_mapping=list(zip([*kept, *moving], values, strict=True))) as scope:

@@ -221,6 +221,12 @@ def test_logits_of_tf2cv_come_from_a_process_of_its_own(monkeypatch, tmp_path):
     content = b"first line\nit is of another network"
     with pytest.raises(ValueError, match="tf2cv does not load 'net.h5': it is of another network$"):
         published_logits(Format.TF2CV, "net.h5", images, 5)
+    for length in (parity.MAX_REASON, parity.MAX_REASON + 1):
+        content = b"x\n" + b"y" * length
+        with pytest.raises(ValueError, match="y") as raised:
+            published_logits(Format.TF2CV, "net.h5", images, 5)
+        reason = str(raised.value).removeprefix("tf2cv does not load 'net.h5': ")
+        assert reason == ("y" * length if length <= parity.MAX_REASON else "y" * (length - 2) + "…")
     content = b""
     with pytest.raises(ValueError, match="tf2cv does not load 'net.h5': it ended without a word$"):
         published_logits(Format.TF2CV, "net.h5", images, 5)

@@ -142,7 +142,7 @@ def test_a_write_that_fails_leaves_the_older_file(published, monkeypatch, tmp_pa
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_what_cannot_be_converted(published, tmp_path):
+def test_what_cannot_be_converted(published, tmp_path, monkeypatch):
     whole = torch.load(published.file, weights_only=True)
     last = next(reversed(published.table))
     headless = {key: value for key, value in whole.items() if not key.startswith(f"{last}.")}
@@ -160,4 +160,7 @@ def test_what_cannot_be_converted(published, tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             convert(tmp_path / source, tmp_path / "net.weights.h5")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(ValueError, match="has no classifier"):
+        convert("~/headless.pth", tmp_path / "net.weights.h5")
     assert sorted(tmp_path.iterdir()) == before

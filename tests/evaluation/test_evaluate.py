@@ -6,6 +6,7 @@ from unittest.mock import MagicMock, Mock
 import keras
 import numpy as np
 import pytest
+from absl import logging
 
 from polynet_keras import PolyNet
 from polynet_keras.data.crops import views
@@ -170,6 +171,8 @@ def test_skipped_images_are_counted_and_left_out(unnormalized, caplog):
 
 
 def test_scores_are_kept_and_taken_again(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(logging, "info", lambda text, *arguments: said.append(text % arguments))
     model, path = trained(), tmp_path / "scores.npz"
     data = examples(broken=(4,))
     first = evaluate(model, data, crops=10, scores_file=path, on_error="skip")
@@ -177,19 +180,27 @@ def test_scores_are_kept_and_taken_again(tmp_path, monkeypatch):
     assert scores.logits.shape == (10, 10, 3)
     assert list(first.skipped) == [4]
     assert scores.indices.tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 9, 10]
-    monkeypatch.setattr("polynet_keras.evaluation.evaluate.score", None)  # no forward pass
-    again = evaluate(model, data, crops=10, scores_file=path, on_error="skip")
-    assert again.result.loss == first.result.loss
-    assert again.result.skipped == 1
-    assert [type(index) for index in again.skipped] == [int]
-    assert again.result.seconds == first.result.seconds  # that the network took
-    other = evaluate(model, data, crops=10, scores_file=path, on_error="skip", pooling=Pooling("max"))
-    assert other.result.loss != first.result.loss
-    with pytest.raises(ValueError, match="image 4: could not be read when it was scored"):
-        evaluate(model, data, crops=10, scores_file=path)
+    with monkeypatch.context() as patch:
+        patch.setattr("polynet_keras.evaluation.evaluate.score", None)  # no forward pass
+        again = evaluate(model, data, crops=10, scores_file=path, on_error="skip")
+        assert again.result.loss == first.result.loss
+        assert again.result.skipped == 1
+        assert [type(index) for index in again.skipped] == [int]
+        assert again.result.seconds == first.result.seconds  # that the network took
+        other = evaluate(model, data, crops=10, scores_file=path, on_error="skip", pooling=Pooling("max"))
+        assert other.result.loss != first.result.loss
+        with pytest.raises(ValueError, match="image 4: could not be read when it was scored"):
+            evaluate(model, data, crops=10, scores_file=path)
+        assert f"scores of 10 images taken from {path}" in said
+    evaluate(model, data, scores_file=tmp_path / "single.npz", on_error="skip")
+    with pytest.raises(ValueError, match="scores of other crops"):  # 1 of each of 10 images
+        evaluate(model, data, crops=10, scores_file=tmp_path / "single.npz")
+    larger = replace(model.preprocessing, resize_size=model.preprocessing.resize_size + 1)
     for arguments, message in (
         ({"trained": trained(seed=1)}, "scores of other weights"),
         ({"crops": 1}, "scores of other crops"),
+        ({"crops": 1, "examples": data.subset(np.arange(10), "others")}, "scores of other images and crops"),
+        ({"trained": replace(model, preprocessing=larger)}, "scores of other protocol"),
         ({"scores_file": tmp_path / "scores.csv"}, "must end in .npz"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -300,10 +311,11 @@ def test_models_that_do_not_fit_their_card_or_the_images():
         trained(size=20)
     with pytest.raises(ValueError, match="its card names 3 classes"):
         trained(classes=4)
-    inputs = keras.Input((5,))
+    inputs = keras.Input((12,))
     flat = keras.Model(inputs, keras.layers.Dense(3)(inputs))
-    with pytest.raises(ValueError, match=r"flat: the model takes images of the shape \(5,\), its protocol"):
+    with pytest.raises(ValueError, match=r"flat: the model takes images of the shape \(12,\), its protocol"):
         TrainedModel("flat", flat, PREPROCESSING, ("a", "b", "c"))
+    assert trained().structure == ""  # of nobody knows which network
 
 
 def test_images_of_other_channels_are_converted():

@@ -166,6 +166,28 @@ def test_metrics_and_optimizer_are_made_before_the_trace():
     assert counted["loss"][1] == 3.0  # examples: the preparation counted none
 
 
+class Runs(keras.metrics.MeanMetricWrapper):
+    """Counts how often Python runs it."""
+
+    def __init__(self):
+        super().__init__(keras.losses.sparse_categorical_crossentropy, name="runs")
+        self.runs = 0
+
+    def update_state(self, *arguments, **options):
+        self.runs += 1
+        return super().update_state(*arguments, **options)
+
+
+@on_tensorflow
+def test_metrics_are_made_once():
+    (model,) = compiled(few_layers(), metrics=[metric := Runs()])
+    x, y = small_data(3)
+    model.train_on_batch(x, y)
+    assert metric.runs == 2  # before the trace, and in it
+    model.train_on_batch(x, y, np.ones(3))  # other data are another function
+    assert metric.runs == 3
+
+
 @on_tensorflow
 def test_metrics_whose_variables_are_of_the_outputs_shape():
     metric = keras.metrics.F1Score()
@@ -203,7 +225,9 @@ def test_on_batch_methods_equal_keras():
 
 
 @on_tensorflow
-@pytest.mark.parametrize("arguments", [{"run_eagerly": True}, {"jit_compile": True}, {"steps_per_execution": 2}])
+@pytest.mark.parametrize(
+    "arguments", [{"run_eagerly": True}, {"jit_compile": True}, {"steps_per_execution": 2}], ids=str
+)
 def test_other_ways_to_run_are_kerass(arguments):
     ours, theirs = pair(seed=3, make=few_layers)
     compiled(ours, theirs, rate=0.1, **arguments)
@@ -211,7 +235,18 @@ def test_other_ways_to_run_are_kerass(arguments):
     a, b = ours.fit(*small_data(12), **settings), theirs.fit(*small_data(12), **settings)
     assert_same_logs(a.history, b.history, 1e-5)
     assert_same(ours, theirs, 1e-5)
-    assert type(ours.train_function) is type(theirs.train_function)
+    x, y = small_data(5, seed=1)
+    a, b = (model.evaluate(x, y, batch_size=2, verbose=0, return_dict=True) for model in (ours, theirs))
+    assert_same_logs(a, b, 1e-5)
+    a, b = (model.predict(x, batch_size=2, verbose=0) for model in (ours, theirs))
+    np.testing.assert_allclose(a, b, rtol=1e-5)
+    for name in ("train_function", "test_function", "predict_function"):
+        function = getattr(ours, name)
+        assert type(function) is type(getattr(theirs, name))
+        getattr(ours, f"make_{name}")()
+        assert getattr(ours, name) is function  # made once
+        getattr(ours, f"make_{name}")(force=True)
+        assert getattr(ours, name) is not function
 
 
 @on_tensorflow
@@ -291,6 +326,113 @@ def test_a_gpus_passes_are_left_alone(monkeypatch):
     assert not compiled_step._passes_are_chosen()
 
 
+@on_tensorflow
+def test_passes_that_are_left_out_of_the_process_are_somebodys_choice():
+    import tensorflow as tf
+
+    from polynet_keras.models import compiled_step
+
+    for option in ("disable_meta_optimizer", "disable_model_pruning"):
+        tf.config.optimizer.set_experimental_options({option: True})
+        try:
+            assert compiled_step._passes_are_chosen()
+        finally:
+            tf.config.optimizer.set_experimental_options({option: False})
+    assert not compiled_step._passes_are_chosen()
+
+
+@on_tensorflow
+def test_which_passes_are_run():
+    from polynet_keras.models import compiled_step
+
+    options = compiled_step._config().graph_options.rewrite_options
+    fields = options.DESCRIPTOR.fields
+    toggles = [field.name for field in fields if field.enum_type is not None and field.enum_type.name == "Toggle"]
+    assert len(toggles) > 10
+    assert {name for name in toggles if getattr(options, name) != options.OFF} == {"remapping"}
+    assert options.memory_optimization == options.NO_MEM_OPT
+    assert options.meta_optimizer_iterations == options.ONE
+    assert options.cpu_layout_conversion == 0
+
+
+@on_tensorflow
+def test_the_steps_name_is_the_functions():
+    import functools
+
+    import tensorflow as tf
+
+    from polynet_keras.models.compiled_step import FlatFunction
+
+    model = few_layers()
+    for step, name in ((model.predict_step, "predict_step"), (functools.partial(model.predict_step), "step")):
+        x = tf.zeros((2, 12, 12, 3))
+        function = FlatFunction(model, step)
+        function(x, tf.TensorSpec.from_tensor(x))
+        ((_, with_passes),) = function._compiled
+        assert with_passes._function.name.startswith(f"__inference_{name}_".encode())
+
+
+@on_tensorflow
+def test_batches_of_arrays_share_a_function():
+    (model,) = compiled(few_layers(), loss=(loss := Traces()))
+    model.make_train_function()
+    for count in (2, 3, 4):
+        x, y = small_data(count)
+        model.predict_on_batch(x)
+        model.train_function(iter([(x, y)]))
+        (((image,), _),) = compiled_functions(model.predict_function)
+        assert tuple(image.shape) == (None, 12, 12, 3)
+    assert loss.count == 1
+
+
+@on_tensorflow
+def test_how_steps_of_a_strategy_are_compiled():
+    from polynet_keras.models.compiled_step import FlatFunction
+
+    model = few_layers()
+
+    def step(data):
+        return data + 1
+
+    compiled(model)
+    assert isinstance(model.compiled_function(step), FlatFunction)
+    for arguments in ({"run_eagerly": True}, {"jit_compile": True}):
+        compiled(model, **arguments)
+        function = model.compiled_function(step)
+        assert not isinstance(function, FlatFunction)
+        assert function(np.float32(1), None) == 2
+
+
+@on_tensorflow
+def test_steps_of_a_strategy_are_its_own():
+    import tensorflow as tf
+
+    from polynet_keras.models.compiled_step import CompiledStep
+
+    made = {}
+    for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0"])):
+        with strategy.scope():
+            (model,) = compiled(few_layers())
+        model.make_train_function()
+        made[type(strategy).__name__] = isinstance(model.train_function, CompiledStep)
+        step, _ = model.train_function, model.make_train_function()
+        assert model.train_function is step
+    assert list(made.values()) == [True, False]
+
+
+@on_tensorflow
+def test_sparse_tensors_are_tensors():
+    import tensorflow as tf
+
+    from polynet_keras.models.compiled_step import _as_tensors
+
+    sparse = tf.sparse.from_dense([[0.0, 1.0]])
+    found, none, array = _as_tensors((sparse, None, np.ones(2, "float32")))
+    assert found is sparse
+    assert none is None
+    assert tf.is_tensor(array)
+
+
 def test_an_evaluation_makes_no_optimizers_variables():
     """They are as large as the model, or twice that."""
     (model,) = compiled(few_layers())
@@ -356,9 +498,13 @@ def test_an_image_of_the_wrong_size_is_refused_after_right_ones():
 def test_other_structures_and_dtypes_have_functions_of_their_own():
     (model,) = compiled(few_layers())
     x, y = small_data(3)
-    for arguments in ((x, y), (x, y, np.ones(3)), (x, y.astype("float32")), (x, y)):
+    weights = np.ones(3)
+    for arguments in ((x, y), (x, y, weights), (x, y.astype("float32")), (x, y), (x, y, weights)):
         model.train_on_batch(*arguments)
     assert len(compiled_functions(model.train_function)) == 3
+    with pytest.warns(UserWarning, match="structure of `inputs`"):
+        model.train_on_batch({"image": x}, y)
+    assert len(compiled_functions(model.train_function)) == 4
 
 
 @on_tensorflow
@@ -606,6 +752,27 @@ def test_remat_argument():
             network(remat=bad)
     with pytest.raises(ValueError, match="remat='everything'"):
         model.remat = "everything"
+    assert few_layers().remat == "none"
+    assert Network.from_config({k: v for k, v in few_layers().get_config().items() if k != "remat"}).remat == "none"
+
+
+def test_when_units_are_rematerialized():
+    """In training, by the latest choice, and without what a unit does not know: masks."""
+    model, _ = one_output()
+    x = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
+    randomize(model, 0)
+    model(x, training=True)
+    assert model._rematerialized is None
+    expected = keras.ops.convert_to_numpy(model(x, training=False))
+    model.remat = "all"
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(model(x, training=False)), expected, rtol=1e-6)
+    model(x, training=True, mask=keras.ops.ones(6, "bool"))
+    assert model._rematerialized is None
+    for remat, count in (("all", 2), ("stage_b", 1), ("none", None)):
+        model.remat = remat
+        model(x, training=True)
+        units = None if model._rematerialized is None else len(model._rematerialized.units)
+        assert units == count
 
 
 # Every way to wire a functional model.
@@ -711,6 +878,17 @@ def a_path_from_another_input():
     return Network([x, more], total([x, keras.layers.Dense(4)(more)])), 0
 
 
+def a_path_from_both_inputs():
+    x, more = pixels(), pixels()
+    total = StochasticResidualScaling(0.5, name="stage_b_01_sum_f")
+    return Network([x, more], total([x, keras.layers.Add()([keras.layers.Dense(4)(x), more])])), 0
+
+
+def a_unit_of_nothing():
+    x = pixels()
+    return Network(x, StochasticResidualScaling(0.5, name="stage_b_01_sum_f")([x, x])), 0
+
+
 def a_unit_in_a_path():
     x = pixels()
     total = StochasticResidualScaling(0.5, name="stage_c_01_sum_f")
@@ -750,6 +928,8 @@ WIRINGS = (
     layers_that_are_shared,
     a_layer_that_is_shared_by_a_long_and_a_short_path,
     a_path_from_another_input,
+    a_path_from_both_inputs,
+    a_unit_of_nothing,
     a_unit_in_a_path,
     from_the_middle,
     a_network_in_a_network,
@@ -770,9 +950,11 @@ def test_rematerialization_of_any_wiring(wire):
         model.set_weights(before)
         model.compile(keras.optimizers.SGD(0.1), keras.tree.map_structure(lambda _: "mse", model.output))
         model.train_on_batch(x, y)
+        in_step, model._rematerialized = model._rematerialized, None
         results[remat] = (model(x, training=True), model.get_weights())
     (expected, weights), (found, after) = results["none"], results["all"]
-    assert len(model._rematerialized.units) == units
+    assert in_step is not None
+    assert len(in_step.units) == len(model._rematerialized.units) == units
     keras.tree.assert_same_structure(found, expected)
     for a, b in zip(keras.tree.flatten((found, after)), keras.tree.flatten((expected, weights)), strict=True):
         a, b = keras.ops.convert_to_numpy(a), keras.ops.convert_to_numpy(b)
