@@ -6,6 +6,7 @@ from absl import flags
 
 from polynet_keras.cli.recipe_flags import define_recipe_flags, recipe_of
 from polynet_keras.cli.table import print_table
+from polynet_keras.data.stderr_filter import held_back
 
 USAGE = "--folder STUDY [--depths A,B,C] [--modules NAME,...] [--seeds N] [flags of train]"
 
@@ -41,7 +42,8 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     studied = variants(depths, values.modules)
     print(f"{len(studied)} nets, {values.seeds} seeds each:\n")
     print_table(("net", "at equal compute"), [(variant.name, variant.same_compute) for variant in studied])
-    outcomes = ablation(recipe, folder, depths, values.modules, values.seeds)
+    with held_back():
+        outcomes = ablation(recipe, folder, depths, values.modules, values.seeds)
     with written_whole(folder / "ablation.md") as partial:
         partial.write_text(f"{markdown(outcomes)}\n{answer(outcomes)}\n")
     plot(outcomes, folder / "ablation.png")

@@ -9,6 +9,7 @@ from polynet_keras.data.crops import CROPS
 from polynet_keras.data.decoding import ON_ERROR
 from polynet_keras.data.examples import Examples
 from polynet_keras.data.names import shown
+from polynet_keras.data.stderr_filter import held_back
 from polynet_keras.evaluation.pooling import POOLINGS, SCORES, Pooling
 from polynet_keras.training.recipe import Recipe
 from polynet_keras.training.run_folder import RECIPE_FILE, latest_run_folder
@@ -75,15 +76,16 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         recipe_file = run_folder / RECIPE_FILE
         recipe = Recipe.load(recipe_file) if recipe_file.is_file() else None
         crops, on_error = (recipe.crops, recipe.on_error) if recipe else (1, "error")
-    evaluation = evaluate(
-        trained,
-        examples,
-        batch_size=values.batch_size,
-        crops=crops if values.crops is None else values.crops,
-        pooling=pooling,
-        scores_file=values.scores,
-        on_error=on_error if values.on_error is None else values.on_error,
-    )
+    with held_back():
+        evaluation = evaluate(
+            trained,
+            examples,
+            batch_size=values.batch_size,
+            crops=crops if values.crops is None else values.crops,
+            pooling=pooling,
+            scores_file=values.scores,
+            on_error=on_error if values.on_error is None else values.on_error,
+        )
     result = evaluation.result
     print(f"model:       {result.model}")
     skipped = f", {result.skipped} skipped" if result.skipped else ""

@@ -5,6 +5,7 @@ from absl import flags
 from polynet_keras.cli.execution_flags import define_execution_flags, execution_of
 from polynet_keras.cli.recipe_flags import define_recipe_flags, recipe_of
 from polynet_keras.data.names import shell_quoted, shown
+from polynet_keras.data.stderr_filter import held_back
 from polynet_keras.distribution.cluster import Cluster
 from polynet_keras.distribution.failures import PeerFailure, leave
 from polynet_keras.distribution.interruption import Preempted
@@ -33,7 +34,8 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
 
     cluster = Cluster.from_environment()
     try:
-        result = train(recipe, values.run_dir, execution)
+        with held_back():
+            result = train(recipe, values.run_dir, execution)
     except (PeerFailure, Preempted) as ended:
         if not cluster.is_distributed:
             raise

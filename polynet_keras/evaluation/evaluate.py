@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from absl import logging
 
+from polynet_keras.data.decoder_warnings import log_damaged
 from polynet_keras.data.decoding import Unreadable
 from polynet_keras.data.examples import Examples
 from polynet_keras.evaluation.loading import TrainedModel
@@ -83,6 +84,7 @@ def evaluate(
         seconds = scores.seconds
     counts.check_complete(len(examples) - len(unreadable.skipped))
     unreadable.log(len(examples))
+    log_damaged(examples)
     result = Result(
         model=trained.name,
         structure=trained.structure,
@@ -103,7 +105,7 @@ def evaluate(
         macs=count_macs(trained.model),
         **environment(),
     )
-    return Evaluation(result, counts, mistakes, dict(unreadable.skipped))
+    return Evaluation(result, counts, mistakes, unreadable.skipped)
 
 
 def _judged(batches: Iterable[Scored], pooling: Pooling, examples: Examples) -> tuple[Counts, tuple[Mistake, ...]]:

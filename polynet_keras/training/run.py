@@ -13,6 +13,7 @@ import keras
 import tensorflow as tf
 from absl import logging
 
+from polynet_keras.data.decoder_warnings import log_damaged
 from polynet_keras.data.decoding import Unreadable
 from polynet_keras.data.examples import Source
 from polynet_keras.data.extras import require_data_extra
@@ -182,6 +183,7 @@ def _train_in(
     card = ModelCard(source.class_names, preprocessing, counted, correct, recipe.structure, fingerprint)
     unread.log(len(source.training))
     unread_held_out.log(len(source.held_out))
+    log_damaged(source.training, source.held_out)
     if not chief:
         return RunResult(path, card, ())
     try:

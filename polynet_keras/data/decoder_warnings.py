@@ -1,0 +1,84 @@
+"""The names of damaged images, where a decoder only warns that there is one."""
+
+import os
+import tempfile
+import time
+
+import tensorflow as tf
+from absl import logging
+
+from polynet_keras.data.examples import Examples
+from polynet_keras.data.image_headers import claimed_pixels
+from polynet_keras.data.preprocessing import decode_image
+from polynet_keras.data.stderr_filter import WARNING, has_held_back
+
+JPEG = b"\xff\xd8\xff"
+TIFF = b"II*\0", b"MM\0*"
+LISTED = 20
+"""How many damaged images are listed by name."""
+SECONDS = 20.0
+"""To look for damaged images, at most."""
+
+_searched: set[str] = set()
+"""Fingerprints of the datasets that were searched."""
+
+
+def log_damaged(*datasets: Examples) -> None:
+    """Names the damaged images of datasets, once, if a decoder's warning was left out (`stderr_filter.held_back`)."""
+    if not has_held_back():
+        return
+    datasets = tuple(examples for examples in datasets if examples.fingerprint not in _searched)
+    _searched.update(examples.fingerprint for examples in datasets)
+    count = sum(map(len, datasets))
+    if not count:
+        return
+    logging.info("a decoder has warned of damaged images; looking for them, for at most %d seconds", SECONDS)
+    looked_at, found, stop = 0, [], time.monotonic() + SECONDS
+    for examples in datasets:
+        for index in range(len(examples)):
+            if time.monotonic() > stop:
+                break
+            looked_at += 1
+            # Twice: the warning may be of an image that another thread decodes.
+            if _warning(examples, index) and (warning := _warning(examples, index)):
+                found.append(f"{examples.shown_name(index)}: {warning}")
+    images = f"{count:,} images" if looked_at == count else f"the first {looked_at:,} of {count:,} images"
+    if not found:
+        logging.warning("none of %s is damaged", images)
+        return
+    more = f"\n  and {len(found) - LISTED} more" if len(found) > LISTED else ""
+    listed = "\n  ".join(found[:LISTED])
+    what = "damaged, and used as far as they can be decoded"
+    logging.warning("%d of %s are %s:\n  %s%s", len(found), images, what, listed, more)
+
+
+def _warning(examples: Examples, index: int) -> str:
+    """What a decoder says of an image, in one line; empty if it says nothing, or cannot read it."""
+    try:
+        encoded = examples.read(tf.constant(index, tf.int64))[0].numpy()
+    except tf.errors.OpError:
+        return ""
+    if not encoded.startswith((JPEG, *TIFF)) or not claimed_pixels(encoded):
+        return ""
+    with tempfile.TemporaryFile() as captured:
+        before = os.dup(2)
+        os.dup2(captured.fileno(), 2)
+        try:
+            if encoded.startswith(JPEG):
+                tf.io.decode_jpeg(encoded)
+            else:
+                decode_image(encoded, examples.channels, "")
+        except (tf.errors.OpError, ValueError):
+            pass
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+        captured.seek(0)
+        written = captured.read()
+    if other := WARNING.sub(b"", written):
+        os.write(2, other)  # of another thread
+    match = WARNING.search(written)
+    if match is None:
+        return ""
+    warning = match[0].decode(errors="replace").strip().removeprefix("tempfile.tif: ")
+    return warning[0].lower() + warning[1:]  # as it was, the filter would take it for another warning

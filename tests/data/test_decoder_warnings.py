@@ -1,0 +1,139 @@
+"""Damaged images are named once, by decoding them one by one."""
+
+import io
+import os
+import re
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from absl import logging
+from PIL import Image
+
+from polynet_keras.data import decoder_warnings
+from polynet_keras.data.decoder_warnings import log_damaged
+from polynet_keras.data.sources import image_folder
+from polynet_keras.data.stderr_filter import has_held_back, held_back
+
+
+def encoded(kind: str, seed: int = 0) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 255, (40, 40, 3), "uint8")
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "TIFF" if kind == "tiff" else "JPEG", quality=95, compression="jpeg")
+    data = file.getvalue()
+    if kind == "damaged":
+        return data[:-2] + bytes(40) + data[-2:]
+    return data
+
+
+def photographs(folder, **kinds: str):
+    """A folder of two classes: a file for each name, of the kind."""
+    for number, (name, kind) in enumerate(kinds.items()):
+        path = folder / ("cats" if number % 2 else "dogs") / f"{name}.jpg"
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_bytes(b"" if kind == "empty" else encoded(kind, number))
+    (examples,) = image_folder(folder).values()
+    return examples
+
+
+@pytest.fixture
+def said(monkeypatch):
+    """What is logged, from information up."""
+    messages: list[str] = []
+    for level in ("info", "warning"):
+        monkeypatch.setattr(logging, level, lambda text, *arguments: messages.append(text % arguments))
+    return messages
+
+
+def decode_all(examples):
+    """As a pipeline does it, until the filter has seen the warnings."""
+    for index in range(len(examples)):
+        data, _ = examples.read(tf.constant(index, tf.int64))
+        if len(data.numpy()):
+            tf.io.decode_jpeg(data)
+    deadline = time.monotonic() + 10
+    while not has_held_back() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def test_damaged_images_are_named_once(tmp_path, capfd, said):
+    examples = photographs(tmp_path, a="whole", b="damaged", c="damaged", d="empty", e="whole")
+    with held_back():
+        decode_all(examples)
+        log_damaged(examples)
+        log_damaged(examples)  # another net of the same images
+    begun, listed = said
+    assert begun.startswith("a decoder has warned of damaged images")
+    first, *names = listed.split("\n")
+    assert first == "2 of 5 images are damaged, and used as far as they can be decoded:"
+    warning = r": corrupt JPEG data: \d\d extraneous bytes before marker 0xd9"
+    for name, path in zip(sorted(names), ("cats/b", "dogs/c"), strict=True):
+        assert re.fullmatch(f"  {re.escape(str(tmp_path))}/{path}.jpg{warning}", name)
+    assert capfd.readouterr().err == ""
+
+
+def test_what_is_named_passes_the_filter(tmp_path, capfd):
+    examples = photographs(tmp_path, a="whole", b="damaged", c="whole", d="whole")
+    with held_back():
+        decode_all(examples)
+        os.write(2, decoder_warnings._warning(examples, examples_named(examples, "b")).encode())
+    assert "extraneous bytes" in capfd.readouterr().err
+
+
+def examples_named(examples, name: str) -> int:
+    return next(i for i in range(len(examples)) if examples.name_of(i).endswith(f"{name}.jpg"))
+
+
+def test_nothing_is_searched_without_a_warning(tmp_path, said):
+    examples = photographs(tmp_path, a="whole", b="damaged", c="whole", d="whole")
+    log_damaged(examples)  # nobody filters: the warning was printed
+    with held_back():
+        log_damaged(examples)
+    assert said == []
+
+
+def test_a_search_ends(tmp_path, said, monkeypatch):
+    examples = photographs(tmp_path, a="whole", b="whole", c="damaged", d="damaged")
+    monkeypatch.setattr(decoder_warnings, "SECONDS", 1e-9)
+    with held_back():
+        decode_all(examples)
+        log_damaged(examples)
+    assert said[1] == "none of the first 0 of 4 images is damaged"
+
+
+def test_many_are_counted(tmp_path, said, monkeypatch):
+    examples = photographs(tmp_path, **{f"image{i}": "damaged" for i in range(6)})
+    monkeypatch.setattr(decoder_warnings, "LISTED", 4)
+    with held_back():
+        decode_all(examples)
+        log_damaged(examples.subset(np.arange(2), "training"), examples.subset(np.arange(2, 6), "held out"))
+    lines = said[1].split("\n")
+    assert len(lines) == 6
+    assert lines[0].startswith("6 of 6 images")
+    assert lines[-1] == "  and 2 more"
+
+
+def test_a_tiff_whose_library_warns(tmp_path, monkeypatch):
+    examples = photographs(tmp_path, a="tiff", b="whole")
+
+    def decode(data, channels, name):
+        os.write(2, b"tempfile.tif: Warning, something is odd.\nof another thread\n")
+        raise ValueError("and it cannot be read")
+
+    monkeypatch.setattr(decoder_warnings, "decode_image", decode)
+    assert decoder_warnings._warning(examples, examples_named(examples, "a")) == "warning, something is odd."
+
+
+def test_what_others_write_meanwhile_is_kept(tmp_path, monkeypatch, capfd):
+    examples = photographs(tmp_path, a="damaged", b="whole")
+    decode = tf.io.decode_jpeg
+
+    def busy(data):
+        os.write(2, b"of another thread\n")
+        return decode(data)
+
+    monkeypatch.setattr(tf.io, "decode_jpeg", busy)
+    assert decoder_warnings._warning(examples, examples_named(examples, "a"))
+    assert not decoder_warnings._warning(examples, examples_named(examples, "b"))
+    assert capfd.readouterr().err == "of another thread\n" * 2

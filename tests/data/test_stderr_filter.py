@@ -1,0 +1,156 @@
+"""What is left of standard error in a process of its own, and when it comes."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from polynet_keras.data import stderr_filter
+
+WARNINGS = [
+    b"Corrupt JPEG data: premature end of data segment\n",
+    b"Corrupt JPEG data: 219 extraneous bytes before marker 0xd9\n",
+    b"Premature end of JPEG file\n",
+    b"Invalid SOS parameters for sequential JPEG\n",
+    b"Inconsistent progression sequence for component 1 coefficient 3\n",
+    b"Warning: unknown JFIF revision number 3.01\n",
+    b"Unknown Adobe color transform code 7\n",
+    b"tempfile.tif: Warning, Nonstandard tile length 3, convert file.\n",
+]
+
+
+def written_by(program: str, **options) -> subprocess.Popen:
+    """A process without TensorFlow, which writes to descriptor 2 as a decoder does."""
+    folder = str(Path(stderr_filter.__file__).parent)  # the package itself would import TensorFlow
+    start = f"import os, sys; sys.path.insert(0, {folder!r})\nfrom stderr_filter import has_held_back, held_back\n"
+    command = [sys.executable, "-c", start + textwrap.dedent(program)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, **options)
+
+
+def filtered(*pieces: bytes) -> tuple[bytes, bytes]:
+    """What the program makes of pieces that come one after the other, and what it says of it."""
+    command = [sys.executable, "-I", "-S", stderr_filter.__file__]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0) as process:
+        assert process.stdin
+        for piece in pieces[:-1]:
+            process.stdin.write(piece)
+            time.sleep(0.05)
+        told, passed_on = process.communicate(pieces[-1], timeout=60)
+    return passed_on, told
+
+
+@pytest.mark.parametrize("warning", WARNINGS, ids=lambda warning: warning.split(b":")[0].decode()[:20])
+def test_a_warning_is_left_out(warning):
+    assert filtered(b"one\n" + warning + b"two\n") == (b"one\ntwo\n", b".")
+
+
+def test_all_else_is_passed_on_as_it_is():
+    text = (
+        b"W0000 loop_optimizer.cc:934] Skipping\nTraceback:\n\xff\x00 corrupt JPEG data: 3\r 10%|##  |\n no line feed"
+    )
+    assert filtered(text) == (text, b"")
+
+
+def test_a_progress_bar_before_a_warning_is_kept():
+    assert filtered(b"\r 10%|#  | 3/30" + WARNINGS[0] + b"\r 20%") == (b"\r 10%|#  | 3/30\r 20%", b".")
+
+
+def test_a_warning_in_pieces_and_one_without_an_end():
+    assert filtered(b"tempfile.tif: ", b"Warning, Nonstandard", b".\nafter", b"\n") == (b"after\n", b".")
+    assert filtered(b"before\n", b"Premature end of JPEG file") == (b"before\n", b"")
+
+
+def test_much_at_once():
+    text = b"".join(b"line %d\n" % i + WARNINGS[i % 8] for i in range(20000)) + b"x" * 200000
+    assert filtered(text)[0] == b"".join(b"line %d\n" % i for i in range(20000)) + b"x" * 200000
+
+
+def test_a_process_and_what_it_writes_before_and_after():
+    process = written_by("""
+        os.write(2, b"Premature end of JPEG file\\n")
+        with held_back():
+            print(has_held_back())
+            print("of Python", file=sys.stderr)
+            os.write(2, b"Premature end of JPEG file\\n")
+            os.system("echo of a child >&2")
+            while not has_held_back(): pass
+            print(has_held_back())
+        print(has_held_back())
+        os.write(2, b"after\\n")
+    """)
+    output, error = process.communicate(timeout=60)
+    assert output.split() == [b"False", b"True", b"False"]
+    assert error == b"Premature end of JPEG file\nof Python\nof a child\nafter\n"
+
+
+def test_the_last_words_of_a_process_that_crashes():
+    process = written_by("""
+        with held_back():
+            os.write(2, b"Check failed: it was not\\n")
+            os.abort()
+    """)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGABRT
+    assert error == b"Check failed: it was not\n"
+
+
+def test_text_comes_at_once():
+    process = written_by("""
+        with held_back():
+            os.write(2, b"\\r 10%")
+            sys.stdin.read()
+    """, stdin=subprocess.PIPE)  # fmt: skip
+    assert process.stderr
+    assert process.stderr.read(5) == b"\r 10%"
+    process.communicate(timeout=60)
+
+
+def test_ctrl_c_ends_the_process_and_its_words_are_read():
+    process = written_by("""
+        import time
+        with held_back():
+            try:
+                print("ready", flush=True)
+                time.sleep(60)
+            except KeyboardInterrupt:
+                os.write(2, b"interrupted\\n")
+    """, start_new_session=True)  # fmt: skip
+    assert process.stdout
+    assert process.stdout.readline() == b"ready\n"
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does it: the whole group
+    assert process.communicate(timeout=60)[1] == b"interrupted\n"
+    assert process.returncode == 0
+
+
+def test_without_standard_error_all_is_as_it_was():
+    process = written_by("""
+        os.close(2)
+        with held_back():
+            print(has_held_back())
+    """)
+    assert process.communicate(timeout=60)[0] == b"False\n"
+    assert process.returncode == 0
+
+
+def test_where_no_process_can_be_started(monkeypatch, capfd):
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with stderr_filter.held_back():
+        os.write(2, WARNINGS[0])
+        assert not stderr_filter.has_held_back()
+    assert capfd.readouterr().err == WARNINGS[0].decode()
+
+
+def test_no_descriptor_is_left_open(capfd):
+    def descriptors():
+        return sorted(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else []
+
+    before = descriptors()
+    with pytest.raises(RuntimeError), stderr_filter.held_back():
+        raise RuntimeError
+    assert descriptors() == before
