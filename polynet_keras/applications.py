@@ -19,7 +19,7 @@ from polynet_keras.models.inception import channel_axis
 from polynet_keras.models.rematerialization import check_remat
 from polynet_keras.models.residual_scale import scales_and_survival
 from polynet_keras.pretrained import load_weights_file
-from polynet_keras.pretrained.formats import Source
+from polynet_keras.pretrained.open_file import Source
 from polynet_keras.pretrained.registry import find_checkpoint
 from polynet_keras.pretrained.store import opened_weights
 

@@ -32,7 +32,7 @@ from polynet_keras.data.records import write_records
 from polynet_keras.evaluation.scores import Scores
 from polynet_keras.models.structure import STRUCTURES, Structure
 from polynet_keras.pretrained import registry, store
-from polynet_keras.pretrained.formats import Format
+from polynet_keras.pretrained.stored_arrays import Format
 from tests.data.test_record_description import write
 from tests.deployment.exported import exported, protocol, save_card
 from tests.documents import EXECUTED, OTHERS, PAGES, REASONS, ROOT, SMALL, SMALLER, Shell, blocks, check_flags, commands

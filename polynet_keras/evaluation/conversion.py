@@ -9,9 +9,11 @@ from polynet_keras.data.extras import require_data_extra
 from polynet_keras.data.files import digest_of, written_whole
 from polynet_keras.evaluation.parity import Parity, compare
 from polynet_keras.pretrained.conversion import DifferentNetworkError, LoadReport, classes_of, load_checkpoint
-from polynet_keras.pretrained.formats import Format, opened_file, read_checkpoint
+from polynet_keras.pretrained.formats import read_checkpoint
+from polynet_keras.pretrained.open_file import opened_file
 from polynet_keras.pretrained.registry import SQUARE_378, names, published
 from polynet_keras.pretrained.store import opened_source
+from polynet_keras.pretrained.stored_arrays import Format
 
 LARGEST_DIFFERENCE = 1e-4
 """Of logits, relative to the largest: what float32 in another order of sums can make."""

@@ -18,7 +18,9 @@ import numpy as np
 
 from polynet_keras.data.extras import require_data_extra
 from polynet_keras.data.preprocessing import Preprocessing, normalize
-from polynet_keras.pretrained.formats import Format, Source, hdf5_bytes, name_of, torch_state_dict
+from polynet_keras.pretrained.formats import hdf5_bytes, torch_state_dict
+from polynet_keras.pretrained.open_file import Source, name_of
+from polynet_keras.pretrained.stored_arrays import Format
 
 MAX_REASON = 300
 """The most characters that are quoted of what an implementation says of a file that it does not load."""

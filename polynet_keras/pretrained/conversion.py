@@ -11,17 +11,9 @@ from absl import logging
 from polynet_keras.data.names import quoted
 from polynet_keras.layers import StochasticResidualScaling
 from polynet_keras.models.residual_scale import scales_and_survival
-from polynet_keras.pretrained.formats import (
-    SLACK,
-    TABLES,
-    Checkpoint,
-    Format,
-    Source,
-    StoredArray,
-    name_of,
-    opened_checkpoint,
-    values_of,
-)
+from polynet_keras.pretrained.formats import opened_checkpoint
+from polynet_keras.pretrained.open_file import SLACK, Source, name_of
+from polynet_keras.pretrained.stored_arrays import TABLES, Checkpoint, Format, StoredArray, values_of
 
 HEAD = "predictions"
 

@@ -4,16 +4,10 @@ import contextlib
 import errno
 import hashlib
 import http.client
-import itertools
 import os
-import queue
-import socket
-import threading
 import time
-import urllib.parse
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
 
 import requests
 import urllib3
@@ -21,6 +15,7 @@ from absl import logging
 from tqdm import tqdm
 
 from polynet_keras.data.holding import locked
+from polynet_keras.pretrained.reaching import reach, within
 
 ATTEMPTS = 5
 """How often in a row a URL may fail without a step forward."""
@@ -28,8 +23,6 @@ BACKOFF = 1.0
 """Seconds before the second attempt; each further one waits twice as long as the one before."""
 ADDRESS_TIMEOUT = 2.0
 """Seconds for one address of a server; the libraries try all of them, one after the other."""
-ADDRESS_DELAY = 0.25
-"""Seconds after which the next address is tried beside the one that does not answer (RFC 8305)."""
 TIMEOUT_VARIABLE = "POLYNET_DOWNLOAD_TIMEOUT"
 DEFAULT_TIMEOUT = 30.0
 """Seconds without a further `CHUNK` bytes after which a server is given up."""
@@ -37,8 +30,6 @@ ANSWER_SECONDS = 15.0
 """Seconds for the first answers of all servers together, unless `TIMEOUT_VARIABLE` says how long to wait for each."""
 LEAST_ANSWER = 5.0
 """Seconds of it that a server has in any case."""
-NOTICE = 3.0
-"""Seconds of waiting after which a line says for what."""
 SEARCH_SECONDS = 4.0
 """For so long servers are looked for, all of them together, and asked again: without a network a call ends soon."""
 LEAST_SHARE = 0.5
@@ -51,7 +42,7 @@ STEP = 1 << 20
 MAX_BYTES = 2 << 30
 """The largest file that is accepted where its size is not known: a server must not fill the disk."""
 TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
-
+"""Statuses that another attempt may change."""
 
 PERMANENT = (
     requests.TooManyRedirects,
@@ -62,8 +53,6 @@ PERMANENT = (
 )
 """What another attempt would not change."""
 TRANSIENT_FAILURES = (requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException)
-
-Result = TypeVar("Result")
 
 
 class DownloadError(OSError):
@@ -183,7 +172,7 @@ def _fetch(
         share: seconds for reaching the server, and for asking it again before it has sent anything.
     """
     deadline = time.monotonic() + share
-    _reach(url, share)
+    reach(url, share)
     failures = wrong = 0
     patience = MAX_RETRY_AFTER
     first = furthest = _length(partial)
@@ -219,128 +208,6 @@ def _fetch(
         time.sleep(pause)
 
 
-def _reach(url: str, seconds: float) -> None:
-    """Raises a `requests.ConnectionError` unless the server of a URL, or its proxy, takes a connection in time.
-
-    The look-up of a name alone may take half a minute where there is no network, and has no limit of its own.
-    """
-    try:
-        proxy = requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url))
-        parts = urllib.parse.urlsplit(requests.utils.prepend_scheme_if_needed(proxy, "http") if proxy else url)
-        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
-        if not parts.hostname or port is None:
-            return  # `requests` says what is wrong with it
-        parts.hostname.encode("idna")
-    except (ValueError, requests.RequestException, urllib3.exceptions.HTTPError):
-        return
-    ends = time.monotonic() + seconds
-    try:
-        found = _within(seconds, lambda: socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM))
-        _first_connected(_alternating(found), ends).close()
-    except (requests.Timeout, TimeoutError):
-        raise requests.ConnectionError(f"no connection within {seconds:.1f} s") from None
-    except OSError as error:
-        raise requests.ConnectionError(error) from None
-
-
-Address = tuple[Any, ...]
-"""As `socket.getaddrinfo` has it: family, type, protocol, name, address."""
-
-
-def _alternating(addresses: list[Address]) -> list[Address]:
-    """The addresses of a server, IPv4 and IPv6 in turn: all of one kind may be dead."""
-    families = list(dict.fromkeys(address[0] for address in addresses))
-    sorted_out = [[address for address in addresses if address[0] == family] for family in families]
-    return [address for row in itertools.zip_longest(*sorted_out) for address in row if address is not None]
-
-
-def _first_connected(addresses: list[Address], ends: float) -> socket.socket:
-    """A connection to the address that answers first; each has a short while before the next is tried beside it.
-
-    Raises:
-        OSError: none did until `ends`, of `time.monotonic`: that of the first address that failed, or a `TimeoutError`.
-    """
-    results: queue.SimpleQueue = queue.SimpleQueue()
-    decided = threading.Lock()  # whoever gets it has decided: a connection, or nobody
-
-    def connect(address: Address) -> None:
-        try:
-            connection = _connected(address, max(0.001, ends - time.monotonic()))
-        except Exception as error:
-            results.put((None, error))
-            return
-        if decided.acquire(blocking=False):
-            results.put((connection, None))
-        else:
-            connection.close()
-
-    delay = min(ADDRESS_DELAY, (ends - time.monotonic()) / (len(addresses) + 1))
-    left, running, failure = iter(addresses), 0, None
-    while True:
-        address = next(left, None)
-        if address is not None:
-            threading.Thread(target=connect, args=(address,), daemon=True).start()
-            running += 1
-        elif not running:
-            raise failure or OSError("the server has no address")
-        remaining = max(0.0, ends - time.monotonic())
-        try:
-            connection, error = results.get(timeout=remaining if address is None else min(delay, remaining))
-        except queue.Empty:
-            if time.monotonic() < ends:
-                continue
-            if decided.acquire(blocking=False):
-                raise failure or TimeoutError("timed out") from None
-            connection, error = results.get()
-            while connection is None:
-                connection, error = results.get()
-        if connection is not None:
-            return connection
-        running, failure = running - 1, failure or error
-
-
-def _connected(address: Address, seconds: float) -> socket.socket:
-    family, kind, protocol, _, place = address
-    connection = socket.socket(family, kind, protocol)
-    try:
-        connection.settimeout(seconds)
-        connection.connect(place)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _within(seconds: float, function: Callable[[], Result], waiting_for: str | None = None) -> Result:
-    """What a function returns or raises; a `requests.Timeout` if it takes longer, and then nobody waits for it.
-
-    Args:
-        waiting_for: what a line says is being waited for, when it has taken `NOTICE`.
-    """
-    results: queue.SimpleQueue = queue.SimpleQueue()
-
-    def work() -> None:
-        try:
-            results.put((function(), None))
-        except Exception as error:
-            results.put((None, error))
-
-    threading.Thread(target=work, daemon=True).start()
-    try:
-        try:
-            result, error = results.get(timeout=seconds if waiting_for is None else min(NOTICE, seconds))
-        except queue.Empty:
-            if waiting_for is None or seconds <= NOTICE:
-                raise
-            logging.warning("waiting for %s, at most %.0f s more", waiting_for, seconds - NOTICE)
-            result, error = results.get(timeout=seconds - NOTICE)
-    except queue.Empty:
-        raise requests.Timeout(f"the server is silent for {seconds:.3g} s") from None
-    if error is not None:
-        raise error
-    return result
-
-
 def _append(url: str, partial: Path, size: int | None, timeout: float, answer: float) -> None:
     """Adds to `partial` what it still lacks; starts over where the server does not resume.
 
@@ -352,7 +219,7 @@ def _append(url: str, partial: Path, size: int | None, timeout: float, answer: f
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
     connecting = max(ADDRESS_TIMEOUT, timeout) if TIMEOUT_VARIABLE in os.environ else ADDRESS_TIMEOUT
     # All of the answer's head is to come in time, not only a byte of it, with all redirections.
-    with _within(
+    with within(
         answer,
         lambda: requests.get(url, headers=headers, stream=True, timeout=(connecting, timeout)),
         f"{url} to answer",

@@ -10,7 +10,7 @@ from polynet_keras.data.fashion_mnist import CLASSES as FASHION_MNIST_CLASSES
 from polynet_keras.data.imagenet import imagenet_classes
 from polynet_keras.data.preprocessing import Preprocessing
 from polynet_keras.models import Structure
-from polynet_keras.pretrained.formats import Format
+from polynet_keras.pretrained.stored_arrays import Format
 
 G5 = "polynet-g5"
 SQUARE_378 = Preprocessing(image_size=331, resize_size=378)

@@ -13,10 +13,12 @@ from absl import logging
 
 from polynet_keras.data.files import digest_of, open_regular, written_whole
 from polynet_keras.data.holding import locked
+from polynet_keras.pretrained.archives import only_member
 from polynet_keras.pretrained.conversion import load_weights_file
 from polynet_keras.pretrained.download import DownloadError, WrongHashError, download
-from polynet_keras.pretrained.formats import DAMAGE, Format, OpenFile, only_member
+from polynet_keras.pretrained.open_file import DAMAGE, OpenFile
 from polynet_keras.pretrained.registry import PublishedCheckpoint
+from polynet_keras.pretrained.stored_arrays import Format
 
 FOLDER_VARIABLE = "POLYNET_WEIGHTS_DIR"
 MIRROR_VARIABLE = "POLYNET_WEIGHTS_MIRROR"

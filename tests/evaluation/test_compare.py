@@ -16,7 +16,7 @@ from sklearn.datasets import load_sample_image
 from polynet_keras.data.preprocessing import Preprocessing, normalize
 from polynet_keras.evaluation import parity
 from polynet_keras.evaluation.parity import Parity, compare, is_installed, pillow_crop, published_logits
-from polynet_keras.pretrained.formats import Format
+from polynet_keras.pretrained.stored_arrays import Format
 
 PREPROCESSING = Preprocessing(20, 24, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
 CLASSES = 3

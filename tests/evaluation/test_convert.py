@@ -17,8 +17,9 @@ from polynet_keras.data.preprocessing import Preprocessing
 from polynet_keras.evaluation import conversion
 from polynet_keras.evaluation.conversion import convert
 from polynet_keras.evaluation.parity import Parity
-from polynet_keras.pretrained import formats
-from polynet_keras.pretrained.formats import Format, opened_file
+from polynet_keras.pretrained import stored_arrays
+from polynet_keras.pretrained.open_file import opened_file
+from polynet_keras.pretrained.stored_arrays import Format
 from tests.pretrained.small import STRUCTURE, infer, small, small_published
 
 torch = pytest.importorskip("torch", reason="writes the .pth files (extra `parity`)")
@@ -40,7 +41,7 @@ def compared(published, monkeypatch):
         compared.update(logits=infer(model, published.x), format=format_, path=path.path, preprocessing=preprocessing)
         return compared["parity"]
 
-    monkeypatch.setitem(formats.TABLES, Format.CADENE, lambda: published.table)
+    monkeypatch.setitem(stored_arrays.TABLES, Format.CADENE, lambda: published.table)
     small_net = functools.partial(PolyNet, structure=STRUCTURE, width=0.1, input_shape=(75, 75, 3))
     monkeypatch.setattr(conversion, "PolyNet", small_net)
     monkeypatch.setattr(conversion, "SQUARE_378", PREPROCESSING)

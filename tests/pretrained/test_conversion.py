@@ -12,7 +12,8 @@ from polynet_keras.layers import StochasticResidualScaling
 from polynet_keras.models.residual_scale import linear
 from polynet_keras.pretrained import conversion, load_weights_file
 from polynet_keras.pretrained.conversion import DifferentNetworkError, load_checkpoint
-from polynet_keras.pretrained.formats import TABLES, Checkpoint, Format, read_checkpoint
+from polynet_keras.pretrained.formats import read_checkpoint
+from polynet_keras.pretrained.stored_arrays import TABLES, Checkpoint, Format
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 PUBLISHED = (Format.TF2CV, Format.CADENE, Format.PYTORCHCV)

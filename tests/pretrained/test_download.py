@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import requests
 
 from polynet_keras.pretrained import download as module
+from polynet_keras.pretrained import reaching
 from polynet_keras.pretrained.download import DownloadError, WrongHashError, download, partial_file
 from tests.children import Child
 
@@ -395,7 +395,7 @@ def test_a_server_that_says_nothing_is_left_in_seconds(server, tmp_path, monkeyp
     monkeypatch.delenv(module.TIMEOUT_VARIABLE, raising=False)
     monkeypatch.setattr(module, "ANSWER_SECONDS", 0.6)
     monkeypatch.setattr(module, "LEAST_ANSWER", 0.1)
-    monkeypatch.setattr(module, "NOTICE", 0.05)
+    monkeypatch.setattr(reaching, "NOTICE", 0.05)
     urls = [f"{server.url}/silent/{number}/file" for number in range(sources)]
     start = time.monotonic()
     with pytest.raises(DownloadError, match=rf"{urls[0]}: the server is silent for 0\.[26] s"):
@@ -449,8 +449,8 @@ def test_what_was_fetched_outlives_a_refusal(server, tmp_path, answer):
 
 def test_a_server_that_asked_for_patience_leaves_the_next_one_its_time(server, tmp_path, monkeypatch):
     shares = []
-    reach = module._reach
-    monkeypatch.setattr(module, "_reach", lambda url, seconds: (shares.append(seconds), reach(url, seconds)))
+    reach = module.reach
+    monkeypatch.setattr(module, "reach", lambda url, seconds: (shares.append(seconds), reach(url, seconds)))
     monkeypatch.setattr(module, "SEARCH_SECONDS", 0.5)
     monkeypatch.setattr(module, "LEAST_SHARE", 0.01)
     monkeypatch.setattr(module, "MAX_RETRY_AFTER", 0.6)
@@ -458,102 +458,6 @@ def test_a_server_that_asked_for_patience_leaves_the_next_one_its_time(server, t
     urls = [f"{server.url}/busy/1", f"{server.url}/whole/file"]
     download(urls, tmp_path / "file.bin", verify)
     assert shares == [0.25, 0.25]
-
-
-@pytest.fixture
-def addresses(monkeypatch):
-    """Lets a name have addresses, of which some never answer."""
-
-    def set_addresses(port, *hosts):
-        def found(host, *arguments, **options):
-            return [
-                (socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port))
-                for host in hosts
-            ]
-
-        connected = module._connected
-
-        def dead(address, seconds):
-            if address[-1][0].startswith(("192.0.2.", "2001:db8:")):
-                time.sleep(seconds)
-                raise TimeoutError("timed out")
-            return connected(address, seconds)
-
-        monkeypatch.setattr(module.socket, "getaddrinfo", found)
-        monkeypatch.setattr(module, "_connected", dead)
-
-    return set_addresses
-
-
-@pytest.mark.parametrize(
-    "hosts",
-    [
-        ("2001:db8::1", "127.0.0.1"),
-        ("192.0.2.1", "127.0.0.1"),
-        (
-            "2001:db8::1",
-            "2001:db8::2",
-            "2001:db8::3",
-            "2001:db8::4",
-            "192.0.2.1",
-            "192.0.2.2",
-            "192.0.2.3",
-            "127.0.0.1",
-        ),
-        ("127.0.0.2", "2001:db8::1", "127.0.0.1"),
-        ("127.0.0.1", "2001:db8::1"),
-    ],
-    ids=["IPv6 is dead", "the first is dead", "only the last lives", "refused, dead, alive", "the first lives"],
-)
-def test_all_addresses_of_a_server_are_tried(server, addresses, hosts):
-    addresses(server.server_port, *hosts)
-    start = time.monotonic()
-    module._reach("http://weights.invalid/file", 0.5)
-    assert time.monotonic() - start < 0.5
-
-
-@pytest.mark.parametrize(
-    ("hosts", "message", "least"),
-    [
-        (("2001:db8::1", "192.0.2.1", "192.0.2.2"), "no connection within 0.3 s", 0.3),
-        (("127.0.0.1", "127.0.0.1"), "Connection refused", 0),
-        (("127.0.0.1", "2001:db8::1"), "Connection refused", 0.3),
-        ((), "the server has no address", 0),
-    ],
-    ids=["all dead", "all refused", "refused and dead", "none"],
-)
-def test_a_server_without_a_living_address_is_given_up_in_time(addresses, hosts, message, least):
-    addresses(9, *hosts)
-    start = time.monotonic()
-    with pytest.raises(requests.ConnectionError, match=message):
-        module._reach("http://weights.invalid/file", 0.3)
-    assert least - 0.01 <= time.monotonic() - start < least + 0.2
-
-
-def test_the_families_of_addresses_alternate():
-    found = [(6, "a"), (6, "b"), (6, "c"), (4, "d")]
-    assert module._alternating(found) == [(6, "a"), (4, "d"), (6, "b"), (6, "c")]
-
-
-def test_only_the_first_connection_stays_open(addresses, server, monkeypatch):
-    addresses(server.server_port, "127.0.0.1", "127.0.0.1", "127.0.0.1")
-    opened = []
-    connected = module._connected
-
-    def slow(address, seconds):
-        time.sleep(0.05)
-        opened.append(connected(address, seconds))
-        return opened[-1]
-
-    monkeypatch.setattr(module, "_connected", slow)
-    monkeypatch.setattr(module, "ADDRESS_DELAY", 0.01)
-    first = module._first_connected(socket.getaddrinfo("weights.invalid"), time.monotonic() + 1)
-    for _ in range(100):
-        if len(opened) == 3 and sum(connection.fileno() >= 0 for connection in opened) == 1:
-            break
-        time.sleep(0.01)
-    assert [connection for connection in opened if connection.fileno() >= 0] == [first]
-    first.close()
 
 
 def no_name(host, port, *arguments, **options):
@@ -589,7 +493,7 @@ def test_without_a_network_the_search_ends_soon(tmp_path, monkeypatch, caplog, n
     monkeypatch.setattr(module, "SEARCH_SECONDS", 0.4)
     monkeypatch.setattr(module, "LEAST_SHARE", 0.05)
     if name:
-        monkeypatch.setattr(socket if name == "getaddrinfo" else module, name, network)
+        monkeypatch.setattr(socket if name == "getaddrinfo" else reaching, name, network)
     urls = [f"http://127.0.0.1:9/mirror{number}/file" for number in range(mirrors)] + ["http://127.0.0.1:9/file"]
     start = time.monotonic()
     with pytest.raises(DownloadError, match=rf"file.bin could not be fetched. .*({message})$") as info:

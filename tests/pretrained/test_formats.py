@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 
 from polynet_keras import PolyNet
-from polynet_keras.pretrained import formats
-from polynet_keras.pretrained.formats import TORCH_SIGNATURE, Format, read_checkpoint
+from polynet_keras.pretrained import archives, hdf5, state_dict
+from polynet_keras.pretrained.formats import read_checkpoint
+from polynet_keras.pretrained.state_dict import TORCH_SIGNATURE
+from polynet_keras.pretrained.stored_arrays import Format
 
 torch = pytest.importorskip("torch", reason="writes the .pth files (extra `parity`)")
 
@@ -175,7 +177,7 @@ def test_members_are_bounded(tmp_path):
 
 
 def test_directories_of_archives_are_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr(formats, "MAX_DIRECTORY", 1000)
+    monkeypatch.setattr(archives, "MAX_DIRECTORY", 1000)
     (tmp_path / "net").write_bytes(zipped(**{f"member{number}": b"" for number in range(100)}))
     with pytest.raises(ValueError, match="is an archive whose list of members is larger than 1,000 bytes"):
         read_checkpoint(tmp_path / "net")
@@ -368,7 +370,7 @@ def test_keras_2_files_whose_groups_go_in_circles(tmp_path):
 
 
 def test_too_many_arrays(tmp_path, monkeypatch):
-    monkeypatch.setattr(formats, "MAX_ENTRIES", 5)
+    monkeypatch.setattr(hdf5, "MAX_ENTRIES", 5)
     (tmp_path / "net.h5").write_bytes(layer_wise())
     with pytest.raises(ValueError, match="is an HDF5 file of more than 5 groups and arrays"):
         read_checkpoint(tmp_path / "net.h5")
@@ -393,16 +395,16 @@ def test_too_many_arrays(tmp_path, monkeypatch):
 def test_an_archives_one_member(content, member):
     """What is hashed is what is loaded: a file that begins as another one is no archive to either."""
     if member is None:
-        with pytest.raises(ValueError, match="is no archive of one file"), formats.only_member(io.BytesIO(content)):
+        with pytest.raises(ValueError, match="is no archive of one file"), archives.only_member(io.BytesIO(content)):
             pass
     else:
-        with formats.only_member(io.BytesIO(content)) as file:
+        with archives.only_member(io.BytesIO(content)) as file:
             assert file.read() == member
 
 
 def test_without_pytorch(tmp_path, monkeypatch):
     (tmp_path / "net.pth").write_bytes(saved(CADENE))
-    monkeypatch.setattr(formats, "find_spec", lambda name: None)
+    monkeypatch.setattr(state_dict, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"PyTorch is not installed: pip install 'torch>=2.6'"):
         read_checkpoint(tmp_path / "net.pth")
 

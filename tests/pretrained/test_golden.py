@@ -9,9 +9,9 @@ from sklearn.datasets import load_sample_image
 
 from polynet_keras import PolyNet, preprocess_input
 from polynet_keras.pretrained.conversion import TORCH_NAMES, load_checkpoint
-from polynet_keras.pretrained.formats import Checkpoint, Format, keras_layout
 from polynet_keras.pretrained.name_maps import cadene
 from polynet_keras.pretrained.registry import published
+from polynet_keras.pretrained.stored_arrays import Checkpoint, Format, keras_layout
 from tests.golden.formula import formula
 
 GOLDEN = np.load(Path(__file__).parent.parent / "golden" / "published_logits.npz")

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from polynet_keras.pretrained import formats, model_file
+from polynet_keras.pretrained import model_file
 from polynet_keras.pretrained.model_file import load_model_file
 
 MIB = 1 << 20
@@ -97,9 +97,13 @@ def test_arrays_of_an_optimizer_too(tmp_path, unasked):
 @pytest.mark.parametrize(
     ("changes", "packed", "message"),
     [
-        ({"config.json": b" " * (formats.MAX_CONFIG + 1)}, True, "'config.json' is larger than 16,777,216 bytes"),
-        ({"config.json": b" " * (formats.MAX_CONFIG + 1)}, False, "'config.json' is larger than 16,777,216 bytes"),
-        ({"metadata.json": b" " * (formats.MAX_METADATA + 1)}, True, "'metadata.json' is larger than 1,048,576 bytes"),
+        ({"config.json": b" " * (model_file.MAX_CONFIG + 1)}, True, "'config.json' is larger than 16,777,216 bytes"),
+        ({"config.json": b" " * (model_file.MAX_CONFIG + 1)}, False, "'config.json' is larger than 16,777,216 bytes"),
+        (
+            {"metadata.json": b" " * (model_file.MAX_METADATA + 1)},
+            True,
+            "'metadata.json' is larger than 1,048,576",
+        ),
         ({"config.json": None}, False, "has 'config.json' 0 times"),
         ({"model.weights.h5": None}, False, "has 'model.weights.h5' 0 times"),
         ({"model.weights.h5": b"no HDF5"}, False, "file signature not found"),
@@ -113,7 +117,7 @@ def test_members_are_bounded(tmp_path, unasked, changes, packed, message):
 
 
 def test_assets_and_weights_that_unpack_to_more_are_refused(tmp_path, unasked, monkeypatch):
-    monkeypatch.setattr(formats, "DEFAULT_BUDGET", MIB)
+    monkeypatch.setattr(model_file, "DEFAULT_BUDGET", MIB)
     for name in ("assets/vocabulary.txt", "model.weights.h5"):
         path = write(tmp_path / "net.keras", True, **{name: bytes(3 * MIB)})
         with pytest.raises(ValueError, match=f"'{name}' is larger than 1,048,576 bytes"):
@@ -121,7 +125,7 @@ def test_assets_and_weights_that_unpack_to_more_are_refused(tmp_path, unasked, m
 
 
 def test_members_together_are_bounded(tmp_path, unasked, monkeypatch):
-    monkeypatch.setattr(formats, "DEFAULT_BUDGET", MIB)
+    monkeypatch.setattr(model_file, "DEFAULT_BUDGET", MIB)
     path = write(tmp_path / "net.keras", True, **{f"assets/{number}.txt": bytes(MIB // 2) for number in range(3)})
     with pytest.raises(ValueError, match="members are together 1,048,576 bytes larger than it"):
         load_model_file(path)

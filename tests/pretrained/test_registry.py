@@ -6,9 +6,9 @@ import pytest
 from polynet_keras import PolyNet
 from polynet_keras.data.fashion_mnist import FOLDER as FASHION_MNIST_FOLDER
 from polynet_keras.data.sources import fashion_mnist
-from polynet_keras.pretrained.formats import Format
 from polynet_keras.pretrained.provenance import provenance_card
 from polynet_keras.pretrained.registry import CHECKPOINTS, find_checkpoint, published
+from polynet_keras.pretrained.stored_arrays import Format
 
 WEIGHTS = Path(__file__).parent.parent.parent / "weights"
 

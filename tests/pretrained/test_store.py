@@ -15,10 +15,10 @@ import pytest
 
 from polynet_keras import applications
 from polynet_keras.pretrained import download as download_module
-from polynet_keras.pretrained import formats, load_weights_file, registry, store
+from polynet_keras.pretrained import formats, load_weights_file, registry, state_dict, store, stored_arrays
 from polynet_keras.pretrained.download import WrongHashError
-from polynet_keras.pretrained.formats import Format
 from polynet_keras.pretrained.registry import published
+from polynet_keras.pretrained.stored_arrays import Format
 from tests.pretrained.small import STRUCTURE, infer, small, small_published
 
 pytest.importorskip("torch", reason="writes the .pth files (extra `parity`)")
@@ -33,7 +33,7 @@ def small_file(tmp_path_factory):
 def served(small_file, tmp_path, monkeypatch):
     """The small net as if it had been published by pretrainedmodels: in the registry, and on a server on loopback."""
     file, table, x, expected = small_file
-    monkeypatch.setitem(formats.TABLES, Format.CADENE, lambda: table)
+    monkeypatch.setitem(stored_arrays.TABLES, Format.CADENE, lambda: table)
     folder = tmp_path / "served"
     folder.mkdir()
     shutil.copy(file, folder / "small.pth")
@@ -85,7 +85,7 @@ def test_a_name_is_fetched_once_and_converted_once(served, monkeypatch):
     assert len(served.requests) == 1
     assert files(served.cache) == {"small.pth", "small.weights.h5", "small.weights.h5.sha256"}
     (served.cache / "small.pth").unlink()
-    monkeypatch.setattr(formats, "find_spec", lambda name: None)  # PyTorch is not needed any more
+    monkeypatch.setattr(state_dict, "find_spec", lambda name: None)  # PyTorch is not needed any more
     np.testing.assert_allclose(infer(small(weights="small"), served.x), served.expected, rtol=1e-5, atol=1e-6)
     assert len(served.requests) == 1
     # The converted file is a weights file like any other.
@@ -244,7 +244,7 @@ def test_what_is_hashed_is_what_is_loaded(monkeypatch, tmp_path):
         path.write_bytes(other)
         assert formats.read_checkpoint(file).arrays["features/x/kernel"][0] == 1.0
         assert formats.hdf5_bytes(file) == genuine
-    for spoiled in (other + archive.getvalue(), formats.TORCH_SIGNATURE + archive.getvalue(), other):
+    for spoiled in (other + archive.getvalue(), state_dict.TORCH_SIGNATURE + archive.getvalue(), other):
         path.write_bytes(spoiled)
         with (
             pytest.raises(WrongHashError, match=r"given/net.zip is no archive of one file"),
