@@ -207,9 +207,25 @@ def test_scores_are_kept_and_taken_again(tmp_path, monkeypatch):
             evaluate(**{"trained": model, "examples": data, "crops": 10, "scores_file": path, **arguments})
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"crops": 7}, "crops=7 must be one of"),
+        ({"batch_size": 0}, "batch_size=0 must be at least 1"),
+        ({}, "image 4: "),  # unreadable images are errors
+    ],
+    ids=["crops", "batch size", "image"],
+)
+def test_scores_that_cannot_be_made(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        score(trained(), examples(broken=(4,)), **arguments)
+
+
 def test_scores_are_the_logits_of_every_crop():
     model = trained()
+    start = time.perf_counter()
     scores = score(model, examples(), batch_size=3, crops=10)
+    assert 0 < scores.seconds <= time.perf_counter() - start
     found = np.exp(scores.logits.astype("float64"))
     np.testing.assert_allclose(found / found.sum(-1, keepdims=True), probabilities_of(model.model, 10), atol=1e-6)
     assert scores.labels.tolist() == LABELS.tolist()

@@ -105,6 +105,7 @@ def test_places_are_the_best_of_all(positions, seed):
 
 def test_a_plan_stays_what_it_is():
     plan = plan_insertion("ir-5-10-5", "ir-10-20-10")
+    assert hash(plan) == hash(plan_insertion("ir-5-10-5", "ir-10-20-10", "interleaved"))
     for value, field in ((plan, "units"), (plan.units[0], "source")):
         with pytest.raises(FrozenInstanceError):
             setattr(value, field, None)
@@ -139,6 +140,9 @@ def test_layers_of_ones_own_are_no_units(trained):
     added = StochasticResidualScaling(0.5, name="mine")([trained.output, trained.output])
     assert structure_of(keras.Model(trained.input, added)) == Structure.parse(SMALL)
     x = inputs = keras.Input((4,))
+    alone = StochasticResidualScaling(0.5, name="stage_a_01_sum_f")([inputs, inputs])
+    with pytest.raises(ValueError, match="is no PolyNet or Inception-ResNet"):
+        structure_of(keras.Model(inputs, alone))
     for stage in "abc":
         x = keras.layers.ReLU(name=f"stage_{stage}_01_sum_f")(x)
     with pytest.raises(ValueError, match="is no PolyNet or Inception-ResNet"):
@@ -159,6 +163,7 @@ def test_what_is_kept_is_kept_and_what_is_new_is_as_it_was_built(trained, images
     grown = net(LARGE, residual_scale=0.9)
     before, old = variables(grown), variables(trained)
     plan = insert(trained, grown)
+    assert plan == plan_insertion(SMALL, LARGE, "interleaved") != plan_insertion(SMALL, LARGE, "appended")
     after = variables(grown)
     for name in ("stem_conv1/kernel", "reduction_b_branch1_conv1_bn/moving_variance", "predictions/bias"):
         np.testing.assert_array_equal(after[name], old[name])
