@@ -66,13 +66,12 @@ def _filtered(original: int) -> subprocess.Popen:
     """Sends this process's standard error through a filter, to `original`."""
     readable, writable = os.pipe()
     try:
-        # A session of its own, without Ctrl-C: it ends after the process whose output it passes on.
         process = subprocess.Popen(
             [sys.executable, "-I", "-S", __file__],
             stdin=readable,
             stdout=subprocess.PIPE,
             stderr=original,
-            start_new_session=True,
+            start_new_session=True,  # without Ctrl-C: it ends after the process whose output it passes on
         )
         os.dup2(writable, 2)
     finally:
@@ -83,7 +82,9 @@ def _filtered(original: int) -> subprocess.Popen:
 
 def main() -> None:
     """Filters standard input to standard error."""
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    # A scheduler ends all processes of a job: this one has to pass on what the others say to it.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     os.set_blocking(1, False)
     rest = b""
     while data := os.read(0, READ_BYTES):

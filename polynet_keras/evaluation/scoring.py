@@ -112,7 +112,7 @@ def scored(
                 logits = model.predict_on_batch(images)[:, np.newaxis]
             else:
                 try:
-                    crop_plan(images.shape[1], images.shape[2], trained.preprocessing, crops)
+                    crop_plan(*images.shape[1:3], trained.preprocessing, crops)
                 except ValueError as error:  # so narrow that it would be too large when resized
                     index = int(indices[0])
                     unreadable.add(index, ValueError(f"{examples.shown_name(index)}: {error}"))

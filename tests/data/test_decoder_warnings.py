@@ -15,6 +15,7 @@ from polynet_keras.data import decoder_warnings
 from polynet_keras.data.decoder_warnings import log_damaged
 from polynet_keras.data.sources import image_folder
 from polynet_keras.data.stderr_filter import has_held_back, held_back
+from tests.children import Child
 
 
 def encoded(kind: str, seed: int = 0) -> bytes:
@@ -137,3 +138,18 @@ def test_what_others_write_meanwhile_is_kept(tmp_path, monkeypatch, capfd):
     assert decoder_warnings._warning(examples, examples_named(examples, "a"))
     assert not decoder_warnings._warning(examples, examples_named(examples, "b"))
     assert capfd.readouterr().err == "of another thread\n" * 2
+
+
+@pytest.mark.slow
+def test_a_training_names_them_at_its_end(tmp_path):
+    photographs(tmp_path / "photos", **{f"image{i}": "damaged" if i % 5 == 0 else "whole" for i in range(20)})
+    program = "import sys; from polynet_keras.cli.main import main; sys.exit(main())"
+    flags = ["--structure=1 x [ir] | 1 x [ir] | 1 x [ir]", "--width=0.1", "--image_size=75", "--epochs=2"]
+    arguments = ["train", f"--data={tmp_path}/photos", f"--run_dir={tmp_path}/run", *flags]
+    child = Child(program, *arguments)
+    output, error = child.communicate(timeout=300)
+    assert child.returncode == 0, error
+    assert "held-out accuracy" in output
+    assert "Corrupt JPEG data" not in error
+    assert error.count("4 of 20 images are damaged") == 1
+    assert [f"image{i}.jpg: corrupt" in error for i in range(20)] == [i % 5 == 0 for i in range(20)]

@@ -128,6 +128,23 @@ def test_ctrl_c_ends_the_process_and_its_words_are_read():
     assert process.returncode == 0
 
 
+def test_who_ends_all_processes_of_a_job_reads_their_last_words():
+    process = written_by("""
+        import signal, stderr_filter
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        with held_back():
+            os.write(2, b"up\\n")
+            print(stderr_filter._filter.pid, flush=True)
+            sys.stdin.read()
+            os.write(2, b"terminated\\n")
+    """, stdin=subprocess.PIPE)  # fmt: skip
+    assert process.stdout
+    assert process.stderr
+    assert process.stderr.read(3) == b"up\n"
+    os.kill(int(process.stdout.readline()), signal.SIGTERM)
+    assert process.communicate(timeout=60)[1] == b"terminated\n"
+
+
 def test_without_standard_error_all_is_as_it_was():
     process = written_by("""
         os.close(2)

@@ -354,6 +354,7 @@ def test_a_narrow_image_is_named_or_skipped(unnormalized, crops):
         evaluate(model, data, crops=crops)
     evaluation = evaluate(model, data, crops=crops, on_error="skip")
     assert (evaluation.result.images, evaluation.result.skipped) == (1, 1)
+    assert [(type(index), index) for index in evaluation.skipped] == [(int, 0)]
 
 
 @pytest.mark.parametrize("arguments", [("median",), ("mean", 0.0), ("mean", 0.3, "scores")])
