@@ -187,22 +187,10 @@ def test_what_counts_as_passed(pytester):
                 check_run(expected, pytester.path / "one.xml")
 
 
-@pytest.mark.parametrize(
-    ("backend", "structure"),
-    [
-        # With PyTorch, Keras alone takes ten seconds to import.
-        *((name, "1 x [2-way] | 1 x [poly-3] | 1 x [mpoly-2]") for name in OTHERS if name != "torch"),
-        *(
-            pytest.param(
-                name,
-                "1 x [2-way, 3-way] | 1 x [poly-3, mpoly-2] | 1 x [mpoly-3, I + F + G + HF]",
-                marks=pytest.mark.slow,
-            )
-            for name in OTHERS
-        ),
-    ],
-)
-def test_logits_are_equal_without_tensorflow(backend, structure, tmp_path):
+@pytest.mark.slow
+@on_others
+def test_logits_are_equal_without_tensorflow(backend, tmp_path):
+    structure = "1 x [2-way, 3-way] | 1 x [poly-3, mpoly-2] | 1 x [mpoly-3, I + F + G + HF]"
     arguments = {"structure": structure, "width": 0.1, "input_shape": (107, 91, 3), "classes": 5}
     model = PolyNet(weights=None, classifier_activation=None, **arguments)
     randomize(model, 0)

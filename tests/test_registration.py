@@ -84,7 +84,9 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("backend", ["tensorflow", "jax", pytest.param("torch", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "backend", ["tensorflow", *(pytest.param(b, marks=pytest.mark.slow) for b in ("jax", "torch"))]
+)
 def test_a_new_process_loads_it(backend, folder, digits_run):
     models = [folder / "net.keras", folder / "small.keras", digits_run.folder / "model.keras"]
     done = subprocess.run(

@@ -8,9 +8,9 @@ import tensorflow as tf
 from absl import logging
 
 from polynet_keras.data.examples import Examples
-from polynet_keras.data.image_headers import claimed_pixels
+from polynet_keras.data.image_headers import claimed_pixels, jpeg_orientation
 from polynet_keras.data.preprocessing import decode_image
-from polynet_keras.data.stderr_filter import WARNING, has_held_back
+from polynet_keras.data.stderr_filter import WARNING
 
 JPEG = b"\xff\xd8\xff"
 TIFF = b"II*\0", b"MM\0*"
@@ -19,19 +19,10 @@ LISTED = 20
 SECONDS = 20.0
 """To look for damaged images, at most."""
 
-_searched: set[str] = set()
-"""Fingerprints of the datasets that were searched."""
-
 
 def log_damaged(*datasets: Examples) -> None:
-    """Names the damaged images of datasets, once, if a decoder's warning was left out (`stderr_filter.held_back`)."""
-    if not has_held_back():
-        return
-    datasets = tuple(examples for examples in datasets if examples.fingerprint not in _searched)
-    _searched.update(examples.fingerprint for examples in datasets)
+    """Names the images of datasets of which a decoder warns."""
     count = sum(map(len, datasets))
-    if not count:
-        return
     logging.info("a decoder has warned of damaged images; looking for them, for at most %d seconds", SECONDS)
     looked_at, found, stop = 0, [], time.monotonic() + SECONDS
     for examples in datasets:
@@ -39,9 +30,13 @@ def log_damaged(*datasets: Examples) -> None:
             if time.monotonic() > stop:
                 break
             looked_at += 1
-            # Twice: the warning may be of an image that another thread decodes.
-            if _warning(examples, index) and (warning := _warning(examples, index)):
-                found.append(f"{examples.shown_name(index)}: {warning}")
+            try:
+                # Twice: the warning may be of an image that another thread decodes.
+                if _warning(examples, index) and (warning := _warning(examples, index)):
+                    found.append(f"{examples.shown_name(index)}: {warning}")
+            except OSError as error:
+                logging.warning("damaged images cannot be looked for: %s", error)
+                return
     images = f"{count:,} images" if looked_at == count else f"the first {looked_at:,} of {count:,} images"
     if not found:
         logging.warning("none of %s is damaged", images)
@@ -53,23 +48,26 @@ def log_damaged(*datasets: Examples) -> None:
 
 
 def _warning(examples: Examples, index: int) -> str:
-    """What a decoder says of an image, in one line; empty if it says nothing, or cannot read it."""
+    """What a decoder says of an image that it decodes, in one line; empty if that is nothing."""
     try:
         encoded = examples.read(tf.constant(index, tf.int64))[0].numpy()
     except tf.errors.OpError:
         return ""
-    if not encoded.startswith((JPEG, *TIFF)) or not claimed_pixels(encoded):
+    is_jpeg = encoded.startswith(JPEG)
+    # Pillow reads a JPEG that is not whole, or refuses it, without a word.
+    if not (jpeg_orientation(encoded) if is_jpeg else encoded.startswith(TIFF)) or not claimed_pixels(encoded):
         return ""
     with tempfile.TemporaryFile() as captured:
-        before = os.dup(2)
+        before, decoded = os.dup(2), False
         os.dup2(captured.fileno(), 2)
         try:
-            if encoded.startswith(JPEG):
+            if is_jpeg:
                 tf.io.decode_jpeg(encoded)
             else:
                 decode_image(encoded, examples.channels, "")
+            decoded = True
         except (tf.errors.OpError, ValueError):
-            pass
+            pass  # it is refused elsewhere, and named
         finally:
             os.dup2(before, 2)
             os.close(before)
@@ -78,7 +76,7 @@ def _warning(examples: Examples, index: int) -> str:
     if other := WARNING.sub(b"", written):
         os.write(2, other)  # of another thread
     match = WARNING.search(written)
-    if match is None:
+    if match is None or not decoded:
         return ""
     warning = match[0].decode(errors="replace").strip().removeprefix("tempfile.tif: ")
     return warning[0].lower() + warning[1:]  # as it was, the filter would take it for another warning

@@ -13,6 +13,7 @@ from absl import logging
 from polynet_keras.data.decoder_warnings import log_damaged
 from polynet_keras.data.decoding import Unreadable
 from polynet_keras.data.examples import Examples
+from polynet_keras.data.stderr_filter import warned
 from polynet_keras.evaluation.loading import TrainedModel
 from polynet_keras.evaluation.metrics import Counts
 from polynet_keras.evaluation.pooling import Pooling
@@ -84,7 +85,8 @@ def evaluate(
         seconds = scores.seconds
     counts.check_complete(len(examples) - len(unreadable.skipped))
     unreadable.log(len(examples))
-    log_damaged(examples)
+    if warned():
+        log_damaged(examples)
     result = Result(
         model=trained.name,
         structure=trained.structure,

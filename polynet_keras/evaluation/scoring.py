@@ -111,8 +111,9 @@ def scored(
             if crops == 1:
                 logits = model.predict_on_batch(images)[:, np.newaxis]
             else:
+                height, width = images.shape[1:3]
                 try:
-                    crop_plan(*images.shape[1:3], trained.preprocessing, crops)
+                    crop_plan(height, width, trained.preprocessing, crops)
                 except ValueError as error:  # so narrow that it would be too large when resized
                     index = int(indices[0])
                     unreadable.add(index, ValueError(f"{examples.shown_name(index)}: {error}"))

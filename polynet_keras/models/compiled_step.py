@@ -56,7 +56,7 @@ class CompiledStep:
         # A step of somebody's own may train other variables, and measure other data: they are made in its trace.
         if not _is_keras_own_step(model):
             return
-        if self._trains:
+        if self._trains and not model.optimizer.built:  # one that scales the loss would start anew
             model.optimizer.build(model.trainable_variables)
         if self._metrics_are_made:
             return

@@ -20,6 +20,7 @@ from polynet_keras.data.extras import require_data_extra
 from polynet_keras.data.files import file_hash, written_whole
 from polynet_keras.data.pipeline import reading
 from polynet_keras.data.sources import open_source
+from polynet_keras.data.stderr_filter import warned
 from polynet_keras.distribution.agreement import fail_together, sum_over_workers
 from polynet_keras.distribution.checkpoints import Checkpoints
 from polynet_keras.distribution.cluster import Cluster
@@ -183,7 +184,7 @@ def _train_in(
     card = ModelCard(source.class_names, preprocessing, counted, correct, recipe.structure, fingerprint)
     unread.log(len(source.training))
     unread_held_out.log(len(source.held_out))
-    log_damaged(source.training, source.held_out)
+    some_are_damaged = sum_over_workers(strategy, int(warned()))
     if not chief:
         return RunResult(path, card, ())
     try:
@@ -201,6 +202,8 @@ def _train_in(
             "Once that is mended, the same command with this --run_dir goes on from the last checkpoint"
         ) from None
     remove_checkpoints(path)
+    if some_are_damaged:  # it may take a while: what was trained is saved
+        log_damaged(source.training, source.held_out)
     return RunResult(path, card, samples)
 
 

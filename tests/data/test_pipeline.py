@@ -232,7 +232,10 @@ def test_validation_data_have_no_empty_batch():
     assert [len(labels) for _, labels in validation_data(batches)] == [1]
 
 
-@pytest.mark.parametrize("crop", ["random", "random_resized", None])
+@pytest.mark.parametrize(
+    "crop",
+    [None, *(pytest.param(crop, marks=pytest.mark.slow) for crop in ("random", "random_resized"))],
+)
 def test_large_images_take_turns_and_are_the_same(monkeypatch, crop):
     """Where every image is large: the same batches, and never two in work that are more than the budget."""
     encoded = [png(image) for image in random_images(5)] + [

@@ -1,6 +1,7 @@
 """What is left of standard error in a process of its own, and when it comes."""
 
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -27,9 +28,9 @@ WARNINGS = [
 def written_by(program: str, **options) -> subprocess.Popen:
     """A process without TensorFlow, which writes to descriptor 2 as a decoder does."""
     folder = str(Path(stderr_filter.__file__).parent)  # the package itself would import TensorFlow
-    start = f"import os, sys; sys.path.insert(0, {folder!r})\nfrom stderr_filter import has_held_back, held_back\n"
+    start = f"import os, sys; sys.path.insert(0, {folder!r})\nfrom stderr_filter import held_back, warned\n"
     command = [sys.executable, "-c", start + textwrap.dedent(program)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, **options)
+    return subprocess.Popen(command, **{"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, **options})
 
 
 def filtered(*pieces: bytes) -> tuple[bytes, bytes]:
@@ -38,6 +39,9 @@ def filtered(*pieces: bytes) -> tuple[bytes, bytes]:
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0) as process:
         assert process.stdin
+        assert process.stderr
+        process.stdin.write(b"up\n")
+        assert process.stderr.read(3) == b"up\n"
         for piece in pieces[:-1]:
             process.stdin.write(piece)
             time.sleep(0.05)
@@ -75,18 +79,19 @@ def test_a_process_and_what_it_writes_before_and_after():
     process = written_by("""
         os.write(2, b"Premature end of JPEG file\\n")
         with held_back():
-            print(has_held_back())
+            print(warned())
             print("of Python", file=sys.stderr)
             os.write(2, b"Premature end of JPEG file\\n")
             os.system("echo of a child >&2")
-            while not has_held_back(): pass
-            print(has_held_back())
-        print(has_held_back())
+            print(warned())
+            os.write(2, b"Premature end of JPEG file\\n")
+            print(warned())
+        print(warned())
         os.write(2, b"after\\n")
     """)
     output, error = process.communicate(timeout=60)
-    assert output.split() == [b"False", b"True", b"False"]
-    assert error == b"Premature end of JPEG file\nof Python\nof a child\nafter\n"
+    assert output.split() == [b"False", b"True", b"False", b"False"]
+    assert sorted(error.splitlines()) == [b"Premature end of JPEG file", b"after", b"of Python", b"of a child"]
 
 
 def test_the_last_words_of_a_process_that_crashes():
@@ -149,17 +154,87 @@ def test_without_standard_error_all_is_as_it_was():
     process = written_by("""
         os.close(2)
         with held_back():
-            print(has_held_back())
+            print(warned())
     """)
     assert process.communicate(timeout=60)[0] == b"False\n"
     assert process.returncode == 0
+
+
+def test_a_file_of_that_name_is_somebodys():
+    text = b"  photos/cats/tempfile.tif: no image\n  photos/dogs/2.jpg: cut\n"
+    assert filtered(text) == (text, b"")
+
+
+def test_a_slow_reader_that_does_not_block_gets_all():
+    readable, writable = os.pipe()
+    os.set_blocking(writable, False)
+    text = b"x" * 63 + b"\n"
+    process = written_by("""
+        with held_back():
+            for _ in range(4000):
+                os.write(2, b"x" * 63 + b"\\n")
+    """, stderr=writable)  # fmt: skip
+    os.close(writable)
+    time.sleep(0.3)
+    with open(readable, "rb") as file:
+        assert file.read() == text * 4000
+    assert process.wait(60) == 0
+
+
+def test_what_python_writes_sees_the_terminal():
+    """Progress bars ask whether there is one."""
+    ours, theirs = pty.openpty()
+    process = written_by("""
+        import logging
+        logging.root.addHandler(logging.StreamHandler())
+        with held_back():
+            print(sys.stderr.isatty(), os.isatty(2))
+            logging.warning("logged")
+            print("printed", file=sys.stderr)
+        logging.warning("logged after")
+        print(sys.stderr.fileno())
+    """, stderr=theirs)  # fmt: skip
+    os.close(theirs)
+    output, _ = process.communicate(timeout=60)
+    assert output.split() == [b"True", b"False", b"2"]
+    assert os.read(ours, 1000).split(b"\r\n") == [b"logged", b"printed", b"logged after", b""]
+    os.close(ours)
+
+
+@pytest.mark.parametrize("stream", ["None", "open(os.devnull)"])
+def test_without_a_stream_nothing_is_filtered(stream):
+    process = written_by(f"""
+        sys.stderr = {stream}
+        if sys.stderr: sys.stderr.close()
+        with held_back():
+            os.write(2, b"Premature end of JPEG file\\n")
+    """)
+    assert process.communicate(timeout=60)[1] == b"Premature end of JPEG file\n"
+    assert process.returncode == 0
+
+
+def test_the_first_process_of_a_container_is_not_filtered(monkeypatch, capfd):
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    with stderr_filter.held_back():
+        os.write(2, WARNINGS[0])
+    assert capfd.readouterr().err == WARNINGS[0].decode()
+
+
+def test_a_process_that_lives_on_is_not_waited_for(monkeypatch, capfd):
+    monkeypatch.setattr(stderr_filter, "SECONDS", 0.1)
+    start = time.monotonic()
+    with stderr_filter.held_back():
+        other = subprocess.Popen(["sleep", "30"])
+    assert time.monotonic() - start < 5
+    other.kill()
+    other.wait()
 
 
 def test_where_no_process_can_be_started(monkeypatch, capfd):
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with stderr_filter.held_back():
         os.write(2, WARNINGS[0])
-        assert not stderr_filter.has_held_back()
+        assert not stderr_filter.warned()
     assert capfd.readouterr().err == WARNINGS[0].decode()
 
 

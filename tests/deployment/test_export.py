@@ -34,7 +34,7 @@ from tests.reference import randomize
 
 ROOT = Path(__file__).parents[2]
 FLOATS = [
-    (format, precision)
+    pytest.param(format, precision, marks=pytest.mark.slow if precision == "dynamic" else ())
     for format, precisions in PRECISIONS.items()
     for precision in precisions
     if format != "torch" and precision != "int8"
@@ -227,6 +227,7 @@ def test_a_signature_that_gives_other_names_is_not_written(few_layers, tmp_path,
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_int8_of_the_digits(tmp_path, digits_run):
     from polynet_keras.evaluation.loading import load_run
 

@@ -34,7 +34,7 @@ def trained(model_class, strategy, drop_remainder, policy, **options):
     return history, [np.asarray(w) - b for w, b in zip(model.trainable_variables, before, strict=True)]
 
 
-@pytest.fixture(scope="module", params=["float32", "mixed_float16"])
+@pytest.fixture(scope="module", params=["float32", pytest.param("mixed_float16", marks=pytest.mark.slow)])
 def policy_and_expected(request):
     with warnings.catch_warnings(action="ignore"):
         return request.param, trained(keras.Model, tf.distribute.get_strategy(), True, request.param)

@@ -150,7 +150,8 @@ def test_files_of_each_worker_and_attempt(tmp_path):
 @pytest.mark.parametrize("log", [False, True])
 def test_the_chief_has_the_terminal(tmp_path, log):
     main, terminal = pty.openpty()
-    script = f"open({str(tmp_path)!r} + f'/terminal-{{index}}', 'w').write(str(os.isatty(1)))\nprint('shown')"
+    script = f"open({str(tmp_path)!r} + f'/terminal-{{index}}', 'w').write(str(os.isatty(1)))\n"
+    script += "import time; time.sleep(index / 2); print('shown')"  # lines of two writers may meet on a terminal
     settings = {"log_dir": str(tmp_path / "logs")} if log else {}
     with Launched(script, tmp_path, options={"stdout": terminal}, **settings) as launched:
         os.close(terminal)

@@ -166,6 +166,21 @@ def test_metrics_and_optimizer_are_made_before_the_trace():
     assert counted["loss"][1] == 3.0  # examples: the preparation counted none
 
 
+@on_tensorflow
+def test_an_optimizer_that_is_built_stays_as_it_is():
+    """Keras's own do, but for the one that scales the loss; those of users may not."""
+    model = few_layers()
+    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1), initial_scale=8.0)
+    model.compile(optimizer, "sparse_categorical_crossentropy")
+    x, y = small_data(3)
+    model.train_on_batch(x, y)
+    variables = list(optimizer.variables)
+    model.train_on_batch(x, y, np.ones(3))  # another function
+    assert len(optimizer.variables) == len(variables)
+    assert float(optimizer.dynamic_scale) == 8.0
+    assert int(optimizer.step_counter) == 2
+
+
 class Runs(keras.metrics.MeanMetricWrapper):
     """Counts how often Python runs it."""
 

@@ -116,6 +116,7 @@ def test_with_every_survivor_explained_it_succeeds(checkout):
     assert re.search(r"counting.py: \d+ mutants, 1 survive \(\d%\), 1 of them explained", done.stdout)
 
 
+@pytest.mark.slow
 def test_more_than_a_tenth_is_too_much_and_an_entry_is_for_one_mutant(checkout):
     explain(checkout, *SURVIVORS)
     done = mutate(checkout)

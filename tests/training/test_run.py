@@ -189,6 +189,7 @@ def test_a_disk_that_is_full_at_the_end_loses_nothing(tmp_path, monkeypatch, of_
     assert len(history(tmp_path / "run")) == 1
 
 
+@pytest.mark.slow
 def test_same_recipe_same_run(tmp_path, of_few_layers, monkeypatch):
     """Weights, order and crops, as the losses after each step of an epoch tell them."""
     losses = []
