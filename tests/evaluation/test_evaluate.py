@@ -147,13 +147,17 @@ def test_an_image_that_is_not_counted_is_an_error(unnormalized, monkeypatch):
 
 
 def test_the_progress_is_that_of_a_worker(unnormalized, monkeypatch):
-    bars = []
-    monkeypatch.setattr("polynet_keras.evaluation.scoring.tqdm", lambda **options: bars.append(options) or MagicMock())
+    bars, shown = [], MagicMock()
+    shown.__enter__.return_value = shown
+    monkeypatch.setattr("polynet_keras.evaluation.scoring.tqdm", lambda **options: bars.append(options) or shown)
+    count = 0
     for workers in (1, 2, 3):
-        list(scored(unnormalized, examples(), Unreadable(), workers=workers))
+        batches = scored(unnormalized, examples(), Unreadable(), workers=workers)
+        count += sum(len(labels) for _, labels, _ in batches)
     assert [(bar["total"], bar["unit"], bar["disable"]) for bar in bars] == [
         (11, " images", None), (6, " images", None), (4, " images", None)
     ]  # fmt: skip
+    assert sum(call.args[0] for call in shown.update.call_args_list) == count > 11
 
 
 def test_skipped_images_are_counted_and_left_out(unnormalized, caplog):
@@ -277,6 +281,14 @@ def test_logits_of_models_that_end_in_a_softmax(make):
 def test_models_of_which_logits_cannot_be_told():
     with pytest.raises(ValueError, match="ends in Dense with the activation sigmoid; expected a softmax, or a Dense"):
         logits_model(small_model("sigmoid"))
+    model = small_model(None)
+    rectified = keras.Model(model.inputs, keras.layers.Activation("relu")(model.output))
+    with pytest.raises(ValueError, match="ends in Activation with the activation relu"):
+        logits_model(rectified)
+    rows = keras.layers.Reshape((1, 3))(model.output)
+    convolved = keras.Model(model.inputs, keras.layers.Conv1D(3, 1, activation="softmax")(rows))
+    with pytest.raises(ValueError, match="ends in Conv1D with the activation softmax"):
+        logits_model(convolved)
 
 
 def test_classes_are_told_by_their_names():
@@ -287,6 +299,8 @@ def test_classes_are_told_by_their_names():
     assert [relabelled.label(i) for i in range(3)] == [2, 3, 0]
     assert relabelled.labels[:3].tolist() == [2, 3, 0]
     assert evaluate(model, data).counts.class_images.tolist() == [3, 0, 4, 4]
+    turned = TrainedModel("small", small_model(), PREPROCESSING, data.class_names[::-1])
+    assert [fitted_to(turned, data).label(i) for i in range(3)] == [2, 1, 0]
     stranger = TrainedModel("small", small_model(), PREPROCESSING, ("class 0", "class 1", "cat"))
     with pytest.raises(
         ValueError, match="arrays has 1 classes that small does not know, or not one alone, such as 'class 2'; it knows"

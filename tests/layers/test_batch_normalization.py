@@ -176,6 +176,63 @@ def test_several_replicas_need_the_moments_of_all(monkeypatch):
         assert [layer._needs_global_moments(keras.ops.convert_to_tensor(x)) for x in (fused, others)] == expected
 
 
+@on_tensorflow
+def test_a_layer_that_is_not_synchronized_asks_no_other_replica(monkeypatch):
+    from polynet_keras.layers import synchronized_moments
+
+    theirs, ours = twins()
+    monkeypatch.setattr(synchronized_moments, "replica_count", lambda: 2)
+    monkeypatch.setattr(synchronized_moments, "normalize", None)
+    x = images(3, 6, 5, 8)
+    np.testing.assert_allclose(ours(x, training=True), theirs(x, training=True), rtol=1e-4, atol=1e-4)
+
+
+@on_tensorflow
+def test_gamma_and_beta_have_gradients_in_inference():
+    import tensorflow as tf
+
+    x = tf.constant(images(3, 6, 5, 8))
+    found = []
+    for model in twins():
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(model(x, training=False) * x)
+        found.append(tape.gradient(loss, [variable.value for variable in model.trainable_variables]))
+    for a, b in zip(*found, strict=True):
+        assert np.abs(a).max() > 1
+        np.testing.assert_allclose(b, a, rtol=1e-4)
+
+
+@on_tensorflow
+def test_a_synchronized_layer_learns_nothing_without_examples():
+    _, ours = twins((8,))
+    ours.get_layer("bn").synchronized = True
+    before = values(ours)
+    ours(images(0, 8), training=True)
+    for a, b in zip(before, values(ours), strict=True):
+        np.testing.assert_array_equal(b, a)
+
+
+@on_tensorflow
+def test_a_synchronized_layer_of_half_precision():
+    layer = BatchNormalization(synchronized=True, dtype="float16")
+    assert layer(images(4, 3), training=True).dtype == "float16"
+    assert layer.moving_mean.dtype == "float16"
+    assert np.abs(np.asarray(layer.moving_mean)).max() > 0
+
+
+@on_tensorflow
+def test_a_batch_of_a_single_value_is_none_that_is_empty():
+    import tensorflow as tf
+
+    with tf.distribute.OneDeviceStrategy("CPU:0").scope():
+        layer = BatchNormalization(momentum=0.5)
+        layer.build((None, 1, 1, 1))
+        tf.function(lambda x: layer(x, training=True)).get_concrete_function(tf.TensorSpec((None, 1, 1, 1)))(
+            tf.fill((1, 1, 1, 1), 3.0)
+        )
+    np.testing.assert_allclose(layer.moving_mean, [1.5])
+
+
 @pytest.mark.parametrize("convert", [np.asarray, keras.ops.convert_to_tensor], ids=["array", "tensor"])
 def test_stateless_calls(convert):
     """As JAX trains: the variables are handed over, and come back."""

@@ -8,7 +8,7 @@ import pytest
 
 from polynet_keras.models import reduction, stem
 from polynet_keras.models.inception import Conv as Row
-from polynet_keras.models.inception import batch_normalization, channel_axis, mixed, scaled
+from polynet_keras.models.inception import batch_normalization, channel_axis, concatenate, mixed, scaled
 
 # Kernels (height, width, in, out) of the published model, each with its stride and padding, in order.
 STEM = {
@@ -118,3 +118,8 @@ def test_convolutions_are_shared_by_name_and_the_rest_is_new():
     assert [name for name in names if name.endswith("_bn")] == [
         "first_conv1_bn", "first_conv2_bn", "second_conv1_bn", "second_conv2_bn"
     ]  # fmt: skip
+
+
+def test_a_single_branch_needs_no_layer():
+    tensor = keras.Input((2, 2, 3))
+    assert concatenate([tensor], "one") is tensor
