@@ -781,8 +781,13 @@ def test_when_units_are_rematerialized():
     expected = keras.ops.convert_to_numpy(model(x, training=False))
     model.remat = "all"
     np.testing.assert_allclose(keras.ops.convert_to_numpy(model(x, training=False)), expected, rtol=1e-6)
-    model(x, training=True, mask=keras.ops.ones(6, "bool"))
+    mask = keras.ops.ones(6, "bool")
+    model(x, training=True, mask=mask)
     assert model._rematerialized is None
+    with_two, _ = two_inputs()
+    with_two.remat = "all"
+    with_two([x, x], training=True, mask=[mask, None])
+    assert with_two._rematerialized is None
     for remat, count in (("all", 2), ("stage_b", 1), ("none", None)):
         model.remat = remat
         model(x, training=True)
