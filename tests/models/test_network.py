@@ -514,7 +514,7 @@ def test_other_structures_and_dtypes_have_functions_of_their_own():
     (model,) = compiled(few_layers())
     x, y = small_data(3)
     weights = np.ones(3)
-    for arguments in ((x, y), (x, y, weights), (x, y.astype("float32")), (x, y), (x, y, weights)):
+    for arguments in ((x, y, weights), (x, y), (x, y.astype("float32")), (x, y), (x, y, weights)):
         model.train_on_batch(*arguments)
     assert len(compiled_functions(model.train_function)) == 3
     with pytest.warns(UserWarning, match="structure of `inputs`"):
