@@ -16,6 +16,7 @@ from polynet_keras.distribution.model import DistributedModel, DistributedTraini
 from polynet_keras.layers import BatchNormalization, ChannelSplit, StochasticResidualScaling
 from polynet_keras.training.optimizers import RMSprop
 from polynet_keras.training.schedule import Warmup
+from tests.reference import few_layers
 
 SAVED = (
     keras.Layer,
@@ -73,9 +74,7 @@ def folder(tmp_path_factory):
     (folder / "objects.jsonl").write_text(
         "".join(json.dumps(keras.saving.serialize_keras_object(one)) + "\n" for one in OBJECTS)
     )
-    net = polynet_keras.PolyNet(
-        weights=None, structure="1 x [ir] | 1 x [ir] | 1 x [ir]", width=0.05, input_shape=(75, 75, 3), classes=3
-    )
+    net = few_layers()
     inputs = keras.Input((4,))
     small = DistributedModel(inputs, keras.layers.Dense(2)(inputs))
     for name, model, loss in (("net", net, "categorical_crossentropy"), ("small", small, "mse")):

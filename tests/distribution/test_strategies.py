@@ -54,8 +54,21 @@ def test_what_does_not_fit_is_refused(arguments, message):
         open_strategy(*arguments)
 
 
+def test_a_tpu_that_cannot_be_initialized_is_one_line(monkeypatch):
+    def initialize(resolver):
+        raise tf.errors.NotFoundError(None, None, "No TPU\ndevices")
+
+    monkeypatch.setattr(tf.distribute.cluster_resolver, "TPUClusterResolver", lambda tpu: tpu)
+    monkeypatch.setattr(tf.config, "experimental_connect_to_cluster", lambda resolver: None)
+    monkeypatch.setattr(tf.tpu.experimental, "initialize_tpu_system", initialize)
+    for tpu, name in ((None, "of this environment"), ("node-1", "node-1")):
+        with pytest.raises(ValueError, match=f"the TPU {name} could not be initialized: No TPU"):
+            open_strategy("tpu", Cluster(), tpu=tpu)
+
+
+@pytest.mark.slow
 def test_a_missing_tpu_is_one_line():
-    """In a process of its own: TensorFlow keeps what it tried to connect to."""
+    """TensorFlow looks for it for 20 seconds; in a process of its own, for it keeps what it tried to connect to."""
     (ended,) = run_workers(
         1,
         "from polynet_keras.distribution.cluster import Cluster\n"
