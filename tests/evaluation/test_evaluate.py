@@ -214,9 +214,9 @@ def test_scores_are_kept_and_taken_again(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"crops": 7}, "crops=7 must be one of"),
-        ({"batch_size": 0}, "batch_size=0 must be at least 1"),
-        ({}, "image 4: "),  # unreadable images are errors
+        ({"crops": 7}, "^crops=7 must be one of"),
+        ({"batch_size": 0, "crops": 10}, "^batch_size=0 must be at least 1"),
+        ({}, "^image 4: "),  # unreadable images are errors
     ],
     ids=["crops", "batch size", "image"],
 )
