@@ -345,7 +345,7 @@ def test_models_that_do_not_fit_their_card_or_the_images():
     flat = keras.Model(inputs, keras.layers.Dense(3)(inputs))
     with pytest.raises(ValueError, match=r"flat: the model takes images of the shape \(12,\), its protocol"):
         TrainedModel("flat", flat, PREPROCESSING, ("a", "b", "c"))
-    assert trained().structure == ""  # of nobody knows which network
+    assert trained().structure == ""  # nobody knows which network it is
 
 
 def test_images_of_other_channels_are_converted():

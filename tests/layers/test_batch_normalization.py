@@ -221,7 +221,7 @@ def test_a_synchronized_layer_of_half_precision():
 
 
 @on_tensorflow
-def test_a_batch_of_a_single_value_is_none_that_is_empty():
+def test_a_batch_of_a_single_value_is_not_empty():
     import tensorflow as tf
 
     with tf.distribute.OneDeviceStrategy("CPU:0").scope():
