@@ -257,7 +257,7 @@ FILES = {
 """What the `bash` blocks of a page find in their folder, beside `photos` and a run on them."""
 
 EXPORT = "docs/export.md"
-FAST = ("docs/distribution.md", "docs/input.md", "docs/training.md", "docs/weights.md")
+FAST = ("docs/input.md", "docs/training.md", "docs/weights.md")
 """Whose `python` blocks take less than five seconds of a processor. Commands train a net, as a rule, or write one."""
 
 

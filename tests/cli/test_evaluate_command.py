@@ -64,6 +64,7 @@ def here(small_run, tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_ten_crops_are_pooled_in_two_ways_from_scores_that_are_kept(capsys, here):
     for pooling in ("mean", "max"):
         succeeds(capsys, "evaluate", "--crops=10", f"--pooling={pooling}", "--scores=scores.npz")
@@ -101,6 +102,7 @@ def test_a_run_is_shown_the_crops_of_its_recipe(capsys, here):
     assert ", 1 crop(s)\n" in succeeds(capsys, "evaluate", "--run_dir=runs/small", "--crops=1")
 
 
+@pytest.mark.slow
 def test_a_run_skips_unreadable_images_as_its_recipe_says(capsys, here):
     run = here / "runs" / "small"
     shutil.copytree(here / "data", here / "other")

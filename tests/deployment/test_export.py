@@ -34,7 +34,7 @@ from tests.reference import randomize
 
 ROOT = Path(__file__).parents[2]
 FLOATS = [
-    pytest.param(format, precision, marks=pytest.mark.slow if precision == "dynamic" else ())
+    pytest.param(format, precision, marks=pytest.mark.slow if precision in ("dynamic", "float16") else ())
     for format, precisions in PRECISIONS.items()
     for precision in precisions
     if format != "torch" and precision != "int8"
@@ -269,6 +269,7 @@ class Harm:
         return os.mkdir, (str(self.path),)
 
 
+@pytest.mark.slow
 def test_a_pickle_in_a_pytorch_export_is_not_run(tmp_path):
     """PyTorch reads it a second time otherwise, whatever it holds; a good export is loaded, and runs."""
     torch = pytest.importorskip("torch")

@@ -53,7 +53,7 @@ def layers_of(model, kind):
 
 
 @pytest.mark.parametrize("shared", ["duplicate", "affine"])
-@pytest.mark.parametrize("share_projection", [False, True])
+@pytest.mark.parametrize("share_projection", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_every_module_computes_the_same(shared, share_projection):
     model = same_network(ALL_MODULES, share_projection=share_projection)
     fused = fuse(model, shared)
@@ -76,7 +76,7 @@ def float64_network():
     keras.backend.backend() != "tensorflow",
     reason="JAX has no float64 by default, and Keras's normalization on PyTorch computes in float32",
 )
-@pytest.mark.parametrize("shared", ["duplicate", "affine"])
+@pytest.mark.parametrize("shared", [pytest.param("duplicate", marks=pytest.mark.slow), "affine"])
 def test_in_float64_only_rounding_is_left(float64_network, shared):
     keras.config.set_dtype_policy("float64")
     try:
@@ -91,10 +91,10 @@ def test_in_float64_only_rounding_is_left(float64_network, shared):
     [
         {"include_top": False},
         {"include_top": False, "pooling": "avg", "input_shape": (None, None, 3)},
-        {"include_top": False, "pooling": "max"},
+        pytest.param({"include_top": False, "pooling": "max"}, marks=pytest.mark.slow),
         {"classifier_activation": "softmax", "classes": 1},
         {"width": 0.25, "input_shape": (75, 75, 1)},
-        {"residual_scale": 0.3},
+        pytest.param({"residual_scale": 0.3}, marks=pytest.mark.slow),
         {"residual_scale": (1.5, 0.0)},
         {"residual_scale": 1e-30},
     ],

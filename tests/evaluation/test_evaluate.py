@@ -60,7 +60,10 @@ def probabilities_of(model, crops=1):
 
 
 # One image a batch, a last batch that is not full, none but a full one, and one that is larger than all images.
-@pytest.mark.parametrize(("batch_size", "workers"), [(1, 2), (4, 1), (4, 3), (11, 1), (32, 2)])
+@pytest.mark.parametrize(
+    ("batch_size", "workers"),
+    [(1, 2), pytest.param(4, 1, marks=pytest.mark.slow), (4, 3), (11, 1), pytest.param(32, 2, marks=pytest.mark.slow)],
+)
 def test_every_image_counts_once(unnormalized, batch_size, workers):
     model = unnormalized
     expected = Counts.of(probabilities_of(model.model)[:, 0], LABELS)
@@ -235,7 +238,7 @@ def test_scores_are_the_logits_of_every_crop():
     assert scores.labels.tolist() == LABELS.tolist()
 
 
-@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("data_format", [pytest.param("channels_last", marks=pytest.mark.slow), "channels_first"])
 def test_a_polynet_in_both_data_formats(data_format):
     if data_format == "channels_first":
         need_channels_first_convolutions()

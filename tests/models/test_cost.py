@@ -26,7 +26,9 @@ def counts_of_built_network(model):
 
 
 @pytest.mark.parametrize("share_projection", [False, True])
-@pytest.mark.parametrize(("size", "width", "channels"), [(75, 0.25, 1), (96, 0.1, 4), (131, 0.5, 3)])
+@pytest.mark.parametrize(
+    ("size", "width", "channels"), [(75, 0.25, 1), (96, 0.1, 4), pytest.param(131, 0.5, 3, marks=pytest.mark.slow)]
+)
 def test_counts_equal_those_of_the_built_network(size, width, channels, share_projection):
     structure = "2 x [3-way] | 1 x [poly-3, mpoly-2] | 1 x [mpoly-3, I + F + G + FG]"
     model = polynet_keras.PolyNet(

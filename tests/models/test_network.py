@@ -241,7 +241,9 @@ def test_on_batch_methods_equal_keras():
 
 @on_tensorflow
 @pytest.mark.parametrize(
-    "arguments", [{"run_eagerly": True}, {"jit_compile": True}, {"steps_per_execution": 2}], ids=str
+    "arguments",
+    [{"run_eagerly": True}, pytest.param({"jit_compile": True}, marks=pytest.mark.slow), {"steps_per_execution": 2}],
+    ids=str,
 )
 def test_other_ways_to_run_are_kerass(arguments):
     ours, theirs = pair(seed=3, make=few_layers)
@@ -663,7 +665,7 @@ def forward_and_backward(model, remat, training=True):
 
 
 @pytest.mark.parametrize("remat", ["stage_b", "all"])
-@pytest.mark.parametrize("share_projection", [False, True])
+@pytest.mark.parametrize("share_projection", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_rematerialized_gradients_and_statistics(remat, share_projection):
     # Only the orders of a polynomial share anything.
     structure = "1 x [ir] | 1 x [poly-3] | 1 x [ir]" if share_projection else STRUCTURE
@@ -1081,7 +1083,7 @@ def losses_of(model, x, y):
     return model.fit(x, y, batch_size=8, epochs=4, shuffle=False, verbose=0).history["loss"]
 
 
-@pytest.mark.parametrize("remat", ["none", "all"])
+@pytest.mark.parametrize("remat", [pytest.param("none", marks=pytest.mark.slow), "all"])
 def test_mixed_bfloat16(in_float32, remat):
     """Logits and the first loss within bfloat16's rounding, 2^-8 a layer, of float32's; and it learns."""
     weights, expected, losses = in_float32

@@ -155,6 +155,7 @@ def test_mirrors_are_tried_first(served, monkeypatch):
     assert served.requests == ["/nothing/small.pth", "/small.pth"]
 
 
+@pytest.mark.slow
 def test_half_precision_does_not_reach_the_converted_file(served):
     keras.config.set_dtype_policy("float16")
     try:

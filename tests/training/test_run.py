@@ -354,6 +354,7 @@ def test_half_precision_scales_its_loss(tmp_path):
         np.testing.assert_array_equal(average, weight)
 
 
+@pytest.mark.slow
 def test_a_run_starts_with_another_ones_weights(tmp_path, digits_run, few_digits):
     """Frozen up to the last stage, whose normalizations are too: all before it stays what it was."""
     start = Start(str(digits_run.folder), frozen_through="reduction_b", frozen_normalizations=True)
@@ -381,6 +382,7 @@ def test_stochastic_depth_is_as_the_recipe_says_and_not_as_the_weights(tmp_path,
         assert bool(model.get_layer("stage_c_01_sum_f").active.numpy()) == active
 
 
+@pytest.mark.slow
 def test_an_optimizer_goes_on_where_it_was(tmp_path, digits_run, monkeypatch):
     """Its mean squares are there before the first step; its count of steps begins anew."""
     seen = {}
