@@ -14,6 +14,7 @@ import pytest
 import polynet_keras
 from polynet_keras.distribution.model import DistributedModel, DistributedTraining
 from polynet_keras.layers import BatchNormalization, ChannelSplit, StochasticResidualScaling
+from polynet_keras.models.network import Network
 from polynet_keras.training.optimizers import RMSprop
 from polynet_keras.training.schedule import Warmup
 from tests.reference import few_layers
@@ -65,7 +66,7 @@ def test_whatever_a_file_may_name_is_registered():
     saved -= {DistributedTraining}  # a mixin
     names = {c: keras.saving.get_registered_name(c) for c in saved}
     assert names == {c: f"polynet_keras>{c.__name__}" for c in saved}
-    assert saved == {type(one) for one in OBJECTS} | {polynet_keras.models.Network, DistributedModel}
+    assert saved == {type(one) for one in OBJECTS} | {Network, DistributedModel}
 
 
 @pytest.fixture(scope="module")

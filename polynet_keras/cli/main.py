@@ -11,10 +11,8 @@ from collections.abc import Sequence
 
 from absl import flags, logging
 
+from polynet_keras.basics.exits import EXIT_INTERRUPTED, EXIT_MISTAKE, EXIT_SOFTWARE
 from polynet_keras.data.names import shown
-
-EXIT_SOFTWARE = 70
-"""EX_SOFTWARE of sysexits.h."""
 
 TRANSIENT = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET, errno.EHOSTUNREACH, errno.EAGAIN, errno.ENOMEM)
 """What a file system or network fails with that may work the next time: no mistake of the user's."""
@@ -80,10 +78,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if os.environ.get("POLYNET_TRACEBACK"):
             raise
         print(f"polynet: {' '.join(_message(error).split())}", file=sys.stderr)
-        return 1
+        return EXIT_MISTAKE
     except KeyboardInterrupt:
         print("polynet: interrupted", file=sys.stderr)
-        return 130
+        return EXIT_INTERRUPTED
     except Exception:
         # No mistake of the user's: a supervisor may try again.
         traceback.print_exc()

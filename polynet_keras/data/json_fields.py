@@ -9,7 +9,6 @@ from typing import Any
 
 from polynet_keras.data.files import open_regular
 from polynet_keras.data.names import check_class_names, quoted, shown
-from polynet_keras.data.preprocessing import CHANNELS, Preprocessing
 
 MAX_BYTES = 4 << 20
 MAX_CLASSES = 100_000
@@ -75,18 +74,9 @@ class Fields:
         check_class_names(value, "it")
         return tuple(value)
 
-    def preprocessing(self, field: str) -> Preprocessing:
-        values = Fields(self.take(field), f"{self._name}{field}")
-        known = Preprocessing.__dataclass_fields__
-        found = {name: values.take(name) for name in known if name in values}
-        values.end()
-        for name in ("mean", "std"):
-            if name in found and not (isinstance(found[name], list) and len(found[name]) <= max(CHANNELS)):
-                raise values.error(name, found[name], f"a list of at most {max(CHANNELS)} numbers")
-        for name in ("image_size", "resize_size"):
-            if name not in found:
-                values.take(name)
-        return Preprocessing(**found)
+    def object(self, field: str) -> "Fields":
+        """The fields of an object within this one."""
+        return Fields(self.take(field), f"{self._name}{field}")
 
     def texts_by_name(self, field: str, most: int = 10_000) -> dict[str, str]:
         """An object of texts."""

@@ -23,6 +23,7 @@ from polynet_keras.data.image_headers import (
     check_size,
     first_picture,
 )
+from polynet_keras.data.json_fields import Fields
 from polynet_keras.data.names import shown
 
 if TYPE_CHECKING:
@@ -103,6 +104,23 @@ class Preprocessing:
             raise ValueError(
                 f"channel_order={self.channel_order!r} must be one of {CHANNEL_ORDERS}, and 'BGR' has 3 channels"
             )
+
+    @classmethod
+    def from_fields(cls, fields: Fields) -> "Preprocessing":
+        """The protocol that an object of a JSON file says.
+
+        Raises:
+            ValueError: a field is missing, unknown or out of range.
+        """
+        found = {name: fields.take(name) for name in cls.__dataclass_fields__ if name in fields}
+        fields.end()
+        for name in ("mean", "std"):
+            if name in found and not (isinstance(found[name], list) and len(found[name]) <= max(CHANNELS)):
+                raise fields.error(name, found[name], f"a list of at most {max(CHANNELS)} numbers")
+        for name in ("image_size", "resize_size"):
+            if name not in found:
+                fields.take(name)
+        return cls(**found)
 
     @property
     def channels(self) -> int:

@@ -124,7 +124,7 @@ class ExportCard:
                 precision=precision,
                 name=fields.text("name"),
                 class_names=fields.class_names("class_names"),
-                preprocessing=fields.preprocessing("preprocessing"),
+                preprocessing=Preprocessing.from_fields(fields.object("preprocessing")),
                 source_hash=_hash(fields),
                 structure=fields.text("structure"),
                 comparison=_comparison(fields),

@@ -6,7 +6,7 @@ from keras import KerasTensor
 
 from polynet_keras.deployment.graph import Concat, Conv, Graph, Input, Kept, Kernel, Node, Relu, Slice, Sum
 from polynet_keras.layers import BatchNormalization, ChannelSplit
-from polynet_keras.models import Network
+from polynet_keras.models.network import Network
 
 
 def emit(graph: Graph, model: keras.Model, duplicating: bool) -> keras.Model:

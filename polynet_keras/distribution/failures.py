@@ -12,8 +12,8 @@ from typing import NoReturn
 import tensorflow as tf
 from absl import logging
 
+from polynet_keras.basics.exits import Restart
 from polynet_keras.distribution.cluster import Cluster
-from polynet_keras.distribution.interruption import EXIT_RESTART, Preempted
 
 CHECK_SECONDS = 3
 """For a worker to answer whether it is there. A stopped process accepts connections, and answers nothing."""
@@ -42,14 +42,11 @@ REPORTED = re.compile(
 own, and names no address."""
 
 
-class PeerFailure(SystemExit):
-    """Another worker failed, or did not answer in time. The message names it.
-
-    A `SystemExit` of code 75, as `Preempted` is: a script that does not catch it ends without a traceback.
-    """
+class PeerFailure(Restart):
+    """Another worker failed, or did not answer in time: a `SystemExit` of code 75. The message names the worker."""
 
     def __init__(self, reason: str):
-        super().__init__(EXIT_RESTART)
+        super().__init__()
         self.reason = reason
 
     def __str__(self) -> str:
@@ -75,7 +72,7 @@ def peer_failures(cluster: Cluster) -> Iterator[None]:
         return
     try:
         yield
-    except (Preempted, PeerFailure):  # all workers end, and all know
+    except Restart:  # all workers end, and all know
         raise
     except SystemExit as error:
         if error.code not in (None, 0):

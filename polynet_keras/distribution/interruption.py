@@ -6,18 +6,12 @@ import threading
 from collections.abc import Callable
 from types import FrameType
 
+from polynet_keras.basics.exits import Restart
 from polynet_keras.distribution.position import Position
 
-EXIT_RESTART = 75
-"""EX_TEMPFAIL of sysexits.h: start me again, I go on."""
 
-
-class Preempted(SystemExit):
-    """Training stopped because the process was told to end (SIGTERM).
-
-    It is a `SystemExit` of code 75, as an interrupt is no `Exception` either: what retries on errors, such as a tuner,
-    does not take it for one and go on until SIGKILL comes, and a script that does not catch it ends without a traceback
-    and with the code that asks to be started again.
+class Preempted(Restart):
+    """Training stopped because the process was told to end (SIGTERM): a `SystemExit` of code 75.
 
     Attributes:
         position: where training stopped.
@@ -25,7 +19,7 @@ class Preempted(SystemExit):
     """
 
     def __init__(self, position: Position, saved: bool = True):
-        super().__init__(EXIT_RESTART)
+        super().__init__()
         self.position = position
         self.saved = saved
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import tensorflow as tf
 from absl import logging
 
+from polynet_keras.basics.exits import EXIT_RESTART
 from polynet_keras.distribution.cluster import Cluster
 from polynet_keras.distribution.failures import leave, silent_workers
-from polynet_keras.distribution.interruption import EXIT_RESTART
 from polynet_keras.distribution.workers import worker_count
 
 ANNOUNCE_SECONDS = 5

@@ -18,13 +18,13 @@ from pathlib import Path
 
 from absl import logging
 
+from polynet_keras.basics.exits import EXIT_INTERRUPTED, EXIT_MISTAKE, EXIT_RESTART
 from polynet_keras.distribution.event_log import EventLog
 from polynet_keras.distribution.loopback import loopback_addresses, tf_config
 from polynet_keras.distribution.signed_lines import SECRET_VARIABLE
 from polynet_keras.distribution.worker_output import Target, WorkerOutput
 from polynet_keras.distribution.worker_process import WorkerProcess
 
-EXIT_MISTAKE, EXIT_RESTART, EXIT_INTERRUPTED = 1, 75, 130
 BACK_OFF_SECONDS = (1.0, 30.0)
 """Before a restart: the first and the longest pause; each is twice the one before."""
 KILL_SECONDS = 5.0

@@ -2,7 +2,6 @@
 
 from polynet_keras.models.cost import StageCost, StructureCard, list_structures, network_cost
 from polynet_keras.models.inception import reduction, stem
-from polynet_keras.models.network import Network
 from polynet_keras.models.poly_inception import PolyInception
 from polynet_keras.models.polynomial import Polynomial, PolynomialSyntaxError
 from polynet_keras.models.structure import STAGES, STRUCTURES, Structure
@@ -10,7 +9,6 @@ from polynet_keras.models.structure import STAGES, STRUCTURES, Structure
 __all__ = [
     "STAGES",
     "STRUCTURES",
-    "Network",
     "PolyInception",
     "Polynomial",
     "PolynomialSyntaxError",

@@ -51,7 +51,7 @@ class ModelCard:
             held_out = fields.whole("held_out")
             return cls(
                 fields.class_names("class_names"),
-                fields.preprocessing("preprocessing"),
+                Preprocessing.from_fields(fields.object("preprocessing")),
                 held_out,
                 fields.whole("held_out_correct", most=held_out),
                 fields.text("structure", default=""),

@@ -16,7 +16,7 @@ from scenarios import SCENARIOS
 from polynet_keras import PolyNet
 from polynet_keras.distribution.building import check_keras
 from polynet_keras.distribution.model import DistributedModel
-from polynet_keras.models import Network
+from polynet_keras.models.network import Network
 from tests import children
 
 SCRIPT = Path(__file__).with_name("scenarios.py")

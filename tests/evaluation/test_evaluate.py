@@ -19,7 +19,7 @@ from polynet_keras.evaluation.metrics import Counts
 from polynet_keras.evaluation.pooling import Pooling
 from polynet_keras.evaluation.scores import Scores
 from polynet_keras.evaluation.scoring import fitted_to, logits_model, score, scored
-from polynet_keras.models import Network
+from polynet_keras.models.network import Network
 from tests.data.arrays import examples_of, png, random_images
 from tests.reference import need_channels_first_convolutions
 

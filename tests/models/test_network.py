@@ -8,7 +8,7 @@ import pytest
 
 from polynet_keras import InceptionResNet, PolyNet
 from polynet_keras.layers import StochasticResidualScaling
-from polynet_keras.models import Network
+from polynet_keras.models.network import Network
 from tests.reference import few_layers, gradients, randomize
 
 on_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow compiles its own way")

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from polynet_keras.models import Network
+from polynet_keras.models.network import Network
 from tests.reference import few_layers
 
 METHODS = ("fit", "evaluate", "predict", "train_on_batch", "test_on_batch", "predict_on_batch")
