@@ -33,12 +33,12 @@ def train(folder: Path, plan: dict) -> None:
     import keras
     import tensorflow as tf
 
-    from polynet_keras.distribution.checkpoints import Checkpoints
-    from polynet_keras.distribution.cluster import Cluster
-    from polynet_keras.distribution.failures import peer_failures
-    from polynet_keras.distribution.inputs import distributed_dataset
-    from polynet_keras.distribution.model import DistributedModel
-    from polynet_keras.distribution.strategies import Communication, open_strategy
+    from polynet_keras.checkpoints.callback import Checkpoints
+    from polynet_keras.cluster.cluster import Cluster
+    from polynet_keras.cluster.failures import peer_failures
+    from polynet_keras.cluster.inputs import distributed_dataset
+    from polynet_keras.cluster.strategies import Communication, open_strategy
+    from polynet_keras.engine.distributed_model import DistributedModel
     from polynet_keras.layers import BatchNormalization
 
     cluster = Cluster.from_environment()
@@ -246,8 +246,8 @@ def damage_newest(folder: Path, damage: str, rng: random.Random) -> str:
 
 
 def main() -> None:
-    from polynet_keras.distribution.failures import PeerFailure, leave
-    from polynet_keras.distribution.interruption import Preempted
+    from polynet_keras.checkpoints.interruption import Preempted
+    from polynet_keras.cluster.failures import PeerFailure, leave
 
     path = Path(sys.argv[1])
     try:

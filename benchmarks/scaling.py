@@ -55,7 +55,7 @@ COMMUNICATION = {
     "float16": {},
     "TensorFlow's choice": {},
 }
-"""Arguments of `distribution.strategies.Communication`. "float16" sets the model's `gradient_dtype`; TensorFlow's
+"""Arguments of `cluster.strategies.Communication`. "float16" sets the model's `gradient_dtype`; TensorFlow's
 choice is a `MultiWorkerMirroredStrategy` without options."""
 APART = "apart"
 """Processes that do not know of each other."""
@@ -71,7 +71,7 @@ def work(settings: argparse.Namespace) -> None:
 
 def work_here(settings: argparse.Namespace) -> None:
     """One worker of a cluster that is there: the chief prints what it measured."""
-    from polynet_keras.distribution.cluster import Cluster
+    from polynet_keras.cluster.cluster import Cluster
 
     times, replicas = measure(settings)
     if Cluster.from_environment().is_chief:
@@ -91,8 +91,8 @@ def measure(settings: argparse.Namespace) -> tuple[dict, int]:
     import tensorflow as tf
 
     from polynet_keras import PolyNet
-    from polynet_keras.distribution.cluster import Cluster
-    from polynet_keras.distribution.strategies import Communication, open_strategy
+    from polynet_keras.cluster.cluster import Cluster
+    from polynet_keras.cluster.strategies import Communication, open_strategy
     from polynet_keras.training.optimizers import RMSprop
 
     (communication,) = settings.communication

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from absl import logging
 
-from polynet_keras.training.ablation import ablation
-from polynet_keras.training.ablation_report import answer, markdown, plot
-from polynet_keras.training.recipe import Recipe
-from polynet_keras.training.schedule import ScheduleSettings
+from polynet_keras.studies.ablation import ablation
+from polynet_keras.studies.ablation_report import answer, markdown, plot
+from polynet_keras.training.recipes.recipe import Recipe
+from polynet_keras.training.recipes.schedule import ScheduleSettings
 
 RECIPE = Recipe(
     data="fashion_mnist",

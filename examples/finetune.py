@@ -26,7 +26,7 @@ from polynet_keras.pretrained import MODEL_FILE, ModelCard, published
 from polynet_keras.pretrained.registry import names
 from polynet_keras.training.fine_tuning import Phase, fit_in_phases
 from polynet_keras.training.optimizers import RMSprop
-from polynet_keras.training.run_folder import new_run_folder
+from polynet_keras.training.runs.folder import new_run_folder
 
 BATCH_SIZE = 32
 EPOCHS = 4  # of each phase

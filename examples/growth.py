@@ -17,14 +17,14 @@ from absl import logging
 
 from polynet_keras.models.cost import network_cost
 from polynet_keras.pretrained import ModelCard
-from polynet_keras.pretrained.insertion import plan_insertion
-from polynet_keras.training.ablation_report import interval
+from polynet_keras.studies.ablation_report import interval
 from polynet_keras.training.growth import grown
-from polynet_keras.training.recipe import Recipe
-from polynet_keras.training.run import train
-from polynet_keras.training.run_folder import is_finished
-from polynet_keras.training.schedule import ScheduleSettings
-from polynet_keras.training.start import Start
+from polynet_keras.training.insertion import plan_insertion
+from polynet_keras.training.recipes.recipe import Recipe
+from polynet_keras.training.recipes.schedule import ScheduleSettings
+from polynet_keras.training.recipes.start import Start
+from polynet_keras.training.runs.folder import is_finished
+from polynet_keras.training.runs.train import train
 
 SMALL = "1 x [ir] | 2 x [ir] | 1 x [ir]"
 LARGE = "2 x [2-way] | 2 x [poly-3, 2-way] | 1 x [poly-3, 2-way]"

@@ -15,10 +15,10 @@ import tensorflow as tf
 from sklearn.datasets import load_digits
 
 from polynet_keras import PolyNet
-from polynet_keras.distribution.cluster import Cluster
-from polynet_keras.distribution.failures import peer_failures
-from polynet_keras.distribution.strategies import open_strategy
-from polynet_keras.distribution.workers import is_chief, worker_count
+from polynet_keras.cluster.cluster import Cluster
+from polynet_keras.cluster.failures import peer_failures
+from polynet_keras.cluster.strategies import open_strategy
+from polynet_keras.cluster.workers import is_chief, worker_count
 from polynet_keras.layers import synchronize_batch_normalization
 from polynet_keras.training.optimizers import RMSprop
 

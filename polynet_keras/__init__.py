@@ -4,9 +4,9 @@ Importing it registers every class of ours that a saved model may name: `keras.s
 """
 
 # Imported for that only: optimizers, schedules and models.
-import polynet_keras.distribution.model
+import polynet_keras.engine.distributed_model
 import polynet_keras.training.optimizers
-import polynet_keras.training.schedule  # noqa: F401
+import polynet_keras.training.recipes.schedule  # noqa: F401
 from polynet_keras.applications import InceptionResNet, PolyNet, decode_predictions, preprocess_input
 from polynet_keras.models import list_structures
 from polynet_keras.version import __version__

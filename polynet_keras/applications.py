@@ -12,12 +12,12 @@ from keras import KerasTensor, layers
 
 from polynet_keras.data import preprocessing
 from polynet_keras.data.imagenet import imagenet_classes
+from polynet_keras.engine.network import Network
+from polynet_keras.engine.rematerialization import check_remat
 from polynet_keras.layers.variable_names import plain_variable_names
 from polynet_keras.models import STAGES, PolyInception, Structure, reduction, stem
 from polynet_keras.models.checks import check_classes, check_image_shape, check_width
 from polynet_keras.models.inception import channel_axis
-from polynet_keras.models.network import Network
-from polynet_keras.models.rematerialization import check_remat
 from polynet_keras.models.residual_scale import scales_and_survival
 from polynet_keras.pretrained import load_weights_file
 from polynet_keras.pretrained.open_file import Source
@@ -80,7 +80,7 @@ def PolyNet(
             residual units of the stage that holds half of all activations) or `"all"` (all residual units).
 
     Returns:
-        A `keras.Model`, functional, of the class `polynet_keras.models.network.Network`; channels as in
+        A `keras.Model`, functional, of the class `polynet_keras.engine.network.Network`; channels as in
         `keras.config.image_data_format()`. Its stochastic paths (`layers.StochasticResidualScaling`) are there and
         not active.
 

@@ -35,9 +35,9 @@ PRELOADED = (
     "keras",
     "polynet_keras.cli.train",
     "polynet_keras.deployment.serving.server",
-    "polynet_keras.distribution.failures",
-    "polynet_keras.distribution.model",
-    "polynet_keras.distribution.strategies",
+    "polynet_keras.cluster.failures",
+    "polynet_keras.engine.distributed_model",
+    "polynet_keras.cluster.strategies",
 )
 READ_AT_IMPORT = {
     name: os.environ.get(name)

@@ -59,8 +59,8 @@ def _fresh_names():
 @pytest.fixture(scope="session")
 def digits_run(tmp_path_factory):
     """A run of one epoch on the digits, for all tests that look at what a run leaves."""
-    from polynet_keras.training.recipe import Recipe
-    from polynet_keras.training.run import train
+    from polynet_keras.training.recipes.recipe import Recipe
+    from polynet_keras.training.runs.train import train
 
     recipe = Recipe(structure="1 x [ir] | 1 x [ir] | 1 x [ir]", width=0.1, epochs=1)
     return train(recipe, tmp_path_factory.mktemp("run"))

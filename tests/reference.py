@@ -5,8 +5,8 @@ import keras
 import numpy as np
 import pytest
 
+from polynet_keras.engine.network import Network
 from polynet_keras.layers import BatchNormalization
-from polynet_keras.models.network import Network
 
 
 def few_layers(input_shape=(12, 12, 3), classes: int = 4, kind: type[Network] = Network, **_) -> Network:

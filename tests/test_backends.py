@@ -136,9 +136,9 @@ def run(backend, *arguments):
     "tests",
     [
         ("tests/layers", "tests/training/test_optimizers.py", "tests/data/test_preprocessing.py"),
-        ("tests/models",),
+        ("tests/models", "tests/engine/test_network.py", "tests/engine/test_signatures.py"),
         ("tests/test_applications.py", "tests/data/test_crops.py", "tests/evaluation/test_pooling.py"),
-        ("tests/pretrained/test_insertion.py",),
+        ("tests/training/test_insertion.py",),
         ("tests/deployment/test_fuse.py",),
     ],
     ids=["layers", "models", "applications", "growth", "fusing"],

@@ -12,7 +12,7 @@ from tests.children import ROOT, Child, run
 
 ABOUT = """
 import json, os, random, signal, sys
-imported = "polynet_keras.distribution.model" in sys.modules
+imported = "polynet_keras.engine.distributed_model" in sys.modules
 import numpy
 import tensorflow as tf
 descriptors = os.listdir("/proc/self/fd") if sys.platform == "linux" else None

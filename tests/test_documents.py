@@ -28,12 +28,12 @@ from polynet_keras.cli import launch
 from polynet_keras.cli.main import main
 from polynet_keras.data import fashion_mnist
 from polynet_keras.data.preprocessing import Preprocessing
-from polynet_keras.data.records import write_records
+from polynet_keras.data.records.write import write_records
 from polynet_keras.evaluation.scores import Scores
 from polynet_keras.models.structure import STRUCTURES, Structure
 from polynet_keras.pretrained import registry, store
 from polynet_keras.pretrained.stored_arrays import Format
-from tests.data.test_record_description import write
+from tests.data.records.test_describe import write
 from tests.deployment.exported import exported, protocol, save_card
 from tests.documents import EXECUTED, OTHERS, PAGES, REASONS, ROOT, SMALL, SMALLER, Shell, blocks, check_flags, commands
 
@@ -262,7 +262,7 @@ FAST = ("docs/input.md", "docs/training.md", "docs/weights.md")
 
 
 def work_alone(job):
-    """In place of the workers of `polynet launch` one, in this process; tests/distribution has several."""
+    """In place of the workers of `polynet launch` one, in this process; tests/cluster has several."""
     program, *arguments = job.command
     if "train" in arguments:
         return main(arguments[arguments.index("train") :])

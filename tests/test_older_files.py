@@ -14,9 +14,9 @@ import keras
 import numpy as np
 import pytest
 
-from polynet_keras.training.execution import Execution
-from polynet_keras.training.recipe import Recipe
-from polynet_keras.training.run import train
+from polynet_keras.training.recipes.recipe import Recipe
+from polynet_keras.training.runs.execution import Execution
+from polynet_keras.training.runs.train import train
 
 FOLDER = Path(__file__).parent / "golden" / "written_by_56ea04a"
 RESULTS = json.loads((FOLDER / "results.json").read_text())

@@ -12,11 +12,11 @@ import keras
 import pytest
 
 import polynet_keras
-from polynet_keras.distribution.model import DistributedModel, DistributedTraining
+from polynet_keras.engine.distributed_model import DistributedModel, DistributedTraining
+from polynet_keras.engine.network import Network
 from polynet_keras.layers import BatchNormalization, ChannelSplit, StochasticResidualScaling
-from polynet_keras.models.network import Network
 from polynet_keras.training.optimizers import RMSprop
-from polynet_keras.training.schedule import Warmup
+from polynet_keras.training.recipes.schedule import Warmup
 from tests.reference import few_layers
 
 SAVED = (

@@ -1,7 +1,7 @@
 """Which faults would the tests not notice? Plants small ones in a module, and names those that no fast test finds.
 
     python tools/mutate.py polynet_keras/models/polynomial.py
-    python tools/mutate.py polynet_keras.training.schedule polynet_keras/data/crops.py
+    python tools/mutate.py polynet_keras.training.recipes.schedule polynet_keras/data/crops.py
     python tools/mutate.py polynet_keras/evaluation/ensemble.py --sample 40 --seed 1
     python tools/mutate.py polynet_keras/models/checks.py --tests tests/test_applications.py
 
@@ -91,8 +91,8 @@ TESTS = {
     "polynet_keras/evaluation/plots.py": ["tests/evaluation/test_results.py"],
     "polynet_keras/evaluation/reliability.py": ["tests/evaluation/test_report.py"],
     "polynet_keras/evaluation/scoring.py": ["tests/evaluation/test_evaluate.py"],
-    "polynet_keras/models/compiled_step.py": _of(
-        "tests/models/test_network.py",
+    "polynet_keras/engine/compiled_step.py": _of(
+        "tests/engine/test_network.py",
         "test_passes_that_are_not_chosen_do_not_run",
         "test_a_gpus_passes_are_left_alone",
         "test_an_evaluation_makes_no_optimizers_variables",
@@ -127,8 +127,8 @@ TESTS = {
     ),
     "polynet_keras/models/cost.py": ["tests/models/test_structure.py", "tests/models/test_cost.py"],
     "polynet_keras/models/inception.py": ["tests/models/test_inception.py", "tests/models/test_poly_inception.py"],
-    "polynet_keras/models/network.py": _of(
-        "tests/models/test_network.py",
+    "polynet_keras/engine/network.py": _of(
+        "tests/engine/test_network.py",
         "test_files_know_the_class_by_its_name",
         "test_the_step_that_is_under_way_is_made_anew_for_another_remat",
         "test_when_units_are_rematerialized",
@@ -148,8 +148,8 @@ TESTS = {
         "test_fit_equals_keras[validation]",
         "test_other_ways_to_run_are_kerass",
     ),
-    "polynet_keras/models/rematerialization.py": _of(
-        "tests/models/test_network.py",
+    "polynet_keras/engine/rematerialization.py": _of(
+        "tests/engine/test_network.py",
         "test_remat_argument",
         "test_when_units_are_rematerialized",
         "test_rematerialization_of_any_wiring",

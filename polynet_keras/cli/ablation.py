@@ -4,9 +4,9 @@ from pathlib import Path
 
 from absl import flags
 
+from polynet_keras.basics.stderr_filter import held_back
 from polynet_keras.cli.recipe_flags import define_recipe_flags, recipe_of
 from polynet_keras.cli.table import print_table
-from polynet_keras.data.stderr_filter import held_back
 
 USAGE = "--folder STUDY [--depths A,B,C] [--modules NAME,...] [--seeds N] [flags of train]"
 
@@ -32,10 +32,10 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     depths = tuple(map(int, values.depths))
     recipe = recipe_of(values)
 
-    from polynet_keras.data.extras import require_data_extra
-    from polynet_keras.data.files import written_whole
-    from polynet_keras.training.ablation import RESULTS_FILE, ablation, variants
-    from polynet_keras.training.ablation_report import answer, markdown, plot
+    from polynet_keras.basics.extras import require_data_extra
+    from polynet_keras.basics.files import written_whole
+    from polynet_keras.studies.ablation import RESULTS_FILE, ablation, variants
+    from polynet_keras.studies.ablation_report import answer, markdown, plot
 
     require_data_extra("matplotlib", "scipy")
     folder = Path(values.folder)

@@ -18,7 +18,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         raise ValueError(f"expected `input`, what to measure; got {' '.join(arguments) or 'nothing'}")
     recipe = recipe_of(values)
 
-    from polynet_keras.training.input_benchmark import CURES, benchmark_input
+    from polynet_keras.studies.input_benchmark import CURES, benchmark_input
 
     result = benchmark_input(recipe, values.seconds)
     rows = [

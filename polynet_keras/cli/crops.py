@@ -35,7 +35,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
 
     from polynet_keras.data.preprocessing import Preprocessing
     from polynet_keras.evaluation.contact_sheet import save_contact_sheet
-    from polynet_keras.training.recipe import RESIZE_RATIO
+    from polynet_keras.training.recipes.recipe import RESIZE_RATIO
 
     size = values.image_size
     resize_size = round(size * RESIZE_RATIO) if values.resize_size is None else values.resize_size

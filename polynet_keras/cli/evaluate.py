@@ -5,14 +5,14 @@ from pathlib import Path
 
 from absl import flags
 
+from polynet_keras.basics.names import shown
+from polynet_keras.basics.stderr_filter import held_back
 from polynet_keras.data.crops import CROPS
 from polynet_keras.data.decoding import ON_ERROR
 from polynet_keras.data.examples import Examples
-from polynet_keras.data.names import shown
-from polynet_keras.data.stderr_filter import held_back
 from polynet_keras.evaluation.pooling import POOLINGS, SCORES, Pooling
-from polynet_keras.training.recipe import Recipe
-from polynet_keras.training.run_folder import RECIPE_FILE, latest_run_folder
+from polynet_keras.training.recipes.recipe import Recipe
+from polynet_keras.training.runs.folder import RECIPE_FILE, latest_run_folder
 
 USAGE = "[--run_dir RUN | --weights NAME_OR_FILE] [--data DATA] [flags]"
 

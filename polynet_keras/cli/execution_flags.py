@@ -4,8 +4,8 @@ import os
 
 from absl import flags
 
-from polynet_keras.distribution.strategies import Communication
-from polynet_keras.training.execution import Execution
+from polynet_keras.cluster.strategies import Communication
+from polynet_keras.training.runs.execution import Execution
 
 
 def define_execution_flags(values: flags.FlagValues) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from absl import flags
 
 from polynet_keras.deployment.artifact import ARTIFACTS, artifact_path
-from polynet_keras.training.run_folder import latest_run_folder
+from polynet_keras.training.runs.folder import latest_run_folder
 
 USAGE = "[--run_dir RUN | --weights NAME_OR_FILE] --output FOLDER [flags]"
 

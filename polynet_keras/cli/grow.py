@@ -9,9 +9,9 @@ from absl import flags
 from polynet_keras.cli.recipe_flags import residual_scale_of
 from polynet_keras.models.cost import network_cost
 from polynet_keras.pretrained import MODEL_FILE, published
-from polynet_keras.pretrained.insertion import NEW_PATHS, POSITIONS, plan_insertion
-from polynet_keras.training.recipe import MAX_SEED, Recipe
-from polynet_keras.training.run_folder import RECIPE_FILE, latest_run_folder
+from polynet_keras.training.insertion import NEW_PATHS, POSITIONS, plan_insertion
+from polynet_keras.training.recipes.recipe import MAX_SEED, Recipe
+from polynet_keras.training.runs.folder import RECIPE_FILE, latest_run_folder
 
 USAGE = "--structure STRUCTURE --output GROWN.keras [--run_dir RUN | --weights NAME] [flags]"
 
@@ -85,7 +85,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     import keras
 
     from polynet_keras import PolyNet
-    from polynet_keras.data.files import written_whole
+    from polynet_keras.basics.files import written_whole
     from polynet_keras.pretrained.model_file import load_model_file
     from polynet_keras.training.growth import grown
     from polynet_keras.training.precision import precision

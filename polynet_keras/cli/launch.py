@@ -10,13 +10,13 @@ from pathlib import Path
 from absl import flags, logging
 
 from polynet_keras.basics.exits import EXIT_RESTART
+from polynet_keras.basics.holding import make_folder
 from polynet_keras.cli import train
 from polynet_keras.cli.execution_flags import execution_of
 from polynet_keras.cli.recipe_flags import recipe_of
-from polynet_keras.data.holding import make_folder
-from polynet_keras.distribution.cluster import Cluster
-from polynet_keras.distribution.supervisor import Job, cores, supervise
-from polynet_keras.training.run_folder import RUNS, new_run_folder
+from polynet_keras.cluster.cluster import Cluster
+from polynet_keras.launcher.supervisor import Job, cores, supervise
+from polynet_keras.training.runs.folder import RUNS, new_run_folder
 
 USAGE = "--workers N [flags] -- train [flags of train] | PROGRAM ..."
 

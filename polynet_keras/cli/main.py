@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from absl import flags, logging
 
 from polynet_keras.basics.exits import EXIT_INTERRUPTED, EXIT_MISTAKE, EXIT_SOFTWARE
-from polynet_keras.data.names import shown
+from polynet_keras.basics.names import shown
 
 TRANSIENT = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET, errno.EHOSTUNREACH, errno.EAGAIN, errno.ENOMEM)
 """What a file system or network fails with that may work the next time: no mistake of the user's."""

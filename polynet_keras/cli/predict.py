@@ -2,8 +2,8 @@
 
 from absl import flags
 
-from polynet_keras.data.names import shown
-from polynet_keras.training.run_folder import latest_run_folder
+from polynet_keras.basics.names import shown
+from polynet_keras.training.runs.folder import latest_run_folder
 
 USAGE = "[--run_dir RUN | --weights NAME_OR_FILE] IMAGE..."
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from absl import flags
 
-from polynet_keras.training.presets import PRESETS
-from polynet_keras.training.recipe import Recipe
+from polynet_keras.training.recipes.presets import PRESETS
+from polynet_keras.training.recipes.recipe import Recipe
 
 TEXTS: dict[str, dict[str, tuple[Any, str]]] = {
     "": {

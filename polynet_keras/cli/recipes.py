@@ -6,7 +6,7 @@ import json
 from absl import flags
 
 from polynet_keras.cli.recipe_flags import recipe_named
-from polynet_keras.training.presets import PRESETS
+from polynet_keras.training.recipes.presets import PRESETS
 
 USAGE = "[NAME]"
 

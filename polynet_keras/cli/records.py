@@ -2,8 +2,8 @@
 
 from absl import flags
 
-from polynet_keras.data.names import shown
-from polynet_keras.data.record_manifest import Manifest
+from polynet_keras.basics.names import shown
+from polynet_keras.data.records.manifest import Manifest
 
 USAGE = "FOLDER OUT [flags], or --verify OUT, or --describe OUT --class_names NAMES --first_label 0|1"
 
@@ -51,7 +51,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     folder, out = arguments
 
     from polynet_keras.data.folders import read_class_names
-    from polynet_keras.data.records import write_records
+    from polynet_keras.data.records.write import write_records
 
     manifest = write_records(
         folder,
@@ -71,7 +71,7 @@ def _describe(out: str, values: flags.FlagValues) -> None:
         raise ValueError("--describe needs --class_names (a file, or `imagenet`) and --first_label, 0 or 1")
     from polynet_keras.data.folders import read_class_names
     from polynet_keras.data.imagenet import imagenet_classes
-    from polynet_keras.data.record_description import describe_records
+    from polynet_keras.data.records.describe import describe_records
 
     if values.class_names == "imagenet":
         names = tuple(name for _, name in imagenet_classes())
@@ -92,7 +92,7 @@ def _print(out: str, manifest: Manifest) -> None:
 
 
 def _verify(out: str) -> None:
-    from polynet_keras.data.record_manifest import load_manifest, verify
+    from polynet_keras.data.records.manifest import load_manifest, verify
 
     damages = verify(out)
     for line in damages:

@@ -5,7 +5,7 @@ import os
 
 from absl import flags
 
-from polynet_keras.data.extras import require_data_extra
+from polynet_keras.basics.extras import require_data_extra
 from polynet_keras.deployment.extras import PACKAGES, require_extra
 from polynet_keras.deployment.serving.settings import Settings
 

@@ -2,13 +2,13 @@
 
 from absl import flags
 
+from polynet_keras.basics.names import shell_quoted, shown
+from polynet_keras.basics.stderr_filter import held_back
+from polynet_keras.checkpoints.interruption import Preempted
 from polynet_keras.cli.execution_flags import define_execution_flags, execution_of
 from polynet_keras.cli.recipe_flags import define_recipe_flags, recipe_of
-from polynet_keras.data.names import shell_quoted, shown
-from polynet_keras.data.stderr_filter import held_back
-from polynet_keras.distribution.cluster import Cluster
-from polynet_keras.distribution.failures import PeerFailure, leave
-from polynet_keras.distribution.interruption import Preempted
+from polynet_keras.cluster.cluster import Cluster
+from polynet_keras.cluster.failures import PeerFailure, leave
 
 USAGE = "[--data DATA] [flags]"
 
@@ -30,7 +30,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     recipe = recipe_of(values)
     execution = execution_of(values)
 
-    from polynet_keras.training.run import train  # TensorFlow takes seconds: flags are checked before
+    from polynet_keras.training.runs.train import train  # TensorFlow takes seconds: flags are checked before
 
     cluster = Cluster.from_environment()
     try:

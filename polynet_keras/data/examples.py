@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import tensorflow as tf
 
-from polynet_keras.data.names import shown
+from polynet_keras.basics.names import shown
 from polynet_keras.data.preprocessing import decode_image
 from polynet_keras.data.tuning import untuned
 

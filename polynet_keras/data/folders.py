@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from polynet_keras.data.names import check_class_names, shown
+from polynet_keras.basics.names import check_class_names, shown
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 SPLITS = ("train", "training", "val", "validation", "test", "held_out")

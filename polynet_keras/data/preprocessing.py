@@ -13,8 +13,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from polynet_keras.data.extras import require_data_extra
-from polynet_keras.data.files import open_regular
+from polynet_keras.basics.extras import require_data_extra
+from polynet_keras.basics.files import open_regular
+from polynet_keras.basics.json_fields import Fields
+from polynet_keras.basics.names import shown
 from polynet_keras.data.image_headers import (
     MAX_ENCODED_BYTES,
     MAX_PIXELS,
@@ -23,8 +25,6 @@ from polynet_keras.data.image_headers import (
     check_size,
     first_picture,
 )
-from polynet_keras.data.json_fields import Fields
-from polynet_keras.data.names import shown
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage

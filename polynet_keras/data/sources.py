@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from polynet_keras.basics.extras import require_data_extra
+from polynet_keras.basics.names import shown
 from polynet_keras.data.examples import Examples, Source, hold_out
-from polynet_keras.data.extras import require_data_extra
 from polynet_keras.data.fashion_mnist import CLASSES, FASHION_MNIST, load_fashion_mnist
 from polynet_keras.data.folders import EXPECTED, ClassFolder, list_splits
-from polynet_keras.data.names import shown
 from polynet_keras.data.preprocessing import MAX_ENCODED_BYTES
-from polynet_keras.data.record_manifest import MANIFEST
+from polynet_keras.data.records.manifest import MANIFEST
 
 DIGITS = "digits"
 BUILT_IN = (DIGITS, FASHION_MNIST)
@@ -56,7 +56,7 @@ def open_splits(data: str | os.PathLike) -> dict[str, Examples]:
             f"data={data!r} is no folder; expected {named}, '{TFDS}NAME', a folder of records, or {EXPECTED}"
         )
     if Path(data, MANIFEST).is_file():
-        from polynet_keras.data.record_source import record_splits
+        from polynet_keras.data.records.source import record_splits
 
         return record_splits(data)
     return image_folder(data)

@@ -6,10 +6,10 @@ import os
 
 import numpy as np
 
+from polynet_keras.basics.names import check_class_names
 from polynet_keras.data.examples import Examples
-from polynet_keras.data.names import check_class_names
 from polynet_keras.data.preprocessing import CHANNELS
-from polynet_keras.data.record_files import Features, record_reader
+from polynet_keras.data.records.read import Features, record_reader
 
 NAMING_ERRORS = (ValueError, AssertionError, ImportError)
 """What tensorflow-datasets raises of a dataset, a configuration or a version that it does not know, or of a dataset

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from polynet_keras.data.files import file_hash
-from polynet_keras.data.json_fields import Fields, fields_of, is_plain
+from polynet_keras.basics.files import file_hash
+from polynet_keras.basics.json_fields import Fields, fields_of, is_plain
 from polynet_keras.data.preprocessing import Preprocessing
 
 CARD_FILE = "card.json"

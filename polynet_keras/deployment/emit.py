@@ -5,8 +5,8 @@ import numpy as np
 from keras import KerasTensor
 
 from polynet_keras.deployment.graph import Concat, Conv, Graph, Input, Kept, Kernel, Node, Relu, Slice, Sum
+from polynet_keras.engine.network import Network
 from polynet_keras.layers import BatchNormalization, ChannelSplit
-from polynet_keras.models.network import Network
 
 
 def emit(graph: Graph, model: keras.Model, duplicating: bool) -> keras.Model:

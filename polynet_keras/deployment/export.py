@@ -8,9 +8,9 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from polynet_keras.basics.extras import require_data_extra
+from polynet_keras.basics.holding import holding
 from polynet_keras.data.crops import views
-from polynet_keras.data.extras import require_data_extra
-from polynet_keras.data.holding import holding
 from polynet_keras.data.preprocessing import Preprocessing
 from polynet_keras.deployment.artifact import (
     ARTIFACTS,

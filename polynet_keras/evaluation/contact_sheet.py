@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from polynet_keras.basics.extras import require_data_extra
+from polynet_keras.basics.files import written_whole
 from polynet_keras.data.crops import Crop, crop_plan, each_view
-from polynet_keras.data.extras import require_data_extra
-from polynet_keras.data.files import written_whole
 from polynet_keras.data.preprocessing import Preprocessing, read_image
 
 if TYPE_CHECKING:

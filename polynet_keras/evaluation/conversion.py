@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from polynet_keras.applications import PolyNet
-from polynet_keras.data.extras import require_data_extra
-from polynet_keras.data.files import digest_of, written_whole
+from polynet_keras.basics.extras import require_data_extra
+from polynet_keras.basics.files import digest_of, written_whole
 from polynet_keras.evaluation.parity import Parity, compare
 from polynet_keras.pretrained.conversion import DifferentNetworkError, LoadReport, classes_of, load_checkpoint
 from polynet_keras.pretrained.formats import read_checkpoint

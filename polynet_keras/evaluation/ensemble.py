@@ -7,7 +7,7 @@ from itertools import zip_longest
 
 import numpy as np
 
-from polynet_keras.data.extras import require_data_extra
+from polynet_keras.basics.extras import require_data_extra
 from polynet_keras.evaluation.metrics import Counts, wilson_interval
 from polynet_keras.evaluation.pooling import pool
 from polynet_keras.evaluation.scores import Scores

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from absl import logging
 
+from polynet_keras.basics.stderr_filter import warned
 from polynet_keras.data.decoder_warnings import log_damaged
 from polynet_keras.data.decoding import Unreadable
 from polynet_keras.data.examples import Examples
-from polynet_keras.data.stderr_filter import warned
 from polynet_keras.evaluation.loading import TrainedModel
 from polynet_keras.evaluation.metrics import Counts
 from polynet_keras.evaluation.pooling import Pooling

@@ -16,7 +16,7 @@ from types import ModuleType
 import keras
 import numpy as np
 
-from polynet_keras.data.extras import require_data_extra
+from polynet_keras.basics.extras import require_data_extra
 from polynet_keras.data.preprocessing import Preprocessing, normalize
 from polynet_keras.pretrained.formats import hdf5_bytes, torch_state_dict
 from polynet_keras.pretrained.open_file import Source, name_of

@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from polynet_keras.data.extras import require_data_extra
+from polynet_keras.basics.extras import require_data_extra
 from polynet_keras.evaluation.results import Result
 
 

@@ -12,8 +12,8 @@ from string import Template
 
 import numpy as np
 
-from polynet_keras.data.extras import require_data_extra
-from polynet_keras.data.files import written_whole
+from polynet_keras.basics.extras import require_data_extra
+from polynet_keras.basics.files import written_whole
 from polynet_keras.evaluation.metrics import TOP, Counts
 from polynet_keras.evaluation.reliability import reliability_diagram
 from polynet_keras.evaluation.results import Result

@@ -15,9 +15,9 @@ from typing import get_type_hints
 import keras
 import numpy as np
 
-from polynet_keras.data.files import written_whole
-from polynet_keras.data.holding import locked
-from polynet_keras.data.names import shown
+from polynet_keras.basics.files import written_whole
+from polynet_keras.basics.holding import locked
+from polynet_keras.basics.names import shown
 from polynet_keras.evaluation.metrics import wilson_interval
 from polynet_keras.version import __version__
 

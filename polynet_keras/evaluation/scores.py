@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from polynet_keras.data.files import written_whole
+from polynet_keras.basics.files import written_whole
 from polynet_keras.data.preprocessing import Preprocessing
 
 

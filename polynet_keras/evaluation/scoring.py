@@ -15,10 +15,10 @@ from polynet_keras.data.examples import Examples
 from polynet_keras.data.imagenet import imagenet_classes
 from polynet_keras.data.pipeline import decoded_images, evaluation_batches, reading
 from polynet_keras.data.preprocessing import Preprocessing
+from polynet_keras.engine.network import Network
 from polynet_keras.evaluation.loading import TrainedModel
 from polynet_keras.evaluation.results import weights_hash
 from polynet_keras.evaluation.scores import Scores
-from polynet_keras.models.network import Network
 
 Scored = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Logits (images, crops, classes), labels (images,), indices (images,)."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import BinaryIO
 
-from polynet_keras.data.names import quoted
+from polynet_keras.basics.names import quoted
 from polynet_keras.pretrained.open_file import DEFAULT_BUDGET
 
 KERAS_MEMBER = "model.weights.h5"

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from absl import logging
 
-from polynet_keras.data.names import quoted
+from polynet_keras.basics.names import quoted
 from polynet_keras.layers import StochasticResidualScaling
 from polynet_keras.models.residual_scale import scales_and_survival
 from polynet_keras.pretrained.formats import opened_checkpoint

@@ -14,7 +14,7 @@ import urllib3
 from absl import logging
 from tqdm import tqdm
 
-from polynet_keras.data.holding import locked
+from polynet_keras.basics.holding import locked
 from polynet_keras.pretrained.reaching import reach, within
 
 ATTEMPTS = 5

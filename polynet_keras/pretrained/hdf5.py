@@ -8,7 +8,7 @@ from typing import BinaryIO
 import h5py
 import numpy as np
 
-from polynet_keras.data.names import quoted
+from polynet_keras.basics.names import quoted
 from polynet_keras.pretrained import name_maps
 from polynet_keras.pretrained.open_file import Source, errors_name
 from polynet_keras.pretrained.stored_arrays import ACCEPTED, Checkpoint, Format, StoredArray

@@ -6,8 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from polynet_keras.data.files import written_whole
-from polynet_keras.data.json_fields import fields_of
+from polynet_keras.basics.files import written_whole
+from polynet_keras.basics.json_fields import fields_of
 from polynet_keras.data.preprocessing import Preprocessing
 
 MODEL_FILE = "model.keras"

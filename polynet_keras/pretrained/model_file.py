@@ -9,8 +9,8 @@ from typing import BinaryIO
 import h5py
 import keras
 
-from polynet_keras.data.files import open_regular
-from polynet_keras.data.names import quoted, shown
+from polynet_keras.basics.files import open_regular
+from polynet_keras.basics.names import quoted, shown
 from polynet_keras.pretrained.archives import KERAS_MEMBER, ZIP_SIGNATURE, BoundedReads, member_names, unpacked_member
 from polynet_keras.pretrained.hdf5 import check_arrays, check_heaps
 from polynet_keras.pretrained.open_file import DAMAGE, DEFAULT_BUDGET

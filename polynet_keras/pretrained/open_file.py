@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from polynet_keras.data.files import open_regular
+from polynet_keras.basics.files import open_regular
 
 DAMAGE = (OSError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 """What h5py and zipfile raise of damaged files and of encrypted ones."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from polynet_keras.data.names import quoted
+from polynet_keras.basics.names import quoted
 from polynet_keras.pretrained.archives import ZIP_SIGNATURE
 from polynet_keras.pretrained.open_file import Source, errors_name
 from polynet_keras.pretrained.stored_arrays import ACCEPTED, TABLES, Checkpoint, Format, StoredArray, keras_layout

@@ -11,8 +11,8 @@ from typing import BinaryIO
 import keras
 from absl import logging
 
-from polynet_keras.data.files import digest_of, open_regular, written_whole
-from polynet_keras.data.holding import locked
+from polynet_keras.basics.files import digest_of, open_regular, written_whole
+from polynet_keras.basics.holding import locked
 from polynet_keras.pretrained.archives import only_member
 from polynet_keras.pretrained.conversion import load_weights_file
 from polynet_keras.pretrained.download import DownloadError, WrongHashError, download

@@ -1,1 +1,1 @@
-"""The recipe, the run and its folder."""
+"""Recipes and the runs they make; the optimizer, the callbacks, growth by insertion."""

@@ -7,7 +7,7 @@ import keras
 
 from polynet_keras.applications import PolyNet
 from polynet_keras.models import Structure
-from polynet_keras.pretrained.insertion import insert, insert_optimizer
+from polynet_keras.training.insertion import insert, insert_optimizer
 
 
 def grown(
@@ -27,13 +27,13 @@ def grown(
         structure: of the larger net.
         width: of both.
         residual_scale: of what is new, as `PolyNet` takes it; kept paths bring their own.
-        positions: as `pretrained.insertion.insert` takes it.
-        new_paths: as `pretrained.insertion.insert` takes it.
+        positions: as `training.insertion.insert` takes it.
+        new_paths: as `training.insertion.insert` takes it.
         carry_optimizer: whether the net is compiled, with an optimizer of the source's settings that remembers what the
             source's does of kept variables (`insert_optimizer`). Its schedule begins anew, and it decays all weights.
 
     Raises:
-        ValueError: as `pretrained.insertion.insert` and `insert_optimizer`.
+        ValueError: as `training.insertion.insert` and `insert_optimizer`.
     """
     target = PolyNet(
         weights=None,

@@ -6,10 +6,10 @@ import keras
 import numpy as np
 from absl import logging
 
-from polynet_keras.distribution.workers import is_chief
+from polynet_keras.basics.checks import check_choice, check_integer, check_number
+from polynet_keras.cluster.workers import is_chief
 from polynet_keras.layers import StochasticResidualScaling
 from polynet_keras.models.residual_scale import linear
-from polynet_keras.training.checks import check_choice, check_integer, check_number
 
 METRICS = ("accuracy", "loss")
 """Between training and validation, the gap of which can be watched."""

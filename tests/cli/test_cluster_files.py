@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from absl import flags
 
+from polynet_keras.basics.exits import EXIT_RESTART
 from polynet_keras.cli import train
 from polynet_keras.cli.execution_flags import execution_of
 from polynet_keras.cli.recipe_flags import recipe_of
-from polynet_keras.distribution.cluster import Cluster
-from polynet_keras.distribution.failures import EXIT_RESTART
-from polynet_keras.distribution.signed_lines import SECRET_VARIABLE
+from polynet_keras.cluster.cluster import Cluster
+from polynet_keras.cluster.signed_lines import SECRET_VARIABLE
 from polynet_keras.pretrained import CARD_FILE
 
 CLUSTER = Path(__file__).parents[2] / "examples" / "cluster"

@@ -10,8 +10,8 @@ from PIL import Image
 from polynet_keras.cli.main import main
 from polynet_keras.evaluation.metrics import Counts
 from polynet_keras.pretrained import ModelCard
-from polynet_keras.training.recipe import Recipe
-from polynet_keras.training.run import train
+from polynet_keras.training.recipes.recipe import Recipe
+from polynet_keras.training.runs.train import train
 from tests.reference import few_layers
 
 
@@ -51,7 +51,7 @@ def small_run(tmp_path_factory):
             Image.fromarray(np.full((9, 9), 50 * i, "uint8")).save(folder / "data" / name / f"{i}.png")
     with contextlib.chdir(folder), pytest.MonkeyPatch.context() as patch:
         # A net of few layers is loaded and compiled at once.
-        patch.setattr("polynet_keras.training.preparation.PolyNet", few_layers)
+        patch.setattr("polynet_keras.training.runs.preparation.PolyNet", few_layers)
         train(Recipe(data="data", epochs=1), "runs/small")
     return folder
 

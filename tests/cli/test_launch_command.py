@@ -13,7 +13,7 @@ import pytest
 
 from polynet_keras.cli import launch
 from polynet_keras.cli.main import main
-from polynet_keras.distribution.supervisor import cores
+from polynet_keras.launcher.supervisor import cores
 from tests import children
 
 POLYNET = Path(sys.executable).parent / "polynet"

@@ -14,8 +14,8 @@ from absl import flags
 from polynet_keras.cli.main import COMMANDS, main
 from polynet_keras.cli.recipe_flags import define_recipe_flags, recipe_of
 from polynet_keras.pretrained.registry import CHECKPOINTS
-from polynet_keras.training.presets import PRESETS
-from polynet_keras.training.recipe import Recipe
+from polynet_keras.training.recipes.presets import PRESETS
+from polynet_keras.training.recipes.recipe import Recipe
 
 
 def fails(capsys, *argv):

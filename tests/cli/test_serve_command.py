@@ -265,7 +265,7 @@ def test_a_missing_extra_is_named(capsys, monkeypatch):
     told = fails(capsys, "serve", "anywhere")
     assert "not installed: fastapi, prometheus-client, python-multipart, uvicorn; the extra `serve`" in told
     monkeypatch.undo()
-    monkeypatch.setattr("polynet_keras.data.extras.find_spec", lambda module: None)
+    monkeypatch.setattr("polynet_keras.basics.extras.find_spec", lambda module: None)
     assert "not installed: pillow; the extra `data`" in fails(capsys, "serve", "anywhere")
 
 

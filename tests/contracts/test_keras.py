@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from polynet_keras.checkpoints.callback_state import ATTRIBUTES
 from polynet_keras.data.augmentation import ExampleSeeds, take_seeds_from
-from polynet_keras.distribution.callback_state import ATTRIBUTES
 from tests.contracts.names import contract
 
 X = np.arange(24, dtype="float32").reshape(6, 4) / 24
@@ -278,7 +278,7 @@ def test_the_data_of_fit_have_a_specification():
 
 def epoch_iterator(x, **options):
     """Keras's, of a call of fit."""
-    from polynet_keras.distribution.fit_call import fit_around
+    from polynet_keras.checkpoints.fit_call import fit_around
 
     found = []
     callback = OnTrainBegin(lambda callback: found.append(fit_around(callback).epoch_iterator))
@@ -353,7 +353,7 @@ def test_a_softmax_names_its_logits():
 
 @contract("locals of Model.fit")
 def test_the_call_of_fit_is_found_in_the_frames_of_a_callback():
-    from polynet_keras.distribution.fit_call import fit_around
+    from polynet_keras.checkpoints.fit_call import fit_around
 
     found = []
     callback = OnTrainBegin(lambda callback: found.append(fit_around(callback)))

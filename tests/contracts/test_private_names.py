@@ -67,8 +67,8 @@ def test_every_private_name_of_another_package_is_in_the_table():
 
 
 def test_names_that_only_strings_hold_are_in_the_table():
-    from polynet_keras.distribution.building import KERAS_PARTS
-    from polynet_keras.distribution.callback_state import ATTRIBUTES
+    from polynet_keras.checkpoints.callback_state import ATTRIBUTES
+    from polynet_keras.engine.building import KERAS_PARTS
 
     used = {f"Model.{part}" for part in KERAS_PARTS}
     used |= {f"{kind.__name__}.{name}" for kind, names in ATTRIBUTES for name in names if is_private(name)}

@@ -9,7 +9,7 @@ from tensorflow.python.data.ops import multi_device_iterator_ops
 from tensorflow.python.distribute.values import PerReplica
 from tensorflow.python.eager import context
 
-from polynet_keras.distribution import failures
+from polynet_keras.cluster import failures
 from tests.children import run
 from tests.contracts import workers
 from tests.contracts.names import contract
@@ -80,7 +80,7 @@ def optimized():
 
 
 def without_remapping():
-    """The options of a call whose graph is not remapped, made as `models.compiled_step` makes its own."""
+    """The options of a call whose graph is not remapped, made as `engine.compiled_step` makes its own."""
     options = context.context().function_call_options
     config = tf.compat.v1.ConfigProto.FromString(options.config_proto_serialized)
     config.graph_options.rewrite_options.remapping = config.graph_options.rewrite_options.OFF

@@ -11,10 +11,10 @@ import tensorflow as tf
 from absl import logging
 from PIL import Image
 
+from polynet_keras.basics.stderr_filter import held_back, warned
 from polynet_keras.data import decoder_warnings
 from polynet_keras.data.decoder_warnings import log_damaged
 from polynet_keras.data.sources import image_folder
-from polynet_keras.data.stderr_filter import held_back, warned
 from tests.children import Child
 
 

@@ -12,7 +12,8 @@ from keras import ops
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from polynet_keras.data import extras, preprocessing
+from polynet_keras.basics import extras
+from polynet_keras.data import preprocessing
 from polynet_keras.data.preprocessing import (
     RESIZES,
     Preprocessing,

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from arrays import examples_of, png, random_images
 
 from polynet_keras.data.pipeline import decoded_images, evaluation_batches, training_batches, validation_data
 from polynet_keras.data.preprocessing import Preprocessing
 from polynet_keras.data.tuning import untuned
+from tests.data.arrays import examples_of, png, random_images
 
 PROTOCOL = Preprocessing(8, 8)
 EXAMPLES = examples_of([png(image) for image in random_images(5, size=8)])

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from polynet_keras import PolyNet
+from polynet_keras.basics.holding import holding
 from polynet_keras.data.fashion_mnist import CLASSES, FOLDER
-from polynet_keras.data.holding import holding
 from polynet_keras.data.pipeline import evaluation_batches, validation_data
 from polynet_keras.data.preprocessing import Preprocessing, decode_image
 from polynet_keras.data.sources import digits, open_source

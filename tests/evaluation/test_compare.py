@@ -74,7 +74,7 @@ def test_without_the_implementation_only_the_preprocessing_is_compared(model, mo
 
 
 def test_the_data_extra_is_needed(model, monkeypatch):
-    monkeypatch.setattr("polynet_keras.data.extras.find_spec", lambda module: None)
+    monkeypatch.setattr("polynet_keras.basics.extras.find_spec", lambda module: None)
     with pytest.raises(ValueError, match="not installed: pillow, scikit-learn; the extra `data` has it"):
         compare(model, Format.CADENE, "net.pth", PREPROCESSING)
 

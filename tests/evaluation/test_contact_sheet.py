@@ -128,7 +128,7 @@ def test_pillow_is_needed_to_draw_alone(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "PIL.Image", None)
         importlib.reload(sys.modules[contact_sheet.__module__])
-    monkeypatch.setattr("polynet_keras.data.extras.find_spec", lambda module: None)
+    monkeypatch.setattr("polynet_keras.basics.extras.find_spec", lambda module: None)
     with pytest.raises(ValueError, match="not installed: pillow"):
         save(tmp_path / "no image", tmp_path / "sheet.png")
 

@@ -12,7 +12,7 @@ from scipy.optimize import minimize
 from scipy.special import softmax
 from scipy.stats import multinomial
 
-from polynet_keras.data import extras
+from polynet_keras.basics import extras
 from polynet_keras.data.preprocessing import Preprocessing
 from polynet_keras.evaluation.ensemble import (
     check_members,

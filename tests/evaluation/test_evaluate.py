@@ -13,13 +13,13 @@ from polynet_keras.data.crops import views
 from polynet_keras.data.decoding import Unreadable
 from polynet_keras.data.examples import Examples
 from polynet_keras.data.preprocessing import Preprocessing
+from polynet_keras.engine.network import Network
 from polynet_keras.evaluation.evaluate import _judged, evaluate
 from polynet_keras.evaluation.loading import TrainedModel
 from polynet_keras.evaluation.metrics import Counts
 from polynet_keras.evaluation.pooling import Pooling
 from polynet_keras.evaluation.scores import Scores
 from polynet_keras.evaluation.scoring import fitted_to, logits_model, score, scored
-from polynet_keras.models.network import Network
 from tests.data.arrays import examples_of, png, random_images
 from tests.reference import need_channels_first_convolutions
 

@@ -275,7 +275,7 @@ def test_pictures(tmp_path, channels, shape, expected, small):
 
 
 def test_pictures_need_pillow(tmp_path, monkeypatch):
-    monkeypatch.setattr("polynet_keras.data.extras.find_spec", lambda module: None)
+    monkeypatch.setattr("polynet_keras.basics.extras.find_spec", lambda module: None)
     report(tmp_path / "report.html")
     with pytest.raises(ValueError, match="not installed: pillow"):
         report(tmp_path / "other.html", image=np.zeros((8, 8, 3), "uint8"))

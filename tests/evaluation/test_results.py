@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 from scipy.stats import binomtest
 
-from polynet_keras.data.holding import Hold
+from polynet_keras.basics.holding import Hold
 from polynet_keras.evaluation import results
 from polynet_keras.evaluation.plots import plot_results
 from polynet_keras.evaluation.results import COLUMNS, Result, append, environment, read, weights_hash
@@ -357,7 +357,7 @@ def test_plot_is_a_picture(tmp_path):
 
 
 def test_plot_needs_matplotlib(tmp_path, monkeypatch):
-    monkeypatch.setattr("polynet_keras.data.extras.find_spec", lambda module: None)
+    monkeypatch.setattr("polynet_keras.basics.extras.find_spec", lambda module: None)
     with pytest.raises(ValueError, match="not installed: matplotlib"):
         plot_results([a_result()], tmp_path / "plot.png")
     assert not list(tmp_path.iterdir())

@@ -264,7 +264,7 @@ def test_draws_of_replicas_agree_in_mode_batch(mode, agree):
 def test_draws_of_replicas(mode):
     import tensorflow as tf
 
-    from polynet_keras.distribution.draws import ReplicaDraws
+    from polynet_keras.engine.draws import ReplicaDraws
 
     inputs = [keras.Input((2,)), keras.Input((2,))]
     layer = StochasticResidualScaling(1.0, 0.5, mode=mode, seed=3)
@@ -350,7 +350,7 @@ def test_files_whose_switch_is_a_bool(tmp_path, active):
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="only TensorFlow has strategies")
 def test_checkpoints_whose_switch_is_a_bool():
-    from polynet_keras.distribution import training_state
+    from polynet_keras.checkpoints import model_state
 
     model, other = sums_of_two(), sums_of_two()
     for one in (model, other):
@@ -359,8 +359,8 @@ def test_checkpoints_whose_switch_is_a_bool():
 
     class Saved:
         path = "checkpoint-1"
-        facts = {"variables": training_state.describe(model)}
-        values = {name: np.asarray(value) for name, value in training_state.read(model).items()}
+        facts = {"variables": model_state.describe(model)}
+        values = {name: np.asarray(value) for name, value in model_state.read(model).items()}
 
         def tensor(self, name):
             return self.values[name]
@@ -369,9 +369,9 @@ def test_checkpoints_whose_switch_is_a_bool():
     path, shape, _ = Saved.facts["variables"]["model"][number]
     Saved.facts["variables"]["model"][number] = (path, shape, "bool")
     Saved.values[f"model/{number:05d}"] = np.asarray(True)
-    training_state.check(other, Saved())
-    training_state.assign(other, Saved())
+    model_state.check(other, Saved())
+    model_state.assign(other, Saved())
     assert float(other.get_layer("sum").active.numpy()) == 1.0
     Saved.facts["variables"]["model"][number] = (path, shape, "int32")
     with pytest.raises(ValueError, match=r"has a variable '.*active' int32 \(\) where 'model' has"):
-        training_state.check(other, Saved())
+        model_state.check(other, Saved())

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from polynet_keras.data import json_fields
+from polynet_keras.basics import json_fields
 from polynet_keras.data.preprocessing import Preprocessing
 from polynet_keras.pretrained import ModelCard
 

@@ -8,11 +8,11 @@ import pytest
 
 from polynet_keras import PolyNet
 from polynet_keras.cli.main import main
-from polynet_keras.pretrained.insertion import structure_of
 from polynet_keras.pretrained.model_file import load_model_file
 from polynet_keras.training.growth import grown
-from polynet_keras.training.optimizer_settings import OptimizerSettings
+from polynet_keras.training.insertion import structure_of
 from polynet_keras.training.precision import precision
+from polynet_keras.training.recipes.optimizer import OptimizerSettings
 
 TARGET = "2 x [2-way] | 1 x [poly-3] | 2 x [ir, mpoly-2]"
 

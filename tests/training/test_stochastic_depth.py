@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from polynet_keras import PolyNet
-from polynet_keras.distribution.callback_state import get_states, set_states
+from polynet_keras.checkpoints.callback_state import get_states, set_states
 from polynet_keras.layers import StochasticResidualScaling
 from polynet_keras.training import stochastic_depth
 from polynet_keras.training.optimizers import RMSprop

@@ -1,0 +1,387 @@
+"""Checkpoints between two steps of `fit`, from which it goes on as if nothing had happened."""
+
+import os
+import weakref
+from numbers import Integral, Real
+from typing import Any, NoReturn
+
+import keras
+import tensorflow as tf
+from absl import logging
+
+from polynet_keras.checkpoints import model_state
+from polynet_keras.checkpoints.callback_state import get_states, set_states
+from polynet_keras.checkpoints.files import CheckpointFiles, SavedState
+from polynet_keras.checkpoints.fit_call import fit_around, runs
+from polynet_keras.checkpoints.interruption import Interruption, Preempted
+from polynet_keras.checkpoints.position import Position, Progress
+from polynet_keras.checkpoints.replay import TrainingSteps
+from polynet_keras.checkpoints.restoring import check_steps, choose
+from polynet_keras.checkpoints.saving import Saver, State
+from polynet_keras.cluster.agreement import fail_together, sum_over_workers
+from polynet_keras.cluster.workers import is_chief, worker_count
+
+
+class Checkpoints(keras.callbacks.Callback):
+    """Saves a training every so many steps or minutes, and goes on from there when `fit` is called again.
+
+        checkpoints = Checkpoints("checkpoints", every_steps=1000, every_minutes=10)
+        model.fit(dataset, epochs=90, callbacks=[checkpoints])
+
+    A process that is killed and started again with the same script gets the weights, losses, metrics and history of one
+    that ran through: bit for bit, where the training itself is deterministic. It works for every compiled `keras.Model`
+    on TensorFlow, without a strategy or with one, of several replicas or workers. Workers share the folder; the chief
+    writes, and all go on from the same checkpoint.
+
+    What is saved: all variables of the model (with the states of its random layers), of its optimizers and metrics; the
+    place; the logs; what other callbacks remember (`callback_state.ATTRIBUTES`, or their `get_state` and `set_state`).
+    `checkpoints.model_state` says why no global generator's state is. Files have checksums and are renamed when
+    they are complete. A checkpoint that cannot be read is passed over, with a warning, for the one before it; one that
+    cannot be written, on a full disk say, is a warning too, and the training goes on.
+
+    When it is saved: after every so many steps, or minutes on the chief's clock, and at the end of training. Weights
+    that are not finite are not saved, with a warning: the newest checkpoint is of the last good state.
+    If the process gets SIGTERM, the training is saved after the step of training or validation that is under way, and
+    `Preempted` is raised: of one worker's SIGTERM all workers of a `DistributedModel` hear.
+
+    Going on:
+
+    * In the middle of an epoch Keras steps through the steps that were done, without computing them. Other callbacks
+      see these steps, with the logs of the last one; afterwards they remember what they did at the checkpoint. A
+      `CSVLogger` needs `append=True`.
+    * The data must come in the same order again. With `skip_data` the batches of this epoch that were trained on are
+      read and dropped, and a tf.data dataset is put where the epochs before leave it: `ds.shuffle(n, seed=0)` shuffles
+      anew in each epoch, and goes on in the right order. A `PyDataset` gets the calls of `on_epoch_begin` and
+      `on_epoch_end` that it would have got. `fit` warns at its start of what cannot be right: a shuffle without a seed,
+      a `PyDataset` with `shuffle=True`. A generator must give the same batches again by itself. Instead of reading and
+      dropping, the dataset may start at `position.global_step`, with `skip_data=False`.
+    * When validation was interrupted, it runs again from its beginning.
+    * A training that was over, or was ended by a callback such as `EarlyStopping`, has nothing left to do: `fit`
+      returns at once, with the weights and the history. With more epochs it goes on, unless a callback had ended it.
+
+    Args:
+        folder: of the checkpoints, theirs alone.
+        every_steps: save when so many more steps (batches) are done.
+        every_minutes: save when so many minutes have gone by. At least one of the two is needed.
+        at_epoch_ends: save after every epoch too.
+        keep: how many of the newest checkpoints to keep.
+        skip_data: whether `fit` is given the data from their beginning, rather than from `position.global_step`.
+        fingerprint: of what decides the training, such as its recipe. A checkpoint with another one is refused.
+        strategy: of the model, if `position` is used with several workers: they agree on it.
+
+    Raises:
+        ValueError: an argument is out of range, or the backend is not TensorFlow. From `fit`: the checkpoints are of
+            another model, recipe or number of steps, or none of them can be read.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        *,
+        every_steps: int | None = None,
+        every_minutes: float | None = None,
+        at_epoch_ends: bool = False,
+        keep: int = 3,
+        skip_data: bool = True,
+        fingerprint: str = "",
+        strategy: tf.distribute.Strategy | None = None,
+    ):
+        super().__init__()
+        _check_arguments(folder, every_steps, every_minutes, keep, fingerprint)
+        self._files = CheckpointFiles(folder, int(keep))
+        self._saver = Saver(self._files, every_steps, None if every_minutes is None else 60 * float(every_minutes))
+        self._at_epoch_ends = at_epoch_ends
+        self._skip_data = skip_data
+        self._fingerprint = fingerprint
+        self._strategy = strategy
+        self._chosen: tuple[SavedState | None] | None = None
+        self._steps: Any = None
+        self._validation_data: Any = None
+        self._interruption: Any = None
+        self._finalizer: Any = None
+        self._first = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: self._forget_initial_epoch())
+
+    @property
+    def position(self) -> Position:
+        """Where the next `fit` will go on: at the newest checkpoint that can be read, or at the beginning.
+
+        To be asked before `fit`; on several workers by all of them, and with `strategy` given.
+
+        Raises:
+            ValueError: the checkpoint is of another recipe, or there are checkpoints and none can be read.
+        """
+        if self._chosen is None:
+            self._chosen = (choose(self._files, self._strategy, self._accept),)
+        (saved,) = self._chosen
+        return _progress(saved).position
+
+    def reload(self, model: keras.Model) -> Position | None:
+        """Gives a model, and its optimizers, the values of the newest checkpoint: where a training came to nothing.
+
+        Returns:
+            What the checkpoint is of; None where there is none, and the model stays as it is.
+
+        Raises:
+            ValueError: there are checkpoints and none can be read.
+        """
+        saved = self._files.newest()
+        if saved is None:
+            return None
+        model_state.assign(model, saved)
+        return _progress(saved).position
+
+    def on_train_begin(self, logs=None):
+        fit = fit_around(self)
+        callbacks = fit.callbacks.callbacks
+        if self._first not in callbacks:
+            # Keras calls callbacks in their order. At the end of it this one sees, and overrules, what the others have
+            # done in the same event. The loop that is under way comes to it there.
+            callbacks.remove(self)
+            callbacks.insert(0, self._first)
+            callbacks.append(self)
+            return
+        self._end()
+        self._callbacks = callbacks
+        self._several = worker_count(self.model.distribute_strategy) > 1
+        self._chief = is_chief(self.model.distribute_strategy)
+        self._steps = TrainingSteps(self.model, fit.steps_per_epoch, fit.epoch_iterator)
+        self._validation_data = fit.validation_data
+        self._after_training_steps: State | None = None
+        self._in_epoch = False
+        # If `fit` ends with an error, no event tells; but its list of callbacks ends with it, or later, once nobody
+        # keeps the traceback. Nothing must depend on when: until then a SIGTERM is passed on.
+        self._callback_list = weakref.ref(fit.callbacks)
+        self._finalizer = weakref.finalize(fit.callbacks, self._end)
+        self._finalizer.atexit = False
+        try:
+            self._saved = self._restore()
+            self._listen()
+        except BaseException:
+            self._end()
+            raise
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch, self._step, self._in_epoch = epoch, 0, True
+        self._steps.begin_epoch()
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self._steps.attach()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._step = batch + 1
+        if self._steps.replays:
+            self._replayed()
+            return
+        self._logs = logs or {}
+        if self._told_to_stop():
+            self._preempt(self._state_now() if self._chief else None)
+        if self._chief and self._saver.is_due(self._position_now().global_step):
+            self._write(self._state_now())
+
+    def on_test_begin(self, logs=None):
+        # Validation uses the variables of the same metrics.
+        if self._in_epoch and self._chief:
+            self._after_training_steps = self._state_now()
+
+    def on_test_batch_end(self, batch, logs=None):
+        if self._in_epoch and self._told_to_stop():
+            self._preempt(self._after_training_steps)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._after_training_steps = None
+        self._in_epoch = False
+        self._steps_before += self._step
+        self._epoch, self._step = epoch + 1, 0
+        ended = bool(self.model.stop_training)
+        if self._told_to_stop():
+            self._preempt(self._state_now(ended) if self._chief else None)
+        # Not at `on_train_end`: by then Keras has put the optimizer's averages in the place of the weights.
+        if self._chief and (ended or self._at_epoch_ends or epoch + 1 >= self.params["epochs"]):
+            self._write(self._state_now(ended))
+
+    def on_train_end(self, logs=None):
+        self._end()
+
+    def _accept(self, saved: SavedState) -> None:
+        found = saved.facts["fingerprint"]
+        if found != self._fingerprint:
+            raise ValueError(
+                f"{saved.path} was written by a training with fingerprint {found!r}, this one has "
+                f"{self._fingerprint!r}: name another folder to start anew"
+            )
+
+    def _restore(self) -> SavedState | None:
+        """Has model, callbacks and `fit` go on from the newest checkpoint, if there is one."""
+        strategy, steps = self.model.distribute_strategy, self._steps
+        before, self._chosen = self._chosen, None
+        # What one process found is not known to the others, unless they looked together.
+        if before is None or (self._several and self._strategy is None):
+            saved = choose(self._files, strategy, self._accept)
+        else:
+            (saved,) = before
+        progress = _progress(saved)
+        failure = None
+        try:
+            if before is not None and _progress(before[0]) != progress:
+                raise ValueError(
+                    "`position` was not the chief's: with several workers, Checkpoints(strategy=...) is needed"
+                )
+            rivals = (Checkpoints, keras.callbacks.BackupAndRestore)
+            if any(isinstance(one, rivals) and one is not self for one in self._callbacks):
+                raise ValueError("one fit() takes one Checkpoints, or keras.callbacks.BackupAndRestore: leave one out")
+            if not self.model.built:
+                raise ValueError(
+                    "the model is not built: give it a keras.Input, or call model.build(input_shape), before fit()"
+                )
+            if self._chief:
+                self._files.prepare()
+            if saved is not None:
+                model_state.check(self.model, saved)
+                check_steps(saved, progress, self.params["steps"], self.model.steps_per_execution)
+                self._put_back(saved)
+        except ValueError as error:
+            failure = error
+        fail_together(strategy, failure)
+
+        if self._skip_data and self._chief:
+            steps.order.check(self._validation_data)
+        self._steps_before = progress.position.global_step - progress.position.step
+        self._logs = progress.logs
+        self._saver.start(progress.position.global_step)
+        if saved is not None:
+            place, epochs = progress.position, self.params["epochs"]
+            inform = logging.info if self._chief else logging.debug
+            inform("going on from %s: epoch %d, step %d", saved.path, place.epoch + 1, place.step)
+            if progress.ended or place.epoch >= epochs:
+                how = "ended by a callback" if progress.ended else f"done with its {epochs} epochs"
+                logging.warning("%s is of a training that was %s: there is nothing left to do", saved.path, how)
+            steps.go_on(progress, self._skip_data)
+            self.model._initial_epoch = max(place.epoch, epochs) if progress.ended else place.epoch
+        return saved
+
+    def _put_back(self, saved: SavedState) -> None:
+        model_state.assign(self.model, saved)
+        missing = set_states(self._callbacks, saved.facts["callbacks"], saved.tensor)
+        if missing and self._chief:  # the others have no writers
+            logging.info("%s has states of callbacks that this run does not have: %s", saved.path, ", ".join(missing))
+
+    def _replayed(self) -> None:
+        """After a step that was done before: at the last one, all is as it was then, whatever callbacks did since."""
+        saved = self._saved
+        assert saved is not None  # it is what steps are replayed from
+        position = _progress(saved).position
+        if not self._several and self._told_to_stop():
+            self._stop(position, saved=True)
+        if self._step == self.model.steps_per_execution:
+            model_state.check_metrics(self.model, saved, self._steps.data_spec)
+        if self._step >= position.step:
+            self._put_back(saved)
+            model_state.assign_metrics(self.model, saved)
+            self._steps.replays = False
+            self._saved = None
+
+    def _listen(self) -> None:
+        # With several workers one must not stop alone: it takes a model that has them agree.
+        if not self._several or hasattr(self.model, "interruption"):
+            callback_list = self._callback_list
+            self._interruption = Interruption(lambda frame: runs(callback_list(), frame))
+            self._interruption.listen()
+            if hasattr(self.model, "interruption"):
+                self.model.interruption = self._interruption
+
+    def _told_to_stop(self) -> bool:
+        if self._interruption is None:
+            return False
+        return self._interruption.agreed if self._several else self._interruption.requested
+
+    def _preempt(self, state: State | None) -> NoReturn:
+        """Saves, on the chief, and stops."""
+        saved = state is not None and self._write(state)
+        # The others wait until it is written: whoever starts them again may do so once the first one has ended.
+        saved = sum_over_workers(self.model.distribute_strategy, int(saved)) > 0
+        self._stop(self._position_now(), saved)
+
+    def _stop(self, position: Position, saved: bool) -> NoReturn:
+        self._interruption.followed = True
+        stop = Preempted(position, saved)
+        logging.warning("SIGTERM: %s", stop)
+        self._end()
+        raise stop
+
+    def _position_now(self) -> Position:
+        return Position(self._epoch, self._step, self._steps_before + self._step)
+
+    def _state_now(self, ended: bool = False) -> State:
+        made, read = self._steps.iterators_before(epoch_is_over=not self._in_epoch)
+        progress = Progress(
+            self._position_now(),
+            self.params["steps"],
+            self.model.steps_per_execution,
+            self._steps.batches_read(epoch_is_over=not self._in_epoch),
+            made,
+            read,
+            self._steps.order.seeds,
+            ended,
+            self._logs,
+        )
+        callbacks, arrays = get_states(self._callbacks)
+        facts = {
+            "fingerprint": self._fingerprint,
+            "progress": progress.to_json(),
+            "variables": model_state.describe(self.model),
+            "callbacks": callbacks,
+        }
+        return facts, {**model_state.read(self.model), **arrays}
+
+    def _write(self, state: State) -> bool:
+        spoiled = model_state.first_not_finite(self.model)
+        if spoiled is not None:
+            logging.warning("no checkpoint was written: the weights in %s are not finite", spoiled)
+            return False
+        return self._saver.write(state, self._position_now().global_step)
+
+    def _forget_initial_epoch(self) -> None:
+        """Runs first in each epoch: `fit` has read it by then. After an error the next `fit` must not read it again."""
+        self.model._initial_epoch = None
+
+    def _end(self) -> None:
+        """Takes everything back that concerns one call of `fit`."""
+        if self._steps is None:
+            return
+        self._finalizer.detach()
+        self._steps.detach()
+        model = self._steps.model  # that of the `fit`; the callback may have got another one since
+        model._initial_epoch = None
+        if getattr(model, "interruption", None) is not None:
+            model.interruption = None
+        self._steps = self._after_training_steps = self._saved = self._chosen = self._validation_data = None
+        interruption, self._interruption = self._interruption, None
+        if interruption is not None:
+            interruption.close()
+
+
+def _progress(saved: SavedState | None) -> Progress:
+    return Progress(Position()) if saved is None else Progress.from_json(saved.facts["progress"])
+
+
+def _check_arguments(folder, every_steps, every_minutes, keep, fingerprint) -> None:
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            f"Checkpoints need Keras's TensorFlow backend, this is {keras.backend.backend()!r}; "
+            "keras.callbacks.BackupAndRestore works on all"
+        )
+    if not isinstance(folder, (str, os.PathLike)) or not os.fspath(folder):
+        raise ValueError(f"folder={folder!r} must be the path of a folder")
+    if not isinstance(fingerprint, str):
+        raise ValueError(f"fingerprint={fingerprint!r} must be a string")
+    if every_steps is None and every_minutes is None:
+        raise ValueError("Checkpoints needs every_steps, every_minutes or both: it got neither")
+    for name, value in (("every_steps", every_steps), ("keep", keep)):
+        if value is None and name == "every_steps":
+            continue
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+            raise ValueError(f"{name}={value!r} must be an integer of at least 1")
+    if every_minutes is not None and (
+        isinstance(every_minutes, bool) or not isinstance(every_minutes, Real) or not float(every_minutes) > 0
+    ):
+        raise ValueError(f"every_minutes={every_minutes!r} must be a number > 0")

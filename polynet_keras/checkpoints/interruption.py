@@ -1,0 +1,95 @@
+"""A request to stop: SIGTERM, which comes before a machine is taken away, heard between two steps of training."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+from polynet_keras.basics.exits import Restart
+from polynet_keras.checkpoints.position import Position
+
+
+class Preempted(Restart):
+    """Training stopped because the process was told to end (SIGTERM): a `SystemExit` of code 75.
+
+    Attributes:
+        position: where training stopped.
+        saved: whether a checkpoint of that position is on disk. If not, an older one is, or none.
+    """
+
+    def __init__(self, position: Position, saved: bool = True):
+        super().__init__()
+        self.position = position
+        self.saved = saved
+
+    def __str__(self) -> str:
+        place = f"epoch {self.position.epoch + 1}, step {self.position.step}"
+        return f"told to stop at {place}, which is {'saved' if self.saved else 'not saved'}"
+
+
+class Interruption:
+    """Listens to SIGTERM, as a context manager, and remembers it instead of ending the process.
+
+        with Interruption() as interruption:
+            for batch in batches:
+                train(batch)
+                if interruption.requested:
+                    ...
+
+    Only the main thread may listen; in another one nothing is changed and nothing heard. A second SIGTERM goes to the
+    handler that was there before, which by default ends the process. So does, at the end, a request that nobody
+    followed, because it came too late. Python hears a signal once the operation of TensorFlow that runs is over.
+
+    Args:
+        runs: tells from the frame that a signal interrupts whether the listener is still running. If it ended without
+            `close`, signals go to the handler that was there before.
+
+    Attributes:
+        requested: this process got SIGTERM.
+        agreed: all workers of a strategy know of one that got it, since the same step; whoever has them agree sets it.
+        followed: whoever stopped for it sets it.
+    """
+
+    def __init__(self, runs: Callable[[FrameType | None], bool] = lambda frame: True):
+        self.requested = False
+        self.agreed = False
+        self.followed = False
+        self._runs = runs
+        self._former: Callable | int | None = None
+
+    def __enter__(self) -> "Interruption":
+        self.listen()
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.close()
+
+    def listen(self) -> None:
+        """Takes the place of the present handler."""
+        # A handler that was not installed from Python could not be put back.
+        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is not None:
+            self._former = signal.signal(signal.SIGTERM, self._hear)
+
+    def close(self) -> None:
+        """Puts the former handler back, unless somebody has put another one over this one since."""
+        if self._former is None or threading.current_thread() is not threading.main_thread():
+            return
+        if signal.getsignal(signal.SIGTERM) == self._hear:
+            signal.signal(signal.SIGTERM, self._former)
+        former, self._former = self._former, None
+        if self.requested and not self.followed:
+            self._pass_on(former, signal.SIGTERM, None)
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        runs = self._runs(frame)
+        if self.requested or not runs:
+            self._pass_on(self._former, number, frame)
+        self.requested = runs
+
+    def _pass_on(self, former: Callable | int | None, number: int, frame: FrameType | None) -> None:
+        if callable(former):
+            former(number, frame)
+        elif former == signal.SIG_DFL:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)

@@ -1,0 +1,177 @@
+"""The variables that decide how a training goes on: of the model, its optimizers and its metrics.
+
+Keras's layers draw random numbers from `keras.random.SeedGenerator`s, whose states are among `model.variables`. The
+global generators of Python, NumPy and TensorFlow, which `keras.utils.set_random_seed` seeds, decide initial values, and
+the seeds that layers and datasets are made with: all of that a resumed process does again in the same way. They are no
+part of the state. A layer or loss that draws from `tf.random` itself, without Keras's generators, is not reproduced.
+"""
+
+import re
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from polynet_keras.checkpoints.files import SavedState
+from polynet_keras.engine.building import build
+
+MODEL, OPTIMIZER, METRICS = "model", "optimizer", "metrics"
+
+Description = dict[str, list[tuple[str, list[int], str]]]
+
+
+def describe(model: keras.Model) -> Description:
+    """(path, shape, dtype) of every variable, by group: "model", each optimizer's attribute, and "metrics"."""
+
+    def of(group: str, variable: keras.Variable) -> tuple[str, list[int], str]:
+        # The path of an optimizer's variable depends on where it is first called.
+        path = variable.path if group in (MODEL, METRICS) else variable.name
+        return path, list(variable.shape), variable.dtype
+
+    return {group: [of(group, variable) for variable in variables] for group, variables in _groups(model).items()}
+
+
+def read(model: keras.Model) -> dict[str, tf.Tensor | np.ndarray]:
+    """The values of all variables by name, as they are now, whatever is assigned later.
+
+    No worker waits for another. Tensors share the variables' memory until those are assigned.
+    """
+    values: dict[str, tf.Tensor | np.ndarray] = {}
+    with model.distribute_strategy.scope():
+        for group, variables in _groups(model).items():
+            for number, variable in enumerate(variables):
+                values[_name(group, number)] = (
+                    _totals(model, variable) if group == METRICS else tf.convert_to_tensor(variable.value)
+                )
+    return values
+
+
+def first_not_finite(model: keras.Model) -> str | None:
+    """The path of a trained variable with a value that is infinite or NaN; None where there is none."""
+    with model.distribute_strategy.scope():
+        for variable in model.trainable_variables:
+            is_float = variable.dtype.startswith(("float", "bfloat"))
+            if is_float and not tf.reduce_all(tf.math.is_finite(tf.convert_to_tensor(variable.value))):
+                return variable.path
+    return None
+
+
+def check(model: keras.Model, saved: SavedState) -> None:
+    """Makes the optimizer's variables, if they are not made yet, and compares all with those of a checkpoint.
+
+    Raises:
+        ValueError: the checkpoint is of another model or optimizer; numbers in the names do not count.
+    """
+    found = saved.facts["variables"]
+    optimizer = model.optimizer
+    if OPTIMIZER in found and optimizer is not None and not optimizer.built:
+        with model.distribute_strategy.scope():
+            optimizer.build(model.trainable_variables)
+    expected = describe(model)
+    for group in dict.fromkeys([*expected, *found]):
+        if group != METRICS:
+            _check_group(saved, group, found.get(group), expected.get(group))
+
+
+def assign(model: keras.Model, saved: SavedState) -> None:
+    """Gives the variables of model and optimizers their saved values.
+
+    Raises:
+        ValueError: the checkpoint cannot be read any more.
+    """
+    with model.distribute_strategy.scope():
+        for group, variables in _groups(model).items():
+            if group != METRICS:
+                for number, variable in enumerate(variables):
+                    value = saved.tensor(_name(group, number))
+                    variable.assign(value.astype(variable.dtype) if value.dtype == bool else value)
+
+
+def check_metrics(model: keras.Model, saved: SavedState, data_spec) -> None:
+    """Makes the metrics' variables, if they are not made yet, and compares them with those of a checkpoint.
+
+    Args:
+        model: compiled.
+        saved: the checkpoint.
+        data_spec: of the training data, to make them with.
+
+    Raises:
+        ValueError: the model was compiled with other metrics.
+    """
+    found = saved.facts["variables"][METRICS]
+    if len(model.metrics_variables) != len(found) and model._distribute_strategy is None:
+        # Without a strategy Keras makes the metrics' variables in the first step.
+        build(model, None, data_spec)
+    _check_group(saved, METRICS, found, describe(model)[METRICS])
+
+
+def assign_metrics(model: keras.Model, saved: SavedState) -> None:
+    """Gives the metrics their saved totals."""
+    with model.distribute_strategy.scope():
+        for number, variable in enumerate(model.metrics_variables):
+            _assign_totals(model, variable, saved.tensor(_name(METRICS, number)))
+
+
+def _groups(model: keras.Model) -> dict[str, list[keras.Variable]]:
+    groups = {MODEL: model.variables}
+    # A model with a training step of its own may have several optimizers, and not use the one it was compiled with.
+    for attribute, value in vars(model).items():
+        if isinstance(value, keras.optimizers.Optimizer) and value.built:
+            groups[attribute] = value.variables
+    groups[METRICS] = model.metrics_variables
+    return groups
+
+
+def _name(group: str, number: int) -> str:
+    # Paths of variables need not be unique.
+    return f"{group}/{number:05d}"
+
+
+def _check_group(saved: SavedState, group: str, found: list | None, expected: list | None) -> None:
+    advice = f"another model or compile() wrote {saved.path}; use that, or name another folder to start anew"
+    if found is None or expected is None:
+        where, elsewhere = ("checkpoint", "model here") if expected is None else ("model here", "checkpoint")
+        raise ValueError(f"the {where} has variables of {group!r}, the {elsewhere} has none: {advice}")
+    for (path, shape, dtype), (own_path, own_shape, own_dtype) in zip(found, expected, strict=False):
+        # The switch of stochastic depth was a bool before it was a number.
+        same_dtype = dtype == own_dtype or (dtype, own_dtype) == ("bool", "float32")
+        if (_plain(path), list(shape)) != (_plain(own_path), own_shape) or not same_dtype:
+            raise ValueError(
+                f"the checkpoint has a variable {path!r} {dtype} {tuple(shape)} where {group!r} has "
+                f"{own_path!r} {own_dtype} {tuple(own_shape)}: {advice}"
+            )
+    if len(found) != len(expected):
+        raise ValueError(f"the checkpoint has {len(found)} variables of {group!r}, here are {len(expected)}: {advice}")
+
+
+def _plain(path: str) -> str:
+    """A path without the numbers that Keras counts up with every layer that a process makes."""
+    return re.sub(r"_\d+(?=[/_]|$)", "", path)
+
+
+def _totals(model: keras.Model, variable: keras.Variable) -> tf.Tensor | np.ndarray:
+    """A metric's sum, or, where each replica adds one up for itself, those of this process: (replicas, ...)."""
+    if not _is_in_parts(variable):
+        return tf.convert_to_tensor(variable.value)
+    # All of them together, as the variable's own value is, would take the other workers.
+    return np.stack([part.numpy() for part in model.distribute_strategy.experimental_local_results(variable.value)])
+
+
+def _assign_totals(model: keras.Model, variable: keras.Variable, totals: np.ndarray) -> None:
+    """The same sum, whether it was saved in parts and is in parts; of other workers, their parts are taken for ours."""
+    was_in_parts = totals.ndim > len(variable.shape)
+    if not _is_in_parts(variable):
+        variable.assign(totals.sum(0, dtype=totals.dtype) if was_in_parts else totals)
+        return
+    parts = model.distribute_strategy.experimental_local_results(variable.value)
+    if not was_in_parts:
+        totals = totals[np.newaxis] / (model.distribute_strategy.num_replicas_in_sync // len(parts))
+    if len(totals) != len(parts):
+        totals = np.stack([totals.sum(0) / len(parts)] * len(parts))
+    for part, total in zip(parts, totals, strict=True):
+        part.assign(np.asarray(total, part.dtype.as_numpy_dtype))
+
+
+def _is_in_parts(variable: keras.Variable) -> bool:
+    """Whether each replica adds to a sum of its own, and reading it is a collective: so are Keras's metrics."""
+    return getattr(variable.value, "synchronization", None) == tf.VariableSynchronization.ON_READ

@@ -1,0 +1,146 @@
+"""The steps of `fit`, so that it can go on in the middle of an epoch.
+
+Keras's `fit` starts at the beginning of an epoch. The steps that were done before are therefore stepped through again,
+without computing anything: Keras counts and shows them, and every callback sees them, with the logs of the last one.
+"""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+from absl import logging
+
+from polynet_keras.checkpoints.data_order import DataOrder
+from polynet_keras.checkpoints.position import Progress
+
+
+class TrainingSteps:
+    """Stands in for a model's `train_function`: counts the batches that are read, and replays steps on demand.
+
+    Keras iterates anew over the data in every epoch. Given `steps_per_epoch`, it goes on with one iterator, until the
+    data end if it knows their number.
+
+    Args:
+        model: compiled, while `fit` runs.
+        steps_per_epoch: that `fit` was given, or None.
+        epoch_iterator: Keras's, over the data of this `fit`.
+
+    Attributes:
+        model: the argument.
+        order: of the data.
+        replays: whether steps are replayed.
+        data_spec: of a batch, once one was asked for.
+    """
+
+    def __init__(self, model: keras.Model, steps_per_epoch: int | None, epoch_iterator):
+        self.model = model
+        self.order = DataOrder(epoch_iterator)
+        self.replays = False
+        self.data_spec = None
+        self._counts_steps = steps_per_epoch is not None
+        self._function: Any = None
+        self._iterator: Any = None
+        self._batches_read = 0
+        self._number = 0
+        self._epochs_begun = 0
+        self._epoch_begins = False
+        self._passed_epochs = False
+        self._done: Progress | None = None
+        self._skip_data = False
+
+    def go_on(self, done: Progress, skip_data: bool) -> None:
+        """Has the data, and within an epoch the steps, go on from a place; `replays` is to be set to False there.
+
+        Args:
+            done: what was done.
+            skip_data: whether to read the batches of what was done, and drop them. Otherwise the data begin after them.
+        """
+        self._done, self._skip_data = done, skip_data
+        self.replays = done.position.step > 0
+        if skip_data and done.iterators is not None and done.iterators_read is not None and done.seeds is not None:
+            self.order.go_on(done.iterators, done.iterators_read, done.position.epoch, done.seeds)
+
+    def attach(self) -> None:
+        """Puts itself in the place of the model's step, which may have been made anew since, for one step.
+
+        What callbacks do with the model between the steps, and whatever comes after an error, finds the model's own.
+        """
+        if self.model.train_function is not self:
+            self._function = self.model.train_function
+            self.model.train_function = self
+
+    def detach(self) -> None:
+        """Puts the model's own step back."""
+        if self.model.train_function is self:
+            self.model.train_function = self._function
+        self._iterator = None
+
+    def begin_epoch(self) -> None:
+        """To be called at the beginning of each epoch."""
+        self._epoch_begins = True
+        self._epochs_begun += 1
+
+    def batches_read(self, epoch_is_over: bool = False) -> int:
+        """Batches that were read by the iterator that the next step will read from."""
+        return 0 if epoch_is_over and self._is_used_up() else self._batches_read
+
+    def iterators_before(self, epoch_is_over: bool = False) -> tuple[int, int]:
+        """How many iterators were made, and read from, before the one that the next step will read from."""
+        if not epoch_is_over:
+            return self._number - 1, self.order.read - 1
+        return self.order.made - (not self.order.begins_anew), self.order.read - (not self._is_used_up())
+
+    def _is_used_up(self) -> bool:
+        """Whether, after an epoch, Keras has left the iterator or is about to."""
+        return self.order.begins_anew or self.order.made > self._number
+
+    def __call__(self, iterator):
+        self.model.train_function = self._function
+        if iterator is not self.order.latest:
+            return self._function(iterator)  # of another `fit`: an interrupt ended this one before the step
+        first, self._epoch_begins = self._epoch_begins, False
+        if self._iterator is not iterator:
+            self._iterator, self._batches_read, self._passed_epochs = iterator, 0, False
+            self._number = self.order.made
+            self.order.begin_to_read()
+            self.data_spec = iterator.element_spec
+        if self._done is not None and self._epochs_begun == 1 and first and self._counts_steps:
+            self._pass_over_epochs(self._done)
+        steps = self.model.steps_per_execution
+        if self.replays and self._done is not None:
+            self._read(steps, at_least=1)
+            return dict(self._done.logs)
+        try:
+            logs = self._function(iterator)
+        except (StopIteration, tf.errors.OutOfRangeError):
+            if first and self._passed_epochs:
+                raise ValueError(
+                    f"the dataset ended after {self._batches_read} batches, between two epochs: to go on from a "
+                    "checkpoint with steps_per_epoch, it must be endless. Call .repeat() on it, or leave "
+                    "steps_per_epoch out"
+                ) from None
+            raise
+        self._batches_read += steps
+        return logs
+
+    def _pass_over_epochs(self, done: Progress) -> None:
+        """The batches of the epochs before, where all epochs share one iterator."""
+        before = done.batches_read - done.position.step
+        if self._skip_data and before > 0:
+            logging.info("passing over %d batches of the epochs that are done", before)
+        self._read(before, at_least=before)
+        self._passed_epochs = before > 0
+
+    def _read(self, batches: int, at_least: int) -> None:
+        """Reads batches and drops them, if the data begin before them."""
+        for number in range(batches if self._skip_data else 0):
+            try:
+                next(self._iterator)
+            except (StopIteration, tf.errors.OutOfRangeError):
+                if number < at_least:
+                    raise ValueError(
+                        f"the dataset ended after {self._batches_read + number} batches, before the place that the "
+                        "checkpoint is of: it is not the one that the checkpoint was trained on"
+                    ) from None
+                break
+        self._batches_read += batches

@@ -1,0 +1,72 @@
+"""Which checkpoint to go on from: the same on all workers, or none of them goes on."""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from polynet_keras.checkpoints.files import CheckpointFiles, SavedState
+from polynet_keras.checkpoints.position import Progress
+from polynet_keras.cluster.agreement import fail_together, sum_over_workers
+from polynet_keras.cluster.patience import half_a_wait
+from polynet_keras.cluster.workers import is_chief
+
+WAIT_SECONDS = 120
+"""How long a worker waits for files that the chief has read: network file systems may show them a minute later."""
+
+
+def choose(
+    files: CheckpointFiles, strategy: tf.distribute.Strategy | None, accept: Callable[[SavedState], None]
+) -> SavedState | None:
+    """The newest checkpoint that the chief can read, on every worker; all of them call this at once.
+
+    Args:
+        files: in a folder that all workers share.
+        strategy: whose workers choose together; None for this process alone.
+        accept: raises a `ValueError` if a checkpoint may not be used here.
+
+    Returns:
+        The checkpoint, or None if there is none.
+
+    Raises:
+        ValueError: there are checkpoints and none can be read, or the newest may not be used: on all workers.
+    """
+    chief = is_chief(strategy)
+    saved, failure = None, None
+    if chief:
+        try:
+            saved = _accepted(files.newest(), accept)
+        except ValueError as error:
+            failure = error
+    number = -1 if failure else saved.number if saved else 0
+    number = sum_over_workers(strategy, number if chief else 0)
+    if number < 0:
+        raise failure or ValueError(
+            f"the chief cannot go on from the checkpoints in {files.folder}; what it says tells why"
+        )
+    if not chief and number:
+        try:
+            saved = _accepted(files.wait_for(number, half_a_wait(WAIT_SECONDS)), accept)
+        except ValueError as error:
+            failure = error
+    fail_together(strategy, failure)
+    return saved
+
+
+def check_steps(saved: SavedState, progress: Progress, steps: int | None, steps_per_execution: int) -> None:
+    """Raises `ValueError` if `fit`, with so many steps an epoch, does not come by the place that a checkpoint is of."""
+    if steps and progress.steps_per_epoch and steps != progress.steps_per_epoch:
+        raise ValueError(
+            f"{saved.path} is of a training with {progress.steps_per_epoch} steps an epoch, here are {steps}: use the "
+            "same data, batch size and steps_per_epoch, or name another folder to start anew"
+        )
+    if progress.position.step % steps_per_execution:
+        raise ValueError(
+            f"{saved.path} is of step {progress.position.step} of an epoch, where steps_per_execution="
+            f"{steps_per_execution} does not stop: compile the model with {progress.steps_per_execution}, as it was"
+        )
+
+
+def _accepted(saved: SavedState | None, accept: Callable[[SavedState], None]) -> SavedState | None:
+    if saved is not None:
+        accept(saved)
+    return saved

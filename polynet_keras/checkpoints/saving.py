@@ -1,0 +1,55 @@
+"""When a checkpoint is due, and what happens if it cannot be written."""
+
+import time
+from typing import Any
+
+import tensorflow as tf
+from absl import logging
+
+from polynet_keras.checkpoints.files import CheckpointFiles, reason_of
+
+State = tuple[dict[str, Any], dict[str, Any]]
+"""What a checkpoint holds: facts and tensors."""
+
+
+class Saver:
+    """Writes checkpoints every so many steps, every so many seconds, or both.
+
+    Args:
+        files: where to.
+        every_steps: or None.
+        every_seconds: or None.
+    """
+
+    def __init__(self, files: CheckpointFiles, every_steps: int | None, every_seconds: float | None):
+        self._files = files
+        self._every_steps = every_steps
+        self._every_seconds = every_seconds
+        self.start(0)
+
+    def start(self, step: int) -> None:
+        """Counts steps and seconds from now on, `step` being done."""
+        self._step, self._time = step, time.monotonic()
+
+    def is_due(self, step: int) -> bool:
+        """Whether to write after a step: the number of steps that are done, by whatever number it grew."""
+        every, seconds = self._every_steps, self._every_seconds
+        if every is not None and step // every > self._step // every:
+            return True
+        return seconds is not None and time.monotonic() - self._time >= seconds
+
+    def write(self, state: State, step: int) -> bool:
+        """Writes a checkpoint. If that fails, warns and returns False."""
+        try:
+            self._files.write(*state)
+        except (OSError, TypeError, ValueError, tf.errors.OpError) as error:
+            logging.warning(
+                "no checkpoint was written to %s: %s. Training goes on, and it will be tried again",
+                self._files.folder,
+                reason_of(error),
+            )
+            return False
+        finally:
+            # A full disk is not written to again at every step.
+            self.start(step)
+        return True

@@ -1,0 +1,28 @@
+"""What the workers of a strategy find out together: every one of them calls these functions, at the same place."""
+
+import tensorflow as tf
+
+from polynet_keras.cluster.workers import worker_count, worker_index
+
+
+def sum_over_workers(strategy: tf.distribute.Strategy | None, value: int) -> int:
+    """The sum of the workers' numbers: a collective, if there are several."""
+    if strategy is None or worker_count(strategy) == 1:
+        return value
+    # One replica of each worker speaks for it.
+    first = worker_index(strategy) * (strategy.num_replicas_in_sync // worker_count(strategy))
+
+    def number_of(context) -> tf.Tensor:
+        return tf.constant(value if context.replica_id_in_sync_group == first else 0, tf.int64)
+
+    numbers = strategy.experimental_distribute_values_from_function(number_of)
+    return int(strategy.reduce(tf.distribute.ReduceOp.SUM, numbers, axis=None))
+
+
+def fail_together(strategy: tf.distribute.Strategy | None, failure: ValueError | None) -> None:
+    """Raises this worker's failure, or, if another one has one, a `ValueError` that says so; all workers call this."""
+    failures = sum_over_workers(strategy, int(failure is not None))
+    if failure is not None:
+        raise failure
+    if failures:
+        raise ValueError(f"{failures} of {worker_count(strategy)} workers cannot go on; what they say tells why")

@@ -1,0 +1,52 @@
+"""TensorFlow's servers connect in bounded time, though nothing in this process could end their waiting."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+from polynet_keras.cluster.cluster import Cluster, split_address
+
+GUARD = """
+import json, os, select, signal, socket, sys
+pid, seconds, me, names, addresses = json.loads(sys.argv[1])
+if select.select([sys.stdin], [], [], seconds)[0]:
+    sys.exit()
+silent = []
+for index, address in enumerate(addresses):
+    try:
+        socket.create_connection(address, 3).close()
+    except OSError:
+        silent.append(names[index])
+if select.select([sys.stdin], [], [], 0)[0]:
+    sys.exit()
+why = f"{', '.join(silent)} cannot be reached" if silent else "each has a server, and one does not take part"
+print(f"{names[me]}: the workers met, but did not connect within {seconds:g} s: {why}", file=sys.stderr, flush=True)
+os.kill(pid, signal.SIGKILL)
+"""
+"""Ends the process that started it after so many seconds, unless its standard input is closed before."""
+
+
+@contextlib.contextmanager
+def limited_connecting(cluster: Cluster, seconds: float) -> Iterator[None]:
+    """Inside, TensorFlow may connect its servers; a process that is still at it after so many seconds is killed.
+
+    A worker that ends after the workers met and before TensorFlow has connected them lets the others wait for an hour,
+    in C++ and with Python's lock held: no thread or signal handler of this process runs, so another process watches.
+
+    Args:
+        cluster: of the workers; the guard says on standard error which of them cannot be reached.
+        seconds: to connect.
+    """
+    names = [cluster.name(index) for index in range(cluster.count)]
+    addresses = [split_address(address) for address in cluster.workers]
+    order = json.dumps([os.getpid(), seconds, cluster.index, names, addresses])
+    guard = subprocess.Popen([sys.executable, "-I", "-S", "-c", GUARD, order], stdin=subprocess.PIPE)
+    try:
+        yield
+    finally:
+        assert guard.stdin is not None
+        guard.stdin.close()
+        guard.wait()

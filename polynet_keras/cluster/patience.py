@@ -1,0 +1,154 @@
+"""A worker that waits too long for what all workers do together gives up, and says who did not come.
+
+TensorFlow's own timeout of a collective costs a thread for each, which sleeps until the timeout is over though the
+sum came long ago: with 120 sums a step and 600 s a process has 32768 threads, and is ended, after some 140 steps. Here
+one thread watches them all.
+"""
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import tensorflow as tf
+from absl import logging
+
+from polynet_keras.basics.exits import EXIT_RESTART
+from polynet_keras.cluster.cluster import Cluster
+from polynet_keras.cluster.failures import leave, silent_workers
+from polynet_keras.cluster.workers import worker_count
+
+ANNOUNCE_SECONDS = 5
+"""After so long a wait the others are told of it: whoever has not told waits for something else."""
+ASK_SECONDS = 2
+STUCK_SECONDS = 60
+"""For what was waited for to end, once it is given up."""
+
+
+@dataclass(frozen=True)
+class Wait:
+    """One wait of this worker: the how manieth, since when, and the seconds that it may take."""
+
+    number: int
+    since: float
+    limit: float
+
+
+class Patience:
+    """Watches a worker's waits.
+
+    Args:
+        cluster: of the workers, whose strategy is open.
+        seconds: how long a wait may be.
+    """
+
+    def __init__(self, cluster: Cluster, seconds: float):
+        self._cluster = cluster
+        self.seconds = seconds
+        self._number = 0
+        self._wait: Wait | None = None
+        threading.Thread(target=self._watch, name="patience", daemon=True).start()
+
+    @contextlib.contextmanager
+    def waiting(self, steps: int) -> Iterator[None]:
+        """While the others are waited for. All workers come here equally often; a wait within another is part of it."""
+        if self._wait is not None:
+            yield
+            return
+        self._number += 1
+        self._wait = Wait(self._number, time.monotonic(), steps * self.seconds)
+        try:
+            yield
+        finally:
+            self._wait = None
+
+    def _watch(self) -> None:
+        announced = 0
+        while True:
+            time.sleep(min(1.0, self.seconds / 10))
+            wait = self._wait
+            if wait is None:
+                continue
+            try:
+                seconds = time.monotonic() - wait.since
+                if wait.number != announced and seconds > min(ANNOUNCE_SECONDS, self.seconds / 2):
+                    before, announced = announced, wait.number
+                    # Who cannot tell is named too, and gives up all the same.
+                    with contextlib.suppress(tf.errors.OpError):
+                        self._announce(before, wait.number)
+                if seconds > wait.limit:
+                    self._give_up(wait)
+            except Exception as error:  # without this thread nothing would be limited any more
+                logging.log_every_n_seconds(logging.WARNING, "the wait for others could not be limited: %r", 60, error)
+
+    def _announce(self, before: int, number: int) -> None:
+        from tensorflow.python.eager import context  # it has no public name
+
+        context.context().set_config_key_value(_key(number, self._cluster.index), "")
+        if before:
+            context.context().delete_config_key_value(_key(before, self._cluster.index))
+
+    def _give_up(self, wait: Wait) -> None:
+        from tensorflow.python.eager import context
+
+        others = [index for index in range(self._cluster.count) if index != self._cluster.index]
+        missing = [self._cluster.name(index) for index in others if not _waits(wait.number, index)]
+        silence = silent_workers(self._cluster)
+        if silence:
+            reason = silence
+        elif missing:
+            reason = f"{' and '.join(missing)} did not come to a sum over the workers within {wait.limit:g} s"
+        else:
+            reason = (
+                f"a sum over the workers failed: all are at it for {wait.limit:g} s; one hangs in its step, or the "
+                "timeout is too short"
+            )
+        if self._wait is not wait:
+            return  # it has come meanwhile
+        context.context().abort_collective_ops(tf.errors.UNAVAILABLE, reason)
+        time.sleep(STUCK_SECONDS)
+        if self._wait is wait:
+            logging.error("%s; this worker is stuck, and ends", reason)
+            leave(EXIT_RESTART)
+
+
+def limit_waits(cluster: Cluster, seconds: float) -> None:
+    """Limits `waiting` in this process, which has one strategy of several workers, to so many seconds."""
+    global _patience
+    _patience = Patience(cluster, seconds)
+
+
+def half_a_wait(seconds: float) -> float:
+    """So many seconds, or less where others, who meanwhile wait for this worker, would give it up: half of that."""
+    return seconds if _patience is None else min(seconds, _patience.seconds / 2)
+
+
+def waiting(strategy: tf.distribute.Strategy, steps: int = 1) -> contextlib.AbstractContextManager[None]:
+    """For what all workers of a strategy do together, and none can do without the others.
+
+    Args:
+        strategy: without effect unless it is one of several workers, of `open_strategy`.
+        steps: that are done, each of which may take the limit.
+    """
+    if _patience is None or worker_count(strategy) == 1:
+        return contextlib.nullcontext()
+    return _patience.waiting(steps)
+
+
+_patience: Patience | None = None
+
+
+def _waits(number: int, index: int) -> bool:
+    """Whether another worker has told that it waits for the same."""
+    from tensorflow.python.eager import context
+
+    try:
+        context.context().get_config_key_value(_key(number, index), ASK_SECONDS * 1000)
+    except tf.errors.OpError:
+        return False
+    return True
+
+
+def _key(number: int, index: int) -> str:
+    return f"polynet_keras/waiting/{number}/{index}"

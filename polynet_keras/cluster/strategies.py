@@ -1,0 +1,192 @@
+"""TensorFlow's distribution strategies, as a cluster and a few settings ask for them."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from numbers import Integral, Real
+
+import keras
+import tensorflow as tf
+from absl import logging
+
+from polynet_keras.cluster import patience
+from polynet_keras.cluster.cluster import Cluster, split_address
+from polynet_keras.cluster.connecting import limited_connecting
+from polynet_keras.cluster.loopback import keep_to_loopback
+from polynet_keras.cluster.rendezvous import code_fingerprint, meet
+from polynet_keras.cluster.worker_strategy import MultiWorkerStrategy, untune_device_datasets
+
+STRATEGIES = ("auto", "multi_worker", "mirrored", "tpu", "none")
+IMPLEMENTATIONS = ("auto", "ring", "nccl")
+CONNECT_SECONDS = 120
+"""For TensorFlow's servers to find each other, after the workers have met."""
+
+
+@dataclass(frozen=True)
+class Communication:
+    """How workers sum their tensors.
+
+    Raises:
+        ValueError: a value out of range.
+    """
+
+    timeout_seconds: float = 1800.0
+    """How long a worker is in a training, test or prediction step, its own computing included, or in another sum over
+    the workers, before it gives up. Longer than the first step takes to trace and compile, and than one worker may be
+    later than another: checkpoints are written by the chief alone. A worker that is gone or stopped is found in seconds
+    whatever this says."""
+    implementation: str = "auto"
+    """`"ring"` (gRPC), `"nccl"`, or `"auto"`: NCCL for GPUs, else the ring."""
+    bytes_per_pack: int = 8 * 2**20
+    """Tensors are summed in packs of this size, one after the other; 0 for one pack."""
+    start_seconds: float = 300.0
+    """For all workers to be there at the beginning."""
+
+    def __post_init__(self):
+        for name in ("timeout_seconds", "start_seconds"):
+            seconds = getattr(self, name)
+            if isinstance(seconds, bool) or not isinstance(seconds, Real) or not math.isfinite(seconds) or seconds <= 0:
+                raise ValueError(f"{name}={seconds!r} must be a finite number > 0")
+        if self.implementation not in IMPLEMENTATIONS:
+            raise ValueError(f"implementation={self.implementation!r} must be one of {IMPLEMENTATIONS}")
+        pack = self.bytes_per_pack
+        if isinstance(pack, bool) or not isinstance(pack, Integral) or pack < 0:
+            raise ValueError(f"bytes_per_pack={pack!r} must be an integer ≥ 0")
+
+    def options(self) -> tf.distribute.experimental.CommunicationOptions:
+        """As TensorFlow takes them, all but the timeout: `cluster.patience` has it, and says why."""
+        implementation = self.implementation
+        if implementation == "auto":
+            # TensorFlow's own choice on processors takes up to twice the time of its ring.
+            implementation = "auto" if tf.config.list_physical_devices("GPU") else "ring"
+        return tf.distribute.experimental.CommunicationOptions(
+            bytes_per_pack=self.bytes_per_pack,
+            implementation=tf.distribute.experimental.CommunicationImplementation[implementation.upper()],
+        )
+
+
+def open_strategy(
+    name: str = "auto",
+    cluster: Cluster | None = None,
+    communication: Communication | None = None,
+    tpu: str | None = None,
+    facts: Mapping[str, str] | None = None,
+) -> tf.distribute.Strategy | None:
+    """The strategy to build a model under.
+
+    Call it before anything else of TensorFlow's runs: a strategy of several workers starts a server in this process.
+    The workers meet first, and none goes on unless all are there and do the same thing (`cluster.rendezvous`).
+
+    Args:
+        name: `"multi_worker"`; `"mirrored"`, over all local GPUs, or the processor; `"tpu"`; `"none"`; or `"auto"`:
+            multi-worker where there is a cluster, else mirrored where there are several GPUs, else none.
+        cluster: by default `Cluster.from_environment()`.
+        communication: between workers.
+        tpu: name or address of the TPU; by default the one of the environment.
+        facts: by name, what all workers must have alike, beside this package's code, the versions of TensorFlow and
+            Keras and how tensors are summed: what a recipe says, say.
+
+    Returns:
+        The strategy, or `None` for one device.
+
+    Raises:
+        ValueError: an unknown name, an environment that is no cluster, workers that are not there or not alike, or a
+            TPU that is not there.
+    """
+    if name not in STRATEGIES:
+        raise ValueError(f"strategy={name!r} must be one of {STRATEGIES}")
+    if tpu is not None and name != "tpu":
+        raise ValueError(f"tpu={tpu!r} is for strategy='tpu', and strategy={name!r}")
+    cluster = Cluster.from_environment() if cluster is None else cluster
+    if name in ("mirrored", "tpu", "none") and cluster.is_distributed:
+        raise ValueError(f"strategy={name!r} is for one process, and {cluster.source} has {cluster.count} workers")
+    if name == "tpu":
+        return _tpu_strategy(tpu)
+    if cluster.is_distributed:
+        communication = communication or Communication()
+        _check_nothing_ran()
+        alike = {
+            "polynet_keras": code_fingerprint(),
+            "TensorFlow": tf.__version__,
+            "Keras": keras.__version__,
+            "communication": communication.implementation,
+            "bytes_per_pack": str(communication.bytes_per_pack),
+        }
+        meet(cluster, {**alike, **(facts or {})}, communication.start_seconds)
+        return _multi_worker_strategy(cluster, communication)
+    if name == "multi_worker":
+        untune_device_datasets()
+        options = (communication or Communication()).options()
+        return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+    if name == "mirrored" or (name == "auto" and len(tf.config.list_physical_devices("GPU")) > 1):
+        untune_device_datasets()
+        return tf.distribute.MirroredStrategy()
+    return None
+
+
+def _multi_worker_strategy(cluster: Cluster, communication: Communication) -> tf.distribute.Strategy:
+    _limit_waiting(cluster)
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec({"worker": list(cluster.workers)}),
+        task_type="worker",
+        task_id=cluster.index,
+        num_accelerators={"GPU": len(tf.config.list_physical_devices("GPU"))},
+        rpc_layer="grpc",
+    )
+    with limited_connecting(cluster, CONNECT_SECONDS + 15):  # TensorFlow's own limit, where it holds, says more
+        strategy = MultiWorkerStrategy(resolver, communication.options())
+    if cluster.is_loopback:
+        port = split_address(cluster.workers[cluster.index])[1]
+        if not keep_to_loopback(port) and cluster.is_chief:
+            logging.warning(
+                "other machines reach TensorFlow's servers of this job, which run anybody's operations; Linux 5.7 or "
+                "later would close them (docs/distribution.md, Security of a cluster)"
+            )
+    patience.limit_waits(cluster, communication.timeout_seconds)
+    return strategy
+
+
+def _check_nothing_ran() -> None:
+    """Before the workers meet: one that TensorFlow then lets start no server would leave the others waiting for it."""
+    from tensorflow.python.eager import context
+
+    if getattr(context.context(), "_context_handle", None) is not None:
+        raise ValueError(
+            "a strategy of several workers comes first: something of TensorFlow's ran in this process before "
+            "open_strategy, such as the making of a layer or a tensor"
+        )
+
+
+def _limit_waiting(cluster: Cluster) -> None:
+    """TensorFlow waits an hour for its servers to connect; what limits it has no public name."""
+    from tensorflow.python.eager import context
+
+    current = context.context()
+    if not hasattr(current, "configure_coordination_service") or current.coordination_service is not None:
+        return
+    try:
+        from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
+    except ImportError:
+        logging.warning(
+            "TensorFlow %s has its timeouts for connecting elsewhere; they stay as they are", tf.__version__
+        )
+        return
+    jobs = [coordination_config_pb2.CoordinatedJob(name="worker", num_tasks=cluster.count)]
+    current.configure_coordination_service(
+        service_type="standalone",
+        service_leader="/job:worker/replica:0/task:0",
+        cluster_register_timeout_in_ms=CONNECT_SECONDS * 1000,
+        coordinated_jobs=jobs,
+    )
+
+
+def _tpu_strategy(tpu: str | None) -> tf.distribute.Strategy:
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=tpu or "")
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+    except (ValueError, RuntimeError, tf.errors.OpError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        which = tpu or "of this environment"
+        raise ValueError(f"strategy='tpu': the TPU {which} could not be initialized: {reason}") from None
+    return tf.distribute.TPUStrategy(resolver)

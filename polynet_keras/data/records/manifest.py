@@ -1,0 +1,185 @@
+"""What a folder of TFRecord files holds: its manifest, and whether the files still are what it says."""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from polynet_keras.basics.files import file_hash, written_whole
+from polynet_keras.basics.json_fields import Fields, fields_of
+from polynet_keras.data.preprocessing import CHANNELS
+
+MANIFEST = "manifest.json"
+UNFINISHED = "manifest.partial.json"
+"""The manifest of the shards that are there so far; `MANIFEST` takes its place when all are."""
+FORMAT_VERSION = 1
+MAX_BYTES = 256 << 20
+"""Of a manifest: it lists each image that was skipped, with the reason."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A TFRecord file.
+
+    Attributes:
+        file: its name.
+        count: of the records in it.
+        bytes, sha256: its size, and its checksum in hex.
+        skipped: by the image's path, why it is not in here.
+    """
+
+    file: str
+    count: int
+    bytes: int
+    sha256: str
+    skipped: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Split:
+    """The shards of a split.
+
+    Attributes:
+        fingerprint: of the folder that they were made of, `ClassFolder.fingerprint`.
+        shard_count: how many there are when it is finished.
+        shards: in order.
+    """
+
+    fingerprint: str
+    shard_count: int
+    shards: tuple[Shard, ...] = ()
+
+    @property
+    def count(self) -> int:
+        return sum(shard.count for shard in self.shards)
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        return {path: reason for shard in self.shards for path, reason in shard.skipped.items()}
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a folder of records of RGB images holds.
+
+    Attributes:
+        class_names: by label.
+        seed: of the order.
+        splits: by name.
+        channels: of the decoded images.
+        first_label: that the first class has in the records.
+    """
+
+    class_names: tuple[str, ...]
+    seed: int
+    splits: dict[str, Split]
+    channels: int = 3
+    first_label: int = 0
+
+    def save(self, path: Path) -> None:
+        """Writes it as JSON, whole or not at all."""
+        splits = {name: {"count": split.count, **asdict(split)} for name, split in self.splits.items()}
+        content = {"format_version": FORMAT_VERSION, **asdict(self), "splits": splits}
+        with written_whole(path) as partial:
+            partial.write_text(json.dumps(content, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> "Manifest":
+        """Reads what `save` wrote.
+
+        Raises:
+            ValueError: it cannot be read or is anything else; the message names the file and the field.
+        """
+        with fields_of(path, "cannot be read: {}", "not a manifest of records", MAX_BYTES) as fields:
+            version = fields.take("format_version")
+            if version != FORMAT_VERSION:
+                raise ValueError(f"its format_version is {version!r}, this package reads {FORMAT_VERSION}")
+            channels = fields.whole("channels")
+            if channels not in CHANNELS:
+                raise fields.error("channels", channels, f"one of {', '.join(map(str, CHANNELS))}")
+            splits = fields.take("splits")
+            if not isinstance(splits, dict):
+                raise fields.error("splits", splits, "an object of splits")
+            return cls(
+                fields.class_names("class_names"),
+                fields.whole("seed"),
+                {name: _split(name, Fields(split, f"splits.{name}")) for name, split in splits.items()},
+                channels,
+                fields.whole("first_label"),
+            )
+
+
+def _split(name: str, fields: Fields) -> Split:
+    shards = fields.take("shards")
+    if not isinstance(shards, list):
+        raise fields.error("shards", shards, "a list of shards")
+    shards = tuple(_shard(Fields(shard, f"splits.{name}.shards[{place}]")) for place, shard in enumerate(shards))
+    split = Split(fields.text("fingerprint"), fields.whole("shard_count"), shards)
+    count = fields.whole("count")
+    if split.count != count:
+        raise ValueError(f"the shards of {name!r} have {split.count} records, not {count}")
+    fields.end()
+    return split
+
+
+def _shard(fields: Fields) -> Shard:
+    file = fields.text("file")
+    if Path(file).name != file or file in ("", "..") or "\0" in file:  # what a path leads to may be anybody's file
+        raise fields.error("file", file, "the name of a file in the manifest's folder")
+    skipped = fields.take("skipped")
+    # Paths of any bytes are in here, which are no text.
+    if not isinstance(skipped, dict) or not all(isinstance(reason, str) for reason in skipped.values()):
+        raise fields.error("skipped", skipped, "an object of reasons by path")
+    shard = Shard(file, fields.whole("count"), fields.whole("bytes"), fields.text("sha256"), skipped)
+    fields.end()
+    return shard
+
+
+def load_manifest(folder: str | os.PathLike) -> Manifest:
+    """The manifest of a folder that `write_records` has finished.
+
+    Raises:
+        ValueError: there is none, or it is damaged.
+    """
+    path = Path(folder, MANIFEST)
+    if not path.is_file():
+        if Path(folder, UNFINISHED).is_file():
+            raise ValueError(f"{os.fspath(folder)}: its records are unfinished; run `polynet records` again")
+        raise ValueError(f"{os.fspath(folder)}: holds no {MANIFEST}; name a folder that `polynet records` has written")
+    manifest = Manifest.load(path)
+    for name, split in manifest.splits.items():
+        if len(split.shards) != split.shard_count:
+            raise ValueError(f"{path}: names {len(split.shards)} of {split.shard_count} shards of {name!r}")
+    return manifest
+
+
+def verify(folder: str | os.PathLike) -> tuple[str, ...]:
+    """Reads all shards again and compares them with the manifest.
+
+    Returns:
+        For each damaged shard, its path and what is wrong; of undamaged records, nothing.
+
+    Raises:
+        ValueError: no manifest, or a damaged one.
+    """
+    shards = [shard for split in load_manifest(folder).splits.values() for shard in split.shards]
+    damages = []
+    with tqdm(total=sum(shard.bytes for shard in shards), unit="B", unit_scale=True, disable=None) as bar:
+        for shard in shards:
+            path = Path(folder, shard.file)
+            found = damage(path, shard)
+            if found:
+                damages.append(f"{path}: {found}")
+            bar.update(shard.bytes)
+    return tuple(damages)
+
+
+def damage(path: Path, shard: Shard) -> str | None:
+    """What is wrong with a shard's file; nothing if it is as it was written."""
+    if not path.is_file():
+        return "is missing"
+    if path.stat().st_size != shard.bytes:
+        return f"has {path.stat().st_size:,} bytes, not {shard.bytes:,}"
+    return None if file_hash(path) == shard.sha256 else "its SHA-256 is not the one in the manifest"

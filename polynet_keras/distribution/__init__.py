@@ -1,1 +1,0 @@
-"""Many machines: the cluster, a model whose `fit` works on it, checkpoints, the launcher."""

@@ -1,0 +1,208 @@
+"""A `keras.Model` whose `fit`, `evaluate` and `predict` work under TensorFlow's distribution strategies."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import keras
+
+from polynet_keras.engine.empty_data import empty_data, refuse_empty
+
+if TYPE_CHECKING:
+    _Base: Any = keras.Model
+else:
+    # A mixin: Keras rewrites the bases of a model's class, for good, where it makes a functional model of it.
+    _Base = object
+
+WRITERS = (keras.callbacks.CSVLogger, keras.callbacks.ModelCheckpoint, keras.callbacks.TensorBoard)
+"""Keras's callbacks that do nothing but write files: only the chief is given them."""
+
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def _as_keras(method: Method) -> Callable[[Callable[..., Any]], Method]:
+    """A decorator: what overrides one of Keras's methods has its signature and docstring, of whatever version."""
+
+    def decorate(override: Callable[..., Any]) -> Method:
+        wrapped = functools.wraps(method)(override)
+        # The backends' methods have none: it is their base's.
+        name = method.__name__
+        docs = [vars(base)[name].__doc__ for base in keras.Model.__mro__ if name in vars(base)]
+        wrapped.__doc__ = next(filter(None, docs), None)
+        return cast(Method, wrapped)
+
+    return decorate
+
+
+class DistributedTraining(_Base):
+    """For a `keras.Model` that N workers train to the weights, losses and metrics of one, on the same global batches.
+
+    Without a strategy, and on other backends than TensorFlow, the model is Keras's. Built and compiled in the scope of
+    a `MultiWorkerMirroredStrategy`, `MirroredStrategy` or `TPUStrategy`, it has the steps of `engine.replicated_step`,
+    because Keras's own fail with several workers (keras-team/keras issue 20585), weigh uneven parts of a batch alike,
+    clip before they sum, draw the same dropout masks on all replicas, and let the moving statistics of the workers
+    drift apart.
+
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        with strategy.scope():
+            model = DistributedModel(inputs, outputs)  # or of any functional net: (net.inputs, net.outputs)
+            model.compile("rmsprop", "sparse_categorical_crossentropy", metrics=["accuracy"])
+        model.fit(dataset)
+
+    A subclassed model names it first: `class Net(DistributedTraining, keras.Model)`.
+
+    What is the same and what is not:
+
+    * A batch, of a dataset or of arrays, is the global one: the strategy shares it out, every worker computes the mean
+      over all of it, and the learning rate is the global batch's. Datasets of
+      `strategy.distribute_datasets_from_function` hold each worker's own part.
+    * All variables are equal on all workers after every step, so that the chief can save whenever it likes. The moving
+      statistics of batch normalization are means over the replicas, weighted by examples.
+    * Random layers draw apart on each replica, except those with `draws_agree`.
+    * Losses and metrics, `history` and logs are the global batch's on every worker. Metrics must be sums: that is what
+      Keras declares of their variables.
+    * Only the chief shows progress, and has Keras's `CSVLogger`, `ModelCheckpoint` and `TensorBoard` among its
+      callbacks.
+    * `train_on_batch`, `test_on_batch` and `predict_on_batch` take the global batch on every worker.
+    * `fit`, `evaluate` and `predict` are called outside of the strategy's scope.
+    * Keras's own models, such as a `keras.Sequential` that begins with a PolyNet, train like this too, if there are
+      several workers and a model of this package was made in the strategy's scope before.
+    * With a `train_step` or `test_step` of your own, Keras's way is kept, repaired so far that it runs: the step sees
+      one replica's part, and the logs are means over replicas.
+    """
+
+    train_function: Any
+    test_function: Any
+    predict_function: Any
+    interruption: Any = None
+    """`checkpoints.interruption.Interruption` while a callback listens to SIGTERM: every training and test step asks
+    all workers whether one was told to stop."""
+    gradient_dtype: str = "float32"
+    """In which the replicas' gradients are summed: `"float16"` takes half the bytes, for an error that
+    `engine.compression` bounds. To be set before `fit`; a `train_step` of your own sums its gradients itself."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        if self._tensorflow_strategy is not None:
+            from polynet_keras.cluster.workers import worker_count
+
+            if worker_count(self._tensorflow_strategy) > 1:
+                from polynet_keras.engine.plain_models import train_plain_models
+
+                train_plain_models(self)
+
+    @_as_keras(keras.Model.fit)
+    def fit(self, *args, **kwargs):
+        arguments = self._on_this_worker("fit", args, kwargs)
+        refuse_empty("fit", arguments, ("x", "validation_data"))
+        history = super().fit(**arguments)
+        # A step of somebody's own may return nothing.
+        if history.epoch and not history.history and type(self).train_step is keras.Model.train_step:
+            raise empty_data("fit", "x")
+        return history
+
+    @_as_keras(keras.Model.evaluate)
+    def evaluate(self, *args, **kwargs):
+        arguments = self._on_this_worker("evaluate", args, kwargs)
+        if arguments.get("_use_cached_eval_dataset"):  # `fit` calls it, after an epoch that is not to be lost
+            return super().evaluate(**arguments)
+        refuse_empty("evaluate", arguments, ("x",))
+        results = super().evaluate(**arguments)
+        if isinstance(results, (list, dict)) and not results and type(self).test_step is keras.Model.test_step:
+            raise empty_data("evaluate", "x")
+        return results
+
+    @_as_keras(keras.Model.predict)
+    def predict(self, *args, **kwargs):
+        arguments = self._on_this_worker("predict", args, kwargs)
+        refuse_empty("predict", arguments, ("x",))
+        try:
+            return super().predict(**arguments)
+        except UnboundLocalError:  # Keras's, of the outputs of the last batch where there was none
+            raise empty_data("predict", "x") from None
+
+    @_as_keras(keras.Model.predict_on_batch)
+    def predict_on_batch(self, x):
+        if self._tensorflow_strategy is not None:
+            from polynet_keras.engine.sharing import share_of_worker
+
+            x = share_of_worker(x, self._tensorflow_strategy)
+        return super().predict_on_batch(x)
+
+    def make_train_function(self, force=False):
+        if self._tensorflow_strategy is None:
+            return super().make_train_function(force)
+        if self.train_function is None or force:
+            from polynet_keras.engine.replicated_step import make_step
+
+            self.train_function = make_step(self, trains=True)
+
+    def make_test_function(self, force=False):
+        if self._tensorflow_strategy is None:
+            return super().make_test_function(force)
+        if self.test_function is None or force:
+            from polynet_keras.engine.replicated_step import make_step
+
+            self.test_function = make_step(self, trains=False)
+
+    def make_predict_function(self, force=False):
+        if self._tensorflow_strategy is None:
+            return super().make_predict_function(force)
+        if self.predict_function is None or force:
+            from polynet_keras.engine.prediction import PredictionStep
+
+            self.predict_function = PredictionStep(self)
+
+    def compiled_function(self, function: Callable) -> Callable:
+        """How a step becomes a graph: a hook for subclasses.
+
+        Args:
+            function: of one nest of tensors and distributed values, outside of the strategy's scope.
+
+        Returns:
+            A callable of the nest and of its specification.
+        """
+        import tensorflow as tf
+
+        traced = function if self.run_eagerly else tf.function(function, reduce_retracing=True, autograph=False)
+        return lambda data, spec: traced(data)
+
+    @property
+    def _tensorflow_strategy(self):
+        return self._distribute_strategy if keras.backend.backend() == "tensorflow" else None
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        # Keras's reads a batch and fails to reduce it; what it builds needs shapes only.
+        if self._tensorflow_strategy is None:
+            return super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
+        from polynet_keras.engine.building import build
+
+        build(self, iterator, data_batch)
+
+    def _on_this_worker(self, method: str, args: tuple, kwargs: dict) -> dict:
+        """The arguments of one of Keras's methods, as this worker calls it."""
+        bound = inspect.signature(getattr(keras.Model, method)).bind(self, *args, **kwargs)
+        arguments = {**bound.arguments, **bound.arguments.get("kwargs", {})}
+        arguments.pop("self", None)
+        arguments.pop("kwargs", None)
+        if self._tensorflow_strategy is None:
+            return arguments
+        from polynet_keras.cluster.workers import is_chief
+        from polynet_keras.engine.building import check_call
+
+        check_call(self, method, arguments)
+        if not is_chief(self._tensorflow_strategy):
+            arguments["verbose"] = 0
+            callbacks = arguments.get("callbacks")
+            if isinstance(callbacks, keras.callbacks.Callback):
+                callbacks = [callbacks]
+            if callbacks and not isinstance(callbacks, keras.callbacks.CallbackList):
+                arguments["callbacks"] = [one for one in callbacks if not isinstance(one, WRITERS)]
+        return arguments
+
+
+@keras.saving.register_keras_serializable(package="polynet_keras")
+class DistributedModel(DistributedTraining, keras.Model):
+    """A functional `keras.Model` for many workers: made, saved and loaded as `keras.Model(inputs, outputs)` is."""

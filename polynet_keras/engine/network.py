@@ -1,0 +1,107 @@
+"""The class of the models that `PolyNet` returns: a functional `keras.Model` whose training starts soon."""
+
+import keras
+
+from polynet_keras.engine.distributed_model import DistributedTraining
+from polynet_keras.engine.rematerialization import RematerializedGraph, check_remat
+from polynet_keras.layers.variable_names import plain_variable_names
+
+
+@keras.saving.register_keras_serializable(package="polynet_keras")
+class Network(DistributedTraining, keras.Model):
+    """A functional `keras.Model` with rematerialization, and on TensorFlow with compiled steps that start soon.
+
+    It is built, used, saved and loaded as `keras.Model(inputs, outputs)` is, and computes the same up to rounding. On
+    the TensorFlow backend `fit`, `evaluate`, `predict` and the `..._on_batch` methods differ from Keras's in how the
+    step becomes a graph: once, flat, and optimized for what it holds (`engine.compiled_step` says what and why). With
+    `run_eagerly`, `jit_compile=True` (which Keras's "auto" means where there is a GPU) or `steps_per_execution` above 1
+    they are Keras's own, and with a distribution strategy those of `DistributedTraining`.
+    """
+
+    def __init__(self, *args, **kwargs):
+        if not args and not {"inputs", "outputs"} <= kwargs.keys():
+            raise TypeError(
+                f"{type(self).__name__} is made of inputs and outputs, as keras.Model(inputs, outputs) is; a model "
+                "with a call() of its own is a subclass of DistributedTraining and keras.Model, in this order "
+                "(polynet_keras.engine.distributed_model)"
+            )
+        super().__init__(*args, **kwargs)
+
+    _remat = "none"
+    _rematerialized: RematerializedGraph | None = None
+
+    @property
+    def remat(self) -> str:
+        """What the backward pass computes again instead of keeping it: `"none"`, `"stage_b"` or `"all"`.
+
+        `"all"` does so for every residual unit, `"stage_b"` for those of stage B. Gradients stay the same, memory
+        shrinks and a training step takes longer; `docs/memory.md` has measurements. May be set at any time; functions
+        compiled so far are made anew. `keras.models.clone_model` starts with `"none"`.
+        """
+        return self._remat
+
+    @remat.setter
+    def remat(self, value: str) -> None:
+        check_remat(value)
+        self._remat = value
+        self._rematerialized = None
+        if self.train_function is not None:
+            self.make_train_function(force=True)  # `fit` may be under way: a callback sets it
+
+    def call(self, inputs, training=None, mask=None, **kwargs):
+        # Keras hands a mask of `None` for each of several inputs.
+        masked = any(one is not None for one in keras.tree.flatten(mask))
+        if not training or self._remat == "none" or masked or kwargs:
+            return super().call(inputs, training=training, mask=mask, **kwargs)
+        if self._rematerialized is None:
+            self._rematerialized = RematerializedGraph(self, self._remat)
+        return self._rematerialized(self._standardize_inputs(inputs))
+
+    def get_config(self):
+        return {**super().get_config(), "remat": self._remat}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        remat = config.pop("remat", "none")
+        with plain_variable_names():
+            model = super().from_config(config, custom_objects=custom_objects)
+        model.remat = remat
+        return model
+
+    def make_train_function(self, force=False):
+        if self.train_function is None or force:
+            if not self._step_is_ours():
+                return super().make_train_function(force)
+            from polynet_keras.engine.compiled_step import CompiledStep
+
+            self.train_function = CompiledStep(self, self.train_step, trains=True)
+
+    def make_test_function(self, force=False):
+        if self.test_function is None or force:
+            if not self._step_is_ours():
+                return super().make_test_function(force)
+            from polynet_keras.engine.compiled_step import CompiledStep
+
+            self.test_function = CompiledStep(self, self.test_step)
+
+    def make_predict_function(self, force=False):
+        if self.predict_function is None or force:
+            if not self._step_is_ours():
+                return super().make_predict_function(force)
+            from polynet_keras.engine.compiled_step import CompiledPrediction
+
+            self.predict_function = CompiledPrediction(self, self.predict_step)
+
+    def compiled_function(self, function):
+        if self.run_eagerly or self.jit_compile:
+            return super().compiled_function(function)
+        from polynet_keras.engine.compiled_step import FlatFunction
+
+        return FlatFunction(self, function)
+
+    def _step_is_ours(self) -> bool:
+        """Whether the step of this model is compiled by `engine.compiled_step`, or by Keras."""
+        if keras.backend.backend() != "tensorflow" or self.run_eagerly or self.jit_compile:
+            return False
+        return self.steps_per_execution == 1 and self._distribute_strategy is None

@@ -1,0 +1,67 @@
+"""Keras's own models under a strategy of several workers, such as a `keras.Sequential` that begins with a PolyNet.
+
+Keras's `fit` fails there (keras-team/keras issue 20585). Once a model of this package is made in the scope of such a
+strategy, every `keras.Model` of that scope trains as `DistributedTraining` does. With other strategies, and without
+one, Keras's methods are called as before.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from polynet_keras.cluster.workers import worker_count
+from polynet_keras.engine.building import check_keras
+from polynet_keras.engine.distributed_model import DistributedTraining
+from polynet_keras.engine.sharing import share_of_worker
+
+CALLED_BY_USERS = ("fit", "evaluate", "predict")
+CALLED_BY_KERAS = ("make_train_function", "make_test_function", "make_predict_function", "_maybe_symbolic_build")
+USED_BY_STEPS = ("_tensorflow_strategy", "compiled_function", "gradient_dtype", "interruption")
+
+
+def train_plain_models(model: keras.Model) -> None:
+    """Has Keras's own models of several workers train as `DistributedTraining` does; once is enough.
+
+    Args:
+        model: any, to see whether Keras has the internals that this uses.
+
+    Raises:
+        RuntimeError: it has not.
+    """
+    if hasattr(keras.Model, USED_BY_STEPS[0]):
+        return
+    check_keras(model)
+    for name in USED_BY_STEPS:
+        setattr(keras.Model, name, vars(DistributedTraining)[name])
+    for name in CALLED_BY_USERS:
+        _replace(name, functools.partial(_on_this_worker, name))
+    for name in CALLED_BY_KERAS:
+        _replace(name, functools.partial(_as_distributed, vars(DistributedTraining)[name]))
+    _replace("predict_on_batch", _share_of_worker)
+
+
+def _replace(name: str, ours: Callable[..., Any]) -> None:
+    """Has a method of Keras's call another function, with itself first, where a plain model has several workers."""
+    keras_method = getattr(keras.Model, name)
+
+    @functools.wraps(keras_method)
+    def method(self, *args, **kwargs):
+        if isinstance(self, DistributedTraining) or worker_count(self.distribute_strategy) == 1:
+            return keras_method(self, *args, **kwargs)
+        return ours(keras_method, self, *args, **kwargs)
+
+    setattr(keras.Model, name, method)
+
+
+def _on_this_worker(name: str, keras_method: Callable, model: Any, *args, **kwargs):
+    return keras_method(model, **DistributedTraining._on_this_worker(model, name, args, kwargs))
+
+
+def _as_distributed(ours: Callable, keras_method: Callable, model: keras.Model, *args, **kwargs):
+    return ours(model, *args, **kwargs)
+
+
+def _share_of_worker(keras_method: Callable, model: keras.Model, x):
+    return keras_method(model, share_of_worker(x, model.distribute_strategy))

@@ -1,0 +1,319 @@
+"""A training or test step on many replicas: each computes its part, one sum over all, and the same update everywhere.
+
+What a replica computes of its part of the global batch happens in a `keras.StatelessScope`: gradients, new values of
+the non-trainable variables, and what the metrics add. All of it is summed over the replicas at once, in one packed
+all-reduce, weighted so that the sums are the global batch's; the weights are a few numbers that are summed before.
+Then every replica holds the same numbers and makes the same update of its variables: gradients are clipped,
+accumulated, scaled and checked for NaN after they are summed.
+
+The optimizer is called outside of the strategy's scope. There Keras's optimizer finds nothing left to sum, and updates
+all copies of a variable, without the `merge_call`s that forbid it to accumulate gradients.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from polynet_keras.cluster.patience import waiting
+from polynet_keras.engine import compression, stand_in
+from polynet_keras.engine.batches import open_batch, without_optionals
+from polynet_keras.engine.building import has_keras_steps
+from polynet_keras.engine.draws import ReplicaDraws
+from polynet_keras.engine.sharing import share_of_worker
+from polynet_keras.engine.weighting import SUM, replica_weight, weighting_of
+from polynet_keras.layers.synchronized_moments import idle_part
+
+
+def make_step(model: keras.Model, trains: bool) -> "DistributedStep":
+    """The function that Keras's `fit` or `evaluate` calls, with an iterator, for the logs of its next batch."""
+    if not has_keras_steps(model):
+        return DistributedStep(model, _own_step(model, model.train_step if trains else model.test_step))
+    if model.gradient_dtype not in compression.GRADIENT_DTYPES:
+        raise ValueError(f"gradient_dtype={model.gradient_dtype!r} must be one of {compression.GRADIENT_DTYPES}")
+    if model.jit_compile and any(getattr(layer, "synchronized", False) for layer in model._flatten_layers()):
+        raise ValueError(
+            "XLA cannot compile a part of a step that has collectives in it: compile the model with jit_compile=False, "
+            "or without synchronized batch normalization"
+        )
+    return DistributedStep(model, ReplicatedStep(model, trains))
+
+
+class DistributedStep:
+    """A step as Keras calls it: with an iterator, returning the logs of its next batch or batches.
+
+    Args:
+        model: whose step it is.
+        step: (data, interrupted) → (logs, votes): of a distributed batch, outside of the strategy's scope.
+    """
+
+    def __init__(self, model: keras.Model, step: Callable[[Any, tf.Tensor], tuple[dict, tf.Tensor]]):
+        self._model = model
+        self._step = step
+        self._function = model.compiled_function(lambda data: step(*data))
+        self._many = tf.function(self._steps, reduce_retracing=True, autograph=False)
+
+    def __call__(self, iterator):
+        model = self._model
+        interruption = model.interruption
+        requested = tf.constant(interruption is not None and interruption.requested)
+        if isinstance(iterator, (tf.data.Iterator, tf.distribute.DistributedIterator)):
+            if model.steps_per_execution > 1 and not model.run_eagerly:
+                with waiting(model.distribute_strategy, model.steps_per_execution):
+                    logs, votes, any_step = self._many(iterator, requested)
+                    any_step = bool(any_step)
+                if not any_step:
+                    raise StopIteration
+            else:
+                # At the end of the data this raises the StopIteration that Keras waits for.
+                data, spec = without_optionals(next(iterator)), iterator.element_spec
+                logs, votes = self._run((data, requested), (spec, tf.TensorSpec((), tf.bool)))
+        else:  # one global batch, of `train_on_batch` or `test_on_batch`
+            data = share_of_worker(next(iterator), model.distribute_strategy)
+            logs, votes = self._run((data, requested), open_batch((data, requested)))
+        if interruption is not None and votes > 0:
+            interruption.agreed = True
+        return logs
+
+    def _run(self, arguments, spec) -> tuple[dict, tf.Tensor]:
+        with waiting(self._model.distribute_strategy):
+            return self._function(arguments, spec)
+
+    def _steps(self, iterator, requested: tf.Tensor):
+        """`steps_per_execution` steps in one graph, or as many as there is data for."""
+        steps = self._model.steps_per_execution
+
+        def more(number, optional, votes):
+            return (number < steps) & optional.has_value()
+
+        def one(number, optional, votes):
+            _, new_votes = self._step(without_optionals(optional.get_value()), requested)
+            number += 1
+            # After the last step no batch is taken that the next execution would miss.
+            following = tf.cond(number < steps, iterator.get_next_as_optional, lambda: optional)
+            return number, following, tf.maximum(votes, new_votes)
+
+        start = (tf.constant(0), iterator.get_next_as_optional(), tf.constant(0.0))
+        number, _, votes = tf.while_loop(more, one, start)
+        with tf.control_dependencies([number]):
+            return self._model.get_metrics_result(), votes, number > 0
+
+
+class ReplicatedStep:
+    """Keras's own training or test step, for a batch that the replicas of a strategy share.
+
+    Args:
+        model: built, with all variables of its optimizer and metrics.
+        trains: whether the step updates the weights.
+    """
+
+    def __init__(self, model: keras.Model, trains: bool):
+        self._model = model
+        self._trains = trains
+        self._strategy = model.distribute_strategy
+        self._replicas = self._strategy.num_replicas_in_sync
+        self._weighting = weighting_of(model)
+        self._draws = ReplicaDraws(model)
+        self._trainable = list(model.trainable_variables) if trains else []
+        self._states = [v for v in model.non_trainable_weights if v.dtype.startswith(("float", "bfloat"))]
+        self._compute = tf.function(self._compute_part, jit_compile=True) if model.jit_compile else self._compute_part
+
+    def __call__(self, data, interrupted: tf.Tensor) -> tuple[dict, tf.Tensor]:
+        if isinstance(self._strategy, tf.distribute.TPUStrategy):
+            # On a TPU all of the step is one XLA program, the update too.
+            totals = self._strategy.run(self._on_tpu, args=(data, interrupted))
+            return self._model.get_metrics_result(), self._first(totals)
+        totals = self._strategy.run(self._summed, args=(data, interrupted))
+        votes = self._update(totals)
+        return self._model.get_metrics_result(), votes
+
+    def whole_step(self, data, interrupted: tf.Tensor) -> tf.Tensor:
+        """Sum and update in a replica's context: what XLA compiles for a TPU. Returns the votes."""
+        return self._update(self._summed(data, interrupted))
+
+    def _on_tpu(self, data, interrupted: tf.Tensor) -> tf.Tensor:
+        # The gradients are summed already; the optimizer would sum them once more.
+        optimizer = getattr(self._model.optimizer, "inner_optimizer", self._model.optimizer)
+        before = optimizer._all_reduce_sum_gradients
+        optimizer._all_reduce_sum_gradients = list
+        try:
+            return self.whole_step(data, interrupted)
+        finally:
+            optimizer._all_reduce_sum_gradients = before
+
+    def _summed(self, data, interrupted: tf.Tensor) -> dict[str, Any]:
+        """In a replica's context: its part of the batch, summed with the parts of all others."""
+        context = tf.distribute.get_replica_context()
+        replica = context.replica_id_in_sync_group
+        if isinstance(replica, int):
+            replica = tf.constant(replica)
+        x, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        examples = _example_count(x)
+        of_all = {"examples": examples, "votes": tf.cast(interrupted, "float32")}
+        share = factor = tf.ones(())
+        if self._replicas > 1:
+            # How much this part counts is known before it is computed: what is summed afterwards, which is large, need
+            # not be multiplied once more.
+            weight = replica_weight(self._weighting, examples, sample_weight)
+            of_all = _summed(context, {**of_all, "weight": weight})
+            share = tf.math.divide_no_nan(examples, of_all["examples"])
+            total = of_all.pop("weight")
+            # With n of N examples a replica's mean, which Keras divides by the number of replicas R, counts n·R/N
+            # times. Where all sample weights are 0 there is still what regularizers add.
+            factor = self._replicas * tf.where(total > 0, tf.math.divide_no_nan(weight, total), share)
+        part = self._compute(data, replica, share, factor)
+        seeds = part.pop("seeds")
+        if self._replicas > 1:
+            part = _all_reduced(context, part, self._model.gradient_dtype)
+        return {**of_all, **part, "seeds": seeds}
+
+    def _compute_part(self, data, replica: tf.Tensor, share: tf.Tensor, factor: tf.Tensor) -> dict[str, Any]:
+        """In a replica's context: what its part of the batch adds to the sums over all replicas.
+
+        Args:
+            data: the part.
+            replica: its number.
+            share: of the batch's examples, that are in this part.
+            factor: that this part's loss counts by.
+        """
+        model = self._model
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        seeds = self._draws.of_replica(replica)
+        zeros = [(variable, tf.zeros(variable.shape, variable.dtype)) for variable in model.metrics_variables]
+        rows, added = stand_in.filled(x)
+        with idle_part(added):
+            with tf.GradientTape() as tape:
+                # In a scope Keras takes what a regularizer sees from there.
+                regularized = [(v, v.value) for v in model.trainable_variables if v.regularizer is not None]
+                with keras.StatelessScope(state_mapping=[*seeds, *zeros, *regularized]) as scope:
+                    y_pred = model(rows, training=self._trains) if model._call_has_training_arg else model(rows)
+                    y_pred = stand_in.emptied(y_pred, added)
+                    loss = model._compute_loss(
+                        x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=self._trains
+                    )
+                    model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+                if self._replicas > 1:
+                    # Before the backward pass, in which synchronized normalization mixes the replicas' gradients.
+                    loss = tf.math.multiply_no_nan(loss, tf.cast(factor, loss.dtype))
+                scaled = model.optimizer.scale_loss(loss) if self._trains else loss
+            gradients = tape.gradient(scaled, self._trainable) if self._trains else []
+        examples = _example_count(x)
+        states = [self._new_state(scope, v, share) if self._trains else None for v in self._states]
+        metrics = self._increments(scope, examples, tf.math.divide_no_nan(factor, share))
+        if self._replicas > 1:
+            # A replica without examples adds nothing, whatever a mean over none of them gave.
+            metrics = _if_any(examples, metrics)
+            # Where losses are sums, every replica also has its part of the regularizers' loss.
+            gradients = gradients if self._weighting == SUM else _if_any(examples, gradients)
+        return {
+            "loss": tf.cast(loss, "float32"),
+            "metrics": metrics,
+            "states": states,
+            "gradients": gradients,
+            "seeds": self._draws.settled(scope, replica),
+        }
+
+    def _new_state(self, scope: keras.StatelessScope, variable: keras.Variable, share: tf.Tensor) -> tf.Tensor | None:
+        """What this part adds to the mean over all examples of a moving statistic, say; None if that stays."""
+        value = scope.get_current_value(variable)
+        if value is None or self._replicas == 1:
+            return value
+        return tf.math.multiply_no_nan(tf.convert_to_tensor(value), tf.cast(share, value.dtype))
+
+    def _increments(self, scope: keras.StatelessScope, examples: tf.Tensor, factor: tf.Tensor) -> list[tf.Tensor]:
+        """What a replica's part adds to the variables of the metrics, which the scope began with zeros.
+
+        Args:
+            scope: of the replica's computation.
+            examples: of the part.
+            factor: that an example of this part counts by in the loss.
+        """
+        model = self._model
+        increments = {id(v): scope.get_current_value(v) for v in model.metrics_variables}
+        # Keras weighs the loss of each output by the size of the batch where the graph knows it, else by one, and has
+        # multiplied by the number of replicas what it divided, or, of a sum, did not divide by it.
+        for metric in getattr(model._compile_loss, "metrics", ()):
+            mean = tf.math.divide_no_nan(increments[id(metric.total)], increments[id(metric.count)])
+            increments[id(metric.total)] = mean * examples * factor / self._replicas
+            increments[id(metric.count)] = examples
+        return list(increments.values())
+
+    def _update(self, totals: dict[str, Any]) -> tf.Tensor:
+        """The same update of every replica's variables. Returns how many workers voted to stop."""
+        model = self._model
+        if self._trains:
+            for variable, state in zip(self._states, totals["states"], strict=True):
+                if state is not None:
+                    variable.assign(self._first(state))
+            for variable, seed in zip(self._draws.states, totals["seeds"], strict=True):
+                variable.assign(self._first(seed))
+            model.optimizer.apply([self._first(g) for g in totals["gradients"]], self._trainable)
+        for variable, increment in zip(model.metrics_variables, totals["metrics"], strict=True):
+            variable.assign_add(self._first(increment))
+        model._loss_tracker.update_state(self._first(totals["loss"]), sample_weight=self._first(totals["examples"]))
+        return self._first(totals["votes"])
+
+    def _first(self, value):
+        """All replicas hold the same: the first one's here."""
+        return value if value is None else self._strategy.experimental_local_results(value)[0]
+
+
+def _all_reduced(context, part: dict[str, Any], gradient_dtype: str) -> dict[str, Any]:
+    """The sums over all replicas: one collective for each dtype, or a few where the strategy packs by size."""
+    names = ("loss", "metrics", "states")
+    others = {name: part[name] for name in names}
+    gradients = [None if g is None else tf.convert_to_tensor(g) for g in part["gradients"]]
+    if gradient_dtype == "float32" or not gradients:
+        totals, sums = _summed(context, [others, gradients])
+        return {**totals, "gradients": sums}
+    dense = [g for g in gradients if g is not None]
+    totals, largest = _summed(context, [others, compression.magnitudes(dense)])
+    sums = _summed(context, compression.compressed(dense, largest))
+    found = iter(compression.expanded(sums, largest, [g.dtype for g in dense]))
+    return {**totals, "gradients": [None if g is None else next(found) for g in gradients]}
+
+
+def _example_count(x) -> tf.Tensor:
+    """float32 scalar: the examples in the inputs of a batch."""
+    return tf.cast(tf.shape(next(i for i in keras.tree.flatten(x) if i is not None))[0], "float32")
+
+
+def _if_any(examples: tf.Tensor, tensors: list[Any]) -> list[Any]:
+    """The tensors, or zeros if there are no examples; without a copy of what may be as large as the model."""
+    dense = [tf.convert_to_tensor(t) for t in tensors if t is not None]
+    if not dense:
+        return tensors
+    found = iter(tf.cond(examples > 0, lambda: dense, lambda: [tf.zeros_like(t) for t in dense]))
+    return [None if t is None else next(found) for t in tensors]
+
+
+def _summed(context, structure):
+    """The sum of each tensor of a nest over all replicas."""
+    leaves = [None if leaf is None else tf.convert_to_tensor(leaf) for leaf in keras.tree.flatten(structure)]
+    sums: list[Any] = [None] * len(leaves)
+    for dtype in dict.fromkeys(leaf.dtype for leaf in leaves if leaf is not None):
+        places = [number for number, leaf in enumerate(leaves) if leaf is not None and leaf.dtype == dtype]
+        found = context.all_reduce(tf.distribute.ReduceOp.SUM, [leaves[n] for n in places])
+        for number, total in zip(places, found, strict=True):
+            sums[number] = total
+    return keras.tree.pack_sequence_as(structure, sums)
+
+
+def _own_step(model: keras.Model, step: Callable[[Any], Any]) -> Callable[[Any, tf.Tensor], tuple[dict, tf.Tensor]]:
+    """Somebody's own training or test step, as Keras runs it, with logs that are means over the replicas."""
+    strategy = model.distribute_strategy
+
+    def run(data, interrupted: tf.Tensor) -> tuple[dict, tf.Tensor]:
+        def on_replica(data):
+            votes = tf.distribute.get_replica_context().all_reduce(
+                tf.distribute.ReduceOp.SUM, tf.cast(interrupted, "float32")
+            )
+            return step(data), votes
+
+        logs, votes = strategy.run(on_replica, args=(data,))
+        mean = tf.distribute.ReduceOp.MEAN
+        logs = keras.tree.map_structure(lambda value: strategy.reduce(mean, value, axis=None), logs)
+        return logs, strategy.experimental_local_results(votes)[0]
+
+    return run

@@ -1,0 +1,341 @@
+"""Starts the workers of a job on this machine, and starts all of them again when one fails.
+
+Needs no TensorFlow, and nothing of the workers but that they read TF_CONFIG and end with the exit codes of
+`docs/distribution.md`. Restarts are those of torchrun: all workers together, and so many in all, however far they came.
+"""
+
+import contextlib
+import enum
+import math
+import os
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from absl import logging
+
+from polynet_keras.basics.exits import EXIT_INTERRUPTED, EXIT_MISTAKE, EXIT_RESTART
+from polynet_keras.cluster.loopback import loopback_addresses, tf_config
+from polynet_keras.cluster.signed_lines import SECRET_VARIABLE
+from polynet_keras.launcher.event_log import EventLog
+from polynet_keras.launcher.output import Target, WorkerOutput
+from polynet_keras.launcher.process import WorkerProcess
+
+BACK_OFF_SECONDS = (1.0, 30.0)
+"""Before a restart: the first and the longest pause; each is twice the one before."""
+KILL_SECONDS = 5.0
+"""Between SIGTERM and SIGKILL for a worker that should have ended by itself."""
+FINISH_SECONDS = 600.0
+"""For the other workers to end after one has ended well: the chief may still be writing its model."""
+READ_SECONDS = 2.0
+"""For the last lines to be shown, when told to end."""
+POLL_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class Job:
+    """Processes that train together.
+
+    Attributes:
+        command: of each worker: a program and its arguments.
+        workers: how many.
+        max_restarts: how often all of them are started again, in all.
+        grace_seconds: for a worker to end by itself, after another failed or after it was told to.
+        mistakes: exit codes after which there is no restart.
+        pin: whether each worker gets a share of the cores of its own.
+        log_dir: for a file of each worker's output and attempt, which is appended to.
+        event_log: JSON lines of what happens, appended.
+
+    Raises:
+        ValueError: a value out of range.
+    """
+
+    command: Sequence[str]
+    workers: int
+    max_restarts: int = 3
+    grace_seconds: float = 30.0
+    mistakes: frozenset[int] = frozenset({2})
+    pin: bool = False
+    log_dir: Path | None = None
+    event_log: Path | None = None
+
+    def __post_init__(self):
+        if self.workers < 1:
+            raise ValueError(f"workers={self.workers} must be at least 1")
+        if self.max_restarts < 0:
+            raise ValueError(f"max_restarts={self.max_restarts} must be at least 0")
+        if not 0 < self.grace_seconds < math.inf:
+            raise ValueError(f"grace_seconds={self.grace_seconds} must be a finite number > 0")
+        if self.pin and not hasattr(os, "sched_setaffinity"):
+            raise ValueError("this system cannot give workers cores of their own; use pin=False (--nopin)")
+        if self.pin and self.workers > len(cores()):
+            raise ValueError(
+                f"{self.workers} workers cannot have cores of their own: there are {len(cores())}; use pin=False "
+                "(--nopin)"
+            )
+
+
+def supervise(job: Job) -> int:
+    """Runs a job to its end. It is called in the main thread, which hears the signals.
+
+    SIGTERM and SIGHUP end the workers with SIGTERM, SIGINT (Ctrl-C) with SIGINT, and a second one kills them. A signal
+    that this process ignores (`nohup`) stays ignored.
+
+    Returns:
+        The exit code: 0; 1 after a mistake of the user's; 75 where the job can be started again and goes on: it was
+        told to end, or no restarts are left and the last failure was of that kind; 130 after Ctrl-C; else that of the
+        worker that failed first in the last attempt, 128 and its number for a signal.
+
+    Raises:
+        OSError: a log cannot be written, or no process be started; no worker is left.
+    """
+    if job.log_dir is not None:
+        job.log_dir.mkdir(parents=True, exist_ok=True)
+    with EventLog(job.event_log) as events, _Signals() as signals:
+        code = _run(job, signals, events)
+        events.write("done", code=code)
+        return code
+
+
+def cores() -> list[int]:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def _run(job: Job, signals: "_Signals", events: EventLog) -> int:
+    for attempt in range(job.max_restarts + 1):
+        ends = _Attempt(job, attempt, signals, events).run()
+        failed = _first_cause(ends)
+        if failed is None and signals.received != signal.SIGINT:
+            return 0
+        if signals.received is not None:
+            return _stopped(signals.received)
+        assert failed is not None
+        what = f"worker {failed.worker} {failed.how}"
+        if failed.exit_code == EXIT_INTERRUPTED:
+            logging.error("%s: interrupted", what)
+            return EXIT_INTERRUPTED
+        if failed.exit_code in job.mistakes:
+            said = failed.output.last_line or "it wrote nothing"
+            logging.error("%s, and a restart would not mend that: %s", what, said)
+            return EXIT_MISTAKE
+        if attempt == job.max_restarts:
+            logging.error("%s; no restart is left of %d", what, job.max_restarts)
+            return failed.exit_code
+        pause = min(BACK_OFF_SECONDS[0] * 2 ** min(attempt, 10), BACK_OFF_SECONDS[1])
+        logging.warning("%s; restart %d of %d in %g s", what, attempt + 1, job.max_restarts, pause)
+        events.write("restart", attempt=attempt + 1, worker=failed.worker, code=failed.code, seconds=pause)
+        signals.wait(pause)
+        if signals.received is not None:
+            return _stopped(signals.received)
+    raise AssertionError("the last attempt returns")
+
+
+def _stopped(received: signal.Signals) -> int:
+    logging.warning("stopped by %s", received.name)
+    return EXIT_INTERRUPTED if received == signal.SIGINT else EXIT_RESTART
+
+
+@dataclass(frozen=True)
+class _End:
+    """How a worker ended: `code` is negative for a signal; `by_us` where it was told to because it had not ended."""
+
+    worker: int
+    code: int
+    by_us: bool
+    output: WorkerOutput
+
+    @property
+    def how(self) -> str:
+        how = f"was killed by {_signal_name(self.code)}" if self.code < 0 else f"ended with {self.code}"
+        return f"did not end by itself and {how}" if self.by_us else how
+
+    @property
+    def exit_code(self) -> int:
+        """What it would be for a shell; a worker that hung may do better the next time."""
+        if self.by_us:
+            return EXIT_RESTART
+        return self.code if self.code >= 0 else 128 - self.code
+
+
+def _signal_name(code: int) -> str | None:
+    """The name of what ended a process with this code, if it was a signal."""
+    if code >= 0:
+        return None
+    try:
+        return signal.Signals(-code).name
+    except ValueError:  # most real-time signals have no name
+        return f"signal {-code}"
+
+
+def _first_cause(ends: Sequence[_End]) -> _End | None:
+    """The failure that the others follow from, or None if there is none.
+
+    First who failed by itself; then who had to be killed: the others end with 75 because it does not answer.
+    """
+    failed = [end for end in ends if end.code != 0]
+    causes = [end for end in failed if end.code != EXIT_RESTART and not end.by_us]
+    hung = [end for end in failed if end.by_us]
+    return next(iter([*causes, *hung, *failed]), None)
+
+
+class _State(enum.IntEnum):
+    """Of an attempt; it only rises."""
+
+    RUNNING = 0
+    FINISHING = 1
+    FAILED = 2
+    STOPPING = 3
+    KILLING = 4
+
+
+class _Attempt:
+    """All workers from their start to their end."""
+
+    def __init__(self, job: Job, number: int, signals: "_Signals", events: EventLog):
+        self._job, self._number, self._signals, self._events = job, number, signals, events
+        self._ends: list[_End] = []
+        self._processes: list[WorkerProcess] = []
+        self._outputs: list[WorkerOutput] = []
+        self._told: set[int] = set()
+        """Workers that got a signal from here because they had not ended."""
+
+    def run(self) -> list[_End]:
+        """Returns how they ended, in this order; none is left, whatever happens."""
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._kill)
+            self._start(stack.enter_context(loopback_addresses(self._job.workers)))
+            self._wait()
+            self._read_all()
+        return self._ends
+
+    def _start(self, addresses: list[str]) -> None:
+        job, out, err = self._job, Target(sys.stdout.fileno()), Target(sys.stderr.fileno())
+        secret = secrets.token_hex(32)  # of this attempt: what is left of the last one does not meet these workers
+        for worker in range(job.workers):
+            environment = {
+                "PYTHONUNBUFFERED": "1",  # into a pipe, Python would write only when it has a page
+                **os.environ,
+                "TF_CONFIG": tf_config(addresses, worker),
+                "POLYNET_ATTEMPT": str(self._number),
+                SECRET_VARIABLE: secret,
+            }
+            # The chief has the terminal, if there is one: its progress bar needs it.
+            direct = worker == 0 and job.log_dir is None and os.isatty(sys.stdout.fileno())
+            share = _share(worker, job.workers) if job.pin else None
+            process = WorkerProcess(job.command, environment, share, own_stdout=not direct)
+            self._processes.append(process)
+            self._events.write("start", attempt=self._number, worker=worker, pid=process.pid)
+            log = None if job.log_dir is None else job.log_dir / f"worker-{worker}-attempt-{self._number}.log"
+            pipes = [(process.stdout, out), (process.stderr, err)]
+            prefix = b"" if worker == 0 else f"[worker {worker}] ".encode()
+            output = WorkerOutput([(pipe, to) for pipe, to in pipes if pipe is not None], prefix, log)
+            output.start()
+            self._outputs.append(output)
+
+    def _wait(self) -> None:
+        state, deadline, steps = _State.RUNNING, math.inf, []
+        grace = self._job.grace_seconds
+        while len(self._ends) < self._job.workers:
+            time.sleep(POLL_SECONDS)
+            self._note_ends()
+            now = time.monotonic()
+            if self._state() > state:
+                state = self._state()
+                deadline, steps = now + grace, [signal.SIGTERM, signal.SIGKILL]
+                if state == _State.FINISHING:
+                    deadline = now + max(grace, FINISH_SECONDS)
+                elif state == _State.STOPPING and self._signals.received is not None:
+                    self._send(self._signals.received)  # they save, which takes its time
+                    steps = [signal.SIGKILL]
+                elif state == _State.KILLING:
+                    deadline, steps = now, [signal.SIGKILL]
+            if now >= deadline and steps:
+                self._told |= self._running() if state < _State.STOPPING else set()
+                self._send(steps.pop(0))
+                deadline = now + KILL_SECONDS
+
+    def _state(self) -> _State:
+        if self._signals.received is not None:
+            return _State.KILLING if self._signals.again else _State.STOPPING
+        if any(end.code for end in self._ends):
+            return _State.FAILED
+        return _State.FINISHING if self._ends else _State.RUNNING
+
+    def _running(self) -> set[int]:
+        return set(range(self._job.workers)) - {end.worker for end in self._ends}
+
+    def _note_ends(self) -> None:
+        for worker in sorted(self._running()):
+            code = self._processes[worker].poll()
+            if code is None:
+                continue
+            self._outputs[worker].end()
+            self._ends.append(_End(worker, code, worker in self._told, self._outputs[worker]))
+            self._events.write("end", attempt=self._number, worker=worker, code=code, signal=_signal_name(code))
+
+    def _kill(self) -> None:
+        for process in self._processes:
+            process.kill()
+
+    def _read_all(self) -> None:
+        """Waits until all that the workers wrote is shown; when told to end, not for who reads slowly."""
+        deadline = math.inf
+        for output in self._outputs:
+            while not output.is_read(POLL_SECONDS) and time.monotonic() < deadline:
+                if self._signals.received is not None:
+                    deadline = min(deadline, time.monotonic() + READ_SECONDS)
+
+    def _send(self, number: signal.Signals) -> None:
+        running = sorted(self._running())
+        self._events.write("signal", attempt=self._number, signal=number.name, workers=running)
+        for worker in running:
+            self._processes[worker].send(number)
+
+
+class _Signals:
+    """SIGTERM and SIGINT, remembered while inside.
+
+    Attributes:
+        received: the first one; SIGHUP counts as SIGTERM.
+        again: whether Ctrl-C was pressed after that.
+    """
+
+    def __init__(self):
+        self.received: signal.Signals | None = None
+        self.again = False
+
+    def __enter__(self) -> "_Signals":
+        self._before = {}
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *error) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, frame) -> None:
+        if self.received is not None:
+            self.again = self.again or number == signal.SIGINT
+        else:
+            self.received = signal.SIGINT if number == signal.SIGINT else signal.SIGTERM
+
+    def wait(self, seconds: float) -> None:
+        """For so long, or until a signal comes."""
+        end = time.monotonic() + seconds
+        while self.received is None and time.monotonic() < end:
+            time.sleep(POLL_SECONDS)
+
+
+def _share(worker: int, workers: int) -> set[int]:
+    """A worker's part of the cores."""
+    mine = cores()
+    return set(mine[len(mine) * worker // workers : len(mine) * (worker + 1) // workers])

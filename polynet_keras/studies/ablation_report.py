@@ -1,0 +1,164 @@
+"""What an ablation found: the table, the plot of error over compute, and the answer to its question."""
+
+import os
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from polynet_keras.studies.ablation import MIXED, Outcome
+
+COLUMNS = (
+    *("net", "stage", "structure", "parameters", "MMAC", "error, %", "seeds"),
+    *("at equal depth, points", "at equal compute, points", "which is", "training, s"),
+)
+TEXTS = ("net", "stage", "structure", "which is")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A net of other modules against an Inception-ResNet, seed by seed.
+
+    Attributes:
+        variant, baseline: names.
+        differences: by seed, in error, variant minus baseline, as shares of the held-out images.
+    """
+
+    variant: str
+    baseline: str
+    differences: dict[int, float]
+
+
+def comparisons(outcomes: Sequence[Outcome], equal: str) -> list[Comparison]:
+    """The pairs of equal `"depth"` or `"compute"` that have seeds in common."""
+    errors: dict[str, dict[int, float]] = {}
+    for outcome in outcomes:
+        errors.setdefault(outcome.variant, {})[outcome.seed] = outcome.error
+    pairs = dict.fromkeys((outcome.variant, getattr(outcome, f"same_{equal}")) for outcome in outcomes if outcome.stage)
+    found = []
+    for variant, baseline in pairs:
+        seeds = sorted(set(errors[variant]) & set(errors.get(baseline, {})))
+        if seeds:
+            differences = {seed: errors[variant][seed] - errors[baseline][seed] for seed in seeds}
+            found.append(Comparison(variant, baseline, differences))
+    return found
+
+
+def interval(differences: Sequence[float]) -> tuple[float, float, float]:
+    """The mean, and the bounds of its 95 % confidence interval (Student's t).
+
+    Raises:
+        ValueError: fewer than two values.
+    """
+    if len(differences) < 2:
+        raise ValueError(f"an interval takes two or more values; got {len(differences)}")
+    from scipy import stats
+
+    mean = statistics.fmean(differences)
+    half = float(stats.t.ppf(0.975, len(differences) - 1) * stats.sem(differences))
+    return mean, mean - half, mean + half
+
+
+def answer(outcomes: Sequence[Outcome]) -> str:
+    """Whether PolyNet beats Inception-ResNet at the same compute, and what it is at the same depth.
+
+    Of each seed there is a mean over all pairs; the interval is of these means.
+    """
+    means = {equal: _mean_of_pairs(comparisons(outcomes, equal)) for equal in ("compute", "depth")}
+    if len(means["compute"]) < 2:
+        return "Whether PolyNet beats Inception-ResNet at the same compute takes two or more seeds to say."
+    mean, low, high = interval(means["compute"])
+    verdict = "Yes" if high < 0 else "No: Inception-ResNet does better" if low > 0 else "Not decided"
+    seeds = len(means["compute"])
+    return (
+        f"Does PolyNet beat Inception-ResNet at the same compute here? {verdict}. Over {seeds} seeds the error of "
+        f"Poly and K-way nets is {_points(mean, low, high)} from that of Inception-ResNets with as many "
+        f"multiply-accumulates, and {_points(*interval(means['depth']))} from that of the Inception-ResNet of the "
+        "same depth, which takes fewer."
+    )
+
+
+def _points(mean: float, low: float, high: float) -> str:
+    return f"{100 * mean:+.2f} points (95 % interval {100 * low:+.2f} to {100 * high:+.2f})"
+
+
+def _mean_of_pairs(pairs: Sequence[Comparison]) -> list[float]:
+    """Of each seed that all pairs have."""
+    seeds = set.intersection(*(set(pair.differences) for pair in pairs)) if pairs else set()
+    return [statistics.fmean(pair.differences[seed] for pair in pairs) for seed in sorted(seeds)]
+
+
+def markdown(outcomes: Sequence[Outcome]) -> str:
+    """The table: a line a net, mean ± sample standard deviation over seeds; so are the differences, seed by seed, from
+    the Inception-ResNets of the same depth and of the same compute."""
+    by_variant: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        by_variant.setdefault(outcome.variant, []).append(outcome)
+    depth, compute = ({p.variant: p for p in comparisons(outcomes, equal)} for equal in ("depth", "compute"))
+    lines = [
+        f"| {' | '.join(COLUMNS)} |",
+        f"| {' | '.join('---' if name in TEXTS else '---:' for name in COLUMNS)} |",
+    ]
+    for name, rows in by_variant.items():
+        first = rows[0]
+        errors = [100 * row.error for row in rows]
+        structure = first.structure.replace("|", "\\|")
+        cells = (
+            name,
+            first.stage,
+            f"`{structure}`",
+            f"{first.parameters:,}",
+            f"{first.macs / 1e6:.2f}",
+            _mean_and_deviation(errors),
+            str(len(rows)),
+            *(_difference(pairs.get(name)) for pairs in (depth, compute)),
+            first.same_compute,
+            f"{statistics.fmean(row.seconds for row in rows):.0f}",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def plot(outcomes: Sequence[Outcome], picture_file: str | os.PathLike) -> None:
+    """Draws error over multiply-accumulates: the mean of each net, and its deviation over seeds as a bar."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    stages = {"": "Inception-ResNet", "A": "stage A", "B": "stage B", "C": "stage C", MIXED: "mixed"}
+    for (stage, label), marker in zip(stages.items(), "os^vD", strict=True):
+        rows: dict[str, list[Outcome]] = {}
+        for outcome in outcomes:
+            if outcome.stage == stage:
+                rows.setdefault(outcome.variant, []).append(outcome)
+        if not rows:
+            continue
+        points = sorted(
+            (found[0].macs / 1e6, *_mean_deviation([100 * outcome.error for outcome in found]), name)
+            for name, found in rows.items()
+        )
+        macs, means, deviations, names = zip(*points, strict=True)
+        line = "-" if not stage else ""
+        axes.errorbar(macs, means, deviations, label=label, marker=marker, linestyle=line, capsize=2, alpha=0.8)
+        if stage:
+            for x, y, name in zip(macs, means, names, strict=True):
+                axes.annotate(name.partition(" ")[2], (x, y), xytext=(5, 3), textcoords="offset points", fontsize=7)
+    axes.set_xlabel("million multiply-accumulates of one image")
+    axes.set_ylabel("held-out error, %")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(picture_file, dpi=120)
+
+
+def _difference(pair: Comparison | None) -> str:
+    return _mean_and_deviation([100 * d for d in pair.differences.values()], sign="+") if pair else ""
+
+
+def _mean_deviation(values: Sequence[float]) -> tuple[float, float]:
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def _mean_and_deviation(values: Sequence[float], sign: str = "") -> str:
+    mean, deviation = _mean_deviation(values)
+    return f"{mean:{sign}.2f}" + (f" ± {deviation:.2f}" if len(values) > 1 else "")

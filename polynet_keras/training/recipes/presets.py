@@ -1,0 +1,130 @@
+"""Recipes with names: the small ones that end on a laptop, fine-tuning, and the poster's on ImageNet."""
+
+from dataclasses import dataclass, replace
+
+from polynet_keras.models.cost import network_cost
+from polynet_keras.models.parts import PARTS
+from polynet_keras.training.recipes.optimizer import OptimizerSettings
+from polynet_keras.training.recipes.recipe import Recipe
+from polynet_keras.training.recipes.regularization import Regularization
+from polynet_keras.training.recipes.schedule import ScheduleSettings
+from polynet_keras.training.recipes.start import Start
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A recipe with a name, what it costs and what it gave.
+
+    Attributes:
+        about: one line.
+        command: that runs it.
+        recipe: what it sets.
+        channels: of the images.
+        classes: of the data; 0 where they are the user's.
+        images: to train on; 0 where they are the user's.
+        time: of a run that was measured, and where; `""` if none was.
+        result: of that run; `""` if there was none.
+    """
+
+    about: str
+    command: str
+    recipe: Recipe
+    channels: int = 3
+    classes: int = 0
+    images: int = 0
+    time: str = ""
+    result: str = ""
+
+    @property
+    def flops_per_image(self) -> float:
+        """Floating-point operations to train with one image, two a multiply-accumulate: those of a forward pass, and
+        twice those of the parts that are trained, for the gradients of their activations and weights."""
+        size, frozen = self.recipe.image_size, self.recipe.start.frozen_through
+        parts = network_cost(
+            self.recipe.structure,
+            input_shape=(size, size, self.channels),
+            width=self.recipe.width,
+            classes=self.classes or 1000,
+        )
+        trained = parts[PARTS.index(frozen) + 1 :] if frozen else parts  # the parts of both come in the same order
+        return 2.0 * sum(part.macs for part in parts) + 4.0 * sum(part.macs for part in trained)
+
+    @property
+    def flops(self) -> float:
+        """Of the whole training; 0 where the number of images is not known."""
+        return self.flops_per_image * self.images * self.recipe.epochs
+
+
+# The poster's: RMSprop, random crop, synchronous training, 144 crops. Batch, rates and length are recalled from the
+# paper (560,000 steps of 512 images, the rate × 0.1 every 160,000), and could not be verified.
+_IMAGENET = Recipe(
+    data="imagenet",
+    structure="ir-5-10-5",
+    width=1.0,
+    residual_scale=0.3,
+    image_size=331,
+    epochs=224,
+    batch_size=512,
+    optimizer=OptimizerSettings("rmsprop", rho=0.9, epsilon=1.0),
+    schedule=ScheduleSettings("step", 0.45, warmup_share=0.0, decay_epochs=64, decay_factor=0.1),
+    regularization=Regularization(stochastic_depth="adaptive"),
+    synchronized=True,
+    crops=144,
+)
+
+PRESETS = {
+    "digits": Preset(
+        "scikit-learn's digits: the defaults",
+        "polynet train",
+        Recipe(),
+        channels=1,
+        classes=10,
+        images=1438,
+        time="1 min 23 s on 2 cores (AMD EPYC, Zen 4)",
+        result="98.89 % (355 of 359 held out)",
+    ),
+    "fashion_mnist": Preset(
+        "Fashion-MNIST: the checkpoint that comes with the package",
+        "polynet train --recipe fashion_mnist",
+        Recipe(
+            data="fashion_mnist",
+            structure="1 x [2-way] | 2 x [poly-3, 2-way] | 1 x [poly-3, 2-way]",
+            batch_size=64,
+            epochs=12,
+        ),
+        channels=1,
+        classes=10,
+        images=60_000,
+        time="25 min 50 s on 2 cores (AMD EPYC, Zen 4), other work beside it",
+        result="92.86 % (9286 of 10,000, test set)",
+    ),
+    "finetune": Preset(
+        "your photographs, from the released weights: what is behind stage B, and no normalization",
+        "polynet train --recipe finetune --data PHOTOS",
+        Recipe(
+            data="photos",
+            structure="polynet-g5",
+            width=1.0,
+            residual_scale=None,
+            image_size=331,
+            epochs=10,
+            start=Start("imagenet", frozen_through="stage_b", frozen_normalizations=True),
+            optimizer=OptimizerSettings("sgd"),
+            schedule=ScheduleSettings(learning_rate=0.01),
+        ),
+    ),
+    "imagenet-ir-5-10-5": Preset(
+        "ImageNet: the net that PolyNets grow from; the poster has 20.50 % top-1 error of one crop",
+        "polynet train --recipe imagenet-ir-5-10-5 --data IMAGENET --run_dir SHARED",
+        _IMAGENET,
+        classes=1000,
+        images=1_281_167,
+    ),
+    "imagenet-g5": Preset(
+        "ImageNet: the Very Deep PolyNet, from a grown net; the poster has 18.71 % top-1 error of one crop",
+        "polynet train --recipe imagenet-g5 --data IMAGENET --run_dir SHARED --weights GROWN.keras",
+        replace(_IMAGENET, structure="polynet-g5"),
+        classes=1000,
+        images=1_281_167,
+    ),
+}

@@ -1,0 +1,66 @@
+"""What a recipe does against overfitting, apart from the images: decay, smoothed labels, stochastic depth."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from polynet_keras.basics.checks import check_choice, check_integer, check_number, plain_numbers, settle_own
+
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "off": {},
+    "on": {"max_drop_rate": 0.25},
+    "adaptive": {
+        "max_drop_rate": 0.25,
+        "drop_rate_step": 0.05,
+        "gap_metric": "accuracy",
+        "gap_threshold": 0.05,
+        "gap_window": 3,
+    },
+}
+"""Of each kind of stochastic depth, its settings, and what they are where a recipe does not say."""
+DEPTHS_OWN = tuple(DEFAULTS["adaptive"])
+
+
+@dataclass(frozen=True)
+class Regularization:
+    """What a run does against overfitting.
+
+    Attributes:
+        weight_decay: the share of a weight, times the learning rate, that an update takes off; of kernels only.
+        label_smoothing: the share of a label that is spread over all classes, in training.
+        stochastic_depth: `"off"`; `"on"` from the beginning; or `"adaptive"`, the poster's: when overfitting emerges
+            (`training.stochastic_depth`).
+        max_drop_rate: the most that the deepest residual unit's paths may be dropped (default 0.25); it falls linearly
+            to 0 at the first unit.
+        drop_rate_step: by which the adaptive drop rate rises and falls (default 0.05).
+        gap_metric: `"accuracy"` (the default) or `"loss"`, of training and validation: the adaptive one watches the gap
+            between them.
+        gap_threshold: the gap from which there is overfitting (default 0.05).
+        gap_window: epochs that have to say the same, one after the other, for a decision (default 3).
+
+    Raises:
+        ValueError: a value out of range, or a setting that is not one of this kind of stochastic depth.
+    """
+
+    weight_decay: float = 0.0
+    label_smoothing: float = 0.0
+    stochastic_depth: str = "off"
+    max_drop_rate: float | None = None
+    drop_rate_step: float | None = None
+    gap_metric: str | None = None
+    gap_threshold: float | None = None
+    gap_window: int | None = None
+
+    def __post_init__(self):
+        plain_numbers(self)
+        check_number("weight_decay", self.weight_decay, at_least=0)
+        check_number("label_smoothing", self.label_smoothing, at_least=0, below=1)
+        check_choice("stochastic_depth", self.stochastic_depth, tuple(DEFAULTS))
+        settle_own(self, "stochastic_depth", self.stochastic_depth, DEFAULTS)
+        for name in DEFAULTS[self.stochastic_depth]:
+            value = getattr(self, name)
+            if name == "gap_metric":
+                check_choice(name, value, ("accuracy", "loss"))
+            elif name == "gap_window":
+                check_integer(name, value, at_least=1)
+            else:
+                check_number(name, value, above=0, at_most=0.95 if name == "max_drop_rate" else None)

@@ -1,0 +1,146 @@
+"""The call of `fit` of a run: its callbacks, what is left when it is interrupted, and when it diverges."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+from absl import logging
+
+from polynet_keras.basics.files import written_whole
+from polynet_keras.data.pipeline import Batches
+from polynet_keras.cluster.agreement import sum_over_workers
+from polynet_keras.checkpoints.callback import Checkpoints
+from polynet_keras.checkpoints.model_state import first_not_finite
+from polynet_keras.cluster.workers import is_chief
+from polynet_keras.training.runs.divergence import DivergenceError, StopOnDivergence
+from polynet_keras.training.runs.history import forget_epochs
+from polynet_keras.training.runs.progress import Progress
+from polynet_keras.training.recipes.recipe import Recipe
+from polynet_keras.training.runs.folder import (
+    HISTORY_FILE,
+    LAST_GOOD_FILE,
+    RECIPE_FILE,
+    TENSORBOARD_FOLDER,
+    has_checkpoints,
+)
+from polynet_keras.training.stochastic_depth import AdaptiveStochasticDepth
+
+
+def fit(
+    model: keras.Model,
+    recipe: Recipe,
+    training: Batches,
+    images: int,
+    validation,
+    path: Path,
+    checkpoints: Checkpoints,
+    strategy: tf.distribute.Strategy | None,
+) -> None:
+    """Trains a model from where its checkpoints are to the end of its recipe.
+
+    Args:
+        model: compiled.
+        recipe: of the run.
+        training: batches from the checkpoints' place on.
+        images: of an epoch.
+        validation: as `fit` of the model takes it.
+        path: of the run folder.
+        checkpoints: of the run.
+        strategy: of the model.
+
+    Raises:
+        DivergenceError: with what is left, and what may help.
+        KeyboardInterrupt: interrupted.
+    """
+    place, writers, progress = checkpoints.position, [], None
+    if is_chief(strategy):
+        forget_epochs(path / HISTORY_FILE, place.epoch)
+        progress = Progress(images, recipe.batch_size, place.step)
+        writers = [
+            keras.callbacks.CSVLogger(str(path / HISTORY_FILE), append=True),
+            keras.callbacks.TensorBoard(str(path / TENSORBOARD_FOLDER), write_graph=False),
+        ]
+    callbacks = [StopOnDivergence(), *_regularizing(recipe, model), progress, *writers, checkpoints]
+    try:
+        model.fit(
+            training.dataset,
+            validation_data=validation,
+            epochs=recipe.epochs,
+            steps_per_epoch=training.steps,
+            callbacks=[callback for callback in callbacks if callback is not None],
+            shuffle=False,
+            verbose=0,
+        )
+        spoiled = first_not_finite(model)  # by the last step, whose loss was computed before
+        if spoiled is not None:
+            raise DivergenceError(f"the weights in {spoiled} are not finite after the last step")
+    except DivergenceError as error:
+        raise _with_advice(error, model, recipe, path, checkpoints, strategy) from None
+    except (KeyboardInterrupt, SystemExit) as ended:
+        for writer in writers:
+            writer.on_train_end()  # the process may be left without its teardown, which would write the rest
+        if isinstance(ended, KeyboardInterrupt) and has_checkpoints(path):
+            logging.warning(
+                "interrupted: the same command with %s goes on from the last checkpoint",
+                shlex.quote(f"--run_dir={path}"),
+            )
+        raise
+    finally:
+        if progress is not None:
+            progress.close()
+
+
+def _regularizing(recipe: Recipe, model: keras.Model) -> list[keras.callbacks.Callback]:
+    """The callbacks that are a part of the recipe."""
+    settings = recipe.regularization
+    callbacks: list[keras.callbacks.Callback] = []
+    if settings.stochastic_depth == "adaptive":
+        arguments: dict[str, Any] = {
+            "metric": settings.gap_metric,
+            "threshold": settings.gap_threshold,
+            "window": settings.gap_window,
+            "step": settings.drop_rate_step,
+            "max_drop_rate": settings.max_drop_rate,
+        }
+        callbacks.append(AdaptiveStochasticDepth(**arguments))
+    if recipe.optimizer.ema_momentum:
+        callbacks.append(keras.callbacks.SwapEMAWeights())
+    return callbacks
+
+
+def _with_advice(
+    error: DivergenceError,
+    model: keras.Model,
+    recipe: Recipe,
+    path: Path,
+    checkpoints: Checkpoints,
+    strategy: tf.distribute.Strategy | None,
+) -> DivergenceError:
+    """The error, with what is left of the run and what may help."""
+    position = None
+    if is_chief(strategy):
+        try:
+            position = checkpoints.reload(model)
+            if position is not None:
+                with written_whole(path / LAST_GOOD_FILE) as partial:
+                    model.save(partial)
+        except (OSError, ValueError) as failure:
+            position = None
+            logging.warning("%s cannot be written: %s", path / LAST_GOOD_FILE, failure)
+    sum_over_workers(strategy, 0)  # the chief writes in peace: who leaves before would be taken for a failure
+    if not is_chief(strategy):
+        return DivergenceError(f"{error}; the chief says what is left")
+    advice = f"try a lower --learning_rate than {recipe.schedule.learning_rate:g}"
+    if not recipe.optimizer.global_clipnorm:
+        advice += ", or --global_clipnorm=1"
+    if recipe.precision == "mixed_float16":
+        advice += ", or --precision=mixed_bfloat16"
+    if position is None:
+        return DivergenceError(f"{error}, and nothing was saved before: {advice}")
+    start = shlex.join([f"--recipe={path / RECIPE_FILE}", f"--weights={path / LAST_GOOD_FILE}"])
+    return DivergenceError(
+        f"{error}; the net as it was after {position.global_step} steps is saved: start from it in a new folder with "
+        f"{start}, and {advice}"
+    )

@@ -1,0 +1,282 @@
+"""The ablation: which nets are compared, that it goes on where it was, and what it makes of its numbers."""
+
+import csv
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from polynet_keras import PolyNet
+from polynet_keras.cli.main import main
+from polynet_keras.data.preprocessing import Preprocessing
+from polynet_keras.models import Structure
+from polynet_keras.models.cost import network_cost
+from polynet_keras.pretrained import ModelCard
+from polynet_keras.studies import ablation as module
+from polynet_keras.studies.ablation import Outcome, ablation, save_outcomes, variants
+from polynet_keras.studies.ablation_report import answer, comparisons, interval, markdown, plot
+from polynet_keras.training.recipes.recipe import Recipe
+
+
+def macs(structure):
+    return sum(part.macs for part in network_cost(structure, input_shape=(75, 75, 1), width=0.25, classes=10))
+
+
+def test_depth_and_compute_are_equal():
+    depths, modules = (2, 4, 2), ("poly-2", "2-way", "3-way")
+    found = {variant.name: variant for variant in variants(depths, modules)}
+    assert {variant.stage for variant in found.values()} == {"", "A", "B", "C", "mixed"}
+    others = [variant for variant in found.values() if variant.stage]
+    assert len(others) == 4 * len(modules) + 1
+    for variant in others:
+        assert tuple(map(len, variant.structure.stages)) == depths
+        baseline = found[variant.same_compute]
+        assert baseline.structure == Structure.inception_resnet([len(units) for units in baseline.structure.stages])
+        assert macs(baseline.structure) == macs(variant.structure)
+    assert found["B 3-way"].same_compute == "ir 2-12-2"
+    assert {variant.same_depth for variant in others} == {"ir 2-4-2"}
+    assert str(found["mixed g5"].structure) == "2 x [2-way] | 2 x [poly-3, 2-way] | 1 x [poly-3, 2-way]"
+    assert len({str(variant.structure) for variant in found.values()}) == len(found)
+
+
+@pytest.mark.parametrize("modules", [(), ("poly-2", "ir"), ("I + F",)])
+def test_modules_are_other_than_the_baseline(modules):
+    with pytest.raises(ValueError, match="must be one or more, such as poly-2, and not ir"):
+        variants((1, 1, 1), modules)
+
+
+def finish(run, recipe, errors=0):
+    """Leaves what a study reads of a run that is done: its second epoch took 100 images a second."""
+    run.mkdir()
+    recipe.save(run / "recipe.json")
+    (run / "history.csv").write_text("epoch,images_per_second\n0,nan\n1,100.0\n")
+    preprocessing = Preprocessing(75, 86, (0.5,), (0.5,))
+    ModelCard(tuple("0123456789"), preprocessing, 359, 359 - errors, recipe.structure).save(run)
+
+
+def finish_study(folder, recipe, depths, modules, seeds, errors):
+    """A study all of whose runs are done, with so many errors by net and seed; its table is not written yet."""
+    folder.mkdir(exist_ok=True)
+    recipe.save(folder / "study.json")
+    for seed in range(recipe.seed, recipe.seed + seeds):
+        for variant in variants(depths, modules):
+            mine = dataclasses.replace(recipe, structure=str(variant.structure), seed=seed)
+            finish(folder / f"{variant.name.replace(' ', '-')}-seed-{seed}", mine, errors(variant, seed))
+
+
+@pytest.mark.slow
+def test_a_study_goes_on_where_it_was_broken_off(tmp_path, monkeypatch):
+    """Twice: before the second net is trained, and before the third one."""
+    recipe = Recipe(width=0.0625, epochs=1, batch_size=256)
+    train, started = module.train, []
+
+    def breaks(recipe, folder):
+        started.append(folder.name)
+        if len(started) in (2, 4):
+            raise KeyboardInterrupt
+        return train(recipe, folder)
+
+    monkeypatch.setattr(module, "train", breaks)
+    for done in (1, 2):
+        with pytest.raises(KeyboardInterrupt):
+            ablation(recipe, tmp_path, (1, 1, 1), ("2-way",), seeds=1)
+        table = rows(tmp_path / "ablation.csv")
+        assert [row["variant"] for row in table] == ["ir 1-1-1", "ir 2-1-1"][:done]
+    assert started == ["ir-1-1-1-seed-0", "ir-2-1-1-seed-0", "ir-2-1-1-seed-0", "A-2-way-seed-0"]
+    assert int(table[0]["macs"]) < int(table[1]["macs"])
+    for row in table:
+        assert int(row["images"]) == 359
+        assert 0 < int(row["errors"]) < 359
+        assert float(row["seconds"]) > 0
+
+
+class BrokenOffError(Exception):
+    """What ends a study that would train."""
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What a study would train: the recipes and folders. Nothing is trained."""
+    asked = []
+
+    def train(recipe, folder):
+        asked.append((recipe, folder))
+        raise BrokenOffError
+
+    monkeypatch.setattr(module, "train", train)
+    return asked
+
+
+def test_only_what_is_not_done_is_trained_seed_by_seed(tmp_path, asked):
+    recipe = Recipe(epochs=2, seed=5)
+    study = {"folder": tmp_path / "study", "depths": (1, 1, 1), "modules": ("2-way",), "seeds": 2}
+    expected = [(variant, seed) for seed in (5, 6) for variant in variants((1, 1, 1), ("2-way",))]
+    assert len(expected) == 22
+    for number, (variant, seed) in enumerate(expected):
+        one = dataclasses.replace(recipe, structure=str(variant.structure), seed=seed)
+        folder = tmp_path / "study" / f"{variant.name.replace(' ', '-')}-seed-{seed}"
+        if number in (0, 1, 11, 21):
+            with pytest.raises(BrokenOffError):
+                ablation(recipe, **study)
+            assert asked == [(one, folder)]
+            asked.clear()
+            assert not number or len(rows(tmp_path / "study" / "ablation.csv")) == number
+        finish(folder, one, errors=number)
+    outcomes = ablation(recipe, **study)
+    assert not asked
+    assert [(outcome.variant, outcome.seed) for outcome in outcomes] == [(v.name, seed) for v, seed in expected]
+    assert [outcome.errors for outcome in outcomes] == list(range(22))
+    with pytest.raises(ValueError, match=r"holds a study of another recipe \(epochs=2, here 3\)"):
+        ablation(dataclasses.replace(recipe, epochs=3), **study)
+
+
+def test_a_run_of_another_recipe_is_not_taken_for_one_of_the_study(tmp_path, asked):
+    recipe = Recipe(epochs=2)
+    finish(tmp_path / "ir-1-1-1-seed-0", dataclasses.replace(recipe, structure="ir-5-10-5"))
+    recipe.save(tmp_path / "study.json")
+    with pytest.raises(ValueError, match="ir-1-1-1-seed-0 holds a run of another recipe .*; name a new folder"):
+        ablation(recipe, tmp_path, (1, 1, 1), ("2-way",))
+    assert not asked
+
+
+def test_outcomes_have_the_cost_of_their_net(tmp_path):
+    """Of digits of one channel and ten classes, of which 1438 of 1797 are trained on."""
+    recipe = Recipe(epochs=2, width=0.25)
+    finish_study(tmp_path, recipe, (1, 1, 1), ("2-way",), 1, lambda variant, seed: 7)
+    outcomes = {outcome.variant: outcome for outcome in ablation(recipe, tmp_path, (1, 1, 1), ("2-way",), seeds=1)}
+    for outcome in outcomes.values():
+        assert outcome.macs == macs(outcome.structure)
+        assert (outcome.images, outcome.errors, outcome.error) == (359, 7, 7 / 359)
+        assert outcome.seconds == 28.8  # two epochs at 100 images a second
+        if outcome.stage:
+            assert outcome.macs == outcomes[outcome.same_compute].macs
+            assert outcome.macs > outcomes[outcome.same_depth].macs
+    model = PolyNet(
+        weights=None, structure=outcomes["A 2-way"].structure, width=0.25, input_shape=(75, 75, 1), classes=10
+    )
+    trained = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
+    assert outcomes["A 2-way"].parameters == trained
+
+
+def rows(path):
+    with open(path) as file:
+        return list(csv.DictReader(file))
+
+
+def test_one_process_is_one_study(tmp_path, monkeypatch):
+    cluster = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(cluster))
+    with pytest.raises(ValueError, match="an ablation runs in one process"):
+        ablation(Recipe(), tmp_path, (1, 1, 1), ("2-way",))
+
+
+def test_names_of_one_module_are_one():
+    assert variants((1, 1, 1), ("poly-2", "I + F + F^2")) == variants((1, 1, 1), ("poly-2",))
+
+
+def test_time_is_of_all_epochs(tmp_path):
+    (tmp_path / "history.csv").write_text("epoch,images_per_second\n0,nan\n1,50.0\n2,100.0\n")
+    assert module._seconds(tmp_path / "history.csv", 100) == 4.5
+    (tmp_path / "history.csv").write_text("epoch,images_per_second\n0,nan\n")
+    assert np.isnan(module._seconds(tmp_path / "history.csv", 100))
+
+
+STRUCTURE = "1 x [ir] | 1 x [ir] | 1 x [ir]"
+
+
+def outcomes_of(errors):
+    """By net, errors of 1000 by seed."""
+    return [
+        Outcome(
+            name,
+            stage,
+            baseline and "ir 1",
+            baseline,
+            "1 x [ir] | 1 x [ir] | 1 x [ir]",
+            seed,
+            1000,
+            2_000_000,
+            3.5,
+            1000,
+            wrong,
+        )
+        for (name, stage, baseline), row in errors.items()
+        for seed, wrong in enumerate(row)
+    ]
+
+
+def test_differences_are_of_the_same_seed():
+    outcomes = outcomes_of({("ir 1", "", ""): [100, 120, 140], ("B x", "B", "ir 1"): [90, 115, 141]})
+    (pair,) = comparisons(outcomes, "compute")
+    assert comparisons(outcomes, "depth") == [pair]
+    assert pair.differences == pytest.approx({0: -0.01, 1: -0.005, 2: 0.001})
+    table = markdown(outcomes).splitlines()
+    assert table[2].startswith("| ir 1 |  | `1 x [ir] \\| 1 x [ir] \\| 1 x [ir]` | 1,000 | 2.00 | 12.00 ± 2.00 | 3 |")
+    assert "| 11.53 ± 2.55 | 3 | -0.47 ± 0.55 | -0.47 ± 0.55 | ir 1 | 4 |" in table[3]
+    assert len({line.count(" | ") for line in table}) == 1
+
+
+@pytest.mark.parametrize(("count", "t"), [(2, 12.7062), (3, 4.3027), (10, 2.2622)])
+def test_the_interval_is_students(count, t):
+    """With t of a printed table."""
+    values = np.random.default_rng(count).normal(1, 2, count)
+    half = t * np.sqrt(np.sum((values - values.mean()) ** 2) / (count - 1) / count)
+    np.testing.assert_allclose(
+        interval(values), [values.mean(), values.mean() - half, values.mean() + half], rtol=1e-4, atol=1e-4
+    )
+    with pytest.raises(ValueError, match="two or more values; got 1"):
+        interval([1.0])
+
+
+@pytest.mark.parametrize(
+    ("better_by", "verdict"),
+    [([10, 11, 12], "Yes."), ([-10, -11, -12], "No: Inception-ResNet does better."), ([10, -12, 3], "Not decided.")],
+)
+def test_the_answer(better_by, verdict):
+    base = [100, 120, 140]
+    poly = [wrong - better for wrong, better in zip(base, better_by, strict=True)]
+    said = answer(outcomes_of({("ir 1", "", ""): base, ("B x", "B", "ir 1"): poly}))
+    assert said.startswith(f"Does PolyNet beat Inception-ResNet at the same compute here? {verdict} Over 3 seeds the")
+    assert "two or more seeds" in answer(outcomes_of({("ir 1", "", ""): [1], ("B x", "B", "ir 1"): [2]}))
+
+
+def test_tables_and_pictures(tmp_path):
+    outcomes = outcomes_of(
+        {("ir 1", "", ""): [100, 120], ("B x", "B", "ir 1"): [90, 115], ("mixed y", "mixed", "ir 1"): [9]}
+    )
+    save_outcomes(tmp_path / "a.csv", outcomes)
+    assert [row["errors"] for row in rows(tmp_path / "a.csv")] == ["100", "120", "90", "115", "9"]
+    plot(outcomes, tmp_path / "a.png")
+    assert Image.open(tmp_path / "a.png").size == (960, 600)
+
+
+def test_the_command(capsys, tmp_path):
+    """On runs that are done: Poly and K-way nets have 10 errors of 359, Inception-ResNets 20, each 1 more by seed."""
+    folder = tmp_path / "study"
+    finish_study(folder, Recipe(), (1, 1, 1), ("2-way",), 2, lambda variant, seed: (10 if variant.stage else 20) + seed)
+    runs = {path.name for path in folder.iterdir()}
+    assert main(["ablation", f"--folder={folder}", "--depths=1,1,1", "--modules=2-way", "--seeds=2"]) == 0
+    output = capsys.readouterr().out
+    assert "Does PolyNet beat Inception-ResNet at the same compute here? Yes. Over 2 seeds" in output
+    assert "is -2.79 points (95 % interval -2.79 to -2.79)" in output  # 10 of 359
+    assert {path.name for path in folder.iterdir()} - runs == {"ablation.csv", "ablation.md", "ablation.png"}
+    table = (folder / "ablation.md").read_text()
+    assert table in output
+    assert f"| {100 * 20.5 / 359:.2f} ± {100 * 0.5**0.5 / 359:.2f} | 2 |" in table
+    assert [row["errors"] for row in rows(folder / "ablation.csv")[::11]] == ["20", "21"]
+    assert output.startswith("11 nets, 2 seeds each:")
+    for argv, message in (
+        ([], "--folder is needed"),
+        (["--folder=x", "--structure=ir-5-10-5"], "Unknown command line flag 'structure'"),
+        (["--folder=x", "--depths=1,2"], "--depths=1,2 must be three numbers"),
+        ([f"--folder={tmp_path}"], "is not empty: 'study'; name a new folder, nothing is overwritten"),
+        ([f"--folder={folder}", "--epochs=3"], "holds a study of another recipe (epochs=15, here 3)"),
+        (["--folder=x", "--depths=1,2,some"], "--depths=1,2,some must be three numbers"),
+        (["--folder=x", "--modules=foo"], "modules: unknown letter"),
+        (["--folder=x", "--seeds=0"], "seeds=0 must be an integer of at least 1"),
+        (["x"], "unexpected argument 'x'"),
+    ):
+        assert main(["ablation", *argv]) == 1
+        assert message in capsys.readouterr().err

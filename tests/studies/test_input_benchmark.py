@@ -1,0 +1,72 @@
+import dataclasses
+
+import pytest
+
+from polynet_keras.cli.main import main
+from polynet_keras.studies import input_benchmark
+from polynet_keras.studies.input_benchmark import InputBenchmark, benchmark_input
+from polynet_keras.training.recipes.recipe import Recipe
+
+
+@pytest.mark.parametrize(
+    ("read", "decode", "step", "bound"),
+    [
+        (1000, 500, 20, "step"),
+        (1000, 500, 700, "decode"),
+        (510, 500, 700, "disk"),
+        (10, 9, 8.9, "step"),
+        (10, 100, 50, "disk"),
+    ],
+)
+def test_what_a_run_waits_for(read, decode, step, bound):
+    assert InputBenchmark(read, decode, step).bound == bound
+
+
+@pytest.mark.slow
+def test_parts_are_measured_apart(monkeypatch):
+    """With a reader that is made slow, reading and the pipeline are, and the steps are not."""
+    recipe = Recipe(structure="1 x [ir] | 1 x [ir] | 1 x [ir]", width=0.1)
+    quick = benchmark_input(recipe, 0.5)
+    assert quick.bound == "step"
+    opened = input_benchmark.open_source
+
+    def open_slowly(data, seed):
+        import time
+
+        import tensorflow as tf
+
+        source = opened(data, seed)
+
+        def read(index):
+            def wait(index):
+                time.sleep(0.05)
+                return index
+
+            return source.training.read(tf.ensure_shape(tf.numpy_function(wait, [index], tf.int64), ()))
+
+        return dataclasses.replace(source, training=dataclasses.replace(source.training, read=read))
+
+    monkeypatch.setattr(input_benchmark, "open_source", open_slowly)
+    slow = benchmark_input(recipe, 0.5)
+    assert slow.read < quick.read / 5
+    assert slow.decode < quick.decode / 5
+
+
+def test_command(capsys, monkeypatch):
+    monkeypatch.setattr(input_benchmark, "benchmark_input", lambda recipe, seconds: InputBenchmark(1234.5, 200, 300))
+    assert main(["benchmark", "input", "--crop=random_resized"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split()[:2] == ["read", "1,234.5"]
+    assert lines[-1].startswith("decode-bound: decoding and augmentation are too slow")
+    for argv, message in (
+        ([], "expected `input`, what to measure; got nothing"),
+        (["output"], "got output"),
+        (["input", "--epochs=0"], "epochs=0 must be"),
+    ):
+        assert main(["benchmark", *argv]) == 1
+        assert message in capsys.readouterr().err
+
+
+def test_no_time():
+    with pytest.raises(ValueError, match="seconds=0 must be above 0"):
+        benchmark_input(Recipe(), 0)
