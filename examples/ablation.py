@@ -13,8 +13,8 @@ from pathlib import Path
 
 from absl import logging
 
-from polynet_keras.studies.ablation import ablation
 from polynet_keras.studies.ablation_report import answer, markdown, plot
+from polynet_keras.studies.ablation_runs import ablation
 from polynet_keras.training.recipes.recipe import Recipe
 from polynet_keras.training.recipes.schedule import ScheduleSettings
 

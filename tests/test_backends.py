@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from polynet_keras import PolyNet
-from polynet_keras.evaluation.predict import predict
+from polynet_keras.evaluation.predicting import predict
 from tests.reference import randomize
 
 ROOT = Path(__file__).parent.parent
@@ -48,7 +48,7 @@ np.save(folder + "/logits.npy", logits)
 
 PREDICT = """
 import json, sys
-from polynet_keras.evaluation.predict import predict
+from polynet_keras.evaluation.predicting import predict
 folder, image, expected = sys.argv[1:]
 (prediction,) = predict(folder, [image], top=10)
 found, expected = dict(prediction.classes), json.loads(expected)

@@ -13,8 +13,8 @@ from PIL import Image
 
 from polynet_keras.data.examples import Source
 from polynet_keras.data.fashion_mnist import FOLDER as FASHION_MNIST_FOLDER
-from polynet_keras.evaluation.predict import predict
-from polynet_keras.studies.ablation import Outcome
+from polynet_keras.evaluation.predicting import predict
+from polynet_keras.studies.ablation_runs import Outcome
 from polynet_keras.training.recipes.recipe import Recipe
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -66,7 +66,7 @@ def test_growth(tmp_path, capsys):
 
 
 def test_ablation(tmp_path, capsys, monkeypatch):
-    """The runs themselves are those of tests/studies/test_ablation.py."""
+    """The runs themselves are those of tests/studies/test_ablation_runs.py."""
     module = load("ablation", Recipe())
     outcomes = [
         Outcome(

@@ -71,8 +71,8 @@ TESTS = {
         "tests/test_applications.py::test_preprocess_input_warns_of_no_possible_range",
     ],
     "polynet_keras/evaluation/conversion.py": ["tests/evaluation/test_convert.py"],
-    "polynet_keras/evaluation/evaluate.py": _of(
-        "tests/evaluation/test_evaluate.py",
+    "polynet_keras/evaluation/evaluating.py": _of(
+        "tests/evaluation/test_evaluating.py",
         "test_the_worst_mistakes_of_all_batches_are_kept",
         "test_arguments_out_of_range",
         "test_what_an_evaluation_says",
@@ -84,13 +84,13 @@ TESTS = {
         "test_classes_are_told_by_their_names",
     ),
     "polynet_keras/evaluation/loading.py": [
-        "tests/evaluation/test_evaluate.py::test_models_that_do_not_fit_their_card_or_the_images",
-        "tests/evaluation/test_predict.py",
+        "tests/evaluation/test_evaluating.py::test_models_that_do_not_fit_their_card_or_the_images",
+        "tests/evaluation/test_predicting.py",
     ],
     "polynet_keras/evaluation/parity.py": ["tests/evaluation/test_compare.py"],
     "polynet_keras/evaluation/plots.py": ["tests/evaluation/test_results.py"],
     "polynet_keras/evaluation/reliability.py": ["tests/evaluation/test_report.py"],
-    "polynet_keras/evaluation/scoring.py": ["tests/evaluation/test_evaluate.py"],
+    "polynet_keras/evaluation/scoring.py": ["tests/evaluation/test_evaluating.py"],
     "polynet_keras/engine/compiled_step.py": _of(
         "tests/engine/test_network.py",
         "test_passes_that_are_not_chosen_do_not_run",

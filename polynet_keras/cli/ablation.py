@@ -34,8 +34,8 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
 
     from polynet_keras.basics.extras import require_data_extra
     from polynet_keras.basics.files import written_whole
-    from polynet_keras.studies.ablation import RESULTS_FILE, ablation, variants
     from polynet_keras.studies.ablation_report import answer, markdown, plot
+    from polynet_keras.studies.ablation_runs import RESULTS_FILE, ablation, variants
 
     require_data_extra("matplotlib", "scipy")
     folder = Path(values.folder)

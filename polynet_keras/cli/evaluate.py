@@ -59,7 +59,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
 
     from polynet_keras.data.sources import open_split
     from polynet_keras.evaluation import results
-    from polynet_keras.evaluation.evaluate import evaluate
+    from polynet_keras.evaluation.evaluating import evaluate
     from polynet_keras.evaluation.loading import load_published, load_run
     from polynet_keras.evaluation.report import write_report
 

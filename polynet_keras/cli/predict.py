@@ -18,7 +18,7 @@ def define_flags(values: flags.FlagValues) -> None:
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
     if values.run_dir is not None and values.weights is not None:
         raise ValueError("--run_dir and --weights name two models; name one")
-    from polynet_keras.evaluation.predict import predict, predict_published
+    from polynet_keras.evaluation.predicting import predict, predict_published
 
     if values.weights is not None:
         model = values.weights

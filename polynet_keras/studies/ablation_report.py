@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from polynet_keras.studies.ablation import MIXED, Outcome
+from polynet_keras.studies.ablation_runs import MIXED, Outcome
 
 COLUMNS = (
     *("net", "stage", "structure", "parameters", "MMAC", "error, %", "seeds"),

@@ -34,7 +34,7 @@ from polynet_keras.deployment.serving.server import listen
 from polynet_keras.deployment.serving.service import Service
 from polynet_keras.deployment.serving.settings import Settings
 from polynet_keras.evaluation.pooling import pool
-from polynet_keras.evaluation.predict import _inputs
+from polynet_keras.evaluation.predicting import _inputs
 from tests.data.hostile import hostile_images
 from tests.deployment.exported import CLASSES, exported, protocol
 from tests.deployment.running import running, wait_until

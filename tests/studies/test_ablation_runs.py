@@ -15,8 +15,8 @@ from polynet_keras.models import Structure
 from polynet_keras.models.cost import network_cost
 from polynet_keras.pretrained import ModelCard
 from polynet_keras.studies import ablation as module
-from polynet_keras.studies.ablation import Outcome, ablation, save_outcomes, variants
 from polynet_keras.studies.ablation_report import answer, comparisons, interval, markdown, plot
+from polynet_keras.studies.ablation_runs import Outcome, ablation, save_outcomes, variants
 from polynet_keras.training.recipes.recipe import Recipe
 
 

@@ -13,7 +13,7 @@ from polynet_keras import PolyNet
 from polynet_keras.data.preprocessing import Preprocessing, read_image
 from polynet_keras.evaluation import loading
 from polynet_keras.evaluation.loading import TrainedModel, load_published, load_run
-from polynet_keras.evaluation.predict import _inputs, predict, predict_published
+from polynet_keras.evaluation.predicting import _inputs, predict, predict_published
 from polynet_keras.pretrained import ModelCard, published
 from tests.data.arrays import random_images
 from tests.data.hostile import hostile_images
@@ -73,7 +73,7 @@ def assert_predicted(predictions, files, model):
 
 @pytest.mark.parametrize("batch_size", [2, 5, 32])
 def test_predictions_of_a_run(run, files, monkeypatch, batch_size):
-    monkeypatch.setattr("polynet_keras.evaluation.predict.BATCH_SIZE", batch_size)
+    monkeypatch.setattr("polynet_keras.evaluation.predicting.BATCH_SIZE", batch_size)
     model = keras.saving.load_model(run / "model.keras")
     assert_predicted(predict(run, files, top=2), files, model)
     assert_predicted(predict(str(run), [str(file) for file in files], top=2), files, model)
@@ -110,7 +110,7 @@ def test_predictions_of_a_published_checkpoint(files, monkeypatch):
         asked.append(weights)
         return TrainedModel("small", model, PREPROCESSING, NAMES)
 
-    monkeypatch.setattr("polynet_keras.evaluation.predict.load_published", load)
+    monkeypatch.setattr("polynet_keras.evaluation.predicting.load_published", load)
     for weights in ("fashion_mnist", files[0]):  # a name, and any file
         assert_predicted(predict_published(weights, files, top=2), files, model)
     assert [len(prediction.classes) for prediction in predict_published("imagenet", files)] == [3] * 5

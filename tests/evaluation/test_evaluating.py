@@ -14,7 +14,7 @@ from polynet_keras.data.decoding import Unreadable
 from polynet_keras.data.examples import Examples
 from polynet_keras.data.preprocessing import Preprocessing
 from polynet_keras.engine.network import Network
-from polynet_keras.evaluation.evaluate import _judged, evaluate
+from polynet_keras.evaluation.evaluating import _judged, evaluate
 from polynet_keras.evaluation.loading import TrainedModel
 from polynet_keras.evaluation.metrics import Counts
 from polynet_keras.evaluation.pooling import Pooling
@@ -144,7 +144,7 @@ def test_an_image_that_is_not_counted_is_an_error(unnormalized, monkeypatch):
         for logits, labels, indices in scored(*arguments, **options):
             yield logits[:-1], labels[:-1], indices[:-1]
 
-    monkeypatch.setattr("polynet_keras.evaluation.evaluate.scored", without_the_last)
+    monkeypatch.setattr("polynet_keras.evaluation.evaluating.scored", without_the_last)
     with pytest.raises(ValueError, match="evaluated 10 of 11 images"):
         evaluate(unnormalized, examples(), batch_size=11)
 
@@ -188,7 +188,7 @@ def test_scores_are_kept_and_taken_again(tmp_path, monkeypatch):
     assert list(first.skipped) == [4]
     assert scores.indices.tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 9, 10]
     with monkeypatch.context() as patch:
-        patch.setattr("polynet_keras.evaluation.evaluate.score", None)  # no forward pass
+        patch.setattr("polynet_keras.evaluation.evaluating.score", None)  # no forward pass
         again = evaluate(model, data, crops=10, scores_file=path, on_error="skip")
         assert again.result.loss == first.result.loss
         assert again.result.skipped == 1
