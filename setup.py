@@ -56,6 +56,7 @@ setup(
     packages=[*find_packages(include=["polynet_keras", "polynet_keras.*"]), "polynet_keras.weights"],
     package_dir={"polynet_keras.weights": "weights"},  # the checkpoints that were trained here, and all cards
     package_data={
+        "": ["*.pyi"],  # each room's public names, which its __init__.py imports when they are asked for
         "polynet_keras": [
             "py.typed",
             "data/imagenet_class_index.json",
@@ -72,6 +73,7 @@ setup(
         # PyTorch, and beside some versions of Python and TensorFlow: deployment/requirements.py.
         "keras>=3.14,<3.16",
         "numpy>=1.26",
+        "lazy_loader>=0.4",  # what you import of a room is imported then, and not Keras and TensorFlow at once
         "requests>=2.32",  # fetches weights files: proxies, redirects, timeouts; TensorFlow needs it too
         "tensorflow>=2.20,<2.22",
         # Weights files are read before they are loaded. It stands after TensorFlow, since uv takes the newest of what

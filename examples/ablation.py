@@ -13,10 +13,8 @@ from pathlib import Path
 
 from absl import logging
 
-from polynet_keras.studies.ablation_report import answer, markdown, plot
-from polynet_keras.studies.ablation_runs import ablation
-from polynet_keras.training.recipes.recipe import Recipe
-from polynet_keras.training.recipes.schedule import ScheduleSettings
+from polynet_keras.studies import ablation, ablation_answer, ablation_table, plot_ablation
+from polynet_keras.training import Recipe, ScheduleSettings
 
 RECIPE = Recipe(
     data="fashion_mnist",
@@ -30,10 +28,10 @@ RECIPE = Recipe(
 def main(folder: str, depths: tuple[int, int, int] = (2, 4, 2), seeds: int = 3) -> None:
     logging.set_verbosity(logging.INFO)
     outcomes = ablation(RECIPE, folder, depths, ("poly-2", "2-way"), seeds)
-    Path(folder, "ablation.md").write_text(markdown(outcomes))
-    plot(outcomes, Path(folder, "ablation.png"))
-    print(markdown(outcomes))
-    print(answer(outcomes))
+    Path(folder, "ablation.md").write_text(ablation_table(outcomes))
+    plot_ablation(outcomes, Path(folder, "ablation.png"))
+    print(ablation_table(outcomes))
+    print(ablation_answer(outcomes))
 
 
 if __name__ == "__main__":

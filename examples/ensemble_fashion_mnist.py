@@ -27,12 +27,8 @@ import numpy as np
 from keras import layers
 
 from polynet_keras import InceptionResNet, PolyNet
-from polynet_keras.data.pipeline import training_batches
-from polynet_keras.data.preprocessing import Preprocessing
-from polynet_keras.data.sources import open_source
-from polynet_keras.evaluation.ensemble import evaluate_ensemble
-from polynet_keras.evaluation.loading import TrainedModel
-from polynet_keras.evaluation.scoring import score
+from polynet_keras.data import Preprocessing, open_source, training_batches
+from polynet_keras.evaluation import TrainedModel, evaluate_ensemble, score
 
 BATCH_SIZE = 64
 TRAINING, FITTING = 12_000, 2_000  # images: to train on, and to fit the weights on

@@ -9,8 +9,7 @@ lets Keras fetch them, and prints
 """
 
 from polynet_keras import PolyNet
-from polynet_keras.data.pipeline import evaluation_batches, validation_data
-from polynet_keras.data.sources import open_source
+from polynet_keras.data import evaluation_batches, open_source, validation_data
 from polynet_keras.pretrained import published
 
 checkpoint = published("fashion_mnist")

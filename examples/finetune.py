@@ -9,24 +9,22 @@ digits of scikit-learn, and prints, up to noise,
     new head only: held-out accuracy 89.42%
     stage C too: held-out accuracy 93.59%
     all, the earlier the slower: held-out accuracy 94.43%
-    predict with it: polynet predict --run_dir=runs/digits-20261124-201500 IMAGE...
+    predict with it: polynet predict --run_dir=runs/finetune-20261124-201500 IMAGE...
 
 The normalizations keep the statistics of the checkpoint's images throughout: with those of the digits the last phase
 ended at 92.48%, and a few images had losses in the hundreds.
 """
 
 import sys
+import time
+from pathlib import Path
 
 import keras
 
 from polynet_keras import PolyNet
-from polynet_keras.data.pipeline import evaluation_batches, training_batches, validation_data
-from polynet_keras.data.sources import open_source
-from polynet_keras.pretrained import MODEL_FILE, ModelCard, published
-from polynet_keras.pretrained.registry import names
-from polynet_keras.training.fine_tuning import Phase, fit_in_phases
-from polynet_keras.training.optimizers import RMSprop
-from polynet_keras.training.runs.folder import new_run_folder
+from polynet_keras.data import evaluation_batches, open_source, training_batches, validation_data
+from polynet_keras.pretrained import ModelCard, list_published, published
+from polynet_keras.training import Phase, RMSprop, fit_in_phases
 
 BATCH_SIZE = 32
 EPOCHS = 4  # of each phase
@@ -35,7 +33,7 @@ if len(sys.argv) not in (1, 3):
     sys.exit(f"expected PHOTOS and WEIGHTS, or nothing\n\n{__doc__}")
 data, weights = sys.argv[1:] or ("digits", "fashion_mnist")
 keras.utils.set_random_seed(0)
-checkpoint = published(weights if weights in names() else "imagenet")
+checkpoint = published(weights if weights in list_published() else "imagenet")
 source = open_source(data, seed=0)
 preprocessing = checkpoint.preprocessing
 training = training_batches(source.training, preprocessing, BATCH_SIZE, seed=0)
@@ -63,8 +61,9 @@ history = fit_in_phases(
 for number, name in enumerate(phases, 1):
     print(f"{name}: held-out accuracy {history['val_accuracy'][number * EPOCHS - 1]:.2%}")
 # A folder as `polynet train` leaves it.
-folder = new_run_folder(data)
-model.save(folder / MODEL_FILE)
+folder = Path("runs", time.strftime("finetune-%Y%m%d-%H%M%S"))
+folder.mkdir(parents=True)
+model.save(folder / "model.keras")
 right = round(history["val_accuracy"][-1] * len(source.held_out))
 ModelCard(source.class_names, preprocessing, len(source.held_out), right).save(folder)
 print(f"predict with it: polynet predict --run_dir={folder} IMAGE...")

@@ -15,16 +15,10 @@ from pathlib import Path
 import keras
 from absl import logging
 
-from polynet_keras.models.cost import network_cost
+from polynet_keras.models import network_cost
 from polynet_keras.pretrained import ModelCard
-from polynet_keras.studies.ablation_report import interval
-from polynet_keras.training.growth import grown
-from polynet_keras.training.insertion import plan_insertion
-from polynet_keras.training.recipes.recipe import Recipe
-from polynet_keras.training.recipes.schedule import ScheduleSettings
-from polynet_keras.training.recipes.start import Start
-from polynet_keras.training.runs.folder import is_finished
-from polynet_keras.training.runs.train import train
+from polynet_keras.studies import confidence_interval
+from polynet_keras.training import Recipe, ScheduleSettings, Start, grown, plan_insertion, train
 
 SMALL = "1 x [ir] | 2 x [ir] | 1 x [ir]"
 LARGE = "2 x [2-way] | 2 x [poly-3, 2-way] | 1 x [poly-3, 2-way]"
@@ -41,7 +35,7 @@ RECIPE = Recipe(
 def error(recipe: Recipe, folder: Path) -> float:
     """Of the run, in percent of the held-out images; trained unless it is done."""
     keras.backend.clear_session()
-    card = ModelCard.load(folder) if is_finished(folder) else train(recipe, folder).card
+    card = ModelCard.load(folder) if Path(folder, "model.json").exists() else train(recipe, folder).card
     return 100 * (1 - card.held_out_correct / card.held_out)
 
 
@@ -76,7 +70,7 @@ def main(folder: str, seeds: int = 3) -> None:
         small, large = grown_error(recipe, Path(folder, f"grown-{seed}"))
         differences.append(large - scratch)
         print(f"| {seed} | {small:.2f} | {scratch:.2f} | {large:.2f} | {large - scratch:+.2f} |", flush=True)
-    mean, low, high = interval(differences)
+    mean, low, high = confidence_interval(differences)
     print(f"\nerror, grown minus from scratch: {mean:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}")
 
 

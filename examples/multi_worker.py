@@ -15,12 +15,9 @@ import tensorflow as tf
 from sklearn.datasets import load_digits
 
 from polynet_keras import PolyNet
-from polynet_keras.cluster.cluster import Cluster
-from polynet_keras.cluster.failures import peer_failures
-from polynet_keras.cluster.strategies import open_strategy
-from polynet_keras.cluster.workers import is_chief, worker_count
+from polynet_keras.cluster import Cluster, open_strategy, peer_failures
 from polynet_keras.layers import synchronize_batch_normalization
-from polynet_keras.training.optimizers import RMSprop
+from polynet_keras.training import RMSprop
 
 NET = {"structure": "1 x [2-way] | 1 x [poly-3] | 1 x [2-way]", "width": 0.125, "residual_scale": 0.3}
 GLOBAL_BATCH_SIZE = 32
@@ -47,9 +44,9 @@ def train(cluster: Cluster) -> None:
         model.compile(RMSprop(2e-3), "sparse_categorical_crossentropy", metrics=["accuracy"])
     model.fit(batches(images[:1440], labels[:1440], shuffle=True), epochs=EPOCHS)
     _, accuracy = model.evaluate(batches(images[1440:], labels[1440:], shuffle=False))
-    if is_chief(strategy):
+    if cluster.is_chief:
         weights = sum(np.abs(weight).sum() for weight in model.get_weights())
-        print(f"{worker_count(strategy)} workers, weights {weights:.2f}, held-out accuracy {accuracy:.4f}")
+        print(f"{cluster.count} workers, weights {weights:.2f}, held-out accuracy {accuracy:.4f}")
 
 
 if __name__ == "__main__":

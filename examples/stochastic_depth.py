@@ -8,16 +8,14 @@ the paths on after the second, with drop rates rising from 0 to 0.2 over depth, 
     epoch 3: paths active, loss 0.37, held-out accuracy 90.3%, loss function traced 2 times
 
 (the numbers vary a little between machines; the traces, of the first epoch, do not grow). What switches them on when
-overfitting emerges is `polynet_keras.training.stochastic_depth.AdaptiveStochasticDepth`.
+overfitting emerges is `polynet_keras.training.AdaptiveStochasticDepth`.
 """
 
 import keras
 
 from polynet_keras import PolyNet
-from polynet_keras.data.pipeline import evaluation_batches, training_batches, validation_data
-from polynet_keras.data.preprocessing import Preprocessing
-from polynet_keras.data.sources import open_source
-from polynet_keras.training.stochastic_depth import set_drop_rate
+from polynet_keras.data import Preprocessing, evaluation_batches, open_source, training_batches, validation_data
+from polynet_keras.training import set_drop_rate
 
 
 class TracedCrossentropy(keras.losses.SparseCategoricalCrossentropy):

@@ -1,14 +1,13 @@
 """PolyNet for Keras 3.
 
-Importing it registers every class of ours that a saved model may name: `keras.saving.load_model` needs no more.
+Importing it imports neither Keras nor TensorFlow: what you name is imported then. `keras.saving.load_model` knows every
+class of ours that a file may name as soon as this package and Keras have been imported, in any order.
 """
 
-# Imported for that only: optimizers, schedules and models.
-import polynet_keras.engine.distributed_model
-import polynet_keras.training.optimizers
-import polynet_keras.training.recipes.schedule  # noqa: F401
-from polynet_keras.applications import InceptionResNet, PolyNet, decode_predictions, preprocess_input
-from polynet_keras.models import list_structures
-from polynet_keras.version import __version__
+import lazy_loader
 
-__all__ = ["InceptionResNet", "PolyNet", "__version__", "decode_predictions", "list_structures", "preprocess_input"]
+from polynet_keras.registration import register_with_keras
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+register_with_keras()

@@ -15,11 +15,12 @@ from polynet_keras.data.imagenet import imagenet_classes
 from polynet_keras.engine.network import Network
 from polynet_keras.engine.rematerialization import check_remat
 from polynet_keras.layers.variable_names import plain_variable_names
-from polynet_keras.models import STAGES, PolyInception, Structure, reduction, stem
 from polynet_keras.models.checks import check_classes, check_image_shape, check_width
-from polynet_keras.models.inception import channel_axis
+from polynet_keras.models.inception import channel_axis, reduction, stem
+from polynet_keras.models.poly_inception import PolyInception
 from polynet_keras.models.residual_scale import scales_and_survival
-from polynet_keras.pretrained import load_weights_file
+from polynet_keras.models.structure import STAGES, Structure
+from polynet_keras.pretrained.conversion import load_weights_file
 from polynet_keras.pretrained.open_file import Source
 from polynet_keras.pretrained.registry import find_checkpoint
 from polynet_keras.pretrained.store import opened_weights

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import requests
 
-from polynet_keras.data.preprocessing import read_image
-from polynet_keras.deployment.artifact import ExportCard
+from polynet_keras.data import read_image
+from polynet_keras.deployment import ExportCard
 
 
 def predict(server: str, images: np.ndarray, model: str = "polynet") -> np.ndarray:

@@ -34,7 +34,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
 
     from polynet_keras.basics.extras import require_data_extra
     from polynet_keras.basics.files import written_whole
-    from polynet_keras.studies.ablation_report import answer, markdown, plot
+    from polynet_keras.studies.ablation_report import ablation_answer, ablation_table, plot_ablation
     from polynet_keras.studies.ablation_runs import RESULTS_FILE, ablation, variants
 
     require_data_extra("matplotlib", "scipy")
@@ -45,7 +45,8 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     with held_back():
         outcomes = ablation(recipe, folder, depths, values.modules, values.seeds)
     with written_whole(folder / "ablation.md") as partial:
-        partial.write_text(f"{markdown(outcomes)}\n{answer(outcomes)}\n")
-    plot(outcomes, folder / "ablation.png")
-    print(f"\n{markdown(outcomes)}\n{answer(outcomes)}\n\ntable: {folder / RESULTS_FILE} and {folder / 'ablation.md'}")
+        partial.write_text(f"{ablation_table(outcomes)}\n{ablation_answer(outcomes)}\n")
+    plot_ablation(outcomes, folder / "ablation.png")
+    print(f"\n{ablation_table(outcomes)}\n{ablation_answer(outcomes)}\n")
+    print(f"table: {folder / RESULTS_FILE} and {folder / 'ablation.md'}")
     print(f"plot:  {folder / 'ablation.png'}")

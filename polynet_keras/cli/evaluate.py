@@ -111,7 +111,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
 def _examples(run_folder: Path, data: str | None, split: str | None) -> Examples:
     """What to evaluate a run on: what it held out, or other data; what it was trained on only if that is said."""
     from polynet_keras.data.sources import WHOLE, open_source, open_split, open_splits
-    from polynet_keras.pretrained import ModelCard
+    from polynet_keras.pretrained.model_card import ModelCard
 
     path = run_folder / RECIPE_FILE
     recipe = Recipe.load(path) if data is None or path.exists() else None

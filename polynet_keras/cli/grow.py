@@ -8,7 +8,8 @@ from absl import flags
 
 from polynet_keras.cli.recipe_flags import residual_scale_of
 from polynet_keras.models.cost import network_cost
-from polynet_keras.pretrained import MODEL_FILE, published
+from polynet_keras.pretrained.model_card import MODEL_FILE
+from polynet_keras.pretrained.registry import published
 from polynet_keras.training.insertion import NEW_PATHS, POSITIONS, plan_insertion
 from polynet_keras.training.recipes.recipe import MAX_SEED, Recipe
 from polynet_keras.training.runs.folder import RECIPE_FILE, latest_run_folder

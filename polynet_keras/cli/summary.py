@@ -3,7 +3,8 @@
 from absl import flags
 
 from polynet_keras.cli.table import print_table
-from polynet_keras.models import STRUCTURES, StageCost, network_cost
+from polynet_keras.models.cost import StageCost, network_cost
+from polynet_keras.models.structure import STRUCTURES
 
 USAGE = "[--structure STRUCTURE] [flags]"
 

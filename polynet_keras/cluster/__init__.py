@@ -1,1 +1,5 @@
 """Which processes train together: how they are found, meet, wait for each other, and learn of one that failed."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

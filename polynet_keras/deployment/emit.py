@@ -6,7 +6,8 @@ from keras import KerasTensor
 
 from polynet_keras.deployment.graph import Concat, Conv, Graph, Input, Kept, Kernel, Node, Relu, Slice, Sum
 from polynet_keras.engine.network import Network
-from polynet_keras.layers import BatchNormalization, ChannelSplit
+from polynet_keras.layers.batch_normalization import BatchNormalization
+from polynet_keras.layers.channel_split import ChannelSplit
 
 
 def emit(graph: Graph, model: keras.Model, duplicating: bool) -> keras.Model:

@@ -13,7 +13,9 @@ import keras
 import numpy as np
 from keras import KerasTensor
 
-from polynet_keras.layers import BatchNormalization, ChannelSplit, StochasticResidualScaling
+from polynet_keras.layers.batch_normalization import BatchNormalization
+from polynet_keras.layers.channel_split import ChannelSplit
+from polynet_keras.layers.stochastic_residual_scaling import StochasticResidualScaling
 
 IDENTITIES = (
     keras.layers.Dropout,

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import KerasTensor, ops
 
-from polynet_keras.layers import StochasticResidualScaling
+from polynet_keras.layers.stochastic_residual_scaling import StochasticResidualScaling
 
 REMAT = ("none", "stage_b", "all")
 

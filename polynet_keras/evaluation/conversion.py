@@ -11,7 +11,7 @@ from polynet_keras.evaluation.parity import Parity, compare
 from polynet_keras.pretrained.conversion import DifferentNetworkError, LoadReport, classes_of, load_checkpoint
 from polynet_keras.pretrained.formats import read_checkpoint
 from polynet_keras.pretrained.open_file import opened_file
-from polynet_keras.pretrained.registry import SQUARE_378, names, published
+from polynet_keras.pretrained.registry import SQUARE_378, list_published, published
 from polynet_keras.pretrained.store import opened_source
 from polynet_keras.pretrained.stored_arrays import Format
 
@@ -52,9 +52,9 @@ def convert(source: str | os.PathLike, target: str | os.PathLike, comparing: boo
             implementation gives other logits: then nothing is written.
         OSError: the source cannot be fetched, or the target not be written.
     """
-    named = os.fspath(source) in names()
+    named = os.fspath(source) in list_published()
     if not named and not os.path.isfile(os.path.expanduser(source)):
-        raise ValueError(f"SOURCE {os.fspath(source)!r} is no file, and none of {', '.join(names())}")
+        raise ValueError(f"SOURCE {os.fspath(source)!r} is no file, and none of {', '.join(list_published())}")
     if comparing:
         require_data_extra("PIL", "sklearn")
     # What is verified, converted and compared is one open file, whatever its name stands for meanwhile.

@@ -8,9 +8,10 @@ import keras
 
 from polynet_keras.applications import PolyNet
 from polynet_keras.data.preprocessing import Preprocessing
-from polynet_keras.pretrained import MODEL_FILE, ModelCard, load_weights_file, published
+from polynet_keras.pretrained.conversion import load_weights_file
+from polynet_keras.pretrained.model_card import MODEL_FILE, ModelCard
 from polynet_keras.pretrained.model_file import load_model_file
-from polynet_keras.pretrained.registry import find_checkpoint
+from polynet_keras.pretrained.registry import find_checkpoint, published
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,7 @@ import numpy as np
 
 from polynet_keras.data.preprocessing import Preprocessing, read_image
 from polynet_keras.evaluation.loading import TrainedModel, load_published, load_run
-from polynet_keras.pretrained import published
-from polynet_keras.pretrained.registry import find_checkpoint
+from polynet_keras.pretrained.registry import find_checkpoint, published
 
 BATCH_SIZE = 32
 

@@ -1,7 +1,5 @@
 """Layers that Keras lacks: stochastic residual scaling, a fused, cheaply synchronized batch normalization, a split."""
 
-from polynet_keras.layers.batch_normalization import BatchNormalization, synchronize_batch_normalization
-from polynet_keras.layers.channel_split import ChannelSplit
-from polynet_keras.layers.stochastic_residual_scaling import StochasticResidualScaling
+import lazy_loader
 
-__all__ = ["BatchNormalization", "ChannelSplit", "StochasticResidualScaling", "synchronize_batch_normalization"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

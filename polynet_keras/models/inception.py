@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import keras
 from keras import KerasTensor
 
-from polynet_keras.layers import BatchNormalization
+from polynet_keras.layers.batch_normalization import BatchNormalization
 
 BN_EPSILON = 1e-5
 BN_MOMENTUM = 0.9

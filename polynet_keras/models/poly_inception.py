@@ -5,7 +5,7 @@ from collections.abc import Callable
 import keras
 from keras import KerasTensor
 
-from polynet_keras.layers import StochasticResidualScaling
+from polynet_keras.layers.stochastic_residual_scaling import StochasticResidualScaling
 from polynet_keras.models.inception import BLOCKS, Conv, batch_normalization, channel_axis, convolution, mixed
 from polynet_keras.models.polynomial import Polynomial
 

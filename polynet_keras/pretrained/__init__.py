@@ -1,15 +1,5 @@
 """Where numbers come from: published checkpoints by name, weights files, and the cards that go with them."""
 
-from polynet_keras.pretrained.conversion import LoadReport, load_weights_file
-from polynet_keras.pretrained.model_card import CARD_FILE, MODEL_FILE, ModelCard
-from polynet_keras.pretrained.registry import PublishedCheckpoint, published
+import lazy_loader
 
-__all__ = [
-    "CARD_FILE",
-    "MODEL_FILE",
-    "LoadReport",
-    "ModelCard",
-    "PublishedCheckpoint",
-    "load_weights_file",
-    "published",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

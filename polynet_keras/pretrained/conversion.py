@@ -9,7 +9,7 @@ import numpy as np
 from absl import logging
 
 from polynet_keras.basics.names import quoted
-from polynet_keras.layers import StochasticResidualScaling
+from polynet_keras.layers.stochastic_residual_scaling import StochasticResidualScaling
 from polynet_keras.models.residual_scale import scales_and_survival
 from polynet_keras.pretrained.formats import opened_checkpoint
 from polynet_keras.pretrained.open_file import SLACK, Source, name_of

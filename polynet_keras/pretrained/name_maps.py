@@ -6,7 +6,7 @@ Sources: `polynet.py` of `pretrainedmodels` (R. Cadene), of `pytorchcv` and of `
 
 from collections.abc import Iterator
 
-from polynet_keras.models import STRUCTURES
+from polynet_keras.models.structure import STRUCTURES
 
 Table = dict[str, str]
 Pairs = Iterator[tuple[str, str]]

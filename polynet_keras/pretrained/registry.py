@@ -9,7 +9,7 @@ import keras
 from polynet_keras.data.fashion_mnist import CLASSES as FASHION_MNIST_CLASSES
 from polynet_keras.data.imagenet import imagenet_classes
 from polynet_keras.data.preprocessing import Preprocessing
-from polynet_keras.models import Structure
+from polynet_keras.models.structure import Structure
 from polynet_keras.pretrained.stored_arrays import Format
 
 G5 = "polynet-g5"
@@ -210,7 +210,7 @@ ALIASES = {"imagenet": "imagenet-tf2cv"}
 """HDF5 needs no PyTorch."""
 
 
-def names() -> tuple[str, ...]:
+def list_published() -> tuple[str, ...]:
     """What `weights` may name."""
     return (*ALIASES, *(checkpoint.name for checkpoint in CHECKPOINTS))
 
@@ -224,7 +224,7 @@ def published(name: str) -> PublishedCheckpoint:
     for checkpoint in CHECKPOINTS:
         if checkpoint.name == ALIASES.get(name, name):
             return checkpoint
-    raise ValueError(f"no published checkpoint is called {name!r}; there are {', '.join(names())}")
+    raise ValueError(f"no published checkpoint is called {name!r}; there are {', '.join(list_published())}")
 
 
 def find_checkpoint(weights: str | os.PathLike | None) -> PublishedCheckpoint | None:
@@ -235,10 +235,10 @@ def find_checkpoint(weights: str | os.PathLike | None) -> PublishedCheckpoint | 
     """
     if weights is None:
         return None
-    accepted = f"None, one of {', '.join(map(repr, names()))}, or the path of a weights file"
+    accepted = f"None, one of {', '.join(map(repr, list_published()))}, or the path of a weights file"
     if not isinstance(weights, (str, os.PathLike)):
         raise ValueError(f"weights={weights!r} must be {accepted}")
-    if weights in names():
+    if weights in list_published():
         return published(os.fspath(weights))
     if not os.path.isfile(os.path.expanduser(weights)):
         raise ValueError(f"weights={os.fspath(weights)!r} is no file; weights must be {accepted}")

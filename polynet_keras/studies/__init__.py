@@ -1,1 +1,5 @@
 """Experiments of several runs, and how fast a pipeline is."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

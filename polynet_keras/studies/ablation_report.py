@@ -43,7 +43,7 @@ def comparisons(outcomes: Sequence[Outcome], equal: str) -> list[Comparison]:
     return found
 
 
-def interval(differences: Sequence[float]) -> tuple[float, float, float]:
+def confidence_interval(differences: Sequence[float]) -> tuple[float, float, float]:
     """The mean, and the bounds of its 95 % confidence interval (Student's t).
 
     Raises:
@@ -58,7 +58,7 @@ def interval(differences: Sequence[float]) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
-def answer(outcomes: Sequence[Outcome]) -> str:
+def ablation_answer(outcomes: Sequence[Outcome]) -> str:
     """Whether PolyNet beats Inception-ResNet at the same compute, and what it is at the same depth.
 
     Of each seed there is a mean over all pairs; the interval is of these means.
@@ -66,14 +66,14 @@ def answer(outcomes: Sequence[Outcome]) -> str:
     means = {equal: _mean_of_pairs(comparisons(outcomes, equal)) for equal in ("compute", "depth")}
     if len(means["compute"]) < 2:
         return "Whether PolyNet beats Inception-ResNet at the same compute takes two or more seeds to say."
-    mean, low, high = interval(means["compute"])
+    mean, low, high = confidence_interval(means["compute"])
     verdict = "Yes" if high < 0 else "No: Inception-ResNet does better" if low > 0 else "Not decided"
     seeds = len(means["compute"])
     return (
         f"Does PolyNet beat Inception-ResNet at the same compute here? {verdict}. Over {seeds} seeds the error of "
         f"Poly and K-way nets is {_points(mean, low, high)} from that of Inception-ResNets with as many "
-        f"multiply-accumulates, and {_points(*interval(means['depth']))} from that of the Inception-ResNet of the "
-        "same depth, which takes fewer."
+        f"multiply-accumulates, and {_points(*confidence_interval(means['depth']))} from that of the "
+        "Inception-ResNet of the same depth, which takes fewer."
     )
 
 
@@ -87,7 +87,7 @@ def _mean_of_pairs(pairs: Sequence[Comparison]) -> list[float]:
     return [statistics.fmean(pair.differences[seed] for pair in pairs) for seed in sorted(seeds)]
 
 
-def markdown(outcomes: Sequence[Outcome]) -> str:
+def ablation_table(outcomes: Sequence[Outcome]) -> str:
     """The table: a line a net, mean ± sample standard deviation over seeds; so are the differences, seed by seed, from
     the Inception-ResNets of the same depth and of the same compute."""
     by_variant: dict[str, list[Outcome]] = {}
@@ -118,7 +118,7 @@ def markdown(outcomes: Sequence[Outcome]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def plot(outcomes: Sequence[Outcome], picture_file: str | os.PathLike) -> None:
+def plot_ablation(outcomes: Sequence[Outcome], picture_file: str | os.PathLike) -> None:
     """Draws error over multiply-accumulates: the mean of each net, and its deviation over seeds as a bar."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -21,10 +21,10 @@ from polynet_keras.basics.files import written_whole
 from polynet_keras.basics.holding import holding, make_folder
 from polynet_keras.cluster.cluster import Cluster
 from polynet_keras.data.sources import open_source
-from polynet_keras.models import STAGES, Structure
 from polynet_keras.models.cost import network_cost
 from polynet_keras.models.polynomial import NAMED, Polynomial, PolynomialSyntaxError
-from polynet_keras.pretrained import ModelCard
+from polynet_keras.models.structure import STAGES, Structure
+from polynet_keras.pretrained.model_card import ModelCard
 from polynet_keras.training.recipes.recipe import Recipe
 from polynet_keras.training.runs.folder import (
     HISTORY_FILE,

@@ -1,1 +1,5 @@
 """Recipes and the runs they make; the optimizer, the callbacks, growth by insertion."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

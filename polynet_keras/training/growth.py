@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from polynet_keras.applications import PolyNet
-from polynet_keras.models import Structure
+from polynet_keras.models.structure import Structure
 from polynet_keras.training.insertion import insert, insert_optimizer
 
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from polynet_keras.layers import StochasticResidualScaling
-from polynet_keras.models import STAGES, Structure
+from polynet_keras.layers.stochastic_residual_scaling import StochasticResidualScaling
 from polynet_keras.models.polynomial import Polynomial
+from polynet_keras.models.structure import STAGES, Structure
 
 POSITIONS = ("interleaved", "appended")
 NEW_PATHS = ("xavier", "zero")

@@ -8,7 +8,7 @@ from absl import logging
 
 from polynet_keras.basics.checks import check_choice, check_integer, check_number
 from polynet_keras.cluster.workers import is_chief
-from polynet_keras.layers import StochasticResidualScaling
+from polynet_keras.layers.stochastic_residual_scaling import StochasticResidualScaling
 from polynet_keras.models.residual_scale import linear
 
 METRICS = ("accuracy", "loss")

@@ -16,7 +16,7 @@ from polynet_keras.cli.execution_flags import execution_of
 from polynet_keras.cli.recipe_flags import recipe_of
 from polynet_keras.cluster.cluster import Cluster
 from polynet_keras.cluster.signed_lines import SECRET_VARIABLE
-from polynet_keras.pretrained import CARD_FILE
+from polynet_keras.pretrained.model_card import CARD_FILE
 
 CLUSTER = Path(__file__).parents[2] / "examples" / "cluster"
 SBATCH, YAML = CLUSTER / "train.sbatch", CLUSTER / "train.yaml"

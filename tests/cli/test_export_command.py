@@ -10,7 +10,7 @@ from polynet_keras.cli.main import main
 from polynet_keras.data.preprocessing import Preprocessing
 from polynet_keras.deployment import export
 from polynet_keras.deployment.artifact import ExportCard
-from polynet_keras.pretrained import MODEL_FILE, ModelCard
+from polynet_keras.pretrained.model_card import MODEL_FILE, ModelCard
 
 
 def test_a_run_is_exported(digits_run, tmp_path, capsys):

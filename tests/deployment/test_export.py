@@ -21,10 +21,10 @@ from polynet_keras.data.fashion_mnist import CLASSES, FOLDER
 from polynet_keras.data.pipeline import evaluation_batches, validation_data
 from polynet_keras.data.preprocessing import Preprocessing, decode_image
 from polynet_keras.data.sources import digits, open_source
-from polynet_keras.deployment import export as exporting
 from polynet_keras.deployment import quantization, saved_model
 from polynet_keras.deployment.artifact import CARD_FILE, ExportCard
 from polynet_keras.deployment.export import PRECISIONS, export, photographs
+from polynet_keras.deployment.export import export as exporting
 from polynet_keras.deployment.quantization import Calibration
 from polynet_keras.deployment.runtimes import load_artifact, load_exported
 from polynet_keras.evaluation.loading import TrainedModel, load_published

@@ -12,20 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import polynet_keras
-
 MARK = "POLYNET_TEST_JOB"
 
 LAUNCHER = """
-import json, os, pathlib, signal, sys, types
+import json, os, pathlib, signal, sys
 
-package = types.ModuleType("polynet_keras")  # without its __init__, which imports Keras
-package.__path__ = [sys.argv[1]]
-sys.modules["polynet_keras"] = package
+sys.modules["keras"] = sys.modules["tensorflow"] = None  # as if neither were installed
 from polynet_keras.launcher import supervisor
 
-assert "tensorflow" not in sys.modules and "keras" not in sys.modules
-settings, constants = map(json.loads, sys.argv[2:])
+settings, constants = map(json.loads, sys.argv[1:])
 for name in ("log_dir", "event_log"):
     settings[name] = settings.get(name) and pathlib.Path(settings[name])
 for name, value in constants.items():
@@ -101,7 +96,7 @@ class Launched:
         job = {"command": command, "workers": 2, "mistakes": [2], "event_log": str(self.event_log), **settings}
         environment = {**os.environ, MARK: str(folder)}
         environment.pop("PYTHONUNBUFFERED", None)
-        texts = [str(Path(polynet_keras.__file__).parent), json.dumps(job), json.dumps({**FAST, **(constants or {})})]
+        texts = [json.dumps(job), json.dumps({**FAST, **(constants or {})})]
         self.process = subprocess.Popen(
             [*wrapper, sys.executable, "-c", LAUNCHER, *texts],
             env=environment,

@@ -6,9 +6,16 @@ What the blocks compute is in `test_poly_inception.py`; that `cost` counts from 
 import keras
 import pytest
 
-from polynet_keras.models import reduction, stem
 from polynet_keras.models.inception import Conv as Row
-from polynet_keras.models.inception import batch_normalization, channel_axis, concatenate, mixed, scaled
+from polynet_keras.models.inception import (
+    batch_normalization,
+    channel_axis,
+    concatenate,
+    mixed,
+    reduction,
+    scaled,
+    stem,
+)
 
 # Kernels (height, width, in, out) of the published model, each with its stride and padding, in order.
 STEM = {

@@ -2,8 +2,7 @@ import pytest
 from hypothesis import given, reject
 from hypothesis import strategies as st
 
-from polynet_keras.models import Polynomial, PolynomialSyntaxError
-from polynet_keras.models.polynomial import MAX_DEGREE, NAMED, OPERATORS
+from polynet_keras.models.polynomial import MAX_DEGREE, NAMED, OPERATORS, Polynomial, PolynomialSyntaxError
 
 
 @st.composite

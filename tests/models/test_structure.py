@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polynet_keras.models import STRUCTURES, Polynomial, PolynomialSyntaxError, Structure, list_structures
-from polynet_keras.models.polynomial import NAMED
-from polynet_keras.models.structure import MAX_MODULES
+from polynet_keras.models.cost import list_structures
+from polynet_keras.models.polynomial import NAMED, Polynomial, PolynomialSyntaxError
+from polynet_keras.models.structure import MAX_MODULES, STRUCTURES, Structure
 
 modules = st.sampled_from([*NAMED.values(), Polynomial.parse("I + F + G + HF")])
 stages = st.lists(modules, min_size=1, max_size=8).map(tuple)

@@ -14,9 +14,15 @@ from polynet_keras.data.preprocessing import Preprocessing
 from polynet_keras.models import Structure
 from polynet_keras.models.cost import network_cost
 from polynet_keras.pretrained import ModelCard
-from polynet_keras.studies import ablation as module
-from polynet_keras.studies.ablation_report import answer, comparisons, interval, markdown, plot
+from polynet_keras.studies.ablation_report import (
+    ablation_answer,
+    ablation_table,
+    comparisons,
+    confidence_interval,
+    plot_ablation,
+)
 from polynet_keras.studies.ablation_runs import Outcome, ablation, save_outcomes, variants
+from polynet_keras.studies.ablation_runs import ablation as module
 from polynet_keras.training.recipes.recipe import Recipe
 
 
@@ -212,7 +218,7 @@ def test_differences_are_of_the_same_seed():
     (pair,) = comparisons(outcomes, "compute")
     assert comparisons(outcomes, "depth") == [pair]
     assert pair.differences == pytest.approx({0: -0.01, 1: -0.005, 2: 0.001})
-    table = markdown(outcomes).splitlines()
+    table = ablation_table(outcomes).splitlines()
     assert table[2].startswith("| ir 1 |  | `1 x [ir] \\| 1 x [ir] \\| 1 x [ir]` | 1,000 | 2.00 | 12.00 ± 2.00 | 3 |")
     assert "| 11.53 ± 2.55 | 3 | -0.47 ± 0.55 | -0.47 ± 0.55 | ir 1 | 4 |" in table[3]
     assert len({line.count(" | ") for line in table}) == 1
@@ -224,10 +230,10 @@ def test_the_interval_is_students(count, t):
     values = np.random.default_rng(count).normal(1, 2, count)
     half = t * np.sqrt(np.sum((values - values.mean()) ** 2) / (count - 1) / count)
     np.testing.assert_allclose(
-        interval(values), [values.mean(), values.mean() - half, values.mean() + half], rtol=1e-4, atol=1e-4
+        confidence_interval(values), [values.mean(), values.mean() - half, values.mean() + half], rtol=1e-4, atol=1e-4
     )
     with pytest.raises(ValueError, match="two or more values; got 1"):
-        interval([1.0])
+        confidence_interval([1.0])
 
 
 @pytest.mark.parametrize(
@@ -237,9 +243,9 @@ def test_the_interval_is_students(count, t):
 def test_the_answer(better_by, verdict):
     base = [100, 120, 140]
     poly = [wrong - better for wrong, better in zip(base, better_by, strict=True)]
-    said = answer(outcomes_of({("ir 1", "", ""): base, ("B x", "B", "ir 1"): poly}))
+    said = ablation_answer(outcomes_of({("ir 1", "", ""): base, ("B x", "B", "ir 1"): poly}))
     assert said.startswith(f"Does PolyNet beat Inception-ResNet at the same compute here? {verdict} Over 3 seeds the")
-    assert "two or more seeds" in answer(outcomes_of({("ir 1", "", ""): [1], ("B x", "B", "ir 1"): [2]}))
+    assert "two or more seeds" in ablation_answer(outcomes_of({("ir 1", "", ""): [1], ("B x", "B", "ir 1"): [2]}))
 
 
 def test_tables_and_pictures(tmp_path):
@@ -248,7 +254,7 @@ def test_tables_and_pictures(tmp_path):
     )
     save_outcomes(tmp_path / "a.csv", outcomes)
     assert [row["errors"] for row in rows(tmp_path / "a.csv")] == ["100", "120", "90", "115", "9"]
-    plot(outcomes, tmp_path / "a.png")
+    plot_ablation(outcomes, tmp_path / "a.png")
     assert Image.open(tmp_path / "a.png").size == (960, 600)
 
 

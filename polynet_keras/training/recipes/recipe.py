@@ -17,9 +17,9 @@ from polynet_keras.data.crops import CROPS
 from polynet_keras.data.decoding import ON_ERROR
 from polynet_keras.data.sources import BUILT_IN, DIGITS
 from polynet_keras.engine.rematerialization import check_remat
-from polynet_keras.models import Structure
 from polynet_keras.models.checks import MIN_SIZE, check_width
 from polynet_keras.models.residual_scale import scales_and_survival
+from polynet_keras.models.structure import Structure
 from polynet_keras.training.precision import PRECISIONS
 from polynet_keras.training.recipes.optimizer import OPTIMIZERS_OWN, OptimizerSettings
 from polynet_keras.training.recipes.regularization import DEPTHS_OWN, Regularization

@@ -9,9 +9,9 @@ import keras
 from polynet_keras.basics.checks import check_flag
 from polynet_keras.models.parts import check_part
 from polynet_keras.models.structure import Structure
-from polynet_keras.pretrained import MODEL_FILE
+from polynet_keras.pretrained.model_card import MODEL_FILE
 from polynet_keras.pretrained.model_file import load_model_file
-from polynet_keras.pretrained.registry import find_checkpoint, names
+from polynet_keras.pretrained.registry import find_checkpoint, list_published
 from polynet_keras.training.growth import check_optimizer
 from polynet_keras.training.insertion import insert_optimizer, plan_insertion
 
@@ -58,7 +58,7 @@ class Start:
     @property
     def is_published(self) -> bool:
         """Whether the weights are named, and no file of the user's."""
-        return self.weights in names()
+        return self.weights in list_published()
 
     @property
     def file(self) -> str | None:

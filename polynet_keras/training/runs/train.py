@@ -29,7 +29,7 @@ from polynet_keras.cluster.rendezvous import MissingWorkerError
 from polynet_keras.cluster.shared_folder import check_shared_folder
 from polynet_keras.cluster.strategies import open_strategy
 from polynet_keras.cluster.workers import is_chief
-from polynet_keras.pretrained import MODEL_FILE, ModelCard
+from polynet_keras.pretrained.model_card import MODEL_FILE, ModelCard
 from polynet_keras.training.runs.curves import plot_curves
 from polynet_keras.training.runs.execution import Execution
 from polynet_keras.training.runs.fitting import fit

@@ -1,0 +1,7 @@
+from .callback import Checkpoints
+from .interruption import Preempted
+
+__all__ = [
+    "Checkpoints",
+    "Preempted",
+]

@@ -1,0 +1,23 @@
+from .augmentation import Augmentation
+from .crops import crop_plan
+from .examples import Examples
+from .pipeline import evaluation_batches, training_batches, validation_data
+from .preprocessing import Preprocessing, read_image
+from .records.describe import describe_records
+from .records.write import write_records
+from .sources import open_source, open_split
+
+__all__ = [
+    "Augmentation",
+    "Examples",
+    "Preprocessing",
+    "crop_plan",
+    "describe_records",
+    "evaluation_batches",
+    "open_source",
+    "open_split",
+    "read_image",
+    "training_batches",
+    "validation_data",
+    "write_records",
+]

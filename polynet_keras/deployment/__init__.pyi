@@ -1,0 +1,13 @@
+from .artifact import ExportCard
+from .export import export
+from .fuse import fuse
+from .quantization import Calibration
+from .runtimes import load_exported
+
+__all__ = [
+    "Calibration",
+    "ExportCard",
+    "export",
+    "fuse",
+    "load_exported",
+]

@@ -1,0 +1,23 @@
+from .conversion import convert
+from .ensemble import evaluate_ensemble
+from .evaluating import evaluate
+from .loading import TrainedModel, load_published
+from .metrics import Counts
+from .pooling import pool
+from .predicting import predict, predict_published
+from .results import Result
+from .scoring import score
+
+__all__ = [
+    "Counts",
+    "Result",
+    "TrainedModel",
+    "convert",
+    "evaluate",
+    "evaluate_ensemble",
+    "load_published",
+    "pool",
+    "predict",
+    "predict_published",
+    "score",
+]

@@ -1,0 +1,55 @@
+"""Keras knows every class of ours that a saved model may name, once this package and Keras have been imported.
+
+Importing Keras takes seconds, and `polynet --help` does without. So the classes are imported when Keras is: at once if
+it is there already, else after the program's own `import keras`.
+"""
+
+import importlib
+import importlib.util
+import sys
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+MODULES = (
+    "polynet_keras.engine.distributed_model",
+    "polynet_keras.engine.network",
+    "polynet_keras.layers.batch_normalization",
+    "polynet_keras.layers.channel_split",
+    "polynet_keras.layers.stochastic_residual_scaling",
+    "polynet_keras.training.optimizers",
+    "polynet_keras.training.recipes.schedule",
+)
+"""That register a class with Keras when they are imported."""
+
+
+def register_with_keras() -> None:
+    """Registers the classes of `MODULES`: now, or right after the import of Keras."""
+    if sys.modules.get("keras") is not None:
+        _import_modules()
+    elif not any(isinstance(finder, _AfterKeras) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _AfterKeras())
+
+
+class _AfterKeras(MetaPathFinder):
+    """Leaves the search for Keras to the other finders, and has the modules imported when Keras is."""
+
+    def find_spec(self, name, path=None, target=None) -> ModuleSpec | None:
+        if name != "keras":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def execute_and_register(module: ModuleType) -> None:
+                execute(module)
+                _import_modules()
+
+            spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
+        return spec
+
+
+def _import_modules() -> None:
+    for module in MODULES:
+        importlib.import_module(module)
