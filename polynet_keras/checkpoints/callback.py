@@ -1,7 +1,6 @@
 """Checkpoints between two steps of `fit`, from which it goes on as if nothing had happened."""
 
 import os
-import weakref
 from numbers import Integral, Real
 from typing import Any, NoReturn
 
@@ -12,7 +11,6 @@ from absl import logging
 from polynet_keras.checkpoints import model_state
 from polynet_keras.checkpoints.callback_state import get_states, set_states
 from polynet_keras.checkpoints.files import CheckpointFiles, SavedState
-from polynet_keras.checkpoints.fit_call import fit_around, runs
 from polynet_keras.checkpoints.interruption import Interruption, Preempted
 from polynet_keras.checkpoints.position import Position, Progress
 from polynet_keras.checkpoints.replay import TrainingSteps
@@ -20,6 +18,7 @@ from polynet_keras.checkpoints.restoring import check_steps, choose
 from polynet_keras.checkpoints.saving import Saver, State
 from polynet_keras.cluster.agreement import fail_together, sum_over_workers
 from polynet_keras.cluster.workers import is_chief, worker_count
+from polynet_keras.engine.session import TrainingSession
 
 
 class Checkpoints(keras.callbacks.Callback):
@@ -29,9 +28,9 @@ class Checkpoints(keras.callbacks.Callback):
         model.fit(dataset, epochs=90, callbacks=[checkpoints])
 
     A process that is killed and started again with the same script gets the weights, losses, metrics and history of one
-    that ran through: bit for bit, where the training itself is deterministic. It works for every compiled `keras.Model`
-    on TensorFlow, without a strategy or with one, of several replicas or workers. Workers share the folder; the chief
-    writes, and all go on from the same checkpoint.
+    that ran through: bit for bit, where the training itself is deterministic. It works on TensorFlow for a PolyNet, a
+    `DistributedModel` and other subclasses of `DistributedTraining`, without a strategy or with one, of several
+    replicas or workers. Workers share the folder; the chief writes, and all go on from the same checkpoint.
 
     What is saved: all variables of the model (with the states of its random layers), of its optimizers and metrics; the
     place; the logs; what other callbacks remember (`callback_state.ATTRIBUTES`, or their `get_state` and `set_state`).
@@ -96,10 +95,8 @@ class Checkpoints(keras.callbacks.Callback):
         self._strategy = strategy
         self._chosen: tuple[SavedState | None] | None = None
         self._steps: Any = None
-        self._validation_data: Any = None
         self._interruption: Any = None
-        self._finalizer: Any = None
-        self._first = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: self._forget_initial_epoch())
+        self._session: TrainingSession | None = None
 
     @property
     def position(self) -> Position:
@@ -130,35 +127,39 @@ class Checkpoints(keras.callbacks.Callback):
         model_state.assign(model, saved)
         return _progress(saved).position
 
+    def set_session(self, session: TrainingSession) -> None:
+        """Takes part in a call of `fit`, which calls this before the training begins.
+
+        Raises:
+            ValueError: it takes part in another one, or another callback of this one does the same work.
+        """
+        rivals = (Checkpoints, keras.callbacks.BackupAndRestore)
+        if sum(isinstance(one, rivals) for one in session.callbacks) > 1:
+            raise ValueError("one fit() takes one Checkpoints, or keras.callbacks.BackupAndRestore: leave one out")
+        if self._session is not None:
+            raise ValueError(
+                "this Checkpoints takes part in a fit() that is under way: make another one, in another folder"
+            )
+        self._session = session
+        session.ends.callback(self._end)
+
     def on_train_begin(self, logs=None):
-        fit = fit_around(self)
-        callbacks = fit.callbacks.callbacks
-        if self._first not in callbacks:
-            # Keras calls callbacks in their order. At the end of it this one sees, and overrules, what the others have
-            # done in the same event. The loop that is under way comes to it there.
-            callbacks.remove(self)
-            callbacks.insert(0, self._first)
-            callbacks.append(self)
-            return
-        self._end()
-        self._callbacks = callbacks
+        session = self._session
+        if session is None or session.model is not self.model:
+            raise ValueError(
+                "Checkpoints work in fit() of a PolyNet, of a DistributedModel and of other subclasses of "
+                f"DistributedTraining; this is a {type(self.model).__name__}. "
+                "DistributedModel(model.inputs, model.outputs) makes one of any functional or sequential model"
+            )
+        self._callbacks = session.callbacks
         self._several = worker_count(self.model.distribute_strategy) > 1
         self._chief = is_chief(self.model.distribute_strategy)
-        self._steps = TrainingSteps(self.model, fit.steps_per_epoch, fit.epoch_iterator)
-        self._validation_data = fit.validation_data
+        self._steps = TrainingSteps(self.model, session.arguments.get("steps_per_epoch"), session.epoch_iterator)
         self._after_training_steps: State | None = None
         self._in_epoch = False
-        # If `fit` ends with an error, no event tells; but its list of callbacks ends with it, or later, once nobody
-        # keeps the traceback. Nothing must depend on when: until then a SIGTERM is passed on.
-        self._callback_list = weakref.ref(fit.callbacks)
-        self._finalizer = weakref.finalize(fit.callbacks, self._end)
-        self._finalizer.atexit = False
-        try:
-            self._saved = self._restore()
-            self._listen()
-        except BaseException:
-            self._end()
-            raise
+        self._saved = self._restore(session)
+        # With a strategy of several workers, all of them hear of one's SIGTERM at the same step.
+        self._interruption = self.model.interruption = session.ends.enter_context(Interruption())
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch, self._step, self._in_epoch = epoch, 0, True
@@ -199,9 +200,6 @@ class Checkpoints(keras.callbacks.Callback):
         if self._chief and (ended or self._at_epoch_ends or epoch + 1 >= self.params["epochs"]):
             self._write(self._state_now(ended))
 
-    def on_train_end(self, logs=None):
-        self._end()
-
     def _accept(self, saved: SavedState) -> None:
         found = saved.facts["fingerprint"]
         if found != self._fingerprint:
@@ -210,7 +208,7 @@ class Checkpoints(keras.callbacks.Callback):
                 f"{self._fingerprint!r}: name another folder to start anew"
             )
 
-    def _restore(self) -> SavedState | None:
+    def _restore(self, session: TrainingSession) -> SavedState | None:
         """Has model, callbacks and `fit` go on from the newest checkpoint, if there is one."""
         strategy, steps = self.model.distribute_strategy, self._steps
         before, self._chosen = self._chosen, None
@@ -226,9 +224,6 @@ class Checkpoints(keras.callbacks.Callback):
                 raise ValueError(
                     "`position` was not the chief's: with several workers, Checkpoints(strategy=...) is needed"
                 )
-            rivals = (Checkpoints, keras.callbacks.BackupAndRestore)
-            if any(isinstance(one, rivals) and one is not self for one in self._callbacks):
-                raise ValueError("one fit() takes one Checkpoints, or keras.callbacks.BackupAndRestore: leave one out")
             if not self.model.built:
                 raise ValueError(
                     "the model is not built: give it a keras.Input, or call model.build(input_shape), before fit()"
@@ -244,7 +239,7 @@ class Checkpoints(keras.callbacks.Callback):
         fail_together(strategy, failure)
 
         if self._skip_data and self._chief:
-            steps.order.check(self._validation_data)
+            steps.order.check(session.arguments.get("validation_data"))
         self._steps_before = progress.position.global_step - progress.position.step
         self._logs = progress.logs
         self._saver.start(progress.position.global_step)
@@ -256,7 +251,7 @@ class Checkpoints(keras.callbacks.Callback):
                 how = "ended by a callback" if progress.ended else f"done with its {epochs} epochs"
                 logging.warning("%s is of a training that was %s: there is nothing left to do", saved.path, how)
             steps.go_on(progress, self._skip_data)
-            self.model._initial_epoch = max(place.epoch, epochs) if progress.ended else place.epoch
+            session.start_at(max(place.epoch, epochs) if progress.ended else place.epoch)
         return saved
 
     def _put_back(self, saved: SavedState) -> None:
@@ -280,15 +275,6 @@ class Checkpoints(keras.callbacks.Callback):
             self._steps.replays = False
             self._saved = None
 
-    def _listen(self) -> None:
-        # With several workers one must not stop alone: it takes a model that has them agree.
-        if not self._several or hasattr(self.model, "interruption"):
-            callback_list = self._callback_list
-            self._interruption = Interruption(lambda frame: runs(callback_list(), frame))
-            self._interruption.listen()
-            if hasattr(self.model, "interruption"):
-                self.model.interruption = self._interruption
-
     def _told_to_stop(self) -> bool:
         if self._interruption is None:
             return False
@@ -305,7 +291,6 @@ class Checkpoints(keras.callbacks.Callback):
         self._interruption.followed = True
         stop = Preempted(position, saved)
         logging.warning("SIGTERM: %s", stop)
-        self._end()
         raise stop
 
     def _position_now(self) -> Position:
@@ -340,24 +325,13 @@ class Checkpoints(keras.callbacks.Callback):
             return False
         return self._saver.write(state, self._position_now().global_step)
 
-    def _forget_initial_epoch(self) -> None:
-        """Runs first in each epoch: `fit` has read it by then. After an error the next `fit` must not read it again."""
-        self.model._initial_epoch = None
-
     def _end(self) -> None:
         """Takes everything back that concerns one call of `fit`."""
-        if self._steps is None:
-            return
-        self._finalizer.detach()
-        self._steps.detach()
-        model = self._steps.model  # that of the `fit`; the callback may have got another one since
-        model._initial_epoch = None
-        if getattr(model, "interruption", None) is not None:
-            model.interruption = None
-        self._steps = self._after_training_steps = self._saved = self._chosen = self._validation_data = None
-        interruption, self._interruption = self._interruption, None
-        if interruption is not None:
-            interruption.close()
+        if self._steps is not None:
+            self._steps.detach()
+        self._session.model.interruption = None
+        self._session = self._steps = self._interruption = self._chosen = None
+        self._saved = self._after_training_steps = None
 
 
 def _progress(saved: SavedState | None) -> Progress:

@@ -41,37 +41,25 @@ class Interruption:
     handler that was there before, which by default ends the process. So does, at the end, a request that nobody
     followed, because it came too late. Python hears a signal once the operation of TensorFlow that runs is over.
 
-    Args:
-        runs: tells from the frame that a signal interrupts whether the listener is still running. If it ended without
-            `close`, signals go to the handler that was there before.
-
     Attributes:
         requested: this process got SIGTERM.
         agreed: all workers of a strategy know of one that got it, since the same step; whoever has them agree sets it.
         followed: whoever stopped for it sets it.
     """
 
-    def __init__(self, runs: Callable[[FrameType | None], bool] = lambda frame: True):
+    def __init__(self):
         self.requested = False
         self.agreed = False
         self.followed = False
-        self._runs = runs
         self._former: Callable | int | None = None
 
     def __enter__(self) -> "Interruption":
-        self.listen()
-        return self
-
-    def __exit__(self, *exception) -> None:
-        self.close()
-
-    def listen(self) -> None:
-        """Takes the place of the present handler."""
         # A handler that was not installed from Python could not be put back.
         if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is not None:
             self._former = signal.signal(signal.SIGTERM, self._hear)
+        return self
 
-    def close(self) -> None:
+    def __exit__(self, *exception) -> None:
         """Puts the former handler back, unless somebody has put another one over this one since."""
         if self._former is None or threading.current_thread() is not threading.main_thread():
             return
@@ -82,10 +70,9 @@ class Interruption:
             self._pass_on(former, signal.SIGTERM, None)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        runs = self._runs(frame)
-        if self.requested or not runs:
+        if self.requested:
             self._pass_on(self._former, number, frame)
-        self.requested = runs
+        self.requested = True
 
     def _pass_on(self, former: Callable | int | None, number: int, frame: FrameType | None) -> None:
         if callable(former):

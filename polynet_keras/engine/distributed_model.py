@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import keras
 
 from polynet_keras.engine.empty_data import empty_data, refuse_empty
+from polynet_keras.engine.session import TrainingSession
 
 if TYPE_CHECKING:
     _Base: Any = keras.Model
@@ -73,6 +74,8 @@ class DistributedTraining(_Base):
       one replica's part, and the logs are means over replicas.
     """
 
+    session: TrainingSession | None = None
+    """The call of `fit` that is under way."""
     train_function: Any
     test_function: Any
     predict_function: Any
@@ -97,7 +100,8 @@ class DistributedTraining(_Base):
     def fit(self, *args, **kwargs):
         arguments = self._on_this_worker("fit", args, kwargs)
         refuse_empty("fit", arguments, ("x", "validation_data"))
-        history = super().fit(**arguments)
+        with TrainingSession(self, arguments) as session:
+            history = super().fit(**session.arguments)
         # A step of somebody's own may return nothing.
         if history.epoch and not history.history and type(self).train_step is keras.Model.train_step:
             raise empty_data("fit", "x")
@@ -174,6 +178,8 @@ class DistributedTraining(_Base):
         return self._distribute_strategy if keras.backend.backend() == "tensorflow" else None
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        if self.session is not None and iterator is not None:
+            self.session.begin(iterator)
         # Keras's reads a batch and fails to reduce it; what it builds needs shapes only.
         if self._tensorflow_strategy is None:
             return super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)

@@ -15,6 +15,7 @@ from polynet_keras.checkpoints.callback import Checkpoints
 from polynet_keras.checkpoints.files import CheckpointFiles
 from polynet_keras.checkpoints.interruption import Preempted
 from polynet_keras.checkpoints.position import Position
+from polynet_keras.engine.distributed_model import DistributedModel, DistributedTraining
 
 EXAMPLES, BATCH = 44, 8  # six steps an epoch, the last one of four examples
 STEPS = 6
@@ -90,15 +91,10 @@ def endless(first_step=0):
 
 def compiled(optimizer="sgd", *, units=8, policy=None, metrics=("accuracy",), **options):
     keras.utils.set_random_seed(1)
-    model = keras.Sequential(
-        [
-            keras.Input((6,)),
-            keras.layers.Dense(units, activation="relu", dtype=policy),
-            keras.layers.Dropout(0.3, dtype=policy),
-            keras.layers.BatchNormalization(dtype=policy),
-            keras.layers.Dense(3, activation="softmax", dtype="float32"),
-        ]
-    )
+    inputs = keras.Input((6,))
+    x = keras.layers.Dense(units, activation="relu", dtype=policy)(inputs)
+    x = keras.layers.BatchNormalization(dtype=policy)(keras.layers.Dropout(0.3, dtype=policy)(x))
+    model = DistributedModel(inputs, keras.layers.Dense(3, activation="softmax", dtype="float32")(x))
     model.compile(optimizer, "sparse_categorical_crossentropy", metrics=list(metrics), **options)
     return model
 
@@ -307,7 +303,7 @@ KEPT = {
 @pytest.mark.parametrize("where", KEPT)
 @pytest.mark.parametrize("then", ["goes on", "trains without", "is compiled anew", "is another"])
 def test_an_error_whose_traceback_is_kept(tmp_path, undisturbed, where, then):
-    """As notebooks and debuggers do: the frame of `fit` stays, and its callbacks."""
+    """As notebooks and debuggers do: the frame of `fit` stays, and its callbacks; the process is as before."""
     signals = []
     former = signal.signal(signal.SIGTERM, lambda number, frame: signals.append(number))
     try:
@@ -317,6 +313,9 @@ def test_an_error_whose_traceback_is_kept(tmp_path, undisturbed, where, then):
         with pytest.raises(KilledError) as kept:
             fit(tmp_path, KEPT[where](), model=model)
         assert any(frame.name == "fit" for frame in kept.traceback)
+        assert signal.getsignal(signal.SIGTERM) is not former
+        assert signal.getsignal(signal.SIGTERM).__name__ == "<lambda>", "not the handler of Checkpoints"
+        assert (model.session, model.interruption, model._initial_epoch) == (None, None, None)
         assert type(model.train_function).__name__ == "function"
         if then == "goes on":
             assert_same(fit(tmp_path, model=model), undisturbed)
@@ -349,7 +348,7 @@ def test_an_interrupt_just_before_a_step(tmp_path):
         fit(tmp_path, At(9, kill), model=model)
     with pytest.raises(KilledError):
         model.fit(dataset(), epochs=3, verbose=0, callbacks=[Interrupted(tmp_path, every_steps=2)])
-    assert type(model.train_function).__name__ == "TrainingSteps"
+    assert type(model.train_function).__name__ == "function"
     before = int(model.optimizer.iterations)
     assert model.fit(dataset(), epochs=1, verbose=0).epoch == [0]
     assert int(model.optimizer.iterations) == before + STEPS
@@ -436,7 +435,7 @@ def test_callbacks_remember(tmp_path):
 
 
 def test_several_optimizers_and_a_step_of_ones_own(tmp_path):
-    class Adversaries(keras.Model):
+    class Adversaries(DistributedTraining, keras.Model):
         def __init__(self):
             super().__init__()
             self.first, self.second = keras.layers.Dense(4), keras.layers.Dense(1)
@@ -648,15 +647,91 @@ def test_a_finite_dataset_that_fit_would_go_on_with(tmp_path):
 
 
 def test_an_unbuilt_model(tmp_path):
-    model = keras.Sequential([keras.layers.Dense(3)])
+    class Net(DistributedTraining, keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(3)
+
+        def call(self, x):
+            return self.dense(x)
+
+    model = Net()
     model.compile("sgd", "sparse_categorical_crossentropy")
     with pytest.raises(ValueError, match="the model is not built: give it a keras.Input"):
         fit(tmp_path, model=model)
 
 
-def test_only_fit_calls_it(tmp_path):
-    with pytest.raises(RuntimeError, match="Checkpoints works in the `callbacks` of model.fit"):
+def plain(**options):
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3, activation="softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy", **options)
+    return model
+
+
+def test_models_of_other_classes_are_refused(tmp_path):
+    refused = r"fit\(\) of a PolyNet, of a DistributedModel .* this is a Sequential. DistributedModel\(model.inputs"
+    with pytest.raises(ValueError, match=refused):
+        fit(tmp_path / "plain", model=plain())
+    assert not (tmp_path / "plain").exists()
+    with pytest.raises(ValueError, match="this is a NoneType"):
         Checkpoints(tmp_path, every_steps=1).on_train_begin()
+    model = plain()
+    model = DistributedModel(model.inputs, model.outputs)  # as the message says
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    assert fit(tmp_path / "ours", model=model)[0].epoch == [0, 1]
+
+
+def test_two_in_one_fit_are_refused_before_anything_is_done(tmp_path):
+    """Once two of them waited for each other for ever."""
+    model = compiled()
+    rivals = [Checkpoints(tmp_path / name, every_steps=1) for name in "ab"]
+    with pytest.raises(ValueError, match=r"one fit\(\) takes one Checkpoints"):
+        model.fit(dataset(), callbacks=rivals, verbose=0)
+    assert not list(tmp_path.iterdir())
+    assert model.session is None
+    assert model.fit(dataset(), callbacks=[rivals[0]], verbose=0).epoch == [0]
+
+
+def test_one_of_a_fit_that_is_under_way_is_refused(tmp_path):
+    checkpoints, other = Checkpoints(tmp_path, every_steps=2), compiled()
+
+    class FitsAnother(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            with pytest.raises(ValueError, match=r"takes part in a fit\(\) that is under way: make another one"):
+                other.fit(dataset(), callbacks=[checkpoints], verbose=0)
+
+    history = compiled().fit(dataset(), epochs=2, callbacks=[FitsAnother(), checkpoints], verbose=0)
+    assert history.epoch == [0, 1]
+    assert checkpoints.position == Position(2, 0, 12)
+
+
+@pytest.mark.parametrize("container", [False, True])
+def test_the_callbacks_of_fit_keep_their_order_but_those_that_ask_for_the_session_are_last(container):
+    seen, model = [], compiled()
+
+    class Seen(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append(type(self).__name__)
+
+    class Other(Seen):
+        pass
+
+    class Asks(Seen):
+        def set_session(self, session):
+            self.session = session
+
+        def on_train_begin(self, logs=None):
+            assert [type(one) for one in self.session.callbacks] == [Seen, Other, keras.callbacks.History, Asks]
+            assert self.session.model is model
+            assert self.session.arguments["epochs"] == 2
+            assert self.session.epoch_iterator.num_batches == STEPS
+            assert self.params["steps"] == STEPS
+
+    given = [Seen(), Asks(), Other()]
+    if container:
+        given = keras.callbacks.CallbackList(given, model=model, add_history=True)
+    history = model.fit(dataset(), epochs=2, callbacks=given, verbose=0)
+    assert seen == ["Seen", "Other", "Asks"] * 2
+    assert history.epoch == [0, 1]
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):

@@ -44,7 +44,7 @@ STAND_IN = "engine/stand_in.py"
 CHECKPOINTS = "checkpoints/callback.py"
 CHECKPOINT_FILES = "checkpoints/files.py"
 CALLBACK_STATE = "checkpoints/callback_state.py"
-FIT_CALL = "checkpoints/fit_call.py"
+SESSION = "engine/session.py"
 DATA_ORDER = "checkpoints/data_order.py"
 REPLAY = "checkpoints/replay.py"
 TRAINING_STATE = "checkpoints/model_state.py"
@@ -71,7 +71,7 @@ SERVER = "deployment/serving/server.py"
 NAMES = {
     # Keras: models.
     "Model._initial_epoch": PrivateName(
-        "keras", (CHECKPOINTS,), "SILENT: a resumed training starts at epoch 0, with the restored weights"
+        "keras", (SESSION,), "SILENT: a resumed training starts at epoch 0, with the restored weights"
     ),
     "Model._distribute_strategy": PrivateName("keras", (MODEL, NETWORK, TRAINING_STATE), LOUD_IN_FIT),
     "Model._maybe_symbolic_build": PrivateName(
@@ -116,12 +116,6 @@ NAMES = {
     "PyDatasetAdapter.shuffle": PrivateName("keras", (DATA_ORDER,), SILENT_RANDOM),
     "ArrayDataAdapter._shuffle": PrivateName("keras", (DATA_ORDER,), SILENT_RANDOM),
     "TorchDataLoaderAdapter._dataloader": PrivateName("keras", (DATA_ORDER,), SILENT_RANDOM),
-    "locals of Model.fit": PrivateName(
-        "keras",
-        (FIT_CALL,),
-        'Checkpoints says "works in the callbacks of model.fit() only", in a callback of fit()',
-        written="steps_per_epoch",
-    ),
     "Functional._standardize_inputs": PrivateName("keras", (NETWORK,), "AttributeError in every fit with remat"),
     "Functional._nodes_by_depth": PrivateName(
         "keras",

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from polynet_keras.engine.compression import GRADIENT_DTYPES
 from polynet_keras.cluster.strategies import Communication
+from polynet_keras.engine.compression import GRADIENT_DTYPES
 
 
 @dataclass(frozen=True)

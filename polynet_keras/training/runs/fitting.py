@@ -9,15 +9,13 @@ import tensorflow as tf
 from absl import logging
 
 from polynet_keras.basics.files import written_whole
-from polynet_keras.data.pipeline import Batches
-from polynet_keras.cluster.agreement import sum_over_workers
 from polynet_keras.checkpoints.callback import Checkpoints
 from polynet_keras.checkpoints.model_state import first_not_finite
+from polynet_keras.cluster.agreement import sum_over_workers
 from polynet_keras.cluster.workers import is_chief
-from polynet_keras.training.runs.divergence import DivergenceError, StopOnDivergence
-from polynet_keras.training.runs.history import forget_epochs
-from polynet_keras.training.runs.progress import Progress
+from polynet_keras.data.pipeline import Batches
 from polynet_keras.training.recipes.recipe import Recipe
+from polynet_keras.training.runs.divergence import DivergenceError, StopOnDivergence
 from polynet_keras.training.runs.folder import (
     HISTORY_FILE,
     LAST_GOOD_FILE,
@@ -25,6 +23,8 @@ from polynet_keras.training.runs.folder import (
     TENSORBOARD_FOLDER,
     has_checkpoints,
 )
+from polynet_keras.training.runs.history import forget_epochs
+from polynet_keras.training.runs.progress import Progress
 from polynet_keras.training.stochastic_depth import AdaptiveStochasticDepth
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from polynet_keras.basics.holding import holding, make_folder
 from polynet_keras.basics.names import is_escaped
 from polynet_keras.pretrained.model_card import CARD_FILE, MODEL_FILE
-from polynet_keras.training.runs.history import read_history
 from polynet_keras.training.recipes.recipe import Recipe
+from polynet_keras.training.runs.history import read_history
 
 RUNS = "runs"
 """The folder of runs, in the current directory, that is used when none is named."""

@@ -5,11 +5,11 @@ import tensorflow as tf
 from absl import logging
 
 from polynet_keras.applications import PolyNet
+from polynet_keras.cluster.inputs import distributed_dataset
 from polynet_keras.data.decoding import Unreadable
 from polynet_keras.data.examples import Source
 from polynet_keras.data.pipeline import Batches, evaluation_batches, training_batches, validation_data
 from polynet_keras.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
-from polynet_keras.cluster.inputs import distributed_dataset
 from polynet_keras.layers.batch_normalization import synchronize_batch_normalization
 from polynet_keras.layers.stochastic_residual_scaling import StochasticResidualScaling
 from polynet_keras.models.structure import Structure

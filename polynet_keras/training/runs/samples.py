@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from polynet_keras.data.examples import Source
 from polynet_keras.basics.files import written_whole
+from polynet_keras.data.examples import Source
 
 SAMPLES = 10
 NAME_BYTES = 100

@@ -13,28 +13,27 @@ import keras
 import tensorflow as tf
 from absl import logging
 
-from polynet_keras.data.decoder_warnings import log_damaged
-from polynet_keras.data.decoding import Unreadable
-from polynet_keras.data.examples import Source
 from polynet_keras.basics.extras import require_data_extra
 from polynet_keras.basics.files import file_hash, written_whole
-from polynet_keras.data.pipeline import reading
-from polynet_keras.data.sources import open_source
 from polynet_keras.basics.stderr_filter import warned
-from polynet_keras.cluster.agreement import fail_together, sum_over_workers
 from polynet_keras.checkpoints.callback import Checkpoints
+from polynet_keras.cluster.agreement import fail_together, sum_over_workers
 from polynet_keras.cluster.cluster import Cluster
 from polynet_keras.cluster.failures import PeerFailure, peer_failures
 from polynet_keras.cluster.rendezvous import MissingWorkerError
 from polynet_keras.cluster.shared_folder import check_shared_folder
 from polynet_keras.cluster.strategies import open_strategy
 from polynet_keras.cluster.workers import is_chief
+from polynet_keras.data.decoder_warnings import log_damaged
+from polynet_keras.data.decoding import Unreadable
+from polynet_keras.data.examples import Source
+from polynet_keras.data.pipeline import reading
+from polynet_keras.data.sources import open_source
 from polynet_keras.pretrained.model_card import MODEL_FILE, ModelCard
+from polynet_keras.training.recipes.recipe import Recipe
 from polynet_keras.training.runs.curves import plot_curves
 from polynet_keras.training.runs.execution import Execution
 from polynet_keras.training.runs.fitting import fit
-from polynet_keras.training.runs.preparation import compiled_model, held_out_data, preprocessing_of, training_data
-from polynet_keras.training.recipes.recipe import Recipe
 from polynet_keras.training.runs.folder import (
     CHECKPOINTS_FOLDER,
     CURVES_FILE,
@@ -45,6 +44,7 @@ from polynet_keras.training.runs.folder import (
     remove_checkpoints,
     run_folder,
 )
+from polynet_keras.training.runs.preparation import compiled_model, held_out_data, preprocessing_of, training_data
 from polynet_keras.training.runs.samples import held_out_samples
 
 

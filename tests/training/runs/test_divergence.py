@@ -6,9 +6,9 @@ import pytest
 
 from polynet_keras import PolyNet
 from polynet_keras.checkpoints.callback import Checkpoints
+from polynet_keras.training.recipes.recipe import Recipe
 from polynet_keras.training.runs.divergence import DivergenceError, StopOnDivergence
 from polynet_keras.training.runs.execution import Execution
-from polynet_keras.training.recipes.recipe import Recipe
 from polynet_keras.training.runs.train import train
 
 TINY = {"structure": "1 x [ir] | 1 x [ir] | 1 x [ir]", "width": 0.0625, "epochs": 3, "batch_size": 256}

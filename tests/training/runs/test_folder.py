@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from polynet_keras.basics import holding
-from polynet_keras.training.runs.curves import plot_curves
-from polynet_keras.training.runs.history import forget_epochs, read_history
 from polynet_keras.training.recipes.recipe import Recipe
+from polynet_keras.training.runs.curves import plot_curves
 from polynet_keras.training.runs.folder import remove_checkpoints, run_folder
+from polynet_keras.training.runs.history import forget_epochs, read_history
 from tests import children
 
 RECIPE = Recipe(structure="1 x [ir] | 1 x [ir] | 1 x [ir]", width=0.1, epochs=1)

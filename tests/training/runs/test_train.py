@@ -14,21 +14,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from polynet_keras.data.augmentation import Augmentation
-from polynet_keras.data.sources import open_source
 from polynet_keras.cluster.failures import PeerFailure
 from polynet_keras.cluster.rendezvous import MissingWorkerError
+from polynet_keras.data.augmentation import Augmentation
+from polynet_keras.data.sources import open_source
 from polynet_keras.models.parts import part_of
 from polynet_keras.pretrained import ModelCard
-from polynet_keras.training.runs.execution import Execution
 from polynet_keras.training.recipes.optimizer import OptimizerSettings
-from polynet_keras.training.runs.preparation import compiled_model
 from polynet_keras.training.recipes.recipe import Recipe
 from polynet_keras.training.recipes.regularization import Regularization
-from polynet_keras.training.runs.train import train
-from polynet_keras.training.runs.folder import latest_run_folder
 from polynet_keras.training.recipes.schedule import ScheduleSettings
 from polynet_keras.training.recipes.start import Start
+from polynet_keras.training.runs.execution import Execution
+from polynet_keras.training.runs.folder import latest_run_folder
+from polynet_keras.training.runs.preparation import compiled_model
+from polynet_keras.training.runs.train import train
 from polynet_keras.training.stochastic_depth import set_drop_rate
 from tests.reference import few_layers
 
