@@ -1,6 +1,6 @@
 """Trainings that are stopped and go on under a distribution strategy; run by `test_restoring.py`.
 
-    python resumed.py mirrored FOLDER        a model of Keras's on two logical processors
+    python resumed.py mirrored FOLDER        a `DistributedModel` on two logical processors
     python resumed.py multi_worker FOLDER    a `DistributedModel` on the workers of TF_CONFIG, which share the folder
     python resumed.py none FOLDER            one process, until it is told to stop
 
@@ -86,7 +86,7 @@ def mirrored(folder):
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
     def run(name, *callbacks):
-        return train(strategy, os.path.join(folder, name), *callbacks, model_class=keras.Model)
+        return train(strategy, os.path.join(folder, name), *callbacks, model_class=DistributedModel)
 
     undisturbed = run("undisturbed")
     error_of(KilledError, lambda: run("killed", At(8, kill)))
@@ -122,7 +122,7 @@ def multi_worker(folder):
 
 def none(folder):
     """Checkpoints of 30 MB at every step, with a line for each."""
-    model = net(keras.Model, units=200_000)
+    model = net(DistributedModel, units=200_000)
 
     class Lines(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
