@@ -8,8 +8,9 @@ Without a flag the picture is printed. `--write` puts it into the page, between 
 the page has another picture. All three fail if an import does not point down, so that no circle can be drawn.
 
 A *room* is a top folder of the package, or applications.py. Which room stands above which is read from the import
-rules in pyproject.toml. Not drawn are the package's own `__init__.py`, which imports what it shows, `version.py`, and
-an arrow that other arrows imply: where `a` imports `b` and `b` imports `c`, `a` may import `c`.
+rules in pyproject.toml. Not drawn are what the package's own `__init__.py` imports, `version.py`, and an arrow
+that others imply: where `a` imports `b` and `b` imports `c`, `a` may import `c`. No room may import the package itself,
+`from polynet_keras import PolyNet`, which would hide an arrow.
 """
 
 import argparse
@@ -22,7 +23,6 @@ import grimp
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = "polynet_keras"
-NOT_DRAWN = ("", "version")
 BEGIN = "<!-- python tools/draw_imports.py --write docs/design.md -->"
 END = "<!-- the end of the drawing -->"
 
@@ -50,28 +50,28 @@ def find_arrows(graph: grimp.ImportGraph) -> dict[tuple[str, str], str]:
     for importer in sorted(graph.modules):
         for imported in sorted(graph.find_modules_directly_imported_by(importer)):
             arrow = _room(importer), _room(imported)
-            if arrow[0] != arrow[1] and not set(arrow) & set(NOT_DRAWN):
+            if arrow[0] not in (arrow[1], PACKAGE) and arrow[1] != "version":
                 (detail, *_) = graph.get_import_details(importer=importer, imported=imported)
                 arrows.setdefault(arrow, f"{importer}, line {detail['line_number']}, imports {imported}")
     return arrows
 
 
 def _room(module: str) -> str:
-    return module.removeprefix(PACKAGE).lstrip(".").partition(".")[0]
+    package, _, inside = module.partition(".")
+    return inside.partition(".")[0] or package
 
 
 def problems(levels: Collection[Collection[str]], arrows: Arrows) -> list[str]:
-    """The arrows that do not point to a lower level, and the rooms that no level has."""
+    """The arrows that do not point to a lower level, and those of what has no level."""
     level = {room: number for number, rooms in enumerate(levels) for room in rooms}
-    unknown = {room for arrow in arrows for room in arrow} - level.keys()
-    return [
-        *(f"{room} has no level in the import rules of pyproject.toml" for room in sorted(unknown)),
-        *(
-            f"{upper} → {lower} does not point down: {example}"
-            for (upper, lower), example in sorted(arrows.items())
-            if not unknown & {upper, lower} and level[upper] >= level[lower]
-        ),
-    ]
+    found = []
+    for (upper, lower), example in sorted(arrows.items()):
+        unknown = [room for room in (upper, lower) if room not in level]
+        if unknown:
+            found.append(f"{unknown[0]} has no level in the import rules of pyproject.toml: {example}")
+        elif level[upper] >= level[lower]:
+            found.append(f"{upper} → {lower} does not point down: {example}")
+    return found
 
 
 def draw(levels: Collection[Collection[str]], arrows: Arrows) -> str:

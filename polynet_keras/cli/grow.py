@@ -85,7 +85,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
 
     import keras
 
-    from polynet_keras import PolyNet
+    from polynet_keras.applications import PolyNet
     from polynet_keras.basics.files import written_whole
     from polynet_keras.pretrained.model_file import load_model_file
     from polynet_keras.training.growth import grown

@@ -53,8 +53,8 @@ def test_a_circle_is_found():
 
 
 def test_a_room_without_a_level_is_found():
-    assert problems(LEVELS, {**SOUND, ("roof", "shed"): ""}) == [
-        "shed has no level in the import rules of pyproject.toml"
+    assert problems(LEVELS, {**SOUND, ("roof", "shed"): "file, line 3"}) == [
+        "shed has no level in the import rules of pyproject.toml: file, line 3"
     ]
 
 
@@ -66,6 +66,12 @@ def test_a_made_up_upward_import_fails_the_check():
         "layers → training does not point down: "
         "polynet_keras.layers.channel_split, line 7, imports polynet_keras.training.growth"
     )
+
+
+def test_a_room_that_imports_the_package_itself_fails_the_check():
+    """The package would import something higher in its place."""
+    with pytest.raises(SystemExit, match="polynet_keras has no level"):
+        main(["--check", str(ROOT / "docs" / "design.md")], graph_with("polynet_keras.layers", "polynet_keras"))
 
 
 def test_another_picture_fails_the_check_until_it_is_written(tmp_path, capsys):
