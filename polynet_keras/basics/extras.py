@@ -1,21 +1,38 @@
-"""Optional dependencies: told in one line, before any work, when they are missing."""
+"""Optional packages: told in one line, before any work, when they are missing."""
 
 from importlib.util import find_spec
 
 PACKAGES = {
-    "PIL": "pillow",
-    "matplotlib": "matplotlib",
-    "scipy": "scipy",
-    "sklearn": "scikit-learn",
-    "tensorboard": "tensorboard",
+    "data": {
+        "PIL": "pillow",
+        "matplotlib": "matplotlib",
+        "scipy": "scipy",
+        "sklearn": "scikit-learn",
+        "tensorboard": "tensorboard",
+    },
+    "deploy": {
+        "ai_edge_litert": "ai-edge-litert",
+        "nncf": "nncf",
+        "onnx": "onnx",
+        "onnxruntime": "onnxruntime",
+        "onnxscript": "onnxscript",
+        "openvino": "openvino",
+        "tf2onnx": "tf2onnx",
+    },
+    "serve": {
+        "fastapi": "fastapi",
+        "prometheus_client": "prometheus-client",
+        "python_multipart": "python-multipart",
+        "uvicorn": "uvicorn",
+    },
 }
-"""The extra `data`, by the module that is imported."""
+"""By extra, then by the module that is imported."""
 
 
-def require_data_extra(*modules: str) -> None:
-    """Raises a `ValueError` that says what to install unless all `modules`, of `PACKAGES`, are there."""
-    missing = [PACKAGES[module] for module in modules if find_spec(module) is None]
+def require_extra(extra: str, *modules: str) -> None:
+    """Raises a `ValueError` that says what to install unless all `modules` of an extra are there."""
+    missing = [PACKAGES[extra][module] for module in modules if find_spec(module) is None]
     if missing:
         raise ValueError(
-            f"not installed: {', '.join(missing)}; the extra `data` has it: pip install {' '.join(missing)}"
+            f"not installed: {', '.join(missing)}; the extra `{extra}` has it: pip install {' '.join(missing)}"
         )

@@ -32,12 +32,12 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     depths = tuple(map(int, values.depths))
     recipe = recipe_of(values)
 
-    from polynet_keras.basics.extras import require_data_extra
+    from polynet_keras.basics.extras import require_extra
     from polynet_keras.basics.files import written_whole
     from polynet_keras.studies.ablation_report import ablation_answer, ablation_table, plot_ablation
     from polynet_keras.studies.ablation_runs import RESULTS_FILE, ablation, variants
 
-    require_data_extra("matplotlib", "scipy")
+    require_extra("data", "matplotlib", "scipy")
     folder = Path(values.folder)
     studied = variants(depths, values.modules)
     print(f"{len(studied)} nets, {values.seeds} seeds each:\n")

@@ -5,8 +5,7 @@ import os
 
 from absl import flags
 
-from polynet_keras.basics.extras import require_data_extra
-from polynet_keras.deployment.extras import PACKAGES, require_extra
+from polynet_keras.basics.extras import PACKAGES, require_extra
 from polynet_keras.deployment.serving.settings import Settings
 
 USAGE = """MODEL_DIR [flags]
@@ -30,7 +29,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         raise ValueError(f"expected one MODEL_DIR, the folder that `polynet export` left; got {len(arguments)}")
     settings = Settings(**{limit.name: values[limit.name].value for limit in dataclasses.fields(Settings)})
     require_extra("serve", *PACKAGES["serve"])
-    require_data_extra("PIL")
+    require_extra("data", "PIL")
     # TensorFlow's own switch, for a process that does not train: where it uses oneDNN, it brings the weights into its
     # layout once, and not at every pass. One image takes two thirds of the time then (docs/performance.md).
     os.environ.setdefault("TF_ONEDNN_ASSUME_FROZEN_WEIGHTS", "1")

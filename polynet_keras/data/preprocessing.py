@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from polynet_keras.basics.extras import require_data_extra
+from polynet_keras.basics.extras import require_extra
 from polynet_keras.basics.files import open_regular
 from polynet_keras.basics.json_fields import Fields
 from polynet_keras.basics.names import shown
@@ -336,7 +336,7 @@ def decode_image(encoded: bytes, channels: int, name: str, max_pixels: int | Non
         TooLargeError: it claims more than a limit of `image_headers`.
         ValueError: no image, or a truncated one.
     """
-    require_data_extra("PIL")
+    require_extra("data", "PIL")
     from PIL import Image
 
     max_pixels = max_pixels or MAX_PIXELS

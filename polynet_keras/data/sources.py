@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from polynet_keras.basics.extras import require_data_extra
+from polynet_keras.basics.extras import require_extra
 from polynet_keras.basics.names import shown
 from polynet_keras.data.examples import Examples, Source, hold_out
 from polynet_keras.data.fashion_mnist import CLASSES, FASHION_MNIST, load_fashion_mnist
@@ -110,7 +110,7 @@ def digits() -> Examples:
     Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository,
     1998: its test set, of 13 writers.
     """
-    require_data_extra("sklearn")
+    require_extra("data", "sklearn")
     from sklearn.datasets import load_digits
 
     bunch = load_digits()

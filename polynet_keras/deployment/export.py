@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from polynet_keras.basics.extras import require_data_extra
+from polynet_keras.basics.extras import require_extra
 from polynet_keras.basics.holding import holding
 from polynet_keras.data.crops import views
 from polynet_keras.data.preprocessing import Preprocessing
@@ -20,7 +20,6 @@ from polynet_keras.deployment.artifact import (
     artifact_path,
     file_hashes,
 )
-from polynet_keras.deployment.extras import require_extra
 from polynet_keras.deployment.fuse import fuse
 from polynet_keras.deployment.quantization import Calibration, litert_options, quantize_openvino, written_openvino
 from polynet_keras.deployment.requirements import check_versions, version
@@ -153,7 +152,7 @@ def checked_precision(folder: str | os.PathLike, format: str, precision: str | N
     if keras.config.image_data_format() != "channels_last":
         raise ValueError("exported models take channels last; set keras.config.set_image_data_format('channels_last')")
     require_extra("deploy", *PACKAGES[format], *(("nncf",) if precision == CALIBRATED else ()))
-    require_data_extra("PIL", "sklearn")
+    require_extra("data", "PIL", "sklearn")
     folder = Path(folder)  # which leaves out a slash at the end
     if not folder.name:
         raise ValueError(f"folder={named!r} has no name of its own; name a new folder")

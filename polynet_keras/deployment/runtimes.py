@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from polynet_keras.basics.extras import require_extra
 from polynet_keras.deployment.artifact import ExportCard, artifact_path
-from polynet_keras.deployment.extras import require_extra
 
 REQUIRED = {"onnx": "onnxruntime", "openvino": "openvino", "litert": "ai_edge_litert"}
 """The runtimes that are an extra."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from polynet_keras.basics.extras import require_data_extra
+from polynet_keras.basics.extras import require_extra
 from polynet_keras.basics.files import written_whole
 from polynet_keras.data.crops import Crop, crop_plan, each_view
 from polynet_keras.data.preprocessing import Preprocessing, read_image
@@ -50,7 +50,7 @@ def save_contact_sheet(
         ValueError: the source is no image, or cannot be cropped; see `crop_plan`.
         OSError: the target cannot be written.
     """
-    require_data_extra("PIL")
+    require_extra("data", "PIL")
     image = read_image(source, 3)
     height, width = image.shape[:2]
     plan = crop_plan(height, width, preprocessing, crops)

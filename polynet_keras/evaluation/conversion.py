@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from polynet_keras.applications import PolyNet
-from polynet_keras.basics.extras import require_data_extra
+from polynet_keras.basics.extras import require_extra
 from polynet_keras.basics.files import digest_of, written_whole
 from polynet_keras.evaluation.parity import Parity, compare
 from polynet_keras.pretrained.conversion import DifferentNetworkError, LoadReport, classes_of, load_checkpoint
@@ -56,7 +56,7 @@ def convert(source: str | os.PathLike, target: str | os.PathLike, comparing: boo
     if not named and not os.path.isfile(os.path.expanduser(source)):
         raise ValueError(f"SOURCE {os.fspath(source)!r} is no file, and none of {', '.join(list_published())}")
     if comparing:
-        require_data_extra("PIL", "sklearn")
+        require_extra("data", "PIL", "sklearn")
     # What is verified, converted and compared is one open file, whatever its name stands for meanwhile.
     with opened_source(published(os.fspath(source))) if named else opened_file(source) as file:
         path = file.path

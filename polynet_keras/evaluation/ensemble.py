@@ -7,7 +7,7 @@ from itertools import zip_longest
 
 import numpy as np
 
-from polynet_keras.basics.extras import require_data_extra
+from polynet_keras.basics.extras import require_extra
 from polynet_keras.evaluation.metrics import Counts, wilson_interval
 from polynet_keras.evaluation.pooling import pool
 from polynet_keras.evaluation.scores import Scores
@@ -162,7 +162,7 @@ def fit_weights(members: Sequence[np.ndarray], labels: np.ndarray) -> np.ndarray
     Raises:
         ValueError: no images, arrays of different shapes, labels that are no classes, or SciPy is not installed.
     """
-    require_data_extra("scipy")
+    require_extra("data", "scipy")
     from scipy.optimize import minimize
 
     images, classes = members[0].shape

@@ -16,7 +16,7 @@ from types import ModuleType
 import keras
 import numpy as np
 
-from polynet_keras.basics.extras import require_data_extra
+from polynet_keras.basics.extras import require_extra
 from polynet_keras.data.preprocessing import Preprocessing, normalize
 from polynet_keras.pretrained.formats import hdf5_bytes, torch_state_dict
 from polynet_keras.pretrained.open_file import Source, name_of
@@ -52,7 +52,7 @@ def compare(model: keras.Model, format_: Format, path: Source, preprocessing: Pr
         path: the published file, or that file open.
         preprocessing: how the photograph is prepared.
     """
-    require_data_extra("PIL", "sklearn")
+    require_extra("data", "PIL", "sklearn")
     from sklearn.datasets import load_sample_image
 
     photograph = load_sample_image("china.jpg")

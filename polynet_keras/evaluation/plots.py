@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from polynet_keras.basics.extras import require_data_extra
+from polynet_keras.basics.extras import require_extra
 from polynet_keras.evaluation.results import Result
 
 
@@ -23,7 +23,7 @@ def plot_results(results: Sequence[Result], picture_file: str | os.PathLike) -> 
     """
     if not results:
         raise ValueError("there is no result to draw")
-    require_data_extra("matplotlib")
+    require_extra("data", "matplotlib")
     # The object interface draws without pyplot's global state and without a display.
     from matplotlib.figure import Figure
 

@@ -12,7 +12,7 @@ from string import Template
 
 import numpy as np
 
-from polynet_keras.basics.extras import require_data_extra
+from polynet_keras.basics.extras import require_extra
 from polynet_keras.basics.files import written_whole
 from polynet_keras.evaluation.metrics import TOP, Counts
 from polynet_keras.evaluation.reliability import reliability_diagram
@@ -171,7 +171,7 @@ def _mistake(mistake: Mistake, names: Sequence[str]) -> str:
 
 
 def _thumbnail(image: np.ndarray) -> str:
-    require_data_extra("PIL")
+    require_extra("data", "PIL")
     from PIL import Image
 
     picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).convert("RGB")

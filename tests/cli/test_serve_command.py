@@ -261,11 +261,10 @@ def test_files_that_are_not_what_was_exported(capsys, tmp_path):
 
 
 def test_a_missing_extra_is_named(capsys, monkeypatch):
-    monkeypatch.setattr("polynet_keras.deployment.extras.find_spec", lambda module: None)
+    monkeypatch.setattr("polynet_keras.basics.extras.find_spec", lambda module: None)
     told = fails(capsys, "serve", "anywhere")
     assert "not installed: fastapi, prometheus-client, python-multipart, uvicorn; the extra `serve`" in told
-    monkeypatch.undo()
-    monkeypatch.setattr("polynet_keras.basics.extras.find_spec", lambda module: None)
+    monkeypatch.setattr("polynet_keras.basics.extras.find_spec", lambda module: None if module == "PIL" else module)
     assert "not installed: pillow; the extra `data`" in fails(capsys, "serve", "anywhere")
 
 

@@ -406,7 +406,7 @@ def test_logits_are_no_probabilities(few_layers, tmp_path):
 
 
 def test_a_missing_package_is_named(few_layers, tmp_path, monkeypatch):
-    monkeypatch.setattr("polynet_keras.deployment.extras.find_spec", lambda module: None)
+    monkeypatch.setattr("polynet_keras.basics.extras.find_spec", lambda module: None)
     with pytest.raises(ValueError, match="not installed: openvino; the extra `deploy` has it: pip install openvino"):
         export(few_layers, tmp_path / "net", "openvino")
 

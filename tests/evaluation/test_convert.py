@@ -85,11 +85,11 @@ def test_a_whole_model_gives_probabilities(published, compared, tmp_path):
 
 
 def test_without_a_comparison_the_data_extra_is_not_needed(published, monkeypatch, tmp_path):
-    def refuse(*modules):
-        assert modules == ("PIL", "sklearn")
+    def refuse(*needed):
+        assert needed == ("data", "PIL", "sklearn")
         raise ValueError("pip install polynet_keras[data]")
 
-    monkeypatch.setattr(conversion, "require_data_extra", refuse)
+    monkeypatch.setattr(conversion, "require_extra", refuse)
     with pytest.raises(ValueError, match="pip install"):
         convert(published.file, tmp_path / "net.weights.h5")
     assert not list(tmp_path.iterdir())

@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 from absl import logging
 
-from polynet_keras.basics.extras import require_data_extra
+from polynet_keras.basics.extras import require_extra
 from polynet_keras.basics.files import file_hash, written_whole
 from polynet_keras.basics.stderr_filter import warned
 from polynet_keras.checkpoints.callback import Checkpoints
@@ -84,7 +84,7 @@ def train(recipe: Recipe, folder: str | os.PathLike | None = None, execution: Ex
         PeerFailure: another worker failed or did not answer in time.
         Preempted: this process or another worker was told to end (SIGTERM); the run was saved.
     """
-    require_data_extra("PIL", "matplotlib", "tensorboard")
+    require_extra("data", "PIL", "matplotlib", "tensorboard")
     execution = execution or Execution()
     cluster = Cluster.from_environment()
     if cluster.is_distributed and folder is None:
