@@ -21,6 +21,7 @@ from typing import Any
 
 from absl import logging
 
+from polynet_keras.basics.names import shown
 from polynet_keras.cluster.cluster import Cluster, split_address
 from polynet_keras.cluster.entrance import GREETING, HELLO_SECONDS, Entrance, Guest
 from polynet_keras.cluster.signed_lines import SECRET_VARIABLE, Lines, is_nonce, key_of, opened, sealed
@@ -219,15 +220,15 @@ def _objection(cluster: Cluster, facts: Mapping[str, str], hello: dict) -> str |
     is_index = type(index) is int and 0 < index < cluster.count  # and no bool
     if hello.get("workers") != list(cluster.workers) or not is_index:
         return (
-            f"a process that says it is worker {_printable(index, LONG)} knows other workers than {cluster.name(0)}: "
-            f"{_printable(hello.get('workers'), 10 * LONG)} and not {list(cluster.workers)}"
+            f"a process that says it is worker {shown(str(index), LONG)} knows other workers than {cluster.name(0)}: "
+            f"{shown(str(hello.get('workers')), 10 * LONG)} and not {list(cluster.workers)}"
         )
     theirs = hello.get("facts")
     theirs = theirs if isinstance(theirs, dict) else {}
     # In the chief's order, which has versions first: from them others may follow.
     different = [name for name in {**facts, **theirs} if facts.get(name) != theirs.get(name)]
     if different:
-        name, *others = (_printable(name, LONG) for name in different[:20])
+        name, *others = (shown(name, LONG) for name in different[:20])
         values = " and not ".join(_distinct(theirs.get(different[0]), facts.get(different[0])))
         more = f", and in {', '.join(others)}" if others else ""
         return f"{cluster.name(index)} differs from {cluster.name(0)} in {name} ({values}){more}; all must run the same"
@@ -261,7 +262,7 @@ def _report(cluster: Cluster, facts: Mapping[str, str], deadline: float, timeout
                 warned.add(reason)
         else:
             if answer["failure"]:
-                failure = _printable(answer["failure"], MAX_FAILURE)
+                failure = shown(str(answer["failure"]), MAX_FAILURE)
                 raise (MissingWorkerError if answer.get("missing") else ValueError)(failure)
             return
         time.sleep(max(0.0, min(pause, deadline - time.monotonic())))
@@ -308,23 +309,15 @@ def _answer(guest: Guest, failure: ValueError | None, key: bytes) -> None:
         guest.connection.sendall(sealed(message, f"answer {guest.context}", key))
 
 
-def _printable(value: object, length: int) -> str:
-    """What another process sent, as a message shows it: not too much of it, and nothing that a terminal would obey."""
-    text = str(value)
-    text = text if len(text) <= length else f"{text[:length]}..."
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
-
-
 def _distinct(*values: str | None) -> list[str]:
     """Different values, in words: of long ones, from shortly before they differ."""
     found = ["nothing" if value is None else str(value) for value in values]
     if max(map(len, found)) <= LONG:
-        return [_printable(value, LONG) for value in found]
+        return [shown(value, LONG) for value in found]
     same = next((place for place, both in enumerate(zip(*found, strict=False)) if len({*both}) > 1), 0)
     start = max(0, same - LONG // 4)
 
     def cut(value: str) -> str:
-        shown = _printable(value[start : start + LONG], LONG)
-        return f"{'...' if start else ''}{shown}{'...' if len(value) > start + LONG else ''}"
+        return f"{'…' if start else ''}{shown(value[start:], LONG)}"
 
     return [cut(value) for value in found]

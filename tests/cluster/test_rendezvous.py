@@ -53,7 +53,7 @@ def test_long_values_are_shown_where_they_differ():
     structure = "1 x [2-way] | 1 x [poly-3, 2-way] | 1 x "
     structures = [f"{structure}[poly-3]", f"{structure}[2-way]"]
     told = meet_all(cluster_of(2), [{"structure": one} for one in structures], secret=SECRET)
-    assert "(...y] | 1 x [2-way] and not ...y] | 1 x [poly-3])" in told[0]
+    assert "(…y] | 1 x [2-way] and not …y] | 1 x [poly-3])" in told[0]
 
 
 def test_a_fact_that_one_does_not_have():
@@ -152,7 +152,7 @@ def test_a_different_fact_is_named_on_every_worker():
             assert third == chief.result() == answer_of(second, context, SECRET)["failure"]
     address = clusters[2].workers[2]
     assert f"worker 2 ({address}) differs from worker 0 ({clusters[0].workers[0]}) in recipe" in third
-    assert f"({'b' * 40}... and not {'a' * 40}...); all must run the same" in third
+    assert f"({'b' * 40}… and not {'a' * 40}…); all must run the same" in third
 
 
 def test_workers_that_come_in_one_moment_are_all_told():
