@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from polynet_keras.cluster.failures import PLACE
+from polynet_keras.basics.tensorflow_errors import plain_message
 from polynet_keras.cluster.shared_folder import look_again
 
 FACTS = "facts"
@@ -51,7 +51,7 @@ class SavedState:
             self.facts = json.loads(self._reader.get_tensor(FACTS))
         # What a damaged file leads to depends on where it is damaged: TensorFlow raises its own errors and Python's.
         except Exception as error:
-            raise ValueError(f"{path}{_damaged_file(path)} cannot be read: {reason_of(error)}") from None
+            raise ValueError(f"{path}{_damaged_file(path)} cannot be read: {plain_message(error)}") from None
         if self.facts.get("format") != FORMAT:
             raise ValueError(f"{path}.index is of format {self.facts.get('format')!r}; this version reads {FORMAT}")
 
@@ -64,7 +64,7 @@ class SavedState:
         try:
             return self._reader.get_tensor(name)
         except Exception as error:
-            raise ValueError(f"{self.path}{_damaged_file(self.path)} cannot be read: {reason_of(error)}") from None
+            raise ValueError(f"{self.path}{_damaged_file(self.path)} cannot be read: {plain_message(error)}") from None
 
 
 class CheckpointFiles:
@@ -200,13 +200,6 @@ class CheckpointFiles:
                 file.unlink(missing_ok=True)
             except OSError as error:
                 logging.warning("%s cannot be removed: %s", file, error.strerror)
-
-
-def reason_of(error: Exception) -> str:
-    """An error's message in one line, without TensorFlow's names of its own functions."""
-    message = getattr(error, "message", None) or getattr(error, "strerror", None) or str(error)
-    message = re.sub(r"\s*\[Op:\w+\]", "", PLACE.sub("", str(message))).strip()
-    return message.splitlines()[0] if message else type(error).__name__
 
 
 def _damaged_file(path: Path) -> str:

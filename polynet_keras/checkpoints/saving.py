@@ -6,7 +6,8 @@ from typing import Any
 import tensorflow as tf
 from absl import logging
 
-from polynet_keras.checkpoints.files import CheckpointFiles, reason_of
+from polynet_keras.basics.tensorflow_errors import plain_message
+from polynet_keras.checkpoints.files import CheckpointFiles
 
 State = tuple[dict[str, Any], dict[str, Any]]
 """What a checkpoint holds: facts and tensors."""
@@ -46,7 +47,7 @@ class Saver:
             logging.warning(
                 "no checkpoint was written to %s: %s. Training goes on, and it will be tried again",
                 self._files.folder,
-                reason_of(error),
+                plain_message(error),
             )
             return False
         finally:

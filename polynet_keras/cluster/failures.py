@@ -13,6 +13,7 @@ import tensorflow as tf
 from absl import logging
 
 from polynet_keras.basics.exits import Restart
+from polynet_keras.basics.tensorflow_errors import without_place
 from polynet_keras.cluster.cluster import Cluster
 
 CHECK_SECONDS = 3
@@ -32,8 +33,6 @@ TRACES = re.compile(r"[Cc]ollective|RecvBuf|coordination service|tasks have cras
 TASK = re.compile(r"/job:worker/(?:replica:\d+/)?task:(\d+)")
 """What TensorFlow's errors say where another process is the reason: one of these, or the number of another task. What
 is derived has its reason where this process does not see it."""
-PLACE = re.compile(r"\{\{function_node [^}]*\}\}\s*")
-"""Where in this process's own graph an error arose."""
 REPORTED = re.compile(
     r"(?:Error reported from /job:worker/\S+|Collective ops is aborted by): "
     r"(worker \d+ \(.*|a sum over the workers failed.*)"
@@ -101,7 +100,7 @@ def leave(code: int = 0) -> NoReturn:
 
 def _is_of_another(cluster: Cluster, text: str) -> bool:
     """Whether an error's text has another process for its reason."""
-    text = PLACE.sub("", text)
+    text = without_place(text)
     return bool(TRACES.search(text)) or any(int(task) != cluster.index for task in TASK.findall(text))
 
 
@@ -116,7 +115,7 @@ def _reason(cluster: Cluster, error: tf.errors.OpError) -> str:
         return silence
     lines = [line for line in str(error).splitlines() if TRACES.search(line) or TASK.search(line)]
     lines = [line for line in lines if "Detected at node" not in line]
-    what = PLACE.sub("", lines[0]).strip() if lines else type(error).__name__
+    what = without_place(lines[0]) if lines else type(error).__name__
     logging.error("no worker is gone, and none has told why; TensorFlow says: %s", error)
     return f"a sum over the workers failed, though all of them answer ({what})"
 
@@ -140,7 +139,7 @@ def _answers(index: int) -> bool:
 def _own_failure(cluster: Cluster, error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
         return f"{cluster.name(cluster.index)} was interrupted"
-    lines = PLACE.sub("", str(error)).strip().splitlines() or [""]
+    lines = without_place(str(error)).splitlines() or [""]
     return f"{cluster.name(cluster.index)} failed: {type(error).__name__}: {lines[0]}"
 
 

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 from absl import logging
 
+from polynet_keras.basics.tensorflow_errors import plain_message
 from polynet_keras.cluster import patience
 from polynet_keras.cluster.cluster import Cluster, split_address
 from polynet_keras.cluster.connecting import limited_connecting
@@ -186,7 +187,6 @@ def _tpu_strategy(tpu: str | None) -> tf.distribute.Strategy:
         tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
     except (ValueError, RuntimeError, tf.errors.OpError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         which = tpu or "of this environment"
-        raise ValueError(f"strategy='tpu': the TPU {which} could not be initialized: {reason}") from None
+        raise ValueError(f"strategy='tpu': the TPU {which} could not be initialized: {plain_message(error)}") from None
     return tf.distribute.TPUStrategy(resolver)

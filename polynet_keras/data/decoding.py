@@ -12,8 +12,9 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from polynet_keras.basics.tensorflow_errors import plain_message
 from polynet_keras.data.budget import Budget
-from polynet_keras.data.examples import Examples, plain_message
+from polynet_keras.data.examples import Examples
 from polynet_keras.data.image_headers import MAX_PIXELS, MAX_SCANS, claimed_pixels, jpeg_orientation
 from polynet_keras.data.preprocessing import decode_image
 

@@ -1,7 +1,6 @@
 """The interface of all sources: encoded, labelled images that are read by their index."""
 
 import hashlib
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -9,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from polynet_keras.basics.names import shown
+from polynet_keras.basics.tensorflow_errors import plain_message
 from polynet_keras.data.preprocessing import decode_image
 from polynet_keras.data.tuning import untuned
 
@@ -108,11 +108,6 @@ class Source:
     @property
     def channels(self) -> int:
         return self.training.channels
-
-
-def plain_message(error: tf.errors.OpError) -> str:
-    """What an error of TensorFlow's says, in one line, without where in the graph it was."""
-    return re.sub(r"\{\{.*?\}\}|\[(\[|Op:).*|\bname: *$", "", error.message.splitlines()[0]).strip()
 
 
 HELD_OUT = 0.2

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from polynet_keras.basics.tensorflow_errors import plain_message
 from polynet_keras.data.augmentation import (
     Augmentation,
     Distortion,
@@ -17,7 +18,7 @@ from polynet_keras.data.augmentation import (
     random_resized_box,
 )
 from polynet_keras.data.decoding import Unreadable, decode_region, whole
-from polynet_keras.data.examples import Examples, plain_message
+from polynet_keras.data.examples import Examples
 from polynet_keras.data.preprocessing import Preprocessing
 from polynet_keras.data.resizing import normalizer, resize, resize_crop
 from polynet_keras.data.sampling import TrainingOrder, evaluation_share

@@ -35,6 +35,7 @@ SILENT_ORDER = "SILENT: a resumed training sees some examples twice and others n
 SILENT_RANDOM = "SILENT: fit does not warn that a resumed training sees some examples twice"
 SILENT_STATE = "SILENT: a checkpoint leaves it out, and the callback starts anew when a training goes on"
 
+TENSORFLOW_ERRORS = "basics/tensorflow_errors.py"
 BUILDING = "engine/building.py"
 STEP = "engine/replicated_step.py"
 MODEL = "engine/distributed_model.py"
@@ -42,7 +43,6 @@ PLAIN_MODELS = "engine/plain_models.py"
 DRAWS = "engine/draws.py"
 STAND_IN = "engine/stand_in.py"
 CHECKPOINTS = "checkpoints/callback.py"
-CHECKPOINT_FILES = "checkpoints/files.py"
 CALLBACK_STATE = "checkpoints/callback_state.py"
 SESSION = "engine/session.py"
 DATA_ORDER = "checkpoints/data_order.py"
@@ -257,9 +257,9 @@ NAMES = {
     ),
     "text: {{function_node ...}}": PrivateName(
         "tensorflow",
-        (FAILURES, CHECKPOINT_FILES),
+        (TENSORFLOW_ERRORS,),
         "SILENT: a worker's own error passes for another one's; messages show a place in TensorFlow's graph",
-        written="PLACE",
+        written="function_node",
     ),
     # TensorFlow: strategies and datasets.
     "StrategyExtended._create_variable": PrivateName(

@@ -9,6 +9,7 @@ from tensorflow.python.data.ops import multi_device_iterator_ops
 from tensorflow.python.distribute.values import PerReplica
 from tensorflow.python.eager import context
 
+from polynet_keras.basics.tensorflow_errors import without_place
 from polynet_keras.cluster import failures
 from tests.children import run
 from tests.contracts import workers
@@ -228,10 +229,10 @@ def test_the_reason_is_read_from_the_text_of_an_error_that_was_reported(connecte
 def test_a_text_tells_that_another_worker_is_the_reason(connected):
     texts = connected.found("alone", "aborted"), connected.found("chief", "told")
     for text in texts:
-        assert failures.TRACES.search(failures.PLACE.sub("", text))
+        assert failures.TRACES.search(without_place(text))
     # One that is gone is told by its number.
     gone = connected.error("chief", "health of a failed one")
-    assert failures.TASK.findall(failures.PLACE.sub("", gone)) == ["1"]
+    assert failures.TASK.findall(without_place(gone)) == ["1"]
 
 
 @contract("text: {{function_node ...}}")
@@ -239,7 +240,7 @@ def test_a_text_tells_the_place_in_a_form_that_is_taken_out():
     with pytest.raises(tf.errors.NotFoundError) as caught:
         tf.io.read_file("/no/such/file")
     assert "{{function_node " in caught.value.message
-    assert failures.PLACE.sub("", caught.value.message).startswith("/no/such/file; No such file or directory")
+    assert without_place(caught.value.message).startswith("/no/such/file; No such file or directory")
 
 
 # Strategies and datasets.

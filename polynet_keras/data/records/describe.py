@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from polynet_keras.basics.files import file_hash
 from polynet_keras.basics.names import check_class_names
-from polynet_keras.data.examples import plain_message
+from polynet_keras.basics.tensorflow_errors import plain_message
 from polynet_keras.data.records.manifest import MANIFEST, Manifest, Shard, Split
 from polynet_keras.data.records.read import Features
 

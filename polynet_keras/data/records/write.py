@@ -24,6 +24,7 @@ from tqdm import tqdm
 from polynet_keras.basics.files import file_hash
 from polynet_keras.basics.holding import holding, make_folder
 from polynet_keras.basics.names import shown
+from polynet_keras.basics.tensorflow_errors import plain_message
 from polynet_keras.data.decoding import ON_ERROR
 from polynet_keras.data.folders import ClassFolder, list_splits
 from polynet_keras.data.preprocessing import decode_image, read_encoded
@@ -267,7 +268,7 @@ def _write_shard(task: _Task) -> Shard:
         shard = Shard(task.target.name, count, partial.stat().st_size, file_hash(partial), skipped)
         os.replace(partial, task.target)
     except tf.errors.OpError as error:
-        raise OSError(f"{task.target}: cannot be written: {error.message}") from None
+        raise OSError(f"{task.target}: cannot be written: {plain_message(error)}") from None
     finally:
         partial.unlink(missing_ok=True)
     return shard
