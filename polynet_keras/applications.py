@@ -10,12 +10,13 @@ import keras
 import numpy as np
 from keras import KerasTensor, layers
 
+from polynet_keras.basics.checks import check_flag, check_integer, check_number
 from polynet_keras.data import preprocessing
 from polynet_keras.data.imagenet import imagenet_classes
 from polynet_keras.engine.network import Network
 from polynet_keras.engine.rematerialization import check_remat
 from polynet_keras.layers.variable_names import plain_variable_names
-from polynet_keras.models.checks import check_classes, check_image_shape, check_width
+from polynet_keras.models.arguments import check_image_shape
 from polynet_keras.models.inception import channel_axis, reduction, stem
 from polynet_keras.models.poly_inception import PolyInception
 from polynet_keras.models.residual_scale import scales_and_survival
@@ -214,8 +215,7 @@ def decode_predictions(preds: Any, top: int = 5) -> list[list[tuple[str, str, fl
     Raises:
         ValueError: `preds` is of another shape, or `top` is no integer from 1 to 1000.
     """
-    if isinstance(top, bool) or not isinstance(top, (int, np.integer)) or not 1 <= top <= 1000:
-        raise ValueError(f"top={top!r} must be an integer from 1 to 1000")
+    check_integer("top", top, 1, 1000)
     scores = np.asarray(keras.ops.convert_to_numpy(preds))
     if scores.ndim != 2 or scores.shape[1] != 1000:
         raise ValueError(
@@ -228,14 +228,13 @@ def decode_predictions(preds: Any, top: int = 5) -> list[list[tuple[str, str, fl
 
 def _check_arguments(include_top, pooling, classes, classifier_activation, name, width, share_projection) -> None:
     for argument, value in (("include_top", include_top), ("share_projection", share_projection)):
-        if not isinstance(value, (bool, np.bool_)):
-            raise ValueError(f"{argument}={value!r} must be True or False")
+        check_flag(argument, bool(value) if isinstance(value, np.bool_) else value)
     if not isinstance(name, str) or not name or "/" in name:
         raise ValueError(f"name={name!r} must be a text without '/'")
     if pooling not in (None, "avg", "max"):
         raise ValueError(f"pooling={pooling!r} must be None, 'avg' or 'max'")
-    check_classes(classes)
-    check_width(width)
+    check_integer("classes", classes, 1)
+    check_number("width", width, above=0)
     try:
         keras.activations.get(classifier_activation)
     except ValueError:

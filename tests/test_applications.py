@@ -260,7 +260,7 @@ def test_weights_that_cannot_be_read(tmp_path):
         ({"width": 0}, "width=0 must be"),
         ({"width": float("nan")}, "width=nan must be"),
         ({"width": "wide"}, "width='wide' must be"),
-        ({"classes": 0}, "classes=0 must be an integer ≥ 1"),
+        ({"classes": 0}, "classes=0 must be an integer of at least 1"),
         ({"classes": 2.5}, "classes=2.5 must be"),
         ({"include_top": "no"}, "include_top='no' must be True or False"),
         ({"share_projection": None}, "share_projection=None must be"),

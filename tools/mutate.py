@@ -3,7 +3,7 @@
     python tools/mutate.py polynet_keras/models/polynomial.py
     python tools/mutate.py polynet_keras.training.recipes.schedule polynet_keras/data/crops.py
     python tools/mutate.py polynet_keras/evaluation/ensemble.py --sample 40 --seed 1
-    python tools/mutate.py polynet_keras/models/checks.py --tests tests/test_applications.py
+    python tools/mutate.py polynet_keras/models/arguments.py --tests tests/test_applications.py
 
 A *mutant* is the module with one small fault:
 

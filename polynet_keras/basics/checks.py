@@ -1,4 +1,4 @@
-"""Checks that the parts of a recipe share: a `ValueError` names the setting, its value and what is accepted."""
+"""Checks of arguments: a `ValueError` names the argument, its value and what is accepted."""
 
 import dataclasses
 import math
@@ -6,6 +6,16 @@ import typing
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
+
+
+def is_number(value) -> bool:
+    """Whether this is a finite real number; `True` is none."""
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def is_integer(value) -> bool:
+    """Whether this is an integer, Python's or NumPy's; `True` is none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def plain_numbers(settings) -> None:
@@ -33,8 +43,7 @@ def check_number(
     below: float | None = None,
 ) -> None:
     """A finite number within bounds: `above` and `below` exclude theirs."""
-    fits = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-    fits = fits and (above is None or value > above) and (at_least is None or value >= at_least)
+    fits = is_number(value) and (above is None or value > above) and (at_least is None or value >= at_least)
     if not fits or (at_most is not None and value > at_most) or (below is not None and value >= below):
         bounds = ((">", above), ("≥", at_least), ("≤", at_most), ("<", below))
         wanted = " and ".join(f"{sign} {bound:g}" for sign, bound in bounds if bound is not None)
@@ -42,10 +51,9 @@ def check_number(
 
 
 def check_integer(name: str, value, at_least: int, at_most: int | None = None) -> None:
-    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < at_least:
-        raise ValueError(f"{name}={value!r} must be an integer of at least {at_least}")
-    if at_most is not None and int(value) > at_most:
-        raise ValueError(f"{name}={value} must be at most {at_most}")
+    if not is_integer(value) or int(value) < at_least or (at_most is not None and int(value) > at_most):
+        wanted = f"of at least {at_least}" if at_most is None else f"from {at_least} to {at_most}"
+        raise ValueError(f"{name}={value!r} must be an integer {wanted}")
 
 
 def check_flag(name: str, value) -> None:

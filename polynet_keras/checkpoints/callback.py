@@ -1,13 +1,13 @@
 """Checkpoints between two steps of `fit`, from which it goes on as if nothing had happened."""
 
 import os
-from numbers import Integral, Real
 from typing import Any, NoReturn
 
 import keras
 import tensorflow as tf
 from absl import logging
 
+from polynet_keras.basics.checks import check_integer, check_number
 from polynet_keras.checkpoints import model_state
 from polynet_keras.checkpoints.callback_state import get_states, set_states
 from polynet_keras.checkpoints.files import CheckpointFiles, SavedState
@@ -350,12 +350,8 @@ def _check_arguments(folder, every_steps, every_minutes, keep, fingerprint) -> N
         raise ValueError(f"fingerprint={fingerprint!r} must be a string")
     if every_steps is None and every_minutes is None:
         raise ValueError("Checkpoints needs every_steps, every_minutes or both: it got neither")
-    for name, value in (("every_steps", every_steps), ("keep", keep)):
-        if value is None and name == "every_steps":
-            continue
-        if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-            raise ValueError(f"{name}={value!r} must be an integer of at least 1")
-    if every_minutes is not None and (
-        isinstance(every_minutes, bool) or not isinstance(every_minutes, Real) or not float(every_minutes) > 0
-    ):
-        raise ValueError(f"every_minutes={every_minutes!r} must be a number > 0")
+    if every_steps is not None:
+        check_integer("every_steps", every_steps, 1)
+    if every_minutes is not None:
+        check_number("every_minutes", every_minutes, above=0)
+    check_integer("keep", keep, 1)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from polynet_keras.basics.checks import is_integer
+
 SLURM_PORT = 8888
 """Of every task under Slurm, which gives addresses no ports; tasks that share a node count on from it."""
 
@@ -109,12 +111,13 @@ def _from_tf_config(text: str) -> Cluster:
             raise refuse(f"has no list of addresses as {job!r}")
     if len(jobs["chief"]) > 1:
         raise refuse(f"has {len(jobs['chief'])} chiefs, and there is one at most")
-    kind, index = task.get("type"), task.get("index")
+    kind: Any = task.get("type")
+    index: Any = task.get("index")
     if not isinstance(kind, str) or not jobs.get(kind):
         raise refuse(f"has the task type {kind!r}, which is no job of the cluster")
     if isinstance(index, str) and index.isdecimal():
         index = int(index)
-    if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < len(jobs[kind]):
+    if not is_integer(index) or not 0 <= index < len(jobs[kind]):
         raise refuse(f"has the index {task.get('index')!r}, and the job {kind!r} has {len(jobs[kind])} tasks")
     first = len(jobs["chief"]) if kind == "worker" else 0
     return Cluster(tuple(jobs["chief"] + jobs["worker"]), first + index, "TF_CONFIG")

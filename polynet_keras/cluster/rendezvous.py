@@ -21,6 +21,7 @@ from typing import Any
 
 from absl import logging
 
+from polynet_keras.basics.checks import is_integer
 from polynet_keras.basics.names import shown
 from polynet_keras.cluster.cluster import Cluster, split_address
 from polynet_keras.cluster.entrance import GREETING, HELLO_SECONDS, Entrance, Guest
@@ -217,7 +218,7 @@ def _has_left(guest: socket.socket) -> bool:
 
 def _objection(cluster: Cluster, facts: Mapping[str, str], hello: dict) -> str | None:
     index: Any = hello.get("index")
-    is_index = type(index) is int and 0 < index < cluster.count  # and no bool
+    is_index = is_integer(index) and 0 < index < cluster.count
     if hello.get("workers") != list(cluster.workers) or not is_index:
         return (
             f"a process that says it is worker {shown(str(index), LONG)} knows other workers than {cluster.name(0)}: "

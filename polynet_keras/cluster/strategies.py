@@ -1,14 +1,13 @@
 """TensorFlow's distribution strategies, as a cluster and a few settings ask for them."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Integral, Real
 
 import keras
 import tensorflow as tf
 from absl import logging
 
+from polynet_keras.basics.checks import check_integer, check_number
 from polynet_keras.basics.tensorflow_errors import plain_message
 from polynet_keras.cluster import patience
 from polynet_keras.cluster.cluster import Cluster, split_address
@@ -45,14 +44,10 @@ class Communication:
 
     def __post_init__(self):
         for name in ("timeout_seconds", "start_seconds"):
-            seconds = getattr(self, name)
-            if isinstance(seconds, bool) or not isinstance(seconds, Real) or not math.isfinite(seconds) or seconds <= 0:
-                raise ValueError(f"{name}={seconds!r} must be a finite number > 0")
+            check_number(name, getattr(self, name), above=0)
         if self.implementation not in IMPLEMENTATIONS:
             raise ValueError(f"implementation={self.implementation!r} must be one of {IMPLEMENTATIONS}")
-        pack = self.bytes_per_pack
-        if isinstance(pack, bool) or not isinstance(pack, Integral) or pack < 0:
-            raise ValueError(f"bytes_per_pack={pack!r} must be an integer ≥ 0")
+        check_integer("bytes_per_pack", self.bytes_per_pack, 0)
 
     def options(self) -> tf.distribute.experimental.CommunicationOptions:
         """As TensorFlow takes them, all but the timeout: `cluster.patience` has it, and says why."""

@@ -4,12 +4,12 @@ Keras's layers draw from a generator that counts on; here each of them gets one 
 that an example is distorted the same way whatever the threads, the workers and the restarts.
 """
 
-import math
 from dataclasses import dataclass
-from numbers import Real
 
 import keras
 import tensorflow as tf
+
+from polynet_keras.basics.checks import check_flag, check_number
 
 CROPS = ("random", "random_resized")
 POLICIES = ("rand_augment", "model_garden_auto_augment", "model_garden_rand_augment")
@@ -57,14 +57,9 @@ class Augmentation:
             raise ValueError(f"crop={self.crop!r} must be one of {CROPS}")
         if self.policy is not None and self.policy not in POLICIES:
             raise ValueError(f"policy={self.policy!r} must be None or one of {POLICIES}")
-        if not isinstance(self.flip, bool):
-            raise ValueError(f"flip={self.flip!r} must be True or False")
-        for name, highest in (("color_jitter", 1), ("erasing", 1), ("mixup", math.inf), ("cutmix", 1)):
-            value = getattr(self, name)
-            is_number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-            if not is_number or not 0 <= value <= highest:
-                upper = "" if highest == math.inf else f" and at most {highest}"
-                raise ValueError(f"{name}={value!r} must be a number of at least 0{upper}")
+        check_flag("flip", self.flip)
+        for name, highest in (("color_jitter", 1), ("erasing", 1), ("mixup", None), ("cutmix", 1)):
+            check_number(name, getattr(self, name), at_least=0, at_most=highest)
 
     @property
     def mixes(self) -> bool:

@@ -6,13 +6,13 @@ import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from polynet_keras.basics.checks import check_flag, is_integer, is_number
 from polynet_keras.basics.extras import require_extra
 from polynet_keras.basics.files import open_regular
 from polynet_keras.basics.json_fields import Fields
@@ -78,14 +78,13 @@ class Preprocessing:
         object.__setattr__(self, "std", tuple(self.std))
         for name in ("image_size", "resize_size"):
             size = getattr(self, name)
-            if not isinstance(size, Integral) or isinstance(size, bool) or int(size) > MAX_SIDE:
+            if not is_integer(size) or size > MAX_SIDE:
                 raise ValueError(f"{name}={size!r} must be a whole number of pixels, at most {MAX_SIDE:,}")
         for name in ("mean", "std"):
             numbers = getattr(self, name)
-            if not all(isinstance(number, Real) and math.isfinite(number) for number in numbers):
+            if not all(is_number(number) for number in numbers):
                 raise ValueError(f"{name}={numbers!r} must be finite numbers")
-        if not isinstance(self.antialias, bool):
-            raise ValueError(f"antialias={self.antialias!r} must be True or False")
+        check_flag("antialias", self.antialias)
         if not 1 <= self.image_size <= self.resize_size:
             raise ValueError(
                 f"resize_size={self.resize_size} must be at least image_size={self.image_size}, and that at least 1"

@@ -3,11 +3,11 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
 
 import keras
 import numpy as np
 
+from polynet_keras.basics.checks import check_integer
 from polynet_keras.data.preprocessing import Preprocessing, read_image
 from polynet_keras.evaluation.loading import TrainedModel, load_published, load_run
 from polynet_keras.pretrained.registry import find_checkpoint, published
@@ -65,8 +65,7 @@ def predict_published(
 def _check_arguments(images: Sequence[str | os.PathLike], top: int) -> None:
     if not images:
         raise ValueError("no image to classify; name one or more image files")
-    if isinstance(top, bool) or not isinstance(top, Integral) or top < 1:
-        raise ValueError(f"top={top!r} must be an integer of at least 1")
+    check_integer("top", top, 1)
 
 
 def _predict(trained: TrainedModel, images: Sequence, top: int) -> list[Prediction]:

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Sequence
-from numbers import Real
 
 import keras
 from keras import ops
+
+from polynet_keras.basics.checks import check_flag, is_number
 
 MODES = ("batch", "sample")
 RESCALES = ("inference", "training")
@@ -81,8 +82,7 @@ class StochasticResidualScaling(keras.layers.Layer):
             raise ValueError(f"mode={mode!r} must be one of {MODES}")
         if rescale not in RESCALES:
             raise ValueError(f"rescale={rescale!r} must be one of {RESCALES}")
-        if not isinstance(active, bool):
-            raise ValueError(f"active={active!r} must be True or False")
+        check_flag("active", active)
         self.initial_scale = _checked("scale", scale, upper=math.inf)
         self.initial_survival_probability = _checked("survival_probability", survival_probability, upper=1.0)
         self.mode = mode
@@ -177,10 +177,7 @@ class StochasticResidualScaling(keras.layers.Layer):
 def _checked(name: str, value, *, upper: float):
     """`value` as a float or a list of floats, each in [0, upper]."""
     values = list(value) if isinstance(value, (list, tuple)) else [value]
-    if not values or not all(
-        isinstance(v, Real) and not isinstance(v, bool) and math.isfinite(v) and 0.0 <= float(v) <= upper
-        for v in values
-    ):
+    if not values or not all(is_number(v) and 0.0 <= float(v) <= upper for v in values):
         bounds = "≥ 0" if math.isinf(upper) else f"in [0, {upper:g}]"
         raise ValueError(f"{name}={value!r} must be a number {bounds}, or a list of one such number a path")
-    return float(value) if isinstance(value, Real) else [float(v) for v in values]
+    return [float(v) for v in values] if isinstance(value, (list, tuple)) else float(value)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import keras
 
-from polynet_keras.models.checks import check_classes, check_image_shape, check_width
+from polynet_keras.basics.checks import check_integer, check_number
+from polynet_keras.models.arguments import check_image_shape
 from polynet_keras.models.inception import BLOCKS, REDUCTIONS, STEM, Branches, Conv, MaxPool, scaled
 from polynet_keras.models.polynomial import Polynomial
 from polynet_keras.models.structure import STAGES, STRUCTURES, Structure
@@ -85,8 +86,8 @@ def network_cost(
     if None in input_shape:
         raise ValueError(f"input_shape={input_shape} must say the size of the image to count its operations")
     check_image_shape("input_shape", input_shape)
-    check_width(width)
-    check_classes(classes)
+    check_number("width", width, above=0)
+    check_integer("classes", classes, 1)
     count = _Counter(input_shape, width)
     for _, branches in STEM:
         count.mixed(branches)

@@ -1,8 +1,8 @@
 """The factor on the residual paths of each module, and the survival schedule that the released net took it from."""
 
-import math
 from collections.abc import Sequence
-from numbers import Real
+
+from polynet_keras.basics.checks import is_number
 
 MIN_SURVIVAL = 0.7
 """Survival probability of the deepest module of the released net; that of the first is 1."""
@@ -44,7 +44,7 @@ def scales_and_survival(
     else:
         scales = (residual_scale,) * modules
     for scale in scales:
-        if isinstance(scale, bool) or not isinstance(scale, Real) or not math.isfinite(scale) or scale < 0:
+        if not is_number(scale) or scale < 0:
             raise ValueError(
                 f"residual_scale={residual_scale!r} must be None, a number ≥ 0 such as 0.3, a pair (first, last) or a "
                 "sequence of one number a module"

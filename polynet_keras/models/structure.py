@@ -9,8 +9,8 @@ The notation is three stages split by `|`, each `n x [module, module, ...]`, whe
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 
+from polynet_keras.basics.checks import is_integer
 from polynet_keras.models.polynomial import NAMED, Polynomial, PolynomialSyntaxError
 
 STAGES = ("a", "b", "c")
@@ -81,7 +81,7 @@ class Structure:
         if isinstance(depths, str) or not isinstance(depths, Iterable) or len(tuple(depths)) != len(STAGES):
             raise ValueError(f"depths must be {len(STAGES)} integers such as (5, 10, 5); got {depths!r}")
         for depth in depths:
-            if isinstance(depth, bool) or not isinstance(depth, Integral) or not 1 <= depth <= MAX_MODULES:
+            if not is_integer(depth) or not 1 <= depth <= MAX_MODULES:
                 raise ValueError(f"each of depths must be an integer from 1 to {MAX_MODULES}; got {depths!r}")
         return cls(tuple((NAMED["ir"],) * depth for depth in depths))
 

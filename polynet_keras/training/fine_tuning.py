@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any
 
 import keras
 
+from polynet_keras.basics.checks import check_integer
 from polynet_keras.models.parts import PARTS, check_part, part_of
 
 
@@ -59,8 +59,7 @@ class Phase:
     def __post_init__(self):
         if self.frozen_through is not None:
             check_part("frozen_through", self.frozen_through)
-        if isinstance(self.epochs, bool) or not isinstance(self.epochs, Integral) or self.epochs < 1:
-            raise ValueError(f"epochs={self.epochs!r} must be an integer of at least 1")
+        check_integer("epochs", self.epochs, 1)
         if not isinstance(self.optimizer, keras.optimizers.Optimizer):
             raise ValueError(f"optimizer={self.optimizer!r} must be a Keras optimizer")
 

@@ -1,12 +1,11 @@
 """RMSprop, the poster's optimizer: Keras's, with TensorFlow's fused update and the choices of other frameworks."""
 
-import math
 from collections.abc import Mapping
-from numbers import Real
 
 import keras
 from keras import ops
 
+from polynet_keras.basics.checks import check_flag, check_number
 from polynet_keras.layers.variable_names import plain_variable_names
 from polynet_keras.models.parts import check_part, part_of
 
@@ -71,22 +70,18 @@ class RMSprop(keras.optimizers.RMSprop):
         name: str | None = None,
         **kwargs,
     ):
-        for argument, value, bound in (("rho", rho, 1.0), ("momentum", momentum, 1.0), ("epsilon", epsilon, None)):
-            if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < math.inf:
-                raise ValueError(f"{argument}={value!r} must be a finite number ≥ 0")
-            if bound is not None and value > bound:
-                raise ValueError(f"{argument}={value!r} must be at most {bound:g}")
-        for argument, flag in (("centered", centered), ("epsilon_inside_root", epsilon_inside_root)):
-            if not isinstance(flag, bool):
-                raise ValueError(f"{argument}={flag!r} must be True or False")
+        check_number("rho", rho, at_least=0, at_most=1)
+        check_number("momentum", momentum, at_least=0, at_most=1)
+        check_number("epsilon", epsilon, at_least=0)
+        check_flag("centered", centered)
+        check_flag("epsilon_inside_root", epsilon_inside_root)
         if isinstance(initial_mean_square, bool) or initial_mean_square not in INITIAL_MEAN_SQUARES:
             raise ValueError(f"initial_mean_square={initial_mean_square!r} must be 0 (Keras) or 1 (TensorFlow 1)")
         if learning_rate_factors is not None and not isinstance(learning_rate_factors, Mapping):
             raise ValueError(f"learning_rate_factors={learning_rate_factors!r} must map parts to factors")
         for part, factor in (learning_rate_factors or {}).items():
             check_part("learning_rate_factors", part)
-            if isinstance(factor, bool) or not isinstance(factor, Real) or not 0 <= factor < math.inf:
-                raise ValueError(f"learning_rate_factors[{part!r}]={factor!r} must be a finite number ≥ 0")
+            check_number(f"learning_rate_factors[{part!r}]", factor, at_least=0)
         super().__init__(
             learning_rate=learning_rate,
             rho=rho,

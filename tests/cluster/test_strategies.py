@@ -87,7 +87,7 @@ def test_a_missing_tpu_is_one_line():
         ({"timeout_seconds": float("inf")}, "timeout_seconds=inf must be a finite number > 0"),
         ({"start_seconds": -1}, "start_seconds=-1 must be"),
         ({"implementation": "mpi"}, "implementation='mpi' must be one of"),
-        ({"bytes_per_pack": 1.5}, "bytes_per_pack=1.5 must be an integer ≥ 0"),
+        ({"bytes_per_pack": 1.5}, "bytes_per_pack=1.5 must be an integer of at least 0"),
     ],
 )
 def test_communication_out_of_range(arguments, message):

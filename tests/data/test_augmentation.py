@@ -178,11 +178,11 @@ def test_an_image_alone_stays_as_it_is(augmentation):
         ({"crop": "centre"}, "crop='centre' must be one of"),
         ({"policy": "auto"}, "policy='auto' must be None or one of"),
         ({"flip": 1}, "flip=1 must be True or False"),
-        ({"color_jitter": 1.5}, "color_jitter=1.5 must be a number of at least 0 and at most 1"),
-        ({"erasing": -0.1}, "erasing=-0.1 must be a number of at least 0 and at most 1"),
-        ({"mixup": float("inf")}, "mixup=inf must be a number of at least 0"),
-        ({"mixup": float("nan")}, "mixup=nan must be a number of at least 0"),
-        ({"cutmix": "1"}, "cutmix='1' must be a number"),
+        ({"color_jitter": 1.5}, "color_jitter=1.5 must be a finite number ≥ 0 and ≤ 1"),
+        ({"erasing": -0.1}, "erasing=-0.1 must be a finite number ≥ 0 and ≤ 1"),
+        ({"mixup": float("inf")}, "mixup=inf must be a finite number ≥ 0"),
+        ({"mixup": float("nan")}, "mixup=nan must be a finite number ≥ 0"),
+        ({"cutmix": "1"}, "cutmix='1' must be a finite number"),
     ],
 )
 def test_values_out_of_range(arguments, message):

@@ -337,10 +337,10 @@ def test_config_is_kerass_and_three_more():
     ("argument", "value", "accepted"),
     [
         ("rho", -0.1, "≥ 0"),
-        ("rho", 1.5, "at most 1"),
+        ("rho", 1.5, "≥ 0 and ≤ 1"),
         ("rho", True, "≥ 0"),
         ("momentum", "0.9", "≥ 0"),
-        ("momentum", 1.01, "at most 1"),
+        ("momentum", 1.01, "≥ 0 and ≤ 1"),
         ("learning_rate_factors", {"tail": 1.0}, "learning_rate_factors"),
         ("epsilon", float("nan"), "≥ 0"),
         ("epsilon", float("inf"), "finite"),

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ import tensorflow as tf
 from absl import logging
 from tqdm import tqdm
 
+from polynet_keras.basics.checks import check_integer
 from polynet_keras.basics.files import file_hash
 from polynet_keras.basics.holding import holding, make_folder
 from polynet_keras.basics.names import shown
@@ -77,8 +77,8 @@ def write_records(
     if not re.fullmatch(r"[A-Za-z0-9_]+", split):
         raise ValueError(f"split={split!r} must be of letters, digits and underscores: it is part of the files' names")
     for name, value, minimum in (("shards", shards, 1), ("seed", seed, 0), ("processes", processes, 1)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, Integral) or value < minimum):
-            raise ValueError(f"{name}={value!r} must be an integer of at least {minimum}")
+        if value is not None:
+            check_integer(name, value, minimum)
     out = Path(out)
     if out.resolve().is_relative_to(Path(folder).resolve()):
         raise ValueError(f"out={str(out)!r} must not lie in the folder of the images, {os.fspath(folder)!r}")

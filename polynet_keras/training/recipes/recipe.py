@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from polynet_keras.basics.checks import check_choice, check_flag, check_integer, plain_numbers
+from polynet_keras.basics.checks import check_choice, check_flag, check_integer, check_number, plain_numbers
 from polynet_keras.basics.files import written_whole
 from polynet_keras.data.augmentation import Augmentation
 from polynet_keras.data.crops import CROPS
 from polynet_keras.data.decoding import ON_ERROR
 from polynet_keras.data.sources import BUILT_IN, DIGITS
 from polynet_keras.engine.rematerialization import check_remat
-from polynet_keras.models.checks import MIN_SIZE, check_width
+from polynet_keras.models.arguments import MIN_SIZE
 from polynet_keras.models.residual_scale import scales_and_survival
 from polynet_keras.models.structure import Structure
 from polynet_keras.training.precision import PRECISIONS
@@ -97,7 +97,7 @@ class Recipe:
             self._set("residual_scale", tuple(map(float, self.residual_scale)))
         for name, minimum in (("image_size", MIN_SIZE), ("epochs", 1), ("batch_size", 1), ("seed", 0)):
             check_integer(name, getattr(self, name), minimum, MAX_SEED if name == "seed" else None)
-        check_width(self.width)
+        check_number("width", self.width, above=0)
         check_choice("precision", self.precision, PRECISIONS)
         check_choice("on_error", self.on_error, ON_ERROR)
         check_remat(self.remat)

@@ -135,7 +135,7 @@ LOSS_GAP = Regularization(label_smoothing=0.1, stochastic_depth="adaptive", gap_
         (Recipe, {"epochs": 0}, "epochs=0 must be an integer of at least 1"),
         (Recipe, {"batch_size": 1.5}, "batch_size=1.5 must be"),
         (Recipe, {"seed": -1}, "seed=-1 must be"),
-        (Recipe, {"seed": 2**32}, "seed=4294967296 must be at most 4294967295"),
+        (Recipe, {"seed": 2**32}, "seed=4294967296 must be an integer from 0 to 4294967295"),
         (Recipe, {"data": 5}, "data=5 must be 'digits' or 'fashion_mnist' or the path"),
         (Recipe, {"optimizer": "sgd"}, "optimizer='sgd' must be of the class OptimizerSettings"),
         (Recipe, {"precision": "float16"}, "precision='float16' must be one of float32, mixed_bfloat16, mixed_float16"),

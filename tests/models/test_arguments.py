@@ -3,29 +3,7 @@
 import numpy as np
 import pytest
 
-from polynet_keras.models.checks import MIN_SIZE, check_classes, check_image_shape, check_width
-
-
-@pytest.mark.parametrize("width", [1, 0.5, 1e-3, np.float32(0.25), 4])
-def test_widths(width):
-    check_width(width)
-
-
-@pytest.mark.parametrize("width", [0, -0.5, float("nan"), float("inf"), True, "0.5", None, (1.0,)])
-def test_impossible_widths(width):
-    with pytest.raises(ValueError, match="^width=.* must be a finite number > 0"):
-        check_width(width)
-
-
-@pytest.mark.parametrize("classes", [1, 2, np.int64(1000)])
-def test_classes(classes):
-    check_classes(classes)
-
-
-@pytest.mark.parametrize("classes", [0, -1, True, 10.0, "10", None])
-def test_impossible_classes(classes):
-    with pytest.raises(ValueError, match="^classes=.* must be an integer ≥ 1"):
-        check_classes(classes)
+from polynet_keras.models.arguments import MIN_SIZE, check_image_shape
 
 
 @pytest.mark.parametrize(
