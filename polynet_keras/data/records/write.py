@@ -1,5 +1,6 @@
 """Writing a folder of images as TFRecord files: sharded, with checksums and a manifest, in parallel and resumable."""
 
+import functools
 import hashlib
 import math
 import multiprocessing
@@ -192,23 +193,23 @@ def _write_all(tasks: Sequence[_Task], processes: int, keep: Callable[[Shard], N
     """Writes shards in parallel and calls `keep` for each; after an error or an interrupt, no file is half written."""
     total = sum(len(task.images) for task in tasks)
     context = multiprocessing.get_context("spawn")
-    shared = context.Value("q", 0), context.Event()
+    shared = _Shared(context.Value("q", 0), context.Event())
     executor: Executor
     if min(processes, len(tasks)) == 1:
-        executor = ThreadPoolExecutor(1, initializer=_share, initargs=shared)
+        executor, write = ThreadPoolExecutor(1), functools.partial(_write_shard, shared)
     else:
-        executor = ProcessPoolExecutor(min(processes, len(tasks)), context, _start_process, shared)
-    counter, stop = shared
+        executor = ProcessPoolExecutor(min(processes, len(tasks)), context, _start_process, (shared,))
+        write = _write_shard_here
     with executor, tqdm(total=total, unit="images", disable=None) as bar:
         try:
-            pending = {executor.submit(_write_shard, task) for task in tasks}
+            pending = {executor.submit(write, task) for task in tasks}
             logged = time.monotonic()
             while pending:
                 finished, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
-                bar.update(counter.value - bar.n)
+                bar.update(shared.counter.value - bar.n)
                 if bar.disable and time.monotonic() > logged + LOG_SECONDS:
                     logged = time.monotonic()
-                    logging.info("%d of %d images", counter.value, total)
+                    logging.info("%d of %d images", shared.counter.value, total)
                 for future in finished:
                     keep(future.result())
         except BrokenProcessPool:
@@ -216,23 +217,34 @@ def _write_all(tasks: Sequence[_Task], processes: int, keep: Callable[[Shard], N
                 "a writing process has died, perhaps for lack of memory; the same call with processes=1 goes on"
             ) from None
         finally:
-            stop.set()
+            shared.stop.set()
             executor.shutdown(cancel_futures=True)
 
 
-_counter: Any
-"""Of the images that all processes are done with."""
-_stop: Any
-"""Set when the others are to leave off."""
+@dataclass(frozen=True)
+class _Shared:
+    """What all who write for one call share.
+
+    Attributes:
+        counter: of the images that they are done with.
+        stop: set when they are to leave off.
+    """
+
+    counter: Any
+    stop: Any
+
+    def count(self, images: int) -> None:
+        with self.counter.get_lock():
+            self.counter.value += images
 
 
-def _share(counter: Any, stop: Any) -> None:
-    global _counter, _stop
-    _counter, _stop = counter, stop
+_shared: _Shared
+"""In a process that was started to write for one call, and only there: no task can hold it on its way to a process."""
 
 
-def _start_process(counter: Any, stop: Any) -> None:
-    _share(counter, stop)
+def _start_process(shared: _Shared) -> None:
+    global _shared
+    _shared = shared
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all; the parent tells when to stop
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -245,17 +257,21 @@ def _start_process(counter: Any, stop: Any) -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 
-def _write_shard(task: _Task) -> Shard:
+def _write_shard_here(task: _Task) -> Shard:
+    return _write_shard(_shared, task)
+
+
+def _write_shard(shared: _Shared, task: _Task) -> Shard:
     """Writes a shard, or sees that it is there."""
     if task.known is not None and damage(task.target, task.known) is None:
-        _count(len(task.images))
+        shared.count(len(task.images))
         return task.known
     partial = task.target.with_name(f".{task.target.name}")
     skipped = {}
     try:
         with tf.io.TFRecordWriter(os.fsencode(partial)) as writer:
             for index, path in enumerate(task.images.paths):
-                if _stop.is_set():
+                if shared.stop.is_set():
                     raise CancelledError
                 try:
                     writer.write(_record(task.images, index))
@@ -263,7 +279,7 @@ def _write_shard(task: _Task) -> Shard:
                     if task.on_error == "error":
                         raise
                     skipped[path] = str(error).removeprefix(f"{shown(task.images.folder / path)}: ")
-                _count(1)
+                shared.count(1)
         count = len(task.images) - len(skipped)
         shard = Shard(task.target.name, count, partial.stat().st_size, file_hash(partial), skipped)
         os.replace(partial, task.target)
@@ -272,11 +288,6 @@ def _write_shard(task: _Task) -> Shard:
     finally:
         partial.unlink(missing_ok=True)
     return shard
-
-
-def _count(images: int) -> None:
-    with _counter.get_lock():
-        _counter.value += images
 
 
 def _record(images: ClassFolder, index: int) -> bytes:

@@ -232,13 +232,13 @@ def test_an_interrupt_leaves_what_is_finished(images, tmp_path, monkeypatch):
     out = tmp_path / "out"
     write_shard = writing._write_shard
 
-    def interrupted(task):
+    def interrupted(shared, task):
         if task.target.name.startswith("train-00003"):
             # Python ignores an interrupt that it raises while it collects garbage; then a user presses Ctrl-C again.
-            while not writing._stop.is_set():
+            while not shared.stop.is_set():
                 os.kill(os.getpid(), signal.SIGINT)
-                writing._stop.wait(5)
-        return write_shard(task)
+                shared.stop.wait(5)
+        return write_shard(shared, task)
 
     monkeypatch.setattr(writing, "_write_shard", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -250,6 +250,20 @@ def test_an_interrupt_leaves_what_is_finished(images, tmp_path, monkeypatch):
     write(images, out)
     write(images, tmp_path / "whole")
     assert contents(out) == contents(tmp_path / "whole")
+
+
+def test_a_call_does_not_end_another_one_of_its_process(images, tmp_path, monkeypatch):
+    """As where a script writes two sets of records at a time."""
+    real = writing.read_encoded
+
+    def read_encoded(path):
+        monkeypatch.undo()
+        write(images, tmp_path / "meanwhile")
+        return real(path)
+
+    monkeypatch.setattr(writing, "read_encoded", read_encoded)
+    write(images, tmp_path / "out")
+    assert contents(tmp_path / "out") == contents(tmp_path / "meanwhile")
 
 
 def test_a_finished_folder_is_kept_and_repaired(images, tmp_path):
