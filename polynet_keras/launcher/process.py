@@ -8,14 +8,18 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from typing import IO
 
-STARTER = """
+from polynet_keras.basics.exits import EXIT_RESTART
+
+STARTER = (
+    f"EXIT_RESTART = {EXIT_RESTART}"
+    + """
 import ctypes, os, signal, sys
 parent, cores, *command = sys.argv[1:]
 signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
 ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 if os.getppid() != int(parent):
-    os._exit(75)
+    os._exit(EXIT_RESTART)
 if cores:
     os.sched_setaffinity(0, map(int, cores.split(",")))
 try:
@@ -24,6 +28,7 @@ except OSError as error:
     print(f"polynet: {command[0]} cannot be run: {error.strerror}", file=sys.stderr)
     os._exit(2)
 """
+)
 """What a process does on Linux before it becomes the worker: 1 is PR_SET_PDEATHSIG. It is a program, not a function
 between fork and exec, which a process with threads must not have."""
 
