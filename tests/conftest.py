@@ -30,16 +30,16 @@ def pytest_collection_finish(session):
 
 @pytest.fixture(autouse=True, scope="session")
 def _untuned_datasets():
-    """Datasets of tests, and those that Keras makes of arrays, are not tuned: `data.tuning` says what would wait."""
+    """Datasets of tests, and those that Keras makes of arrays, are not tuned: `basics.tuning` says what would wait."""
     if keras.backend.backend() != "tensorflow":
         yield
         return
     import tensorflow as tf
 
-    from polynet_keras.data.tuning import untuned
+    from polynet_keras.basics.tuning import untuned, usual_threads
 
     def of_test(dataset):
-        return dataset if dataset.options().autotune.enabled is False else untuned(dataset)
+        return dataset if dataset.options().autotune.enabled is False else untuned(dataset, usual_threads())
 
     with pytest.MonkeyPatch.context() as patch:
         # All ways to iterate begin with this method of a dataset.

@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from polynet_keras.basics.names import shown
 from polynet_keras.basics.tensorflow_errors import plain_message
+from polynet_keras.basics.tuning import untuned, usual_threads
 from polynet_keras.data.preprocessing import decode_image
-from polynet_keras.data.tuning import untuned
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,8 @@ class Examples:
     def dataset(self) -> tf.data.Dataset:
         """All examples in order: (encoded image, label, index)."""
         indices = tf.data.Dataset.range(self.count)
-        return untuned(indices.map(lambda index: (*self.read(index), index), num_parallel_calls=tf.data.AUTOTUNE))
+        examples = indices.map(lambda index: (*self.read(index), index), num_parallel_calls=tf.data.AUTOTUNE)
+        return untuned(examples, usual_threads())
 
     def subset(self, indices: np.ndarray, name: str) -> "Examples":
         """Some of the examples, under a name of their own, in the order of `indices`."""

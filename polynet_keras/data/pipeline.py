@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from polynet_keras.basics.tensorflow_errors import plain_message
+from polynet_keras.basics.tuning import untuned, usual_threads
 from polynet_keras.data.augmentation import (
     Augmentation,
     Distortion,
@@ -22,7 +23,6 @@ from polynet_keras.data.examples import Examples
 from polynet_keras.data.preprocessing import Preprocessing
 from polynet_keras.data.resizing import normalizer, resize, resize_crop
 from polynet_keras.data.sampling import TrainingOrder, evaluation_share
-from polynet_keras.data.tuning import untuned
 
 ATTEMPTS = 100
 """So many images in a row that cannot be read are no accident: then skipping ends."""
@@ -208,7 +208,7 @@ def decoded_images(
     dataset = tf.data.Dataset.from_tensor_slices(share).map(
         tf.autograph.experimental.do_not_convert(example), num_parallel_calls=2
     )
-    return Batches(untuned(dataset.batch(1).prefetch(2)), len(share))
+    return Batches(untuned(dataset.batch(1).prefetch(2), usual_threads()), len(share))
 
 
 @contextlib.contextmanager
@@ -329,4 +329,4 @@ def _finished(dataset: tf.data.Dataset) -> tf.data.Dataset:
 
     if keras.config.image_data_format() == "channels_first":
         dataset = dataset.map(tf.autograph.experimental.do_not_convert(transpose), num_parallel_calls=tf.data.AUTOTUNE)
-    return untuned(dataset.prefetch(PREFETCHED_BATCHES))
+    return untuned(dataset.prefetch(PREFETCHED_BATCHES), usual_threads())

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
+from polynet_keras.basics.tuning import untuned
 from polynet_keras.data.decoding import Unreadable
 from polynet_keras.data.examples import Examples
 from polynet_keras.data.pipeline import reading
 from polynet_keras.data.sampling import TrainingOrder
 from polynet_keras.data.sources import open_source
-from polynet_keras.data.tuning import untuned
 from polynet_keras.training.recipes.recipe import Recipe
 from polynet_keras.training.runs.preparation import compiled_model, preprocessing_of, training_data
 

@@ -16,11 +16,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from polynet_keras.basics.tuning import untuned
 from polynet_keras.checkpoints import restoring
 from polynet_keras.checkpoints.callback import Checkpoints
 from polynet_keras.checkpoints.interruption import Preempted
 from polynet_keras.cluster.workers import worker_index
-from polynet_keras.data.tuning import untuned
 from polynet_keras.engine.distributed_model import DistributedModel
 
 

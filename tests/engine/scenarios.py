@@ -16,8 +16,8 @@ import numpy as np
 import tensorflow as tf
 
 from polynet_keras import PolyNet
+from polynet_keras.basics.tuning import untuned
 from polynet_keras.cluster.workers import worker_index
-from polynet_keras.data.tuning import untuned
 from polynet_keras.engine.distributed_model import DistributedModel, DistributedTraining
 from polynet_keras.layers import BatchNormalization, StochasticResidualScaling, synchronize_batch_normalization
 from polynet_keras.training.optimizers import RMSprop

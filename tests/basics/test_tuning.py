@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from polynet_keras.basics.tuning import untuned
 from polynet_keras.data.pipeline import decoded_images, evaluation_batches, training_batches, validation_data
 from polynet_keras.data.preprocessing import Preprocessing
-from polynet_keras.data.tuning import untuned
 from tests.data.arrays import examples_of, png, random_images
 
 PROTOCOL = Preprocessing(8, 8)
@@ -44,3 +44,18 @@ def test_a_map_runs_as_many_calls_as_there_are_threads():
         lambda index: tf.numpy_function(meet, [index], tf.int64), num_parallel_calls=tf.data.AUTOTUNE
     )
     np.testing.assert_array_equal(list(untuned(dataset, threads=7).as_numpy_iterator()), range(7))
+
+
+def test_a_dataset_keeps_the_threads_that_it_has():
+    plain = untuned(tf.data.Dataset.range(7)).options()
+    assert plain.autotune.enabled is False
+    assert (plain.threading.private_threadpool_size, plain.autotune.initial_parallelism) == (None, None)
+    own = tf.data.Options()
+    own.threading.private_threadpool_size = 5
+    own.deterministic = False
+    dataset = tf.data.Dataset.range(7).with_options(own)
+    again = untuned(dataset).options()
+    assert (again.threading.private_threadpool_size, again.autotune.initial_parallelism) == (5, 5)
+    assert again.deterministic is False
+    assert dataset.options().autotune.enabled is None  # it is as it was
+    assert untuned(dataset, threads=3).options().threading.private_threadpool_size == 3
