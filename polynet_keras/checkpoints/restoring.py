@@ -45,7 +45,7 @@ def choose(
         )
     if not chief and number:
         try:
-            saved = _accepted(files.wait_for(number, half_a_wait(WAIT_SECONDS)), accept)
+            saved = _accepted(files.wait_for(number, half_a_wait(strategy, WAIT_SECONDS)), accept)
         except ValueError as error:
             failure = error
     fail_together(strategy, failure)

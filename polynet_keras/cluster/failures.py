@@ -14,6 +14,7 @@ from absl import logging
 
 from polynet_keras.basics.exits import Restart
 from polynet_keras.basics.tensorflow_errors import without_place
+from polynet_keras.cluster import internals
 from polynet_keras.cluster.cluster import Cluster
 
 CHECK_SECONDS = 3
@@ -122,18 +123,9 @@ def _reason(cluster: Cluster, error: tf.errors.OpError) -> str:
 
 def silent_workers(cluster: Cluster) -> str | None:
     """Says which other workers are gone, or stopped, if some are."""
-    silent = [cluster.name(index) for index in range(cluster.count) if index != cluster.index and not _answers(index)]
+    others = [index for index in range(cluster.count) if index != cluster.index]
+    silent = [cluster.name(index) for index in others if not internals.answers(index, CHECK_SECONDS)]
     return f"{' and '.join(silent)} {'does' if len(silent) == 1 else 'do'} not answer" if silent else None
-
-
-def _answers(index: int) -> bool:
-    from tensorflow.python.eager import context  # it has no public name
-
-    try:
-        context.context().check_collective_ops_peer_health(f"/job:worker/replica:0/task:{index}", CHECK_SECONDS * 1000)
-    except tf.errors.OpError:
-        return False
-    return True
 
 
 def _own_failure(cluster: Cluster, error: BaseException) -> str:
@@ -145,18 +137,15 @@ def _own_failure(cluster: Cluster, error: BaseException) -> str:
 
 def _tell(cluster: Cluster, reason: str) -> None:
     """Ends what the others wait for, with this reason."""
-    from tensorflow.python.eager import context
-
-    current = context.context()
-    if current.coordination_service is None:
-        return  # no strategy was opened
-    if not cluster.is_chief and not _answers(0):
+    if not internals.is_connected():
+        return
+    if not cluster.is_chief and not internals.answers(0, CHECK_SECONDS):
         return  # the chief is to hear it first
 
     def report() -> None:
         try:
-            current.report_error_to_cluster(tf.errors.UNAVAILABLE, reason)
-        except (tf.errors.OpError, ValueError) as error:  # ValueError: nothing of TensorFlow's has run
+            internals.tell_all(reason)
+        except (tf.errors.OpError, ValueError) as error:
             logging.debug("the other workers could not be told: %s", error)
 
     # TensorFlow waits without end for a chief that has stopped.

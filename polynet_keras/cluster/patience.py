@@ -15,13 +15,14 @@ import tensorflow as tf
 from absl import logging
 
 from polynet_keras.basics.exits import EXIT_RESTART
+from polynet_keras.cluster import internals
 from polynet_keras.cluster.cluster import Cluster
 from polynet_keras.cluster.failures import leave, silent_workers
-from polynet_keras.cluster.workers import worker_count
 
 ANNOUNCE_SECONDS = 5
 """After so long a wait the others are told of it: whoever has not told waits for something else."""
 ASK_SECONDS = 2
+"""For another worker's word to come that it waits for the same."""
 STUCK_SECONDS = 60
 """For what was waited for to end, once it is given up."""
 
@@ -36,10 +37,10 @@ class Wait:
 
 
 class Patience:
-    """Watches a worker's waits.
+    """Watches a worker's waits for the other workers of one strategy, which has it as its attribute `patience`.
 
     Args:
-        cluster: of the workers, whose strategy is open.
+        cluster: of the workers; their strategy is open.
         seconds: how long a wait may be.
     """
 
@@ -83,17 +84,15 @@ class Patience:
                 logging.log_every_n_seconds(logging.WARNING, "the wait for others could not be limited: %r", 60, error)
 
     def _announce(self, before: int, number: int) -> None:
-        from tensorflow.python.eager import context  # it has no public name
-
-        context.context().set_config_key_value(_key(number, self._cluster.index), "")
+        internals.put_up(_key(number, self._cluster.index))
         if before:
-            context.context().delete_config_key_value(_key(before, self._cluster.index))
+            internals.take_down(_key(before, self._cluster.index))
 
     def _give_up(self, wait: Wait) -> None:
-        from tensorflow.python.eager import context
-
         others = [index for index in range(self._cluster.count) if index != self._cluster.index]
-        missing = [self._cluster.name(index) for index in others if not _waits(wait.number, index)]
+        missing = [
+            self._cluster.name(index) for index in others if not internals.is_up(_key(wait.number, index), ASK_SECONDS)
+        ]
         silence = silent_workers(self._cluster)
         if silence:
             reason = silence
@@ -106,22 +105,17 @@ class Patience:
             )
         if self._wait is not wait:
             return  # it has come meanwhile
-        context.context().abort_collective_ops(tf.errors.UNAVAILABLE, reason)
+        internals.end_sums(reason)
         time.sleep(STUCK_SECONDS)
         if self._wait is wait:
             logging.error("%s; this worker is stuck, and ends", reason)
             leave(EXIT_RESTART)
 
 
-def limit_waits(cluster: Cluster, seconds: float) -> None:
-    """Limits `waiting` in this process, which has one strategy of several workers, to so many seconds."""
-    global _patience
-    _patience = Patience(cluster, seconds)
-
-
-def half_a_wait(seconds: float) -> float:
+def half_a_wait(strategy: tf.distribute.Strategy | None, seconds: float) -> float:
     """So many seconds, or less where others, who meanwhile wait for this worker, would give it up: half of that."""
-    return seconds if _patience is None else min(seconds, _patience.seconds / 2)
+    patience = _patience_of(strategy)
+    return seconds if patience is None else min(seconds, patience.seconds / 2)
 
 
 def waiting(strategy: tf.distribute.Strategy, steps: int = 1) -> contextlib.AbstractContextManager[None]:
@@ -131,23 +125,12 @@ def waiting(strategy: tf.distribute.Strategy, steps: int = 1) -> contextlib.Abst
         strategy: without effect unless it is one of several workers, of `open_strategy`.
         steps: that are done, each of which may take the limit.
     """
-    if _patience is None or worker_count(strategy) == 1:
-        return contextlib.nullcontext()
-    return _patience.waiting(steps)
+    patience = _patience_of(strategy)
+    return contextlib.nullcontext() if patience is None else patience.waiting(steps)
 
 
-_patience: Patience | None = None
-
-
-def _waits(number: int, index: int) -> bool:
-    """Whether another worker has told that it waits for the same."""
-    from tensorflow.python.eager import context
-
-    try:
-        context.context().get_config_key_value(_key(number, index), ASK_SECONDS * 1000)
-    except tf.errors.OpError:
-        return False
-    return True
+def _patience_of(strategy: tf.distribute.Strategy | None) -> Patience | None:
+    return getattr(strategy, "patience", None)
 
 
 def _key(number: int, index: int) -> str:

@@ -35,7 +35,7 @@ def check_shared_folder(folder: str | os.PathLike, strategy: tf.distribute.Strat
             mark.touch()
         sum_over_workers(strategy, 0)  # now it is there
         failure = None
-        seconds = half_a_wait(APPEAR_SECONDS)
+        seconds = half_a_wait(strategy, APPEAR_SECONDS)
         if not _appears(mark, seconds):
             failure = ValueError(
                 f"the chief's run folder is not {os.fspath(folder)!r} here: a file that it made there did not appear "

@@ -1,5 +1,6 @@
 """TensorFlow's distribution strategies, as a cluster and a few settings ask for them."""
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -8,13 +9,14 @@ import tensorflow as tf
 from absl import logging
 
 from polynet_keras.basics.checks import check_integer, check_number
-from polynet_keras.basics.tensorflow_errors import plain_message
-from polynet_keras.cluster import patience
+from polynet_keras.basics.tuning import untuned
+from polynet_keras.cluster import internals
 from polynet_keras.cluster.cluster import Cluster, split_address
 from polynet_keras.cluster.connecting import limited_connecting
 from polynet_keras.cluster.loopback import keep_to_loopback
+from polynet_keras.cluster.patience import Patience, waiting
 from polynet_keras.cluster.rendezvous import code_fingerprint, meet
-from polynet_keras.cluster.worker_strategy import MultiWorkerStrategy, untune_device_datasets
+from polynet_keras.cluster.tpu import tpu_strategy
 
 STRATEGIES = ("auto", "multi_worker", "mirrored", "tpu", "none")
 IMPLEMENTATIONS = ("auto", "ring", "nccl")
@@ -97,7 +99,7 @@ def open_strategy(
     if name in ("mirrored", "tpu", "none") and cluster.is_distributed:
         raise ValueError(f"strategy={name!r} is for one process, and {cluster.source} has {cluster.count} workers")
     if name == "tpu":
-        return _tpu_strategy(tpu)
+        return tpu_strategy(tpu)
     if cluster.is_distributed:
         communication = communication or Communication()
         _check_nothing_ran()
@@ -111,17 +113,17 @@ def open_strategy(
         meet(cluster, {**alike, **(facts or {})}, communication.start_seconds)
         return _multi_worker_strategy(cluster, communication)
     if name == "multi_worker":
-        untune_device_datasets()
+        internals.change_device_datasets(untuned)
         options = (communication or Communication()).options()
         return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
     if name == "mirrored" or (name == "auto" and len(tf.config.list_physical_devices("GPU")) > 1):
-        untune_device_datasets()
+        internals.change_device_datasets(untuned)
         return tf.distribute.MirroredStrategy()
     return None
 
 
 def _multi_worker_strategy(cluster: Cluster, communication: Communication) -> tf.distribute.Strategy:
-    _limit_waiting(cluster)
+    internals.limit_connecting(cluster.count, CONNECT_SECONDS)
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
         tf.train.ClusterSpec({"worker": list(cluster.workers)}),
         task_type="worker",
@@ -138,50 +140,42 @@ def _multi_worker_strategy(cluster: Cluster, communication: Communication) -> tf
                 "other machines reach TensorFlow's servers of this job, which run anybody's operations; Linux 5.7 or "
                 "later would close them (docs/distribution.md, Security of a cluster)"
             )
-    patience.limit_waits(cluster, communication.timeout_seconds)
+    strategy.patience = Patience(cluster, communication.timeout_seconds)
     return strategy
 
 
 def _check_nothing_ran() -> None:
     """Before the workers meet: one that TensorFlow then lets start no server would leave the others waiting for it."""
-    from tensorflow.python.eager import context
-
-    if getattr(context.context(), "_context_handle", None) is not None:
+    if internals.something_ran():
         raise ValueError(
             "a strategy of several workers comes first: something of TensorFlow's ran in this process before "
             "open_strategy, such as the making of a layer or a tensor"
         )
 
 
-def _limit_waiting(cluster: Cluster) -> None:
-    """TensorFlow waits an hour for its servers to connect; what limits it has no public name."""
-    from tensorflow.python.eager import context
+class MultiWorkerStrategy(tf.distribute.MultiWorkerMirroredStrategy):
+    """TensorFlow's, with limited waits and with datasets that are not tuned, whose iterators end at once.
 
-    current = context.context()
-    if not hasattr(current, "configure_coordination_service") or current.coordination_service is not None:
-        return
-    try:
-        from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
-    except ImportError:
-        logging.warning(
-            "TensorFlow %s has its timeouts for connecting elsewhere; they stay as they are", tf.__version__
-        )
-        return
-    jobs = [coordination_config_pb2.CoordinatedJob(name="worker", num_tasks=cluster.count)]
-    current.configure_coordination_service(
-        service_type="standalone",
-        service_leader="/job:worker/replica:0/task:0",
-        cluster_register_timeout_in_ms=CONNECT_SECONDS * 1000,
-        coordinated_jobs=jobs,
-    )
+    What sums outside of steps waits as they do: `reduce`, by which a dataset's end and the values of metrics are found
+    too, and a new variable, which takes the chief's value.
 
+    Attributes:
+        patience: limits the waits; None before the workers are connected.
+    """
 
-def _tpu_strategy(tpu: str | None) -> tf.distribute.Strategy:
-    try:
-        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=tpu or "")
-        tf.config.experimental_connect_to_cluster(resolver)
-        tf.tpu.experimental.initialize_tpu_system(resolver)
-    except (ValueError, RuntimeError, tf.errors.OpError) as error:
-        which = tpu or "of this environment"
-        raise ValueError(f"strategy='tpu': the TPU {which} could not be initialized: {plain_message(error)}") from None
-    return tf.distribute.TPUStrategy(resolver)
+    patience: Patience | None = None
+
+    def __init__(self, cluster_resolver=None, communication_options=None):
+        super().__init__(cluster_resolver, communication_options)
+        internals.change_device_datasets(untuned)
+        internals.make_variables_within(self, lambda: waiting(self))
+
+    def reduce(self, reduce_op, value, axis):
+        with waiting(self) if tf.executing_eagerly() else contextlib.nullcontext():
+            return super().reduce(reduce_op, value, axis)
+
+    def experimental_distribute_dataset(self, dataset, options=None):
+        return super().experimental_distribute_dataset(untuned(dataset), options)
+
+    def distribute_datasets_from_function(self, dataset_fn, options=None):
+        return super().distribute_datasets_from_function(lambda context: untuned(dataset_fn(context)), options)

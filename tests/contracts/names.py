@@ -49,9 +49,7 @@ DATA_ORDER = "checkpoints/data_order.py"
 REPLAY = "checkpoints/replay.py"
 TRAINING_STATE = "checkpoints/model_state.py"
 FAILURES = "cluster/failures.py"
-PATIENCE = "cluster/patience.py"
-STRATEGIES = "cluster/strategies.py"
-WORKER_STRATEGY = "cluster/worker_strategy.py"
+INTERNALS = "cluster/internals.py"
 NETWORK = "engine/network.py"
 COMPILED_STEP = "engine/compiled_step.py"
 COST = "models/cost.py"
@@ -206,35 +204,35 @@ NAMES = {
     ),
     "context._context_handle": PrivateName(
         "tensorflow",
-        (STRATEGIES,),
+        (INTERNALS,),
         "SILENT: what ran before open_strategy is not noticed, and the other workers wait for this one",
     ),
     "context.coordination_service": PrivateName(
-        "tensorflow", (STRATEGIES, FAILURES), "AttributeError where strategies are opened and errors handled"
+        "tensorflow", (INTERNALS,), "AttributeError where strategies are opened and errors handled"
     ),
     "context.configure_coordination_service": PrivateName(
-        "tensorflow", (STRATEGIES,), "SILENT: workers wait an hour for one that does not connect"
+        "tensorflow", (INTERNALS,), "SILENT: workers wait an hour for one that does not connect"
     ),
     "coordination_config_pb2.CoordinatedJob": PrivateName(
-        "tensorflow", (STRATEGIES,), "a warning; workers wait an hour for one that does not connect"
+        "tensorflow", (INTERNALS,), "a warning; workers wait an hour for one that does not connect"
     ),
     "context.set_config_key_value": PrivateName(
-        "tensorflow", (PATIENCE,), "SILENT but for a warning a minute: workers wait for each other without a limit"
+        "tensorflow", (INTERNALS,), "SILENT but for a warning a minute: workers wait for each other without a limit"
     ),
     "context.get_config_key_value": PrivateName(
-        "tensorflow", (PATIENCE,), "SILENT but for a warning a minute: workers wait for each other without a limit"
+        "tensorflow", (INTERNALS,), "SILENT but for a warning a minute: workers wait for each other without a limit"
     ),
     "context.delete_config_key_value": PrivateName(
-        "tensorflow", (PATIENCE,), "SILENT but for a warning a minute: workers wait for each other without a limit"
+        "tensorflow", (INTERNALS,), "SILENT but for a warning a minute: workers wait for each other without a limit"
     ),
     "context.abort_collective_ops": PrivateName(
-        "tensorflow", (PATIENCE,), "SILENT but for a warning a minute: workers wait for each other without a limit"
+        "tensorflow", (INTERNALS,), "SILENT but for a warning a minute: workers wait for each other without a limit"
     ),
     "context.check_collective_ops_peer_health": PrivateName(
-        "tensorflow", (FAILURES,), "AttributeError where an error of another worker is handled"
+        "tensorflow", (INTERNALS,), "AttributeError where an error of another worker is handled"
     ),
     "context.report_error_to_cluster": PrivateName(
-        "tensorflow", (FAILURES,), "AttributeError in a thread; the others wait for a worker that has failed"
+        "tensorflow", (INTERNALS,), "AttributeError in a thread; the others wait for a worker that has failed"
     ),
     # TensorFlow: the texts of its errors.
     "text: Collective ops is aborted by": PrivateName(
@@ -263,10 +261,10 @@ NAMES = {
     ),
     # TensorFlow: strategies and datasets.
     "StrategyExtended._create_variable": PrivateName(
-        "tensorflow", (WORKER_STRATEGY,), "AttributeError where a strategy of several workers is opened"
+        "tensorflow", (INTERNALS,), "AttributeError where a strategy of several workers is opened"
     ),
     "multi_device_iterator_ops._create_device_dataset": PrivateName(
-        "tensorflow", (WORKER_STRATEGY,), "a warning; under a strategy epochs may end a minute late"
+        "tensorflow", (INTERNALS,), "a warning; under a strategy epochs may end a minute late"
     ),
     "Dataset._inputs": PrivateName("tensorflow", (DATA_ORDER,), "AttributeError in every fit with Checkpoints"),
     "Dataset._functions": PrivateName("tensorflow", (DATA_ORDER,), "AttributeError in every fit with Checkpoints"),

@@ -1,0 +1,24 @@
+"""Never run on a TPU, for there was none: TensorFlow's strategy of one, as its guide opens it."""
+
+import tensorflow as tf
+
+from polynet_keras.basics.tensorflow_errors import plain_message
+
+
+def tpu_strategy(tpu: str | None) -> tf.distribute.Strategy:
+    """The strategy of a TPU.
+
+    Args:
+        tpu: its name or address; by default the one of the environment.
+
+    Raises:
+        ValueError: it is not there, or cannot be initialized.
+    """
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=tpu or "")
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+    except (ValueError, RuntimeError, tf.errors.OpError) as error:
+        which = tpu or "of this environment"
+        raise ValueError(f"strategy='tpu': the TPU {which} could not be initialized: {plain_message(error)}") from None
+    return tf.distribute.TPUStrategy(resolver)
