@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 from absl import logging
 
-from polynet_keras.basics.checks import check_integer, check_number
+from polynet_keras.basics.checks import check_choice, check_integer, check_number
 from polynet_keras.basics.tuning import untuned
 from polynet_keras.cluster import internals
 from polynet_keras.cluster.cluster import Cluster, split_address
@@ -47,8 +47,7 @@ class Communication:
     def __post_init__(self):
         for name in ("timeout_seconds", "start_seconds"):
             check_number(name, getattr(self, name), above=0)
-        if self.implementation not in IMPLEMENTATIONS:
-            raise ValueError(f"implementation={self.implementation!r} must be one of {IMPLEMENTATIONS}")
+        check_choice("implementation", self.implementation, IMPLEMENTATIONS)
         check_integer("bytes_per_pack", self.bytes_per_pack, 0)
 
     def options(self) -> tf.distribute.experimental.CommunicationOptions:
@@ -91,8 +90,7 @@ def open_strategy(
         ValueError: an unknown name, an environment that is no cluster, workers that are not there or not alike, or a
             TPU that is not there.
     """
-    if name not in STRATEGIES:
-        raise ValueError(f"strategy={name!r} must be one of {STRATEGIES}")
+    check_choice("strategy", name, STRATEGIES)
     if tpu is not None and name != "tpu":
         raise ValueError(f"tpu={tpu!r} is for strategy='tpu', and strategy={name!r}")
     cluster = Cluster.from_environment() if cluster is None else cluster

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import keras
 import tensorflow as tf
 
-from polynet_keras.basics.checks import check_flag, check_number
+from polynet_keras.basics.checks import check_choice, check_flag, check_number
 
 CROPS = ("random", "random_resized")
 POLICIES = ("rand_augment", "model_garden_auto_augment", "model_garden_rand_augment")
@@ -53,8 +53,7 @@ class Augmentation:
     cutmix: float = 0.0
 
     def __post_init__(self):
-        if self.crop not in CROPS:
-            raise ValueError(f"crop={self.crop!r} must be one of {CROPS}")
+        check_choice("crop", self.crop, CROPS)
         if self.policy is not None and self.policy not in POLICIES:
             raise ValueError(f"policy={self.policy!r} must be None or one of {POLICIES}")
         check_flag("flip", self.flip)

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from polynet_keras.basics.checks import check_choice
 from polynet_keras.basics.tensorflow_errors import plain_message
 from polynet_keras.data.budget import Budget
 from polynet_keras.data.examples import Examples
@@ -64,8 +65,7 @@ class Unreadable:
     """
 
     def __init__(self, on_error: str = "error"):
-        if on_error not in ON_ERROR:
-            raise ValueError(f"on_error={on_error!r} must be one of {ON_ERROR}")
+        check_choice("on_error", on_error, ON_ERROR)
         self.on_error = on_error
         self.error: ValueError | OSError | None = None
         self.skipped: dict[int, str] = {}

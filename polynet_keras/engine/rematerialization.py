@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import KerasTensor, ops
 
+from polynet_keras.basics.checks import check_choice
 from polynet_keras.layers.stochastic_residual_scaling import StochasticResidualScaling
 
 REMAT = ("none", "stage_b", "all")
@@ -14,8 +15,7 @@ REMAT = ("none", "stage_b", "all")
 
 def check_remat(remat: str) -> None:
     """Raises a `ValueError` unless `remat` is one of `REMAT`."""
-    if remat not in REMAT:
-        raise ValueError(f"remat={remat!r} must be one of {REMAT}")
+    check_choice("remat", remat, REMAT)
 
 
 class RematerializedGraph:

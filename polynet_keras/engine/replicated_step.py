@@ -16,6 +16,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from polynet_keras.basics.checks import check_choice
 from polynet_keras.cluster.patience import waiting
 from polynet_keras.engine import compression, stand_in
 from polynet_keras.engine.batches import open_batch, without_optionals
@@ -30,8 +31,7 @@ def make_step(model: keras.Model, trains: bool) -> "DistributedStep":
     """The function that Keras's `fit` or `evaluate` calls, with an iterator, for the logs of its next batch."""
     if not has_keras_steps(model):
         return DistributedStep(model, _own_step(model, model.train_step if trains else model.test_step))
-    if model.gradient_dtype not in compression.GRADIENT_DTYPES:
-        raise ValueError(f"gradient_dtype={model.gradient_dtype!r} must be one of {compression.GRADIENT_DTYPES}")
+    check_choice("gradient_dtype", model.gradient_dtype, compression.GRADIENT_DTYPES)
     if model.jit_compile and any(getattr(layer, "synchronized", False) for layer in model._flatten_layers()):
         raise ValueError(
             "XLA cannot compile a part of a step that has collectives in it: compile the model with jit_compile=False, "

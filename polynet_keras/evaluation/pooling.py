@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from polynet_keras.basics.checks import check_choice
+
 POOLINGS = ("selective", "mean", "max")
 SCORES = ("probabilities", "logits")
 
@@ -34,10 +36,8 @@ def pool(
     Raises:
         ValueError: logits of another shape or that are not finite, or a value that is not accepted.
     """
-    if pooling not in POOLINGS:
-        raise ValueError(f"pooling={pooling!r} must be one of {POOLINGS}")
-    if on not in SCORES:
-        raise ValueError(f"on={on!r} must be one of {SCORES}")
+    check_choice("pooling", pooling, POOLINGS)
+    check_choice("on", on, SCORES)
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction={fraction!r} must be above 0 and at most 1")
     if logits.ndim != 3 or 0 in logits.shape[1:]:

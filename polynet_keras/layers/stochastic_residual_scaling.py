@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
-from polynet_keras.basics.checks import check_flag, is_number
+from polynet_keras.basics.checks import check_choice, check_flag, is_number
 
 MODES = ("batch", "sample")
 RESCALES = ("inference", "training")
@@ -78,10 +78,8 @@ class StochasticResidualScaling(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if mode not in MODES:
-            raise ValueError(f"mode={mode!r} must be one of {MODES}")
-        if rescale not in RESCALES:
-            raise ValueError(f"rescale={rescale!r} must be one of {RESCALES}")
+        check_choice("mode", mode, MODES)
+        check_choice("rescale", rescale, RESCALES)
         check_flag("active", active)
         self.initial_scale = _checked("scale", scale, upper=math.inf)
         self.initial_survival_probability = _checked("survival_probability", survival_probability, upper=1.0)

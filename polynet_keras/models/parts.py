@@ -1,5 +1,7 @@
 """The parts of the network from the image to the classes, as the names of its layers tell them."""
 
+from polynet_keras.basics.checks import check_choice
+
 PARTS = ("stem", "stage_a", "reduction_a", "stage_b", "reduction_b", "stage_c", "predictions")
 
 
@@ -13,5 +15,4 @@ def part_of(layer_name: str) -> str | None:
 
 def check_part(argument: str, part: str) -> None:
     """Raises a `ValueError` that names the argument unless `part` is one."""
-    if part not in PARTS:
-        raise ValueError(f"{argument}={part!r} must be one of {', '.join(PARTS)}")
+    check_choice(argument, part, PARTS)

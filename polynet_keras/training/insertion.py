@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
+from polynet_keras.basics.checks import check_choice
 from polynet_keras.layers.stochastic_residual_scaling import StochasticResidualScaling
 from polynet_keras.models.polynomial import Polynomial
 from polynet_keras.models.structure import STAGES, Structure
@@ -79,8 +80,7 @@ def plan_insertion(source: str | Structure, target: str | Structure, positions: 
     Raises:
         ValueError: not such structures, or the units of a stage find no places.
     """
-    if positions not in POSITIONS:
-        raise ValueError(f"positions={positions!r} must be one of {', '.join(POSITIONS)}")
+    check_choice("positions", positions, POSITIONS)
     source, target = Structure.parse(source), Structure.parse(target)
     units = []
     for stage, old, new in zip(STAGES, source.stages, target.stages, strict=True):
@@ -115,8 +115,7 @@ def insert(
         ValueError: one of them is no such net, the target is not larger, differs otherwise, or a new path cannot begin
             at zero because a kept one computes with it. The target is as it was.
     """
-    if new_paths not in NEW_PATHS:
-        raise ValueError(f"new_paths={new_paths!r} must be one of {', '.join(NEW_PATHS)}")
+    check_choice("new_paths", new_paths, NEW_PATHS)
     plan = plan_insertion(structure_of(source), structure_of(target), positions)
     pairs = kept_variables(source, target, plan)
     zeroed = [target.get_layer(name) for name in _last_normalizations(plan)] if new_paths == "zero" else []

@@ -117,7 +117,7 @@ def test_unknown_flag(capsys, command):
         (["--structure", "1 x [I + G] | 1 x [ir] | 1 x [ir]"], "G comes where F is due"),
         (["--residual_scale", "big"], "--residual_scale=big must be numbers"),
         (["--data", "nowhere"], "data='nowhere' is no folder"),
-        (["--crop", "center"], "crop='center' must be one of ('random', 'random_resized')"),
+        (["--crop", "center"], "crop='center' must be one of random, random_resized"),
         (["--mixup", "-1"], "mixup=-1.0 must be a finite number ≥ 0"),
         (["--color_jitter", "0.1"], "color_jitter and policy are for RGB images; these have 1 channel(s)"),
         (["--mixup", "0.2", "--batch_size", "5"], "global_batch_size=5 must be a multiple of 2"),

@@ -74,7 +74,7 @@ def test_class_names_of_a_file(capsys, images, tmp_path):
         (["--verify", "nowhere"], "nowhere: holds no manifest.json; name a folder that `polynet records` has written"),
         (["nowhere", "out"], "data='nowhere' is no folder; expected a folder with one folder of images for each class"),
         (["nowhere", "out", "--class_names=none"], "none: cannot be read: No such file or directory"),
-        (["nowhere", "out", "--on_error=x"], "on_error='x' must be one of ('error', 'skip')"),
+        (["nowhere", "out", "--on_error=x"], "on_error='x' must be one of error, skip"),
         (["nowhere", "out", "--shards=0"], "shards=0 must be an integer of at least 1"),
         (["nowhere", "out", "--split=a b"], "split='a b' must be of letters, digits and underscores"),
     ],

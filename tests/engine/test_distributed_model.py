@@ -245,7 +245,7 @@ REFUSED = [
     ),
     (
         "model.gradient_dtype = 'half'\nmodel.fit(x, y, verbose=0)",
-        "gradient_dtype='half' must be one of ('float32', 'float16')",
+        "gradient_dtype='half' must be one of float32, float16",
     ),
 ]
 

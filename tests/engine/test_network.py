@@ -765,7 +765,7 @@ def test_remat_argument():
     assert network(structure=SMALLEST, remat="all").remat == "all"
     assert InceptionResNet((1, 1, 1), weights=None, width=0.1, remat="stage_b").remat == "stage_b"
     for bad in ("stage_a", True, None):
-        with pytest.raises(ValueError, match=r"remat=.* must be one of \('none', 'stage_b', 'all'\)"):
+        with pytest.raises(ValueError, match="remat=.* must be one of none, stage_b, all"):
             network(remat=bad)
     with pytest.raises(ValueError, match="remat='everything'"):
         model.remat = "everything"

@@ -138,8 +138,8 @@ def test_no_image():
 
 def test_what_is_refused():
     for arguments, message in (
-        ({"pooling": "median"}, r"pooling='median' must be one of \('selective', 'mean', 'max'\)"),
-        ({"on": "scores"}, r"on='scores' must be one of \('probabilities', 'logits'\)"),
+        ({"pooling": "median"}, "pooling='median' must be one of selective, mean, max"),
+        ({"on": "scores"}, "on='scores' must be one of probabilities, logits"),
         ({"fraction": 0}, "fraction=0 must be above 0 and at most 1"),
         ({"fraction": 1.01}, "fraction=1.01 must be above 0 and at most 1"),
         ({"fraction": float("nan")}, "fraction=nan must be above 0 and at most 1"),

@@ -21,7 +21,7 @@ import tensorflow as tf
 from absl import logging
 from tqdm import tqdm
 
-from polynet_keras.basics.checks import check_integer
+from polynet_keras.basics.checks import check_choice, check_integer
 from polynet_keras.basics.files import file_hash
 from polynet_keras.basics.holding import holding, make_folder
 from polynet_keras.basics.names import shown
@@ -73,8 +73,7 @@ def write_records(
             written by another process, or an image that cannot be read.
         OSError: a file cannot be written, or a process was killed.
     """
-    if on_error not in ON_ERROR:
-        raise ValueError(f"on_error={on_error!r} must be one of {ON_ERROR}")
+    check_choice("on_error", on_error, ON_ERROR)
     if not re.fullmatch(r"[A-Za-z0-9_]+", split):
         raise ValueError(f"split={split!r} must be of letters, digits and underscores: it is part of the files' names")
     for name, value, minimum in (("shards", shards, 1), ("seed", seed, 0), ("processes", processes, 1)):
