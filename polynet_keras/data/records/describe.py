@@ -1,6 +1,5 @@
 """A manifest for ImageNet's records as tf-models and others write them: counted, checked and described once."""
 
-import hashlib
 import os
 import re
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from tqdm import tqdm
 from polynet_keras.basics.files import file_hash
 from polynet_keras.basics.names import check_class_names
 from polynet_keras.basics.tensorflow_errors import plain_message
-from polynet_keras.data.records.manifest import MANIFEST, Manifest, Shard, Split
+from polynet_keras.data.records.manifest import MANIFEST, Manifest, Shard, Split, fingerprint_of
 from polynet_keras.data.records.read import Features
 
 SHARD_NAME = re.compile(r"(?:.*[-.])?(?P<split>[A-Za-z_]+)(?:\.tfrecord)?-(?P<number>\d{5})-of-(?P<of>\d{5})(?:\.\w+)?")
@@ -58,8 +57,7 @@ def describe_records(folder: str | os.PathLike, class_names: Sequence[str], firs
 
 
 def _split(shards: list[Shard]) -> Split:
-    fingerprint = hashlib.sha256("".join(shard.sha256 for shard in shards).encode()).hexdigest()
-    return Split(fingerprint, len(shards), tuple(shards))
+    return Split(fingerprint_of(shards), len(shards), tuple(shards))
 
 
 def _shard(path: Path, classes: int, first_label: int, bar: tqdm) -> Shard:

@@ -1,7 +1,9 @@
 """What a folder of TFRecord files holds: its manifest, and whether the files still are what it says."""
 
+import hashlib
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -35,6 +37,11 @@ class Shard:
     bytes: int
     sha256: str
     skipped: dict[str, str]
+
+
+def fingerprint_of(shards: Iterable[Shard]) -> str:
+    """SHA-256 of all records in their order, by the files' checksums: 64 hexadecimal digits."""
+    return hashlib.sha256("".join(shard.sha256 for shard in shards).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,11 @@
 """TFRecords with a manifest as a source."""
 
-import hashlib
 import os
 from pathlib import Path
 
 from polynet_keras.basics.names import shown
 from polynet_keras.data.examples import Examples
-from polynet_keras.data.records.manifest import load_manifest
+from polynet_keras.data.records.manifest import fingerprint_of, load_manifest
 from polynet_keras.data.records.read import Features, record_reader
 
 
@@ -37,6 +36,6 @@ def record_splits(folder: str | os.PathLike) -> dict[str, Examples]:
             read=read,
             name_of=name_of,
             # Of the records, not of the images that they were made of: order and skipped images tell them apart.
-            fingerprint=hashlib.sha256("".join(shard.sha256 for shard in split.shards).encode()).hexdigest(),
+            fingerprint=fingerprint_of(split.shards),
         )
     return splits
