@@ -118,7 +118,7 @@ def half_a_wait(strategy: tf.distribute.Strategy | None, seconds: float) -> floa
     return seconds if patience is None else min(seconds, patience.seconds / 2)
 
 
-def waiting(strategy: tf.distribute.Strategy, steps: int = 1) -> contextlib.AbstractContextManager[None]:
+def waiting(strategy: tf.distribute.Strategy | None, steps: int = 1) -> contextlib.AbstractContextManager[None]:
     """For what all workers of a strategy do together, and none can do without the others.
 
     Args:
