@@ -22,27 +22,7 @@ from polynet_keras.checkpoints.callback import Checkpoints
 from polynet_keras.checkpoints.interruption import Preempted
 from polynet_keras.cluster.workers import worker_index
 from polynet_keras.engine.distributed_model import DistributedModel
-
-
-class At(keras.callbacks.Callback):
-    """Does something before a step of the process."""
-
-    def __init__(self, step, action):
-        super().__init__()
-        self.left, self.action = step, action
-
-    def on_train_batch_begin(self, batch, logs=None):
-        self.left -= 1
-        if self.left == -1:
-            self.action()
-
-
-class KilledError(RuntimeError):
-    pass
-
-
-def kill():
-    raise KilledError
+from tests.checkpoints.endings import At, KilledError, kill
 
 
 def dataset():

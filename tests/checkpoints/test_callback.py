@@ -1,6 +1,5 @@
 """Trainings that are killed, interrupted or damaged, and go on: compared, bit by bit, with some that ran through."""
 
-import os
 import signal
 import sys
 import time
@@ -16,34 +15,10 @@ from polynet_keras.checkpoints.files import CheckpointFiles
 from polynet_keras.checkpoints.interruption import Preempted
 from polynet_keras.checkpoints.position import Position
 from polynet_keras.engine.distributed_model import DistributedModel, DistributedTraining
+from tests.checkpoints.endings import At, KilledError, kill, terminate
 
 EXAMPLES, BATCH = 44, 8  # six steps an epoch, the last one of four examples
 STEPS = 6
-
-
-class KilledError(RuntimeError):
-    pass
-
-
-class At(keras.callbacks.Callback):
-    """Does something before a step of the process, counted over all epochs, or of its validations."""
-
-    def __init__(self, step, action, during="train"):
-        super().__init__()
-        self.left, self.action, self.during = step, action, during
-
-    def _count(self, during):
-        if during == self.during:
-            self.left -= 1
-            if self.left < 0:
-                self.left = 1e9
-                self.action()
-
-    def on_train_batch_begin(self, batch, logs=None):
-        self._count("train")
-
-    def on_test_batch_begin(self, batch, logs=None):
-        self._count("test")
 
 
 class Counter(keras.callbacks.Callback):
@@ -64,14 +39,6 @@ class Counter(keras.callbacks.Callback):
 
     def set_state(self, state):
         self.steps, self.losses = state["steps"], state["losses"]
-
-
-def kill():
-    raise KilledError
-
-
-def terminate():
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def examples():

@@ -1,8 +1,7 @@
 """A service on a free port of this machine, in a thread of the test's process."""
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from polynet_keras.deployment.serving.server import listen, make_server, url_of
 from polynet_keras.deployment.serving.service import Service
 from polynet_keras.deployment.serving.settings import Settings
 from tests.deployment.exported import exported
+from tests.waiting import wait_until
 
 
 @dataclass
@@ -29,14 +29,6 @@ class Running:
 
     def metric(self, name: str, **labels: str) -> float:
         return self.service.metrics.registry.get_sample_value(f"polynet_{name}", labels) or 0.0
-
-
-def wait_until(condition: Callable[[], object], what: str, seconds: float = 30.0) -> None:
-    """Waits until the condition holds; fails if it does not within so many seconds, and says `what` did not happen."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s"
-        time.sleep(0.002)
 
 
 @contextmanager

@@ -37,7 +37,8 @@ from polynet_keras.evaluation.pooling import pool
 from polynet_keras.evaluation.predicting import _inputs
 from tests.data.hostile import hostile_images
 from tests.deployment.exported import CLASSES, exported, protocol
-from tests.deployment.running import running, wait_until
+from tests.deployment.running import running
+from tests.waiting import wait_until
 
 NAMES = [f"class {i}" for i in range(CLASSES)]
 

@@ -8,7 +8,8 @@ import time
 import pytest
 
 from polynet_keras.launcher.output import Target, WorkerOutput
-from tests.launcher.launched import Launched, run_job, wait_until
+from tests.launcher.launched import Launched, run_job
+from tests.waiting import wait_until
 
 BAR = "for i in range(4): sys.stdout.write(f'\\r{i}/3'); sys.stdout.flush(); time.sleep(0.05)\nprint()"
 

@@ -4,7 +4,8 @@ import signal
 import subprocess
 import sys
 
-from tests.launcher.launched import Launched, run_job, wait_until
+from tests.launcher.launched import Launched, run_job
+from tests.waiting import wait_until
 
 
 def test_what_a_worker_left_running_is_killed(tmp_path):

@@ -9,7 +9,8 @@ import pytest
 
 from polynet_keras.cluster.cluster import Cluster
 from polynet_keras.launcher.supervisor import Job, cores
-from tests.launcher.launched import Launched, run_job, wait_until
+from tests.launcher.launched import Launched, run_job
+from tests.waiting import wait_until
 
 FOREVER = "time.sleep(600)"
 
