@@ -194,6 +194,7 @@ def _write_all(tasks: Sequence[_Task], processes: int, keep: Callable[[Shard], N
     context = multiprocessing.get_context("spawn")
     shared = _Shared(context.Value("q", 0), context.Event())
     executor: Executor
+    write: Callable[[_Task], Shard]
     if min(processes, len(tasks)) == 1:
         executor, write = ThreadPoolExecutor(1), functools.partial(_write_shard, shared)
     else:
