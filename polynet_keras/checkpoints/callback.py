@@ -141,7 +141,7 @@ class Checkpoints(keras.callbacks.Callback):
                 "this Checkpoints takes part in a fit() that is under way: make another one, in another folder"
             )
         self._session = session
-        session.ends.callback(self._end)
+        session.ends.callback(self._end, session.model)
 
     def on_train_begin(self, logs=None):
         session = self._session
@@ -325,11 +325,11 @@ class Checkpoints(keras.callbacks.Callback):
             return False
         return self._saver.write(state, self._position_now().global_step)
 
-    def _end(self) -> None:
-        """Takes everything back that concerns one call of `fit`."""
+    def _end(self, model: keras.Model) -> None:
+        """Takes everything back that concerns one call of `fit` of a model."""
         if self._steps is not None:
             self._steps.detach()
-        self._session.model.interruption = None
+        model.interruption = None
         self._session = self._steps = self._interruption = self._chosen = None
         self._saved = self._after_training_steps = None
 

@@ -63,7 +63,7 @@ class TrainingSession:
         self.model._initial_epoch = epoch
 
     def _hand_to_callbacks(self) -> None:
-        given = self.arguments.get("callbacks")
+        given: Any = self.arguments.get("callbacks")
         is_container = isinstance(given, keras.callbacks.CallbackList)
         self.callbacks = given.callbacks if is_container else keras.tree.flatten(given) if given else []
         asking = [one for one in self.callbacks if hasattr(one, "set_session")]

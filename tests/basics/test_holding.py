@@ -10,8 +10,8 @@ import time
 
 import pytest
 
+from polynet_keras.basics import holding as module
 from polynet_keras.basics.holding import holding, locked, make_folder
-from polynet_keras.basics.holding import holding as module
 
 HOLDER = rf"process {os.getpid()} on {re.escape(platform.node())}, since 20\d\d-"
 

@@ -8,8 +8,8 @@ import pytest
 
 import polynet_keras
 from polynet_keras import PolyNet
-from polynet_keras.models import Structure, list_structures, network_cost
-from polynet_keras.models.cost import count_macs
+from polynet_keras.models import Structure, network_cost
+from polynet_keras.models.cost import count_macs, list_structures
 
 
 def counts_of_built_network(model):
