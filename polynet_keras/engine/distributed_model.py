@@ -94,7 +94,7 @@ class DistributedTraining(_Base):
             if worker_count(self._tensorflow_strategy) > 1:
                 from polynet_keras.engine.plain_models import train_plain_models
 
-                train_plain_models(self)
+                train_plain_models(self, DistributedTraining)
 
     @_as_keras(keras.Model.fit)
     def fit(self, *args, **kwargs):

@@ -13,19 +13,19 @@ import keras
 
 from polynet_keras.cluster.workers import worker_count
 from polynet_keras.engine.building import check_keras
-from polynet_keras.engine.distributed_model import DistributedTraining
 from polynet_keras.engine.sharing import share_of_worker
 
 CALLED_BY_USERS = ("fit", "evaluate", "predict")
 CALLED_BY_KERAS = ("make_train_function", "make_test_function", "make_predict_function", "_maybe_symbolic_build")
-USED_BY_STEPS = ("_tensorflow_strategy", "compiled_function", "gradient_dtype", "interruption")
+USED_BY_STEPS = ("_tensorflow_strategy", "compiled_function", "gradient_dtype", "interruption", "session")
 
 
-def train_plain_models(model: keras.Model) -> None:
+def train_plain_models(model: keras.Model, ours: type) -> None:
     """Has Keras's own models of several workers train as `DistributedTraining` does; once is enough.
 
     Args:
         model: any, to see whether Keras has the internals that this uses.
+        ours: `DistributedTraining`, which imports this file.
 
     Raises:
         RuntimeError: it has not.
@@ -34,29 +34,29 @@ def train_plain_models(model: keras.Model) -> None:
         return
     check_keras(model)
     for name in USED_BY_STEPS:
-        setattr(keras.Model, name, vars(DistributedTraining)[name])
+        setattr(keras.Model, name, vars(ours)[name])
     for name in CALLED_BY_USERS:
-        _replace(name, functools.partial(_on_this_worker, name))
+        _replace(name, ours, functools.partial(_on_this_worker, vars(ours)["_on_this_worker"], name))
     for name in CALLED_BY_KERAS:
-        _replace(name, functools.partial(_as_distributed, vars(DistributedTraining)[name]))
-    _replace("predict_on_batch", _share_of_worker)
+        _replace(name, ours, functools.partial(_as_distributed, vars(ours)[name]))
+    _replace("predict_on_batch", ours, _share_of_worker)
 
 
-def _replace(name: str, ours: Callable[..., Any]) -> None:
-    """Has a method of Keras's call another function, with itself first, where a plain model has several workers."""
+def _replace(name: str, ours: type, function: Callable[..., Any]) -> None:
+    """Has a method of Keras's call a function, with itself first, where a plain model has several workers."""
     keras_method = getattr(keras.Model, name)
 
     @functools.wraps(keras_method)
     def method(self, *args, **kwargs):
-        if isinstance(self, DistributedTraining) or worker_count(self.distribute_strategy) == 1:
+        if isinstance(self, ours) or worker_count(self.distribute_strategy) == 1:
             return keras_method(self, *args, **kwargs)
-        return ours(keras_method, self, *args, **kwargs)
+        return function(keras_method, self, *args, **kwargs)
 
     setattr(keras.Model, name, method)
 
 
-def _on_this_worker(name: str, keras_method: Callable, model: Any, *args, **kwargs):
-    return keras_method(model, **DistributedTraining._on_this_worker(model, name, args, kwargs))
+def _on_this_worker(arguments: Callable, name: str, keras_method: Callable, model: keras.Model, *args, **kwargs):
+    return keras_method(model, **arguments(model, name, args, kwargs))
 
 
 def _as_distributed(ours: Callable, keras_method: Callable, model: keras.Model, *args, **kwargs):

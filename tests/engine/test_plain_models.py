@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from polynet_keras.engine import plain_models
+from polynet_keras.engine.distributed_model import DistributedTraining
 from polynet_keras.engine.plain_models import CALLED_BY_KERAS, CALLED_BY_USERS, USED_BY_STEPS, train_plain_models
 from tests.reference import few_layers
 
@@ -20,7 +21,7 @@ def strategy(monkeypatch):
     before = {name: vars(keras.Model)[name] for name in names if name in vars(keras.Model)}
     several = tf.distribute.MirroredStrategy(["CPU:0"])
     monkeypatch.setattr(plain_models, "worker_count", lambda strategy: 2 if strategy is several else 1)
-    train_plain_models(few_layers())
+    train_plain_models(few_layers(), DistributedTraining)
     yield several
     for name in names:
         delattr(keras.Model, name)
@@ -68,7 +69,7 @@ def test_a_call_that_would_wait_for_ever_is_refused(strategy):
 
 def test_methods_are_replaced_once_and_keep_their_names(strategy):
     methods = [getattr(keras.Model, name) for name in CALLED_BY_USERS]
-    train_plain_models(few_layers())
+    train_plain_models(few_layers(), DistributedTraining)
     assert [getattr(keras.Model, name) for name in CALLED_BY_USERS] == methods
     assert [method.__name__ for method in methods] == list(CALLED_BY_USERS)
 
@@ -76,5 +77,5 @@ def test_methods_are_replaced_once_and_keep_their_names(strategy):
 def test_a_keras_without_the_internals_is_refused(monkeypatch):
     monkeypatch.setattr("polynet_keras.engine.building.KERAS_PARTS", ("_of_another_keras",))
     with pytest.raises(RuntimeError, match="has no _of_another_keras in its models"):
-        train_plain_models(few_layers())
+        train_plain_models(few_layers(), DistributedTraining)
     assert not hasattr(keras.Model, USED_BY_STEPS[0])
