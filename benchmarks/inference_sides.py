@@ -388,7 +388,7 @@ def write_fused(settings, files: Path) -> None:
     keras = import_keras()
     import tensorflow as tf
 
-    from polynet_keras.deployment.fuse import fuse
+    from polynet_keras.deployment.fusing import fuse
 
     model = polynet(settings)
     model.load_weights(files / "net.weights.h5")

@@ -139,7 +139,7 @@ def run(backend, *arguments):
         ("tests/models", "tests/engine/test_network.py", "tests/engine/test_signatures.py"),
         ("tests/test_applications.py", "tests/data/test_crops.py", "tests/evaluation/test_pooling.py"),
         ("tests/training/test_insertion.py",),
-        ("tests/deployment/test_fuse.py",),
+        ("tests/deployment/test_fusing.py",),
     ],
     ids=["layers", "models", "applications", "growth", "fusing"],
 )

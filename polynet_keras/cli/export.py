@@ -35,7 +35,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         raise ValueError("--output is missing: the folder to write")
     if values.run_dir is not None and values.weights is not None:
         raise ValueError("--run_dir and --weights name two models; name one")
-    from polynet_keras.deployment.export import checked_precision, export
+    from polynet_keras.deployment.exporting import checked_precision, export
     from polynet_keras.evaluation.loading import load_published, load_run
 
     checked_precision(values.output, values.format, values.precision, values.calibration is not None)

@@ -1,6 +1,6 @@
 from .artifact import ExportCard
-from .export import export
-from .fuse import fuse
+from .exporting import export
+from .fusing import fuse
 from .quantization import Calibration
 from .runtimes import load_exported
 

@@ -8,7 +8,7 @@ import pytest
 
 from polynet_keras.cli.main import main
 from polynet_keras.data.preprocessing import Preprocessing
-from polynet_keras.deployment import export
+from polynet_keras.deployment import exporting
 from polynet_keras.deployment.artifact import ExportCard
 from polynet_keras.pretrained.model_card import MODEL_FILE, ModelCard
 
@@ -58,7 +58,7 @@ def test_told_to_end_it_leaves_nothing(tmp_path, monkeypatch):
     keras.Model(image, keras.layers.Dense(2, "softmax")(features)).save(run / MODEL_FILE)
     ModelCard(("a", "b"), Preprocessing(8, 8), 1, 1).save(run)
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(export, "compare", lambda *arguments, **options: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(exporting, "compare", lambda *arguments, **options: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(SystemExit) as ended:
         main(["export", f"--run_dir={run}", f"--output={tmp_path / 'net'}"])
     assert ended.value.code == 128 + signal.SIGTERM

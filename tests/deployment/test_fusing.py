@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from polynet_keras import InceptionResNet, PolyNet
-from polynet_keras.deployment.fuse import fuse
+from polynet_keras.deployment.fusing import fuse
 from polynet_keras.layers import ChannelSplit, StochasticResidualScaling
 from tests.reference import randomize
 

@@ -20,7 +20,7 @@ from polynet_keras.deployment.artifact import (
     artifact_path,
     file_hashes,
 )
-from polynet_keras.deployment.fuse import fuse
+from polynet_keras.deployment.fusing import fuse
 from polynet_keras.deployment.quantization import Calibration, litert_options, quantize_openvino, written_openvino
 from polynet_keras.deployment.requirements import check_versions, version
 from polynet_keras.deployment.runtimes import Runner, load_artifact
@@ -60,7 +60,7 @@ def export(
 ) -> ExportCard:
     """Writes a trained model for a runtime, with a card, if it computes there what it did in Keras.
 
-    The network is fused first (`deployment.fuse`), written with Keras's own `Model.export`, loaded by the runtime of
+    The network is fused first (`fuse`), written with Keras's own `Model.export`, loaded by the runtime of
     the format, and compared with the unfused model: on 20 crops of scikit-learn's two photographs, or in int8, whose
     ranges hold for what they were read from, on up to 200 images of the same data, at most half of it, that it was not
     calibrated on. The folder appears in the end, whole, or not at all. It has `card.json` and, in the folder `1`, the

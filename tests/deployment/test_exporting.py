@@ -21,10 +21,9 @@ from polynet_keras.data.fashion_mnist import CLASSES, FOLDER
 from polynet_keras.data.pipeline import evaluation_batches, validation_data
 from polynet_keras.data.preprocessing import Preprocessing, decode_image
 from polynet_keras.data.sources import digits, open_source
-from polynet_keras.deployment import quantization, saved_model
+from polynet_keras.deployment import exporting, quantization, saved_model
 from polynet_keras.deployment.artifact import CARD_FILE, ExportCard
-from polynet_keras.deployment.export import PRECISIONS, export, photographs
-from polynet_keras.deployment.export import export as exporting
+from polynet_keras.deployment.exporting import PRECISIONS, export, photographs
 from polynet_keras.deployment.quantization import Calibration
 from polynet_keras.deployment.runtimes import load_artifact, load_exported
 from polynet_keras.evaluation.loading import TrainedModel, load_published
@@ -293,7 +292,7 @@ def test_a_pickle_in_a_pytorch_export_is_not_run(tmp_path):
 ON_PYTORCH = """
 import sys
 import numpy as np
-from polynet_keras.deployment.export import export
+from polynet_keras.deployment.exporting import export
 from polynet_keras.deployment.runtimes import load_exported
 from polynet_keras.evaluation.loading import load_published
 trained = load_published("fashion_mnist")
