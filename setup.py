@@ -70,7 +70,7 @@ setup(
         "absl-py>=2.1",  # flags and logging
         "filelock>=3.30",  # one writer of a run folder (its leases), one fetch of a weights file
         # Since 3.14 a `keras.Function` can begin inside a network, as `remat` needs. `polynet export` needs 3.15 for
-        # PyTorch, and beside some versions of Python and TensorFlow: deployment/requirements.py.
+        # PyTorch, and beside some versions of Python and TensorFlow: deployment/formats/.
         "keras>=3.14,<3.16",
         "numpy>=1.26",
         "lazy_loader>=0.4",  # what you import of a room is imported then, and not Keras and TensorFlow at once

@@ -98,7 +98,7 @@ class Service:
 def bare(connection, model_dir, batch_size, threads):
     import numpy as np
 
-    from polynet_keras.deployment.runtimes import load_exported
+    from polynet_keras.deployment.artifact import load_exported
 
     model = load_exported(model_dir, threads or None)
     size, channels = model.card.preprocessing.image_size, model.card.preprocessing.channels

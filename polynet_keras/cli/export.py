@@ -6,23 +6,26 @@ from collections.abc import Iterator
 
 from absl import flags
 
-from polynet_keras.deployment.artifact import ARTIFACTS, artifact_path
+from polynet_keras.deployment.artifact import artifact_path
+from polynet_keras.deployment.formats import FORMATS
 from polynet_keras.training.runs.folder import latest_run_folder
 
 USAGE = "[--run_dir RUN | --weights NAME_OR_FILE] --output FOLDER [flags]"
 
 
 def define_flags(values: flags.FlagValues) -> None:
+    others = {name: " or ".join(list(format.precisions)[1:]) for name, format in FORMATS.items()}
+    precisions = "; ".join(f"{name}: {text}" for name, text in others.items() if text)
     texts = {
         "run_dir": "Folder of the run to export. [the newest in runs/]",
         "weights": "Checkpoint to export: a name of `polynet weights`, or a file of the released net.",
         "output": "Folder to write, which is not there yet.",
-        "precision": "float32; openvino: float16 or int8; litert: dynamic. [float32]",
+        "precision": f"float32; {precisions}. [float32]",
         "calibration": "What `polynet train --data` takes, whose training images int8 is calibrated on.",
     }
     for name, text in texts.items():
         flags.DEFINE_string(name, None, text, flag_values=values)
-    flags.DEFINE_string("format", "openvino", f"One of {', '.join(ARTIFACTS)}.", flag_values=values)
+    flags.DEFINE_string("format", "openvino", f"One of {', '.join(FORMATS)}.", flag_values=values)
     flags.DEFINE_integer("calibration_images", 300, "How many images int8 is calibrated on.", flag_values=values)
     kept = "Layers that int8 leaves in float: names, or beginnings of names."
     flags.DEFINE_list("keep_float", [], kept, flag_values=values)
@@ -42,7 +45,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     calibration = None
     if values.calibration is not None:
         from polynet_keras.data.sources import open_source
-        from polynet_keras.deployment.quantization import Calibration
+        from polynet_keras.deployment.calibration import Calibration
 
         examples = open_source(values.calibration, seed=0).training
         calibration = Calibration(examples, values.calibration_images, tuple(values.keep_float))

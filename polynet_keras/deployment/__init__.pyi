@@ -1,8 +1,7 @@
-from .artifact import ExportCard
+from .artifact import ExportCard, load_exported
+from .calibration import Calibration
 from .exporting import export
 from .fusing import fuse
-from .quantization import Calibration
-from .runtimes import load_exported
 
 __all__ = [
     "Calibration",

@@ -1,4 +1,4 @@
-"""The folder that an export leaves: the artifact where model servers look for it, and its card."""
+"""The folder that an export leaves: the artifact where model servers look for it, its card, and how it is loaded."""
 
 import dataclasses
 import json
@@ -8,9 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from polynet_keras.basics.extras import require_extra
 from polynet_keras.basics.files import file_hash
 from polynet_keras.basics.json_fields import Fields, fields_of, is_plain
 from polynet_keras.data.preprocessing import Preprocessing
+from polynet_keras.deployment.formats import FORMATS
+from polynet_keras.deployment.formats.format import Runner
 
 CARD_FILE = "card.json"
 MAX_FACTS = 100
@@ -18,24 +23,8 @@ MAX_FACTS = 100
 SHA256 = re.compile("[0-9a-f]{64}")
 VERSION_FOLDER = "1"
 """TensorFlow Serving and OpenVINO Model Server load the folder of the highest number."""
-
-ARTIFACTS = {
-    "saved_model": "saved_model.pb",
-    "onnx": "model.onnx",
-    "openvino": "model.xml",
-    "litert": "model.tflite",
-    "torch": "model.pt2",
-}
-"""The file by which each format's artifact is loaded, in `VERSION_FOLDER`."""
-
-PRECISIONS = {
-    "saved_model": ("float32",),
-    "onnx": ("float32",),
-    "openvino": ("float32", "float16", "int8"),
-    "litert": ("float32", "dynamic"),
-    "torch": ("float32",),
-}
-"""What each format can be written in, the default first. `"dynamic"` are weights in int8, activations in float."""
+MAX_REASON = 300
+"""Characters of a runtime's own error that are repeated."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +49,8 @@ class ExportCard:
     """What an exported model is, beside it as `card.json`.
 
     Attributes:
-        format: a key of `ARTIFACTS`.
-        precision: of the weights and, in int8, of what is computed; see `PRECISIONS`.
+        format: a key of `FORMATS`.
+        precision: of the weights and, in int8, of what is computed.
         name: of the run folder or the checkpoint that was exported.
         class_names: by index of the output.
         preprocessing: from an image to the float input.
@@ -114,11 +103,11 @@ class ExportCard:
         missing = "no card of an exported model can be read: {}; `polynet export` writes one"
         with fields_of(path, missing, "not the card of an exported model") as fields:
             format = fields.text("format")
-            if format not in ARTIFACTS:
-                raise fields.error("format", format, f"one of {', '.join(ARTIFACTS)}")
-            precision = fields.text("precision")
-            if precision not in PRECISIONS[format]:
-                raise fields.error("precision", precision, f"one of {', '.join(PRECISIONS[format])}")
+            if format not in FORMATS:
+                raise fields.error("format", format, f"one of {', '.join(FORMATS)}")
+            precision, precisions = fields.text("precision"), FORMATS[format].precisions
+            if precision not in precisions:
+                raise fields.error("precision", precision, f"one of {', '.join(precisions)}")
             return cls(
                 format=format,
                 precision=precision,
@@ -167,7 +156,7 @@ def _files(fields: Fields) -> dict[str, str]:
 
 def artifact_path(folder: str | os.PathLike, format: str) -> Path:
     """The file by which the artifact of an export's folder is loaded."""
-    return Path(folder, VERSION_FOLDER, ARTIFACTS[format])
+    return Path(folder, VERSION_FOLDER, FORMATS[format].file)
 
 
 def file_hashes(folder: str | os.PathLike) -> dict[str, str]:
@@ -201,8 +190,72 @@ def verify_files(folder: str | os.PathLike, card: ExportCard) -> None:
     found = file_hashes(folder)
     for name in sorted({*found, *card.files}):
         if found.get(name) != card.files.get(name):
-            is_in = name in found, name in card.files
-            what = {(True, True): "differs from", (False, True): "is missing, but in", (True, False): "is not in"}[
-                is_in
-            ]
+            what = "is not in" if name not in card.files else "differs from" if name in found else "is missing, but in"
             raise ValueError(f"{Path(folder, name)}: {what} what {CARD_FILE} says was exported; export it again")
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """An exported model, loaded: call it with prepared images.
+
+    Attributes:
+        card: what it is.
+        run: from prepared images, float32 (batch, image_size, image_size, channels), to probabilities, float32
+            (batch, classes). Any number of threads may call it at once.
+    """
+
+    card: ExportCard
+    run: Runner
+
+
+def load_exported(folder: str | os.PathLike, threads: int | None = None) -> ExportedModel:
+    """Loads what `polynet export` wrote, by the runtime of its format.
+
+    An export is a program, and loading it may run it: load only what you exported or trust.
+
+    Args:
+        folder: with the card and the artifact.
+        threads: that an inference uses at most; by default the runtime decides. LiteRT takes one by default, and
+            TensorFlow can be told only before anything runs in it.
+
+    Raises:
+        ValueError: no such export, one that cannot be loaded, or its runtime is not installed.
+    """
+    card = ExportCard.load(folder)
+    path = artifact_path(folder, card.format)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file, which the card beside it describes; export the model again")
+    side, channels = card.preprocessing.image_size, card.preprocessing.channels
+    run = load_artifact(path, card.format, threads)
+
+    def checked(images: np.ndarray) -> np.ndarray:
+        if images.dtype != np.float32 or images.ndim != 4 or images.shape[1:] != (side, side, channels):
+            raise ValueError(
+                f"images of {images.dtype} {images.shape} must be float32 (batch, {side}, {side}, {channels}), "
+                "prepared by the card's preprocessing"
+            )
+        found = run(images)
+        if found.shape != (len(images), len(card.class_names)):
+            raise ValueError(
+                f"{os.fspath(folder)}: the model gives the shape {found.shape} for {len(images)} images, its card "
+                f"names {len(card.class_names)} classes; export it again"
+            )
+        return found
+
+    return ExportedModel(card, checked)
+
+
+def load_artifact(path: Path, format: str, threads: int | None = None) -> Runner:
+    """Loads the artifact of a format; see `load_exported`."""
+    require_extra("deploy", *FORMATS[format].runtime)
+    try:
+        return FORMATS[format].load(path, threads)
+    except Exception as error:  # each runtime has errors of its own for a file that is none of its format
+        raise ValueError(f"{path}: cannot be loaded as {format}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """In one line; OpenVINO begins with the places in its source that an error came through."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    said = [line for line in lines if line and not line.startswith("Exception from")]
+    return " ".join(said)[:MAX_REASON] or type(error).__name__

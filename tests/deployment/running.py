@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from polynet_keras.deployment.artifact import ExportCard
-from polynet_keras.deployment.runtimes import load_exported
+from polynet_keras.deployment.artifact import ExportCard, load_exported
 from polynet_keras.deployment.serving.server import listen, make_server, url_of
 from polynet_keras.deployment.serving.service import Service
 from polynet_keras.deployment.serving.settings import Settings

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from polynet_keras.data.preprocessing import Preprocessing
-from polynet_keras.deployment import runtimes
+from polynet_keras.deployment import artifact
 from polynet_keras.deployment.artifact import Comparison, ExportCard, artifact_path
 
 CARD = ExportCard(
@@ -91,9 +91,9 @@ def test_a_model_with_other_outputs_than_the_card_has_classes(tmp_path, monkeypa
     path.touch()
     images = np.zeros((4, 8, 8, 3), "float32")
     for shape in ((4, 3), (4, 1), (4,), (3, 2), (4, 2, 1)):
-        monkeypatch.setattr(runtimes, "load_artifact", lambda *options, shape=shape: lambda x: np.zeros(shape))
+        monkeypatch.setattr(artifact, "load_artifact", lambda *options, shape=shape: lambda x: np.zeros(shape))
         with pytest.raises(ValueError, match=r"gives the shape .* for 4 images, its card names 2 classes") as raised:
-            runtimes.load_exported(tmp_path).run(images)
+            artifact.load_exported(tmp_path).run(images)
         assert str(raised.value).startswith(f"{tmp_path}: ")
-    monkeypatch.setattr(runtimes, "load_artifact", lambda *options: lambda x: np.ones((len(x), 2)))
-    assert runtimes.load_exported(tmp_path).run(images).sum() == 8
+    monkeypatch.setattr(artifact, "load_artifact", lambda *options: lambda x: np.ones((len(x), 2)))
+    assert artifact.load_exported(tmp_path).run(images).sum() == 8

@@ -21,11 +21,13 @@ from polynet_keras.data.fashion_mnist import CLASSES, FOLDER
 from polynet_keras.data.pipeline import evaluation_batches, validation_data
 from polynet_keras.data.preprocessing import Preprocessing, decode_image
 from polynet_keras.data.sources import digits, open_source
-from polynet_keras.deployment import exporting, quantization, saved_model
-from polynet_keras.deployment.artifact import CARD_FILE, ExportCard
-from polynet_keras.deployment.exporting import PRECISIONS, export, photographs
-from polynet_keras.deployment.quantization import Calibration
-from polynet_keras.deployment.runtimes import load_artifact, load_exported
+from polynet_keras.deployment import calibration as calibrating
+from polynet_keras.deployment import classify_signature, comparing, exporting
+from polynet_keras.deployment.artifact import CARD_FILE, ExportCard, load_artifact, load_exported
+from polynet_keras.deployment.calibration import Calibration
+from polynet_keras.deployment.comparing import photographs
+from polynet_keras.deployment.exporting import export
+from polynet_keras.deployment.formats import FORMATS
 from polynet_keras.evaluation.loading import TrainedModel, load_published
 from polynet_keras.evaluation.results import weights_hash
 from polynet_keras.evaluation.scoring import logits_model
@@ -33,10 +35,10 @@ from tests.reference import randomize
 
 ROOT = Path(__file__).parents[2]
 FLOATS = [
-    pytest.param(format, precision, marks=pytest.mark.slow if precision in ("dynamic", "float16") else ())
-    for format, precisions in PRECISIONS.items()
-    for precision in precisions
-    if format != "torch" and precision != "int8"
+    pytest.param(name, precision, marks=pytest.mark.slow if precision in ("dynamic", "float16") else ())
+    for name, format in FORMATS.items()
+    for precision in format.precisions
+    if format.backend == "tensorflow" and precision != "int8"
 ]
 
 
@@ -154,7 +156,7 @@ def test_what_is_compared_was_not_calibrated_on(monkeypatch, count, images, cali
 
     preprocessing = Preprocessing(8, 8, mean=(0.5,), std=(0.5,))
     one_batch = evaluation_batches(digits().subset(np.arange(1), "digits"), preprocessing, 1)
-    monkeypatch.setattr(quantization, "evaluation_batches", batches)
+    monkeypatch.setattr(calibrating, "evaluation_batches", batches)
     calibration = Calibration(digits().subset(np.arange(count), "digits"), images)
     calibration.batches(preprocessing)
     calibration.others(preprocessing)
@@ -168,7 +170,7 @@ def test_a_saved_model_decodes_as_pillow_does(channels):
     from PIL import Image
     from sklearn.datasets import load_sample_image
 
-    from polynet_keras.deployment.saved_model import decode
+    from polynet_keras.deployment.classify_signature import decode
 
     photograph = Image.fromarray(load_sample_image("flower.jpg"))
     with_alpha = photograph.copy()
@@ -199,12 +201,12 @@ def test_a_saved_model_refuses_too_many_pixels_before_it_decodes_them(monkeypatc
         return decode(tf.ensure_shape(contents, ()), *arguments, **options)
 
     monkeypatch.setattr(tf.io, name, watched)
-    monkeypatch.setattr(saved_model, "MAX_PIXELS", 45)
-    assert tf.function(saved_model.decode)(encoded, 3).shape == (5, 9, 3)
+    monkeypatch.setattr(classify_signature, "MAX_PIXELS", 45)
+    assert tf.function(classify_signature.decode)(encoded, 3).shape == (5, 9, 3)
     assert ran == [name]
-    monkeypatch.setattr(saved_model, "MAX_PIXELS", 44)
+    monkeypatch.setattr(classify_signature, "MAX_PIXELS", 44)
     with pytest.raises(tf.errors.InvalidArgumentError, match="the image is over 44 pixels"):
-        tf.function(saved_model.decode)(encoded, 3)
+        tf.function(classify_signature.decode)(encoded, 3)
     assert ran == [name]
 
 
@@ -219,8 +221,8 @@ def test_a_signature_that_gives_other_names_is_not_written(few_layers, tmp_path,
     def decode(*arguments):
         return change(decoding(*arguments))
 
-    decoding = saved_model.decode
-    monkeypatch.setattr(saved_model, "decode", decode)
+    decoding = classify_signature.decode
+    monkeypatch.setattr(classify_signature, "decode", decode)
     with pytest.raises(ValueError, match=message):
         export(few_layers, tmp_path / "net", "saved_model")
     assert not list(tmp_path.iterdir())
@@ -293,7 +295,7 @@ ON_PYTORCH = """
 import sys
 import numpy as np
 from polynet_keras.deployment.exporting import export
-from polynet_keras.deployment.runtimes import load_exported
+from polynet_keras.deployment.artifact import load_exported
 from polynet_keras.evaluation.loading import load_published
 trained = load_published("fashion_mnist")
 export(trained, sys.argv[1], "torch")
@@ -368,10 +370,10 @@ def test_a_bad_export_fails_where_keras_is_sure_of_nothing(net, broken, message)
     images = photographs(net.preprocessing)
     expected = net.model.predict_on_batch(images)
     second, best = np.sort(expected, axis=1)[:, -2:].T
-    assert (best - second).max() < exporting.CLEAR_MARGIN
+    assert (best - second).max() < comparing.CLEAR_MARGIN
     found = broken(images, expected)
     with pytest.raises(ValueError, match=message):
-        exporting.compare(net, lambda part: found[:1] if len(part) == 1 else found[1:], "dynamic")
+        comparing.compare(net, lambda part: found[:1] if len(part) == 1 else found[1:], "dynamic")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,9 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from polynet_keras.deployment.runtimes import load_exported
+from polynet_keras.deployment.artifact import artifact_path, load_exported
+from polynet_keras.deployment.formats.saved_model import SAVED_MODEL
+from polynet_keras.evaluation.loading import TrainedModel
 from tests.deployment.exported import exported, protocol
 
 SERVING = Path(__file__).parents[2] / "examples" / "serving"
@@ -89,10 +91,9 @@ def check_printed(printed, paths):
 def test_tensorflow_serving(tmp_path, photographs, capsys, monkeypatch):
     import tensorflow as tf
 
-    from polynet_keras.deployment.saved_model import write_saved_model
-
     _, model = exported()
-    write_saved_model(tmp_path / "1", model, protocol(), tuple(f"class {i}" for i in range(10)))
+    trained = TrainedModel("small", model, protocol(), tuple(f"class {i}" for i in range(10)))
+    SAVED_MODEL.write(artifact_path(tmp_path, "saved_model"), model, trained, "float32", None)
     signature = tf.saved_model.load(str(tmp_path / "1")).signatures["classify"]
 
     def answer(path, headers, body):

@@ -12,8 +12,7 @@ from pathlib import Path
 import uvicorn
 from absl import logging
 
-from polynet_keras.deployment.artifact import ExportCard, artifact_path, verify_files
-from polynet_keras.deployment.runtimes import load_artifact
+from polynet_keras.deployment.artifact import ExportCard, artifact_path, load_artifact, verify_files
 from polynet_keras.deployment.serving.app import create_app
 from polynet_keras.deployment.serving.connections import MAX_HEAD_BYTES, limited_protocol
 from polynet_keras.deployment.serving.service import Service

@@ -14,7 +14,7 @@ from PIL import Image
 
 from polynet_keras.data.crops import crop_plan
 from polynet_keras.deployment.artifact import ExportCard
-from polynet_keras.deployment.runtimes import Runner
+from polynet_keras.deployment.formats.format import Runner
 from polynet_keras.deployment.serving.batching import Batcher, ended
 from polynet_keras.deployment.serving.bodies import Buffer
 from polynet_keras.deployment.serving.classification import Classified, Classifier, answer, pooled

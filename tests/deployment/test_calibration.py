@@ -4,7 +4,7 @@ from PIL import Image
 
 from polynet_keras.data.preprocessing import Preprocessing
 from polynet_keras.data.sources import open_source
-from polynet_keras.deployment.quantization import Calibration
+from polynet_keras.deployment.calibration import Calibration
 
 
 def test_an_image_of_the_calibration_that_cannot_be_read_is_named(tmp_path):

@@ -1,14 +1,7 @@
-"""Int8: calibrated by NNCF for OpenVINO; for LiteRT of the weights only.
-
-TensorFlow's converter calibrates too, but what it made of the Fashion-MNIST checkpoint got 81 % of 2,000 test images
-right where the original gets 93 %, so that it is not offered.
-"""
+"""The images that an int8 artifact is calibrated on, and others that it is compared on."""
 
 import dataclasses
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -74,42 +67,3 @@ class Calibration:
             "images": min(self.images, self._rest),
             "keep_float": list(self.keep_float),
         }
-
-
-def quantize_openvino(model: Any, batches: Sequence[np.ndarray], keep_float: Sequence[str]) -> Any:
-    """The int8 model of an `openvino.Model`, by NNCF's post-training quantization.
-
-    Weights are symmetric for each channel, activations asymmetric (NNCF's preset "mixed").
-
-    Raises:
-        ValueError: a name of `keep_float` that no operation has.
-    """
-    import nncf
-
-    names = [operation.get_friendly_name() for operation in model.get_ops()]
-    patterns = [rf".*\b{re.escape(name)}.*" for name in keep_float]
-    for name, pattern in zip(keep_float, patterns, strict=True):
-        if not any(re.fullmatch(pattern, operation) for operation in names):
-            raise ValueError(f"keep_float={name!r} is the beginning of no layer's name in the fused network")
-    scope = nncf.IgnoredScope(patterns=patterns) if patterns else None
-    return nncf.quantize(
-        model,
-        nncf.Dataset(batches),
-        preset=nncf.QuantizationPreset.MIXED,
-        subset_size=len(batches),
-        ignored_scope=scope,
-    )
-
-
-def litert_options(precision: str) -> dict[str, Any]:
-    """What TensorFlow's converter is told; inputs and outputs stay float32."""
-    import tensorflow as tf
-
-    return {"optimizations": [tf.lite.Optimize.DEFAULT]} if precision == "dynamic" else {}
-
-
-def written_openvino(path: Path, model: Any, precision: str) -> None:
-    """Saves an `openvino.Model`; in float16 its weights take half of the space and are computed with in float32."""
-    import openvino
-
-    openvino.save_model(model, path, compress_to_fp16=precision == "float16")

@@ -1,6 +1,7 @@
-"""A SavedModel with the weights' own protocol inside: from images to probabilities, and from image files to names."""
+"""The signature `classify` of a SavedModel, with the weights' own protocol inside: from image files to names."""
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -12,32 +13,24 @@ from polynet_keras.data.decoding import JPEG_SIGNATURE, PNG_SIGNATURE, START_OF_
 from polynet_keras.data.image_headers import MAX_PIXELS, MAX_SCANS
 from polynet_keras.data.preprocessing import Preprocessing, decode_image
 from polynet_keras.data.resizing import normalizer, resize
+from polynet_keras.deployment.comparing import LARGEST_DIFFERENCE
 from polynet_keras.evaluation.loading import TrainedModel
 
 TOP = 5
 
 
-def write_saved_model(
-    folder: Path, model: keras.Model, preprocessing: Preprocessing, class_names: tuple[str, ...]
-) -> None:
-    """Writes a SavedModel with two signatures.
+def classifier(model: keras.Model, trained: TrainedModel) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
+    """What the signature computes with `model`, the network of `trained`, under its protocol.
 
-    * `serving_default`: `image`, float32 (batch, image_size, image_size, channels), prepared as the protocol says, to
-      `predictions`, float32 (batch, classes).
-    * `classify`: `encoded`, strings (batch,), each a JPEG or PNG file, to `classes`, strings (batch, k), and `scores`,
-      float32 (batch, k), best first, where k is 5, or the number of classes if that is less. EXIF orientations are not
-      looked at, PNGs of 16 bits are read as 8, and in place of the last scans that a progressive JPEG lacks stands what
-      TensorFlow's libjpeg makes up; another file, or one of more than `MAX_PIXELS` pixels or `MAX_SCANS` scans, fails
-      the call.
-
-    Args:
-        folder: to write.
-        model: to probabilities, channels last.
-        preprocessing: the protocol.
-        class_names: by index of the output.
+    It takes `encoded`, strings (batch,), each a JPEG or PNG file, to `classes`, strings (batch, k), and `scores`,
+    float32 (batch, k), best first, where k is 5, or the number of classes if that is less. EXIF orientations are not
+    looked at, PNGs of 16 bits are read as 8, and in place of the last scans that a progressive JPEG lacks stands what
+    TensorFlow's libjpeg makes up; another file, or one of more than `MAX_PIXELS` pixels or `MAX_SCANS` scans, fails
+    the call.
     """
+    preprocessing = trained.preprocessing
     size, channels = preprocessing.image_size, preprocessing.channels
-    names = tf.constant(class_names)
+    names = tf.constant(trained.class_names)
     normalize = normalizer(preprocessing)
 
     def prepared(encoded: tf.Tensor) -> tf.Tensor:
@@ -47,21 +40,13 @@ def write_saved_model(
         top, left, bottom, right = preprocessing.crop_box(height, width)
         return normalize(tf.ensure_shape(image[top:bottom, left:right], (size, size, channels)))
 
-    def predict(image):
-        return {"predictions": model(image, training=False)}
-
     def classify(encoded):
         shape = tf.TensorSpec((size, size, channels), tf.float32)
         images = tf.map_fn(tf.autograph.experimental.do_not_convert(prepared), encoded, fn_output_signature=shape)
-        scores, best = tf.math.top_k(model(images, training=False), min(TOP, len(class_names)))
+        scores, best = tf.math.top_k(model(images, training=False), min(TOP, len(trained.class_names)))
         return {"classes": tf.gather(names, best), "scores": scores}
 
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    images = tf.TensorSpec((None, size, size, channels), tf.float32, name="image")
-    archive.add_endpoint("serving_default", predict, [images])
-    archive.add_endpoint("classify", classify, [tf.TensorSpec((None,), tf.string, name="encoded")])
-    archive.write_out(str(folder), verbose=False)
+    return classify
 
 
 def decode(encoded: tf.Tensor, channels: int) -> tf.Tensor:
@@ -119,18 +104,17 @@ def _resized_shape(image: tf.Tensor, preprocessing: Preprocessing):
         return tf.cast(size, tf.int32)
 
 
-def compare_classify(folder: Path, trained: TrainedModel, tolerance: float) -> None:
+def compare_classify(folder: Path, trained: TrainedModel) -> None:
     """Runs the signature `classify` on image files, beside the model on what Pillow reads in them.
 
     Args:
         folder: of the SavedModel.
         trained: the model that it came from.
-        tolerance: of a score.
 
     Raises:
         ValueError: it fails, or its names or scores are others.
     """
-    files, protocol = encoded_photographs(), trained.preprocessing
+    files, protocol, tolerance = encoded_photographs(), trained.preprocessing, LARGEST_DIFFERENCE["float32"]
     images = np.stack([protocol(decode_image(file, protocol.channels, "photograph")) for file in files])
     expected = np.asarray(trained.model.predict_on_batch(images))
     loaded = tf.saved_model.load(str(folder))

@@ -1,0 +1,93 @@
+"""An artifact in its own runtime beside the Keras model that it came from: how far they may differ."""
+
+import numpy as np
+
+from polynet_keras.data.crops import views
+from polynet_keras.data.preprocessing import Preprocessing
+from polynet_keras.deployment.artifact import Comparison
+from polynet_keras.deployment.calibration import Calibration
+from polynet_keras.deployment.formats.format import Runner
+from polynet_keras.evaluation.loading import TrainedModel
+
+SMALLEST_PROBABILITY = 1e-6
+"""Whose logarithm still counts."""
+LARGEST_DIFFERENCE = {"float32": 1e-4, "float16": 1e-2}
+"""Of a probability: what another order of sums, or weights of 11 bits, can make."""
+CLEAR_MARGIN, SMALLEST_AGREEMENT = 0.3, 0.9
+"""With int8 weights: of the images whose two best probabilities are that far apart, that share keeps the best class."""
+LARGEST_MOVE, SMALLEST_CORRELATION = 0.3, 0.7
+"""With int8 weights, however unsure the model is: the mean total variation distance of the probabilities,
+and the correlation of what images change in their logarithms. Good exports of trained nets moved by 0.03 at most and
+correlated by 0.98 or more, of random nets by 0.28 and 0.80; one that gives every image the same correlates by 0.
+"""
+
+
+def compare(trained: TrainedModel, run: Runner, precision: str, calibration: Calibration | None = None) -> Comparison:
+    """Runs an artifact beside the model that it came from.
+
+    Raises:
+        ValueError: they differ by more than their precision explains.
+    """
+    if calibration is None:
+        data, images = "crops of photographs", photographs(trained.preprocessing)
+    else:
+        data, images = calibration.examples.name, calibration.others(trained.preprocessing)
+    expected = np.asarray(trained.model.predict_on_batch(images))
+    if expected.min() < 0 or np.abs(expected.sum(axis=1) - 1).max() > 1e-3:
+        raise ValueError(f"{trained.name} gives no probabilities; an exported model ends in a softmax")
+    # One by one and together: a batch must not change what an image gets.
+    found = np.concatenate([run(images[:1]), run(images[1:])])
+    if found.shape != expected.shape or not np.isfinite(found).all():
+        raise ValueError(f"the exported model gives {found.shape}, not finite or not of the shape {expected.shape}")
+    difference = float(np.abs(found - expected).max())
+    same = found.argmax(axis=1) == expected.argmax(axis=1)
+    comparison = Comparison(data, len(images), difference, float(same.mean()))
+    if precision in LARGEST_DIFFERENCE:
+        if difference > LARGEST_DIFFERENCE[precision]:
+            raise ValueError(
+                f"the exported model's probabilities differ by {difference:.2g} from Keras's on {len(images)} "
+                f"{data}; {precision} explains {LARGEST_DIFFERENCE[precision]:g}. Nothing was written"
+            )
+        return comparison
+    second, best = np.sort(expected, axis=1)[:, -2:].T
+    clear = best - second >= CLEAR_MARGIN
+    if clear.any() and same[clear].mean() < SMALLEST_AGREEMENT:
+        raise ValueError(
+            f"the exported model names the same class for {same[clear].sum()} of the {clear.sum()} images of {data} "
+            f"that Keras is sure of; {precision} must keep {SMALLEST_AGREEMENT:.0%}. Calibrate it on more images like "
+            "those it will see, or keep layers in float. Nothing was written"
+        )
+    moved, correlation = float(np.abs(found - expected).sum(axis=1).mean() / 2), _correlation(found, expected)
+    if moved > LARGEST_MOVE or correlation < SMALLEST_CORRELATION:
+        raise ValueError(
+            f"the exported model moves {moved:.2f} of an image's probability, the mean of {len(images)} of {data}, and "
+            f"what images change in it correlates with Keras's by {correlation:.2f}; {precision} may move "
+            f"{LARGEST_MOVE:g} and must correlate by {SMALLEST_CORRELATION:g}. Nothing was written"
+        )
+    return comparison
+
+
+def _correlation(found: np.ndarray, expected: np.ndarray) -> float:
+    """Of the log-probabilities less each image's mean and each class's: of the logits, as far as images differ."""
+
+    def changes(probabilities: np.ndarray) -> np.ndarray:
+        logs = np.log(np.maximum(probabilities, SMALLEST_PROBABILITY))
+        logs -= logs.mean(axis=1, keepdims=True)
+        return logs - logs.mean(axis=0)
+
+    x, y = changes(found), changes(expected)
+    norms = np.linalg.norm(x) * np.linalg.norm(y)
+    return float((x * y).sum() / norms) if norms else 0.0
+
+
+def photographs(preprocessing: Preprocessing) -> np.ndarray:
+    """10 crops of each of scikit-learn's two photographs, prepared: float32 (20, image_size, image_size, channels)."""
+    from PIL import Image
+    from sklearn.datasets import load_sample_images
+
+    crops = []
+    for photograph in load_sample_images().images:
+        image = Image.fromarray(photograph).convert({1: "L", 3: "RGB", 4: "RGBA"}[preprocessing.channels])
+        pixels = np.asarray(image).reshape(*photograph.shape[:2], preprocessing.channels)
+        crops.append(preprocessing.normalize(views(pixels, preprocessing, 10)))
+    return np.concatenate(crops).astype("float32")

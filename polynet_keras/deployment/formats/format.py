@@ -1,0 +1,96 @@
+"""What a format is: all that export, card and loading know of one. Nothing else asks for its name."""
+
+import importlib
+import importlib.metadata
+import platform
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import keras
+import numpy as np
+
+from polynet_keras.evaluation.loading import TrainedModel
+
+if TYPE_CHECKING:
+    from polynet_keras.deployment.calibration import Calibration  # imports TensorFlow, whatever the backend
+
+Runner = Callable[[np.ndarray], np.ndarray]
+"""From prepared images, float32 (batch, height, width, channels), to probabilities, float32 (batch, classes)."""
+
+# With Keras 3.14 an export asks whether a dictionary that TensorFlow has wrapped in a `wrapt.ObjectProxy` is a tensor.
+# From Python 3.12 on, that fails: "this __dict__ descriptor does not support '_DictWrapper' objects".
+FAILS_FROM_PYTHON = "3.12"
+FAILS_BEFORE = {"keras": "3.15", "tensorflow": "2.21", "wrapt": "2.2"}
+"""What TensorFlow writes."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of exported models.
+
+    Attributes:
+        name: in `--format` and in cards.
+        file: by which an artifact is loaded.
+        precisions: what it can be written in, the default first, each with the packages of the extra `deploy` that
+            write and run it. `"dynamic"` are weights in int8, activations in float; `"int8"` needs a calibration.
+        write: takes the file to write, whose folder is there, the fused network, the model that this came from, the
+            precision, and the calibration of int8.
+        load: takes the file and how many threads an inference uses at most, which the runtime decides if it is None.
+            Any number of threads may call the runner at once.
+        check: compares what an artifact offers besides with the model that it came from, or raises a `ValueError`.
+        runtime: the packages of the extra `deploy` that load it.
+        backend: of Keras, that writes it.
+        fails_before: Keras does not write it where all of these packages are older than these versions,
+        fails_from_python: on this version of Python or a later one.
+    """
+
+    name: str
+    file: str
+    precisions: Mapping[str, tuple[str, ...]]
+    write: "Callable[[Path, keras.Model, TrainedModel, str, Calibration | None], None]"
+    load: Callable[[Path, int | None], Runner]
+    check: Callable[[Path, TrainedModel], None] = lambda path, trained: None
+    runtime: tuple[str, ...] = ()
+    backend: str = "tensorflow"
+    fails_before: Mapping[str, str] = field(default_factory=FAILS_BEFORE.copy)
+    fails_from_python: str = FAILS_FROM_PYTHON
+
+    def check_versions(self, installed: Mapping[str, str] | None = None) -> None:
+        """Raises a `ValueError` that says what to install if this format needs another Keras than this one.
+
+        Args:
+            installed: the versions of `"python"` and of the packages in `fails_before`; by default the installed ones.
+        """
+        if installed is None:
+            installed = {"python": platform.python_version(), **{name: version(name) for name in self.fails_before}}
+        if _number(installed["python"]) < _number(self.fails_from_python):
+            return
+        if any(_number(installed[name]) >= _number(first) for name, first in self.fails_before.items()):
+            return
+        found = ", ".join(f"{name} {installed[name]}" for name in self.fails_before)
+        needed = self.fails_before["keras"]
+        raise ValueError(
+            f"{self.name} needs keras {needed} or later with {found} on Python {installed['python']}: "
+            f"pip install 'keras=={needed}.*'"
+        )
+
+
+def signature(model: keras.Model) -> list[keras.InputSpec]:
+    """Of the float input; Keras finds it by itself only of a model that was called."""
+    return [keras.InputSpec(dtype="float32", shape=model.input_shape, name="image")]
+
+
+def version(module: str) -> str:
+    """Of the package that has the module."""
+    try:
+        return importlib.metadata.version(module.replace("_", "-"))
+    except importlib.metadata.PackageNotFoundError:  # installed under another name: onnxruntime-gpu, tensorflow-cpu
+        return getattr(importlib.import_module(module), "__version__", "unknown")
+
+
+def _number(version: str) -> tuple[int, ...]:
+    """Major and minor."""
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
