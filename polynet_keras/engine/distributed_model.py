@@ -130,7 +130,7 @@ class DistributedTraining(_Base):
     @_as_keras(keras.Model.predict_on_batch)
     def predict_on_batch(self, x):
         if self._tensorflow_strategy is not None:
-            from polynet_keras.engine.sharing import share_of_worker
+            from polynet_keras.engine.batches import share_of_worker
 
             x = share_of_worker(x, self._tensorflow_strategy)
         return super().predict_on_batch(x)

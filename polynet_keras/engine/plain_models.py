@@ -12,8 +12,8 @@ from typing import Any
 import keras
 
 from polynet_keras.cluster.workers import worker_count
+from polynet_keras.engine.batches import share_of_worker
 from polynet_keras.engine.building import check_keras
-from polynet_keras.engine.sharing import share_of_worker
 
 CALLED_BY_USERS = ("fit", "evaluate", "predict")
 CALLED_BY_KERAS = ("make_train_function", "make_test_function", "make_predict_function", "_maybe_symbolic_build")

@@ -19,10 +19,9 @@ import tensorflow as tf
 from polynet_keras.basics.checks import check_choice
 from polynet_keras.cluster.patience import waiting
 from polynet_keras.engine import compression, stand_in
-from polynet_keras.engine.batches import open_batch, without_optionals
+from polynet_keras.engine.batches import open_batch, share_of_worker, without_optionals
 from polynet_keras.engine.building import has_keras_steps
 from polynet_keras.engine.draws import ReplicaDraws
-from polynet_keras.engine.sharing import share_of_worker
 from polynet_keras.engine.weighting import SUM, replica_weight, weighting_of
 from polynet_keras.layers.synchronized_moments import idle_part
 
