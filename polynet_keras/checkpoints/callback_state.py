@@ -7,14 +7,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-ATTRIBUTES: tuple[tuple[type, tuple[str, ...]], ...] = (
-    (keras.callbacks.EarlyStopping, ("best", "wait", "stopped_epoch", "best_epoch", "best_weights")),
-    (keras.callbacks.History, ("history", "epoch")),
-    (keras.callbacks.ModelCheckpoint, ("best", "_batches_seen_since_last_saving", "_last_batch_seen")),
-    (keras.callbacks.ReduceLROnPlateau, ("best", "wait", "cooldown_counter")),
-    (keras.callbacks.SwapEMAWeights, ("_ema_weights_in_model",)),
-    (keras.callbacks.TensorBoard, ("_global_train_batch", "_global_test_batch")),
-)
+from polynet_keras.basics.keras_internals import CALLBACK_STATE, remembered
+
+ATTRIBUTES = tuple((getattr(keras.callbacks, kind), names) for kind, names in CALLBACK_STATE.items())
 """What Keras's callbacks remember. Others say it themselves, with `get_state()` and `set_state(state)`: a dictionary of
 what JSON holds and of arrays."""
 
@@ -46,7 +41,7 @@ def get_states(callbacks: Sequence[keras.callbacks.Callback]) -> tuple[dict[str,
         if callable(getattr(callback, "get_state", None)):
             state = callback.get_state()
         else:
-            state = {name: getattr(callback, name) for name in _attributes(callback) if hasattr(callback, name)}
+            state = remembered(callback, _attributes(callback))
         if state:
             states[key] = packed(state, f"callbacks/{key}")
     return states, arrays

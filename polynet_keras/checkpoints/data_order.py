@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import keras
 import tensorflow as tf
 from absl import logging
-from tensorflow.python.eager import context
+
+from polynet_keras.basics import keras_internals
+from polynet_keras.engine import internals
 
 _drawn: "weakref.WeakKeyDictionary[tf.data.Dataset, int]" = weakref.WeakKeyDictionary()
 """How many orders `fit` has had each shuffle draw: in a notebook the next `fit` finds a dataset used."""
@@ -25,18 +26,16 @@ class _Shuffle:
 
     Attributes:
         dataset: the part, with what it shuffles.
+        seed: two numbers; [0, 0] where it draws its own.
         when_read: whether it draws once an iterator is read from, not when it is made: so does what another shuffle
             comes after.
         repeats: whether one iterator draws several orders.
     """
 
     dataset: Any
+    seed: list[int]
     when_read: bool
     repeats: bool
-
-    @property
-    def seed(self) -> list[int]:
-        return [int(self.dataset._seed), int(self.dataset._seed2)]
 
 
 class DataOrder:
@@ -53,13 +52,12 @@ class DataOrder:
 
     def __init__(self, epoch_iterator):
         self._epochs = epoch_iterator
-        self._adapter = epoch_iterator.data_adapter
-        self._data = epoch_iterator._get_iterator()
-        self._shuffles = list(_shuffles(getattr(self._adapter, "_dataset", None)))
+        self._data = keras_internals.data_of(epoch_iterator)
+        self._shuffles = list(_shuffles(keras_internals.dataset_of(epoch_iterator)))
         self.latest: Any = None
         self.made = max((_drawn.get(s.dataset, 0) for s in self._shuffles if not s.when_read), default=0)
         self.read = max((_drawn.get(s.dataset, 0) for s in self._shuffles if s.when_read), default=0)
-        epoch_iterator._get_iterator = lambda: self
+        keras_internals.replace_data(epoch_iterator, self)
 
     @property
     def element_spec(self):
@@ -83,7 +81,7 @@ class DataOrder:
     @property
     def begins_anew(self) -> bool:
         """Whether the next epoch makes an iterator of its own."""
-        return self._epochs.steps_per_epoch is None or self._epochs._current_iterator is None
+        return self._epochs.steps_per_epoch is None or keras_internals.iterator_under_way(self._epochs) is None
 
     @property
     def seeds(self) -> list[list[int]]:
@@ -124,7 +122,7 @@ class DataOrder:
                 "others not at all. Give every shuffle a seed, as in ds.shuffle(1000, seed=0) or "
                 "image_dataset_from_directory(..., seed=0)"
             )
-        dataset: Any = getattr(self._adapter, "py_dataset", None)
+        dataset = keras_internals.py_dataset_of(self._epochs)
         for _ in range(epochs if dataset is not None else 0):
             dataset.on_epoch_begin()
             dataset.on_epoch_end()
@@ -144,25 +142,24 @@ class DataOrder:
 
     def _random_order(self) -> str:
         """What draws an order that nobody can repeat, and what to write instead; empty if nothing does."""
-        adapter = self._adapter
-        shuffles = bool(getattr(adapter, "_shuffle", False) or getattr(adapter, "shuffle", False))
-        if [0, 0] in self.seeds or _draws_inside(getattr(adapter, "_dataset", None)):
+        shuffles = keras_internals.keras_shuffles(self._epochs)
+        if [0, 0] in self.seeds or _draws_inside(keras_internals.dataset_of(self._epochs)):
             return (
                 "the dataset is shuffled without a seed, write .shuffle(n, seed=0), sample_from_datasets(..., seed=0)"
             )
         if any(shuffle.repeats for shuffle in self._shuffles):
             return "the dataset repeats what it shuffles, write .repeat(n) before .shuffle(...)"
-        if isinstance(getattr(adapter, "py_dataset", None), keras.utils.PyDataset) and shuffles:
+        if keras_internals.py_dataset_of(self._epochs) is not None and shuffles:
             return (
                 "fit(shuffle=True) shuffles a PyDataset with Python's own generator, write fit(shuffle=False) and have "
                 "its on_epoch_end() shuffle with a seed"
             )
-        if shuffles and context.global_seed() is None:
+        if shuffles and internals.global_seed() is None:
             return (
                 "fit(shuffle=True) shuffles arrays without a seed, call keras.utils.set_random_seed(0) first, or write "
                 "tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(x), seed=0).batch(n)"
             )
-        sampler = getattr(getattr(adapter, "_dataloader", None), "sampler", None)
+        sampler = keras_internals.sampler_of(self._epochs)
         if type(sampler).__name__ in ("RandomSampler", "WeightedRandomSampler"):
             return "the DataLoader shuffles, write one with shuffle=False, or a tf.data.Dataset with a seed"
         return ""
@@ -173,15 +170,16 @@ def _shuffles(dataset: Any, when_read: bool = False, repeats: bool = False) -> I
 
     What is kept in a cache is drawn once, and the same again by the process that goes on.
     """
-    if not isinstance(dataset, tf.data.Dataset) or type(dataset).__name__ == "CacheDataset":
+    if not isinstance(dataset, tf.data.Dataset) or internals.is_cache(dataset):
         return
-    if hasattr(dataset, "_seed") and hasattr(dataset, "_seed2"):
-        yield _Shuffle(dataset, when_read, repeats)
+    seed, times = internals.seeds_of(dataset), internals.repeats_of(dataset)
+    if seed is not None:
+        yield _Shuffle(dataset, seed, when_read, repeats)
         when_read = True
-    if type(dataset).__name__ == "_RepeatDataset":
-        when_read, repeats = True, repeats or int(dataset._count) > 1
-    for number, part in enumerate(dataset._inputs()):
-        later = number > 0 and type(dataset).__name__ == "_ConcatenateDataset"
+    if times is not None:
+        when_read, repeats = True, repeats or times > 1
+    for number, part in enumerate(internals.parts_of(dataset)):
+        later = number > 0 and internals.is_concatenation(dataset)
         yield from _shuffles(part, when_read or later, repeats)
 
 
@@ -189,12 +187,11 @@ def _draws_inside(dataset: Any) -> bool:
     """Whether a function of a tf.data dataset, of `interleave` or `flat_map` say, shuffles without a seed."""
     if not isinstance(dataset, tf.data.Dataset):
         return False
-    for wrapper in dataset._functions():
-        graph = wrapper.function.graph
+    for graph in internals.graphs_of(dataset):
         constants = {op.outputs[0].ref(): op for op in graph.get_operations() if op.type == "Const"}
         for op in graph.get_operations():
             seeds = list(op.inputs)[2:4] if op.type.startswith("ShuffleDataset") else []
             values = [tf.get_static_value(seed) for seed in seeds if seed.ref() in constants]
             if values == [0, 0]:
                 return True
-    return any(_draws_inside(part) for part in dataset._inputs())
+    return any(_draws_inside(part) for part in internals.parts_of(dataset))

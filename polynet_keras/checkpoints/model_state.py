@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from polynet_keras.basics.keras_internals import strategy_of
 from polynet_keras.checkpoints.files import SavedState
 from polynet_keras.engine.building import build
 
@@ -99,7 +100,7 @@ def check_metrics(model: keras.Model, saved: SavedState, data_spec) -> None:
         ValueError: the model was compiled with other metrics.
     """
     found = saved.facts["variables"][METRICS]
-    if len(model.metrics_variables) != len(found) and model._distribute_strategy is None:
+    if len(model.metrics_variables) != len(found) and strategy_of(model) is None:
         # Without a strategy Keras makes the metrics' variables in the first step.
         build(model, None, data_spec)
     _check_group(saved, METRICS, found, describe(model)[METRICS])

@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from polynet_keras.basics.checks import check_choice, check_flag, check_number
+from polynet_keras.basics.keras_internals import draw_from, mix_in_order
 
 CROPS = ("random", "random_resized")
 POLICIES = ("rand_augment", "model_garden_auto_augment", "model_garden_rand_augment")
@@ -119,9 +120,7 @@ class ExampleSeeds(keras.random.SeedGenerator):
 
 def take_seeds_from(layer: keras.Layer, seeds: ExampleSeeds) -> None:
     """Lets a random layer of Keras, and the layers that it is made of, draw from `seeds`."""
-    for part in (layer, *(value for value in vars(layer).values() if isinstance(value, keras.Layer))):
-        part.generator = seeds
-        part._backend_generators = {"tensorflow": seeds}  # where another backend than TensorFlow is Keras's
+    draw_from(layer, seeds, [value for value in vars(layer).values() if isinstance(value, keras.Layer)])
 
 
 class Distortion:
@@ -211,7 +210,7 @@ class Mixing:
             layer.backend.set_backend("tensorflow")
             drawn = layer.get_random_transformation(images, training=True)
             # Keras draws who is mixed with whom among all of a batch, which would depend on the number of workers.
-            drawn["permutation_order"] = partners
+            mix_in_order(drawn, partners)
             result = layer.transform_images(images, drawn), layer.transform_labels(shares, drawn)
             layer.backend.reset()
             return tf.ensure_shape(result[0], images.shape), tf.ensure_shape(result[1], shares.shape)

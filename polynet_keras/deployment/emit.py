@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import KerasTensor
 
+from polynet_keras.basics.keras_internals import functional_of
 from polynet_keras.deployment.graph import Concat, Conv, Graph, Input, Kept, Kernel, Node, Relu, Slice, Sum
 from polynet_keras.engine.network import Network
 from polynet_keras.layers.batch_normalization import BatchNormalization
@@ -52,8 +53,8 @@ class _Emission:
                     dtype=node.kernel.settings["dtype"],
                 )
                 tensors.update(zip(parts, split(tensors[node]), strict=True))
-        # A Sequential model hides the functional one that it is.
-        structure = (getattr(original, "_functional", None) or original).output
+        functional = functional_of(original) if isinstance(original, keras.Sequential) else original
+        structure = functional.output
         outputs = keras.tree.pack_sequence_as(structure, [tensors[node] for node in self._graph.outputs])
         return Network(tensors[self._graph.input], outputs, name=original.name)
 

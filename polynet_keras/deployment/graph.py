@@ -13,6 +13,7 @@ import keras
 import numpy as np
 from keras import KerasTensor
 
+from polynet_keras.basics.keras_internals import functional_of, nodes_by_depth
 from polynet_keras.layers.batch_normalization import BatchNormalization
 from polynet_keras.layers.channel_split import ChannelSplit
 from polynet_keras.layers.stochastic_residual_scaling import StochasticResidualScaling
@@ -200,8 +201,9 @@ def read(model: keras.Model) -> Graph:
 
 def _graph_of(model) -> dict | None:
     """The nodes of a functional model by depth, which is what Keras itself runs; `None` for other models."""
-    model = getattr(model, "_functional", None) or model  # what a Sequential model becomes
-    return getattr(model, "_nodes_by_depth", None)
+    if isinstance(model, keras.Sequential):
+        model = functional_of(model)
+    return nodes_by_depth(model) if isinstance(model, keras.Function) else None
 
 
 def _read_into(model: keras.Model, tensors: dict[int, Node], kernels: dict[keras.Layer, Kernel]) -> None:

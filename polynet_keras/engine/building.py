@@ -6,18 +6,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from polynet_keras.basics import keras_internals
 from polynet_keras.cluster.workers import worker_count
-
-KERAS_PARTS = (
-    "_call_has_training_arg",
-    "_compile_loss",
-    "_compute_loss",
-    "_flatten_layers",
-    "_loss_tracker",
-    "_symbolic_build",
-    "get_metrics_result",
-)
-"""What the distributed step uses of a `keras.Model` beyond its documented methods."""
+from polynet_keras.engine.internals import global_seed, one_replica
 
 
 def build(model: keras.Model, iterator, data_batch) -> None:
@@ -30,10 +21,10 @@ def build(model: keras.Model, iterator, data_batch) -> None:
     """
     check_keras(model)
     if iterator is not None:
-        data_batch = keras.tree.map_structure(_one_replica, iterator._get_iterator().element_spec)
+        data_batch = keras.tree.map_structure(one_replica, keras_internals.data_of(iterator).element_spec)
     data_batch = keras.tree.map_structure(_symbol, data_batch)
     with model.distribute_strategy.scope():
-        model._symbolic_build(data_batch=data_batch)
+        keras_internals.build_symbolically(model, data_batch)
         if has_keras_steps(model):
             _mirror_metrics(model)
             _reduce_losses(model)
@@ -41,7 +32,7 @@ def build(model: keras.Model, iterator, data_batch) -> None:
 
 def check_keras(model: keras.Model) -> None:
     """Raises `RuntimeError` if this Keras is not one whose internals the distributed step knows."""
-    missing = [part for part in KERAS_PARTS if not hasattr(model, part)]
+    missing = keras_internals.missing_parts(model)
     if missing:
         raise RuntimeError(
             f"Keras {keras.__version__} has no {', '.join(missing)} in its models, which distributed training uses; "
@@ -60,7 +51,7 @@ def check_call(model: keras.Model, method: str, arguments: dict) -> None:
         raise ValueError(f"model.{method}() is called outside of strategy.scope(); build and compile the model inside")
     if method == "fit" and model.compiled and model.distribute_strategy.num_replicas_in_sync > 1:
         optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-        if getattr(optimizer, "_distribution_strategy", model.distribute_strategy) is not model.distribute_strategy:
+        if keras_internals.strategy_of_optimizer(optimizer) is not model.distribute_strategy:
             raise ValueError(
                 f"the optimizer {optimizer.name!r} was made outside of strategy.scope(); make it, and call compile(), "
                 "inside"
@@ -74,7 +65,7 @@ def check_call(model: keras.Model, method: str, arguments: dict) -> None:
                 "polynet_keras.checkpoints.callback.Checkpoints, which also goes on within an epoch"
             )
     shuffles = method == "fit" and arguments.get("shuffle", True)
-    if shuffles and _holds_arrays(arguments.get("x")) and _global_seed() is None:
+    if shuffles and _holds_arrays(arguments.get("x")) and global_seed() is None:
         raise ValueError(
             "fit() shuffles arrays, and without a common seed each worker would do so in its own way: call "
             "keras.utils.set_random_seed(SEED) on every worker first, or pass shuffle=False or a tf.data.Dataset"
@@ -100,12 +91,13 @@ def _mirror_metrics(model: keras.Model) -> None:
         if not isinstance(value, tf.Variable) or value.synchronization != tf.VariableSynchronization.ON_READ:
             continue
         initial = model.distribute_strategy.experimental_local_results(value)[0]
-        variable._value = tf.Variable(
+        holder = tf.Variable(
             tf.convert_to_tensor(initial),
             trainable=False,
             name=variable.name,
             aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
         )
+        keras_internals.set_holder(variable, holder)
 
 
 def _reduce_losses(model: keras.Model) -> None:
@@ -114,7 +106,7 @@ def _reduce_losses(model: keras.Model) -> None:
     It leaves a loss that returns one number, its own mean, as it is, which would count once for each replica; and a
     vector of no losses, where a replica is known to have no examples.
     """
-    losses = getattr(model._compile_loss, "_flat_losses", None) or []
+    losses = keras_internals.losses_of_outputs(model)
     for place, entry in enumerate(losses):
         if not isinstance(entry.loss, _ReducedLoss):  # which an earlier call has made
             losses[place] = entry._replace(loss=_ReducedLoss(entry.loss))
@@ -143,11 +135,6 @@ def _at_least_vector(call, y_true, y_pred):
     return keras.ops.reshape(value, (1,)) if len(value.shape) == 0 else value
 
 
-def _one_replica(spec):
-    """Of the specifications of distributed values, one replica's."""
-    return spec._value_specs[0] if isinstance(spec, tf.TypeSpec) and hasattr(spec, "_value_specs") else spec
-
-
 def _symbol(value):
     """A shape and a dtype, for Keras to build with."""
     if value is None or isinstance(value, (tf.experimental.Optional, tf.OptionalSpec)):
@@ -168,9 +155,3 @@ def _as_list(callbacks) -> list:
 def _holds_arrays(x) -> bool:
     """Whether Keras shuffles by itself: it does arrays, not datasets and generators."""
     return any(isinstance(part, (np.ndarray, tf.Tensor, list)) for part in keras.tree.flatten(x)) or isinstance(x, list)
-
-
-def _global_seed() -> int | None:
-    from tensorflow.python.eager import context  # it has no public name
-
-    return context.global_seed()

@@ -19,9 +19,9 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from tensorflow.python.eager import context
 
 from polynet_keras.engine.batches import open_batch, without_optionals
+from polynet_keras.engine.internals import call_options, called_with, configuration_of_calls
 
 NO_OPTIONS = {"disable_model_pruning": False, "disable_meta_optimizer": False}
 """Of TensorFlow's graph optimizer, where nobody has set any."""
@@ -152,21 +152,15 @@ class _WithPasses:
 
     def __init__(self, function: Callable[[Any], Any]):
         self._function = function
-        executor = context.context().function_call_options.executor_type
-        self._options = context.FunctionCallOptions(executor, _config())
+        self._options = call_options(_config())
 
     def __call__(self, data):
         # With which passes a function is optimized is an attribute of its call, which TensorFlow keeps by thread. It
         # has no public name, and the public `StatefulPartitionedCall`, which takes it, is no way round: called eagerly
         # it runs without the pool of inter-op threads (steps take 1.1 times as long), and called in a function of its
         # own it is optimized twice (the first step comes 6 s later).
-        current = context.context()
-        before = current.function_call_options
-        current.function_call_options = self._options
-        try:
+        with called_with(self._options):
             return self._function(data)
-        finally:
-            current.function_call_options = before
 
 
 def _passes_are_chosen() -> bool:
@@ -178,7 +172,7 @@ def _passes_are_chosen() -> bool:
 
 def _config() -> tf.compat.v1.ConfigProto:
     """With which passes TensorFlow optimizes the graph of one function."""
-    config = tf.compat.v1.ConfigProto.FromString(context.context().function_call_options.config_proto_serialized)
+    config = configuration_of_calls()
     rewrite = config.graph_options.rewrite_options
     for field in rewrite.DESCRIPTOR.fields:
         if field.enum_type is not None and field.enum_type.name == "Toggle" and field.name not in PASSES:

@@ -3,6 +3,8 @@
 import keras
 import tensorflow as tf
 
+from polynet_keras.basics.keras_internals import every_layer
+
 SPREAD = 0x9E3779B1
 """Between the seeds of two replicas: far enough that seeds counted from 0 do not meet another replica's."""
 
@@ -21,7 +23,7 @@ class ReplicaDraws:
     def __init__(self, model: keras.Model):
         agreeing = {
             id(variable)
-            for layer in model._flatten_layers()
+            for layer in every_layer(model)
             if getattr(layer, "draws_agree", False)
             for variable in layer.variables
         }

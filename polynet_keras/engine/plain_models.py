@@ -11,12 +11,12 @@ from typing import Any
 
 import keras
 
+from polynet_keras.basics.keras_internals import CALLED_BY_KERAS
 from polynet_keras.cluster.workers import worker_count
 from polynet_keras.engine.batches import share_of_worker
 from polynet_keras.engine.building import check_keras
 
 CALLED_BY_USERS = ("fit", "evaluate", "predict")
-CALLED_BY_KERAS = ("make_train_function", "make_test_function", "make_predict_function", "_maybe_symbolic_build")
 USED_BY_STEPS = ("_tensorflow_strategy", "compiled_function", "gradient_dtype", "interruption", "session")
 
 

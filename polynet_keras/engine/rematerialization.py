@@ -8,6 +8,7 @@ import keras
 from keras import KerasTensor, ops
 
 from polynet_keras.basics.checks import check_choice
+from polynet_keras.basics.keras_internals import nodes_by_depth
 from polynet_keras.layers.stochastic_residual_scaling import StochasticResidualScaling
 
 REMAT = ("none", "stage_b", "all")
@@ -40,12 +41,8 @@ class RematerializedGraph:
     def __init__(self, model: keras.Model, remat: str):
         self._inputs, self._outputs = model.inputs, model.outputs
         self._structure = model.output
-        calls = [
-            call
-            for depth in sorted(model._nodes_by_depth, reverse=True)
-            for call in model._nodes_by_depth[depth]
-            if not call.is_input
-        ]
+        nodes = nodes_by_depth(model)
+        calls = [call for depth in sorted(nodes, reverse=True) for call in nodes[depth] if not call.is_input]
         units = [unit for unit in _units(calls, model.outputs) if remat == "all" or unit.name.startswith(remat)]
         self.units = {id(unit.call): _Rematerialized(unit) for unit in units}
         # A unit takes the place of its first call, so that layers that are shared are called in Keras's order.

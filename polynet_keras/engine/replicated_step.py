@@ -16,6 +16,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from polynet_keras.basics import keras_internals
 from polynet_keras.basics.checks import check_choice
 from polynet_keras.cluster.patience import waiting
 from polynet_keras.engine import compression, stand_in
@@ -31,11 +32,15 @@ def make_step(model: keras.Model, trains: bool) -> "DistributedStep":
     if not has_keras_steps(model):
         return DistributedStep(model, _own_step(model, model.train_step if trains else model.test_step))
     check_choice("gradient_dtype", model.gradient_dtype, compression.GRADIENT_DTYPES)
-    if model.jit_compile and any(getattr(layer, "synchronized", False) for layer in model._flatten_layers()):
+    if model.jit_compile and any(getattr(layer, "synchronized", False) for layer in keras_internals.every_layer(model)):
         raise ValueError(
             "XLA cannot compile a part of a step that has collectives in it: compile the model with jit_compile=False, "
             "or without synchronized batch normalization"
         )
+    if isinstance(model.distribute_strategy, tf.distribute.TPUStrategy):
+        from polynet_keras.engine.tpu import TpuStep  # it stands on this module
+
+        return DistributedStep(model, TpuStep(model, trains))
     return DistributedStep(model, ReplicatedStep(model, trains))
 
 
@@ -119,27 +124,9 @@ class ReplicatedStep:
         self._compute = tf.function(self._compute_part, jit_compile=True) if model.jit_compile else self._compute_part
 
     def __call__(self, data, interrupted: tf.Tensor) -> tuple[dict, tf.Tensor]:
-        if isinstance(self._strategy, tf.distribute.TPUStrategy):
-            # On a TPU all of the step is one XLA program, the update too.
-            totals = self._strategy.run(self._on_tpu, args=(data, interrupted))
-            return self._model.get_metrics_result(), self._first(totals)
         totals = self._strategy.run(self._summed, args=(data, interrupted))
         votes = self._update(totals)
         return self._model.get_metrics_result(), votes
-
-    def whole_step(self, data, interrupted: tf.Tensor) -> tf.Tensor:
-        """Sum and update in a replica's context: what XLA compiles for a TPU. Returns the votes."""
-        return self._update(self._summed(data, interrupted))
-
-    def _on_tpu(self, data, interrupted: tf.Tensor) -> tf.Tensor:
-        # The gradients are summed already; the optimizer would sum them once more.
-        optimizer = getattr(self._model.optimizer, "inner_optimizer", self._model.optimizer)
-        before = optimizer._all_reduce_sum_gradients
-        optimizer._all_reduce_sum_gradients = list
-        try:
-            return self.whole_step(data, interrupted)
-        finally:
-            optimizer._all_reduce_sum_gradients = before
 
     def _summed(self, data, interrupted: tf.Tensor) -> dict[str, Any]:
         """In a replica's context: its part of the batch, summed with the parts of all others."""
@@ -186,10 +173,12 @@ class ReplicatedStep:
                 # In a scope Keras takes what a regularizer sees from there.
                 regularized = [(v, v.value) for v in model.trainable_variables if v.regularizer is not None]
                 with keras.StatelessScope(state_mapping=[*seeds, *zeros, *regularized]) as scope:
-                    y_pred = model(rows, training=self._trains) if model._call_has_training_arg else model(rows)
+                    y_pred = (
+                        model(rows, training=self._trains) if keras_internals.takes_training(model) else model(rows)
+                    )
                     y_pred = stand_in.emptied(y_pred, added)
-                    loss = model._compute_loss(
-                        x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=self._trains
+                    loss = keras_internals.loss_of_batch(
+                        model, x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=self._trains
                     )
                     model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
                 if self._replicas > 1:
@@ -232,7 +221,7 @@ class ReplicatedStep:
         increments = {id(v): scope.get_current_value(v) for v in model.metrics_variables}
         # Keras weighs the loss of each output by the size of the batch where the graph knows it, else by one, and has
         # multiplied by the number of replicas what it divided, or, of a sum, did not divide by it.
-        for metric in getattr(model._compile_loss, "metrics", ()):
+        for metric in keras_internals.loss_metrics(model):
             mean = tf.math.divide_no_nan(increments[id(metric.total)], increments[id(metric.count)])
             increments[id(metric.total)] = mean * examples * factor / self._replicas
             increments[id(metric.count)] = examples
@@ -250,7 +239,8 @@ class ReplicatedStep:
             model.optimizer.apply([self._first(g) for g in totals["gradients"]], self._trainable)
         for variable, increment in zip(model.metrics_variables, totals["metrics"], strict=True):
             variable.assign_add(self._first(increment))
-        model._loss_tracker.update_state(self._first(totals["loss"]), sample_weight=self._first(totals["examples"]))
+        tracker = keras_internals.loss_tracker(model)
+        tracker.update_state(self._first(totals["loss"]), sample_weight=self._first(totals["examples"]))
         return self._first(totals["votes"])
 
     def _first(self, value):

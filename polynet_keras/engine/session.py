@@ -5,6 +5,8 @@ from typing import Any
 
 import keras
 
+from polynet_keras.basics.keras_internals import initial_epoch, set_initial_epoch
+
 
 class TrainingSession:
     """A call of `fit` of one of our models, from before its first step to its end, however it ends.
@@ -37,9 +39,9 @@ class TrainingSession:
         with contextlib.ExitStack() as ends:
             # A callback may call `fit` itself: the session around comes back then, and the epoch that it begins with.
             ends.callback(setattr, self.model, "session", self.model.session)
-            ends.callback(setattr, self.model, "_initial_epoch", self.model._initial_epoch)
+            ends.callback(set_initial_epoch, self.model, initial_epoch(self.model))
             self.model.session = self
-            self.model._initial_epoch = None
+            set_initial_epoch(self.model, None)
             self.ends = ends.pop_all()
         try:
             self._hand_to_callbacks()
@@ -60,7 +62,7 @@ class TrainingSession:
 
     def start_at(self, epoch: int) -> None:
         """Has `fit` begin with an epoch, counted from 0; to be called in `on_train_begin`."""
-        self.model._initial_epoch = epoch
+        set_initial_epoch(self.model, epoch)
 
     def _hand_to_callbacks(self) -> None:
         given: Any = self.arguments.get("callbacks")

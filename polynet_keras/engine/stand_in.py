@@ -9,6 +9,8 @@ loss themselves (`add_loss`, activity regularizers) is counted once a replica, a
 import keras
 import tensorflow as tf
 
+from polynet_keras.basics.keras_internals import copy_notes
+
 
 def filled(nest):
     """A nest of tensors, (batch, ...) each, whose batch is one row of zeros where it was empty.
@@ -49,10 +51,7 @@ def emptied(outputs, added: tf.Tensor | None):
             return output
         rows = tf.shape(output)[0] * (1 - added)
         kept = _of_same_operation(output, rows)
-        for name in ("_keras_mask", "_keras_logits"):
-            known = getattr(output, name, None)
-            if known is not None:
-                setattr(kept, name, known[:rows])
+        copy_notes(output, kept, lambda note: note[:rows])
         return kept
 
     return keras.tree.map_structure(without_row, outputs)

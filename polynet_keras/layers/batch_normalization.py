@@ -2,6 +2,8 @@
 
 import keras
 
+from polynet_keras.basics.keras_internals import every_layer
+
 
 @keras.saving.register_keras_serializable(package="polynet_keras")
 class BatchNormalization(keras.layers.BatchNormalization):
@@ -141,7 +143,7 @@ def synchronize_batch_normalization(model: keras.Model) -> None:
         raise ValueError(
             f"batch normalization is synchronized on the TensorFlow backend only; this is {keras.backend.backend()!r}"
         )
-    layers = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+    layers = [layer for layer in every_layer(model) if isinstance(layer, keras.layers.BatchNormalization)]
     if not layers:
         raise ValueError(f"model {model.name!r} has no batch normalization to synchronize")
     for layer in layers:

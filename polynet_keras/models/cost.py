@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import keras
 
 from polynet_keras.basics.checks import check_integer, check_number
+from polynet_keras.basics.keras_internals import nodes_by_depth
 from polynet_keras.models.arguments import check_image_shape
 from polynet_keras.models.inception import BLOCKS, REDUCTIONS, STEM, Branches, Conv, MaxPool, scaled
 from polynet_keras.models.polynomial import Polynomial
@@ -120,8 +121,8 @@ def count_macs(model: keras.Model) -> int:
     model that is no graph of layers, or takes images of any size, has 0: not known.
     """
     macs = 0
-    # Keras has no public way from a model to its applications of layers; a layer's own would be those of all models.
-    for node in itertools.chain.from_iterable(getattr(model, "_nodes_by_depth", {}).values()):
+    nodes = nodes_by_depth(model) if isinstance(model, keras.Function) else {}
+    for node in itertools.chain.from_iterable(nodes.values()):
         layer, output = node.operation, node.output_tensors[0].shape
         if isinstance(layer, keras.Model):
             macs += count_macs(layer)

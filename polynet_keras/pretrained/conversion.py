@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from absl import logging
 
+from polynet_keras.basics.keras_internals import own_variables
 from polynet_keras.basics.names import quoted
 from polynet_keras.layers.stochastic_residual_scaling import StochasticResidualScaling
 from polynet_keras.models.residual_scale import scales_and_survival
@@ -139,12 +140,7 @@ def _cast(values: np.ndarray, key: str, name: str, dtype: str) -> np.ndarray:
 
 def _variables(model: keras.Model) -> dict[str, keras.Variable]:
     """By `layer/variable`; the state of random generators, which are no weights, is not among them."""
-    return {f"{layer.name}/{variable.name}": variable for layer in model.layers for variable in _own_variables(layer)}
-
-
-def _own_variables(layer: keras.Layer) -> list[keras.Variable]:
-    """In the order in which Keras stores them."""
-    return [*layer._trainable_variables, *layer._non_trainable_variables]
+    return {f"{layer.name}/{variable.name}": variable for layer in model.layers for variable in own_variables(layer)}
 
 
 def _table(checkpoint: Checkpoint, model: keras.Model) -> dict[str, str]:
@@ -153,7 +149,7 @@ def _table(checkpoint: Checkpoint, model: keras.Model) -> dict[str, str]:
         return {
             f"{layer.name}/{number}": f"{layer.name}/{variable.name}"
             for layer in model.layers
-            for number, variable in enumerate(_own_variables(layer))
+            for number, variable in enumerate(own_variables(layer))
         }
     return _published_table(checkpoint.format)
 

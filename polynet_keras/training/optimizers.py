@@ -279,12 +279,14 @@ class _Buffers:
         """Zeros: a NaN of one step would otherwise outlive it, though weights and state be restored."""
         import tensorflow as tf
 
+        from polynet_keras.engine.internals import call_once
+
         def clear_all(strategy):
             for buffer in self._variables.values():
                 strategy.extended.update(buffer, lambda variable: variable.assign(tf.zeros_like(variable)), group=False)
 
         if self._variables:
-            tf.__internal__.distribute.interim.maybe_merge_call(clear_all, strategy)
+            call_once(clear_all, strategy)
 
 
 class _Constants:

@@ -32,67 +32,49 @@ LOUD_IN_STEP = "AttributeError at the first training step with our RMSprop"
 LOUD_IF_DISTRIBUTED = "check_keras refuses to train under a strategy"
 LOUD_IN_REQUEST = "AttributeError in every connection of the service"
 SILENT_ORDER = "SILENT: a resumed training sees some examples twice and others not at all"
-SILENT_RANDOM = "SILENT: fit does not warn that a resumed training sees some examples twice"
 SILENT_STATE = "SILENT: a checkpoint leaves it out, and the callback starts anew when a training goes on"
 
 TENSORFLOW_ERRORS = "basics/tensorflow_errors.py"
 BUILDING = "engine/building.py"
 STEP = "engine/replicated_step.py"
+KERAS = "basics/keras_internals.py"
+TENSORFLOW = "engine/internals.py"
 MODEL = "engine/distributed_model.py"
-PLAIN_MODELS = "engine/plain_models.py"
-DRAWS = "engine/draws.py"
-STAND_IN = "engine/stand_in.py"
-CHECKPOINTS = "checkpoints/callback.py"
 CALLBACK_STATE = "checkpoints/callback_state.py"
-SESSION = "engine/session.py"
-DATA_ORDER = "checkpoints/data_order.py"
 REPLAY = "checkpoints/replay.py"
-TRAINING_STATE = "checkpoints/model_state.py"
 FAILURES = "cluster/failures.py"
-INTERNALS = "cluster/internals.py"
+CLUSTER = "cluster/internals.py"
 NETWORK = "engine/network.py"
-COMPILED_STEP = "engine/compiled_step.py"
 COST = "models/cost.py"
-REMATERIALIZATION = "engine/rematerialization.py"
 BATCH_NORMALIZATION = "layers/batch_normalization.py"
 OPTIMIZERS = "training/optimizers.py"
 AUGMENTATION = "data/augmentation.py"
 MODEL_GARDEN = "data/model_garden.py"
 INSERTION = "training/insertion.py"
-CONVERSION = "pretrained/conversion.py"
 GRAPH = "deployment/graph.py"
-EMIT = "deployment/emit.py"
 CONNECTIONS = "deployment/serving/connections.py"
 BODIES = "deployment/serving/bodies.py"
 SERVER = "deployment/serving/server.py"
 
 NAMES = {
     # Keras: models.
-    "Model._initial_epoch": PrivateName(
-        "keras", (SESSION,), "SILENT: a resumed training starts at epoch 0, with the restored weights"
-    ),
-    "Model._distribute_strategy": PrivateName("keras", (MODEL, NETWORK, TRAINING_STATE), LOUD_IN_FIT),
+    "Model._initial_epoch": PrivateName("keras", (KERAS,), "AttributeError in every fit of our models"),
+    "Model._distribute_strategy": PrivateName("keras", (KERAS, MODEL, NETWORK), LOUD_IN_FIT),
     "Model._maybe_symbolic_build": PrivateName(
         "keras",
-        (MODEL, PLAIN_MODELS),
-        "our override is not called, and Keras's own fails with several workers (Keras issue 20585)",
+        (KERAS, MODEL),
+        "AttributeError where models of several workers are made; else our override is not called",
     ),
-    "Model._symbolic_build": PrivateName("keras", (BUILDING,), LOUD_IF_DISTRIBUTED),
-    "Model._compute_loss": PrivateName("keras", (BUILDING, STEP), LOUD_IF_DISTRIBUTED),
-    "Model._loss_tracker": PrivateName("keras", (BUILDING, STEP), LOUD_IF_DISTRIBUTED),
-    "Model._call_has_training_arg": PrivateName("keras", (BUILDING, STEP), LOUD_IF_DISTRIBUTED),
-    "Model._flatten_layers": PrivateName(
-        "keras", (BUILDING, STEP, DRAWS, BATCH_NORMALIZATION), f"{LOUD_IF_DISTRIBUTED}, or AttributeError"
-    ),
-    "Model.get_metrics_result": PrivateName("keras", (BUILDING, STEP), LOUD_IF_DISTRIBUTED),
-    "Model._compile_loss": PrivateName("keras", (BUILDING, STEP), LOUD_IF_DISTRIBUTED),
-    "CompileLoss._flat_losses": PrivateName(
-        "keras", (BUILDING,), "SILENT: a loss that returns one number counts once for each replica"
-    ),
+    "Model._symbolic_build": PrivateName("keras", (KERAS,), LOUD_IF_DISTRIBUTED),
+    "Model._compute_loss": PrivateName("keras", (KERAS,), LOUD_IF_DISTRIBUTED),
+    "Model._loss_tracker": PrivateName("keras", (KERAS,), LOUD_IF_DISTRIBUTED),
+    "Model._call_has_training_arg": PrivateName("keras", (KERAS,), LOUD_IF_DISTRIBUTED),
+    "Model._flatten_layers": PrivateName("keras", (KERAS,), f"{LOUD_IF_DISTRIBUTED}, or AttributeError"),
+    "Model.get_metrics_result": PrivateName("keras", (KERAS, STEP), LOUD_IF_DISTRIBUTED),
+    "Model._compile_loss": PrivateName("keras", (KERAS,), LOUD_IF_DISTRIBUTED),
+    "CompileLoss._flat_losses": PrivateName("keras", (KERAS,), "AttributeError in every fit under a strategy"),
     "CompileLoss.Loss._replace": PrivateName("keras", (BUILDING,), "AttributeError in every fit under a strategy"),
-    "CompileLoss.metrics": PrivateName(
-        "keras", (STEP,), "SILENT: under a strategy the loss of each output, as logs show it, is wrong"
-    ),
+    "CompileLoss.metrics": PrivateName("keras", (KERAS,), "AttributeError in every fit under a strategy"),
     "Model.train_function": PrivateName(
         "keras",
         (MODEL, NETWORK, REPLAY, BATCH_NORMALIZATION),
@@ -101,24 +83,33 @@ NAMES = {
     "Model.test_function": PrivateName("keras", (MODEL, NETWORK), "SILENT: Keras's own step runs in place of ours"),
     "Model.predict_function": PrivateName("keras", (MODEL, NETWORK), "SILENT: Keras's own step runs in place of ours"),
     "TFEpochIterator._get_iterator": PrivateName(
-        "keras",
-        (BUILDING, DATA_ORDER),
-        f"AttributeError in every fit under a strategy and with Checkpoints; {SILENT_ORDER}",
+        "keras", (KERAS,), "AttributeError in every fit under a strategy and with Checkpoints"
     ),
     "TFEpochIterator._current_iterator": PrivateName(
-        "keras", (DATA_ORDER,), "AttributeError where Checkpoints saves a fit with steps_per_epoch"
+        "keras", (KERAS,), "AttributeError where Checkpoints saves a fit with steps_per_epoch"
     ),
-    "TFEpochIterator.data_adapter": PrivateName("keras", (DATA_ORDER,), "AttributeError in every fit with Checkpoints"),
-    "TFDatasetAdapter._dataset": PrivateName("keras", (DATA_ORDER,), SILENT_ORDER),
-    "PyDatasetAdapter.py_dataset": PrivateName("keras", (DATA_ORDER,), SILENT_ORDER),
-    "PyDatasetAdapter.shuffle": PrivateName("keras", (DATA_ORDER,), SILENT_RANDOM),
-    "ArrayDataAdapter._shuffle": PrivateName("keras", (DATA_ORDER,), SILENT_RANDOM),
-    "TorchDataLoaderAdapter._dataloader": PrivateName("keras", (DATA_ORDER,), SILENT_RANDOM),
+    "TFEpochIterator.data_adapter": PrivateName("keras", (KERAS,), "AttributeError in every fit with Checkpoints"),
+    "names of the adapters": PrivateName(
+        "keras", (KERAS,), "RuntimeError in every fit with Checkpoints", written="ADAPTERS"
+    ),
+    "TFDatasetAdapter._dataset": PrivateName(
+        "keras", (KERAS,), "AttributeError in every fit with Checkpoints of a dataset"
+    ),
+    "PyDatasetAdapter.py_dataset": PrivateName(
+        "keras", (KERAS,), "AttributeError in every fit with Checkpoints of a PyDataset"
+    ),
+    "PyDatasetAdapter.shuffle": PrivateName(
+        "keras", (KERAS,), "AttributeError in every fit with Checkpoints of a PyDataset"
+    ),
+    "ArrayDataAdapter._shuffle": PrivateName(
+        "keras", (KERAS,), "AttributeError in every fit with Checkpoints of arrays"
+    ),
+    "TorchDataLoaderAdapter._dataloader": PrivateName(
+        "keras", (KERAS,), "AttributeError in every fit with Checkpoints of a DataLoader"
+    ),
     "Functional._standardize_inputs": PrivateName("keras", (NETWORK,), "AttributeError in every fit with remat"),
     "Functional._nodes_by_depth": PrivateName(
-        "keras",
-        (COST, GRAPH, REMATERIALIZATION),
-        'SILENT: a model costs 0 multiply-accumulates; fusing says "must be a functional model"',
+        "keras", (KERAS,), "AttributeError where a model's cost is counted, with remat and in every export"
     ),
     "Node.is_input": PrivateName("keras", (GRAPH,), "AttributeError in every export"),
     "Node.arguments": PrivateName("keras", (GRAPH,), "AttributeError in every export"),
@@ -126,24 +117,21 @@ NAMES = {
     "Node.output_tensors": PrivateName("keras", (COST,), "AttributeError where a model's cost is counted"),
     "Node.outputs": PrivateName("keras", (GRAPH,), "AttributeError in every export"),
     "Node.operation": PrivateName("keras", (COST, GRAPH), "AttributeError in every export"),
-    "Sequential._functional": PrivateName(
-        "keras", (GRAPH, EMIT), 'a Sequential model is not fused: "must be a functional Keras model"'
-    ),
+    "Sequential._functional": PrivateName("keras", (KERAS,), "AttributeError in every export of a Sequential model"),
     # Keras: layers, variables and tensors.
-    "Layer._trainable_variables": PrivateName("keras", (CONVERSION,), "AttributeError with every weights file"),
-    "Layer._non_trainable_variables": PrivateName("keras", (CONVERSION,), "AttributeError with every weights file"),
-    "Variable._value": PrivateName(
-        "keras", (BUILDING,), "SILENT: each reading of a metric is a collective, and totals count twice"
-    ),
-    "tensor._keras_mask": PrivateName("keras", (STAND_IN,), "SILENT: under a strategy masks are lost"),
+    "Layer._trainable_variables": PrivateName("keras", (KERAS,), "AttributeError with every weights file"),
+    "Layer._non_trainable_variables": PrivateName("keras", (KERAS,), "AttributeError with every weights file"),
+    "Variable._value": PrivateName("keras", (KERAS,), "AttributeError in every fit under a strategy"),
+    "tensor._keras_mask": PrivateName("keras", (KERAS,), "SILENT: under a strategy masks are lost"),
     "tensor._keras_logits": PrivateName(
-        "keras", (STAND_IN,), "SILENT: under a strategy a loss of saturated outputs is clipped and has no gradient"
+        "keras", (KERAS,), "SILENT: under a strategy a loss of saturated outputs is clipped and has no gradient"
     ),
-    "BaseImagePreprocessingLayer.generator": PrivateName(
-        "keras", (AUGMENTATION,), "SILENT: augmentation is not reproducible; a resumed training is another one"
-    ),
+    "BaseImagePreprocessingLayer.generator": PrivateName("keras", (KERAS,), "RuntimeError where data are augmented"),
     "BaseImagePreprocessingLayer._backend_generators": PrivateName(
-        "keras", (AUGMENTATION,), "SILENT: with JAX or PyTorch as the backend augmentation is not reproducible"
+        "keras", (KERAS,), "RuntimeError where data are augmented with JAX or PyTorch as the backend"
+    ),
+    "BaseImagePreprocessingLayer._get_seed_generator": PrivateName(
+        "keras", (KERAS,), "AttributeError where data are augmented"
     ),
     "BaseImagePreprocessingLayer.backend.set_backend": PrivateName(
         "keras", (AUGMENTATION,), "AttributeError where images are mixed"
@@ -153,34 +141,42 @@ NAMES = {
     ),
     'MixUp: transformation["permutation_order"]': PrivateName(
         "keras",
-        (AUGMENTATION,),
-        "SILENT: Keras draws which images are mixed, and the number of workers changes it",
+        (KERAS,),
+        "KeyError where images are mixed",
         written="permutation_order",
     ),
     'CutMix: transformation["permutation_order"]': PrivateName(
         "keras",
-        (AUGMENTATION,),
-        "SILENT: Keras draws which images are mixed, and the number of workers changes it",
+        (KERAS,),
+        "KeyError where images are mixed",
         written="permutation_order",
     ),
     # Keras: callbacks.
-    "ModelCheckpoint._batches_seen_since_last_saving": PrivateName("keras", (CALLBACK_STATE,), SILENT_STATE),
-    "ModelCheckpoint._last_batch_seen": PrivateName("keras", (CALLBACK_STATE,), SILENT_STATE),
-    "SwapEMAWeights._ema_weights_in_model": PrivateName("keras", (CALLBACK_STATE,), SILENT_STATE),
-    "TensorBoard._global_train_batch": PrivateName("keras", (CALLBACK_STATE,), SILENT_STATE),
-    "TensorBoard._global_test_batch": PrivateName("keras", (CALLBACK_STATE,), SILENT_STATE),
+    "ModelCheckpoint._batches_seen_since_last_saving": PrivateName(
+        "keras", (KERAS,), "AttributeError where Checkpoints saves with this callback"
+    ),
+    "ModelCheckpoint._last_batch_seen": PrivateName(
+        "keras", (KERAS,), "AttributeError where Checkpoints saves with this callback"
+    ),
+    "SwapEMAWeights._ema_weights_in_model": PrivateName(
+        "keras", (KERAS,), "AttributeError where Checkpoints saves with this callback"
+    ),
+    "TensorBoard._global_train_batch": PrivateName(
+        "keras", (KERAS,), "AttributeError where Checkpoints saves with this callback"
+    ),
+    "TensorBoard._global_test_batch": PrivateName(
+        "keras", (KERAS,), "AttributeError where Checkpoints saves with this callback"
+    ),
     "state of callbacks": PrivateName("keras", (CALLBACK_STATE,), SILENT_STATE, written="ATTRIBUTES"),
     # Keras: optimizers.
     "Optimizer._backend_update_step": PrivateName(
         "keras", (OPTIMIZERS,), "SILENT: each update goes through TensorFlow's strategies, and takes longer"
     ),
-    "Optimizer._all_reduce_sum_gradients": PrivateName("keras", (STEP,), "AttributeError in every fit on a TPU"),
+    "Optimizer._all_reduce_sum_gradients": PrivateName("keras", (KERAS,), "AttributeError in every fit on a TPU"),
     "Optimizer._get_variable_index": PrivateName("keras", (OPTIMIZERS,), LOUD_IN_STEP),
     "Optimizer._trainable_variables": PrivateName("keras", (OPTIMIZERS,), LOUD_IN_STEP),
     "Optimizer._distribution_strategy": PrivateName(
-        "keras",
-        (OPTIMIZERS, BUILDING),
-        f"{LOUD_IN_STEP}; SILENT: an optimizer that was made outside of the strategy's scope is not refused",
+        "keras", (OPTIMIZERS, KERAS), f"{LOUD_IN_STEP}, and in every fit under a strategy"
     ),
     "RMSprop._velocities": PrivateName("keras", (OPTIMIZERS,), LOUD_IN_STEP),
     "RMSprop._momentums": PrivateName("keras", (OPTIMIZERS,), LOUD_IN_STEP),
@@ -195,44 +191,44 @@ NAMES = {
         written="_gradient_accumulator",
     ),
     # TensorFlow: the eager context.
-    "context.function_call_options": PrivateName("tensorflow", (COMPILED_STEP,), LOUD_IN_FIT),
-    "context.FunctionCallOptions": PrivateName("tensorflow", (COMPILED_STEP,), LOUD_IN_FIT),
-    "FunctionCallOptions.config_proto_serialized": PrivateName("tensorflow", (COMPILED_STEP,), LOUD_IN_FIT),
-    "FunctionCallOptions.executor_type": PrivateName("tensorflow", (COMPILED_STEP,), LOUD_IN_FIT),
+    "context.function_call_options": PrivateName("tensorflow", (TENSORFLOW,), LOUD_IN_FIT),
+    "context.FunctionCallOptions": PrivateName("tensorflow", (TENSORFLOW,), LOUD_IN_FIT),
+    "FunctionCallOptions.config_proto_serialized": PrivateName("tensorflow", (TENSORFLOW,), LOUD_IN_FIT),
+    "FunctionCallOptions.executor_type": PrivateName("tensorflow", (TENSORFLOW,), LOUD_IN_FIT),
     "context.global_seed": PrivateName(
-        "tensorflow", (BUILDING, DATA_ORDER), "AttributeError where arrays are shuffled by several workers, or resumed"
+        "tensorflow", (TENSORFLOW,), "AttributeError where arrays are shuffled by several workers, or resumed"
     ),
     "context._context_handle": PrivateName(
         "tensorflow",
-        (INTERNALS,),
+        (CLUSTER,),
         "SILENT: what ran before open_strategy is not noticed, and the other workers wait for this one",
     ),
     "context.coordination_service": PrivateName(
-        "tensorflow", (INTERNALS,), "AttributeError where strategies are opened and errors handled"
+        "tensorflow", (CLUSTER,), "AttributeError where strategies are opened and errors handled"
     ),
     "context.configure_coordination_service": PrivateName(
-        "tensorflow", (INTERNALS,), "SILENT: workers wait an hour for one that does not connect"
+        "tensorflow", (CLUSTER,), "SILENT: workers wait an hour for one that does not connect"
     ),
     "coordination_config_pb2.CoordinatedJob": PrivateName(
-        "tensorflow", (INTERNALS,), "a warning; workers wait an hour for one that does not connect"
+        "tensorflow", (CLUSTER,), "a warning; workers wait an hour for one that does not connect"
     ),
     "context.set_config_key_value": PrivateName(
-        "tensorflow", (INTERNALS,), "SILENT but for a warning a minute: workers wait for each other without a limit"
+        "tensorflow", (CLUSTER,), "SILENT but for a warning a minute: workers wait for each other without a limit"
     ),
     "context.get_config_key_value": PrivateName(
-        "tensorflow", (INTERNALS,), "SILENT but for a warning a minute: workers wait for each other without a limit"
+        "tensorflow", (CLUSTER,), "SILENT but for a warning a minute: workers wait for each other without a limit"
     ),
     "context.delete_config_key_value": PrivateName(
-        "tensorflow", (INTERNALS,), "SILENT but for a warning a minute: workers wait for each other without a limit"
+        "tensorflow", (CLUSTER,), "SILENT but for a warning a minute: workers wait for each other without a limit"
     ),
     "context.abort_collective_ops": PrivateName(
-        "tensorflow", (INTERNALS,), "SILENT but for a warning a minute: workers wait for each other without a limit"
+        "tensorflow", (CLUSTER,), "SILENT but for a warning a minute: workers wait for each other without a limit"
     ),
     "context.check_collective_ops_peer_health": PrivateName(
-        "tensorflow", (INTERNALS,), "AttributeError where an error of another worker is handled"
+        "tensorflow", (CLUSTER,), "AttributeError where an error of another worker is handled"
     ),
     "context.report_error_to_cluster": PrivateName(
-        "tensorflow", (INTERNALS,), "AttributeError in a thread; the others wait for a worker that has failed"
+        "tensorflow", (CLUSTER,), "AttributeError in a thread; the others wait for a worker that has failed"
     ),
     # TensorFlow: the texts of its errors.
     "text: Collective ops is aborted by": PrivateName(
@@ -261,25 +257,29 @@ NAMES = {
     ),
     # TensorFlow: strategies and datasets.
     "StrategyExtended._create_variable": PrivateName(
-        "tensorflow", (INTERNALS,), "AttributeError where a strategy of several workers is opened"
+        "tensorflow", (CLUSTER,), "AttributeError where a strategy of several workers is opened"
     ),
     "multi_device_iterator_ops._create_device_dataset": PrivateName(
-        "tensorflow", (INTERNALS,), "a warning; under a strategy epochs may end a minute late"
+        "tensorflow", (CLUSTER,), "a warning; under a strategy epochs may end a minute late"
     ),
-    "Dataset._inputs": PrivateName("tensorflow", (DATA_ORDER,), "AttributeError in every fit with Checkpoints"),
-    "Dataset._functions": PrivateName("tensorflow", (DATA_ORDER,), "AttributeError in every fit with Checkpoints"),
-    "_ShuffleDataset._seed": PrivateName("tensorflow", (DATA_ORDER,), SILENT_ORDER),
-    "_ShuffleDataset._seed2": PrivateName("tensorflow", (DATA_ORDER,), SILENT_ORDER),
+    "Dataset._inputs": PrivateName("tensorflow", (TENSORFLOW,), "AttributeError in every fit with Checkpoints"),
+    "Dataset._functions": PrivateName("tensorflow", (TENSORFLOW,), "AttributeError in every fit with Checkpoints"),
+    "_ShuffleDataset._seed": PrivateName(
+        "tensorflow", (TENSORFLOW,), "AttributeError in a fit with Checkpoints of a dataset that is shuffled"
+    ),
+    "_ShuffleDataset._seed2": PrivateName(
+        "tensorflow", (TENSORFLOW,), "AttributeError in a fit with Checkpoints of a dataset that is shuffled"
+    ),
     "_RepeatDataset._count": PrivateName(
-        "tensorflow", (DATA_ORDER,), "AttributeError in a fit with Checkpoints of a dataset that repeats"
+        "tensorflow", (TENSORFLOW,), "AttributeError in a fit with Checkpoints of a dataset that repeats"
     ),
     "names of the parts of a dataset": PrivateName(
-        "tensorflow", (DATA_ORDER,), SILENT_ORDER, written="_ConcatenateDataset"
+        "tensorflow", (TENSORFLOW,), SILENT_ORDER, written="_ConcatenateDataset"
     ),
     "PerReplicaSpec._value_specs": PrivateName(
-        "tensorflow", (BUILDING,), "SILENT: a model is built of the specifications of all replicas, and fails later"
+        "tensorflow", (TENSORFLOW,), "ImportError or AttributeError in every fit under a strategy"
     ),
-    "tf.__internal__.distribute.interim.maybe_merge_call": PrivateName("tensorflow", (OPTIMIZERS,), LOUD_IN_STEP),
+    "tf.__internal__.distribute.interim.maybe_merge_call": PrivateName("tensorflow", (TENSORFLOW,), LOUD_IN_STEP),
     # The service.
     "H11Protocol.connections": PrivateName("uvicorn", (CONNECTIONS,), LOUD_IN_REQUEST),
     "H11Protocol.transport": PrivateName("uvicorn", (CONNECTIONS,), LOUD_IN_REQUEST),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from polynet_keras.basics.keras_internals import ADAPTERS
 from polynet_keras.checkpoints.callback_state import ATTRIBUTES
 from polynet_keras.data.augmentation import ExampleSeeds, take_seeds_from
 from tests.contracts.names import contract
@@ -301,6 +302,19 @@ def test_the_data_of_fit_have_an_adapter():
     assert epoch_iterator(X, y=Y).data_adapter is not None
 
 
+@contract("names of the adapters")
+def test_the_kinds_of_adapters():
+    from keras.src.trainers import data_adapters
+
+    def batches():
+        yield X, Y
+
+    data = [(tf.data.Dataset.from_tensors((X, Y)), {}), (X, {"y": Y}), (Pairs(), {}), (batches(), {})]
+    kinds = {type(epoch_iterator(x, **options).data_adapter).__name__ for x, options in data}
+    assert kinds == {"TFDatasetAdapter", "ArrayDataAdapter", "PyDatasetAdapter", "GeneratorDataAdapter"} < set(ADAPTERS)
+    assert {name for name in dir(data_adapters) if name.endswith("Adapter")} - {"DataAdapter"} == set(ADAPTERS)
+
+
 @contract("TFDatasetAdapter._dataset")
 def test_the_dataset_that_fit_was_given():
     data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(2)
@@ -507,6 +521,13 @@ def test_a_layer_draws_from_a_generator_by_backend_where_the_backend_is_not_kera
     layer._backend_generators = {"jax": seeds}
     assert layer._get_seed_generator("jax") is seeds
     assert layer._get_seed_generator("tensorflow") is layer.generator
+
+
+@contract("BaseImagePreprocessingLayer._get_seed_generator")
+@pytest.mark.parametrize("name", list(RANDOM_LAYERS))
+def test_a_layer_tells_from_which_generator_it_draws(name):
+    layer = RANDOM_LAYERS[name]()
+    assert layer._get_seed_generator() is layer._get_seed_generator("tensorflow") is layer.generator
 
 
 @contract("BaseImagePreprocessingLayer.backend.set_backend")

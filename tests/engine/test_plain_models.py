@@ -75,7 +75,7 @@ def test_methods_are_replaced_once_and_keep_their_names(strategy):
 
 
 def test_a_keras_without_the_internals_is_refused(monkeypatch):
-    monkeypatch.setattr("polynet_keras.engine.building.KERAS_PARTS", ("_of_another_keras",))
+    monkeypatch.setattr("polynet_keras.basics.keras_internals.STEP_PARTS", ("_of_another_keras",))
     with pytest.raises(RuntimeError, match="has no _of_another_keras in its models"):
         train_plain_models(few_layers(), DistributedTraining)
     assert not hasattr(keras.Model, USED_BY_STEPS[0])

@@ -1,4 +1,4 @@
-"""The step as XLA compiles it for a TPU: here for the processor."""
+"""The step of a TPU, on the processor: no TPU ever ran it."""
 
 import keras
 import numpy as np
@@ -7,7 +7,8 @@ import tensorflow as tf
 
 from polynet_keras import PolyNet
 from polynet_keras.engine.building import build
-from polynet_keras.engine.replicated_step import ReplicatedStep
+from polynet_keras.engine.distributed_model import DistributedModel
+from polynet_keras.engine.tpu import TpuStep
 from polynet_keras.training.optimizers import RMSprop
 
 
@@ -40,7 +41,7 @@ def test_sum_and_update_are_one_xla_program():
 
     model = compiled_net()
     build(model, None, batches[0])
-    step = tf.function(ReplicatedStep(model, trains=True).whole_step, jit_compile=True, autograph=False)
+    step = tf.function(TpuStep(model, trains=True).whole_step, jit_compile=True, autograph=False)
     for x, y in batches:
         model.reset_metrics()
         votes = step((tf.constant(x), tf.constant(y)), tf.constant(True))
@@ -53,3 +54,35 @@ def test_sum_and_update_are_one_xla_program():
     # One program, with no operation outside of it.
     inside = step.experimental_get_compiler_ir((tf.constant(x), tf.constant(y)), tf.constant(True))(stage="hlo")
     assert "ENTRY" in inside
+
+
+def trained(strategy):
+    with strategy.scope():
+        keras.utils.set_random_seed(0)
+        image = keras.Input((4,))
+        model = DistributedModel(image, keras.layers.Dense(2)(image))
+        model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse", metrics=["mae"])
+    x = np.random.default_rng(0).normal(size=(12, 4)).astype("float32")
+    history = model.fit(x, x[:, :2], batch_size=4, epochs=2, verbose=0, shuffle=False)
+    return model, history.history, model.evaluate(x, x[:, :2], verbose=0)
+
+
+def test_a_strategy_of_tpus_has_this_step_and_trains_as_others_do(monkeypatch):
+    strategy = tf.distribute.OneDeviceStrategy("CPU:0")
+    expected, logs, scores = trained(strategy)
+    calls, whole_step = [], TpuStep.whole_step
+    monkeypatch.setattr(TpuStep, "whole_step", lambda self, *args: calls.append(self) or whole_step(self, *args))
+    monkeypatch.setattr(tf.distribute, "TPUStrategy", type(strategy))
+    model, found, found_scores = trained(strategy)
+    assert len(set(map(id, calls))) == 2  # fit's and evaluate's
+    for name, values in logs.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-5)
+    np.testing.assert_allclose(found_scores, scores, rtol=1e-5)
+    for ours, theirs in zip(model.get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+
+
+def test_the_first_line_says_that_no_tpu_ran_it():
+    from polynet_keras.engine import tpu
+
+    assert tpu.__doc__.splitlines()[0].startswith("Never run on a TPU")

@@ -1,0 +1,20 @@
+"""Never run on a TPU, for there was none: a step of which all is one XLA program, the update too."""
+
+import tensorflow as tf
+
+from polynet_keras.basics.keras_internals import gradients_are_summed
+from polynet_keras.engine.replicated_step import ReplicatedStep
+
+
+class TpuStep(ReplicatedStep):
+    """Keras's own training or test step under a `TPUStrategy`."""
+
+    def __call__(self, data, interrupted: tf.Tensor) -> tuple[dict, tf.Tensor]:
+        votes = self._strategy.run(self.whole_step, args=(data, interrupted))
+        return self._model.get_metrics_result(), self._first(votes)
+
+    def whole_step(self, data, interrupted: tf.Tensor) -> tf.Tensor:
+        """Sum and update in a replica's context: what XLA compiles. Returns the votes."""
+        optimizer = getattr(self._model.optimizer, "inner_optimizer", self._model.optimizer)
+        with gradients_are_summed(optimizer):
+            return self._update(self._summed(data, interrupted))
