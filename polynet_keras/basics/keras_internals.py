@@ -42,7 +42,7 @@ def initial_epoch(model: Any) -> int | None:
 
 def set_initial_epoch(model: Any, epoch: int | None) -> None:
     """Has `fit` begin with an epoch. Without the name: AttributeError."""
-    _replace(model, "_initial_epoch", epoch)
+    _set(model, "_initial_epoch", epoch)
 
 
 def every_layer(model: Any) -> list[Any]:
@@ -70,12 +70,14 @@ def loss_tracker(model: Any) -> Any:
     return model._loss_tracker
 
 
-def losses_of_outputs(model: Any) -> list[Any]:
-    """Keras's own list of named tuples with a field `loss`, to be changed in place; empty before it is built.
+def change_losses(model: Any, change: Callable[[Any], Any]) -> None:
+    """Puts another loss in the place of each; there is none before they are built.
 
     Without the names: AttributeError in every fit under a strategy.
     """
-    return [] if model._compile_loss is None else model._compile_loss._flat_losses or []
+    losses = [] if model._compile_loss is None else model._compile_loss._flat_losses or []
+    for place, entry in enumerate(losses):
+        losses[place] = entry._replace(loss=change(entry.loss))
 
 
 def loss_metrics(model: Any) -> list[Any]:
@@ -106,7 +108,7 @@ def own_variables(layer: Any) -> list[Any]:
 
 def set_holder(variable: Any, holder: Any) -> None:
     """Has another `tf.Variable` hold what a `keras.Variable` stands for. Without the name: AttributeError."""
-    _replace(variable, "_value", holder)
+    _set(variable, "_value", holder)
 
 
 def copy_notes(tensor: Any, other: Any, change: Callable[[Any], Any]) -> None:
@@ -157,7 +159,7 @@ def data_of(epoch_iterator: Any) -> Any:
 
 def replace_data(epoch_iterator: Any, data: Any) -> None:
     """Has an epoch iterator iterate over something else. Without the name: AttributeError."""
-    _replace(epoch_iterator, "_get_iterator", lambda: data)
+    _set(epoch_iterator, "_get_iterator", lambda: data)
 
 
 def iterator_under_way(epoch_iterator: Any) -> Any:
@@ -239,7 +241,7 @@ def gradients_are_summed(optimizer: Any) -> Iterator[None]:
         optimizer._all_reduce_sum_gradients = before
 
 
-def _replace(owner: Any, name: str, value: Any) -> None:
+def _set(owner: Any, name: str, value: Any) -> None:
     """Sets an attribute that is there: a new one would change nothing, without an error."""
     getattr(owner, name)
     setattr(owner, name, value)

@@ -106,10 +106,11 @@ def _reduce_losses(model: keras.Model) -> None:
     It leaves a loss that returns one number, its own mean, as it is, which would count once for each replica; and a
     vector of no losses, where a replica is known to have no examples.
     """
-    losses = keras_internals.losses_of_outputs(model)
-    for place, entry in enumerate(losses):
-        if not isinstance(entry.loss, _ReducedLoss):  # which an earlier call has made
-            losses[place] = entry._replace(loss=_ReducedLoss(entry.loss))
+
+    def reduced(loss):  # an earlier call may have made it
+        return loss if isinstance(loss, _ReducedLoss) else _ReducedLoss(loss)
+
+    keras_internals.change_losses(model, reduced)
 
 
 class _ReducedLoss:

@@ -31,7 +31,7 @@ class SeedsOfAnother(keras.layers.RandomErasing):
         lambda: internals.initial_epoch(Of()),
         lambda: internals.set_initial_epoch(Of(), 3),
         lambda: internals.set_holder(Of(), 1.0),
-        lambda: internals.losses_of_outputs(Of(_compile_loss=Of())),
+        lambda: internals.change_losses(Of(_compile_loss=Of()), list),
         lambda: internals.loss_metrics(Of(_compile_loss=Of())),
         lambda: internals.nodes_by_depth(Of()),
         lambda: internals.functional_of(Of()),
@@ -74,8 +74,9 @@ def test_a_public_attribute_may_be_set_late():
 
 
 def test_losses_that_are_not_there_or_not_built_are_none():
-    assert internals.losses_of_outputs(Of(_compile_loss=None)) == internals.loss_metrics(Of(_compile_loss=None)) == []
-    assert internals.losses_of_outputs(Of(_compile_loss=Of(_flat_losses=None))) == []
+    assert internals.loss_metrics(Of(_compile_loss=None)) == []
+    for none in (None, Of(_flat_losses=None)):
+        internals.change_losses(Of(_compile_loss=none), list)
 
 
 def test_a_layer_that_draws_otherwise_is_an_error():

@@ -35,7 +35,6 @@ SILENT_ORDER = "SILENT: a resumed training sees some examples twice and others n
 SILENT_STATE = "SILENT: a checkpoint leaves it out, and the callback starts anew when a training goes on"
 
 TENSORFLOW_ERRORS = "basics/tensorflow_errors.py"
-BUILDING = "engine/building.py"
 STEP = "engine/replicated_step.py"
 KERAS = "basics/keras_internals.py"
 TENSORFLOW = "engine/internals.py"
@@ -73,7 +72,7 @@ NAMES = {
     "Model.get_metrics_result": PrivateName("keras", (KERAS, STEP), LOUD_IF_DISTRIBUTED),
     "Model._compile_loss": PrivateName("keras", (KERAS,), LOUD_IF_DISTRIBUTED),
     "CompileLoss._flat_losses": PrivateName("keras", (KERAS,), "AttributeError in every fit under a strategy"),
-    "CompileLoss.Loss._replace": PrivateName("keras", (BUILDING,), "AttributeError in every fit under a strategy"),
+    "CompileLoss.Loss._replace": PrivateName("keras", (KERAS,), "AttributeError in every fit under a strategy"),
     "CompileLoss.metrics": PrivateName("keras", (KERAS,), "AttributeError in every fit under a strategy"),
     "Model.train_function": PrivateName(
         "keras",
