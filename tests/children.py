@@ -34,6 +34,7 @@ PRELOADED = (
     "tensorflow",
     "keras",
     "polynet_keras.cli.train",
+    "polynet_keras.training.runs.train",
     "polynet_keras.deployment.serving.server",
     "polynet_keras.cluster.failures",
     "polynet_keras.engine.distributed_model",

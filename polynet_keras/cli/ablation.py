@@ -5,28 +5,28 @@ from pathlib import Path
 from absl import flags
 
 from polynet_keras.basics.stderr_filter import held_back
+from polynet_keras.cli.headings import Heading
+from polynet_keras.cli.output_flags import define_output_flag, output_of
 from polynet_keras.cli.recipe_flags import define_recipe_flags, recipe_of
 from polynet_keras.cli.table import print_table
 
-USAGE = "--folder STUDY [--depths A,B,C] [--modules NAME,...] [--seeds N] [flags of train]"
+USAGE = "--output STUDY [--depths A,B,C] [--modules NAME,...] [--seeds N] [flags of train]"
 
 
 def define_flags(values: flags.FlagValues) -> None:
+    define_output_flag(values, "Folder of the study: a new one, or one to go on with.")
+    study = Heading(values, "Study")
+    study.list("depths", ["1", "2", "1"], "Residual units of the Inception-ResNet, by stage.")
+    study.list("modules", ["poly-2", "2-way"], "Poly and K-way modules to compare with it.")
+    study.integer("seeds", 3, "Runs of each net: their seeds count up from --seed.")
     define_recipe_flags(values)
     delattr(values, "structure")  # is what varies
-    flags.DEFINE_string("folder", None, "Of the study: new, or of one to go on with.", flag_values=values)
-    flags.DEFINE_list(
-        "depths", ["1", "2", "1"], "Of the Inception-ResNet: residual units by stage.", flag_values=values
-    )
-    flags.DEFINE_list("modules", ["poly-2", "2-way"], "Poly and K-way modules to compare.", flag_values=values)
-    flags.DEFINE_integer("seeds", 3, "Runs of each net, with the seeds from --seed on.", flag_values=values)
 
 
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
     if arguments:
         raise ValueError(f"unexpected argument {arguments[0]!r}; the data is named with --data")
-    if values.folder is None:
-        raise ValueError("--folder is needed: where the runs, the table and the plot go")
+    folder = Path(output_of(values, "the folder for the runs, the table and the plot"))
     if len(values.depths) != 3 or not all(depth.isdigit() for depth in values.depths):
         raise ValueError(f"--depths={','.join(values.depths)} must be three numbers of residual units, such as 1,2,1")
     depths = tuple(map(int, values.depths))
@@ -38,7 +38,6 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     from polynet_keras.studies.ablation_runs import RESULTS_FILE, ablation, variants
 
     require_extra("data", "matplotlib", "scipy")
-    folder = Path(values.folder)
     studied = variants(depths, values.modules)
     print(f"{len(studied)} nets, {values.seeds} seeds each:\n")
     print_table(("net", "at equal compute"), [(variant.name, variant.same_compute) for variant in studied])

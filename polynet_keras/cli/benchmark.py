@@ -2,6 +2,7 @@
 
 from absl import flags
 
+from polynet_keras.cli.headings import Heading
 from polynet_keras.cli.recipe_flags import define_recipe_flags, recipe_of
 from polynet_keras.cli.table import print_table
 
@@ -9,8 +10,8 @@ USAGE = "input [--data DATA] [flags of train]"
 
 
 def define_flags(values: flags.FlagValues) -> None:
+    Heading(values, "Measurement").number("seconds", 5.0, "Seconds that each part is measured.")
     define_recipe_flags(values)
-    flags.DEFINE_float("seconds", 5.0, "How long each part is measured.", flag_values=values)
 
 
 def run(values: flags.FlagValues, arguments: list[str]) -> None:

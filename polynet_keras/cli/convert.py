@@ -1,27 +1,25 @@
 """`polynet convert`: a published weights file as one of this package, and how far apart both are."""
 
-from pathlib import Path
-
 from absl import flags
 
-USAGE = "SOURCE TARGET"
+from polynet_keras.cli.headings import Heading
+from polynet_keras.cli.output_flags import check_new_file, define_output_flag, output_of
+
+USAGE = "SOURCE --output FILE [flags]"
 SUFFIXES = (".weights.h5", ".keras")
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_bool("compare", True, "Compare with the publisher's implementation if installed.", flag_values=values)
+    define_output_flag(values, f"File to write, which ends in {' or '.join(SUFFIXES)}.")
+    comparison = Heading(values, "Comparison")
+    comparison.switch("compare", True, "Compare with the publisher's implementation, if it is installed.")
 
 
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
-    if len(arguments) != 2:
-        raise ValueError(f"expected SOURCE (a file, or a name of `polynet weights`) and TARGET; got {len(arguments)}")
-    source, target = arguments[0], Path(arguments[1])
-    if not target.name.endswith(SUFFIXES):
-        raise ValueError(f"TARGET {str(target)!r} must end in {' or '.join(SUFFIXES)}")
-    if target.exists():
-        raise ValueError(f"TARGET {str(target)!r} is there already; name a new file")
-    if not target.parent.is_dir():
-        raise ValueError(f"TARGET {str(target)!r} is in no folder that exists; make it first")
+    if len(arguments) != 1:
+        raise ValueError(f"expected one SOURCE (a file, or a name of `polynet weights`); got {len(arguments)}")
+    (source,) = arguments
+    target = check_new_file("output", output_of(values, "the file to write"), SUFFIXES)
 
     from polynet_keras.evaluation.conversion import convert
 

@@ -1,30 +1,34 @@
 """`polynet ensemble`: a mixture of models, from the scores that they left."""
 
+from typing import TYPE_CHECKING
+
 from absl import flags
 
+from polynet_keras.cli.headings import Heading
+from polynet_keras.cli.pooling_flags import define_pooling_flags, pooling_of
 from polynet_keras.cli.table import print_table
-from polynet_keras.evaluation.metrics import Counts
-from polynet_keras.evaluation.pooling import POOLINGS, SCORES, Pooling
+
+if TYPE_CHECKING:
+    from polynet_keras.evaluation.metrics import Counts
 
 USAGE = "SCORES.npz SCORES.npz ... [flags]"
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string(
-        "weights", "uniform", "uniform, fit, or one number for each member, e.g. 0.5,0.3,0.2.", flag_values=values
+    mixture = Heading(values, "Mixture")
+    mixture.string(
+        "mixture", "uniform", "Weights of the members: `uniform`, `fit`, or one number for each, such as 0.5,0.3,0.2."
     )
-    fit = "Scores of the same members on other images, to fit on, e.g. A.npz,B.npz. [a random half of the images]"
-    flags.DEFINE_list("fit", None, fit, flag_values=values)
-    flags.DEFINE_string("pooling", "selective", f"Of the crops: {', '.join(POOLINGS)}.", flag_values=values)
-    flags.DEFINE_float("fraction", 0.3, "Best-scoring share of the crops, of selective pooling.", flag_values=values)
-    flags.DEFINE_string("on", "probabilities", f"What is pooled: {' or '.join(SCORES)}.", flag_values=values)
-    flags.DEFINE_integer("seed", 0, "Of the half that is fitted on.", lower_bound=0, flag_values=values)
+    fit = "Scores of the same members on other images, to fit on: A.npz,B.npz. [a random half of the images]"
+    mixture.list("fit", None, fit)
+    mixture.integer("seed", 0, "Seed of the draw of the half that is fitted on.", lowest=0)
+    define_pooling_flags(values)
 
 
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
-    weights = _weights(values.weights)
+    weights = _weights(values.mixture)
     if values.fit is not None and weights != "fit":
-        raise ValueError(f"--fit needs --weights=fit; got --weights={values.weights}")
+        raise ValueError(f"--fit needs --mixture=fit; got --mixture={values.mixture}")
     if len(arguments) < 2:
         raise ValueError(f"expected two files of scores or more; got {len(arguments)}")
 
@@ -33,8 +37,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
 
     members = [Scores.load(path) for path in arguments]
     held_out = None if values.fit is None else [Scores.load(path) for path in values.fit]
-    pooling = Pooling(values.pooling, values.fraction, values.on)
-    report = evaluate_ensemble(members, weights, held_out, pooling=pooling, seed=values.seed)
+    report = evaluate_ensemble(members, weights, held_out, pooling=pooling_of(values), seed=values.seed)
 
     fitted = f"; weights fitted on {report.fitted_images:,} others" if report.fitted_images else ""
     print(f"{report.dataset}: {report.mixture.images:,} images, {report.mixture.classes} classes{fitted}")
@@ -58,11 +61,11 @@ def _weights(text: str) -> str | list[float]:
         return [float(number) for number in text.split(",")]
     except ValueError:
         raise ValueError(
-            f"--weights={text} must be uniform, fit, or one number for each member, e.g. 0.5,0.3,0.2"
+            f"--mixture={text} must be uniform, fit, or one number for each member, e.g. 0.5,0.3,0.2"
         ) from None
 
 
-def _numbers(counts: Counts) -> tuple[str, ...]:
+def _numbers(counts: "Counts") -> tuple[str, ...]:
     low, high = counts.interval()
     return (
         f"{100 * counts.top1:.2f}",

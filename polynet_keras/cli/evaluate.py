@@ -2,75 +2,72 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from polynet_keras.basics.names import shown
 from polynet_keras.basics.stderr_filter import held_back
-from polynet_keras.data.crops import CROPS
-from polynet_keras.data.decoding import ON_ERROR
-from polynet_keras.data.examples import Examples
-from polynet_keras.evaluation.pooling import POOLINGS, SCORES, Pooling
-from polynet_keras.training.recipes.recipe import Recipe
-from polynet_keras.training.runs.folder import RECIPE_FILE, latest_run_folder
+from polynet_keras.cli.headings import Heading
+from polynet_keras.cli.model_flags import check_model_flags, define_model_flags, run_folder_of
+from polynet_keras.cli.output_flags import check_file, check_new_file
+from polynet_keras.cli.pooling_flags import define_pooling_flags, pooling_of
+
+if TYPE_CHECKING:
+    from polynet_keras.data.examples import Examples
 
 USAGE = "[--run_dir RUN | --weights NAME_OR_FILE] [--data DATA] [flags]"
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    texts = {
-        "run_dir": "Folder of the run to evaluate. [the newest in runs/]",
-        "weights": "Checkpoint to evaluate: a name of `polynet weights`, or a file of the released net.",
-        "data": "What `polynet train --data` takes. [what the run held out]",
-        "split": "Split of the data. [its held-out one, or all of data without splits]",
-        "scores": "File.npz of the crops' scores: written, or read if there, so that other poolings cost nothing.",
-        "report": "File.html to write a report to.",
-    }
-    for name, text in texts.items():
-        flags.DEFINE_string(name, None, text, flag_values=values)
-    flags.DEFINE_string("results", "results.csv", "Table that the run is added to; none if empty.", flag_values=values)
-    flags.DEFINE_integer("batch_size", 32, "Images, or crops of an image, at once.", flag_values=values)
-    accepted = ", ".join(map(str, CROPS))
-    flags.DEFINE_integer("crops", None, f"Of each image: {accepted}. [as the run's recipe says]", flag_values=values)
-    flags.DEFINE_string("pooling", "selective", f"Of the crops: {', '.join(POOLINGS)}.", flag_values=values)
-    flags.DEFINE_float("fraction", 0.3, "Best-scoring share of the crops, of selective pooling.", flag_values=values)
-    flags.DEFINE_string("on", "probabilities", f"What is pooled: {' or '.join(SCORES)}.", flag_values=values)
-    accepted = " or ".join(ON_ERROR)
-    flags.DEFINE_string(
-        "on_error", None, f"For unreadable images: {accepted}. [as the run's recipe says]", flag_values=values
-    )
+    define_model_flags(values, "evaluate")
+    data = Heading(values, "Data")
+    what = "What to evaluate on; --data of `polynet train` has what it may be. [what the run held out]"
+    data.string("data", None, what)
+    data.string("split", None, "Split of the data. [the one that is held out, or all of data without splits]")
+    data.integer("batch_size", 32, "Images, or crops of one image, that the model is shown at once.")
+    data.string("on_error", None, "What to do about an unreadable image: `error` or `skip`. [as the run's recipe says]")
+    crops = "Crops of each image that the model is shown: 1, 10 or 144. [as the run's recipe says]"
+    data.integer("crops", None, crops)
+    define_pooling_flags(values)
+    output = Heading(values, "Output")
+    output.string("results", "results.csv", "Table that the result is added to; empty for none.")
+    scores = "File.npz of the crops' scores. It is written, or read if it is there: then other poolings cost nothing."
+    output.string("scores", None, scores)
+    output.string("report", None, "File.html to write a report to.")
 
 
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
     if arguments:
         raise ValueError(f"unexpected argument {arguments[0]!r}; the data is named with --data")
-    if values.run_dir is not None and values.weights is not None:
-        raise ValueError("--run_dir and --weights name two models; name one")
+    check_model_flags(values)
     if values.weights is not None and values.data is None:
         raise ValueError("--weights needs --data: what to evaluate on")
     if values.split is not None and values.data is None:
         raise ValueError("--split is of --data; a run without it is evaluated on what it held out")
-    for name in ("report", "results", "scores"):
-        path = Path(values[name].value or ".")
-        if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-            raise ValueError(f"--{name}={path} is in no folder that exists and can be written; make it first")
-    if values.report is not None and Path(values.report).exists():
-        raise ValueError(f"--report={values.report} is there already; name a new file")
+    if values.results:
+        check_file("results", values.results)
+    if values.scores is not None:
+        check_file("scores", values.scores)
+    if values.report is not None:
+        check_new_file("report", values.report)
 
     from polynet_keras.data.sources import open_split
     from polynet_keras.evaluation import results
     from polynet_keras.evaluation.evaluating import evaluate
     from polynet_keras.evaluation.loading import load_published, load_run
     from polynet_keras.evaluation.report import write_report
+    from polynet_keras.training.recipes.recipe import Recipe
+    from polynet_keras.training.runs.folder import RECIPE_FILE
 
-    pooling = Pooling(values.pooling, values.fraction, values.on)
+    pooling = pooling_of(values)
     if values.results and Path(values.results).exists():
         results.read(values.results)  # one that cannot take a row is refused before the work
     if values.weights is not None:
         examples = open_split(values.data, values.split)
         trained, crops, on_error = load_published(values.weights), 1, "error"
     else:
-        run_folder = Path(values.run_dir or latest_run_folder())
+        run_folder = run_folder_of(values)
         examples = _examples(run_folder, values.data, values.split)
         trained = load_run(run_folder)
         recipe_file = run_folder / RECIPE_FILE
@@ -108,10 +105,12 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         print(f"report:      {values.report}")
 
 
-def _examples(run_folder: Path, data: str | None, split: str | None) -> Examples:
+def _examples(run_folder: Path, data: str | None, split: str | None) -> "Examples":
     """What to evaluate a run on: what it held out, or other data; what it was trained on only if that is said."""
     from polynet_keras.data.sources import WHOLE, open_source, open_split, open_splits
     from polynet_keras.pretrained.model_card import ModelCard
+    from polynet_keras.training.recipes.recipe import Recipe
+    from polynet_keras.training.runs.folder import RECIPE_FILE
 
     path = run_folder / RECIPE_FILE
     recipe = Recipe.load(path) if data is None or path.exists() else None

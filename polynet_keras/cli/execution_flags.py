@@ -1,64 +1,60 @@
-"""The flags that say how a run is carried out."""
+"""The flags that say how a run is carried out.
+
+Help needs no TensorFlow: so defaults are written here once more. A test holds them to those of `Execution`.
+"""
 
 import os
+from typing import TYPE_CHECKING
 
 from absl import flags
 
-from polynet_keras.cluster.strategies import Communication
-from polynet_keras.training.runs.execution import Execution
+from polynet_keras.cli.headings import Heading
+
+if TYPE_CHECKING:
+    from polynet_keras.training.runs.execution import Execution
 
 
 def define_execution_flags(values: flags.FlagValues) -> None:
-    defaults = Execution()
-    communication = defaults.communication
-    flags.DEFINE_string(
+    workers = Heading(values, "Workers and machines")
+    workers.string(
         "strategy",
-        defaults.strategy,
+        "auto",
         "`multi_worker`, `mirrored` (all local GPUs), `tpu`, `none`, or `auto`: what TF_CONFIG or Slurm say, else all "
         "local GPUs.",
-        flag_values=values,
     )
-    flags.DEFINE_string("tpu", None, "Name or address of the TPU, for --strategy=tpu.", flag_values=values)
-    flags.DEFINE_float(
+    workers.string("tpu", None, "Name or address of the TPU, for --strategy=tpu.")
+    workers.number("start_timeout", 300.0, "Seconds that the workers wait for each other at the start.")
+    workers.number(
         "communication_timeout",
-        communication.timeout_seconds,
+        1800.0,
         "Seconds that a step, or another sum over the workers, may take before a worker gives up.",
-        flag_values=values,
     )
-    flags.DEFINE_float(
-        "start_timeout", communication.start_seconds, "Seconds for all workers to be there.", flag_values=values
-    )
-    flags.DEFINE_string("communication", communication.implementation, "`ring`, `nccl` or `auto`.", flag_values=values)
-    flags.DEFINE_integer(
-        "bytes_per_pack",
-        communication.bytes_per_pack,
-        "Of tensors that are summed at once; 0 for all.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
+    workers.string("communication", "auto", "How tensors are summed over the workers: `ring`, `nccl` or `auto`.")
+    workers.integer("bytes_per_pack", 8 * 2**20, "Bytes of tensors that are summed at once; 0 for all.")
+    workers.string(
         "gradient_dtype",
-        defaults.gradient_dtype,
-        "In which gradients are summed over the replicas: `float32`, or `float16` for half the bytes.",
-        flag_values=values,
+        "float32",
+        "What gradients are summed in over the replicas: `float32`, or `float16` for half the bytes.",
     )
-    flags.DEFINE_bool(
+    workers.switch(
         "deterministic",
-        defaults.deterministic,
-        "The same bits again on the same machine, from the start or from a checkpoint; slower on GPUs.",
-        flag_values=values,
+        False,
+        "Compute the same bits again on the same machine, from the start or from a checkpoint; slower on GPUs.",
     )
-    flags.DEFINE_integer("save_every_steps", None, "Steps between two checkpoints.", flag_values=values)
-    flags.DEFINE_float(
-        "save_every_minutes", defaults.save_every_minutes, "Minutes between two checkpoints.", flag_values=values
-    )
+    checkpoints = Heading(values, "Checkpoints")
+    checkpoints.number("save_every_minutes", 10.0, "Minutes between two checkpoints.")
+    checkpoints.integer("save_every_steps", None, "Steps between two checkpoints.")
 
 
-def execution_of(values: flags.FlagValues) -> Execution:
+def execution_of(values: flags.FlagValues) -> "Execution":
     """What the flags and the supervisor say.
 
     Raises:
         ValueError: a value out of range.
     """
+    from polynet_keras.cluster.strategies import Communication
+    from polynet_keras.training.runs.execution import Execution
+
     communication = Communication(
         values.communication_timeout, values.communication, values.bytes_per_pack, values.start_timeout
     )

@@ -6,42 +6,38 @@ from collections.abc import Iterator
 
 from absl import flags
 
-from polynet_keras.deployment.artifact import artifact_path
-from polynet_keras.deployment.formats import FORMATS
-from polynet_keras.training.runs.folder import latest_run_folder
+from polynet_keras.cli.headings import Heading
+from polynet_keras.cli.model_flags import check_model_flags, define_model_flags, run_folder_of
+from polynet_keras.cli.output_flags import define_output_flag, output_of
 
 USAGE = "[--run_dir RUN | --weights NAME_OR_FILE] --output FOLDER [flags]"
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    others = {name: " or ".join(list(format.precisions)[1:]) for name, format in FORMATS.items()}
-    precisions = "; ".join(f"{name}: {text}" for name, text in others.items() if text)
-    texts = {
-        "run_dir": "Folder of the run to export. [the newest in runs/]",
-        "weights": "Checkpoint to export: a name of `polynet weights`, or a file of the released net.",
-        "output": "Folder to write, which is not there yet.",
-        "precision": f"float32; {precisions}. [float32]",
-        "calibration": "What `polynet train --data` takes, whose training images int8 is calibrated on.",
-    }
-    for name, text in texts.items():
-        flags.DEFINE_string(name, None, text, flag_values=values)
-    flags.DEFINE_string("format", "openvino", f"One of {', '.join(FORMATS)}.", flag_values=values)
-    flags.DEFINE_integer("calibration_images", 300, "How many images int8 is calibrated on.", flag_values=values)
-    kept = "Layers that int8 leaves in float: names, or beginnings of names."
-    flags.DEFINE_list("keep_float", [], kept, flag_values=values)
+    define_model_flags(values, "export")
+    define_output_flag(values, "Folder to write, which is not there yet.")
+    artifact = Heading(values, "Format")
+    artifact.string("format", "openvino", "`saved_model`, `onnx`, `openvino`, `litert` or `torch`.")
+    precision = "`float32`; of openvino also `float16` and `int8`, of litert also `dynamic`. [float32]"
+    artifact.string("precision", None, precision)
+    calibration = Heading(values, "Calibration of int8")
+    data = "Data whose training images int8 is calibrated on; --data of `polynet train` has what it may be."
+    calibration.string("calibration", None, data)
+    calibration.integer("calibration_images", 300, "Images that int8 is calibrated on.")
+    calibration.list("keep_float", [], "Layers that stay in float: their names, or how the names begin.")
 
 
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
     if arguments:
         raise ValueError(f"unexpected argument {arguments[0]!r}; the folder is named with --output")
-    if not values.output:
-        raise ValueError("--output is missing: the folder to write")
-    if values.run_dir is not None and values.weights is not None:
-        raise ValueError("--run_dir and --weights name two models; name one")
+    output = output_of(values, "the folder to write")
+    check_model_flags(values)
+
+    from polynet_keras.deployment.artifact import artifact_path
     from polynet_keras.deployment.exporting import checked_precision, export
     from polynet_keras.evaluation.loading import load_published, load_run
 
-    checked_precision(values.output, values.format, values.precision, values.calibration is not None)
+    checked_precision(output, values.format, values.precision, values.calibration is not None)
     calibration = None
     if values.calibration is not None:
         from polynet_keras.data.sources import open_source
@@ -49,20 +45,17 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
 
         examples = open_source(values.calibration, seed=0).training
         calibration = Calibration(examples, values.calibration_images, tuple(values.keep_float))
-    if values.weights is not None:
-        trained = load_published(values.weights)
-    else:
-        trained = load_run(values.run_dir or latest_run_folder())
+    trained = load_run(run_folder_of(values)) if values.weights is None else load_published(values.weights)
     with _ending_in_order():
-        card = export(trained, values.output, values.format, values.precision, calibration)
+        card = export(trained, output, values.format, values.precision, calibration)
     comparison = card.comparison
     print(f"exported:    {trained.name} as {card.format}, {card.precision}, {card.size / 1e6:.1f} MB")
-    print(f"artifact:    {artifact_path(values.output, card.format)}")
+    print(f"artifact:    {artifact_path(output, card.format)}")
     print(
         f"compared:    on {comparison.images} {comparison.data}: probabilities differ by at most "
         f"{comparison.max_difference:.2g}; the best class is the same on {comparison.top1_agreement:.0%}"
     )
-    print(f"serve it:    polynet serve {values.output}")
+    print(f"serve it:    polynet serve {output}")
 
 
 @contextlib.contextmanager

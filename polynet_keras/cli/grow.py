@@ -2,61 +2,50 @@
 
 import os
 import shlex
-from pathlib import Path
 
 from absl import flags
 
+from polynet_keras.basics.checks import check_integer
+from polynet_keras.cli.headings import Heading
+from polynet_keras.cli.model_flags import check_model_flags, define_model_flags, run_folder_of
+from polynet_keras.cli.output_flags import check_new_file, define_output_flag, output_of
 from polynet_keras.cli.recipe_flags import residual_scale_of
-from polynet_keras.models.cost import network_cost
-from polynet_keras.pretrained.model_card import MODEL_FILE
-from polynet_keras.pretrained.registry import published
-from polynet_keras.training.insertion import NEW_PATHS, POSITIONS, plan_insertion
-from polynet_keras.training.recipes.recipe import MAX_SEED, Recipe
-from polynet_keras.training.runs.folder import RECIPE_FILE, latest_run_folder
 
 USAGE = "--structure STRUCTURE --output GROWN.keras [--run_dir RUN | --weights NAME] [flags]"
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    texts = {
-        "structure": "Of the grown net: a name of `polynet summary`, or a notation.",
-        "output": "File.keras to write the grown net to.",
-        "run_dir": "Folder of the run whose net grows. [the newest in runs/]",
-        "weights": "Published checkpoint to grow, by its name in `polynet weights`.",
-    }
-    for name, text in texts.items():
-        flags.DEFINE_string(name, None, text, flag_values=values)
-    flags.DEFINE_string("positions", POSITIONS[0], f"Of the old units: {' or '.join(POSITIONS)}.", flag_values=values)
-    flags.DEFINE_string(
-        "new_paths",
-        NEW_PATHS[0],
-        "How new ones begin: `xavier`, the poster's, or `zero`: the net computes what the old one does.",
-        flag_values=values,
-    )
-    flags.DEFINE_bool("carry_optimizer", False, "Keep the optimizer's memory of kept weights.", flag_values=values)
-    flags.DEFINE_list(
-        "residual_scale", None, "Factor on new paths, as of `polynet train`. [the run's]", flag_values=values
-    )
-    flags.DEFINE_integer("seed", 0, "Of the new weights.", 0, MAX_SEED, flag_values=values)
+    define_model_flags(values, "grow", checkpoints="a name of `polynet weights`")
+    define_output_flag(values, "File.keras to write the grown net to.")
+    growth = Heading(values, "Growth")
+    growth.string("structure", None, "Structure of the grown net: a name of `polynet summary`, or a notation.")
+    growth.string("positions", "interleaved", "Where new units go among the old ones: `interleaved` or `appended`.")
+    new_paths = "How new paths begin: `xavier`, the poster's, or `zero`: then the net computes what the old one does."
+    growth.string("new_paths", "xavier", new_paths)
+    scale = "Factor on the new paths; --residual_scale of `polynet train` has what it may be. [the run's]"
+    growth.list("residual_scale", None, scale)
+    growth.switch("carry_optimizer", False, "Keep the optimizer's memory of the weights that are kept.")
+    growth.integer("seed", 0, "Seed of the new weights.")
 
 
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
     if arguments:
         raise ValueError(f"unexpected argument {arguments[0]!r}; the structure is named with --structure")
-    if values.structure is None or values.output is None:
-        raise ValueError("--structure and --output are needed: what to grow to, and the file for it")
-    output = Path(values.output)
-    if output.suffix != ".keras":
-        raise ValueError(f"--output={output} must end in .keras")
-    if output.exists():
-        raise ValueError(f"--output={output} is there already; name a new file")
-    if not os.access(output.parent, os.W_OK):
-        raise ValueError(f"--output={output} is in no folder that exists and can be written; make it first")
-    if values.run_dir is not None and values.weights is not None:
-        raise ValueError("--run_dir and --weights name two nets; name one")
+    if values.structure is None:
+        raise ValueError("--structure is missing: what to grow to")
+    output = check_new_file("output", output_of(values, "the file for the grown net"), [".keras"])
+    check_model_flags(values)
     if values.weights is not None and values.carry_optimizer:
         raise ValueError("--carry_optimizer is of a run; a published checkpoint has no optimizer")
 
+    from polynet_keras.models.cost import network_cost
+    from polynet_keras.pretrained.model_card import MODEL_FILE
+    from polynet_keras.pretrained.registry import published
+    from polynet_keras.training.insertion import NEW_PATHS, plan_insertion
+    from polynet_keras.training.recipes.recipe import MAX_SEED, Recipe
+    from polynet_keras.training.runs.folder import RECIPE_FILE
+
+    check_integer("seed", values.seed, 0, MAX_SEED)
     if values.weights is not None:
         checkpoint = published(values.weights)
         name, structure, width, residual_scale = checkpoint.name, checkpoint.structure, checkpoint.width, None
@@ -64,7 +53,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         command = ["--data=DATA", f"--image_size={size}", f"--width={width:g}"]
         policy = "float32"
     else:
-        folder = Path(values.run_dir or latest_run_folder())
+        folder = run_folder_of(values)
         if not folder.is_dir():
             raise ValueError(f"--run_dir={folder} is no folder")
         recipe = Recipe.load(folder / RECIPE_FILE)

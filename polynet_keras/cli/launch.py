@@ -13,10 +13,10 @@ from polynet_keras.basics.exits import EXIT_RESTART
 from polynet_keras.basics.holding import make_folder
 from polynet_keras.cli import train
 from polynet_keras.cli.execution_flags import execution_of
+from polynet_keras.cli.headings import Heading
 from polynet_keras.cli.recipe_flags import recipe_of
 from polynet_keras.cluster.cluster import Cluster
 from polynet_keras.launcher.supervisor import Job, cores, supervise
-from polynet_keras.training.runs.folder import RUNS, new_run_folder
 
 USAGE = "--workers N [flags] -- train [flags of train] | PROGRAM ..."
 
@@ -26,16 +26,16 @@ ends with 1 after any exception."""
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_integer("workers", 2, "Processes that train together.", flag_values=values)
-    flags.DEFINE_integer("max_restarts", 3, "How often all are started again, in all.", flag_values=values)
-    flags.DEFINE_float(
-        "grace_seconds", 30.0, "For a worker to end after another failed, or to save on SIGTERM.", flag_values=values
-    )
-    flags.DEFINE_bool(
-        "pin", None, "Give each worker its own share of the cores. [if there are as many]", flag_values=values
-    )
-    flags.DEFINE_string("log_dir", None, "Folder for each worker's output.", flag_values=values)
-    flags.DEFINE_string("event_log", None, "File for starts, ends and restarts, as JSON lines.", flag_values=values)
+    workers = Heading(values, "Workers")
+    workers.integer("workers", 2, "Processes that train together.")
+    workers.switch("pin", None, "Give each worker its own share of the cores. [if there are as many]")
+    failures = Heading(values, "Failures")
+    failures.integer("max_restarts", 3, "How often all workers are started again, in all.")
+    grace = "Seconds for a worker to end after another one failed, or to save on SIGTERM."
+    failures.number("grace_seconds", 30.0, grace)
+    output = Heading(values, "Output")
+    output.string("log_dir", None, "Folder for the output of each worker.")
+    output.string("event_log", None, "File for starts, ends and restarts, as JSON lines.")
 
 
 def run(values: flags.FlagValues, arguments: list[str]) -> int:
@@ -47,6 +47,9 @@ def run(values: flags.FlagValues, arguments: list[str]) -> int:
             f"{cluster.source} says that this is one of {cluster.count} workers already; start the command itself "
             "here, without launch"
         )
+
+    from polynet_keras.training.runs.folder import RUNS
+
     runs_are_new = not Path(RUNS).exists()
     command, mistakes, run_dir = _command(arguments)
     made = [] if run_dir is None else [run_dir, run_dir.parent] if runs_are_new else [run_dir]
@@ -89,6 +92,7 @@ def _left_if_used(made: list[Path]) -> Iterator[None]:
 def _command(arguments: list[str]) -> tuple[list[str], frozenset[int], Path | None]:
     """What each worker runs, its mistakes, and the run folder, if it was chosen here."""
     from polynet_keras.cli.main import COMMANDS
+    from polynet_keras.training.runs.folder import new_run_folder
 
     name, *rest = arguments
     if name == "train":

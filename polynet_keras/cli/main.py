@@ -13,29 +13,42 @@ from absl import flags, logging
 
 from polynet_keras.basics.exits import EXIT_INTERRUPTED, EXIT_MISTAKE, EXIT_SOFTWARE
 from polynet_keras.basics.names import shown
+from polynet_keras.cli.headings import flag_help, headed
+from polynet_keras.cli.renamed import define_old_names, old_names, settle_old_names
 
 TRANSIENT = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET, errno.EHOSTUNREACH, errno.EAGAIN, errno.ENOMEM)
 """What a file system or network fails with that may work the next time: no mistake of the user's."""
 
-COMMANDS = {
-    "train": "train a PolyNet on digits or on a folder of images",
-    "recipes": "list the named training recipes, or show one",
-    "grow": "insert residual units into a trained net",
-    "ablation": "compare Poly and K-way modules with Inception-ResNet",
-    "launch": "train with several workers on this machine",
-    "evaluate": "count what a model gets right of a dataset, exactly",
-    "results": "show and plot the table of evaluations",
-    "ensemble": "mix the scores of several models",
-    "predict": "classify image files with a trained model",
-    "serve": "answer over HTTP with an exported model",
-    "export": "write a trained model for a runtime: OpenVINO, ONNX, LiteRT, SavedModel, PyTorch",
-    "crops": "draw the crops that a network is shown of an image",
-    "benchmark": "measure what a training run would wait for",
-    "records": "write a folder of images as TFRecords",
-    "weights": "list the published checkpoints, or show one's provenance card",
-    "convert": "turn a published weights file into this package's own, and compare both",
-    "summary": "list the structures, or show what each stage of one costs",
+GROUPS = {
+    "Train": {
+        "train": "train a PolyNet on digits or on a folder of images",
+        "launch": "train with several workers on this machine",
+        "recipes": "list the named training recipes, or show one",
+        "grow": "insert residual units into a trained net",
+        "ablation": "compare Poly and K-way modules with Inception-ResNet",
+    },
+    "Use and measure": {
+        "predict": "classify image files with a trained model",
+        "evaluate": "count what a model gets right of a dataset, exactly",
+        "results": "show and plot the table of evaluations",
+        "ensemble": "mix the scores of several models",
+    },
+    "Deploy": {
+        "export": "write a trained model for a runtime: OpenVINO, ONNX, LiteRT, SavedModel, PyTorch",
+        "serve": "answer over HTTP with an exported model",
+    },
+    "Data": {
+        "records": "write a folder of images as TFRecords",
+        "benchmark": "measure what a training run would wait for",
+        "crops": "draw the crops that a network is shown of an image",
+    },
+    "Networks and weights": {
+        "summary": "list the structures, or show what each stage of one costs",
+        "weights": "list the published checkpoints, or show one's provenance card",
+        "convert": "turn a published weights file into this package's own, and compare both",
+    },
 }
+COMMANDS = {name: what for commands in GROUPS.values() for name, what in commands.items()}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,13 +77,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         values = flags.FlagValues()
         flags.DEFINE_bool("help", False, "Show this help.", short_name="h", flag_values=values)
         command.define_flags(values)
+        define_old_names(name, values)
         positional = values([f"polynet {name}", *rest])[1:]
         if values.help:
             print(_command_help(name, command.USAGE, values))
             return 0
         _check_characters(values, positional)
         _log_plainly()
-        code = command.run(values, positional)
+        code = command.run(values, settle_old_names(name, values, positional))
     except (flags.Error, ValueError, OSError) as error:
         if _may_pass(error):
             traceback.print_exc()
@@ -134,18 +148,13 @@ def _may_pass(error: Exception) -> bool:
 
 
 def _usage() -> str:
-    commands = "\n".join(f"  {name:<10}{what}" for name, what in COMMANDS.items())
     return (
-        f"usage: polynet <command> [flags]\n\n{commands}\n\n`polynet <command> --help` lists the command's flags.\n"
+        f"usage: polynet <command> [flags]\n\n{headed(GROUPS)}\n\n"
+        "`polynet <command> --help` lists the command's flags.\n"
         "With POLYNET_TRACEBACK=1 in the environment an error shows where it comes from."
     )
 
 
 def _command_help(name: str, usage: str, values: flags.FlagValues) -> str:
-    lines = [f"usage: polynet {name} {usage}", "", COMMANDS[name], ""]
-    for flag in sorted(set(values), key=lambda flag: (flag == "help", flag)):
-        if len(flag) > 1:  # one-letter names are aliases
-            default = values[flag].default
-            text = ",".join(default) if isinstance(default, list) else default
-            lines.append(f"  --{flag}: {values[flag].help}{'' if text is None or text is False else f' [{text}]'}")
-    return "\n".join(lines)
+    listed = flag_help(values, left_out=("help", *old_names(name)))
+    return "\n\n".join(part for part in (f"usage: polynet {name} {usage}", COMMANDS[name], listed) if part)

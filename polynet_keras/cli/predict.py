@@ -3,28 +3,27 @@
 from absl import flags
 
 from polynet_keras.basics.names import shown
-from polynet_keras.training.runs.folder import latest_run_folder
+from polynet_keras.cli.headings import Heading
+from polynet_keras.cli.model_flags import check_model_flags, define_model_flags, run_folder_of
 
 USAGE = "[--run_dir RUN | --weights NAME_OR_FILE] IMAGE..."
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("run_dir", None, "Folder of the run to use. [the newest in runs/]", flag_values=values)
-    which = "Checkpoint to use: a name of `polynet weights`, or a file of the released net."
-    flags.DEFINE_string("weights", None, which, flag_values=values)
-    flags.DEFINE_integer("top", 3, "How many classes to show for each image.", flag_values=values)
+    define_model_flags(values, "use")
+    Heading(values, "Output").integer("top", 3, "Classes to show for each image, the most probable first.")
 
 
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
-    if values.run_dir is not None and values.weights is not None:
-        raise ValueError("--run_dir and --weights name two models; name one")
+    check_model_flags(values)
+
     from polynet_keras.evaluation.predicting import predict, predict_published
 
     if values.weights is not None:
         model = values.weights
         predictions = predict_published(model, arguments, values.top)
     else:
-        model = values.run_dir or latest_run_folder()
+        model = run_folder_of(values)
         predictions = predict(model, arguments, values.top)
     print(f"model: {model}")
     names = [shown(prediction.image) for prediction in predictions]

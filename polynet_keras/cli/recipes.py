@@ -6,7 +6,6 @@ import json
 from absl import flags
 
 from polynet_keras.cli.recipe_flags import recipe_named
-from polynet_keras.training.recipes.presets import PRESETS
 
 USAGE = "[NAME]"
 
@@ -18,6 +17,9 @@ def define_flags(values: flags.FlagValues) -> None:
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
     if len(arguments) > 1:
         raise ValueError(f"unexpected argument {arguments[1]!r}; one recipe is shown at a time")
+
+    from polynet_keras.training.recipes.presets import PRESETS
+
     if arguments:
         print(json.dumps(dataclasses.asdict(recipe_named(arguments[0])), indent=2))
         return

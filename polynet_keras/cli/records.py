@@ -1,37 +1,42 @@
 """`polynet records`: a folder of images as TFRecord files, and whether they are undamaged."""
 
+from typing import TYPE_CHECKING
+
 from absl import flags
 
 from polynet_keras.basics.names import shown
-from polynet_keras.data.records.manifest import Manifest
+from polynet_keras.cli.headings import Heading
+from polynet_keras.cli.output_flags import define_output_flag, output_of
 
-USAGE = "FOLDER OUT [flags], or --verify OUT, or --describe OUT --class_names NAMES --first_label 0|1"
+if TYPE_CHECKING:
+    from polynet_keras.data.records.manifest import Manifest
+
+USAGE = """FOLDER --output RECORDS [flags]
+       polynet records --verify RECORDS
+       polynet records --describe RECORDS --class_names NAMES --first_label 0|1"""
 
 LISTED = 20
 """How many skipped images are listed."""
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("split", "train", "What a folder of classes is called that has no splits.", flag_values=values)
-    flags.DEFINE_string(
-        "class_names",
-        None,
-        "Text file of the classes' folders in the order of their labels, one a line; to describe records, of the "
-        "classes, or `imagenet`. [FOLDER/classes.txt, or sorted]",
-        flag_values=values,
+    define_output_flag(values, "Folder to write the records of FOLDER to.")
+    images = Heading(values, "Images")
+    images.string("split", "train", "Name of the split that a folder of classes without splits becomes.")
+    class_names = (
+        "Text file of the folders of the classes, one a line, in the order of their labels. For --describe: of the "
+        "names of the classes, or `imagenet`. [FOLDER/classes.txt, or sorted]"
     )
-    flags.DEFINE_integer("shards", None, "Files of each split. [of about 128 MiB]", flag_values=values)
-    flags.DEFINE_integer("seed", 0, "Seed of the order of the images.", flag_values=values)
-    flags.DEFINE_string(
-        "on_error", "error", "What to do about an image that cannot be read: `error` or `skip`.", flag_values=values
-    )
-    flags.DEFINE_integer("processes", None, "How many write at once. [one a core]", flag_values=values)
-    flags.DEFINE_bool(
-        "describe", False, "Write a manifest for the records in OUT of another program.", flag_values=values
-    )
-    first = "Label of the first class in records to describe: 1 in tf-models' ImageNet."
-    flags.DEFINE_integer("first_label", None, first, flag_values=values)
-    flags.DEFINE_bool("verify", False, "Read the records of OUT and compare their checksums.", flag_values=values)
+    images.string("class_names", None, class_names)
+    images.string("on_error", "error", "What to do about an image that cannot be read: `error` or `skip`.")
+    images.integer("seed", 0, "Seed of the order of the images.")
+    writing = Heading(values, "Writing")
+    writing.integer("shards", None, "Files of each split. [as many as make files of about 128 MiB]")
+    writing.integer("processes", None, "Processes that write at once. [one a core]")
+    there = Heading(values, "Records that are there")
+    there.switch("verify", False, "Read RECORDS and compare their checksums.")
+    there.switch("describe", False, "Write a manifest into RECORDS, which another program has written.")
+    there.integer("first_label", None, "Label of the first class in RECORDS, for --describe: 1 in tf-models' ImageNet.")
 
 
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -39,16 +44,19 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         raise ValueError("--verify and --describe are two commands; name one")
     if values.first_label is not None and not values.describe:
         raise ValueError("--first_label is of records to describe: --describe")
-    expected = "OUT" if values.verify or values.describe else "FOLDER and OUT"
-    if len(arguments) != len(expected.split(" and ")):
-        raise ValueError(f"expected {expected}; got {len(arguments)} arguments")
+    there = values.verify or values.describe
+    if len(arguments) != 1:
+        raise ValueError(f"expected one {'RECORDS' if there else 'FOLDER'}; got {len(arguments)} arguments")
+    if there and values.output is not None:
+        raise ValueError("--output is of a folder of images; --verify and --describe take RECORDS, and write no other")
     if values.verify:
         _verify(arguments[0])
         return
     if values.describe:
         _describe(arguments[0], values)
         return
-    folder, out = arguments
+    (folder,) = arguments
+    out = output_of(values, "the folder to write")
 
     from polynet_keras.data.folders import read_class_names
     from polynet_keras.data.records.write import write_records
@@ -80,7 +88,7 @@ def _describe(out: str, values: flags.FlagValues) -> None:
     _print(out, describe_records(out, names, values.first_label))
 
 
-def _print(out: str, manifest: Manifest) -> None:
+def _print(out: str, manifest: "Manifest") -> None:
     print(f"{out}: {len(manifest.class_names)} classes")
     for name, split in manifest.splits.items():
         size = sum(shard.bytes for shard in split.shards)

@@ -2,14 +2,16 @@
 
 from absl import flags
 
+from polynet_keras.cli.headings import Heading
 from polynet_keras.cli.table import print_table
 
 USAGE = "[FILE=results.csv] [flags]"
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("sort", None, "Column of the file to sort by, numbers from the largest.", flag_values=values)
-    flags.DEFINE_string("plot", None, "Picture of error against cost to write, e.g. results.png.", flag_values=values)
+    output = Heading(values, "Output")
+    output.string("sort", None, "Column of the file to sort by, numbers from the largest.")
+    output.string("plot", None, "Picture of error against cost to write, such as results.png.")
 
 
 def run(values: flags.FlagValues, arguments: list[str]) -> None:

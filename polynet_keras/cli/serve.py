@@ -2,10 +2,12 @@
 
 import dataclasses
 import os
+from typing import Any
 
 from absl import flags
 
 from polynet_keras.basics.extras import PACKAGES, require_extra
+from polynet_keras.cli.headings import Heading
 from polynet_keras.deployment.serving.settings import Settings
 
 USAGE = """MODEL_DIR [flags]
@@ -14,14 +16,15 @@ MODEL_DIR holds a program, which runs when it is loaded: serve only what you exp
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; 0.0.0.0 for all.", flag_values=values)
-    flags.DEFINE_integer("port", 8000, "Port to listen on; 0 for any that is free.", flag_values=values)
-    flags.DEFINE_bool(
-        "verify", False, "Refuse files that differ from the hashes in MODEL_DIR's card.json.", flag_values=values
-    )
+    service = Heading(values, "Service")
+    service.string("host", "127.0.0.1", "Address to listen on; 0.0.0.0 for all.")
+    service.integer("port", 8000, "Port to listen on; 0 for any that is free.")
+    service.switch("verify", False, "Refuse files that differ from the hashes in card.json of MODEL_DIR.")
+    limits = Heading(values, "Limits")
     for limit in dataclasses.fields(Settings):
-        define = flags.DEFINE_integer if isinstance(limit.default, int) else flags.DEFINE_float
-        define(limit.name, limit.default, limit.metadata["help"], flag_values=values)
+        default: Any = limit.default
+        define = limits.integer if isinstance(default, int) else limits.number
+        define(limit.name, default, limit.metadata["help"])
 
 
 def run(values: flags.FlagValues, arguments: list[str]) -> None:

@@ -1,28 +1,37 @@
 """`polynet summary`: the named structures, or what each part of one costs."""
 
+from typing import TYPE_CHECKING
+
 from absl import flags
 
+from polynet_keras.cli.headings import Heading
 from polynet_keras.cli.table import print_table
-from polynet_keras.models.cost import StageCost, network_cost
-from polynet_keras.models.structure import STRUCTURES
+
+if TYPE_CHECKING:
+    from polynet_keras.models.cost import StageCost
 
 USAGE = "[--structure STRUCTURE] [flags]"
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("structure", None, "A name or a notation. [lists the named structures]", flag_values=values)
-    flags.DEFINE_integer("image_size", 331, "Side of the image, in pixels.", flag_values=values)
-    flags.DEFINE_integer("channels", 3, "Channels of the image.", flag_values=values)
-    flags.DEFINE_float("width", 1.0, "Multiplier of the channel counts.", flag_values=values)
-    flags.DEFINE_integer("classes", 1000, "Classes of the classifier.", flag_values=values)
-    flags.DEFINE_bool("share_projection", False, "Orders of a polynomial share the projection.", flag_values=values)
+    network = Heading(values, "Network")
+    network.string("structure", None, "The residual units: a name or a notation. [lists the named structures]")
+    network.number("width", 1.0, "Multiplier of the channel counts.")
+    network.integer("classes", 1000, "Classes of the classifier.")
+    network.switch("share_projection", False, "Let the orders of a polynomial share their projection.")
+    image = Heading(values, "Image")
+    image.integer("image_size", 331, "Side of the image, in pixels.")
+    image.integer("channels", 3, "Channels of the image.")
 
 
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
     if arguments:
         raise ValueError(f"unexpected argument {arguments[0]!r}; the structure is named with --structure")
 
-    def parts_of(structure: str) -> list[StageCost]:
+    from polynet_keras.models.cost import network_cost
+    from polynet_keras.models.structure import STRUCTURES
+
+    def parts_of(structure: str) -> "list[StageCost]":
         return network_cost(
             structure,
             input_shape=(values.image_size, values.image_size, values.channels),
@@ -48,7 +57,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     print_table(header, rows)
 
 
-def _counts(parts: list[StageCost]) -> tuple[str, str, str]:
+def _counts(parts: "list[StageCost]") -> tuple[str, str, str]:
     parameters, macs, activations = (
         sum(getattr(part, count) for part in parts) for count in ("parameters", "macs", "activations")
     )

@@ -4,24 +4,18 @@ from absl import flags
 
 from polynet_keras.basics.names import shell_quoted, shown
 from polynet_keras.basics.stderr_filter import held_back
-from polynet_keras.checkpoints.interruption import Preempted
 from polynet_keras.cli.execution_flags import define_execution_flags, execution_of
+from polynet_keras.cli.headings import Heading
 from polynet_keras.cli.recipe_flags import define_recipe_flags, recipe_of
-from polynet_keras.cluster.cluster import Cluster
-from polynet_keras.cluster.failures import PeerFailure, leave
 
 USAGE = "[--data DATA] [flags]"
 
 
 def define_flags(values: flags.FlagValues) -> None:
+    run_dir = "Folder of the run: a new or empty one, or that of an unfinished run of the same recipe, which goes on."
+    Heading(values, "Run").string("run_dir", None, f"{run_dir} [runs/DATA-TIME]")
     define_recipe_flags(values)
     define_execution_flags(values)
-    flags.DEFINE_string(
-        "run_dir",
-        None,
-        "Folder of the run: new, empty, or of an unfinished run of the same recipe, which goes on. [runs/DATA-TIME]",
-        flag_values=values,
-    )
 
 
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -30,7 +24,10 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     recipe = recipe_of(values)
     execution = execution_of(values)
 
-    from polynet_keras.training.runs.train import train  # TensorFlow takes seconds: flags are checked before
+    from polynet_keras.checkpoints.interruption import Preempted
+    from polynet_keras.cluster.cluster import Cluster
+    from polynet_keras.cluster.failures import PeerFailure, leave
+    from polynet_keras.training.runs.train import train
 
     cluster = Cluster.from_environment()
     try:

@@ -4,20 +4,23 @@ from pathlib import Path
 
 from absl import flags
 
+from polynet_keras.cli.headings import Heading
 from polynet_keras.cli.table import print_table
-from polynet_keras.pretrained.provenance import provenance_card
-from polynet_keras.pretrained.registry import ALIASES, CHECKPOINTS, published
 
 USAGE = "[NAME] [flags]"
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("cards", None, "Folder to write all provenance cards to.", flag_values=values)
+    Heading(values, "Output").string("cards", None, "Folder to write all provenance cards to.")
 
 
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
     if len(arguments) > 1:
         raise ValueError(f"unexpected argument {arguments[1]!r}; name one checkpoint, or none to list them")
+
+    from polynet_keras.pretrained.provenance import provenance_card
+    from polynet_keras.pretrained.registry import ALIASES, CHECKPOINTS, published
+
     if values.cards is not None:
         folder = Path(values.cards)
         if arguments or not folder.is_dir():

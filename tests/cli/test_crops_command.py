@@ -80,14 +80,14 @@ def test_an_image_that_is_less_than_a_pixel_wide_on_the_map(capsys, here):
     Image.new("RGB", (2, 650)).save("strip.png")
     for crops in (1, 10, 144):
         resize = [] if crops == 144 else ["--resize=shorter_side"]
-        out = f"--out={crops}.png"
+        out = f"--output={crops}.png"
         assert "strip.png" in succeeds(
             capsys, "crops", "strip.png", f"--crops={crops}", "--image_size=75", out, *resize
         )
 
 
 def test_1_crop(capsys, here):
-    output = succeeds(capsys, "crops", "china.png", "--crops=1", "--out=one.png")
+    output = succeeds(capsys, "crops", "china.png", "--crops=1", "--output=one.png")
     assert output == "one.png: 1 crop of 331 × 331 px, cut from china.png resized to 378 × 378 px\n"
     assert Image.open("one.png").format == "PNG"
 
@@ -108,9 +108,9 @@ def test_mistakes(capsys, here):
         (["china.png", "--crops=1", "--resize=squash"], "resize='squash' must be one of ('square', 'shorter_side')"),
         (["china.png", "--resize=square"], "--resize_size and --resize are for --crops=1 and --crops=10"),
         (["china.png", "--resize_size=400"], "--resize_size and --resize are for --crops=1 and --crops=10"),
-        (["china.png", "--out=crops.jpg"], "--out=crops.jpg must end in .png"),
-        (["china.png", "--out=tiny.png"], "--out=tiny.png is there already; name a new file"),
-        (["china.png", "--out=none/crops.png"], "--out=none/crops.png is in no folder that exists"),
+        (["china.png", "--output=crops.jpg"], "--output=crops.jpg must end in .png"),
+        (["china.png", "--output=tiny.png"], "--output=tiny.png is there already; name a new file"),
+        (["china.png", "--output=none/crops.png"], "--output=none/crops.png is in no folder that exists"),
     ):
         assert message in fails(capsys, "crops", *argv)
     assert {path.name: path.read_bytes() for path in here.iterdir()} == before

@@ -51,24 +51,24 @@ def test_table_and_gain(capsys, here):
 
 
 def test_weights_and_pooling(capsys, here):
-    output = succeeds(capsys, "ensemble", *FILES, "--weights=1,3,0", "--pooling=mean", "--on=logits", "--fraction=0.5")
+    output = succeeds(capsys, "ensemble", *FILES, "--mixture=1,3,0", "--pooling=mean", "--on=logits", "--fraction=0.5")
     members = nets(0, 1200, 6, SKILLS, crops=10)
     report = evaluate_ensemble(members, (1, 3, 0), pooling=lambda logits: pool(logits, "mean", on="logits"))
     rows = cells(output)[2:]
     assert [row[2] for row in rows[:3]] == ["0.2500", "0.7500", "0.0000"]
     assert rows[3][-1] == f"{report.mixture.loss:.4f}"
     selective = evaluate_ensemble(members, (1, 3, 0), pooling=lambda logits: pool(logits, fraction=0.5))
-    rows = cells(succeeds(capsys, "ensemble", *FILES, "--weights=1,3,0", "--fraction=0.5"))[2:]
+    rows = cells(succeeds(capsys, "ensemble", *FILES, "--mixture=1,3,0", "--fraction=0.5"))[2:]
     assert rows[3][-1] == f"{selective.mixture.loss:.4f}" != f"{report.mixture.loss:.4f}"
 
 
 def test_fitted_weights(capsys, here):
-    output = succeeds(capsys, "ensemble", *FILES, "--weights=fit", "--fit=held_out_0.npz,held_out_1.npz,held_out_2.npz")
+    output = succeeds(capsys, "ensemble", *FILES, "--mixture=fit", "--fit=held_out_0.npz,held_out_1.npz,held_out_2.npz")
     assert output.startswith("data 0: 1,200 images, 6 classes; weights fitted on 1,200 others\n")
     weights = [float(row[2]) for row in cells(output)[2:5]]
     assert sum(weights) == pytest.approx(1, abs=2e-4)
     assert max(weights) < 0.9
-    output = succeeds(capsys, "ensemble", *FILES, "--weights=fit", "--seed=5")
+    output = succeeds(capsys, "ensemble", *FILES, "--mixture=fit", "--seed=5")
     assert output.startswith("data 0: 600 images, 6 classes; weights fitted on 600 others\n")
     assert [float(row[2]) for row in cells(output)[2:5]] != weights
     report = evaluate_ensemble(nets(0, 1200, 6, SKILLS, crops=10), "fit", seed=5)
@@ -84,12 +84,12 @@ def test_fitted_weights(capsys, here):
         (["0.npz", "text.npz"], "text.npz: not a file of scores"),
         (["0.npz", "turned.npz"], "have the same classes in another order (6 and 6): class 0 is"),
         (["0.npz", "held_out_1.npz"], "net 0 and net 1 were evaluated on other data: data 0 and data 1"),
-        ([*FILES, "--weights=best"], "--weights=best must be uniform, fit, or one number for each member"),
-        ([*FILES, "--weights=1,2"], "weights=1.0, 2.0 must be 3 numbers of at least 0, one for each member"),
-        ([*FILES, "--weights=1,2,nan"], "weights=1.0, 2.0, nan must be 3 numbers of at least 0"),
-        ([*FILES, "--fit=0.npz"], "--fit needs --weights=fit; got --weights=uniform"),
-        ([*FILES, "--weights=fit", "--fit=held_out_0.npz"], "3 members need as many scores to fit on; got 1"),
-        ([*FILES, "--weights=fit", "--fit=0.npz,1.npz,2.npz"], "1,200 images of data 0 are among those to fit on"),
+        ([*FILES, "--mixture=best"], "--mixture=best must be uniform, fit, or one number for each member"),
+        ([*FILES, "--mixture=1,2"], "weights=1.0, 2.0 must be 3 numbers of at least 0, one for each member"),
+        ([*FILES, "--mixture=1,2,nan"], "weights=1.0, 2.0, nan must be 3 numbers of at least 0"),
+        ([*FILES, "--fit=0.npz"], "--fit needs --mixture=fit; got --mixture=uniform"),
+        ([*FILES, "--mixture=fit", "--fit=held_out_0.npz"], "3 members need as many scores to fit on; got 1"),
+        ([*FILES, "--mixture=fit", "--fit=0.npz,1.npz,2.npz"], "1,200 images of data 0 are among those to fit on"),
         ([*FILES, "--pooling=median"], "pooling='median' must be one of"),
         ([*FILES, "--on=ranks"], "on='ranks' must be one of"),
         ([*FILES, "--fraction=0"], "fraction=0.0 must be above 0 and at most 1"),

@@ -30,7 +30,7 @@ def succeeds(capsys, *argv):
 
 def test_write_verify_and_repair(capsys, images, tmp_path):
     out = tmp_path / "out"
-    command = (images, out, "--shards=2", "--processes=1")
+    command = (images, "--output", out, "--shards=2", "--processes=1")
     output = succeeds(capsys, *command)
     assert re.fullmatch(rf"{out}: 2 classes\ntrain: 6 images, 2 shards, 0.0 MB\n", output)
     assert succeeds(capsys, "--verify", out) == f"{out}: 2 shards are as they were written\n"
@@ -44,39 +44,48 @@ def test_write_verify_and_repair(capsys, images, tmp_path):
 
 def test_skipped_images_are_listed(capsys, images, tmp_path):
     (images / "cat" / "page.jpg").write_text("<html>")
-    assert "page.jpg: cannot be read as an image" in fails(capsys, images, tmp_path / "out", "--processes=1")[1]
-    output = succeeds(capsys, images, tmp_path / "out", "--processes=1", "--on_error=skip")
+    command = (images, f"--output={tmp_path}/out", "--processes=1")
+    assert "page.jpg: cannot be read as an image" in fails(capsys, *command)[1]
+    output = succeeds(capsys, *command, "--on_error=skip")
     _, train, skipped, page = output.splitlines()
     assert train.startswith("train: 6 images, 1 shards, ")
     assert skipped == "train: 1 images skipped, all listed in the manifest:"
     assert page.startswith("  cat/page.jpg: cannot be read as an image: ")
     for index in range(30):
         (images / "cat" / f"{index}.jpg").touch()
-    output = succeeds(capsys, images, tmp_path / "other", "--processes=1", "--on_error=skip")
+    output = succeeds(capsys, images, f"--output={tmp_path}/other", "--processes=1", "--on_error=skip")
     assert "train: 31 images skipped, all listed" in output
     assert sum(line.startswith("  cat/") for line in output.splitlines()) == 20
 
 
 def test_class_names_of_a_file(capsys, images, tmp_path):
     (tmp_path / "names.txt").write_text("dog\nemu\ncat\n")
-    output = succeeds(
-        capsys, images, tmp_path / "out", "--processes=1", f"--class_names={tmp_path}/names.txt", "--split=test"
-    )
+    names = f"--class_names={tmp_path}/names.txt"
+    output = succeeds(capsys, images, f"--output={tmp_path}/out", "--processes=1", names, "--split=test")
     assert "out: 3 classes\ntest: 6 images" in output
 
 
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ([], "expected FOLDER and OUT; got 0 arguments"),
-        (["one"], "expected FOLDER and OUT; got 1 arguments"),
-        (["--verify", "one", "two"], "expected OUT; got 2 arguments"),
+        ([], "expected one FOLDER; got 0 arguments"),
+        (["one"], "--output is missing: the folder to write"),
+        (["one", "two", "three"], "expected one FOLDER; got 3 arguments"),
+        (["one", "two", "--output=out"], "expected one FOLDER; got 2 arguments"),
+        (["--verify"], "expected one RECORDS; got 0 arguments"),
+        (
+            ["--verify", "one", "--output=two"],
+            "--output is of a folder of images; --verify and --describe take RECORDS",
+        ),
         (["--verify", "nowhere"], "nowhere: holds no manifest.json; name a folder that `polynet records` has written"),
-        (["nowhere", "out"], "data='nowhere' is no folder; expected a folder with one folder of images for each class"),
-        (["nowhere", "out", "--class_names=none"], "none: cannot be read: No such file or directory"),
-        (["nowhere", "out", "--on_error=x"], "on_error='x' must be one of error, skip"),
-        (["nowhere", "out", "--shards=0"], "shards=0 must be an integer of at least 1"),
-        (["nowhere", "out", "--split=a b"], "split='a b' must be of letters, digits and underscores"),
+        (
+            ["nowhere", "--output=out"],
+            "data='nowhere' is no folder; expected a folder with one folder of images for each class",
+        ),
+        (["nowhere", "--output=out", "--class_names=none"], "none: cannot be read: No such file or directory"),
+        (["nowhere", "--output=out", "--on_error=x"], "on_error='x' must be one of error, skip"),
+        (["nowhere", "--output=out", "--shards=0"], "shards=0 must be an integer of at least 1"),
+        (["nowhere", "--output=out", "--split=a b"], "split='a b' must be of letters, digits and underscores"),
     ],
 )
 def test_mistakes(capsys, monkeypatch, tmp_path, argv, message):

@@ -91,7 +91,7 @@ def check(path, images, logits, features):
 
 def converts(capsys, source, target):
     """`polynet convert` says what it found and how far both sides are apart; its file is the same network."""
-    code = main(["convert", str(source), str(target)])
+    code = main(["convert", str(source), f"--output={target}"])
     captured = capsys.readouterr()
     assert code == 0, captured.err
     assert "2,567 arrays, 95,727,688 values" in captured.out
@@ -124,7 +124,7 @@ def test_pytorchcv(images, tmp_path, capsys):
 def test_other_classes_are_converted_too(tmp_path, capsys):
     path = tmp_path / "polynet.pth"
     torch.save(pytorchcv_network(classes=12).state_dict(), path)
-    assert main(["convert", str(path), str(tmp_path / "net.weights.h5")]) == 0
+    assert main(["convert", str(path), f"--output={tmp_path}/net.weights.h5"]) == 0
     assert "12 classes" in capsys.readouterr().out
     model = PolyNet(weights=tmp_path / "net.weights.h5", classes=12)
     bias = torch.load(path, weights_only=True)["output.fc.bias"].numpy()
@@ -137,7 +137,7 @@ def test_a_bad_conversion_leaves_no_file(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
         "polynet_keras.evaluation.conversion.compare", lambda *_: Parity("pytorchcv 0", 0.5, 2 * TOLERANCE, True)
     )
-    assert main(["convert", str(path), str(tmp_path / "net.weights.h5")]) == 1
+    assert main(["convert", str(path), f"--output={tmp_path}/net.weights.h5"]) == 1
     assert "differ by 2.0e-04 of the largest from those of pytorchcv 0, more than 0.0001; nothing was written" in (
         capsys.readouterr().err
     )

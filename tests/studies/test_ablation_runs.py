@@ -263,7 +263,7 @@ def test_the_command(capsys, tmp_path):
     folder = tmp_path / "study"
     finish_study(folder, Recipe(), (1, 1, 1), ("2-way",), 2, lambda variant, seed: (10 if variant.stage else 20) + seed)
     runs = {path.name for path in folder.iterdir()}
-    assert main(["ablation", f"--folder={folder}", "--depths=1,1,1", "--modules=2-way", "--seeds=2"]) == 0
+    assert main(["ablation", f"--output={folder}", "--depths=1,1,1", "--modules=2-way", "--seeds=2"]) == 0
     output = capsys.readouterr().out
     assert "Does PolyNet beat Inception-ResNet at the same compute here? Yes. Over 2 seeds" in output
     assert "is -2.79 points (95 % interval -2.79 to -2.79)" in output  # 10 of 359
@@ -274,14 +274,14 @@ def test_the_command(capsys, tmp_path):
     assert [row["errors"] for row in rows(folder / "ablation.csv")[::11]] == ["20", "21"]
     assert output.startswith("11 nets, 2 seeds each:")
     for argv, message in (
-        ([], "--folder is needed"),
-        (["--folder=x", "--structure=ir-5-10-5"], "Unknown command line flag 'structure'"),
-        (["--folder=x", "--depths=1,2"], "--depths=1,2 must be three numbers"),
-        ([f"--folder={tmp_path}"], "is not empty: 'study'; name a new folder, nothing is overwritten"),
-        ([f"--folder={folder}", "--epochs=3"], "holds a study of another recipe (epochs=15, here 3)"),
-        (["--folder=x", "--depths=1,2,some"], "--depths=1,2,some must be three numbers"),
-        (["--folder=x", "--modules=foo"], "modules: unknown letter"),
-        (["--folder=x", "--seeds=0"], "seeds=0 must be an integer of at least 1"),
+        ([], "--output is missing: the folder for the runs, the table and the plot"),
+        (["--output=x", "--structure=ir-5-10-5"], "Unknown command line flag 'structure'"),
+        (["--output=x", "--depths=1,2"], "--depths=1,2 must be three numbers"),
+        ([f"--output={tmp_path}"], "is not empty: 'study'; name a new folder, nothing is overwritten"),
+        ([f"--output={folder}", "--epochs=3"], "holds a study of another recipe (epochs=15, here 3)"),
+        (["--output=x", "--depths=1,2,some"], "--depths=1,2,some must be three numbers"),
+        (["--output=x", "--modules=foo"], "modules: unknown letter"),
+        (["--output=x", "--seeds=0"], "seeds=0 must be an integer of at least 1"),
         (["x"], "unexpected argument 'x'"),
     ):
         assert main(["ablation", *argv]) == 1

@@ -121,11 +121,11 @@ def test_mistakes(capsys, tmp_path, digits_run, monkeypatch):
     run, small = f"--run_dir={digits_run.folder}", "--structure=1 x [2-way] | 1 x [poly-3] | 2 x [poly-3, 2-way]"
     large, wide = f"--structure={TARGET}", "--structure=1 x [2-way] | 9 x [2-way] | 2 x [poly-3, 2-way]"
     for argv, message in (
-        ([run], "--structure and --output are needed"),
+        ([run], "--structure is missing: what to grow to"),
         ([run, large, "--output=net.h5"], "--output=net.h5 must end in .keras"),
         ([run, large, "--output=there.keras"], "--output=there.keras is there already"),
         ([run, large, "--output=none/net.keras"], "is in no folder that exists"),
-        ([run, large, "--output=net.keras", "--weights=fashion_mnist"], "name two nets; name one"),
+        ([run, large, "--output=net.keras", "--weights=fashion_mnist"], "name two models; name one"),
         ([large, "--output=net.keras"], "no trained model in runs/"),
         ([large, "--output=net.keras", "--run_dir=none"], "--run_dir=none is no folder"),
         ([large, "--output=net.keras", "--weights=fashion_mnist", "--carry_optimizer"], "has no optimizer"),

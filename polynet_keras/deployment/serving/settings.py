@@ -3,9 +3,6 @@
 import dataclasses
 from dataclasses import dataclass, field
 
-from polynet_keras.data.crops import CROPS
-from polynet_keras.data.preprocessing import MAX_ENCODED_BYTES, MAX_PIXELS
-
 
 def _limit(default, text: str):
     return field(default=default, metadata={"help": text})
@@ -22,16 +19,16 @@ class Settings:
         ValueError: a value out of range, or values that contradict each other.
     """
 
-    max_bytes: int = _limit(10_000_000, "Bytes of an image file.")
-    max_pixels: int = _limit(25_000_000, "Pixels of an image, by its header and as it is resized.")
-    max_images: int = _limit(16, "Images in a request to the batch endpoint.")
-    max_batch_bytes: int = _limit(32_000_000, "Bytes of a request to the batch endpoint.")
-    max_crops: int = _limit(10, "Crops of an image that a client may ask for: 1, 10 or 144.")
-    max_buffered_bytes: int = _limit(256_000_000, "Bytes of all requests that are held at once.")
-    max_connections: int = _limit(256, "Connections at once.")
-    max_queue: int = _limit(128, "Views (images times crops) that wait for the model or are in it.")
-    max_batch_size: int = _limit(8, "Views that go through the model at once.")
-    max_delay_ms: float = _limit(5.0, "Milliseconds that a view waits for others to share its batch.")
+    max_bytes: int = _limit(10_000_000, "Most bytes of an image file.")
+    max_pixels: int = _limit(25_000_000, "Most pixels of an image, by its header and as it is resized.")
+    max_images: int = _limit(16, "Most images in a request to the batch endpoint.")
+    max_batch_bytes: int = _limit(32_000_000, "Most bytes of a request to the batch endpoint.")
+    max_crops: int = _limit(10, "Most crops of an image that a client may ask for: 1, 10 or 144.")
+    max_buffered_bytes: int = _limit(256_000_000, "Most bytes of all requests that are held at once.")
+    max_connections: int = _limit(256, "Most connections at once.")
+    max_queue: int = _limit(128, "Most views (images times crops) that wait for the model or are in it.")
+    max_batch_size: int = _limit(8, "Most views that go through the model at once.")
+    max_delay_ms: float = _limit(5.0, "Most milliseconds that a view waits for others to share its batch.")
     timeout: float = _limit(30.0, "Seconds for an answer, once the request is here.")
     header_timeout: float = _limit(10.0, "Seconds for a client to send the head of a request.")
     body_timeout: float = _limit(30.0, "Seconds for a client to send the body of a request, and to take the answer.")
@@ -39,6 +36,9 @@ class Settings:
     threads: int = _limit(0, "Threads of an inference; 0 leaves them to the runtime.")
 
     def __post_init__(self):
+        from polynet_keras.data.crops import CROPS  # Keras comes with it, and `polynet serve --help` needs none
+        from polynet_keras.data.preprocessing import MAX_ENCODED_BYTES, MAX_PIXELS
+
         for one in dataclasses.fields(self):
             value, least = getattr(self, one.name), 0 if one.name in ("max_delay_ms", "threads") else 1
             if one.type in (float, "float") and one.name != "max_delay_ms":

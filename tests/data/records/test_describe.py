@@ -84,7 +84,7 @@ def test_command(tmp_path, capsys):
         (["--describe", str(tmp_path)], "--describe needs --class_names (a file, or `imagenet`) and --first_label"),
         (["--describe", str(tmp_path), "--class_names=imagenet", "--first_label=2"], "--first_label, 0 or 1"),
         (["--describe", "--verify", str(tmp_path)], "--verify and --describe are two commands"),
-        (["a", "b", "--first_label=1"], "--first_label is of records to describe"),
+        (["a", "--output=b", "--first_label=1"], "--first_label is of records to describe"),
     ):
         assert main(["records", *argv]) == 1
         assert message in capsys.readouterr().err

@@ -1,0 +1,47 @@
+"""Flags and places that have new names: the old ones work on, and one line says the new one.
+
+A run is named with `--run_dir`. Anything else that a command is there to write is named with `--output`; what it may
+write besides is named after what it holds, such as `--report` and `--plot`.
+"""
+
+from collections.abc import Sequence
+
+from absl import flags, logging
+
+from polynet_keras.basics.names import shell_quoted
+from polynet_keras.cli.headings import Heading
+
+FLAGS = {
+    "ablation": {"folder": "output"},
+    "crops": {"out": "output"},
+    "ensemble": {"weights": "mixture"},
+}
+"""By command: the old name of a flag, and the new one."""
+
+PLACES = {"convert": ("SOURCE", "output"), "records": ("FOLDER", "output")}
+"""By command: the one argument that it takes, and the flag for what used to be named after it."""
+
+
+def define_old_names(command: str, values: flags.FlagValues) -> None:
+    """Defines the old names of a command's flags; its new ones are defined already."""
+    for old, new in FLAGS.get(command, {}).items():
+        Heading(values, "Old names").old_name(old, new)
+
+
+def old_names(command: str) -> Sequence[str]:
+    """The flags that a command's help leaves out."""
+    return tuple(FLAGS.get(command, {}))
+
+
+def settle_old_names(command: str, values: flags.FlagValues, arguments: list[str]) -> list[str]:
+    """Says what is named in an old way; returns the arguments that the command takes now."""
+    for old, new in FLAGS.get(command, {}).items():
+        if values[old].present:
+            logging.warning("--%s is now --%s", old, new)
+    if command in PLACES and len(arguments) == 2:
+        argument, new = PLACES[command]
+        if not values[new].present:
+            *arguments, given = arguments
+            values[new].value = given
+            logging.warning("what comes after %s is now %s", argument, shell_quoted([f"--{new}={given}"]))
+    return arguments
