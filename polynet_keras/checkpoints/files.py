@@ -4,7 +4,8 @@ A checkpoint is one of TensorFlow's bundles, `checkpoint-N.index` and `checkpoin
 name, each with its CRC-32C, and one of them is the JSON of all that is no tensor. TensorFlow writes both to temporary
 files, which it renames when they are complete, the index last. It does not wait until they are on the disk: what a
 power failure leaves is told by the checksums. The files in the folder are the only list of what there is:
-`tf.train.CheckpointManager` would keep another one, in a file that can be torn or missing itself.
+`tf.train.CheckpointManager` keeps another one, in a file that it replaces afterwards. If the process is killed between
+the two, that list lacks the newest checkpoint.
 """
 
 import json

@@ -1,7 +1,8 @@
 """Starts the workers of a job on this machine, and starts all of them again when one fails.
 
-Needs no TensorFlow, and nothing of the workers but that they read TF_CONFIG and end with the exit codes of
-`docs/distribution.md`. Restarts are those of torchrun: all workers together, and so many in all, however far they came.
+Imports neither Keras nor TensorFlow; `polynet launch` does, to check the flags of `train`. Of the workers it needs
+only that they read TF_CONFIG and end with the exit codes of `docs/distribution.md`. Restarts are those of torchrun: all
+workers together, and so many in all, however far they came.
 """
 
 import contextlib

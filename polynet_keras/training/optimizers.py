@@ -46,8 +46,9 @@ class RMSprop(keras.optimizers.RMSprop):
             learning rate itself.
 
     The other arguments are those of `keras.optimizers.RMSprop`, among them `momentum`, `centered`, `weight_decay`,
-    `clipnorm`, `global_clipnorm`, `clipvalue`, `use_ema`, `loss_scale_factor` and `gradient_accumulation_steps`
-    (which Keras has for one replica only: under a distribution strategy with more, TensorFlow refuses it).
+    `clipnorm`, `global_clipnorm`, `clipvalue`, `use_ema`, `loss_scale_factor` and `gradient_accumulation_steps`. Under
+    a distribution strategy of several replicas, models of this package accumulate gradients too
+    (`engine.replicated_step`); a `keras.Model` cannot where Keras's own step calls the optimizer.
 
     Raises:
         ValueError: an argument out of range.
