@@ -14,6 +14,7 @@ from polynet_keras.data.preprocessing import Preprocessing
 from polynet_keras.models import Structure
 from polynet_keras.models.cost import network_cost
 from polynet_keras.pretrained import ModelCard
+from polynet_keras.studies import ablation_runs as module
 from polynet_keras.studies.ablation_report import (
     ablation_answer,
     ablation_table,
@@ -22,7 +23,6 @@ from polynet_keras.studies.ablation_report import (
     plot_ablation,
 )
 from polynet_keras.studies.ablation_runs import Outcome, ablation, save_outcomes, variants
-from polynet_keras.studies.ablation_runs import ablation as module
 from polynet_keras.training.recipes.recipe import Recipe
 
 
