@@ -134,6 +134,8 @@ def test_mistakes(capsys, tmp_path, digits_run, monkeypatch):
         ([run, large, "--output=net.keras", "--positions=first"], "positions='first' must be one of"),
         ([run, large, "--output=net.keras", "--new_paths=half"], "new_paths='half' must be one of"),
         ([run, "--structure=1 x [ir] | 1 x [ir] | 1 x [ir]", "--output=net.keras"], "already: nothing grows"),
+        ([run, large, "--output=net.keras", "--seed=-1"], "seed=-1 must be an integer from 0 to"),
+        ([run, large], "--output is missing: the file for the grown net"),
         ([run, large, "--output=net.keras", "extra"], "unexpected argument 'extra'"),
     ):
         assert main(["grow", *argv]) == 1, argv
