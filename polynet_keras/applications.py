@@ -135,6 +135,7 @@ def PolyNet(
         inputs = image if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
         model = Network(inputs, x, name=name)
         model.remat = remat
+        model.structure = structure
         if source is not None:
             load_weights_file(model, source)
     return model

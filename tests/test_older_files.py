@@ -33,6 +33,9 @@ def test_a_polynet(tmp_path):
     net = keras.saving.load_model(unpacked(FOLDER / "network.keras.gz", tmp_path / "network.keras"))
     assert type(net).__name__ == "Network"
     assert net.remat == "stage_b"
+    assert net.structure == "1 x [mpoly-2] | 1 x [ir] | 1 x [ir]"  # as its layers are called
+    net.save(tmp_path / "again.keras")
+    assert keras.saving.load_model(tmp_path / "again.keras").structure == net.structure
     np.testing.assert_allclose(net(IMAGES), RESULTS["network"], atol=1e-5)
 
 

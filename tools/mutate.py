@@ -129,6 +129,10 @@ TESTS = {
     "polynet_keras/models/inception.py": ["tests/models/test_inception.py", "tests/models/test_poly_inception.py"],
     "polynet_keras/engine/network.py": _of(
         "tests/engine/test_network.py",
+        "test_a_network_carries_its_structure",
+        "test_what_is_built_of_a_networks_layers_has_no_structure",
+        "test_the_structure_of_an_older_network_is_read_off_its_layers",
+        "test_layers_of_ones_own_are_no_units",
         "test_files_know_the_class_by_its_name",
         "test_the_step_that_is_under_way_is_made_anew_for_another_remat",
         "test_when_units_are_rematerialized",

@@ -1,10 +1,17 @@
 """The class of the models that `PolyNet` returns: a functional `keras.Model` whose training starts soon."""
 
+import re
+
 import keras
 
 from polynet_keras.engine.distributed_model import DistributedTraining
 from polynet_keras.engine.rematerialization import RematerializedGraph, check_remat
+from polynet_keras.layers.stochastic_residual_scaling import StochasticResidualScaling
 from polynet_keras.layers.variable_names import plain_variable_names
+from polynet_keras.models.polynomial import Polynomial
+from polynet_keras.models.structure import STAGES, Structure
+
+_SUM = re.compile(r"stage_([abc])_\d+_sum_([a-z_]+)")
 
 
 @keras.saving.register_keras_serializable(package="polynet_keras")
@@ -29,6 +36,21 @@ class Network(DistributedTraining, keras.Model):
 
     _remat = "none"
     _rematerialized: RematerializedGraph | None = None
+    _structure: str | None = None
+
+    @property
+    def structure(self) -> str | None:
+        """The residual units in the canonical notation of `models.Structure`, or `None` of another network.
+
+        `PolyNet` sets it and files keep it. What is built of a PolyNet's layers, by `keras.models.clone_model` too,
+        begins with `None`: it may be a part of the network, or have other layers. May be set at any time, to a name or
+        a notation as `PolyNet` takes it.
+        """
+        return self._structure
+
+    @structure.setter
+    def structure(self, value: str | Structure | None) -> None:
+        self._structure = None if value is None else str(Structure.parse(value))
 
     @property
     def remat(self) -> str:
@@ -58,15 +80,17 @@ class Network(DistributedTraining, keras.Model):
         return self._rematerialized(self._standardize_inputs(inputs))
 
     def get_config(self):
-        return {**super().get_config(), "remat": self._remat}
+        return {**super().get_config(), "remat": self._remat, "structure": self._structure}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
-        remat = config.pop("remat", "none")
+        is_older = "structure" not in config
+        remat, structure = config.pop("remat", "none"), config.pop("structure", None)
         with plain_variable_names():
             model = super().from_config(config, custom_objects=custom_objects)
         model.remat = remat
+        model.structure = _structure_by_names(model) if is_older else structure
         return model
 
     def make_train_function(self, force=False):
@@ -105,3 +129,13 @@ class Network(DistributedTraining, keras.Model):
         if keras.backend.backend() != "tensorflow" or self.run_eagerly or self.jit_compile:
             return False
         return self.steps_per_execution == 1 and self._distribute_strategy is None
+
+
+def _structure_by_names(model: keras.Model) -> Structure | None:
+    """What the names of the layers tell, for files from before a network knew its structure."""
+    stages: dict[str, list[Polynomial]] = {stage: [] for stage in STAGES}
+    for layer in model.layers:
+        match = _SUM.fullmatch(layer.name)
+        if match and isinstance(layer, StochasticResidualScaling):
+            stages[match[1]].append(Polynomial(tuple(match[2].upper().split("_"))))
+    return Structure(tuple(map(tuple, stages.values()))) if all(stages.values()) else None

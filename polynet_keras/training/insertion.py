@@ -17,6 +17,7 @@ import keras
 import numpy as np
 
 from polynet_keras.basics.checks import check_choice
+from polynet_keras.engine.network import Network
 from polynet_keras.layers.stochastic_residual_scaling import StochasticResidualScaling
 from polynet_keras.models.polynomial import Polynomial
 from polynet_keras.models.structure import STAGES, Structure
@@ -24,7 +25,6 @@ from polynet_keras.models.structure import STAGES, Structure
 POSITIONS = ("interleaved", "appended")
 NEW_PATHS = ("xavier", "zero")
 
-_SUM = re.compile(r"stage_([abc])_(\d+)_sum_([a-z_]+)")
 _UNIT = re.compile(r"(stage_[abc]_\d+)_([a-z]+)(?:_.*)?")
 
 
@@ -116,7 +116,7 @@ def insert(
             at zero because a kept one computes with it. The target is as it was.
     """
     check_choice("new_paths", new_paths, NEW_PATHS)
-    plan = plan_insertion(structure_of(source), structure_of(target), positions)
+    plan = plan_insertion(_structure_of(source), _structure_of(target), positions)
     pairs = kept_variables(source, target, plan)
     zeroed = [target.get_layer(name) for name in _last_normalizations(plan)] if new_paths == "zero" else []
     for theirs, ours in pairs:
@@ -175,22 +175,6 @@ def insert_optimizer(source: keras.Model, target: keras.Model, plan: InsertionPl
     return carried
 
 
-def structure_of(model: keras.Model) -> Structure:
-    """The structure of a net of `PolyNet` or `InceptionResNet`, as the names of its layers tell it.
-
-    Raises:
-        ValueError: it is no such net.
-    """
-    stages: dict[str, dict[int, Polynomial]] = {stage: {} for stage in STAGES}
-    for layer in model.layers:
-        match = _SUM.fullmatch(layer.name)
-        if match and isinstance(layer, StochasticResidualScaling):
-            stages[match[1]][int(match[2])] = Polynomial(tuple(match[3].upper().split("_")))
-    if not all(stages.values()):
-        raise ValueError(f"the model {model.name!r} is no PolyNet or Inception-ResNet; pass what PolyNet() returned")
-    return Structure(tuple(tuple(units[number] for number in sorted(units)) for units in stages.values()))
-
-
 def kept_variables(
     source: keras.Model, target: keras.Model, plan: InsertionPlan
 ) -> list[tuple[keras.Variable, keras.Variable]]:
@@ -228,6 +212,12 @@ def kept_variables(
     if left:
         raise ValueError(f"the source's {left[0]!r} has no place in the target ({len(left)} such variables)")
     return pairs
+
+
+def _structure_of(model: keras.Model) -> str:
+    if not isinstance(model, Network) or model.structure is None:
+        raise ValueError(f"the model {model.name!r} is no PolyNet or Inception-ResNet; pass what PolyNet() returned")
+    return model.structure
 
 
 def _places(stage: str, old: tuple[Polynomial, ...], new: tuple[Polynomial, ...], positions: str) -> dict[int, int]:

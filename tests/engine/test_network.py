@@ -1031,6 +1031,54 @@ def test_saved_and_loaded_as_what_it_is(tmp_path):
     assert Network.from_config(json.loads(json.dumps(model.get_config()))).remat == "stage_b"
 
 
+def test_a_network_carries_its_structure():
+    model = network(structure="2 x [ir] | 1 x [I + F + F^2] | 1 x [IR]")
+    assert model.structure == "2 x [ir] | 1 x [poly-2] | 1 x [ir]"
+    assert InceptionResNet((1, 1, 1), width=0.1).structure == SMALLEST
+    copy = Network.from_config(json.loads(json.dumps(model.get_config())))
+    assert copy.structure == model.structure
+    copy.structure = "IR-5-10-5"
+    assert copy.structure == "5 x [ir] | 10 x [ir] | 5 x [ir]"
+    with pytest.raises(ValueError, match="structure='deeper' is not known"):
+        copy.structure = "deeper"
+
+
+def test_what_is_built_of_a_networks_layers_has_no_structure():
+    model = network(structure=SMALLEST)
+    part = Network(model.inputs, model.get_layer("stage_b_01_relu").output)
+    logits = Network(model.inputs, model.layers[-2].output)  # of all units, and no classifier
+    for other in (part, logits, keras.models.clone_model(model)):
+        assert other.structure is None
+        # Its file says so, and is no older one.
+        assert Network.from_config(other.get_config()).structure is None
+
+
+def older(model):
+    """From the config as it was before a network carried its structure."""
+    config = model.get_config()
+    del config["structure"]
+    return Network.from_config(config)
+
+
+def test_the_structure_of_an_older_network_is_read_off_its_layers():
+    for structure in (STRUCTURE, "11 x [ir] | 1 x [I + F^2] | 1 x [I + F + G + HF]"):
+        model = network(structure=structure)
+        assert older(model).structure == model.structure
+
+
+def test_layers_of_ones_own_are_no_units():
+    """Neither a residual sum by another name, nor another layer by the name of a sum."""
+    trained = network(structure=SMALLEST)
+    added = StochasticResidualScaling(0.5, name="mine")([trained.output, trained.output])
+    assert older(Network(trained.input, added)).structure == SMALLEST
+    x = inputs = keras.Input((4,))
+    alone = StochasticResidualScaling(0.5, name="stage_a_01_sum_f")([inputs, inputs])
+    assert older(Network(inputs, alone)).structure is None
+    for stage in "abc":
+        x = keras.layers.ReLU(name=f"stage_{stage}_01_sum_f")(x)
+    assert older(Network(inputs, x)).structure is None
+
+
 def test_variables_keep_their_keras_paths():
     model = network(structure="1 x [ir] | 1 x [poly-2] | 1 x [ir]")
     paths = [variable.path for variable in model.variables]

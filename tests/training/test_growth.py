@@ -10,7 +10,6 @@ from polynet_keras import PolyNet
 from polynet_keras.cli.main import main
 from polynet_keras.pretrained.model_file import load_model_file
 from polynet_keras.training.growth import grown
-from polynet_keras.training.insertion import structure_of
 from polynet_keras.training.precision import precision
 from polynet_keras.training.recipes.optimizer import OptimizerSettings
 
@@ -61,7 +60,7 @@ def test_a_published_net_grows(capsys, tmp_path):
     structure = "1 x [2-way] | 2 x [poly-3, 2-way] | 2 x [poly-3, 2-way]"
     output = succeeds(capsys, "grow", "--weights=fashion_mnist", f"--structure={structure}", f"--output={file}")
     assert "fashion_mnist grows:" in output
-    assert str(structure_of(keras.saving.load_model(file))) == structure
+    assert keras.saving.load_model(file).structure == structure
 
 
 def test_the_posters_chain():
@@ -74,7 +73,7 @@ def test_the_posters_chain():
     first = net.get_layer("stage_b_02_f_projection").get_weights()[0]
     for structure in ("2 x [ir] | 4 x [ir] | 2 x [ir]", "2 x [2-way] | 2 x [poly-3, 2-way] | 1 x [poly-3, 2-way]"):
         net = grown(net, structure, **shared)
-        assert str(structure_of(net)) == structure
+        assert net.structure == structure
     np.testing.assert_array_equal(net.get_layer("stage_b_03_f_projection").get_weights()[0], first)
     assert np.isfinite(net.predict(np.zeros((1, 75, 75, 3)), verbose=0)).all()
 
