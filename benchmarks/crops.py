@@ -26,7 +26,7 @@ def worker(connection, side, structure, image_size, batch_size):
 
     from polynet_keras import PolyNet
     from polynet_keras.data.crops import views
-    from polynet_keras.data.preprocessing import Preprocessing
+    from polynet_keras.data.protocol import Preprocessing
     from polynet_keras.evaluation.scoring import crop_logits, logits_model
     from polynet_keras.layers import BatchNormalization
 

@@ -290,7 +290,7 @@ def photographs(settings) -> np.ndarray:
     from sklearn.datasets import load_sample_images
 
     from polynet_keras.data.crops import views
-    from polynet_keras.data.preprocessing import Preprocessing
+    from polynet_keras.data.protocol import Preprocessing
 
     preprocessing = Preprocessing(settings.image_size, round(settings.image_size * 378 / 331))
     crops = [preprocessing.normalize(views(image, preprocessing, 10)) for image in load_sample_images().images]

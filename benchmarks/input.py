@@ -96,7 +96,7 @@ def pipeline_side(boxes, crop):
     from polynet_keras.data.augmentation import Augmentation
     from polynet_keras.data.examples import Examples
     from polynet_keras.data.pipeline import training_batches
-    from polynet_keras.data.preprocessing import Preprocessing
+    from polynet_keras.data.protocol import Preprocessing
 
     files = tf.constant([box[0] for box in boxes])
     examples = Examples(

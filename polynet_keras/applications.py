@@ -11,7 +11,7 @@ import numpy as np
 from keras import KerasTensor, layers
 
 from polynet_keras.basics.checks import check_flag, check_integer, check_number
-from polynet_keras.data import preprocessing
+from polynet_keras.data import protocol
 from polynet_keras.data.imagenet import imagenet_classes
 from polynet_keras.engine.network import Network
 from polynet_keras.engine.rematerialization import check_remat
@@ -200,8 +200,8 @@ def preprocess_input(x: Any, data_format: str | None = None) -> Any:
     Raises:
         ValueError: another number of dimensions or channels, or an unknown data format.
     """
-    preprocessing.warn_of_impossible_range(x)
-    return preprocessing.normalize(x, preprocessing.IMAGENET_MEAN, preprocessing.IMAGENET_STD, data_format)
+    protocol.warn_of_impossible_range(x)
+    return protocol.normalize(x, protocol.IMAGENET_MEAN, protocol.IMAGENET_STD, data_format)
 
 
 def decode_predictions(preds: Any, top: int = 5) -> list[list[tuple[str, str, float]]]:

@@ -135,7 +135,7 @@ def run(backend, *arguments):
 @pytest.mark.parametrize(
     "tests",
     [
-        ("tests/layers", "tests/training/test_optimizers.py", "tests/data/test_preprocessing.py"),
+        ("tests/layers", "tests/training/test_optimizers.py", "tests/data/test_protocol.py"),
         ("tests/models", "tests/engine/test_network.py", "tests/engine/test_signatures.py"),
         ("tests/test_applications.py", "tests/data/test_crops.py", "tests/evaluation/test_pooling.py"),
         ("tests/training/test_insertion.py",),

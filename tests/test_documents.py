@@ -27,7 +27,7 @@ from polynet_keras import PolyNet, preprocess_input
 from polynet_keras.cli import launch
 from polynet_keras.cli.main import main
 from polynet_keras.data import fashion_mnist
-from polynet_keras.data.preprocessing import Preprocessing
+from polynet_keras.data.protocol import Preprocessing
 from polynet_keras.data.records.write import write_records
 from polynet_keras.evaluation.scores import Scores
 from polynet_keras.models.structure import STRUCTURES, Structure

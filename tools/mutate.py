@@ -63,8 +63,8 @@ def _of(file: str, *tests: str) -> list[str]:
 
 
 TESTS = {
-    "polynet_keras/data/preprocessing.py": [
-        "tests/data/test_preprocessing.py",
+    "polynet_keras/data/protocol.py": [
+        "tests/data/test_protocol.py",
         "tests/test_applications.py::test_preprocess_input",
         "tests/test_applications.py::test_preprocess_input_refuses",
         "tests/test_applications.py::test_preprocess_input_warns_of_an_impossible_range_once",

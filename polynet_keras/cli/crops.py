@@ -30,7 +30,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         )
     target = check_new_file("output", output_of(values, "the picture to write"), [SUFFIX])
 
-    from polynet_keras.data.preprocessing import Preprocessing
+    from polynet_keras.data.protocol import Preprocessing
     from polynet_keras.evaluation.contact_sheet import save_contact_sheet
     from polynet_keras.training.recipes.recipe import RESIZE_RATIO
 

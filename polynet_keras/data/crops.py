@@ -7,7 +7,7 @@ from itertools import groupby
 
 import numpy as np
 
-from polynet_keras.data.preprocessing import Preprocessing, half_to_even
+from polynet_keras.data.protocol import Preprocessing, half_to_even
 
 CROPS = (1, 10, 144)
 

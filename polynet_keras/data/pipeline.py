@@ -20,7 +20,7 @@ from polynet_keras.data.augmentation import (
 )
 from polynet_keras.data.decoding import Unreadable, decode_region, whole
 from polynet_keras.data.examples import Examples
-from polynet_keras.data.preprocessing import Preprocessing
+from polynet_keras.data.protocol import Preprocessing
 from polynet_keras.data.resizing import normalizer, resize, resize_crop
 from polynet_keras.data.sampling import TrainingOrder, evaluation_share
 

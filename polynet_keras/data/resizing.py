@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from polynet_keras.data.preprocessing import Preprocessing
+from polynet_keras.data.protocol import Preprocessing
 
 LARGE = 6_000_000
 """Values of an image, which are 24 MB as float32."""

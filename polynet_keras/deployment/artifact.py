@@ -13,7 +13,7 @@ import numpy as np
 from polynet_keras.basics.extras import require_extra
 from polynet_keras.basics.files import file_hash
 from polynet_keras.basics.json_fields import Fields, fields_of, is_plain
-from polynet_keras.data.preprocessing import Preprocessing
+from polynet_keras.data.protocol import Preprocessing
 from polynet_keras.deployment.formats import FORMATS
 from polynet_keras.deployment.formats.format import Runner
 

@@ -9,7 +9,7 @@ import numpy as np
 from polynet_keras.data.decoding import Unreadable
 from polynet_keras.data.examples import Examples
 from polynet_keras.data.pipeline import evaluation_batches, reading
-from polynet_keras.data.preprocessing import Preprocessing
+from polynet_keras.data.protocol import Preprocessing
 
 HELD_OUT = 200
 """Images, at most, that an int8 artifact is compared on; of data that has fewer than twice as many, half of it."""

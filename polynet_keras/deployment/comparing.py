@@ -3,7 +3,7 @@
 import numpy as np
 
 from polynet_keras.data.crops import views
-from polynet_keras.data.preprocessing import Preprocessing
+from polynet_keras.data.protocol import Preprocessing
 from polynet_keras.deployment.artifact import Comparison
 from polynet_keras.deployment.calibration import Calibration
 from polynet_keras.deployment.formats.format import Runner

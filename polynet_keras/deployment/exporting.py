@@ -8,7 +8,7 @@ import keras
 
 from polynet_keras.basics.extras import require_extra
 from polynet_keras.basics.holding import holding
-from polynet_keras.data.preprocessing import Preprocessing
+from polynet_keras.data.protocol import Preprocessing
 from polynet_keras.deployment.artifact import ExportCard, artifact_path, file_hashes, load_artifact
 from polynet_keras.deployment.calibration import Calibration
 from polynet_keras.deployment.comparing import compare

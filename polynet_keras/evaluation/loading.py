@@ -7,7 +7,7 @@ from pathlib import Path
 import keras
 
 from polynet_keras.applications import PolyNet
-from polynet_keras.data.preprocessing import Preprocessing
+from polynet_keras.data.protocol import Preprocessing
 from polynet_keras.pretrained.conversion import load_weights_file
 from polynet_keras.pretrained.model_card import MODEL_FILE, ModelCard
 from polynet_keras.pretrained.model_file import load_model_file

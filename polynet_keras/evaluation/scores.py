@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from polynet_keras.basics.files import written_whole
-from polynet_keras.data.preprocessing import Preprocessing
+from polynet_keras.data.protocol import Preprocessing
 
 
 @dataclass(frozen=True)

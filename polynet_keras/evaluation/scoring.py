@@ -14,7 +14,7 @@ from polynet_keras.data.decoding import Unreadable
 from polynet_keras.data.examples import Examples
 from polynet_keras.data.imagenet import imagenet_classes
 from polynet_keras.data.pipeline import decoded_images, evaluation_batches, reading
-from polynet_keras.data.preprocessing import Preprocessing
+from polynet_keras.data.protocol import Preprocessing
 from polynet_keras.engine.network import Network
 from polynet_keras.evaluation.loading import TrainedModel
 from polynet_keras.evaluation.results import weights_hash

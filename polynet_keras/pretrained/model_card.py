@@ -8,7 +8,7 @@ from pathlib import Path
 
 from polynet_keras.basics.files import written_whole
 from polynet_keras.basics.json_fields import fields_of
-from polynet_keras.data.preprocessing import Preprocessing
+from polynet_keras.data.protocol import Preprocessing
 
 MODEL_FILE = "model.keras"
 CARD_FILE = "model.json"

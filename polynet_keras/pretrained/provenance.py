@@ -1,6 +1,6 @@
 """The provenance card of a published checkpoint: its record as a page to read."""
 
-from polynet_keras.data.preprocessing import Preprocessing
+from polynet_keras.data.protocol import Preprocessing
 from polynet_keras.pretrained.registry import ALIASES, PublishedCheckpoint
 
 CODE = {"sha1": "sha1sum", "sha256": "sha256sum"}

@@ -8,7 +8,7 @@ import keras
 
 from polynet_keras.data.fashion_mnist import CLASSES as FASHION_MNIST_CLASSES
 from polynet_keras.data.imagenet import imagenet_classes
-from polynet_keras.data.preprocessing import Preprocessing
+from polynet_keras.data.protocol import Preprocessing
 from polynet_keras.models.structure import Structure
 from polynet_keras.pretrained.stored_arrays import Format
 

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from polynet_keras.basics.tuning import untuned
 from polynet_keras.data.pipeline import decoded_images, evaluation_batches, training_batches, validation_data
-from polynet_keras.data.preprocessing import Preprocessing
+from polynet_keras.data.protocol import Preprocessing
 from tests.data.arrays import examples_of, png, random_images
 
 PROTOCOL = Preprocessing(8, 8)

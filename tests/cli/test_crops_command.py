@@ -6,7 +6,7 @@ from PIL import Image, ImageColor
 from sklearn.datasets import load_sample_image
 
 from polynet_keras.data.crops import views
-from polynet_keras.data.preprocessing import Preprocessing
+from polynet_keras.data.protocol import Preprocessing
 from polynet_keras.evaluation.contact_sheet import COLORS, MARGIN, THUMBNAIL
 from tests.cli.test_main import fails, succeeds
 

@@ -7,7 +7,7 @@ import keras
 import pytest
 
 from polynet_keras.cli.main import main
-from polynet_keras.data.preprocessing import Preprocessing
+from polynet_keras.data.protocol import Preprocessing
 from polynet_keras.deployment import exporting
 from polynet_keras.deployment.artifact import ExportCard
 from polynet_keras.pretrained.model_card import MODEL_FILE, ModelCard

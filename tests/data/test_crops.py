@@ -13,7 +13,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from polynet_keras.data.crops import CROPS, Crop, crop_plan, views
-from polynet_keras.data.preprocessing import INTERPOLATIONS, MAX_PIXELS, Preprocessing
+from polynet_keras.data.protocol import INTERPOLATIONS, MAX_PIXELS, Preprocessing
 
 RELEASED = Preprocessing(331, 378)
 
@@ -158,7 +158,7 @@ def test_views_equal_pillows(crops, turned, interpolation):
         expected = pillow_resize(pixels, crop.resized, interpolation)[top:bottom, left:right]
         if expected.shape[:2] != (96, 96):
             expected = pillow_resize(expected, (96, 96), interpolation)
-        # As in test_preprocessing.py: implementations of the filter differ by some thousandths of a grey level.
+        # As in test_protocol.py: implementations of the filter differ by some thousandths of a grey level.
         np.testing.assert_allclose(view, expected[:, ::-1] if crop.mirrored else expected, atol=0.02)
 
 

@@ -17,7 +17,7 @@ from polynet_keras.data.pipeline import (
     training_batches,
     validation_data,
 )
-from polynet_keras.data.preprocessing import Preprocessing
+from polynet_keras.data.protocol import Preprocessing
 from polynet_keras.data.sources import open_splits
 from tests.data.arrays import examples_of, png, random_images
 from tests.data.hostile import hostile_images

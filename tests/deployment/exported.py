@@ -11,7 +11,7 @@ import numpy as np
 import openvino
 from sklearn.datasets import load_sample_image
 
-from polynet_keras.data.preprocessing import Preprocessing
+from polynet_keras.data.protocol import Preprocessing
 from polynet_keras.deployment.artifact import Comparison, ExportCard, artifact_path, file_hashes
 
 CLASSES = 10

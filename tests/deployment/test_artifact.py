@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from polynet_keras.data.preprocessing import Preprocessing
+from polynet_keras.data.protocol import Preprocessing
 from polynet_keras.deployment import artifact
 from polynet_keras.deployment.artifact import Comparison, ExportCard, artifact_path
 

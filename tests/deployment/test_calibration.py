@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from polynet_keras.data.preprocessing import Preprocessing
+from polynet_keras.data.protocol import Preprocessing
 from polynet_keras.data.sources import open_source
 from polynet_keras.deployment.calibration import Calibration
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from polynet_keras.cli.main import main
-from polynet_keras.data.preprocessing import Preprocessing
+from polynet_keras.data.protocol import Preprocessing
 from polynet_keras.deployment import formats
 from polynet_keras.deployment.artifact import ExportCard, load_exported
 from polynet_keras.deployment.exporting import export

@@ -25,7 +25,7 @@ from sklearn.datasets import load_sample_image
 
 from polynet_keras.data.crops import views
 from polynet_keras.data.image_headers import MAX_PIXELS
-from polynet_keras.data.preprocessing import Preprocessing
+from polynet_keras.data.protocol import Preprocessing
 from polynet_keras.deployment.artifact import ExportCard
 from polynet_keras.deployment.serving import bodies, classification, preparation
 from polynet_keras.deployment.serving.classification import Classifier

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from polynet_keras.data.crops import Crop, crop_plan, views
-from polynet_keras.data.preprocessing import Preprocessing
+from polynet_keras.data.protocol import Preprocessing
 from polynet_keras.evaluation.contact_sheet import THUMBNAIL, contact_sheet, save_contact_sheet
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "contact_sheets.txt"

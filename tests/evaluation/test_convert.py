@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from polynet_keras import PolyNet
-from polynet_keras.data.preprocessing import Preprocessing
+from polynet_keras.data.protocol import Preprocessing
 from polynet_keras.evaluation import conversion
 from polynet_keras.evaluation.conversion import convert
 from polynet_keras.evaluation.parity import Parity

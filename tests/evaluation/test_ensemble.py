@@ -13,7 +13,7 @@ from scipy.special import softmax
 from scipy.stats import multinomial
 
 from polynet_keras.basics import extras
-from polynet_keras.data.preprocessing import Preprocessing
+from polynet_keras.data.protocol import Preprocessing
 from polynet_keras.evaluation.ensemble import (
     check_members,
     evaluate_ensemble,

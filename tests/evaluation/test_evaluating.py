@@ -12,7 +12,7 @@ from polynet_keras import PolyNet
 from polynet_keras.data.crops import views
 from polynet_keras.data.decoding import Unreadable
 from polynet_keras.data.examples import Examples
-from polynet_keras.data.preprocessing import Preprocessing
+from polynet_keras.data.protocol import Preprocessing
 from polynet_keras.engine.network import Network
 from polynet_keras.evaluation.evaluating import _judged, evaluate
 from polynet_keras.evaluation.loading import TrainedModel

@@ -18,7 +18,7 @@ from official.vision.ops import augment
 from polynet_keras.data.augmentation import Augmentation
 from polynet_keras.data.model_garden import SeededDraws, TensorFlow, augment_module, distortion
 from polynet_keras.data.pipeline import training_batches
-from polynet_keras.data.preprocessing import Preprocessing
+from polynet_keras.data.protocol import Preprocessing
 from tests.contracts.names import contract
 from tests.data.arrays import examples_of, png, random_images
 

@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 
 from polynet_keras.data.decoding import Unreadable
 from polynet_keras.data.pipeline import evaluation_batches
-from polynet_keras.data.preprocessing import Preprocessing
+from polynet_keras.data.protocol import Preprocessing
 from polynet_keras.data.sources import open_source, open_splits
 
 CLASSES = ["bee", "ant"]

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from polynet_keras.basics import json_fields
-from polynet_keras.data.preprocessing import Preprocessing
+from polynet_keras.data.protocol import Preprocessing
 from polynet_keras.pretrained import ModelCard
 
 CARD = ModelCard(("a", "crane", "crane", "über"), Preprocessing(75, 86, (0.5,), (0.25,)), 10, 9, "1 x [ir]", "f" * 64)

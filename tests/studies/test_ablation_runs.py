@@ -10,7 +10,7 @@ from PIL import Image
 
 from polynet_keras import PolyNet
 from polynet_keras.cli.main import main
-from polynet_keras.data.preprocessing import Preprocessing
+from polynet_keras.data.protocol import Preprocessing
 from polynet_keras.models import Structure
 from polynet_keras.models.cost import network_cost
 from polynet_keras.pretrained import ModelCard

@@ -37,7 +37,7 @@ class Settings:
 
     def __post_init__(self):
         from polynet_keras.data.crops import CROPS  # Keras comes with it, and `polynet serve --help` needs none
-        from polynet_keras.data.preprocessing import MAX_ENCODED_BYTES, MAX_PIXELS
+        from polynet_keras.data.protocol import MAX_ENCODED_BYTES, MAX_PIXELS
 
         for one in dataclasses.fields(self):
             value, least = getattr(self, one.name), 0 if one.name in ("max_delay_ms", "threads") else 1

@@ -9,7 +9,7 @@ from polynet_keras.cluster.inputs import distributed_dataset
 from polynet_keras.data.decoding import Unreadable
 from polynet_keras.data.examples import Source
 from polynet_keras.data.pipeline import Batches, evaluation_batches, training_batches, validation_data
-from polynet_keras.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from polynet_keras.data.protocol import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from polynet_keras.layers.batch_normalization import synchronize_batch_normalization
 from polynet_keras.layers.stochastic_residual_scaling import StochasticResidualScaling
 from polynet_keras.models.structure import Structure

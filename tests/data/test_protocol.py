@@ -13,8 +13,8 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from polynet_keras.basics import extras
-from polynet_keras.data import preprocessing
-from polynet_keras.data.preprocessing import (
+from polynet_keras.data import protocol
+from polynet_keras.data.protocol import (
     RESIZES,
     Preprocessing,
     decode_image,
@@ -224,9 +224,9 @@ def test_a_file_of_more_bytes_than_the_limit_is_not_read(tmp_path, monkeypatch):
     file = tmp_path / "image.png"
     Image.new("RGB", (4, 3)).save(file)
     size = file.stat().st_size
-    monkeypatch.setattr("polynet_keras.data.preprocessing.MAX_ENCODED_BYTES", size)
+    monkeypatch.setattr("polynet_keras.data.protocol.MAX_ENCODED_BYTES", size)
     assert read_image(file, 3).shape == (3, 4, 3)
-    monkeypatch.setattr("polynet_keras.data.preprocessing.MAX_ENCODED_BYTES", size - 1)
+    monkeypatch.setattr("polynet_keras.data.protocol.MAX_ENCODED_BYTES", size - 1)
     with pytest.raises(ValueError, match=rf"image.png: {size} bytes are over the limit of {size - 1}$"):
         read_image(file, 3)
 
@@ -241,9 +241,9 @@ def test_an_image_of_more_pixels_than_the_limit_is_not_decoded(tmp_path, monkeyp
             read_image(tmp_path / "claimed.png", 3)
     file = tmp_path / "image.png"
     Image.new("RGB", (4, 3)).save(file)
-    monkeypatch.setattr("polynet_keras.data.preprocessing.MAX_PIXELS", 12)
+    monkeypatch.setattr("polynet_keras.data.protocol.MAX_PIXELS", 12)
     assert read_image(file, 3).shape == (3, 4, 3)
-    monkeypatch.setattr("polynet_keras.data.preprocessing.MAX_PIXELS", 11)
+    monkeypatch.setattr("polynet_keras.data.protocol.MAX_PIXELS", 11)
     with pytest.raises(ValueError, match="4×3 px is over the limit of 11 pixels"):
         read_image(file, 3)
 
@@ -342,13 +342,13 @@ def test_no_channel_has_no_spread(std):
 
 def test_a_long_image_is_not_resized_to_more_pixels_than_may_be(monkeypatch):
     """50 pixels along the shorter side: at 100×240, 120 along the other, which is 6,000 in all."""
-    monkeypatch.setattr(preprocessing, "MAX_PIXELS", 6000)
-    protocol = Preprocessing(50, 50, resize="shorter_side")
-    assert protocol.resized_shape(100, 240) == (50, 120)
-    assert protocol.resized_shape(240, 100) == (120, 50)
+    monkeypatch.setattr(protocol, "MAX_PIXELS", 6000)
+    resizing = Preprocessing(50, 50, resize="shorter_side")
+    assert resizing.resized_shape(100, 240) == (50, 120)
+    assert resizing.resized_shape(240, 100) == (120, 50)
     for height, width in ((100, 241), (241, 100)):
         with pytest.raises(ValueError, match=f"^{width}×{height} px with the shorter side brought to 50 is too large"):
-            protocol.resized_shape(height, width)
+            resizing.resized_shape(height, width)
     assert Preprocessing(50, 50).resized_shape(100, 241) == (50, 50)
 
 
@@ -438,5 +438,5 @@ def test_a_protocol_of_other_types(changes, message):
 
 
 def test_a_protocol_of_numpys_numbers():
-    protocol = Preprocessing(np.int64(75), np.int32(86), tuple(np.full(3, 0.5, "float32")), np.full(3, 0.25))
-    assert (protocol.image_size, protocol.channels) == (75, 3)
+    found = Preprocessing(np.int64(75), np.int32(86), tuple(np.full(3, 0.5, "float32")), np.full(3, 0.25))
+    assert (found.image_size, found.channels) == (75, 3)
