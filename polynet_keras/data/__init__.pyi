@@ -1,8 +1,9 @@
 from .augmentation import Augmentation
 from .crops import crop_plan
 from .examples import Examples
+from .image_files import read_image
 from .pipeline import evaluation_batches, training_batches, validation_data
-from .protocol import Preprocessing, read_image
+from .protocol import Preprocessing
 from .records.describe import describe_records
 from .records.write import write_records
 from .sources import open_source, open_split

@@ -9,8 +9,8 @@ from absl import logging
 
 from polynet_keras.basics.stderr_filter import WARNING
 from polynet_keras.data.examples import Examples
+from polynet_keras.data.image_files import decode_image
 from polynet_keras.data.image_headers import claimed_pixels, jpeg_orientation
-from polynet_keras.data.protocol import decode_image
 
 JPEG = b"\xff\xd8\xff"
 TIFF = b"II*\0", b"MM\0*"

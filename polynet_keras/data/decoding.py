@@ -2,7 +2,7 @@
 
 Folders of photographs hold everything: CMYK, 16 bits, palettes, animations, phones' orientations, and files that are no
 images. TensorFlow decodes 8-bit JPEG (of which only a region, if that is what is wanted) and plain PNG, to the
-same pixels as Pillow; whatever it refuses, and every other format, goes to `protocol.decode_image`.
+same pixels as Pillow; whatever it refuses, and every other format, goes to `image_files.decode_image`.
 """
 
 import errno
@@ -16,8 +16,8 @@ from polynet_keras.basics.checks import check_choice
 from polynet_keras.basics.tensorflow_errors import plain_message
 from polynet_keras.data.budget import Budget
 from polynet_keras.data.examples import Examples
+from polynet_keras.data.image_files import decode_image
 from polynet_keras.data.image_headers import MAX_PIXELS, MAX_SCANS, claimed_pixels, jpeg_orientation
-from polynet_keras.data.protocol import decode_image
 
 ON_ERROR = ("error", "skip")
 LISTED = 20

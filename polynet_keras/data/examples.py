@@ -10,7 +10,7 @@ import tensorflow as tf
 from polynet_keras.basics.names import shown
 from polynet_keras.basics.tensorflow_errors import plain_message
 from polynet_keras.basics.tuning import untuned, usual_threads
-from polynet_keras.data.protocol import decode_image
+from polynet_keras.data.image_files import decode_image
 
 
 @dataclass(frozen=True)

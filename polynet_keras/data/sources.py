@@ -13,7 +13,7 @@ from polynet_keras.basics.names import shown
 from polynet_keras.data.examples import Examples, Source, hold_out
 from polynet_keras.data.fashion_mnist import CLASSES, FASHION_MNIST, load_fashion_mnist
 from polynet_keras.data.folders import EXPECTED, ClassFolder, list_splits
-from polynet_keras.data.protocol import MAX_ENCODED_BYTES
+from polynet_keras.data.image_headers import MAX_ENCODED_BYTES
 from polynet_keras.data.records.manifest import MANIFEST
 
 DIGITS = "digits"

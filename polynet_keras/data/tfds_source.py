@@ -8,7 +8,7 @@ import numpy as np
 
 from polynet_keras.basics.names import check_class_names
 from polynet_keras.data.examples import Examples
-from polynet_keras.data.protocol import CHANNELS
+from polynet_keras.data.image_files import CHANNELS
 from polynet_keras.data.records.read import Features, record_reader
 
 NAMING_ERRORS = (ValueError, AssertionError, ImportError)

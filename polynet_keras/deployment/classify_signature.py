@@ -10,8 +10,9 @@ import tensorflow as tf
 
 from polynet_keras.basics.tensorflow_errors import plain_message
 from polynet_keras.data.decoding import JPEG_SIGNATURE, PNG_SIGNATURE, START_OF_SCAN
+from polynet_keras.data.image_files import decode_image
 from polynet_keras.data.image_headers import MAX_PIXELS, MAX_SCANS
-from polynet_keras.data.protocol import Preprocessing, decode_image
+from polynet_keras.data.protocol import Preprocessing
 from polynet_keras.data.resizing import normalizer, resize
 from polynet_keras.deployment.comparing import LARGEST_DIFFERENCE
 from polynet_keras.evaluation.loading import TrainedModel

@@ -10,7 +10,8 @@ import numpy as np
 from polynet_keras.basics.extras import require_extra
 from polynet_keras.basics.files import written_whole
 from polynet_keras.data.crops import Crop, crop_plan, each_view
-from polynet_keras.data.protocol import Preprocessing, read_image
+from polynet_keras.data.image_files import read_image
+from polynet_keras.data.protocol import Preprocessing
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage

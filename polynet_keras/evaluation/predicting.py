@@ -8,7 +8,8 @@ import keras
 import numpy as np
 
 from polynet_keras.basics.checks import check_integer
-from polynet_keras.data.protocol import Preprocessing, read_image
+from polynet_keras.data.image_files import read_image
+from polynet_keras.data.protocol import Preprocessing
 from polynet_keras.evaluation.loading import TrainedModel, load_published, load_run
 from polynet_keras.pretrained.registry import find_checkpoint, published
 

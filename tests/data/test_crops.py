@@ -13,7 +13,8 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from polynet_keras.data.crops import CROPS, Crop, crop_plan, views
-from polynet_keras.data.protocol import INTERPOLATIONS, MAX_PIXELS, Preprocessing
+from polynet_keras.data.image_headers import MAX_PIXELS
+from polynet_keras.data.protocol import INTERPOLATIONS, Preprocessing
 
 RELEASED = Preprocessing(331, 378)
 

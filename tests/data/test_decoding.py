@@ -11,8 +11,9 @@ from PIL import Image
 
 from polynet_keras.data import decoding
 from polynet_keras.data.decoding import Unreadable, decode_region
+from polynet_keras.data.image_files import decode_image
 from polynet_keras.data.pipeline import evaluation_batches, reading
-from polynet_keras.data.protocol import Preprocessing, decode_image
+from polynet_keras.data.protocol import Preprocessing
 from tests.data.arrays import examples_of, png, random_images
 from tests.data.hostile import hostile_images
 
@@ -211,7 +212,7 @@ def test_too_many_pixels_are_refused_before_tensorflow_decodes_them(monkeypatch,
     watch(tf.image, "decode_and_crop_jpeg")
     monkeypatch.setattr(decoding, "LARGE_PIXELS", 100)
     monkeypatch.setattr(decoding, "MAX_PIXELS", 450)
-    monkeypatch.setattr("polynet_keras.data.protocol.MAX_PIXELS", 450)
+    monkeypatch.setattr("polynet_keras.data.image_files.MAX_PIXELS", 450)
     if finished:
         unreadable = Unreadable("skip")
         list(evaluation_batches(examples_of(files), Preprocessing(4, 5), 4, unreadable=unreadable).dataset)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from polynet_keras.data.protocol import read_image
+from polynet_keras.data.image_files import read_image
 from tests.data.hostile import hostile_images
 
 

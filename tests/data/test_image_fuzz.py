@@ -36,12 +36,12 @@ def test_fuzz(tmp_path):
 def fuzz(file: str, seed: int = 22) -> None:
     import tensorflow as tf
 
-    from polynet_keras.data import decoding, protocol
+    from polynet_keras.data import decoding, image_files
     from tests.data.arrays import examples_of
     from tests.data.hostile import hostile_images
     from tests.data.test_image_headers import CLAIMS, burdened
 
-    decoding.MAX_PIXELS = protocol.MAX_PIXELS = MAX_PIXELS
+    decoding.MAX_PIXELS = image_files.MAX_PIXELS = MAX_PIXELS
     corpus = [image.encoded for image in hostile_images() if image.encoded] + [
         encoded for encoded, _ in CLAIMS.values()
     ]
@@ -70,7 +70,7 @@ def fuzz(file: str, seed: int = 22) -> None:
         current[0], begun = encoded, time.monotonic()
         channels = (1, 3, 4)[number % 3]
         with contextlib.suppress(ValueError):
-            assert protocol.decode_image(encoded, channels, "x").shape[2] == channels
+            assert image_files.decode_image(encoded, channels, "x").shape[2] == channels
         image, _, readable = next(pipeline)
         assert (tf.size(image) > 0) == readable
         counts[0 if readable else 1] += 1

@@ -11,8 +11,8 @@ from PIL import Image
 from polynet_keras.basics.names import shown
 from polynet_keras.data.decoding import Unreadable
 from polynet_keras.data.fashion_mnist import FOLDER
+from polynet_keras.data.image_files import decode_image
 from polynet_keras.data.pipeline import reading
-from polynet_keras.data.protocol import decode_image
 from polynet_keras.data.records.write import write_records
 from polynet_keras.data.sources import open_source, open_split
 

@@ -18,8 +18,9 @@ import pytest
 from polynet_keras import PolyNet
 from polynet_keras.basics.holding import holding
 from polynet_keras.data.fashion_mnist import CLASSES, FOLDER
+from polynet_keras.data.image_files import decode_image
 from polynet_keras.data.pipeline import evaluation_batches, validation_data
-from polynet_keras.data.protocol import Preprocessing, decode_image
+from polynet_keras.data.protocol import Preprocessing
 from polynet_keras.data.sources import digits, open_source
 from polynet_keras.deployment import calibration as calibrating
 from polynet_keras.deployment import classify_signature, comparing, exporting

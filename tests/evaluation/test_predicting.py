@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from polynet_keras import PolyNet
-from polynet_keras.data.protocol import Preprocessing, read_image
+from polynet_keras.data.image_files import read_image
+from polynet_keras.data.protocol import Preprocessing
 from polynet_keras.evaluation import loading
 from polynet_keras.evaluation.loading import TrainedModel, load_published, load_run
 from polynet_keras.evaluation.predicting import _inputs, predict, predict_published

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from polynet_keras.basics.files import file_hash, written_whole
 from polynet_keras.basics.json_fields import Fields, fields_of
-from polynet_keras.data.protocol import CHANNELS
+from polynet_keras.data.image_files import CHANNELS
 
 MANIFEST = "manifest.json"
 UNFINISHED = "manifest.partial.json"

@@ -28,7 +28,7 @@ from polynet_keras.basics.names import shown
 from polynet_keras.basics.tensorflow_errors import plain_message
 from polynet_keras.data.decoding import ON_ERROR
 from polynet_keras.data.folders import ClassFolder, list_splits
-from polynet_keras.data.protocol import decode_image, read_encoded
+from polynet_keras.data.image_files import decode_image, read_encoded
 from polynet_keras.data.records.manifest import MANIFEST, UNFINISHED, Manifest, Shard, Split, damage
 from polynet_keras.data.records.read import Features
 

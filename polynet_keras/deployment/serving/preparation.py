@@ -7,8 +7,9 @@ import numpy as np
 from PIL import Image
 
 from polynet_keras.data.crops import Crop, crop_plan, views
+from polynet_keras.data.image_files import decode_image
 from polynet_keras.data.image_headers import TooLargeError
-from polynet_keras.data.protocol import Preprocessing, decode_image
+from polynet_keras.data.protocol import Preprocessing
 from polynet_keras.deployment.serving.refusal import RefusalError
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}

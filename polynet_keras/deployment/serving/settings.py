@@ -3,6 +3,8 @@
 import dataclasses
 from dataclasses import dataclass, field
 
+from polynet_keras.data.image_headers import MAX_ENCODED_BYTES, MAX_PIXELS
+
 
 def _limit(default, text: str):
     return field(default=default, metadata={"help": text})
@@ -37,7 +39,6 @@ class Settings:
 
     def __post_init__(self):
         from polynet_keras.data.crops import CROPS  # Keras comes with it, and `polynet serve --help` needs none
-        from polynet_keras.data.protocol import MAX_ENCODED_BYTES, MAX_PIXELS
 
         for one in dataclasses.fields(self):
             value, least = getattr(self, one.name), 0 if one.name in ("max_delay_ms", "threads") else 1
