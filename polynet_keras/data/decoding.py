@@ -17,22 +17,29 @@ from polynet_keras.basics.tensorflow_errors import plain_message
 from polynet_keras.data.budget import Budget
 from polynet_keras.data.examples import Examples
 from polynet_keras.data.image_files import decode_image
-from polynet_keras.data.image_headers import MAX_PIXELS, MAX_SCANS, claimed_pixels, jpeg_orientation
+from polynet_keras.data.image_headers import (
+    END_OF_IMAGE,
+    JPEG_SIGNATURE,
+    MAX_PIXELS,
+    MAX_SCANS,
+    PNG_SIGNATURE,
+    START_OF_SCAN,
+    claimed_pixels,
+    jpeg_orientation,
+)
 
 ON_ERROR = ("error", "skip")
 LISTED = 20
 """How many skipped images are listed by name."""
 
-JPEG_SIGNATURE = b"\xff\xd8\xff"
 MAY_BE_ROTATED = r"\C*(Exif\x00\x00|tiff:Orientation)\C*"
 """In RE2, whose `.` is a character of UTF-8 and whose `\\C` is a byte."""
 PLAIN_PNG = {1: b"\x08\x00", 3: b"\x08\x02"}
 """Bit depth and colour type of the PNGs that need no conversion, by the number of channels."""
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 UNPACKED_TEXTS = r"\C*(eXIf|zTXt|iTXt)\C*"
 """Behind the pixels of a PNG: an orientation, or texts that libpng would unpack to any size."""
-START_OF_SCAN, END_OF_IMAGE, PROGRESSIVE = b"\xff\xda", b"\xff\xd9", b"\xff\xc2"
-"""Markers of a JPEG."""
+PROGRESSIVE = b"\xff\xc2"
+"""The marker of a progressive JPEG's frame, as most have it."""
 
 LARGE_PIXELS = 16_000_000
 """Images above take turns: so much is 48 MB as RGB, for each thread of a pipeline."""
@@ -234,10 +241,10 @@ def _fast(encoded: tf.Tensor, channels: int, region: Callable, most: int) -> tf.
 
 
 def _png_region(encoded: tf.Tensor, channels: int, region: Callable, most: int) -> tf.Tensor:
-    sides = tf.cast(tf.io.decode_raw(tf.strings.substr(encoded, 16, 8), tf.int32, little_endian=False), tf.int64)
+    sides = png_sides(encoded)
     # An operation beside the decoder would not keep it from decoding what is too large.
     return tf.cond(
-        _is_small(sides[0], sides[1], most),
+        has_at_most(most, sides[0], sides[1]),
         lambda: _cut(tf.io.decode_png(encoded, channels), region),
         lambda: tf.zeros((0, 0, channels), tf.uint8),
     )
@@ -280,7 +287,7 @@ def _if_small(encoded: tf.Tensor, most: int, read: Callable, nothing: Callable) 
     """`read` of the height and width, unless a JPEG is larger or is CMYK, whose colours TensorFlow sees differently."""
     shape = tf.io.extract_jpeg_shape(encoded)
     rows, columns = shape[0], shape[1]
-    small = _is_small(tf.cast(rows, tf.int64), tf.cast(columns, tf.int64), most)
+    small = has_at_most(most, rows, columns)
     return tf.cond((shape[2] < 4) & small, lambda: read(rows, columns), nothing)
 
 
@@ -321,9 +328,15 @@ def _upright_region(
     return tf.cond(orientation == 1, lambda: _decoded(encoded, channels, region(rows, columns)), upright)
 
 
-def _is_small(rows: tf.Tensor, columns: tf.Tensor, most: int) -> tf.Tensor:
-    """By its header; else it is Python's, which refuses it, or waits until there is memory for it."""
-    return rows * columns <= tf.constant(most, tf.int64)
+def png_sides(encoded: tf.Tensor) -> tf.Tensor:
+    """int32 (2,): width and height, by the header; one of 2³¹ and more is below 0."""
+    return tf.io.decode_raw(tf.strings.substr(encoded, 16, 8), tf.int32, little_endian=False)
+
+
+def has_at_most(most: int, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
+    """Whether an image of these sides, int32, has pixels, and no more."""
+    pixels = tf.cast(rows, tf.int64) * tf.cast(columns, tf.int64)
+    return (pixels > 0) & (pixels <= most)
 
 
 def _orientation(encoded: bytes | np.ndarray) -> np.int32:

@@ -27,6 +27,10 @@ MAX_METADATA = 1 << 24
 MAX_TEXT = 1 << 20
 """Bytes of an unpacked text in which an orientation is looked for."""
 
+JPEG_SIGNATURE, PNG_SIGNATURE = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+START_OF_SCAN, END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
+"""Markers of a JPEG."""
+
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 """What is decoded, by Pillow's names. It reads forty others, some by starting another program."""
 
@@ -107,11 +111,11 @@ def jpeg_orientation(encoded: bytes) -> int:
 
 
 def _is_whole(encoded: bytes, frame: bytes, scan: int) -> bool:
-    end = encoded.find(b"\xff\xd9", scan)
+    end = encoded.find(END_OF_IMAGE, scan)
     if end < 0 or frame[1] not in PROGRESSIVE:
         return end >= 0
     missing = {(component, place): 1 for component in frame[10::3] for place in SMOOTHED}
-    while (scan := encoded.find(b"\xff\xda", scan, end)) >= 0:
+    while (scan := encoded.find(START_OF_SCAN, scan, end)) >= 0:
         after = scan + 5 + 2 * encoded[scan + 4]
         first, last, bits = encoded[after : after + 3]
         for component in encoded[scan + 5 : after : 2]:
@@ -163,7 +167,7 @@ def _jpeg_segments(encoded: bytes, max_pixels: int) -> tuple[Picture, bytes, int
         if marker in (0xE0, 0xEE) or not (0xE0 <= marker <= 0xEF or marker == 0xFE):
             kept.append(encoded[position:end])
         position = end
-    scans = encoded.count(b"\xff\xda", position)
+    scans = encoded.count(START_OF_SCAN, position)
     if scans > MAX_SCANS:
         raise TooLargeError(f"a JPEG of {scans:,} scans is over the limit of {MAX_SCANS}")
     kept.append(encoded[position:])
@@ -412,8 +416,8 @@ def _orientation(exif: bytes, xmp: bytes) -> int:
 READERS = tuple(
     (re.compile(signature, re.DOTALL), read)
     for signature, read in (
-        (rb"\xff\xd8\xff", _jpeg),
-        (rb"\x89PNG\r\n\x1a\n", _png),
+        (re.escape(JPEG_SIGNATURE), _jpeg),
+        (re.escape(PNG_SIGNATURE), _png),
         (rb"RIFF....WEBP", _webp),
         (rb"GIF8[79]a", _gif),
         (rb"BM", _bmp),

@@ -303,22 +303,24 @@ def _resized(
     image: tf.Tensor, index: tf.Tensor, examples: Examples, preprocessing: Preprocessing, unreadable: Unreadable
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """The image resized as the protocol says, float32 of 0 to 255, and whether it could be; if not, it is empty."""
-    if preprocessing.resize == "square":
-        side = preprocessing.resize_size
-        return resize(image, (side, side), preprocessing), tf.constant(True)
+    height, width = tf.unstack(tf.shape(image, tf.int64)[:2])
+    high, wide, fits = preprocessing.resized_sides(height, width)
+    if fits is True:
+        return resize(image, (high, wide), preprocessing), tf.constant(True)
 
-    def resized_shape(height: np.int32, width: np.int32, index: np.int64) -> np.ndarray:
+    def refuse(height: np.int64, width: np.int64, index: np.int64) -> np.ndarray:
         try:
-            return np.array(preprocessing.resized_shape(int(height), int(width)), "int32")
+            preprocessing.resized_shape(int(height), int(width))
         except ValueError as error:
             unreadable.add(int(index), ValueError(f"{examples.shown_name(int(index))}: {error}"))
-            return np.zeros(2, "int32")
+        return np.zeros((0, 0, examples.channels), "float32")
 
-    sides = tf.shape(image)
-    size = tf.numpy_function(resized_shape, [sides[0], sides[1], index], tf.int32, stateful=False)
-    size = tf.ensure_shape(size, (2,))
-    made = size[0] > 0
-    return tf.cond(made, lambda: resize(image, size, preprocessing), lambda: tf.zeros((0, 0, examples.channels))), made
+    def refused() -> tf.Tensor:
+        nothing = tf.numpy_function(refuse, [height, width, index], tf.float32, stateful=False)
+        return tf.ensure_shape(nothing, (None, None, examples.channels))
+
+    size = tf.cast(tf.stack([high, wide]), tf.int32)
+    return tf.cond(fits, lambda: resize(image, size, preprocessing), refused), fits
 
 
 def _finished(dataset: tf.data.Dataset) -> tf.data.Dataset:

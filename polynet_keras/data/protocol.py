@@ -106,13 +106,25 @@ class Preprocessing:
         return len(self.mean)
 
     def resized_shape(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width, in pixels, that an image is resized to."""
-        if self.resize == "square":
-            return self.resize_size, self.resize_size
-        shorter, longer = sorted((height, width))
-        if self.resize_size**2 * longer > MAX_PIXELS * shorter:
+        """Height and width, in pixels, that an image is resized to.
+
+        Raises:
+            ValueError: it is so narrow that these would be more than `MAX_PIXELS`.
+        """
+        high, wide, fits = self.resized_sides(height, width)
+        if not fits:
             raise ValueError(f"{width}×{height} px with the shorter side brought to {self.resize_size} is too large")
-        return self.resize_size * height // shorter, self.resize_size * width // shorter
+        return high, wide
+
+    def resized_sides(self, height, width):
+        """Height and width that an image is resized to, and whether they fit into `MAX_PIXELS`: `resized_shape`, for
+        graphs too. Of int64 tensors, tensors; those of a square are Python's, and fit."""
+        side = self.resize_size
+        if self.resize == "square":
+            return side, side, True
+        longer = (height + width + abs(height - width)) // 2  # tensors in a graph have no `max`
+        shorter = height + width - longer
+        return side * height // shorter, side * width // shorter, side**2 * longer <= MAX_PIXELS * shorter
 
     def crop_box(self, height: int, width: int) -> tuple[int, int, int, int]:
         """(top, left, bottom, right) of the centre crop of a resized image; of tensors, tensors."""

@@ -9,10 +9,9 @@ import numpy as np
 import tensorflow as tf
 
 from polynet_keras.basics.tensorflow_errors import plain_message
-from polynet_keras.data.decoding import JPEG_SIGNATURE, PNG_SIGNATURE, START_OF_SCAN
+from polynet_keras.data.decoding import has_at_most, png_sides
 from polynet_keras.data.image_files import decode_image
-from polynet_keras.data.image_headers import MAX_PIXELS, MAX_SCANS
-from polynet_keras.data.protocol import Preprocessing
+from polynet_keras.data.image_headers import JPEG_SIGNATURE, MAX_PIXELS, MAX_SCANS, PNG_SIGNATURE, START_OF_SCAN
 from polynet_keras.data.resizing import normalizer, resize
 from polynet_keras.deployment.comparing import LARGEST_DIFFERENCE
 from polynet_keras.evaluation.loading import TrainedModel
@@ -36,7 +35,9 @@ def classifier(model: keras.Model, trained: TrainedModel) -> Callable[[tf.Tensor
 
     def prepared(encoded: tf.Tensor) -> tf.Tensor:
         image = decode(encoded, channels)
-        image = resize(image, _resized_shape(image, preprocessing), preprocessing)
+        high, wide, fits = preprocessing.resized_sides(*tf.unstack(tf.shape(image, tf.int64)[:2]))
+        with tf.control_dependencies([tf.debugging.Assert(fits, ["the image is too narrow to be resized"])]):
+            image = resize(image, tf.cast(tf.stack([high, wide]), tf.int32), preprocessing)
         height, width = tf.unstack(tf.shape(image)[:2])
         top, left, bottom, right = preprocessing.crop_box(height, width)
         return normalize(tf.ensure_shape(image[top:bottom, left:right], (size, size, channels)))
@@ -72,7 +73,7 @@ def _grey(image: tf.Tensor) -> tf.Tensor:
 def _png(encoded: tf.Tensor, channels: int) -> tf.Tensor:
     check = tf.debugging.Assert(tf.strings.length(encoded) > 24, ["the PNG file ends in its header"])
     with tf.control_dependencies([check]):
-        sides = tf.io.decode_raw(tf.strings.substr(encoded, 16, 8), tf.int32, little_endian=False)
+        sides = png_sides(encoded)
     with tf.control_dependencies([_few_pixels(sides)]):
         return tf.io.decode_png(encoded, channels)
 
@@ -89,20 +90,8 @@ def _jpeg(encoded: tf.Tensor, channels: int) -> tf.Tensor:
 
 def _few_pixels(sides: tf.Tensor) -> tf.Operation:
     """Before anything is decoded: a few kilobytes can claim to be gigabytes of pixels."""
-    pixels = tf.reduce_prod(tf.cast(sides, tf.int64))
-    return tf.debugging.Assert((pixels > 0) & (pixels <= MAX_PIXELS), [f"the image is over {MAX_PIXELS:,} pixels"])
-
-
-def _resized_shape(image: tf.Tensor, preprocessing: Preprocessing):
-    """`Preprocessing.resized_shape`, of tensors."""
-    side = preprocessing.resize_size
-    if preprocessing.resize == "square":
-        return side, side
-    sides = tf.shape(image, tf.int64)[:2]
-    size = side * sides // tf.reduce_min(sides)
-    check = tf.debugging.Assert(tf.reduce_prod(size) <= MAX_PIXELS, ["the image is too narrow to be resized"])
-    with tf.control_dependencies([check]):
-        return tf.cast(size, tf.int32)
+    fits = has_at_most(MAX_PIXELS, sides[0], sides[1])
+    return tf.debugging.Assert(fits, [f"the image is over {MAX_PIXELS:,} pixels"])
 
 
 def compare_classify(folder: Path, trained: TrainedModel) -> None:

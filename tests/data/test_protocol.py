@@ -213,6 +213,27 @@ def test_a_long_image_is_not_resized_to_more_pixels_than_may_be(monkeypatch):
     assert Preprocessing(50, 50).resized_shape(100, 241) == (50, 50)
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="graphs of images are TensorFlow's")
+def test_in_a_graph_an_image_has_the_same_size(monkeypatch):
+    import tensorflow as tf
+
+    monkeypatch.setattr(protocol, "MAX_PIXELS", 6000)
+    sizes = np.array(
+        [[100, 240], [240, 100], [100, 241], [241, 100], [7, 7], [1, 1], [3, 5], [1, 3000], [2**31, 2**31]]
+    )
+    for resizing in (Preprocessing(50, 50, resize="shorter_side"), Preprocessing(50, 77, resize="shorter_side")):
+
+        def of_graph(size, sides=resizing.resized_sides):
+            return sides(*tf.unstack(size))
+
+        specification = tf.TensorSpec((2,), tf.int64)
+        graph = tf.function(of_graph, [specification], autograph=False)
+        for size in sizes:
+            high, wide, fits = graph(size)
+            assert (high, wide, fits) == resizing.resized_sides(*size.tolist())
+    assert Preprocessing(50, 77).resized_sides(*tf.unstack(tf.constant(sizes[3]))) == (77, 77, True)
+
+
 def test_bicubic_weights_below_zero_bring_no_value_that_images_have_not():
     edges = np.zeros((8, 8, 3), "uint8")
     edges[:, 4:] = 255

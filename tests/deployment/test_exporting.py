@@ -184,6 +184,18 @@ def test_a_saved_model_decodes_as_pillow_does(channels):
             np.testing.assert_array_equal(decode(file.getvalue(), channels), expected, f"{image.mode} {format}")
 
 
+def test_a_saved_model_refuses_an_image_that_would_grow_too_large():
+    import tensorflow as tf
+
+    net = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.GlobalAveragePooling2D()])
+    trained = TrainedModel("net", net, Preprocessing(8, 90, resize="shorter_side"), ("a", "b", "c"))
+    classify = tf.function(classify_signature.classifier(net, trained), [tf.TensorSpec((None,), tf.string)])
+    short, long = (tf.io.encode_png(np.zeros((2, width, 3), "uint8")).numpy() for width in (20, 60_000))
+    assert classify(tf.constant([short]))["scores"].shape == (1, 3)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="the image is too narrow to be resized"):
+        classify(tf.constant([long]))
+
+
 @pytest.mark.parametrize("name", ["decode_png", "decode_jpeg"])
 def test_a_saved_model_refuses_too_many_pixels_before_it_decodes_them(monkeypatch, name):
     """In a file that is whole: one whose header lies, TensorFlow would refuse itself."""
