@@ -25,7 +25,7 @@ def worker(connection, side, structure, image_size, batch_size):
     from sklearn.datasets import load_sample_image
 
     from polynet_keras import PolyNet
-    from polynet_keras.data.crops import views
+    from polynet_keras.data.crops import crop_plan, views
     from polynet_keras.data.protocol import Preprocessing
     from polynet_keras.evaluation.scoring import crop_logits, logits_model
     from polynet_keras.layers import BatchNormalization
@@ -44,12 +44,15 @@ def worker(connection, side, structure, image_size, batch_size):
     photograph = load_sample_image("china.jpg")
     preprocessing = Preprocessing(image_size, round(image_size * 378 / 331))
 
+    def plan():
+        return crop_plan(*photograph.shape[:2], preprocessing, 144)
+
     def one_by_one():
-        inputs = preprocessing.normalize(views(photograph, preprocessing, 144))
+        inputs = preprocessing.normalize(views(photograph, preprocessing, plan()))
         return np.concatenate([model.predict_on_batch(view[np.newaxis]) for view in inputs])
 
     def batched():
-        return crop_logits(model, photograph, preprocessing, 144, batch_size)
+        return crop_logits(model, photograph, preprocessing, plan(), batch_size)
 
     run = one_by_one if side == "plain" else batched
     connection.send("built")

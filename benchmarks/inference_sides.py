@@ -289,11 +289,14 @@ def photographs(settings) -> np.ndarray:
     """Crops of scikit-learn's two photographs, prepared: float32 (20, image_size, image_size, 3)."""
     from sklearn.datasets import load_sample_images
 
-    from polynet_keras.data.crops import views
+    from polynet_keras.data.crops import crop_plan, views
     from polynet_keras.data.protocol import Preprocessing
 
     preprocessing = Preprocessing(settings.image_size, round(settings.image_size * 378 / 331))
-    crops = [preprocessing.normalize(views(image, preprocessing, 10)) for image in load_sample_images().images]
+    crops = []
+    for image in load_sample_images().images:
+        plan = crop_plan(*image.shape[:2], preprocessing, 10)
+        crops.append(preprocessing.normalize(views(image, preprocessing, plan)))
     return np.concatenate(crops).astype("float32")
 
 

@@ -5,8 +5,24 @@ import keras
 import numpy as np
 import pytest
 
+from polynet_keras.data.crops import crop_plan, views
+from polynet_keras.data.protocol import Preprocessing
 from polynet_keras.engine.network import Network
 from polynet_keras.layers import BatchNormalization
+
+
+def views_of(image: np.ndarray, preprocessing: Preprocessing, crops: int) -> np.ndarray:
+    """So many crops of an image, still of values 0 to 255."""
+    return views(image, preprocessing, crop_plan(*image.shape[:2], preprocessing, crops))
+
+
+def watched_calls(monkeypatch, function, *modules: str) -> list[tuple]:
+    """A list that takes the arguments of each call that one of the modules makes of a function."""
+    calls: list[tuple] = []
+    for module in modules:
+        name = f"{module}.{function.__name__}"
+        monkeypatch.setattr(name, lambda *arguments: calls.append(arguments) or function(*arguments))
+    return calls
 
 
 def few_layers(input_shape=(12, 12, 3), classes: int = 4, kind: type[Network] = Network, **_) -> Network:

@@ -99,24 +99,19 @@ def _both_ways(resized: tuple[int, int], boxes: Sequence[Box]) -> tuple[Crop, ..
     return tuple(Crop(resized, box, mirrored) for mirrored in (False, True) for box in boxes)
 
 
-def views(image: np.ndarray, preprocessing: Preprocessing, crops: int) -> np.ndarray:
+def views(image: np.ndarray, preprocessing: Preprocessing, plan: Sequence[Crop]) -> np.ndarray:
     """The crops of one image, still of values 0 to 255; a single one is `Preprocessing.crop`.
 
     Args:
         image: uint8 array (height, width, channels).
-        preprocessing: the protocol; see `crop_plan` for what of it holds for how many crops.
-        crops: one of `CROPS`.
+        preprocessing: the protocol.
+        plan: what `crop_plan` gives for an image of this size.
 
     Returns:
-        float32 array (crops, image_size, image_size, channels), in the order of `crop_plan`; to be normalized.
-
-    Raises:
-        ValueError: as of `crop_plan`.
+        float32 array (crops, image_size, image_size, channels), in the order of the plan; to be normalized.
     """
-    height, width, channels = image.shape
-    plan = crop_plan(height, width, preprocessing, crops)
     size = preprocessing.image_size
-    result = np.empty((len(plan), size, size, channels), "float32")
+    result = np.empty((len(plan), size, size, image.shape[2]), "float32")
     for i, view in enumerate(each_view(image, preprocessing, plan)):
         result[i] = view
     return result

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from polynet_keras.data.crops import views
+from polynet_keras.data.crops import crop_plan, views
 from polynet_keras.data.protocol import Preprocessing
 from polynet_keras.deployment.artifact import Comparison
 from polynet_keras.deployment.calibration import Calibration
@@ -88,6 +88,7 @@ def photographs(preprocessing: Preprocessing) -> np.ndarray:
     crops = []
     for photograph in load_sample_images().images:
         image = Image.fromarray(photograph).convert({1: "L", 3: "RGB", 4: "RGBA"}[preprocessing.channels])
-        pixels = np.asarray(image).reshape(*photograph.shape[:2], preprocessing.channels)
-        crops.append(preprocessing.normalize(views(pixels, preprocessing, 10)))
+        pixels = np.asarray(image).reshape(image.height, image.width, preprocessing.channels)
+        plan = crop_plan(image.height, image.width, preprocessing, 10)
+        crops.append(preprocessing.normalize(views(pixels, preprocessing, plan)))
     return np.concatenate(crops).astype("float32")

@@ -72,17 +72,17 @@ def evaluate(
     """
     pooling = pooling or Pooling()
     examples = fitted_to(trained, examples)
-    hash_ = weights_hash(trained.model)
     unreadable = Unreadable(on_error)
-    start = time.perf_counter()
     if scores_file is None:
+        hash_ = weights_hash(trained.model)
+        start = time.perf_counter()
         batches = scored(trained, examples, unreadable, batch_size=batch_size, crops=crops)
         counts, mistakes = _judged(batches, pooling, examples)
         seconds = time.perf_counter() - start
     else:
-        scores = _cached_scores(trained, examples, unreadable, hash_, scores_file, batch_size, crops)
+        scores = _cached_scores(trained, examples, unreadable, scores_file, batch_size, crops)
         counts, mistakes = _judged([(scores.logits, scores.labels, scores.indices)], pooling, examples)
-        seconds = scores.seconds
+        hash_, seconds = scores.weights_hash, scores.seconds
     counts.check_complete(len(examples) - len(unreadable.skipped))
     unreadable.log(len(examples))
     if warned():
@@ -136,7 +136,6 @@ def _cached_scores(
     trained: TrainedModel,
     examples: Examples,
     unreadable: Unreadable,
-    hash_: str,
     path: str | os.PathLike,
     batch_size: int,
     crops: int,
@@ -149,7 +148,7 @@ def _cached_scores(
         return scores
     scores = Scores.load(path)
     expected = {
-        "weights": (scores.weights_hash, hash_),
+        "weights": (scores.weights_hash, weights_hash(trained.model)),
         "images": (scores.fingerprint, examples.fingerprint),
         "protocol": (scores.preprocessing, trained.preprocessing),
         "crops": (scores.logits.shape[1], crops),

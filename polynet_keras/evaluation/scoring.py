@@ -3,13 +3,13 @@
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import keras
 import numpy as np
 from tqdm import tqdm
 
-from polynet_keras.data.crops import CROPS, crop_plan, views
+from polynet_keras.data.crops import CROPS, Crop, crop_plan, views
 from polynet_keras.data.decoding import Unreadable
 from polynet_keras.data.examples import Examples
 from polynet_keras.data.imagenet import imagenet_classes
@@ -53,6 +53,7 @@ def score(
     for part, *about in scored(trained, examples, unreadable or Unreadable(), batch_size=batch_size, crops=crops):
         place = slice(filled, filled := filled + len(part))
         logits[place], labels[place], indices[place] = part, *about
+    seconds = time.perf_counter() - start
     if not filled:
         raise ValueError(f"{examples.name} has no image that can be read")
     return Scores(
@@ -65,7 +66,7 @@ def score(
         dataset=examples.name,
         fingerprint=examples.fingerprint,
         preprocessing=trained.preprocessing,
-        seconds=time.perf_counter() - start,
+        seconds=seconds,
     )
 
 
@@ -113,18 +114,18 @@ def scored(
             else:
                 height, width = images.shape[1:3]
                 try:
-                    crop_plan(height, width, trained.preprocessing, crops)
+                    plan = crop_plan(height, width, trained.preprocessing, crops)
                 except ValueError as error:  # so narrow that it would be too large when resized
                     index = int(indices[0])
                     unreadable.add(index, ValueError(f"{examples.shown_name(index)}: {error}"))
                     continue
-                logits = crop_logits(model, images[0], trained.preprocessing, crops, batch_size)[np.newaxis]
+                logits = crop_logits(model, images[0], trained.preprocessing, plan, batch_size)[np.newaxis]
             yield logits[valid].astype("float32"), labels[valid], indices[valid]
             bar.update(int(valid.sum()))
 
 
 def crop_logits(
-    model: keras.Model, image: np.ndarray, preprocessing: Preprocessing, crops: int, batch_size: int
+    model: keras.Model, image: np.ndarray, preprocessing: Preprocessing, plan: Sequence[Crop], batch_size: int
 ) -> np.ndarray:
     """The logits of all crops of one image, `batch_size` crops at a time.
 
@@ -132,15 +133,15 @@ def crop_logits(
         model: that gives logits.
         image: uint8 array (height, width, channels).
         preprocessing: the protocol.
-        crops: how many.
+        plan: what `crop_plan` gives for an image of this size.
         batch_size: crops that go through the model at once.
 
     Returns:
         float array (crops, classes).
     """
-    inputs = views(image, preprocessing, crops)
+    inputs = views(image, preprocessing, plan)
     parts = []
-    for start in range(0, crops, batch_size):
+    for start in range(0, len(plan), batch_size):
         batch = preprocessing.normalize(inputs[start : start + batch_size])
         if keras.config.image_data_format() == "channels_first":
             batch = np.moveaxis(batch, -1, 1)

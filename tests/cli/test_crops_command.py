@@ -5,10 +5,10 @@ import pytest
 from PIL import Image, ImageColor
 from sklearn.datasets import load_sample_image
 
-from polynet_keras.data.crops import views
 from polynet_keras.data.protocol import Preprocessing
 from polynet_keras.evaluation.contact_sheet import COLORS, MARGIN, THUMBNAIL
 from tests.cli.test_main import fails, succeeds
+from tests.reference import views_of
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_144_crops(capsys, here, image, sizes):
     assert output == f"crops.png: 144 crops of 75 × 75 px, cut from {image} resized to {sizes} px\n"
     sheet = sheet_of("crops.png")
     pixels = np.asarray(Image.open(image))
-    expected = views(pixels, Preprocessing(75, 86), 144)[-1]
+    expected = views_of(pixels, Preprocessing(75, 86), 144)[-1]
     assert_last_thumbnail(sheet, expected)
     # Above the grid, the boxes of each square.
     maps = sheet[: -MARGIN - 12 * THUMBNAIL - 100]
@@ -73,7 +73,7 @@ def test_10_crops(capsys, here):
     output = succeeds(capsys, "crops", "china.png", "--crops=10", "--image_size=75", "--resize=shorter_side")
     assert output == "crops.png: 10 crops of 75 × 75 px, cut from china.png resized to 128 × 86 px\n"
     preprocessing = Preprocessing(75, 86, resize="shorter_side")
-    assert_last_thumbnail(sheet_of("crops.png"), views(load_sample_image("china.jpg"), preprocessing, 10)[-1])
+    assert_last_thumbnail(sheet_of("crops.png"), views_of(load_sample_image("china.jpg"), preprocessing, 10)[-1])
 
 
 def test_an_image_that_is_less_than_a_pixel_wide_on_the_map(capsys, here):

@@ -12,9 +12,10 @@ from keras import ops
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from polynet_keras.data.crops import CROPS, Crop, crop_plan, views
+from polynet_keras.data.crops import CROPS, Crop, crop_plan
 from polynet_keras.data.image_headers import MAX_PIXELS
 from polynet_keras.data.protocol import INTERPOLATIONS, Preprocessing
+from tests.reference import views_of
 
 RELEASED = Preprocessing(331, 378)
 
@@ -151,7 +152,7 @@ def pillow_resize(pixels, size, interpolation):
 def test_views_equal_pillows(crops, turned, interpolation):
     pixels = photograph(turned)
     preprocessing = Preprocessing(96, 110, resize="shorter_side", interpolation=interpolation)
-    found = views(pixels, preprocessing, crops)
+    found = views_of(pixels, preprocessing, crops)
     assert found.shape == (crops, 96, 96, 3)
     assert found.dtype == "float32"
     for view, crop in zip(found, crop_plan(*pixels.shape[:2], preprocessing, crops), strict=True):
@@ -174,7 +175,7 @@ def test_1_crop_is_that_of_the_protocol():
             ("shorter_side", True, "bicubic"),
         ):
             preprocessing = Preprocessing(24, 27, middle, middle, resize, antialias, interpolation)
-            np.testing.assert_array_equal(views(image, preprocessing, 1), preprocessing.crop(image)[None])
+            np.testing.assert_array_equal(views_of(image, preprocessing, 1), preprocessing.crop(image)[None])
 
 
 @pytest.mark.parametrize("crops", CROPS[1:])
@@ -182,8 +183,8 @@ def test_views_of_a_mirrored_image_are_its_mirrored_views(crops):
     pixels = load_sample_image("flower.jpg")[:200:2, :400:2]
     preprocessing = Preprocessing(112, 128, resize="shorter_side")
     plan = crop_plan(100, 200, preprocessing, crops)
-    found = dict(zip(plan, views(pixels, preprocessing, crops), strict=True))
-    for crop, view in zip(plan, views(pixels[:, ::-1], preprocessing, crops), strict=True):
+    found = dict(zip(plan, views_of(pixels, preprocessing, crops), strict=True))
+    for crop, view in zip(plan, views_of(pixels[:, ::-1], preprocessing, crops), strict=True):
         np.testing.assert_allclose(view, found[mirror(crop)], atol=0.01)
 
 
@@ -194,7 +195,7 @@ def test_nothing_is_resized_twice(monkeypatch):
     monkeypatch.setattr(ops.image, "resize", lambda x, size, **kw: sizes.append(size) or resize(x, size, **kw))
     for crops, resizes in ((1, 1), (10, 1), (144, 4 + 12)):
         sizes.clear()
-        views(np.zeros((20, 30, 3), "uint8"), Preprocessing(16, 18), crops)
+        views_of(np.zeros((20, 30, 3), "uint8"), Preprocessing(16, 18), crops)
         assert len(sizes) == resizes
 
 
@@ -202,7 +203,7 @@ def test_nothing_is_resized_twice(monkeypatch):
 def test_tiny_images(crops):
     for shape, size in product([(1, 1), (3, 5), (1, 9), (9, 1)], [1, 3, 16]):
         pixels = np.full((*shape, 1), 200, "uint8")
-        found = views(pixels, Preprocessing(size, size, (0.5,), (0.5,), "shorter_side"), crops)
+        found = views_of(pixels, Preprocessing(size, size, (0.5,), (0.5,), "shorter_side"), crops)
         assert found.shape == (crops, size, size, 1)
         np.testing.assert_allclose(found, 200, rtol=1e-6)
 
@@ -213,4 +214,4 @@ def test_what_is_refused():
     with pytest.raises(ValueError, match="3000×1 px with the shorter side brought to 378 is too large"):
         crop_plan(1, 3000, RELEASED, 144)
     with pytest.raises(ValueError, match="1×3000 px with the shorter side brought to 378 is too large"):
-        views(np.zeros((3000, 1, 3), "uint8"), replace(RELEASED, resize="shorter_side"), 10)
+        views_of(np.zeros((3000, 1, 3), "uint8"), replace(RELEASED, resize="shorter_side"), 10)

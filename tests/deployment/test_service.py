@@ -23,7 +23,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from polynet_keras.data.crops import views
+from polynet_keras.data.crops import crop_plan
 from polynet_keras.data.image_headers import MAX_PIXELS
 from polynet_keras.data.protocol import Preprocessing
 from polynet_keras.deployment.artifact import ExportCard
@@ -38,6 +38,7 @@ from polynet_keras.evaluation.predicting import _inputs
 from tests.data.hostile import hostile_images
 from tests.deployment.exported import CLASSES, exported, protocol
 from tests.deployment.running import running
+from tests.reference import views_of, watched_calls
 from tests.waiting import wait_until
 
 NAMES = [f"class {i}" for i in range(CLASSES)]
@@ -132,7 +133,7 @@ def test_preparation_is_the_protocol(options, crops):
     preprocessing = protocol(**options)
     found, size, _ = preparation.prepare(CHINA, "image", preparation.for_service(preprocessing), crops, 10**6)
     pixels = np.asarray(Image.open(io.BytesIO(CHINA)))
-    expected = preprocessing.normalize(views(pixels, preprocessing, crops))
+    expected = preprocessing.normalize(views_of(pixels, preprocessing, crops))
     assert size == pixels.shape[:2]
     np.testing.assert_allclose(found, expected, atol=2e-4)  # 0.01 of 255, on the normalized scale
 
@@ -141,7 +142,7 @@ def test_crops_vote_and_are_pooled_as_evaluation_does(service):
     _, model = exported()
     answer = service.client.post("/v1/classify?crops=10&top=3", content=CHINA).json()
     pixels = np.asarray(Image.open(io.BytesIO(CHINA)))
-    votes = model.predict_on_batch(protocol().normalize(views(pixels, protocol(), 10)))
+    votes = model.predict_on_batch(protocol().normalize(views_of(pixels, protocol(), 10)))
     pooled = pool(np.log(votes)[np.newaxis])[0]
     best = np.argsort(-pooled)[:3]
     assert [one["class"] for one in answer["top"]] == [NAMES[i] for i in best]
@@ -287,6 +288,13 @@ def test_bombs_are_refused_by_their_header(service, monkeypatch):
     scan = b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00\x00"
     reason = said(service.client.post("/v1/classify", content=CHINA[:-2] + 400 * scan), 413)
     assert "scans is over the limit of 100" in reason
+
+
+@pytest.mark.parametrize("crops", [1, 10, 144])
+def test_an_images_crops_are_planned_once(monkeypatch, crops):
+    plans = watched_calls(monkeypatch, crop_plan, preparation.__name__, "polynet_keras.data.crops")
+    preparation.prepare(CHINA, "china", preparation.for_service(protocol()), crops, MAX_PIXELS)
+    assert [size for *size, _, _ in plans] == [[427, 640]]
 
 
 def test_an_image_too_narrow_for_its_crops():

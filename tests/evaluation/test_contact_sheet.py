@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from polynet_keras.data.crops import Crop, crop_plan, views
+from polynet_keras.data.crops import Crop, crop_plan
 from polynet_keras.data.protocol import Preprocessing
 from polynet_keras.evaluation.contact_sheet import THUMBNAIL, contact_sheet, save_contact_sheet
+from tests.reference import views_of
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "contact_sheets.txt"
 SHEETS = ((1, 30, 45), (10, 30, 45), (144, 30, 45), (144, 45, 30))
@@ -70,7 +71,7 @@ def test_thumbnails_are_the_views_in_their_order(crops, height, width):
     _, pictures = drawn(crops, height, width)
     maps, thumbnails = pictures[:-crops], pictures[-crops:]
     assert len(maps) == (4 if crops == 144 else 1)
-    for found, view in zip(thumbnails, views(image(height, width), PREPROCESSING, crops), strict=True):
+    for found, view in zip(thumbnails, views_of(image(height, width), PREPROCESSING, crops), strict=True):
         expected = Image.fromarray(np.rint(view).astype("uint8")).resize((THUMBNAIL, THUMBNAIL))
         np.testing.assert_array_equal(np.asarray(found), np.asarray(expected))
 

@@ -9,7 +9,7 @@ import pytest
 from absl import logging
 
 from polynet_keras import PolyNet
-from polynet_keras.data.crops import views
+from polynet_keras.data.crops import crop_plan
 from polynet_keras.data.decoding import Unreadable
 from polynet_keras.data.examples import Examples
 from polynet_keras.data.protocol import Preprocessing
@@ -18,10 +18,11 @@ from polynet_keras.evaluation.evaluating import _judged, evaluate
 from polynet_keras.evaluation.loading import TrainedModel
 from polynet_keras.evaluation.metrics import Counts
 from polynet_keras.evaluation.pooling import Pooling
+from polynet_keras.evaluation.results import weights_hash
 from polynet_keras.evaluation.scores import Scores
 from polynet_keras.evaluation.scoring import fitted_to, logits_model, score, scored
 from tests.data.arrays import examples_of, png, random_images
-from tests.reference import need_channels_first_convolutions
+from tests.reference import need_channels_first_convolutions, views_of, watched_calls
 
 PREPROCESSING = Preprocessing(12, 14)
 IMAGES = random_images(11)
@@ -52,7 +53,7 @@ def examples(broken=()):
 
 def probabilities_of(model, crops=1):
     """Image by image, without any pipeline: (images, crops, classes), in float64."""
-    inputs = [PREPROCESSING.normalize(views(image, PREPROCESSING, crops)) for image in IMAGES]
+    inputs = [PREPROCESSING.normalize(views_of(image, PREPROCESSING, crops)) for image in IMAGES]
     outputs = np.stack([model.predict_on_batch(batch) for batch in inputs]).astype("float64")
     if model.layers[-1].activation is keras.activations.softmax:
         return outputs
@@ -175,6 +176,23 @@ def test_skipped_images_are_counted_and_left_out(unnormalized, caplog):
             evaluate(unnormalized, examples(broken=(2,)), crops=crops)
     with pytest.raises(ValueError, match="arrays has no image that can be read"):
         evaluate(unnormalized, examples(broken=range(11)), on_error="skip")
+
+
+def test_an_images_crops_are_planned_once(monkeypatch):
+    plans = watched_calls(monkeypatch, crop_plan, "polynet_keras.evaluation.scoring", "polynet_keras.data.crops")
+    evaluate(trained(), examples(), crops=10)
+    assert [size for *size, _, _ in plans] == [list(image.shape[:2]) for image in IMAGES]
+
+
+def test_weights_are_hashed_once(tmp_path, monkeypatch):
+    hashes = watched_calls(
+        monkeypatch, weights_hash, "polynet_keras.evaluation.scoring", "polynet_keras.evaluation.evaluating"
+    )
+    model = trained()
+    for options in ({}, {"scores_file": tmp_path / "scores.npz"}, {"scores_file": tmp_path / "scores.npz"}):
+        hashes.clear()
+        evaluate(model, examples(), **options)
+        assert len(hashes) == 1
 
 
 def test_scores_are_kept_and_taken_again(tmp_path, monkeypatch):

@@ -72,7 +72,7 @@ def prepare(
     if high * wide > max_pixels:
         sizes = f"{width}×{height} px, resized to {wide}×{high} px for its crops,"
         raise RefusalError(422, f"{name}: {sizes} is over the limit of {max_pixels:,} pixels")
-    return preprocessing.normalize(views(image, preprocessing, crops)), (height, width), plan
+    return preprocessing.normalize(views(image, preprocessing, plan)), (height, width), plan
 
 
 def largest_of(plan: Iterable[Crop]) -> tuple[int, int]:
