@@ -71,7 +71,7 @@ TESTS = {
         "tests/test_applications.py::test_preprocess_input_warns_of_an_impossible_range_once",
         "tests/test_applications.py::test_preprocess_input_warns_of_no_possible_range",
     ],
-    "polynet_keras/evaluation/conversion.py": ["tests/evaluation/test_convert.py"],
+    "polynet_keras/evaluation/converting.py": ["tests/evaluation/test_converting.py"],
     "polynet_keras/evaluation/evaluating.py": _of(
         "tests/evaluation/test_evaluating.py",
         "test_the_worst_mistakes_of_all_batches_are_kept",

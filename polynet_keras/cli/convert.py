@@ -21,7 +21,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     (source,) = arguments
     target = check_new_file("output", output_of(values, "the file to write"), SUFFIXES)
 
-    from polynet_keras.evaluation.conversion import convert
+    from polynet_keras.evaluation.converting import convert
 
     result = convert(source, target, values.compare)
     report = result.report

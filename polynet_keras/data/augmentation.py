@@ -12,7 +12,7 @@ import tensorflow as tf
 from polynet_keras.basics.checks import check_choice, check_flag, check_number
 from polynet_keras.basics.keras_internals import draw_from, mix_in_order
 
-CROPS = ("random", "random_resized")
+RANDOM_CROPS = ("random", "random_resized")
 POLICIES = ("rand_augment", "model_garden_auto_augment", "model_garden_rand_augment")
 AREA = (0.08, 1.0)
 ASPECT_RATIO = (3 / 4, 4 / 3)
@@ -54,7 +54,7 @@ class Augmentation:
     cutmix: float = 0.0
 
     def __post_init__(self):
-        check_choice("crop", self.crop, CROPS)
+        check_choice("crop", self.crop, RANDOM_CROPS)
         if self.policy is not None and self.policy not in POLICIES:
             raise ValueError(f"policy={self.policy!r} must be None or one of {POLICIES}")
         check_flag("flip", self.flip)

@@ -142,7 +142,7 @@ class ReplicatedStep:
             # How much this part counts is known before it is computed: what is summed afterwards, which is large, need
             # not be multiplied once more.
             weight = replica_weight(self._weighting, examples, sample_weight)
-            of_all = _summed(context, {**of_all, "weight": weight})
+            of_all = _sum_over_replicas(context, {**of_all, "weight": weight})
             share = tf.math.divide_no_nan(examples, of_all["examples"])
             total = of_all.pop("weight")
             # With n of N examples a replica's mean, which Keras divides by the number of replicas R, counts n·R/N
@@ -254,11 +254,11 @@ def _all_reduced(context, part: dict[str, Any], gradient_dtype: str) -> dict[str
     others = {name: part[name] for name in names}
     gradients = [None if g is None else tf.convert_to_tensor(g) for g in part["gradients"]]
     if gradient_dtype == "float32" or not gradients:
-        totals, sums = _summed(context, [others, gradients])
+        totals, sums = _sum_over_replicas(context, [others, gradients])
         return {**totals, "gradients": sums}
     dense = [g for g in gradients if g is not None]
-    totals, largest = _summed(context, [others, compression.magnitudes(dense)])
-    sums = _summed(context, compression.compressed(dense, largest))
+    totals, largest = _sum_over_replicas(context, [others, compression.magnitudes(dense)])
+    sums = _sum_over_replicas(context, compression.compressed(dense, largest))
     found = iter(compression.expanded(sums, largest, [g.dtype for g in dense]))
     return {**totals, "gradients": [None if g is None else next(found) for g in gradients]}
 
@@ -277,7 +277,7 @@ def _if_any(examples: tf.Tensor, tensors: list[Any]) -> list[Any]:
     return [None if t is None else next(found) for t in tensors]
 
 
-def _summed(context, structure):
+def _sum_over_replicas(context, structure):
     """The sum of each tensor of a nest over all replicas."""
     leaves = [None if leaf is None else tf.convert_to_tensor(leaf) for leaf in keras.tree.flatten(structure)]
     sums: list[Any] = [None] * len(leaves)

@@ -1,4 +1,4 @@
-from .conversion import convert
+from .converting import convert
 from .ensemble import evaluate_ensemble
 from .evaluating import evaluate
 from .loading import TrainedModel, load_published

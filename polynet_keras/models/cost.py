@@ -9,7 +9,7 @@ import keras
 from polynet_keras.basics.checks import check_integer, check_number
 from polynet_keras.basics.keras_internals import nodes_by_depth
 from polynet_keras.models.arguments import check_image_shape
-from polynet_keras.models.inception import BLOCKS, REDUCTIONS, STEM, Branches, Conv, MaxPool, scaled
+from polynet_keras.models.inception import BLOCKS, REDUCTIONS, STEM, Branches, ConvSpec, MaxPool, scaled
 from polynet_keras.models.polynomial import Polynomial
 from polynet_keras.models.structure import STAGES, STRUCTURES, Structure
 
@@ -171,16 +171,16 @@ class _Counter:
             letter, entry = application[0], self.shape
             self.mixed(BLOCKS[stage], new_convolutions=letter not in letters)
             new_projection = not (share_projection and letter in letters)
-            self.shape = self._convolution(self.shape, Conv(entry[-1], (1, 1)), entry[-1], new_projection)
+            self.shape = self._convolution(self.shape, ConvSpec(entry[-1], (1, 1)), entry[-1], new_projection)
             letters.add(letter)
 
-    def _step(self, shape, spec: Conv | MaxPool, new: bool) -> tuple[int, int, int]:
+    def _step(self, shape, spec: ConvSpec | MaxPool, new: bool) -> tuple[int, int, int]:
         if isinstance(spec, MaxPool):
             height, width = ((side - spec.size) // spec.strides + 1 for side in shape[:2])
             return height, width, shape[-1]
         return self._convolution(shape, spec, scaled(spec.filters, self.width), new)
 
-    def _convolution(self, shape, spec: Conv, filters: int, new: bool) -> tuple[int, int, int]:
+    def _convolution(self, shape, spec: ConvSpec, filters: int, new: bool) -> tuple[int, int, int]:
         kernel_height, kernel_width = spec.kernel
         height, width = shape[:2]
         if spec.padding == "valid":

@@ -20,7 +20,7 @@ BN_MOMENTUM = 0.9
 
 
 @dataclass(frozen=True)
-class Conv:
+class ConvSpec:
     """A convolution of the tables: `filters` at width 1.0, `kernel` (height, width)."""
 
     filters: int
@@ -37,12 +37,12 @@ class MaxPool:
     strides: int = 2
 
 
-Branch = tuple[Conv | MaxPool, ...]
+Branch = tuple[ConvSpec | MaxPool, ...]
 Branches = tuple[Branch, ...]
 
 
-def _conv(filters: int, height: int, width: int | None = None, *, strides: int = 1, padding: str = "same") -> Conv:
-    return Conv(filters, (height, height if width is None else width), strides, padding)
+def _conv(filters: int, height: int, width: int | None = None, *, strides: int = 1, padding: str = "same") -> ConvSpec:
+    return ConvSpec(filters, (height, height if width is None else width), strides, padding)
 
 
 POOL = MaxPool()
@@ -99,7 +99,7 @@ def channel_axis() -> int:
     return 1 if keras.config.image_data_format() == "channels_first" else -1
 
 
-def convolution(filters: int, conv: Conv, name: str) -> keras.layers.Conv2D:
+def convolution(filters: int, conv: ConvSpec, name: str) -> keras.layers.Conv2D:
     """The bias-free convolution layer of a table's row, with Xavier (Glorot) initialization as on the poster."""
     return keras.layers.Conv2D(
         filters, conv.kernel, strides=conv.strides, padding=conv.padding, use_bias=False, name=name

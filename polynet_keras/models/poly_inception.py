@@ -6,7 +6,7 @@ import keras
 from keras import KerasTensor
 
 from polynet_keras.layers.stochastic_residual_scaling import StochasticResidualScaling
-from polynet_keras.models.inception import BLOCKS, Conv, batch_normalization, channel_axis, convolution, mixed
+from polynet_keras.models.inception import BLOCKS, ConvSpec, batch_normalization, channel_axis, convolution, mixed
 from polynet_keras.models.polynomial import Polynomial
 
 
@@ -78,7 +78,8 @@ class PolyInception:
         y = mixed(x, BLOCKS[self.stage], width=self.width, name=name, operator=operator, layer_of=self._layer_of)
         projection = f"{operator if self.share_projection else name}_projection"
         conv = self._layer_of(
-            projection, lambda: convolution(x.shape[channel_axis()], Conv(x.shape[channel_axis()], (1, 1)), projection)
+            projection,
+            lambda: convolution(x.shape[channel_axis()], ConvSpec(x.shape[channel_axis()], (1, 1)), projection),
         )
         return batch_normalization(f"{name}_projection_bn")(conv(y))
 

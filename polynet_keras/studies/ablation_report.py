@@ -15,7 +15,7 @@ TEXTS = ("net", "stage", "structure", "which is")
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PairedDifferences:
     """A net of other modules against an Inception-ResNet, seed by seed.
 
     Attributes:
@@ -28,7 +28,7 @@ class Comparison:
     differences: dict[int, float]
 
 
-def comparisons(outcomes: Sequence[Outcome], equal: str) -> list[Comparison]:
+def comparisons(outcomes: Sequence[Outcome], equal: str) -> list[PairedDifferences]:
     """The pairs of equal `"depth"` or `"compute"` that have seeds in common."""
     errors: dict[str, dict[int, float]] = {}
     for outcome in outcomes:
@@ -39,7 +39,7 @@ def comparisons(outcomes: Sequence[Outcome], equal: str) -> list[Comparison]:
         seeds = sorted(set(errors[variant]) & set(errors.get(baseline, {})))
         if seeds:
             differences = {seed: errors[variant][seed] - errors[baseline][seed] for seed in seeds}
-            found.append(Comparison(variant, baseline, differences))
+            found.append(PairedDifferences(variant, baseline, differences))
     return found
 
 
@@ -81,7 +81,7 @@ def _points(mean: float, low: float, high: float) -> str:
     return f"{100 * mean:+.2f} points (95 % interval {100 * low:+.2f} to {100 * high:+.2f})"
 
 
-def _mean_of_pairs(pairs: Sequence[Comparison]) -> list[float]:
+def _mean_of_pairs(pairs: Sequence[PairedDifferences]) -> list[float]:
     """Of each seed that all pairs have."""
     seeds = set.intersection(*(set(pair.differences) for pair in pairs)) if pairs else set()
     return [statistics.fmean(pair.differences[seed] for pair in pairs) for seed in sorted(seeds)]
@@ -151,7 +151,7 @@ def plot_ablation(outcomes: Sequence[Outcome], picture_file: str | os.PathLike) 
     figure.savefig(picture_file, dpi=120)
 
 
-def _difference(pair: Comparison | None) -> str:
+def _difference(pair: PairedDifferences | None) -> str:
     return _mean_and_deviation([100 * d for d in pair.differences.values()], sign="+") if pair else ""
 
 

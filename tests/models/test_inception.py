@@ -6,7 +6,7 @@ What the blocks compute is in `test_poly_inception.py`; that `cost` counts from 
 import keras
 import pytest
 
-from polynet_keras.models.inception import Conv as Row
+from polynet_keras.models.inception import ConvSpec as Row
 from polynet_keras.models.inception import (
     batch_normalization,
     channel_axis,

@@ -24,7 +24,7 @@ from polynet_keras.training.runs.folder import (
     has_checkpoints,
 )
 from polynet_keras.training.runs.history import forget_epochs
-from polynet_keras.training.runs.progress import Progress
+from polynet_keras.training.runs.progress import ProgressDisplay
 from polynet_keras.training.stochastic_depth import AdaptiveStochasticDepth
 
 
@@ -57,7 +57,7 @@ def fit(
     place, writers, progress = checkpoints.position, [], None
     if is_chief(strategy):
         forget_epochs(path / HISTORY_FILE, place.epoch)
-        progress = Progress(images, recipe.batch_size, place.step)
+        progress = ProgressDisplay(images, recipe.batch_size, place.step)
         writers = [
             keras.callbacks.CSVLogger(str(path / HISTORY_FILE), append=True),
             keras.callbacks.TensorBoard(str(path / TENSORBOARD_FOLDER), write_graph=False),

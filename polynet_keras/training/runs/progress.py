@@ -13,7 +13,7 @@ LINE_SECONDS = 60
 """Between two lines within an epoch, where there is no terminal."""
 
 
-class Progress(keras.callbacks.Callback):
+class ProgressDisplay(keras.callbacks.Callback):
     """Shows an epoch's progress, images a second and the time that is left, and adds two columns to the logs.
 
     `images_per_second` is of an epoch's training steps, without the first one of the process (which is traced) and

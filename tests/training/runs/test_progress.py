@@ -7,7 +7,7 @@ import pytest
 from absl import logging
 
 from polynet_keras.training.runs import progress
-from polynet_keras.training.runs.progress import Progress
+from polynet_keras.training.runs.progress import ProgressDisplay
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def run(clock, callback, epochs, steps, seconds, first_epoch=0, validation=0.0):
 
 def test_rates_leave_out_the_first_step_and_validation(clock, lines):
     """10 images in batches of 4: the last one holds 2. The first step is traced in 100 s, each other takes 2 s."""
-    callback = Progress(images=10, batch_size=4)
+    callback = ProgressDisplay(images=10, batch_size=4)
     logs = run(clock, callback, 2, 3, itertools.chain([100.0], itertools.repeat(2.0)), validation=10.0)
     assert [one["images_per_second"] for one in logs] == [pytest.approx(6 / 4), pytest.approx(10 / 6)]
     assert {one["learning_rate"] for one in logs} == {0.25}
@@ -64,14 +64,14 @@ def test_rates_leave_out_the_first_step_and_validation(clock, lines):
 
 def test_a_run_that_goes_on_counts_its_own_steps(clock, lines):
     """From the third of four steps of the second epoch on: the two before are not computed."""
-    callback = Progress(images=8, batch_size=2, first_step=2)
+    callback = ProgressDisplay(images=8, batch_size=2, first_step=2)
     logs = run(clock, callback, 3, 4, itertools.chain([0.0, 0.0, 50.0], itertools.repeat(1.0)), first_epoch=1)
     assert [one["images_per_second"] for one in logs] == [2.0, 2.0]
     assert lines[0] == "epoch 2/3: loss 1.5000; 2 images/s; about 4 s left"
 
 
 def test_a_line_a_minute_within_an_epoch(clock, lines):
-    callback = Progress(images=400, batch_size=4)
+    callback = ProgressDisplay(images=400, batch_size=4)
     run(clock, callback, 1, 100, itertools.repeat(2.0))
     assert [line.partition(",")[0] for line in lines[:-1]] == [
         f"epoch 1/1: {done} of 400 images" for done in (120, 240, 360)

@@ -14,8 +14,8 @@ import pytest
 
 from polynet_keras import PolyNet
 from polynet_keras.data.protocol import Preprocessing
-from polynet_keras.evaluation import conversion
-from polynet_keras.evaluation.conversion import convert
+from polynet_keras.evaluation import converting
+from polynet_keras.evaluation.converting import convert
 from polynet_keras.evaluation.parity import Parity
 from polynet_keras.pretrained import stored_arrays
 from polynet_keras.pretrained.open_file import opened_file
@@ -43,9 +43,9 @@ def compared(published, monkeypatch):
 
     monkeypatch.setitem(stored_arrays.TABLES, Format.CADENE, lambda: published.table)
     small_net = functools.partial(PolyNet, structure=STRUCTURE, width=0.1, input_shape=(75, 75, 3))
-    monkeypatch.setattr(conversion, "PolyNet", small_net)
-    monkeypatch.setattr(conversion, "SQUARE_378", PREPROCESSING)
-    monkeypatch.setattr(conversion, "compare", compare)
+    monkeypatch.setattr(converting, "PolyNet", small_net)
+    monkeypatch.setattr(converting, "SQUARE_378", PREPROCESSING)
+    monkeypatch.setattr(converting, "compare", compare)
     return compared
 
 
@@ -89,7 +89,7 @@ def test_without_a_comparison_the_data_extra_is_not_needed(published, monkeypatc
         assert needed == ("data", "PIL", "sklearn")
         raise ValueError("pip install polynet_keras[data]")
 
-    monkeypatch.setattr(conversion, "require_extra", refuse)
+    monkeypatch.setattr(converting, "require_extra", refuse)
     with pytest.raises(ValueError, match="pip install"):
         convert(published.file, tmp_path / "net.weights.h5")
     assert not list(tmp_path.iterdir())
@@ -116,7 +116,7 @@ def test_a_published_name_is_prepared_as_its_publisher_says(published, compared,
         asked.append(checkpoint)
         return opened_file(published.file)
 
-    monkeypatch.setattr(conversion, "opened_source", opened_source)
+    monkeypatch.setattr(converting, "opened_source", opened_source)
     monkeypatch.chdir(tmp_path)
     if file:
         (tmp_path / "imagenet-cadene").write_text("a file of that name is not meant")
