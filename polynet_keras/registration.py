@@ -32,18 +32,28 @@ def register_with_keras() -> None:
 
 
 class _AfterKeras(MetaPathFinder):
-    """Leaves the search for Keras to the other finders, and has the modules imported when Keras is."""
+    """Leaves the search for Keras to the other finders, and has the modules imported when Keras is.
+
+    It stays until then: Keras may be looked for and not imported, or fail and be tried again.
+    """
+
+    _asks_the_others = False
 
     def find_spec(self, name, path=None, target=None) -> ModuleSpec | None:
-        if name != "keras":
+        if name != "keras" or self._asks_the_others:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
+        self._asks_the_others = True
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            self._asks_the_others = False
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
 
             def execute_and_register(module: ModuleType) -> None:
                 execute(module)
+                if self in sys.meta_path:
+                    sys.meta_path.remove(self)
                 _import_modules()
 
             spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]

@@ -195,7 +195,10 @@ def keras_shuffles(epoch_iterator: Any) -> bool:
 
 def _adapter(epoch_iterator: Any) -> tuple[Any, str]:
     adapter = epoch_iterator.data_adapter
-    kind = type(adapter).__name__
+    classes = [one for one in type(adapter).__mro__ if one.__module__.partition(".")[0] == "keras"]
+    if not classes or classes[0].__name__ == "DataAdapter":
+        return adapter, ""  # the user's own
+    kind = classes[0].__name__
     if kind not in ADAPTERS:
         raise RuntimeError(
             f"this version of Keras reads its data by a {kind}, whose order is not known; install a version that this "

@@ -4,7 +4,7 @@ import re
 
 PLACE = re.compile(r"\{\{function_node [^}]*\}\}\s*")
 """Where in this process's own graph an error arose."""
-GRAPH = re.compile(r"\{\{.*?\}\}\s*|\s*\[(\[|Op:).*|\bname: *$", re.MULTILINE)
+GRAPH = re.compile(r"\{\{.*?\}\}\s*|\s*\[(\[\{\{|Op:).*|\bname: *$", re.MULTILINE)
 """All that a message tells of the graph: places, nodes, and the operation with its name."""
 
 

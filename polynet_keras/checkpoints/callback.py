@@ -141,7 +141,7 @@ class Checkpoints(keras.callbacks.Callback):
                 "this Checkpoints takes part in a fit() that is under way: make another one, in another folder"
             )
         self._session = session
-        session.ends.callback(self._end, session.model)
+        session.ends.callback(self._end, session.model, session.model.interruption)
 
     def on_train_begin(self, logs=None):
         session = self._session
@@ -325,11 +325,11 @@ class Checkpoints(keras.callbacks.Callback):
             return False
         return self._saver.write(state, self._position_now().global_step)
 
-    def _end(self, model: keras.Model) -> None:
-        """Takes everything back that concerns one call of `fit` of a model."""
+    def _end(self, model: keras.Model, interruption: Interruption | None) -> None:
+        """Takes everything back that concerns one call of `fit` of a model; the one around it listened before."""
         if self._steps is not None:
             self._steps.detach()
-        model.interruption = None
+        model.interruption = interruption
         self._session = self._steps = self._interruption = self._chosen = None
         self._saved = self._after_training_steps = None
 

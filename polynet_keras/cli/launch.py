@@ -15,6 +15,7 @@ from polynet_keras.cli import train
 from polynet_keras.cli.execution_flags import execution_of
 from polynet_keras.cli.headings import Heading
 from polynet_keras.cli.recipe_flags import recipe_of
+from polynet_keras.cli.renamed import define_old_names, settle_old_names
 from polynet_keras.cluster.cluster import Cluster
 from polynet_keras.launcher.supervisor import Job, cores, supervise
 
@@ -115,7 +116,8 @@ def _flags_of_train(arguments: list[str]) -> flags.FlagValues:
     """Reads them as each worker will: a mistake is told before anything starts."""
     values = flags.FlagValues()
     train.define_flags(values)
-    positional = values(["polynet train", *arguments])[1:]
+    define_old_names("train", values)
+    positional = settle_old_names("train", values, values(["polynet train", *arguments])[1:])
     if positional:
         raise ValueError(f"unexpected argument {positional[0]!r} of train; the data is named with --data")
     recipe_of(values)

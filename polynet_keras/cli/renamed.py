@@ -38,7 +38,9 @@ def settle_old_names(command: str, values: flags.FlagValues, arguments: list[str
     for old, new in FLAGS.get(command, {}).items():
         if values[old].present:
             logging.warning("--%s is now --%s", old, new)
-    if command in PLACES and len(arguments) == 2:
+    # `records --verify` and `--describe` write nothing.
+    reads = command == "records" and (values.verify or values.describe)
+    if command in PLACES and len(arguments) == 2 and not reads:
         argument, new = PLACES[command]
         if not values[new].present:
             *arguments, given = arguments

@@ -1,5 +1,6 @@
 from .augmentation import Augmentation
 from .crops import crop_plan
+from .decoding import Unreadable
 from .examples import Examples
 from .image_files import read_image
 from .pipeline import evaluation_batches, training_batches, validation_data
@@ -12,6 +13,7 @@ __all__ = [
     "Augmentation",
     "Examples",
     "Preprocessing",
+    "Unreadable",
     "crop_plan",
     "describe_records",
     "evaluation_batches",

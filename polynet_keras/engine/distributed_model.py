@@ -74,7 +74,7 @@ class DistributedTraining(_Base):
       one replica's part, and the logs are means over replicas.
     """
 
-    session: TrainingSession | None = None
+    training_session: TrainingSession | None = None
     """The call of `fit` that is under way."""
     train_function: Any
     test_function: Any
@@ -178,8 +178,8 @@ class DistributedTraining(_Base):
         return self._distribute_strategy if keras.backend.backend() == "tensorflow" else None
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        if self.session is not None and iterator is not None:
-            self.session.begin(iterator)
+        if self.training_session is not None and iterator is not None:
+            self.training_session.begin(iterator)
         # Keras's reads a batch and fails to reduce it; what it builds needs shapes only.
         if self._tensorflow_strategy is None:
             return super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)

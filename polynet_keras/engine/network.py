@@ -137,5 +137,8 @@ def _structure_by_names(model: keras.Model) -> Structure | None:
     for layer in model.layers:
         match = _SUM.fullmatch(layer.name)
         if match and isinstance(layer, StochasticResidualScaling):
-            stages[match[1]].append(Polynomial(tuple(match[2].upper().split("_"))))
+            try:
+                stages[match[1]].append(Polynomial(tuple(match[2].upper().split("_"))))
+            except ValueError:  # somebody's own layer has such a name
+                return None
     return Structure(tuple(map(tuple, stages.values()))) if all(stages.values()) else None

@@ -17,7 +17,7 @@ from polynet_keras.engine.batches import share_of_worker
 from polynet_keras.engine.building import check_keras
 
 CALLED_BY_USERS = ("fit", "evaluate", "predict")
-USED_BY_STEPS = ("_tensorflow_strategy", "compiled_function", "gradient_dtype", "interruption", "session")
+USED_BY_STEPS = ("_tensorflow_strategy", "compiled_function", "gradient_dtype", "interruption", "training_session")
 
 
 def train_plain_models(model: keras.Model, ours: type) -> None:

@@ -23,7 +23,7 @@ class TrainingSession:
         model: the argument.
         arguments: with which Keras's `fit` is to be called.
         callbacks: those that `fit` was given; from `on_train_begin` on also those that Keras adds.
-        epoch_iterator: Keras's, over the training data; it is there when `on_train_begin` is called.
+        epoch_iterator: Keras's, over the training data; on TensorFlow it is there when `on_train_begin` is called.
         ends: what is to be done when `fit` has ended, with an error or without one.
     """
 
@@ -38,9 +38,8 @@ class TrainingSession:
     def __enter__(self) -> "TrainingSession":
         with contextlib.ExitStack() as ends:
             # A callback may call `fit` itself: the session around comes back then, and the epoch that it begins with.
-            ends.callback(setattr, self.model, "session", self.model.session)
+            ends.callback(setattr, self.model, "training_session", self.model.training_session)
             ends.callback(set_initial_epoch, self.model, initial_epoch(self.model))
-            self.model.session = self
             set_initial_epoch(self.model, None)
             self.ends = ends.pop_all()
         try:
@@ -48,6 +47,8 @@ class TrainingSession:
         except BaseException:
             self.ends.close()
             raise
+        # Not before: an evaluation that a callback begins when it gets its model makes an iterator of its own.
+        self.model.training_session = self
         return self
 
     def __exit__(self, *exception) -> bool | None:
@@ -87,4 +88,5 @@ class TrainingSession:
             model=self.model,
             verbose=verbose,
             epochs=min(epochs, keras.config.max_epochs() or epochs),
+            steps=None,  # until the iterator is there
         )

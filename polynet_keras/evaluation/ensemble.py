@@ -75,7 +75,7 @@ def evaluate_ensemble(
     Nothing is measured on images that the weights were fitted on.
 
     Args:
-        members: scores of two models or more on the same images: cached ones, or `evaluate.score` of live models.
+        members: scores of two models or more on the same images: cached ones, or `score` of live models.
         weights: `"uniform"`; `"fit"`, see `fit_weights`; or a number of at least 0 for each member, of which the
             weights are the shares.
         held_out: scores of the same members on other images, to fit on. Without them, a random half of the images is
@@ -248,8 +248,8 @@ def _shares(weights: Sequence[float], members: int) -> np.ndarray:
     values = np.asarray(weights, "float64")
     if values.shape != (members,) or not np.isfinite(values).all() or values.min() < 0 or values.sum() == 0:
         raise ValueError(
-            f"weights={', '.join(map(str, weights))} must be {members} numbers of at least 0, one for each member, "
-            "not all 0"
+            f"the weights of the mixture, {', '.join(map(str, weights))}, must be {members} numbers of at least 0, one "
+            "for each member, not all 0"
         )
     return values / values.sum()
 

@@ -150,7 +150,7 @@ def _inception_resnet_name(structure: Structure) -> str:
 
 
 def ablation(
-    recipe: Recipe, folder: str | os.PathLike, depths: Sequence[int], modules: Sequence[str], seeds: int = 3
+    recipe: Recipe, output: str | os.PathLike, depths: Sequence[int], modules: Sequence[str], seeds: int = 3
 ) -> list[Outcome]:
     """Trains the nets of the study with several seeds, one after the other; what is done is not done again.
 
@@ -159,7 +159,7 @@ def ablation(
 
     Args:
         recipe: of all runs, but for structure and seed.
-        folder: new, empty, or of an unfinished study with the same recipe.
+        output: the folder of the study: new, empty, or of an unfinished study with the same recipe.
         depths: as `variants` takes it.
         modules: as `variants` takes it.
         seeds: how many, from the recipe's on.
@@ -171,9 +171,9 @@ def ablation(
     if Cluster.from_environment().is_distributed:
         raise ValueError("an ablation runs in one process; start it without TF_CONFIG and Slurm's variables")
     studied = variants(depths, modules)
-    folder = Path(folder)
-    make_folder("folder", folder)
-    with holding("folder", folder):
+    folder = Path(output)
+    make_folder("output", folder)
+    with holding("output", folder):
         _open_study(folder, recipe)
         return _run_study(recipe, folder, studied, seeds)
 
@@ -197,9 +197,9 @@ def _open_study(folder: Path, recipe: Recipe) -> None:
     if (folder / STUDY_FILE).is_file():
         differences = recipe.differences(Recipe.load(folder / STUDY_FILE))
         if differences:
-            raise ValueError(f"folder={os.fspath(folder)!r} holds a study of another recipe ({'; '.join(differences)})")
+            raise ValueError(f"output={os.fspath(folder)!r} holds a study of another recipe ({'; '.join(differences)})")
         return
-    check_holds_only("folder", folder, ())
+    check_holds_only("output", folder, ())
     recipe.save(folder / STUDY_FILE)
 
 

@@ -3,7 +3,7 @@ from .growth import grown
 from .insertion import insert, insert_optimizer, plan_insertion
 from .optimizers import RMSprop
 from .recipes.optimizer import OptimizerSettings
-from .recipes.presets import Preset
+from .recipes.presets import PRESETS, Preset
 from .recipes.recipe import Recipe
 from .recipes.regularization import Regularization
 from .recipes.schedule import ScheduleSettings
@@ -13,6 +13,7 @@ from .runs.train import train
 from .stochastic_depth import AdaptiveStochasticDepth, set_drop_rate
 
 __all__ = [
+    "PRESETS",
     "AdaptiveStochasticDepth",
     "Execution",
     "OptimizerSettings",

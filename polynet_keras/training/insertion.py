@@ -216,7 +216,10 @@ def kept_variables(
 
 def _structure_of(model: keras.Model) -> str:
     if not isinstance(model, Network) or model.structure is None:
-        raise ValueError(f"the model {model.name!r} is no PolyNet or Inception-ResNet; pass what PolyNet() returned")
+        raise ValueError(
+            f"the model {model.name!r} is no PolyNet or Inception-ResNet; pass what PolyNet() returned, or "
+            "set `structure` of a Network that was made of all its layers, such as a clone"
+        )
     return model.structure
 
 

@@ -48,7 +48,7 @@ def test_a_name_that_is_gone_is_an_error(use):
 
 
 def adapter(kind, **attributes):
-    return Of(data_adapter=type(kind, (Of,), {})(**attributes))
+    return Of(data_adapter=type(kind, (Of,), {"__module__": "keras.adapters"})(**attributes))
 
 
 @pytest.mark.parametrize(
@@ -67,6 +67,12 @@ def test_an_adapter_that_keras_has_changed_is_an_error(ask, kind):
     assert not ask(adapter("GeneratorDataAdapter"))
     with pytest.raises(RuntimeError, match="reads its data by a NewAdapter, whose order is not known"):
         ask(adapter("NewAdapter"))
+
+
+def test_a_users_own_adapter_is_of_unknown_order():
+    own = Of(data_adapter=Of())
+    assert internals.dataset_of(own) is internals.py_dataset_of(own) is internals.sampler_of(own) is None
+    assert not internals.keras_shuffles(own)
 
 
 def test_a_public_attribute_may_be_set_late():

@@ -282,7 +282,7 @@ def test_an_error_whose_traceback_is_kept(tmp_path, undisturbed, where, then):
         assert any(frame.name == "fit" for frame in kept.traceback)
         assert signal.getsignal(signal.SIGTERM) is not former
         assert signal.getsignal(signal.SIGTERM).__name__ == "<lambda>", "not the handler of Checkpoints"
-        assert (model.session, model.interruption, model._initial_epoch) == (None, None, None)
+        assert (model.training_session, model.interruption, model._initial_epoch) == (None, None, None)
         assert type(model.train_function).__name__ == "function"
         if then == "goes on":
             assert_same(fit(tmp_path, model=model), undisturbed)
@@ -654,7 +654,7 @@ def test_two_in_one_fit_are_refused_before_anything_is_done(tmp_path):
     with pytest.raises(ValueError, match=r"one fit\(\) takes one Checkpoints"):
         model.fit(dataset(), callbacks=rivals, verbose=0)
     assert not list(tmp_path.iterdir())
-    assert model.session is None
+    assert model.training_session is None
     assert model.fit(dataset(), callbacks=[rivals[0]], verbose=0).epoch == [0]
 
 
@@ -669,6 +669,25 @@ def test_one_of_a_fit_that_is_under_way_is_refused(tmp_path):
     history = compiled().fit(dataset(), epochs=2, callbacks=[FitsAnother(), checkpoints], verbose=0)
     assert history.epoch == [0, 1]
     assert checkpoints.position == Position(2, 0, 12)
+
+
+@pytest.mark.parametrize("verbose", [{}, {"verbose": 1}, {"verbose": 2}])
+def test_with_keras_progress_bar(tmp_path, capsys, verbose):
+    history = compiled().fit(dataset(), epochs=2, callbacks=[Checkpoints(tmp_path, every_steps=2)], **verbose)
+    assert history.epoch == [0, 1]
+    assert "Epoch 2/2" in (shown := capsys.readouterr().out)
+    assert f"{STEPS}/{STEPS}" in shown
+
+
+def test_a_callback_that_evaluates_when_it_gets_its_model(tmp_path, undisturbed):
+    class Evaluates(keras.callbacks.Callback):
+        def set_model(self, model):
+            super().set_model(model)
+            model.evaluate(dataset().take(1), verbose=0)
+
+    with pytest.raises(KilledError):
+        fit(tmp_path, Evaluates(), At(9, kill))
+    assert_same(fit(tmp_path, Evaluates()), undisturbed)
 
 
 @pytest.mark.parametrize("container", [False, True])

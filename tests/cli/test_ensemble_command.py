@@ -85,8 +85,11 @@ def test_fitted_weights(capsys, here):
         (["0.npz", "turned.npz"], "have the same classes in another order (6 and 6): class 0 is"),
         (["0.npz", "held_out_1.npz"], "net 0 and net 1 were evaluated on other data: data 0 and data 1"),
         ([*FILES, "--mixture=best"], "--mixture=best must be uniform, fit, or one number for each member"),
-        ([*FILES, "--mixture=1,2"], "weights=1.0, 2.0 must be 3 numbers of at least 0, one for each member"),
-        ([*FILES, "--mixture=1,2,nan"], "weights=1.0, 2.0, nan must be 3 numbers of at least 0"),
+        (
+            [*FILES, "--mixture=1,2"],
+            "the weights of the mixture, 1.0, 2.0, must be 3 numbers of at least 0, one for each member",
+        ),
+        ([*FILES, "--mixture=1,2,nan"], "the weights of the mixture, 1.0, 2.0, nan, must be 3 numbers of at least 0"),
         ([*FILES, "--fit=0.npz"], "--fit needs --mixture=fit; got --mixture=uniform"),
         ([*FILES, "--mixture=fit", "--fit=held_out_0.npz"], "3 members need as many scores to fit on; got 1"),
         ([*FILES, "--mixture=fit", "--fit=0.npz,1.npz,2.npz"], "1,200 images of data 0 are among those to fit on"),

@@ -16,8 +16,7 @@ from polynet_keras.cli.execution_flags import define_execution_flags, execution_
 from polynet_keras.cli.headings import Heading, flag_help
 from polynet_keras.cli.main import COMMANDS, GROUPS, main
 from polynet_keras.cli.recipe_flags import SETTINGS, define_recipe_flags, flag_of
-from polynet_keras.data.augmentation import CROPS as TRAINING_CROPS
-from polynet_keras.data.augmentation import POLICIES
+from polynet_keras.data.augmentation import POLICIES, RANDOM_CROPS
 from polynet_keras.data.crops import CROPS
 from polynet_keras.data.decoding import ON_ERROR
 from polynet_keras.deployment.formats import FORMATS
@@ -159,7 +158,7 @@ def test_defaults_of_a_pooling(capsys):
         ("train", "precision", PRECISIONS),
         ("train", "remat", ("none", "stage_b", "all")),
         ("train", "frozen_through", PARTS[:-1]),
-        ("train", "crop", TRAINING_CROPS),
+        ("train", "crop", RANDOM_CROPS),
         ("train", "policy", POLICIES),
         ("train", "optimizer", optimizer.DEFAULTS),
         ("train", "schedule", SCHEDULES),

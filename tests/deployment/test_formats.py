@@ -97,10 +97,6 @@ def test_a_format_is_added_in_one_place(tmp_path, monkeypatch, capsys):
     checked = []
     made_up = Format("made_up", "net.keras", {"float32": (), "float16": (), "int8": ("nncf",)}, write, load, check)
     monkeypatch.setitem(FORMATS, "made_up", made_up)
-    assert main(["export", "--help"]) == 0
-    printed = capsys.readouterr().out
-    assert "One of saved_model, onnx, openvino, litert, torch, made_up." in printed
-    assert "float32; openvino: float16 or int8; litert: dynamic; made_up: float16 or int8. [float32]" in printed
     image = keras.Input((8, 8, 3), name="image")
     x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(image))
     model = keras.Model(image, keras.layers.Dense(2, "softmax")(x))

@@ -412,7 +412,7 @@ def test_held_out_scores_that_do_not_fit():
 
 
 def test_weights_that_are_not_accepted():
-    message = r"weights=.* must be 2 numbers of at least 0, one for each member, not all 0"
+    message = r"the weights of the mixture, .*, must be 2 numbers of at least 0, one for each member, not all 0"
     for weights in ([1], [1, 2, 3], [0, 0], [1, -1], [3, -0.5], [1, math.nan], [1, math.inf], [[1, 1]]):
         with pytest.raises(ValueError, match=message):
             evaluate_ensemble(nets(0, 8, 3, (1, 2)), weights)

@@ -16,7 +16,7 @@ import pytest
 
 from polynet_keras.pretrained import reaching
 from polynet_keras.pretrained.download import DownloadError, WrongHashError, download, partial_file
-from polynet_keras.pretrained.download import download as module
+from polynet_keras.pretrained import download as module
 from tests.children import Child
 
 CONTENT = np.random.default_rng(0).bytes(3 * module.STEP + 12_345)

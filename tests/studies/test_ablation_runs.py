@@ -117,7 +117,7 @@ def asked(monkeypatch):
 
 def test_only_what_is_not_done_is_trained_seed_by_seed(tmp_path, asked):
     recipe = Recipe(epochs=2, seed=5)
-    study = {"folder": tmp_path / "study", "depths": (1, 1, 1), "modules": ("2-way",), "seeds": 2}
+    study = {"output": tmp_path / "study", "depths": (1, 1, 1), "modules": ("2-way",), "seeds": 2}
     expected = [(variant, seed) for seed in (5, 6) for variant in variants((1, 1, 1), ("2-way",))]
     assert len(expected) == 22
     for number, (variant, seed) in enumerate(expected):

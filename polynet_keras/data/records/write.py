@@ -40,7 +40,7 @@ LOG_SECONDS = 10.0
 
 def write_records(
     folder: str | os.PathLike,
-    out: str | os.PathLike,
+    output: str | os.PathLike,
     *,
     split: str = "train",
     class_names: Sequence[str] | None = None,
@@ -58,7 +58,7 @@ def write_records(
 
     Args:
         folder: of classes, or of splits that are folders of classes; see `list_splits`.
-        out: where the files go: a new or empty folder, or one that the same call has begun.
+        output: where the files go: a new or empty folder, or one that the same call has begun.
         split: the name of the only split of a folder of classes.
         class_names: names of the classes' folders, by label; see `list_splits`.
         shards: how many for each split; by default so many that each has at most about 128 MiB. They differ by one
@@ -69,8 +69,8 @@ def write_records(
             spawned: a script that calls this has to guard it with `if __name__ == "__main__"`.
 
     Raises:
-        ValueError: an argument out of range, a folder that cannot be listed, an `out` that holds something else or is
-            written by another process, or an image that cannot be read.
+        ValueError: an argument out of range, a folder that cannot be listed, an `output` that holds something else or
+            is written by another process, or an image that cannot be read.
         OSError: a file cannot be written, or a process was killed.
     """
     check_choice("on_error", on_error, ON_ERROR)
@@ -79,29 +79,29 @@ def write_records(
     for name, value, minimum in (("shards", shards, 1), ("seed", seed, 0), ("processes", processes, 1)):
         if value is not None:
             check_integer(name, value, minimum)
-    out = Path(out)
-    if out.resolve().is_relative_to(Path(folder).resolve()):
-        raise ValueError(f"out={str(out)!r} must not lie in the folder of the images, {os.fspath(folder)!r}")
+    output = Path(output)
+    if output.resolve().is_relative_to(Path(folder).resolve()):
+        raise ValueError(f"output={str(output)!r} must not lie in the folder of the images, {os.fspath(folder)!r}")
     splits = list_splits(folder, split, class_names)
     planned = {name: Split(images.fingerprint, _shard_count(name, images, shards)) for name, images in splits.items()}
     plan = Manifest(next(iter(splits.values())).class_names, int(seed), planned)
-    make_folder("out", out)
-    with holding("out", out):
-        known = {shard.file: shard for shard in _shards_so_far(out, plan) if on_error == "skip" or not shard.skipped}
+    make_folder("output", output)
+    with holding("output", output):
+        known = {shard.file: shard for shard in _shards_so_far(output, plan) if on_error == "skip" or not shard.skipped}
         tasks = [
-            _Task(out / file, part, on_error, known.get(file))
+            _Task(output / file, part, on_error, known.get(file))
             for name, images in splits.items()
             for file, part in _parts(name, images, plan).items()
         ]
 
         def keep(shard: Shard) -> None:
             known[shard.file] = shard
-            _with_shards(plan, known).save(out / UNFINISHED)
+            _with_shards(plan, known).save(output / UNFINISHED)
 
         _write_all(tasks, processes or os.cpu_count() or 1, keep)
         manifest = _with_shards(plan, known)
-        manifest.save(out / MANIFEST)
-        (out / UNFINISHED).unlink()
+        manifest.save(output / MANIFEST)
+        (output / UNFINISHED).unlink()
     return manifest
 
 
@@ -139,18 +139,20 @@ def _with_shards(plan: Manifest, shards: dict[str, Shard]) -> Manifest:
     return replace(plan, splits={name: replace(split, shards=of_split(name)) for name, split in plan.splits.items()})
 
 
-def _shards_so_far(out: Path, plan: Manifest) -> list[Shard]:
+def _shards_so_far(output: Path, plan: Manifest) -> list[Shard]:
     """What an earlier call of the same plan has finished.
 
     Raises:
         ValueError: the folder holds something else; the message says what differs.
     """
-    path = next((out / name for name in (UNFINISHED, MANIFEST) if (out / name).is_file()), None)
+    path = next((output / name for name in (UNFINISHED, MANIFEST) if (output / name).is_file()), None)
     if path is None:
-        others = sorted(entry.name for entry in out.iterdir() if not entry.name.startswith("."))
+        others = sorted(entry.name for entry in output.iterdir() if not entry.name.startswith("."))
         if others:
-            raise ValueError(f"out={str(out)!r} holds {others[0]!r} and no manifest; name a new or an empty folder")
-        plan.save(out / UNFINISHED)
+            raise ValueError(
+                f"output={str(output)!r} holds {others[0]!r} and no manifest; name a new or an empty folder"
+            )
+        plan.save(output / UNFINISHED)
         return []
     found = Manifest.load(path)
     differences = []
@@ -167,7 +169,7 @@ def _shards_so_far(out: Path, plan: Manifest) -> list[Shard]:
         if old.shard_count != new.shard_count:
             differences.append(f"{old.shard_count} shards of {name!r}, not {new.shard_count}")
     if differences:
-        raise ValueError(f"out={str(out)!r} holds records with {'; '.join(differences)}. Name a new folder")
+        raise ValueError(f"output={str(output)!r} holds records with {'; '.join(differences)}. Name a new folder")
     return [shard for split in found.splits.values() for shard in split.shards]
 
 

@@ -312,7 +312,7 @@ def test_out_must_be_free(images, tmp_path):
         write(images, tmp_path / "used")
     with pytest.raises(ValueError, match=r"thesis.tex' is no folder"):
         write(images, tmp_path / "used" / "thesis.tex")
-    with pytest.raises(ValueError, match=r"out='.*records' must not lie in the folder of the images, '.*images'"):
+    with pytest.raises(ValueError, match=r"output='.*records' must not lie in the folder of the images, '.*images'"):
         write(images, images / "records")
     assert not (images / "records").exists()
     (tmp_path / "held").mkdir()
@@ -322,16 +322,16 @@ def test_out_must_be_free(images, tmp_path):
 
 def test_out_that_cannot_be_written_is_named(images, tmp_path, monkeypatch):
     (tmp_path / "link").symlink_to("nowhere")
-    with pytest.raises(ValueError, match="out='.*/link' is a link to 'nowhere', which is not there"):
+    with pytest.raises(ValueError, match="output='.*/link' is a link to 'nowhere', which is not there"):
         write(images, tmp_path / "link")
-    with pytest.raises(ValueError, match="out='.*' cannot be written: File name too long"):
+    with pytest.raises(ValueError, match="output='.*' cannot be written: File name too long"):
         write(images, tmp_path / ("n" * 256))
 
     def acquire(self, timeout):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("filelock.SoftFileLease.acquire", acquire)
-    with pytest.raises(ValueError, match="out='.*/shut' cannot be written: Permission denied"):
+    with pytest.raises(ValueError, match="output='.*/shut' cannot be written: Permission denied"):
         write(images, tmp_path / "shut")
 
 
