@@ -80,7 +80,7 @@ def test_every_file_is_a_format():
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="Keras writes it on the TensorFlow backend")
-def test_a_format_is_added_in_one_place(tmp_path, monkeypatch, capsys):
+def test_a_format_is_added_in_one_place(tmp_path, monkeypatch):
     """Command, checks, export, card and loading know of it what it says itself."""
 
     def write(path, model, trained, precision, calibration):

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from polynet_keras.pretrained import download as module
 from polynet_keras.pretrained import reaching
 from polynet_keras.pretrained.download import DownloadError, WrongHashError, download, partial_file
-from polynet_keras.pretrained import download as module
 from tests.children import Child
 
 CONTENT = np.random.default_rng(0).bytes(3 * module.STEP + 12_345)

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from polynet_keras import applications
+from polynet_keras.pretrained import download as download_module
 from polynet_keras.pretrained import formats, load_weights_file, registry, state_dict, store, stored_arrays
 from polynet_keras.pretrained.download import WrongHashError
-from polynet_keras.pretrained import download as download_module
 from polynet_keras.pretrained.registry import published
 from polynet_keras.pretrained.stored_arrays import Format
 from tests.pretrained.small import STRUCTURE, infer, small, small_published
