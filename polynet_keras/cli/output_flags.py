@@ -33,7 +33,7 @@ def check_new_file(flag: str, path: str, suffixes: Sequence[str] = ()) -> Path:
     Raises:
         ValueError: it is there, or in no folder that can be written, or its name ends in another way.
     """
-    if suffixes and Path(path).suffix not in suffixes:
+    if suffixes and (not path.endswith(tuple(suffixes)) or Path(path).name in suffixes):
         raise ValueError(f"--{flag}={path} must end in {' or '.join(suffixes)}")
     if Path(path).exists():
         raise ValueError(f"--{flag}={path} is there already; name a new file")
