@@ -20,6 +20,7 @@ from polynet_keras.basics.checks import check_integer
 from polynet_keras.basics.files import written_whole
 from polynet_keras.basics.holding import holding, make_folder
 from polynet_keras.cluster.cluster import Cluster
+from polynet_keras.data.examples import Source
 from polynet_keras.data.sources import open_source
 from polynet_keras.models.cost import network_cost
 from polynet_keras.models.polynomial import NAMED, Polynomial, PolynomialSyntaxError
@@ -171,18 +172,19 @@ def ablation(
     if Cluster.from_environment().is_distributed:
         raise ValueError("an ablation runs in one process; start it without TF_CONFIG and Slurm's variables")
     studied = variants(depths, modules)
+    first = open_source(recipe.data, recipe.seed)  # before a study is begun that could not go on with other data
     folder = Path(output)
     make_folder("output", folder)
     with holding("output", folder):
         _open_study(folder, recipe)
-        return _run_study(recipe, folder, studied, seeds)
+        return _run_study(recipe, folder, studied, seeds, first)
 
 
-def _run_study(recipe: Recipe, folder: Path, studied: Sequence[Variant], seeds: int) -> list[Outcome]:
+def _run_study(recipe: Recipe, folder: Path, studied: Sequence[Variant], seeds: int, first: Source) -> list[Outcome]:
     outcomes: list[Outcome] = []
     total = seeds * len(studied)
     for seed in range(recipe.seed, recipe.seed + seeds):
-        source = open_source(recipe.data, seed)
+        source = first if seed == recipe.seed else open_source(recipe.data, seed)
         for variant in studied:
             run = folder / f"{variant.name.replace(' ', '-')}-seed-{seed}"
             logging.info("run %d of %d: %s, seed %d", len(outcomes) + 1, total, variant.name, seed)

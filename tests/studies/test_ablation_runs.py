@@ -286,3 +286,9 @@ def test_the_command(capsys, tmp_path):
     ):
         assert main(["ablation", *argv]) == 1
         assert message in capsys.readouterr().err
+
+
+def test_data_that_are_not_there_begin_no_study(tmp_path):
+    with pytest.raises(ValueError, match="nowhere"):
+        ablation(Recipe(data=str(tmp_path / "nowhere")), tmp_path / "study", (1, 1, 1), ("2-way",))
+    assert not list(tmp_path.iterdir())
