@@ -90,6 +90,7 @@ setup(
             # What pip does not find by itself: later ones of it want absl-py 1, this one NumPy 1.
             "tensorflow-model-optimization==0.7.3",
             "numpy<2",
+            "importlib_resources>=6",  # tensorflow-datasets 4.9 imports it; etils brought it before 1.15
         ],
         "deploy": DEPLOY,
         "serve": SERVE,
