@@ -63,6 +63,7 @@ KNOWN_SKIPS = {
     "TensorFlow compiles its own way",
     "TensorFlow's operations",
     "TensorFlow's variables have names",
+    "graphs of images are TensorFlow's",
     "only TensorFlow has strategies",
     "tensors of unknown shapes are TensorFlow's",
     "the fused kernel is TensorFlow's",

@@ -450,6 +450,7 @@ def test_sparse_tensors_are_tensors():
     assert tf.is_tensor(array)
 
 
+@on_tensorflow
 def test_an_evaluation_makes_no_optimizers_variables():
     """They are as large as the model, or twice that."""
     (model,) = compiled(few_layers())

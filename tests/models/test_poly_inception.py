@@ -77,7 +77,7 @@ def in_one_stage_fast():
             yield pytest.param(text, stage, marks=[pytest.mark.slow] * slow)
 
 
-@pytest.mark.parametrize(("text", "stage"), in_one_stage_fast())
+@pytest.mark.parametrize(("text", "stage"), list(in_one_stage_fast()))
 def test_module_equals_its_polynomial(text, stage):
     share_projection = stage == "b"  # both kinds of sharing, over the stages
     for seed in (0, 1):
