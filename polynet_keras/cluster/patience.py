@@ -29,7 +29,7 @@ STUCK_SECONDS = 60
 
 @dataclass(frozen=True)
 class Wait:
-    """One wait of this worker: the how manieth, since when, and the seconds that it may take."""
+    """One wait of this worker: its number, when it began, and the seconds that it may take."""
 
     number: int
     since: float
