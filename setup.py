@@ -31,10 +31,14 @@ DEPLOY = [
 ]
 SERVE = [
     "fastapi>=0.115",  # the service over HTTP
+    "pillow>=10.3",  # decodes and resizes what it is sent
     "prometheus-client>=0.21",  # its metrics
     "python-multipart>=0.0.18,<0.1",  # the uploads of forms
     "starlette>=0.46,<1.11",  # what FastAPI is made of: its form parser with `max_part_size` and `spool_max_size`
     "uvicorn>=0.32,<0.55",  # the server that runs it
+]
+TABLES = [
+    "pyarrow>=16",  # writes predictions as Parquet; CSV and JSON lines need nothing
 ]
 PARITY = [
     # Published PolyNets to compare with, pinned to what the numbers were measured with. A third one, pretrainedmodels,
@@ -94,6 +98,7 @@ setup(
         ],
         "deploy": DEPLOY,
         "serve": SERVE,
+        "tables": TABLES,
         "parity": PARITY,
         "docs": ["mkdocs>=1.6", "mkdocstrings[python]>=0.27"],
         "test": [
@@ -101,6 +106,7 @@ setup(
             *DEPLOY,
             *PARITY,
             *SERVE,
+            *TABLES,
             "check-jsonschema>=0.30",  # the workflow of GitHub
             "httpx>=0.27",  # asks the service
             "hypothesis>=6.100",  # properties of the algebra

@@ -27,7 +27,8 @@ def worker(connection, side, structure, image_size, batch_size):
     from polynet_keras import PolyNet
     from polynet_keras.data.crops import crop_plan, views
     from polynet_keras.data.protocol import Preprocessing
-    from polynet_keras.evaluation.scoring import crop_logits, logits_model
+    from polynet_keras.evaluation.outputs import logits_model
+    from polynet_keras.evaluation.scoring import crop_logits
     from polynet_keras.layers import BatchNormalization
 
     keras.utils.set_random_seed(0)
@@ -52,7 +53,7 @@ def worker(connection, side, structure, image_size, batch_size):
         return np.concatenate([model.predict_on_batch(view[np.newaxis]) for view in inputs])
 
     def batched():
-        return crop_logits(model, photograph, preprocessing, plan(), batch_size)
+        return crop_logits(model.predict_on_batch, photograph, preprocessing, plan(), batch_size)
 
     run = one_by_one if side == "plain" else batched
     connection.send("built")

@@ -35,9 +35,10 @@ def train(folder: Path, plan: dict) -> None:
 
     from polynet_keras.checkpoints.callback import Checkpoints
     from polynet_keras.cluster.cluster import Cluster
+    from polynet_keras.cluster.communication import Communication
     from polynet_keras.cluster.failures import peer_failures
     from polynet_keras.cluster.inputs import distributed_dataset
-    from polynet_keras.cluster.strategies import Communication, open_strategy
+    from polynet_keras.cluster.strategies import open_strategy
     from polynet_keras.engine.distributed_model import DistributedModel
     from polynet_keras.layers import BatchNormalization
 

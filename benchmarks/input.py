@@ -51,7 +51,7 @@ def boxes_of(files, count, crop):
     import tensorflow as tf
     from PIL import Image
 
-    from polynet_keras.data.augmentation import example_seed, random_resized_box
+    from polynet_keras.data.distortion import example_seed, random_resized_box
 
     boxes = []
     for i in range(count):

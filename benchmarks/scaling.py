@@ -92,7 +92,8 @@ def measure(settings: argparse.Namespace) -> tuple[dict, int]:
 
     from polynet_keras import PolyNet
     from polynet_keras.cluster.cluster import Cluster
-    from polynet_keras.cluster.strategies import Communication, open_strategy
+    from polynet_keras.cluster.communication import Communication
+    from polynet_keras.cluster.strategies import open_strategy
     from polynet_keras.training.optimizers import RMSprop
 
     (communication,) = settings.communication

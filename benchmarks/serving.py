@@ -1,6 +1,6 @@
 """The service beside the bare runtime, and the service under hostile clients; both on this machine alone.
 
-    polynet export --weights imagenet --output model
+    polynet export --model imagenet --output model
     python benchmarks/serving.py model --rounds 3
     python benchmarks/serving.py model --fuzz 60
 

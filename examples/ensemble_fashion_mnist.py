@@ -78,7 +78,7 @@ def show(what, report):
     rows = [(f"{member.name}, weight {member.weight:.2f}", member.counts) for member in report.members]
     for name, counts in (*rows, ("mixture", report.mixture)):
         print(f"  {name:<29} {counts.top1_hits} of {counts.images} right, loss {counts.loss:.3f}")
-    low, high = report.gain_interval
+    low, high = report.paired.interval()
     print(
         f"  gain over {report.best.name}: {100 * report.gain:.2f} points, "
         f"95 % interval {100 * low:.2f} to {100 * high:.2f}"

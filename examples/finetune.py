@@ -9,7 +9,7 @@ digits of scikit-learn, and prints, up to noise,
     new head only: held-out accuracy 89.42%
     stage C too: held-out accuracy 93.59%
     all, the earlier the slower: held-out accuracy 94.43%
-    predict with it: polynet predict --run_dir=runs/finetune-20261124-201500 IMAGE...
+    predict with it: polynet predict --model=runs/finetune-20261124-201500 IMAGE...
 
 The normalizations keep the statistics of the checkpoint's images throughout: with those of the digits the last phase
 ended at 92.48%, and a few images had losses in the hundreds.
@@ -66,4 +66,4 @@ folder.mkdir(parents=True)
 model.save(folder / "model.keras")
 right = round(history["val_accuracy"][-1] * len(source.held_out))
 ModelCard(source.class_names, preprocessing, len(source.held_out), right).save(folder)
-print(f"predict with it: polynet predict --run_dir={folder} IMAGE...")
+print(f"predict with it: polynet predict --model={folder} IMAGE...")

@@ -11,13 +11,14 @@ import numpy as np
 from keras import KerasTensor, layers
 
 from polynet_keras.basics.checks import check_flag, check_integer, check_number
-from polynet_keras.data import protocol
+from polynet_keras.basics.names import size_text
 from polynet_keras.data.imagenet import imagenet_classes
+from polynet_keras.data.pixels import normalize, warn_of_impossible_range
+from polynet_keras.data.protocol import IMAGENET_MEAN, IMAGENET_STD
 from polynet_keras.engine.network import Network
-from polynet_keras.engine.rematerialization import check_remat
 from polynet_keras.layers.variable_names import plain_variable_names
-from polynet_keras.models.arguments import check_image_shape
-from polynet_keras.models.inception import channel_axis, reduction, stem
+from polynet_keras.models.arguments import check_image_shape, check_remat
+from polynet_keras.models.blocks import channel_axis, reduction, stem
 from polynet_keras.models.poly_inception import PolyInception
 from polynet_keras.models.residual_scale import scales_and_survival
 from polynet_keras.models.structure import STAGES, Structure
@@ -200,8 +201,8 @@ def preprocess_input(x: Any, data_format: str | None = None) -> Any:
     Raises:
         ValueError: another number of dimensions or channels, or an unknown data format.
     """
-    protocol.warn_of_impossible_range(x)
-    return protocol.normalize(x, protocol.IMAGENET_MEAN, protocol.IMAGENET_STD, data_format)
+    warn_of_impossible_range(x)
+    return normalize(x, IMAGENET_MEAN, IMAGENET_STD, data_format)
 
 
 def decode_predictions(preds: Any, top: int = 5) -> list[list[tuple[str, str, float]]]:
@@ -220,7 +221,8 @@ def decode_predictions(preds: Any, top: int = 5) -> list[list[tuple[str, str, fl
     scores = np.asarray(keras.ops.convert_to_numpy(preds))
     if scores.ndim != 2 or scores.shape[1] != 1000:
         raise ValueError(
-            f"preds must be predictions of the 1000 classes of ImageNet, of the shape (batch, 1000); got {scores.shape}"
+            "preds must be predictions of the 1000 classes of ImageNet, of the shape (batch, 1000); got "
+            f"{size_text(scores.shape)}"
         )
     classes = imagenet_classes()
     best = np.argsort(-scores, axis=1, kind="stable")[:, :top]
@@ -263,10 +265,12 @@ def _image_input(input_tensor, input_shape, include_top: bool) -> KerasTensor:
         side = DEFAULT_SIZE if include_top else None
         return keras.Input(input_shape or _with_channels((side, side), 3), name="image")
     if not isinstance(input_tensor, KerasTensor):
-        raise ValueError(f"input_tensor must be a Keras tensor such as keras.Input(...); got {input_tensor!r}")
+        raise ValueError(
+            f"input_tensor must be a Keras tensor such as keras.Input(...); got {type(input_tensor).__name__}"
+        )
     shape = tuple(input_tensor.shape[1:])
     if input_shape is not None and input_shape != shape:
-        raise ValueError(f"input_shape={input_shape} is not that of input_tensor, {shape}")
+        raise ValueError(f"input_shape={size_text(input_shape)} is not that of input_tensor, {size_text(shape)}")
     check_image_shape("input_tensor", shape, order)
     return input_tensor
 

@@ -17,8 +17,11 @@ MODULES = (
     "polynet_keras.layers.batch_normalization",
     "polynet_keras.layers.channel_split",
     "polynet_keras.layers.stochastic_residual_scaling",
+    "polynet_keras.training.lamb",
+    "polynet_keras.training.learning_rate_factors",
+    "polynet_keras.training.losses",
+    "polynet_keras.training.making",
     "polynet_keras.training.optimizers",
-    "polynet_keras.training.recipes.schedule",
 )
 """That register a class with Keras when they are imported."""
 

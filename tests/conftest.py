@@ -1,4 +1,6 @@
+import gc
 import os
+import pickle
 import signal
 import sys
 from pathlib import Path
@@ -9,10 +11,12 @@ os.environ.setdefault("CI", "true")  # else OpenVINO's converter reports each co
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".pytest_cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
-import keras
 import pytest
 
 from tests.options import pytest_addoption, pytest_collection_modifyitems, pytest_configure  # noqa: F401
+
+# What TensorFlow and Keras made at their import is traversed again and again otherwise, a tenth of the tests' seconds.
+gc.set_threshold(50_000, 20, 20)
 
 # What a shell starts in the background, or `nohup` does, ignores these and hands that on; some tests send them.
 for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
@@ -21,17 +25,28 @@ for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
 
 
 def pytest_collection_finish(session):
-    """In runs of many tests the server of children imports TensorFlow beside the first ones, and none waits for it."""
+    """What was imported stays, so that it need not be looked at again.
+
+    In runs of many tests the server of children imports TensorFlow beside the first ones, and none waits for it.
+    """
+    gc.freeze()
     children = sys.modules.get("tests.children")
     many = hasattr(session.config, "workerinput")  # of pytest-xdist
-    if children and many and keras.backend.backend() == "tensorflow":
+    if children and many and _backend() == "tensorflow":
         children.start_server()
+
+
+def _backend():
+    # Not imported on top: pytest-xdist's own process runs no test, and needs no Keras.
+    import keras
+
+    return keras.backend.backend()
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _untuned_datasets():
     """Datasets of tests, and those that Keras makes of arrays, are not tuned: `basics.tuning` says what would wait."""
-    if keras.backend.backend() != "tensorflow":
+    if _backend() != "tensorflow":
         yield
         return
     import tensorflow as tf
@@ -50,6 +65,8 @@ def _untuned_datasets():
 @pytest.fixture(autouse=True)
 def _fresh_names():
     """Auto-numbered names start anew, and the data format a test sets is the test's own."""
+    import keras
+
     data_format = keras.config.image_data_format()
     keras.backend.clear_session(free_memory=False)  # a collection after each test would take a second
     yield
@@ -57,10 +74,18 @@ def _fresh_names():
 
 
 @pytest.fixture(scope="session")
-def digits_run(tmp_path_factory):
-    """A run of one epoch on the digits, for all tests that look at what a run leaves."""
+def digits_run(tmp_path_factory, pytestconfig):
+    """A run of an epoch on the digits, for all tests that look at what a run leaves. All workers share it."""
+    from filelock import FileLock
+
     from polynet_keras.training.recipes.recipe import Recipe
     from polynet_keras.training.runs.train import train
 
-    recipe = Recipe(structure="1 x [ir] | 1 x [ir] | 1 x [ir]", width=0.1, epochs=1)
-    return train(recipe, tmp_path_factory.mktemp("run"))
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if hasattr(pytestconfig, "workerinput") else folder
+    result = folder / "digits_run.pickle"
+    with FileLock(folder / "digits_run.lock"):
+        if not result.exists():
+            recipe = Recipe(structure="1 x [ir] | 1 x [ir] | 1 x [ir]", width=0.1, epochs=1)
+            result.write_bytes(pickle.dumps(train(recipe, folder / "digits_run")))
+        return pickle.loads(result.read_bytes())

@@ -25,7 +25,7 @@ import pytest
 from absl import flags
 
 from polynet_keras.cli.main import main
-from polynet_keras.cli.recipe_flags import recipe_of
+from polynet_keras.cli.recipe_from_flags import recipe_of
 from tests.children import Child
 
 ROOT = Path(__file__).parent.parent
@@ -38,6 +38,7 @@ REASONS = (
     "a signature, not a program",
     "needs a cluster",
     "needs ImageNet's weights",
+    "needs another package",
     "needs the network",
     "takes minutes",
 )

@@ -141,8 +141,9 @@ def run(backend, *arguments):
         ("tests/test_applications.py", "tests/data/test_crops.py", "tests/evaluation/test_pooling.py"),
         ("tests/training/test_insertion.py",),
         ("tests/deployment/test_fusing.py",),
+        ("tests/evaluation/test_explaining.py", "tests/evaluation/test_extracting.py"),
     ],
-    ids=["layers", "models", "applications", "growth", "fusing"],
+    ids=["layers", "models", "applications", "growth", "fusing", "explaining"],
 )
 def test_what_needs_no_tensorflow_passes(backend, tests, tmp_path):
     passes(backend, tmp_path, "-m", "not slow", *tests)

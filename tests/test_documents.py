@@ -27,8 +27,10 @@ from polynet_keras import PolyNet, preprocess_input
 from polynet_keras.cli import launch
 from polynet_keras.cli.main import main
 from polynet_keras.data import fashion_mnist
+from polynet_keras.data.image_files import read_image
 from polynet_keras.data.protocol import Preprocessing
 from polynet_keras.data.records.write import write_records
+from polynet_keras.deployment.formats.onnx import ONNX
 from polynet_keras.evaluation.scores import Scores
 from polynet_keras.models.structure import STRUCTURES, Structure
 from polynet_keras.pretrained import registry, store
@@ -179,6 +181,11 @@ def input_names():
     yield {"model": model}
 
 
+def predicting_names():
+    save_photographs(Path("photos"))
+    yield {}
+
+
 def training_names():
     model = PolyNet(weights=None, structure=SMALL, width=0.1, input_shape=(75, 75, 3), classes=2)
     model.compile("sgd", "sparse_categorical_crossentropy")
@@ -195,8 +202,12 @@ NAMES = {
     "README.md": readme_names,
     "docs/distribution.md": distribution_names,
     "docs/evaluation.md": evaluation_names,
+    "docs/explaining.md": predicting_names,
+    "docs/features.md": predicting_names,
     "docs/fine_tuning.md": fine_tuning_names,
     "docs/input.md": input_names,
+    "docs/photos.md": predicting_names,
+    "docs/predicting.md": predicting_names,
     "docs/training.md": training_names,
     "docs/weights.md": weights_names,
 }
@@ -235,6 +246,14 @@ def input_files(folder):
     write(folder / "imagenet", range(1, 13))
 
 
+def models_files(folder):
+    scaled = keras.layers.Rescaling(1 / 255)
+    layers = [keras.Input((8, 8, 3)), scaled, keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2)]
+    keras.Sequential(layers).save(folder / "photos.keras")
+    (folder / "names.txt").write_text("cat\ndog\n")
+    Image.fromarray(photograph(96)).save(folder / "photo.jpg")
+
+
 def serving_files(folder):
     Image.fromarray(photograph(96)).save(folder / "photo.jpg")
 
@@ -243,6 +262,7 @@ def training_files(folder):
     shutil.copy("runs/first/model.keras", "runs/first/last_good.keras")
     for name in ("imagenet", "IMAGENET"):
         save_photographs(folder / name)
+    (folder / "weights.csv").write_text("class,weight\ncat,2.5\n")
 
 
 FILES = {
@@ -251,14 +271,15 @@ FILES = {
     "docs/export.md": export_files,
     "docs/growth.md": growth_files,
     "docs/input.md": input_files,
+    "docs/models.md": models_files,
     "docs/serving.md": serving_files,
     "docs/training.md": training_files,
 }
 """What the `bash` blocks of a page find in their folder, beside `photos` and a run on them."""
 
 EXPORT = "docs/export.md"
-FAST = ("docs/input.md", "docs/training.md", "docs/weights.md")
-"""Whose `python` blocks take less than five seconds of a processor. Commands train a net, as a rule, or write one."""
+FAST = ("docs/input.md", "docs/weights.md")
+"""Whose `python` blocks take few seconds of a processor. Commands train a net, as a rule, or write one."""
 
 
 def work_alone(job):
@@ -304,7 +325,12 @@ def test_the_python_of_a_page(page, imagenet, monkeypatch, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("channels", "options"),
-    [(3, {}), (1, {}), (3, {"resize": "shorter_side", "interpolation": "bicubic", "channel_order": "BGR"})],
+    [
+        (3, {}),
+        (1, {}),
+        (3, {"resize": "shorter_side", "interpolation": "bicubic", "channel_order": "BGR"}),
+        (3, {"decoding": "scaled"}),
+    ],
 )
 def test_the_python_of_the_page_on_export(monkeypatch, tmp_path, channels, options):
     """Its lines that prepare an image without this package do it as the package does."""
@@ -312,13 +338,15 @@ def test_the_python_of_the_page_on_export(monkeypatch, tmp_path, channels, optio
     folder, model = exported(channels)
     shutil.copytree(folder, "clothes")
     card = save_card(Path("clothes"), protocol(channels, **options))
-    image = load_sample_image("china.jpg")
-    Image.fromarray(image).save("photograph.jpg")
-    pixels = np.asarray(Image.open("photograph.jpg").convert({1: "L", 3: "RGB"}[channels]))
-    prepared = card.preprocessing(pixels.reshape(*image.shape[:2], channels))[np.newaxis]
+    Path("clothes-onnx/1").mkdir(parents=True)
+    ONNX.write(Path("clothes-onnx/1/model.onnx"), model, None, "float32", None)
+    Image.fromarray(load_sample_image("china.jpg")[:416]).save("photograph.jpg")  # sides that 4 divides
+    pixels = read_image("photograph.jpg", channels, card.preprocessing.least_side)
+    prepared = card.preprocessing(pixels)[np.newaxis]
     names = run_python(EXPORT, iter([{"model": model}, {"images": prepared}]))
     np.testing.assert_allclose(names["x"], prepared[0], atol=1e-3)
     np.testing.assert_allclose(names["probabilities"], names["exported"].run(prepared), atol=1e-3)
+    np.testing.assert_allclose(names["by_onnx"], names["probabilities"], atol=1e-4)
     np.testing.assert_allclose(names["fused"].predict_on_batch(prepared), names["probabilities"], atol=1e-3)
 
 

@@ -87,10 +87,28 @@ def test_finetune(tmp_path):
     # Measured: 89, 94, 94 %. A head that learns nothing has 10 %.
     assert accuracies[0] > 75
     assert accuracies[-1] > 88
-    folder = tmp_path / re.search(r"--run_dir=(\S+)", hint)[1]
+    folder = tmp_path / re.search(r"--model=(\S+)", hint)[1]
     Image.fromarray(np.zeros((8, 8), "uint8")).save(tmp_path / "digit.png")
     (prediction,) = predict(folder, [tmp_path / "digit.png"], top=10)
     assert {name for name, _ in prediction.classes} == set("0123456789")
+
+
+def test_segmentation(tmp_path):
+    *levels, last = run("segmentation.py", tmp_path)
+    assert [line.split()[0] for line in levels] == ["P5", "P4", "P3", "P2"]
+    learned, nothing = map(float, re.fullmatch(r"mean IoU .*: (\d\.\d\d); of .*: (\d\.\d\d)", last).groups())
+    # Measured: 0.76 and 0.20. A head that learns nothing has what "all is background" has.
+    assert learned > 0.5 > 2 * nothing
+
+
+@pytest.mark.skipif(not FASHION_MNIST_FOLDER.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed")
+def test_neighbours(tmp_path):
+    found = [re.findall(r"(\d+) (?:%|of 50|other)", line) for line in run("neighbours.py", tmp_path)]
+    # Measured: 77 %, 27, 8333; 90 %, 35, 8560; 82 %, 45, 326.
+    (pixels, of_pixels, _), (stage_c, _, many), (_, of_stem, few) = ([int(n) for n in line] for line in found)
+    assert stage_c > pixels + 8
+    assert of_stem > of_pixels + 10
+    assert few < many
 
 
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")

@@ -50,7 +50,7 @@ def test_a_compiled_model_goes_on(tmp_path, name):
 
 
 @pytest.mark.slow
-def test_an_unfinished_run_goes_on(tmp_path, caplog):
+def test_an_unfinished_run_goes_on(tmp_path, capfd, caplog):
     folder = tmp_path / "run"
     shutil.copytree(FOLDER / "unfinished_run", folder)
     for packed in list(folder.rglob("*.gz")):
@@ -61,7 +61,8 @@ def test_an_unfinished_run_goes_on(tmp_path, caplog):
 
     with caplog.at_level("INFO", "absl"):
         result = train(recipe, folder, Execution(strategy="none"))
-    assert "epoch 2, step 1" in caplog.text
+    out, err = capfd.readouterr()  # of a plain script; the command line logs it
+    assert "epoch 2, step 1" in out + err + caplog.text
     with open(folder / "history.csv") as file:
         rows = [(row["epoch"], float(row["accuracy"])) for row in csv.DictReader(file)]
     # The second row is what that commit came to. Nearly half of the held-out digits are right by then: 173 of 359.

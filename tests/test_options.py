@@ -151,7 +151,11 @@ def test_a_skip_that_is_not_known_fails_the_run(suite, known, unknown):
 
 
 @pytest.mark.parametrize(
-    ("known", "unknown"), [(ALL_SKIPS, []), ("", ["UNKNOWN SKIP: 1, at*", "UNKNOWN SKIP: 2, at*"])]
+    ("known", "unknown"),
+    [
+        pytest.param(ALL_SKIPS, [], marks=pytest.mark.slow),
+        ("", ["UNKNOWN SKIP: 1, at*", "UNKNOWN SKIP: 2, at*"]),
+    ],
 )
 def test_the_skips_of_several_workers_are_counted_once(suite, known, unknown):
     def run(*arguments):

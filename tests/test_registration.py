@@ -15,8 +15,11 @@ import polynet_keras
 from polynet_keras.engine.distributed_model import DistributedModel, DistributedTraining
 from polynet_keras.engine.network import Network
 from polynet_keras.layers import BatchNormalization, ChannelSplit, StochasticResidualScaling
+from polynet_keras.training.lamb import Lamb
+from polynet_keras.training.learning_rate_factors import SGD, AdamW, LearningRateFactors
+from polynet_keras.training.losses import ClasswiseBinaryCrossentropy
+from polynet_keras.training.making import Warmup
 from polynet_keras.training.optimizers import RMSprop
-from polynet_keras.training.recipes.schedule import Warmup
 from tests.reference import few_layers
 
 SAVED = (
@@ -36,7 +39,12 @@ OBJECTS = [
     ChannelSplit(sizes=(3, 5)),
     StochasticResidualScaling(scale=0.5),
     RMSprop(1e-3, centered=True),
+    SGD(1e-3, momentum=0.9, learning_rate_factors={"stem": 0.5}),
+    AdamW(1e-3, weight_decay=0.05),
+    Lamb(1e-3, beta_1=0.8),
     Warmup(0.1, 10),
+    ClasswiseBinaryCrossentropy(0.2),
+    Lamb(1e-3, ratio_decay=0.02),
 ]
 
 LOAD = """
@@ -63,7 +71,7 @@ def classes_of_the_package():
 
 def test_whatever_a_file_may_name_is_registered():
     saved = {c for c in classes_of_the_package() if issubclass(c, SAVED) and not c.__name__.startswith("_")}
-    saved -= {DistributedTraining}  # a mixin
+    saved -= {DistributedTraining, LearningRateFactors}  # mixins
     names = {c: keras.saving.get_registered_name(c) for c in saved}
     assert names == {c: f"polynet_keras>{c.__name__}" for c in saved}
     assert saved == {type(one) for one in OBJECTS} | {Network, DistributedModel}

@@ -64,17 +64,17 @@ def _of(file: str, *tests: str) -> list[str]:
 
 TESTS = {
     "polynet_keras/data/image_files.py": ["tests/data/test_image_files.py"],
-    "polynet_keras/data/protocol.py": [
+    "polynet_keras/data/pixels.py": [
         "tests/data/test_protocol.py",
         "tests/test_applications.py::test_preprocess_input",
         "tests/test_applications.py::test_preprocess_input_refuses",
         "tests/test_applications.py::test_preprocess_input_warns_of_an_impossible_range_once",
         "tests/test_applications.py::test_preprocess_input_warns_of_no_possible_range",
     ],
+    "polynet_keras/data/protocol.py": ["tests/data/test_protocol.py"],
     "polynet_keras/evaluation/converting.py": ["tests/evaluation/test_converting.py"],
     "polynet_keras/evaluation/evaluating.py": _of(
         "tests/evaluation/test_evaluating.py",
-        "test_the_worst_mistakes_of_all_batches_are_kept",
         "test_arguments_out_of_range",
         "test_what_an_evaluation_says",
         "test_a_mistake_whose_image_is_gone_costs_no_evaluation",
@@ -83,6 +83,13 @@ TESTS = {
         "test_scores_are_kept_and_taken_again",
         "test_crops_are_pooled[10-max]",
         "test_classes_are_told_by_their_names",
+    ),
+    "polynet_keras/evaluation/identity.py": ["tests/evaluation/test_results.py"],
+    "polynet_keras/evaluation/judging.py": _of(
+        "tests/evaluation/test_evaluating.py",
+        "test_the_pictures_of_all_batches_are_kept",
+        "test_what_an_evaluation_says",
+        "test_a_mistake_whose_image_is_gone_costs_no_evaluation",
     ),
     "polynet_keras/evaluation/loading.py": [
         "tests/evaluation/test_evaluating.py::test_models_that_do_not_fit_their_card_or_the_images",
@@ -127,6 +134,15 @@ TESTS = {
         "test_evaluate_and_predict_equal_keras",
     ),
     "polynet_keras/models/cost.py": ["tests/models/test_structure.py", "tests/models/test_cost.py"],
+    "polynet_keras/models/macs.py": ["tests/models/test_cost.py"],
+    "polynet_keras/cli/flag_names.py": ["tests/cli/test_quick_commands.py"],
+    "polynet_keras/studies/ablation_variants.py": ["tests/studies/test_ablation_runs.py"],
+    "polynet_keras/training/insertion_plan.py": ["tests/training/test_insertion.py"],
+    "polynet_keras/training/making.py": [
+        "tests/training/recipes/test_optimizer.py",
+        "tests/training/recipes/test_schedule.py",
+    ],
+    "polynet_keras/models/blocks.py": ["tests/models/test_inception.py", "tests/models/test_poly_inception.py"],
     "polynet_keras/models/inception.py": ["tests/models/test_inception.py", "tests/models/test_poly_inception.py"],
     "polynet_keras/engine/network.py": _of(
         "tests/engine/test_network.py",

@@ -1,9 +1,10 @@
 """Checks of arguments: a `ValueError` names the argument, its value and what is accepted."""
 
 import dataclasses
+import difflib
 import math
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -63,7 +64,15 @@ def check_flag(name: str, value) -> None:
 
 def check_choice(name: str, value, choices: Sequence[str]) -> None:
     if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"{name}={value!r} must be one of {', '.join(choices)}")
+        raise ValueError(f"{name}={value!r} must be one of {', '.join(choices)}{near_name(value, choices)}")
+
+
+def near_name(value: object, choices: Iterable[str]) -> str:
+    """`; did you mean ...?` with the choice that is nearest to a value; `""` if none is near."""
+    text = value.lower() if isinstance(value, str) else ""
+    near = {choice.lower(): choice for choice in choices}
+    found = difflib.get_close_matches(text, near, 1)
+    return f"; did you mean {near[found[0]]}?" if found else ""
 
 
 def settle_own(settings, choice: str, kind: str, defaults: Mapping[str, Mapping[str, Any]]) -> None:

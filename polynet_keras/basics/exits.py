@@ -8,6 +8,8 @@ EXIT_RESTART = 75
 """EX_TEMPFAIL of sysexits.h: start me again, I go on."""
 EXIT_INTERRUPTED = 130
 """Ctrl-C, as shells say it."""
+EXIT_UNREAD = 141
+"""Nobody reads what is written, as shells say of a program that SIGPIPE ends."""
 
 
 class Restart(SystemExit):

@@ -1,6 +1,7 @@
 """Files: written whole or not at all, opened without waiting for pipes, and hashed."""
 
 import contextlib
+import ctypes
 import hashlib
 import os
 import stat
@@ -8,6 +9,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
+
+_HERE, _EXCHANGE = -100, 2
+"""Of Linux: paths from the working folder (`AT_FDCWD`), and that two of them change places (`RENAME_EXCHANGE`)."""
 
 
 @contextlib.contextmanager
@@ -19,6 +23,26 @@ def written_whole(target: Path) -> Iterator[Path]:
         os.replace(partial, target)
 
 
+def exchange(one: Path, other: Path) -> None:
+    """Two folders of one file system change places.
+
+    In one step where the system and the file system can (Linux: ext4, xfs, btrfs, tmpfs). Elsewhere `other` is not
+    there for the moment between two of three renames.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.renameat2(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0:
+            return
+    aside = one.with_name(f"{one.name}-aside")
+    os.rename(other, aside)
+    try:
+        os.rename(one, other)
+    except OSError:
+        os.rename(aside, other)
+        raise
+    os.rename(aside, one)
+
+
 def open_regular(path: str | os.PathLike) -> BinaryIO:
     """Opens a file for reading. Unlike `open`, does not wait for ever for a pipe.
 
@@ -27,11 +51,18 @@ def open_regular(path: str | os.PathLike) -> BinaryIO:
         ValueError: it is a pipe or a device; the message goes on after the file's name.
     """
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    mode = os.fstat(descriptor).st_mode
-    if stat.S_ISREG(mode):
-        return os.fdopen(descriptor, "rb")
-    os.close(descriptor)
-    raise ValueError(f"is a {'folder' if stat.S_ISDIR(mode) else 'pipe or a device'}, not a file")
+    try:
+        check_regular(os.fstat(descriptor).st_mode)
+    except (OSError, ValueError):
+        os.close(descriptor)
+        raise
+    return os.fdopen(descriptor, "rb")
+
+
+def check_regular(mode: int) -> None:
+    """Raises a `ValueError`, which goes on after the file's name, unless a mode (`st_mode`) is that of a file."""
+    if not stat.S_ISREG(mode):
+        raise ValueError(f"is a {'folder' if stat.S_ISDIR(mode) else 'pipe or a device'}, not a file")
 
 
 def digest_of(file: BinaryIO, algorithm: str = "sha256") -> str:

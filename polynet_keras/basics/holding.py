@@ -32,6 +32,11 @@ class Hold:
 
     is_lost: bool = False
 
+    def check(self, path: str | os.PathLike) -> None:
+        """Raises an `OSError` if another process has taken `path` since: call it before anything is put there."""
+        if self.is_lost:
+            raise OSError(f"{shown(path)}: another process has taken it meanwhile; nothing is written there any more")
+
 
 @contextlib.contextmanager
 def holding(argument: str, path: Path, *, beside: bool = False) -> Iterator[Hold]:
@@ -84,7 +89,7 @@ def make_folder(argument: str, path: Path) -> bool:
     if is_new and os.path.islink(path):
         raise ValueError(f"{named} is a link to {os.readlink(path)!r}, which is not there; make it, or remove the link")
     if not is_new and not path.is_dir():
-        raise ValueError(f"{named} is no folder; name another")
+        raise ValueError(f"{named} is not a folder; name another")
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:  # a ValueError is of a null character

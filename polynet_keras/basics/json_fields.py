@@ -55,11 +55,21 @@ class Fields:
             raise self.error(field, value, f"a whole number from 0 to {most:,}")
         return value
 
-    def number(self, field: str, most: float) -> float:
-        """A finite number from 0 to `most`."""
+    def wholes(self, field: str, count: int) -> tuple[int, ...]:
+        """An empty list, or one of so many whole numbers."""
+        values = self.take(field)
+        if not isinstance(values, list) or len(values) not in (0, count):
+            raise self.error(field, values, f"a list of {count:,} whole numbers, or an empty one")
+        for place, value in enumerate(values):
+            if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= LARGEST:
+                raise self.error(f"{field}[{place}]", value, f"a whole number from 0 to {LARGEST:,}")
+        return tuple(values)
+
+    def number(self, field: str, most: float, least: float = 0.0) -> float:
+        """A finite number from `least` to `most`."""
         value = self.take(field)
-        if not is_number(value) or not 0 <= value <= most:
-            raise self.error(field, value, f"a number from 0 to {most:g}")
+        if not is_number(value) or not least <= value <= most:
+            raise self.error(field, value, f"a number from {least:g} to {most:g}")
         return value
 
     def class_names(self, field: str) -> tuple[str, ...]:
@@ -120,7 +130,7 @@ def fields_of(path: str | os.PathLike, missing: str, wrong: str, most: int = MAX
         yield fields
         fields.end()
     except UnicodeDecodeError:
-        raise ValueError(f"{name}: {wrong}: it is no UTF-8 text") from None
+        raise ValueError(f"{name}: {wrong}: it is not UTF-8 text") from None
     except RecursionError:
         raise ValueError(f"{name}: {wrong}: it is nested too deeply") from None
     except (ValueError, TypeError) as error:
@@ -166,4 +176,4 @@ def _brief(value: Any) -> str:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"it has the number {name}, which JSON has not")
+    raise ValueError(f"it has the number {name}, which JSON does not have")

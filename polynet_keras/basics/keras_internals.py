@@ -122,6 +122,11 @@ def copy_notes(tensor: Any, other: Any, change: Callable[[Any], Any]) -> None:
             setattr(other, name, change(note))
 
 
+def logits_of(probabilities: Any) -> Any:
+    """The logits that Keras's softmax has hung on its output, or None. Without the name: None, and a loss of NaN."""
+    return getattr(probabilities, "_keras_logits", None)
+
+
 def draw_from(layer: Any, generator: Any, parts: list[Any]) -> None:
     """Has a random layer for images, and the layers it is made of, draw from a generator, for TensorFlow.
 

@@ -3,7 +3,7 @@
 import os
 import shlex
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 ESCAPED = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Unicode's categories of what moves a cursor, turns text around, ends a line, or is no text."""
@@ -30,6 +30,34 @@ def shown(name: str | os.PathLike, most: int | None = None) -> str:
 def quoted(name: object) -> str:
     """A name out of a file, which may have any content and length, for a message."""
     return f"'{shown(str(name), QUOTED)}'"
+
+
+def number_of(number: int, noun: str, plural: str = "") -> str:
+    """A number of things: `1 shard`, `1,024 shards`.
+
+    Args:
+        plural: of a noun that takes more than an s.
+    """
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def some_of(texts: Sequence[str], most: int, between: str = ", ") -> str:
+    """Texts for a message: the first ones, and how many more there are."""
+    more = f" and {len(texts) - most:,} more" if len(texts) > most else ""
+    return between.join(texts[:most]) + more
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """Names out of files for a message, in quotes: the first ones, and how many more there are."""
+    return some_of([f"'{shown(name)}'" for name in names], most)
+
+
+def size_text(shape: Iterable[object]) -> str:
+    """A shape as people write it, `331 x 331 x 3`; `any` stands for a side of any size."""
+    return (
+        " x ".join("any" if side is None else repr(side) if isinstance(side, str) else str(side) for side in shape)
+        or "a single number"
+    )
 
 
 def is_escaped(letter: str) -> bool:

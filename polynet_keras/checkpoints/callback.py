@@ -1,6 +1,7 @@
 """Checkpoints between two steps of `fit`, from which it goes on as if nothing had happened."""
 
 import os
+import sys
 from typing import Any, NoReturn
 
 import keras
@@ -245,8 +246,8 @@ class Checkpoints(keras.callbacks.Callback):
         self._saver.start(progress.position.global_step)
         if saved is not None:
             place, epochs = progress.position, self.params["epochs"]
-            inform = logging.info if self._chief else logging.debug
-            inform("going on from %s: epoch %d, step %d", saved.path, place.epoch + 1, place.step)
+            if self._chief:
+                _tell(f"going on from {saved.path}: epoch {place.epoch + 1}, step {place.step}")
             if progress.ended or place.epoch >= epochs:
                 how = "ended by a callback" if progress.ended else f"done with its {epochs} epochs"
                 logging.warning("%s is of a training that was %s: there is nothing left to do", saved.path, how)
@@ -355,3 +356,12 @@ def _check_arguments(folder, every_steps, every_minutes, keep, fingerprint) -> N
     if every_minutes is not None:
         check_number("every_minutes", every_minutes, above=0)
     check_integer("keep", keep, 1)
+
+
+def _tell(line: str) -> None:
+    """Where absl's log does not show information, as in a plain script, the line goes where Keras's callbacks write."""
+    if logging.get_verbosity() >= logging.INFO or not keras.config.is_interactive_logging_enabled():
+        logging.info("%s", line)
+    else:
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()

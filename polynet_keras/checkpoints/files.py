@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from polynet_keras.basics.names import number_of
 from polynet_keras.basics.tensorflow_errors import plain_message
 from polynet_keras.cluster.shared_folder import look_again
 
@@ -115,7 +116,7 @@ class CheckpointFiles:
             return saved
         if failures:
             raise ValueError(
-                f"folder={os.fspath(self.folder)!r} has {len(failures)} checkpoints, of which none can be read "
+                f"folder={os.fspath(self.folder)!r} has {number_of(len(failures), 'checkpoint')}, and none can be read "
                 f"({'; '.join(failures)}); name another folder, or empty this one to start anew"
             )
         return None

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from polynet_keras.basics.keras_internals import strategy_of
+from polynet_keras.basics.names import number_of, size_text
 from polynet_keras.checkpoints.files import SavedState
 from polynet_keras.engine.building import build
 
@@ -138,11 +139,14 @@ def _check_group(saved: SavedState, group: str, found: list | None, expected: li
         same_dtype = dtype == own_dtype or (dtype, own_dtype) == ("bool", "float32")
         if (_plain(path), list(shape)) != (_plain(own_path), own_shape) or not same_dtype:
             raise ValueError(
-                f"the checkpoint has a variable {path!r} {dtype} {tuple(shape)} where {group!r} has "
-                f"{own_path!r} {own_dtype} {tuple(own_shape)}: {advice}"
+                f"the checkpoint has a variable {path!r} ({dtype}, {size_text(shape)}) where {group!r} has "
+                f"{own_path!r} ({own_dtype}, {size_text(own_shape)}): {advice}"
             )
     if len(found) != len(expected):
-        raise ValueError(f"the checkpoint has {len(found)} variables of {group!r}, here are {len(expected)}: {advice}")
+        raise ValueError(
+            f"the checkpoint has {number_of(len(found), 'variable')} of {group!r}, this training {len(expected)}: "
+            f"{advice}"
+        )
 
 
 def _plain(path: str) -> str:

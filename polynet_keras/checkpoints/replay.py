@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 from absl import logging
 
+from polynet_keras.basics.names import number_of
 from polynet_keras.checkpoints.data_order import DataOrder
 from polynet_keras.checkpoints.position import Progress
 
@@ -115,7 +116,8 @@ class TrainingSteps:
         except (StopIteration, tf.errors.OutOfRangeError):
             if first and self._passed_epochs:
                 raise ValueError(
-                    f"the dataset ended after {self._batches_read} batches, between two epochs: to go on from a "
+                    f"the dataset ended after {number_of(self._batches_read, 'batch', 'batches')}, between two "
+                    "epochs: to go on from a "
                     "checkpoint with steps_per_epoch, it must be endless. Call .repeat() on it, or leave "
                     "steps_per_epoch out"
                 ) from None
@@ -139,7 +141,8 @@ class TrainingSteps:
             except (StopIteration, tf.errors.OutOfRangeError):
                 if number < at_least:
                     raise ValueError(
-                        f"the dataset ended after {self._batches_read + number} batches, before the place that the "
+                        f"the dataset ended after {number_of(self._batches_read + number, 'batch', 'batches')}, "
+                        "before the place that the "
                         "checkpoint is of: it is not the one that the checkpoint was trained on"
                     ) from None
                 break

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from polynet_keras.basics.names import number_of
 from polynet_keras.checkpoints.files import CheckpointFiles, SavedState
 from polynet_keras.checkpoints.position import Progress
 from polynet_keras.cluster.agreement import fail_together, sum_over_workers
@@ -56,7 +57,8 @@ def check_steps(saved: SavedState, progress: Progress, steps: int | None, steps_
     """Raises `ValueError` if `fit`, with so many steps an epoch, does not come by the place that a checkpoint is of."""
     if steps and progress.steps_per_epoch and steps != progress.steps_per_epoch:
         raise ValueError(
-            f"{saved.path} is of a training with {progress.steps_per_epoch} steps an epoch, here are {steps}: use the "
+            f"{saved.path} is of a training with {number_of(progress.steps_per_epoch, 'step')} an epoch, and this "
+            f"one has {steps}: use the "
             "same data, batch size and steps_per_epoch, or name another folder to start anew"
         )
     if progress.position.step % steps_per_execution:

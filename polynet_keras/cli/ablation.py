@@ -4,13 +4,18 @@ from pathlib import Path
 
 from absl import flags
 
+from polynet_keras.basics.checks import check_integer
+from polynet_keras.basics.extras import require_extra
+from polynet_keras.basics.names import number_of
 from polynet_keras.basics.stderr_filter import held_back
 from polynet_keras.cli.headings import Heading
 from polynet_keras.cli.output_flags import define_output_flag, output_of
-from polynet_keras.cli.recipe_flags import define_recipe_flags, recipe_of
+from polynet_keras.cli.recipe_flags import define_recipe_flags
+from polynet_keras.cli.recipe_from_flags import recipe_of
 from polynet_keras.cli.table import print_table
 
 USAGE = "--output STUDY [--depths A,B,C] [--modules NAME,...] [--seeds N] [flags of train]"
+EXAMPLES = ("polynet ablation --output study --data photos --epochs 5 --depths 1,2,1 --modules poly-2,2-way",)
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -30,16 +35,27 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     if len(values.depths) != 3 or not all(depth.isdigit() for depth in values.depths):
         raise ValueError(f"--depths={','.join(values.depths)} must be three numbers of residual units, such as 1,2,1")
     depths = tuple(map(int, values.depths))
+    check_integer("seeds", values.seeds, at_least=1)
     recipe = recipe_of(values)
 
-    from polynet_keras.basics.extras import require_extra
+    from polynet_keras.basics.holding import make_folder
+    from polynet_keras.data.source_names import modules_of
+    from polynet_keras.studies.ablation_variants import variants
+    from polynet_keras.studies.study_folder import check_study
+    from polynet_keras.training.runs.checking import check_run
+
+    studied = variants(depths, values.modules)
+    require_extra("data", "PIL", "matplotlib", "scipy", "tensorboard", *modules_of(recipe.data))
+    check_run(recipe)
+    if folder.exists():
+        make_folder("output", folder)  # raises where it is none
+        check_study(folder, recipe)
+
     from polynet_keras.basics.files import written_whole
     from polynet_keras.studies.ablation_report import ablation_answer, ablation_table, plot_ablation
-    from polynet_keras.studies.ablation_runs import RESULTS_FILE, ablation, variants
+    from polynet_keras.studies.ablation_runs import RESULTS_FILE, ablation
 
-    require_extra("data", "matplotlib", "scipy")
-    studied = variants(depths, values.modules)
-    print(f"{len(studied)} nets, {values.seeds} seeds each:\n")
+    print(f"{number_of(len(studied), 'net')}, {number_of(values.seeds, 'seed')} each:\n")
     print_table(("net", "at equal compute"), [(variant.name, variant.same_compute) for variant in studied])
     with held_back():
         outcomes = ablation(recipe, folder, depths, values.modules, values.seeds)

@@ -2,10 +2,13 @@
 
 from absl import flags
 
+from polynet_keras.basics.extras import require_extra
+from polynet_keras.basics.names import number_of
 from polynet_keras.cli.headings import Heading
 from polynet_keras.cli.output_flags import check_new_file, define_output_flag, output_of
 
 USAGE = "SOURCE --output FILE [flags]"
+EXAMPLES = ("polynet convert imagenet --output imagenet.weights.h5",)
 SUFFIXES = (".weights.h5", ".keras")
 
 
@@ -21,11 +24,17 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     (source,) = arguments
     target = check_new_file("output", output_of(values, "the file to write"), SUFFIXES)
 
+    from polynet_keras.pretrained.registry import check_source
+
+    check_source(source)
+    if values.compare:
+        require_extra("data", "PIL", "sklearn")
+
     from polynet_keras.evaluation.converting import convert
 
     result = convert(source, target, values.compare)
     report = result.report
-    found = f"{report.arrays:,} arrays, {report.parameters:,} values, {result.classes} classes"
+    found = f"{report.arrays:,} arrays, {report.parameters:,} values, {number_of(result.classes, 'class', 'classes')}"
     print(f"source:         {result.source}")
     print(f"found:          {report.format}'s names of layers, {found}; sha256 {result.source_hash}")
     print(f"used:           all of it, and it fills the network; classifier {report.head}")

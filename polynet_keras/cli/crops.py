@@ -2,22 +2,28 @@
 
 from absl import flags
 
+from polynet_keras.basics.names import number_of
+from polynet_keras.cli.choices import CROPS
 from polynet_keras.cli.headings import Heading
 from polynet_keras.cli.output_flags import check_new_file, define_output_flag, output_of
 
 USAGE = "IMAGE [flags]"
+EXAMPLES = (
+    "polynet crops photo.jpg",
+    "polynet crops photo.jpg --crops 10 --image_size 131 --output ten.png",
+)
 SUFFIX = ".png"
 
 
 def define_flags(values: flags.FlagValues) -> None:
     define_output_flag(values, f"Picture to write, which ends in {SUFFIX}.", "crops.png")
     crops = Heading(values, "Crops")
-    crops.integer("crops", 144, "How many crops are drawn: 1, 10 or 144.")
+    crops.integer("crops", 144, "How many crops are drawn: 1, 10 or 144.", choices=CROPS)
     crops.integer("image_size", 331, "Side of a crop, in pixels.")
     size = "Side, in pixels, that the image is resized to for 1 and 10 crops. [378/331 of --image_size]"
     crops.integer("resize_size", None, size)
     how = "How the image is resized for 1 and 10 crops: `square`, or `shorter_side` to keep its aspect ratio. [square]"
-    crops.string("resize", None, how)
+    crops.string("resize", None, how, choices=("square", "shorter_side"))
 
 
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -38,6 +44,6 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     resize_size = round(size * RESIZE_RATIO) if values.resize_size is None else values.resize_size
     preprocessing = Preprocessing(size, resize_size, resize=values.resize or "square")
     plan = save_contact_sheet(source, target, preprocessing, values.crops)
-    sizes = ", ".join(f"{width} × {height}" for height, width in dict.fromkeys(crop.resized for crop in plan))
-    what = "1 crop" if len(plan) == 1 else f"{len(plan)} crops"
-    print(f"{target}: {what} of {size} × {size} px, cut from {source} resized to {sizes} px")
+    sizes = ", ".join(f"{width} x {height}" for height, width in dict.fromkeys(crop.resized for crop in plan))
+    what = "1 crop" if len(plan) == 1 else f"{number_of(len(plan), 'crop')}"
+    print(f"{target}: {what} of {size} x {size} px, cut from {source} resized to {sizes} px")

@@ -15,13 +15,20 @@ if TYPE_CHECKING:
 
 
 def define_execution_flags(values: flags.FlagValues) -> None:
-    workers = Heading(values, "Workers and machines")
-    workers.string(
+    machines = Heading(values, "Workers and machines")
+    machines.string(
         "strategy",
         "auto",
         "`multi_worker`, `mirrored` (all local GPUs), `tpu`, `none`, or `auto`: what TF_CONFIG or Slurm say, else all "
         "local GPUs.",
+        choices=("auto", "multi_worker", "mirrored", "tpu", "none"),
     )
+    machines.switch(
+        "deterministic",
+        False,
+        "Compute the same bits again on the same machine, from the start or from a checkpoint; slower on GPUs.",
+    )
+    workers = Heading(values, "Details of workers and machines", rare=True)
     workers.string("tpu", None, "Name or address of the TPU, for --strategy=tpu.")
     workers.number("start_timeout", 300.0, "Seconds that the workers wait for each other at the start.")
     workers.number(
@@ -29,21 +36,24 @@ def define_execution_flags(values: flags.FlagValues) -> None:
         1800.0,
         "Seconds that a step, or another sum over the workers, may take before a worker gives up.",
     )
-    workers.string("communication", "auto", "How tensors are summed over the workers: `ring`, `nccl` or `auto`.")
+    workers.string(
+        "communication",
+        "auto",
+        "How tensors are summed over the workers: `ring`, `nccl` or `auto`.",
+        choices=("auto", "ring", "nccl"),
+    )
     workers.integer("bytes_per_pack", 8 * 2**20, "Bytes of tensors that are summed at once; 0 for all.")
     workers.string(
         "gradient_dtype",
         "float32",
         "What gradients are summed in over the replicas: `float32`, or `float16` for half the bytes.",
+        choices=("float32", "float16"),
     )
-    workers.switch(
-        "deterministic",
-        False,
-        "Compute the same bits again on the same machine, from the start or from a checkpoint; slower on GPUs.",
-    )
-    checkpoints = Heading(values, "Checkpoints")
+    checkpoints = Heading(values, "Checkpoints and cached features")
     checkpoints.number("save_every_minutes", 10.0, "Minutes between two checkpoints.")
     checkpoints.integer("save_every_steps", None, "Steps between two checkpoints.")
+    features_dir = "Folder of what --cache_features keeps, which several runs may share. [features in the run folder]"
+    checkpoints.string("features_dir", None, features_dir)
 
 
 def execution_of(values: flags.FlagValues) -> "Execution":
@@ -52,7 +62,7 @@ def execution_of(values: flags.FlagValues) -> "Execution":
     Raises:
         ValueError: a value out of range.
     """
-    from polynet_keras.cluster.strategies import Communication
+    from polynet_keras.cluster.communication import Communication
     from polynet_keras.training.runs.execution import Execution
 
     communication = Communication(
@@ -65,6 +75,7 @@ def execution_of(values: flags.FlagValues) -> "Execution":
         gradient_dtype=values.gradient_dtype,
         save_every_steps=values.save_every_steps,
         save_every_minutes=values.save_every_minutes,
+        features_dir=values.features_dir,
         deterministic=values.deterministic,
         attempt=int(os.environ.get("POLYNET_ATTEMPT") or 0),
     )

@@ -1,8 +1,11 @@
 """The flags of a command under headings, and the help that shows them."""
 
+import os
 import shutil
+import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from absl import flags
 
@@ -16,28 +19,74 @@ class Heading:
     """Defines flags that the help of a command shows under one heading, in the order in which they are defined.
 
     absl keeps flags by the module that defines them: the heading takes the module's place.
+
+    Args:
+        values: of the command.
+        title: what the flags are about.
+        rare: shown by `--helpfull` only.
     """
 
-    def __init__(self, values: flags.FlagValues, title: str):
+    def __init__(self, values: flags.FlagValues, title: str, rare: bool = False):
+        self._values = values
         self._place = {"flag_values": values, "module_name": title}
+        self._rare = rare
 
-    def string(self, name: str, default: str | None, text: str) -> None:
-        flags.DEFINE_string(name, default, text, **self._place)
+    def string(self, name: str, default: str | None, text: str, choices: Sequence[str] = ()) -> None:
+        """Defines a flag for a text; a shell completes its `choices`, and the command checks the value."""
+        self._define(flags.DEFINE_string, name, default, text, choices=choices)
 
-    def integer(self, name: str, default: int | None, text: str, lowest: int | None = None) -> None:
-        flags.DEFINE_integer(name, default, text, lower_bound=lowest, **self._place)
+    def integer(
+        self, name: str, default: int | None, text: str, lowest: int | None = None, choices: Sequence[int] = ()
+    ) -> None:
+        self._define(flags.DEFINE, _Whole(lowest), name, default, text, choices=choices)
 
     def number(self, name: str, default: float | None, text: str) -> None:
-        flags.DEFINE_float(name, default, text, **self._place)
+        self._define(flags.DEFINE, _Number(), name, default, text)
 
     def switch(self, name: str, default: bool | None, text: str) -> None:
-        flags.DEFINE_bool(name, default, text, **self._place)
+        self._define(flags.DEFINE_bool, name, default, text)
 
     def list(self, name: str, default: Sequence[str] | None, text: str) -> None:
-        flags.DEFINE_list(name, default, text, **self._place)
+        self._define(flags.DEFINE_list, name, default, text)
+
+    def repeated(self, name: str, text: str) -> None:
+        """A string that may be given several times."""
+        self._define(flags.DEFINE_multi_string, name, [], text)
+        self._values[name].help = text  # without what absl adds
 
     def old_name(self, old: str, new: str) -> None:
         flags.DEFINE_alias(old, new, **self._place)
+        self._values[old].new_name = new
+
+    def _define(self, define: Callable[..., Any], *arguments: Any, choices: Sequence[str] | Sequence[int] = ()) -> None:
+        flag = self._values[define(*arguments, **self._place).name]
+        flag.choices, flag.is_rare = tuple(map(str, choices)), self._rare
+
+
+class _Whole(flags.ArgumentParser):
+    syntactic_help = "a whole number"
+
+    def __init__(self, lowest: int | None):
+        self.lowest = lowest
+
+    def parse(self, argument: str | int) -> int:
+        try:
+            number = int(argument)
+        except ValueError:
+            raise ValueError("must be a whole number") from None
+        if self.lowest is not None and number < self.lowest:
+            raise ValueError(f"must be a whole number of at least {self.lowest}")
+        return number
+
+
+class _Number(flags.ArgumentParser):
+    syntactic_help = "a number"
+
+    def parse(self, argument: str | float) -> float:
+        try:
+            return float(argument)
+        except ValueError:
+            raise ValueError("must be a number") from None
 
 
 def headed(headings: dict[str, dict[str, str]]) -> str:
@@ -49,7 +98,7 @@ def headed(headings: dict[str, dict[str, str]]) -> str:
     column = min(NAMES, longest) + 4
     parts = []
     for title, texts in headings.items():
-        lines = [title]
+        lines = [bold(title)]
         for name, text in texts.items():
             first = f"  {name:<{column - 2}}"
             if len(name) > column - 4:
@@ -66,13 +115,36 @@ def headed(headings: dict[str, dict[str, str]]) -> str:
     return "\n\n".join(parts)
 
 
-def flag_help(values: flags.FlagValues, left_out: Sequence[str] = ()) -> str:
-    """The flags of a command by heading, each with what it is for and its default in brackets."""
+def bold(text: str) -> str:
+    """A text in bold type where standard output is a terminal and the user has nothing against it (no-color.org)."""
+    is_terminal = sys.stdout is not None and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    return text if os.environ.get("NO_COLOR") or not is_terminal else f"\033[1m{text}\033[0m"
+
+
+def flag_help(values: flags.FlagValues, left_out: Sequence[str] = (), full: bool = True) -> str:
+    """The flags of a command by heading, each with what it is for and its default in brackets.
+
+    Args:
+        values: of the command.
+        left_out: flags that are not shown.
+        full: whether rare flags are shown.
+    """
     headings = {
         title: {_shown(flag): _text(flag) for flag in defined if flag.name not in left_out}
         for title, defined in values.flags_by_module_dict().items()
+        if full or not all(is_rare(flag) for flag in defined)
     }
     return headed({title: texts for title, texts in headings.items() if texts})
+
+
+def is_rare(flag: flags.Flag) -> bool:
+    """Whether only `--helpfull` shows a flag."""
+    return getattr(flag, "is_rare", False)
+
+
+def choices_of(flag: flags.Flag) -> Sequence[str]:
+    """The values that a flag takes; none where there are too many to list."""
+    return getattr(flag, "choices", ())
 
 
 def _shown(flag: flags.Flag) -> str:
@@ -80,11 +152,12 @@ def _shown(flag: flags.Flag) -> str:
 
 
 def _text(flag: flags.Flag) -> str:
+    """What a flag is for, and its default: as the text itself says it, in brackets, or as it is."""
     default = flag.default
-    if default is None or default is False or default == []:
-        return flag.help
-    if default is True:
-        return f"{flag.help} [on]"
+    if default is None or default == []:
+        return flag.help if flag.help.endswith("]") else f"{flag.help} [none]"
+    if isinstance(default, bool):
+        return f"{flag.help} [{'on' if default else 'off'}]"
     if isinstance(default, list):
         return f"{flag.help} [{','.join(default)}]"
     return f"{flag.help} [{default:g}]" if isinstance(default, float) else f"{flag.help} [{default}]"

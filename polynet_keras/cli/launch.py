@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags, logging
 
@@ -13,13 +14,18 @@ from polynet_keras.basics.exits import EXIT_RESTART
 from polynet_keras.basics.holding import make_folder
 from polynet_keras.cli import train
 from polynet_keras.cli.execution_flags import execution_of
+from polynet_keras.cli.flag_names import named_by_flag
 from polynet_keras.cli.headings import Heading
-from polynet_keras.cli.recipe_flags import recipe_of
+from polynet_keras.cli.parsing import parsed
 from polynet_keras.cli.renamed import define_old_names, settle_old_names
 from polynet_keras.cluster.cluster import Cluster
 from polynet_keras.launcher.supervisor import Job, cores, supervise
 
+if TYPE_CHECKING:
+    from polynet_keras.training.recipes.recipe import Recipe
+
 USAGE = "--workers N [flags] -- train [flags of train] | PROGRAM ..."
+EXAMPLES = ("polynet launch --workers 2 -- train --data photos --run_dir runs/photos",)
 
 MISTAKES, PROGRAM_MISTAKES = frozenset({1, 2}), frozenset({2})
 """Exit codes that say that the command was called wrongly: of `polynet train`, and of any program. A Python program
@@ -49,7 +55,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> int:
             "here, without launch"
         )
 
-    from polynet_keras.training.runs.folder import RUNS
+    from polynet_keras.pretrained.model_source import RUNS
 
     runs_are_new = not Path(RUNS).exists()
     command, mistakes, run_dir = _command(arguments)
@@ -97,8 +103,8 @@ def _command(arguments: list[str]) -> tuple[list[str], frozenset[int], Path | No
 
     name, *rest = arguments
     if name == "train":
-        settings = _flags_of_train(rest)
-        run_dir = None if settings.run_dir else new_run_folder(settings.data)
+        settings, recipe = _flags_of_train(rest)
+        run_dir = None if settings.run_dir or settings.dry_run else new_run_folder(recipe.data)
         if run_dir is not None:
             rest = [f"--run_dir={run_dir}", *rest]
         start = "import sys; from polynet_keras.cli.main import main; sys.exit(main())"
@@ -112,14 +118,22 @@ def _command(arguments: list[str]) -> tuple[list[str], frozenset[int], Path | No
     return [program, *rest], PROGRAM_MISTAKES, None
 
 
-def _flags_of_train(arguments: list[str]) -> flags.FlagValues:
+def _flags_of_train(arguments: list[str]) -> tuple[flags.FlagValues, "Recipe"]:
     """Reads them as each worker will: a mistake is told before anything starts."""
+    from polynet_keras.training.runs.checking import check_dry_run, check_run
+
     values = flags.FlagValues()
     train.define_flags(values)
     define_old_names("train", values)
-    positional = settle_old_names("train", values, values(["polynet train", *arguments])[1:])
+    positional = settle_old_names("train", values, parsed("train", values, arguments))
     if positional:
         raise ValueError(f"unexpected argument {positional[0]!r} of train; the data is named with --data")
-    recipe_of(values)
-    execution_of(values)
-    return values
+    try:
+        execution = execution_of(values)
+        recipe = train.recipe_of_run(values, tell=False)  # the chief does
+        if values.dry_run:
+            check_dry_run(recipe)
+        check_run(recipe, None if values.dry_run else values.run_dir, execution.attempt, execution.features_dir)
+    except ValueError as error:
+        raise ValueError(named_by_flag(str(error), values)) from None
+    return values, recipe

@@ -8,16 +8,27 @@ import re
 import sys
 import traceback
 from collections.abc import Sequence
+from types import ModuleType
 
 from absl import flags, logging
 
-from polynet_keras.basics.exits import EXIT_INTERRUPTED, EXIT_MISTAKE, EXIT_SOFTWARE
-from polynet_keras.basics.names import shown
-from polynet_keras.cli.headings import flag_help, headed
+from polynet_keras.basics.checks import near_name
+from polynet_keras.basics.exits import EXIT_INTERRUPTED, EXIT_MISTAKE, EXIT_SOFTWARE, EXIT_UNREAD
+from polynet_keras.basics.extras import PACKAGES
+from polynet_keras.basics.names import quoted, shown
+from polynet_keras.cli.flag_names import named_by_flag
+from polynet_keras.cli.headings import bold, flag_help, headed, is_rare
+from polynet_keras.cli.installed import devices, versions
+from polynet_keras.cli.parsing import parsed
+from polynet_keras.cli.quiet import quiet_imports
 from polynet_keras.cli.renamed import define_old_names, old_names, settle_old_names
+from polynet_keras.cli.streams import has_no_reader, leave_unread, output_named
 
 TRANSIENT = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET, errno.EHOSTUNREACH, errno.EAGAIN, errno.ENOMEM)
 """What a file system or network fails with that may work the next time: no mistake of the user's."""
+
+PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
+"""This package's folder."""
 
 GROUPS = {
     "Train": {
@@ -29,6 +40,8 @@ GROUPS = {
     },
     "Use and measure": {
         "predict": "classify image files with a trained model",
+        "explain": "show where in image files a model finds what speaks for a class",
+        "features": "write embeddings of image files, to search and compare them by",
         "evaluate": "count what a model gets right of a dataset, exactly",
         "results": "show and plot the table of evaluations",
         "ensemble": "mix the scores of several models",
@@ -44,10 +57,16 @@ GROUPS = {
     },
     "Networks and weights": {
         "summary": "list the structures, or show what each stage of one costs",
+        "card": "write down the classes and the preprocessing of a Keras model that has no card",
         "weights": "list the published checkpoints, or show one's provenance card",
         "convert": "turn a published weights file into this package's own, and compare both",
     },
+    "This installation": {
+        "doctor": "say what is installed, what is missing, and the line that installs it",
+        "completion": "print a script with which bash or zsh completes commands and flags",
+    },
 }
+EXAMPLES = ("polynet train --data photos", "polynet predict photos/cat/1.jpg")
 COMMANDS = {name: what for commands in GROUPS.values() for name, what in commands.items()}
 
 
@@ -59,48 +78,98 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0, 1 for a mistake of the user's (one line on stderr), 70 for any other error, 130 for an
-        interrupt.
+        interrupt, 141 where nobody reads the output any more, as that of `polynet summary | head -1`.
 
     Raises:
         SystemExit: with code 75: training ended because of another worker or of SIGTERM, and can be started again.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
+    with output_named():
+        try:
+            code = _answer(list(sys.argv[1:] if argv is None else argv))
+        except BrokenPipeError:
+            if not has_no_reader():
+                raise
+            leave_unread()
+            return EXIT_UNREAD
+        try:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # what cannot be written is told now, and not as Python ends
+        except OSError as error:
+            leave_unread()
+            return EXIT_UNREAD if isinstance(error, BrokenPipeError) else _mistake(error)
+        return code
+
+
+def _answer(words: list[str]) -> int:
+    if words[:1] == ["help"] and words[1:]:
+        words = [words[1], "--help"]
+    if not words or words[0] in ("-h", "--help", "--helpfull", "help"):
         print(_usage())
         return 0
-    own = arguments.index("--") if "--" in arguments else len(arguments)  # what follows is another program's
-    name, *rest = [*map(_with_home, arguments[:own]), *arguments[own:]]
+    if words[0] in ("--version", "version"):
+        facts = [*versions(), ("devices", devices())]
+        width = max(len(name) for name, _ in facts)
+        for name, fact in facts:
+            print(f"{name:<{width}}  {fact}")
+        print("`polynet doctor` says which of them TensorFlow can use, and what is missing.")
+        return 0
+    own = words.index("--") if "--" in words else len(words)  # what follows is another program's
+    name, *rest = [*map(_with_home, words[:own]), *words[own:]]
+    values = flags.FlagValues()
     try:
         if name not in COMMANDS:
-            raise ValueError(f"unknown command {name!r}; known are {', '.join(COMMANDS)}")
+            what = "expected a command before" if name.startswith("-") else "unknown command"
+            near = near_name(name, COMMANDS)
+            raise ValueError(f"{what} {quoted(name)}{near or ';'} `polynet --help` lists the commands")
         command = importlib.import_module(f"polynet_keras.cli.{name}")
-        values = flags.FlagValues()
         flags.DEFINE_bool("help", False, "Show this help.", short_name="h", flag_values=values)
+        flags.DEFINE_bool("helpfull", False, "Show this help with rare flags.", flag_values=values)
         command.define_flags(values)
         define_old_names(name, values)
-        positional = values([f"polynet {name}", *rest])[1:]
-        if values.help:
-            print(_command_help(name, command.USAGE, values))
+        positional = parsed(name, values, rest)
+        if values.help or values.helpfull:
+            print(_command_help(name, command, values, full=values.helpfull))
             return 0
         _check_characters(values, positional)
         _log_plainly()
-        code = command.run(values, settle_old_names(name, values, positional))
-    except (flags.Error, ValueError, OSError) as error:
+        with quiet_imports():
+            code = command.run(values, settle_old_names(name, values, positional))
+    except (ValueError, OSError) as error:
+        if isinstance(error, BrokenPipeError) and has_no_reader():
+            raise
         if _may_pass(error):
             traceback.print_exc()
             return EXIT_SOFTWARE
         if os.environ.get("POLYNET_TRACEBACK"):
             raise
-        print(f"polynet: {' '.join(_message(error).split())}", file=sys.stderr)
-        return EXIT_MISTAKE
+        return _mistake(error, values)
     except KeyboardInterrupt:
         print("polynet: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except Exception:
+    except Exception as error:
+        package = _missing_package(error)
+        if package is not None and not os.environ.get("POLYNET_TRACEBACK"):
+            return _mistake(ValueError(f"not installed: {package}; `polynet doctor` says all that is missing"))
         # No mistake of the user's: a supervisor may try again.
         traceback.print_exc()
         return EXIT_SOFTWARE
     return code or 0
+
+
+def _mistake(error: Exception, values: flags.FlagValues | None = None) -> int:
+    line = " ".join(_message(error).split())
+    print(f"polynet: {line if values is None else named_by_flag(line, values)}", file=sys.stderr)
+    return EXIT_MISTAKE
+
+
+def _missing_package(error: Exception) -> str | None:
+    """The package that an import has not found."""
+    if not isinstance(error, ModuleNotFoundError) or not error.name:
+        return None
+    module = error.name.partition(".")[0]
+    if module in sys.stdlib_module_names or module == __package__.partition(".")[0]:
+        return None
+    return next((packages[module] for packages in PACKAGES.values() if module in packages), module)
 
 
 def _message(error: Exception) -> str:
@@ -134,11 +203,17 @@ class _Plain(stdlib_logging.Formatter):
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
 
 
+def _is_news(record: stdlib_logging.LogRecord) -> bool:
+    """Whether a record is more than what another package does: TensorFlow reports each step of an export."""
+    return record.levelno > stdlib_logging.INFO or record.pathname.startswith(PACKAGE)
+
+
 def _log_plainly() -> None:
     logging.set_verbosity(logging.INFO)
     if not stdlib_logging.root.handlers:
         handler = stdlib_logging.StreamHandler()
         handler.setFormatter(_Plain())
+        handler.addFilter(_is_news)
         stdlib_logging.root.addHandler(handler)
 
 
@@ -150,11 +225,25 @@ def _may_pass(error: Exception) -> bool:
 def _usage() -> str:
     return (
         f"usage: polynet <command> [flags]\n\n{headed(GROUPS)}\n\n"
-        "`polynet <command> --help` lists the command's flags.\n"
-        "With POLYNET_TRACEBACK=1 in the environment an error shows where it comes from."
+        "`polynet <command> --help` lists the command's flags, `polynet --version` the versions.\n"
+        "With POLYNET_TRACEBACK=1 in the environment an error shows where it comes from.\n\n"
+        f"{_examples(EXAMPLES)}"
     )
 
 
-def _command_help(name: str, usage: str, values: flags.FlagValues) -> str:
-    listed = flag_help(values, left_out=("help", *old_names(name)))
-    return "\n\n".join(part for part in (f"usage: polynet {name} {usage}", COMMANDS[name], listed) if part)
+def _command_help(name: str, command: ModuleType, values: flags.FlagValues, full: bool) -> str:
+    left_out = ("help", "helpfull", *old_names(name))
+    rare = [flag for flag in values if flag not in left_out and is_rare(values[flag])]
+    flags_are = "1 more flag, which is" if len(rare) == 1 else f"{len(rare)} more flags, which are"
+    parts = (
+        f"usage: polynet {name} {command.USAGE}".rstrip(),
+        COMMANDS[name],
+        flag_help(values, left_out, full),
+        "" if full or not rare else f"`polynet {name} --helpfull` lists {flags_are} needed rarely.",
+        _examples(command.EXAMPLES),
+    )
+    return "\n\n".join(part for part in parts if part)
+
+
+def _examples(lines: Sequence[str]) -> str:
+    return "\n".join([bold("Examples" if len(lines) > 1 else "Example"), *(f"  {line}" for line in lines)])

@@ -10,7 +10,7 @@ from polynet_keras.cli.headings import Heading
 
 
 def define_output_flag(values: flags.FlagValues, text: str, default: str | None = None) -> None:
-    Heading(values, "Output").string("output", default, text)
+    Heading(values, "Output").string("output", default, text if default else f"{text} [must be named]")
 
 
 def output_of(values: flags.FlagValues, what: str) -> str:

@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 def define_pooling_flags(values: flags.FlagValues) -> None:
     pooling = Heading(values, "Pooling")
     how = "How the scores of the crops of an image are pooled: `selective`, `mean` or `max`."
-    pooling.string("pooling", "selective", how)
+    pooling.string("pooling", "selective", how, choices=("selective", "mean", "max"))
     share = "Share of the crops that selective pooling takes: the best-scoring ones of each class."
     pooling.number("fraction", 0.3, share)
-    pooling.string("on", "probabilities", "What is pooled: `probabilities` or `logits`.")
+    what = "What is pooled: `probabilities` or `logits`."
+    pooling.string("on", "probabilities", what, choices=("probabilities", "logits"))
 
 
 def pooling_of(values: flags.FlagValues) -> "Pooling":

@@ -3,28 +3,68 @@
 Help needs no Keras: so defaults and choices are written here once more. A test holds them to those of `Recipe`.
 """
 
-import os
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
+from polynet_keras.cli.choices import CROPS, LAYOUTS, ON_ERRORS, SAMPLINGS
 from polynet_keras.cli.headings import Heading
 
 if TYPE_CHECKING:
-    from polynet_keras.training.recipes.recipe import Recipe
+    pass
+
+LAYOUT = (
+    "What the folders of a folder of images are: `classes`, `splits` (train, val, test), or `auto`: what their names "
+    "say."
+)
 
 _string, _integer, _number, _switch = Heading.string, Heading.integer, Heading.number, Heading.switch
+
+
+def _one_of(*choices: str) -> Callable[[Heading, str, Any, str], None]:
+    return functools.partial(Heading.string, choices=choices)
+
 
 SETTINGS: dict[str, dict[str, tuple[Callable[[Heading, str, Any, str], None], Any, str]]] = {
     "Data": {
         "data": (
             _string,
             "digits",
-            "`digits`, `fashion_mnist`, `tfds:NAME`, or a folder: of images, one folder for each class, or of records.",
+            "`digits`, `fashion_mnist`, `tfds:NAME`, a folder (of images, one folder for each class, or of records), "
+            "or a table.csv of images with the columns path, label and, if there are splits, split.",
+        ),
+        "layout": (_one_of(*LAYOUTS), "auto", LAYOUT),
+        "validation_share": (
+            _number,
+            None,
+            "Share of the training images on which the best epoch is chosen, such as 0.1; 0 for none. [the split `val` "
+            "of data that has a split `test` too, else none]",
+        ),
+        "class_weights": (
+            _string,
+            None,
+            "Weights of the classes in the loss: `balanced` (all classes count the same), or a file of weights by "
+            "class, .json or .csv. [every image counts the same]",
+        ),
+        "sampling": (
+            _one_of(*SAMPLINGS),
+            "uniform",
+            "What an epoch has equally often: `uniform`, each image, or `balanced`, each class.",
         ),
         "image_size": (_integer, 75, "Side of the network's input, in pixels."),
-        "on_error": (_string, "error", "What to do about an image that cannot be read: `error` or `skip`."),
+        "evaluation_size": (
+            _integer,
+            None,
+            "Side of the images that it is evaluated and used with, where that is another. [image_size]",
+        ),
+        "decoding": (
+            _one_of("exact", "scaled"),
+            "exact",
+            "How large JPEG files are decoded: `exact`, or `scaled` at 1/2, 1/4 or 1/8 of their size, which is faster.",
+        ),
+        "on_error": (_one_of(*ON_ERRORS), "error", "What to do about an image that cannot be read: `error` or `skip`."),
     },
     "Network": {
         "structure": (
@@ -47,36 +87,69 @@ SETTINGS: dict[str, dict[str, tuple[Callable[[Heading, str, Any, str], None], An
     },
     "Training": {
         "epochs": (_integer, 15, "Passes over the training images."),
+        "patience": (
+            _integer,
+            None,
+            "Epochs without a better one after which training ends; it needs images to choose by. [all epochs]",
+        ),
         "batch_size": (_integer, 32, "Images in a step, of all workers together."),
         "seed": (_integer, 0, "Seed of the initialization, the split, the order and the augmentation."),
+        "loss": (
+            _one_of("categorical", "binary"),
+            "categorical",
+            "Loss: `categorical`, the cross-entropy of the softmax, or `binary`, of each class by itself.",
+        ),
+        "target_threshold": (
+            _number,
+            None,
+            "Share of a mixed image from which a class counts as in it (binary): 0.2 is common. [the shares]",
+        ),
         "precision": (
-            _string,
+            _one_of("float32", "mixed_bfloat16", "mixed_float16"),
             "float32",
             "What the network computes in: `float32`, `mixed_bfloat16` or `mixed_float16`.",
         ),
         "remat": (
-            _string,
+            _one_of("none", "stage_b", "all"),
             "none",
             "Activations that are computed again and not kept, to save memory: `none`, `stage_b` or `all`.",
         ),
     },
     "Start from other weights": {
-        "start.weights": (_string, None, "Weights to start with: a checkpoint's name, a file, or a run folder."),
+        "start.weights": (
+            _string,
+            None,
+            "Weights to start with: a run folder, a .keras file, a weights file, or a name of `polynet weights`. "
+            "Without --recipe their structure, width and image size are taken, too.",
+        ),
         "start.carry_optimizer": (_switch, False, "Take over what the optimizer in the .keras file remembers, too."),
         "start.frozen_through": (
-            _string,
+            _one_of("stem", "stage_a", "reduction_a", "stage_b", "reduction_b", "stage_c"),
             None,
             "Last part of the network that is not trained: `stem`, `stage_a`, `reduction_a`, `stage_b`, `reduction_b` "
             "or `stage_c`.",
         ),
+        "start.unfreezing": (
+            _string,
+            None,
+            "Gradual unfreezing, PART:EPOCHS[:LEARNING_RATE] split by commas: `stage_c:3,reduction_b:3:0.001` freezes "
+            "through stage C for 3 epochs, through reduction B for 3, and then as --frozen_through says. [none]",
+        ),
         "start.frozen_normalizations": (_switch, False, "Train no batch normalization, and keep its statistics."),
+        "start.cache_features": (
+            _integer,
+            0,
+            "Copies of each image that go through the frozen part once, and are kept in files: 1 for its centre crop, "
+            "10 for ten augmented ones, 0 to compute the frozen part in each epoch.",
+        ),
     },
     "Augmentation": {
         "augmentation.crop": (
-            _string,
+            _one_of("random", "random_resized"),
             "random",
             "Training crop: `random`, a square of the resized image, or `random_resized`, of random size too.",
         ),
+        "augmentation.crop_min_area": (_number, None, "Least share of the area of a random-resized crop. [0.08]"),
         "augmentation.flip": (_switch, False, "Mirror half of the images."),
         "augmentation.color_jitter": (
             _number,
@@ -84,17 +157,50 @@ SETTINGS: dict[str, dict[str, tuple[Callable[[Heading, str, Any, str], None], An
             "How far brightness, contrast and saturation vary, as a share: 0.4 is common.",
         ),
         "augmentation.policy": (
-            _string,
+            _one_of(
+                "rand_augment",
+                "rand_augment_increasing",
+                "trivial_augment_wide",
+                "model_garden_auto_augment",
+                "model_garden_rand_augment",
+            ),
             None,
-            "Policy of distortions: `rand_augment`, or of the extra model-garden `model_garden_rand_augment` or "
-            "`model_garden_auto_augment`.",
+            "Policy of distortions: `trivial_augment_wide`, `rand_augment` (Keras's), `rand_augment_increasing` "
+            "(timm's), or of the extra model-garden `model_garden_rand_augment` or `model_garden_auto_augment`.",
         ),
         "augmentation.erasing": (_number, 0.0, "Probability that a rectangle of an image is replaced by noise."),
         "augmentation.mixup": (_number, 0.0, "Alpha of MixUp; 0 for none, 0.2 is common."),
-        "augmentation.cutmix": (_number, 0.0, "Alpha of CutMix; 0 for none, 1 is common."),
+        "augmentation.cutmix": (
+            _number,
+            0.0,
+            "Alpha of CutMix; 0 for none, 1 is common. With both, half of the pairs get one, half the other.",
+        ),
+    },
+    "Details of the augmentation": {
+        "augmentation.repeats": (
+            _integer,
+            1,
+            "Times that an image is in a batch, augmented anew each time: 3 is common (repeated augmentation).",
+        ),
+        "augmentation.magnitude": (
+            _number,
+            None,
+            "Magnitude of the distortions, from 0 to 10 (rand_augment_increasing). [9]",
+        ),
+        "augmentation.magnitude_std": (
+            _number,
+            None,
+            "Standard deviation of what each of them draws around it (rand_augment_increasing). [0.5]",
+        ),
     },
     "Optimizer": {
-        "optimizer.name": (_string, "rmsprop", "Optimizer: `rmsprop`, `sgd`, `adamw` or `lamb`."),
+        "optimizer.name": (
+            _one_of("rmsprop", "sgd", "adamw", "lamb"),
+            "rmsprop",
+            "Optimizer: `rmsprop`, `sgd`, `adamw` or `lamb`.",
+        ),
+    },
+    "Details of the optimizer": {
         "optimizer.momentum": (_number, None, "Momentum (rmsprop, sgd). [0 for rmsprop, 0.9 for sgd]"),
         "optimizer.rho": (_number, None, "Decay of the mean square of the gradients (rmsprop). [0.9]"),
         "optimizer.beta_1": (_number, None, "Decay of the first moment (adamw, lamb). [0.9]"),
@@ -104,6 +210,11 @@ SETTINGS: dict[str, dict[str, tuple[Callable[[Heading, str, Any, str], None], An
             None,
             "Term that keeps the divisor of an update from zero (rmsprop, adamw, lamb). [1e-07]",
         ),
+        "optimizer.decay_in_ratio": (
+            _switch,
+            False,
+            "Scale the weight decay by the trust ratio too, as the paper of LAMB and timm do (lamb).",
+        ),
         "optimizer.global_clipnorm": (_number, 0.0, "Largest norm of the whole gradient; 0 for no clipping."),
         "optimizer.gradient_accumulation_steps": (_integer, 1, "Steps whose mean gradient makes one update."),
         "optimizer.ema_momentum": (
@@ -111,11 +222,28 @@ SETTINGS: dict[str, dict[str, tuple[Callable[[Heading, str, Any, str], None], An
             0.0,
             "Momentum of the moving average of the weights, which is what is evaluated and saved; 0 for none.",
         ),
+        "optimizer.learning_rate_factors": (
+            _string,
+            None,
+            "Factors on the learning rate of parts of the network: `stem=0.1,stage_a=0.3`, say. [1 for all]",
+        ),
+        "optimizer.layer_decay": (
+            _number,
+            1.0,
+            "Factor on the learning rate from each part of the network to the one before it, from the classifier's to "
+            "the stem's: 0.75 is common.",
+        ),
     },
     "Schedule of the learning rate": {
         "schedule.learning_rate": (_number, 0.002, "Highest learning rate."),
-        "schedule.name": (_string, "cosine", "How it falls: `cosine`, `step`, `exponential` or `constant`."),
+        "schedule.name": (
+            _one_of("cosine", "step", "exponential", "constant"),
+            "cosine",
+            "How it falls: `cosine`, `step`, `exponential` or `constant`.",
+        ),
         "schedule.warmup_share": (_number, 0.1, "Share of the run in which the learning rate rises from zero."),
+    },
+    "Details of the schedule": {
         "schedule.decay_epochs": (_number, None, "Epochs in which the learning rate falls once (step, exponential)."),
         "schedule.decay_factor": (_number, None, "Factor by which it falls then (step, exponential)."),
     },
@@ -131,10 +259,26 @@ SETTINGS: dict[str, dict[str, tuple[Callable[[Heading, str, Any, str], None], An
             "Share of a label that is spread over all classes: 0.1 is common.",
         ),
         "regularization.stochastic_depth": (
-            _string,
+            _one_of("off", "on", "adaptive"),
             "off",
             "Stochastic depth: `off`, `on`, or `adaptive`, which begins when the network overfits.",
         ),
+    },
+    "Distillation": {
+        "regularization.teacher": (
+            _string,
+            None,
+            "Trained model to learn from besides the labels: a run folder, a .keras file with a card, or a name of "
+            "`polynet weights`. [the labels alone]",
+        ),
+        "regularization.teacher_temperature": (_number, 4.0, "By which the logits of both are divided."),
+        "regularization.teacher_weight": (
+            _number,
+            0.9,
+            "Weight of the teacher in the loss; the labels have what is left to 1.",
+        ),
+    },
+    "Details of stochastic depth": {
         "regularization.max_drop_rate": (
             _number,
             None,
@@ -142,7 +286,7 @@ SETTINGS: dict[str, dict[str, tuple[Callable[[Heading, str, Any, str], None], An
         ),
         "regularization.drop_rate_step": (_number, None, "Step by which the drop rate changes (adaptive). [0.05]"),
         "regularization.gap_metric": (
-            _string,
+            _one_of("accuracy", "loss"),
             None,
             "Metric whose gap between training and validation tells overfitting: `accuracy` or `loss` (adaptive). "
             "[accuracy]",
@@ -159,12 +303,35 @@ SETTINGS: dict[str, dict[str, tuple[Callable[[Heading, str, Any, str], None], An
         ),
     },
     "Evaluation": {
-        "crops": (_integer, 1, "Crops of each image that `polynet evaluate` shows the network: 1, 10 or 144."),
+        "crops": (
+            functools.partial(Heading.integer, choices=CROPS),
+            1,
+            "Crops of each image that `polynet evaluate` shows the network: 1, 10 or 144.",
+        ),
     },
 }
 """By heading and setting of a recipe: the kind of the flag, its default, and what it is for."""
+RARE = (
+    "Details of the augmentation",
+    "Details of the optimizer",
+    "Details of the schedule",
+    "Details of stochastic depth",
+)
+"""Headings that `--helpfull` shows."""
 
-PRESETS = ("digits", "fashion_mnist", "finetune", "imagenet-ir-5-10-5", "imagenet-g5")
+PRESETS = (
+    "digits",
+    "fashion_mnist",
+    "photos",
+    "finetune",
+    "probe",
+    "imagenet-ir-5-10-5",
+    "imagenet-g5",
+    "a2",
+    "a3",
+    "ra2",
+    "torchvision",
+)
 
 
 def define_recipe_flags(values: flags.FlagValues) -> None:
@@ -175,7 +342,7 @@ def define_recipe_flags(values: flags.FlagValues) -> None:
         "flags below change it; `--noflip` and `--policy=` take a choice back.",
     )
     for title, settings in SETTINGS.items():
-        heading = Heading(values, title)
+        heading = Heading(values, title, rare=title in RARE)
         for setting, (define, default, text) in settings.items():
             define(heading, flag_of(setting), default, text)
 
@@ -184,54 +351,3 @@ def flag_of(setting: str) -> str:
     """The flag of a recipe's setting: its name, or for the name of an optimizer or a schedule that of the section."""
     section, _, name = setting.rpartition(".")
     return section if name == "name" else name
-
-
-def recipe_of(values: flags.FlagValues) -> "Recipe":
-    """The recipe that the flags say: the named one, with the settings of the flags that were given.
-
-    Raises:
-        ValueError: no such recipe, or a value out of range.
-    """
-    settings = {}
-    for setting in (setting for texts in SETTINGS.values() for setting in texts):
-        flag = flag_of(setting)
-        if flag in values and values[flag].present:
-            given = values[flag].value
-            # An empty text takes a preset's choice back.
-            settings[setting] = residual_scale_of(given) if flag == "residual_scale" else None if given == "" else given
-    return recipe_named(values.recipe).replaced(settings)
-
-
-def recipe_named(name: str | None) -> "Recipe":
-    """A preset, or the recipe in a file; without a name the defaults.
-
-    Raises:
-        ValueError: neither.
-    """
-    from polynet_keras.training.recipes.presets import PRESETS
-    from polynet_keras.training.recipes.recipe import Recipe
-
-    if name is None:
-        return Recipe()
-    if name in PRESETS:
-        return PRESETS[name].recipe
-    if not os.path.isfile(name):
-        raise ValueError(f"recipe={name!r} is no file and none of {', '.join(PRESETS)}")
-    return Recipe.load(name)
-
-
-def residual_scale_of(values: list[str]) -> float | tuple[float, ...] | None:
-    """What the flag of this name says.
-
-    Raises:
-        ValueError: no numbers.
-    """
-    if values == ["released"]:
-        return None
-    try:
-        numbers = tuple(map(float, values))
-    except ValueError:
-        raise ValueError(
-            f"--residual_scale={','.join(values)} must be numbers split by commas, or `released`"
-        ) from None
-    return numbers[0] if len(numbers) == 1 else numbers

@@ -4,16 +4,24 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from polynet_keras.basics.names import shown
+from polynet_keras.basics.names import number_of, shown
+from polynet_keras.cli.choices import LAYOUTS, ON_ERRORS
 from polynet_keras.cli.headings import Heading
 from polynet_keras.cli.output_flags import define_output_flag, output_of
+from polynet_keras.cli.quiet import without_greetings
+from polynet_keras.cli.recipe_flags import LAYOUT
 
 if TYPE_CHECKING:
     from polynet_keras.data.records.manifest import Manifest
 
-USAGE = """FOLDER --output RECORDS [flags]
+USAGE = """FOLDER_OR_TABLE --output RECORDS [flags]
        polynet records --verify RECORDS
        polynet records --describe RECORDS --class_names NAMES --first_label 0|1"""
+EXAMPLES = (
+    "polynet records photos --output records",
+    "polynet records photos --output small --max_side 600",
+    "polynet records --verify records",
+)
 
 LISTED = 20
 """How many skipped images are listed."""
@@ -23,13 +31,21 @@ def define_flags(values: flags.FlagValues) -> None:
     define_output_flag(values, "Folder to write the records of FOLDER to.")
     images = Heading(values, "Images")
     images.string("split", "train", "Name of the split that a folder of classes without splits becomes.")
+    images.string("layout", "auto", LAYOUT, choices=LAYOUTS)
     class_names = (
         "Text file of the folders of the classes, one a line, in the order of their labels. For --describe: of the "
         "names of the classes, or `imagenet`. [FOLDER/classes.txt, or sorted]"
     )
     images.string("class_names", None, class_names)
-    images.string("on_error", "error", "What to do about an image that cannot be read: `error` or `skip`.")
+    skip = "What to do about an image that cannot be read: `error` or `skip`."
+    images.string("on_error", "error", skip, choices=ON_ERRORS)
     images.integer("seed", 0, "Seed of the order of the images.")
+    smaller = Heading(values, "Smaller images")
+    largest = (
+        "Longest side, in pixels: larger images are shrunk to it, once, and written as JPEG. [images stay as they are]"
+    )
+    smaller.integer("max_side", None, largest)
+    smaller.integer("quality", 95, "Quality of these JPEG files, 1 to 100.")
     writing = Heading(values, "Writing")
     writing.integer("shards", None, "Files of each split. [as many as make files of about 128 MiB]")
     writing.integer("processes", None, "Processes that write at once. [one a core]")
@@ -49,6 +65,10 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         raise ValueError(f"expected one {'RECORDS' if there else 'FOLDER'}; got {len(arguments)} arguments")
     if there and values.output is not None:
         raise ValueError("--output is of a folder of images; --verify and --describe take RECORDS, and write no other")
+    if there and values.max_side is not None:
+        raise ValueError("--max_side is of images that are written as records, not of records that are there")
+    if values["quality"].present and values.max_side is None:
+        raise ValueError("--quality is of images that are shrunk: name their --max_side, too")
     if values.verify:
         _verify(arguments[0])
         return
@@ -61,16 +81,20 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     from polynet_keras.data.folders import read_class_names
     from polynet_keras.data.records.write import write_records
 
-    manifest = write_records(
-        folder,
-        out,
-        split=values.split,
-        class_names=None if values.class_names is None else read_class_names(values.class_names),
-        shards=values.shards,
-        seed=values.seed,
-        on_error=values.on_error,
-        processes=values.processes,
-    )
+    with without_greetings():  # the processes that write import TensorFlow, each for itself
+        manifest = write_records(
+            folder,
+            out,
+            split=values.split,
+            layout=values.layout,
+            class_names=None if values.class_names is None else read_class_names(values.class_names),
+            shards=values.shards,
+            seed=values.seed,
+            on_error=values.on_error,
+            processes=values.processes,
+            max_side=values.max_side,
+            quality=values.quality,
+        )
     _print(out, manifest)
 
 
@@ -89,20 +113,24 @@ def _describe(out: str, values: flags.FlagValues) -> None:
 
 
 def _print(out: str, manifest: "Manifest") -> None:
-    print(f"{out}: {len(manifest.class_names)} classes")
+    print(f"{out}: {number_of(len(manifest.class_names), 'class', 'classes')}")
+    if manifest.shrinking is not None:
+        print(f"images are shrunk to {manifest.shrinking.max_side} px, those that were larger")
     for name, split in manifest.splits.items():
         size = sum(shard.bytes for shard in split.shards)
-        print(f"{name}: {split.count:,} images, {split.shard_count} shards, {size / 1e6:,.1f} MB")
+        print(
+            f"{name}: {number_of(split.count, 'image')}, {number_of(split.shard_count, 'shard')}, {size / 1e6:,.1f} MB"
+        )
         if split.skipped:
-            print(f"{name}: {len(split.skipped):,} images skipped, all listed in the manifest:")
+            print(f"{name}: {number_of(len(split.skipped), 'image')} skipped, all listed in the manifest:")
             for path, reason in list(split.skipped.items())[:LISTED]:
                 print(f"  {shown(path)}: {reason}")
 
 
 def _verify(out: str) -> None:
-    from polynet_keras.data.records.manifest import load_manifest, verify
+    from polynet_keras.data.records.manifest import load_manifest, verify_records
 
-    damages = verify(out)
+    damages = verify_records(out)
     for line in damages:
         print(line)
     count = sum(split.shard_count for split in load_manifest(out).splits.values())
@@ -110,4 +138,4 @@ def _verify(out: str) -> None:
         raise ValueError(
             f"{len(damages)} of {count} shards in {out} are damaged; the command that wrote them writes these again"
         )
-    print(f"{out}: {count} shards are as they were written")
+    print(f"{out}: {number_of(count, 'shard')} read, nothing has changed")

@@ -1,7 +1,8 @@
 """Flags and places that have new names: the old ones work on, and one line says the new one.
 
-A run is named with `--run_dir`. Anything else that a command is there to write is named with `--output`; what it may
-write besides is named after what it holds, such as `--report` and `--plot`.
+A model is named with `--model`, and the folder of a run that is written with `--run_dir`. Anything else that a command
+is there to write is named with `--output`; what it may write besides is named after what it holds, such as `--report`
+and `--plot`.
 """
 
 from collections.abc import Sequence
@@ -15,6 +16,10 @@ FLAGS = {
     "ablation": {"folder": "output"},
     "crops": {"out": "output"},
     "ensemble": {"weights": "mixture"},
+    "evaluate": {"run_dir": "model", "weights": "model"},
+    "export": {"run_dir": "model", "weights": "model"},
+    "grow": {"run_dir": "model", "weights": "model"},
+    "predict": {"run_dir": "model", "weights": "model"},
 }
 """By command: the old name of a flag, and the new one."""
 
@@ -35,7 +40,14 @@ def old_names(command: str) -> Sequence[str]:
 
 def settle_old_names(command: str, values: flags.FlagValues, arguments: list[str]) -> list[str]:
     """Says what is named in an old way; returns the arguments that the command takes now."""
-    for old, new in FLAGS.get(command, {}).items():
+    renamed = FLAGS.get(command, {})
+    for new in dict.fromkeys(renamed.values()):
+        given = [old for old in renamed if renamed[old] == new and values[old].present]
+        if values[new].present > sum(values[old].present for old in given):  # absl counts the old names, too
+            given.append(new)
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(f'--{name}' for name in given)} are both --{new} now; name one")
+    for old, new in renamed.items():
         if values[old].present:
             logging.warning("--%s is now --%s", old, new)
     # `records --verify` and `--describe` write nothing.
@@ -43,7 +55,7 @@ def settle_old_names(command: str, values: flags.FlagValues, arguments: list[str
     if command in PLACES and len(arguments) == 2 and not reads:
         argument, new = PLACES[command]
         if not values[new].present:
-            *arguments, given = arguments
-            values[new].value = given
-            logging.warning("what comes after %s is now %s", argument, shell_quoted([f"--{new}={given}"]))
+            *arguments, place = arguments
+            values[new].value = place
+            logging.warning("what comes after %s is now %s", argument, shell_quoted([f"--{new}={place}"]))
     return arguments

@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
+from polynet_keras.basics.checks import check_integer
+from polynet_keras.basics.names import number_of
 from polynet_keras.cli.headings import Heading
 from polynet_keras.cli.table import print_table
 
@@ -11,6 +13,10 @@ if TYPE_CHECKING:
     from polynet_keras.models.cost import StageCost
 
 USAGE = "[--structure STRUCTURE] [flags]"
+EXAMPLES = (
+    "polynet summary",
+    "polynet summary --structure polynet-g5 --image_size 331",
+)
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -28,8 +34,13 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     if arguments:
         raise ValueError(f"unexpected argument {arguments[0]!r}; the structure is named with --structure")
 
+    from polynet_keras.models.arguments import CHANNELS, MIN_SIZE
     from polynet_keras.models.cost import network_cost
     from polynet_keras.models.structure import STRUCTURES
+
+    check_integer("image_size", values.image_size, MIN_SIZE)
+    if values.channels not in CHANNELS:
+        raise ValueError(f"channels={values.channels} must be one of {', '.join(map(str, CHANNELS))}")
 
     def parts_of(structure: str) -> "list[StageCost]":
         return network_cost(
@@ -53,7 +64,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         rows.append(("total", *_counts(parts), ""))
         header = ("part", *columns, f"{'output':<18}modules")
     image = f"one {size} x {size} x {values.channels} image"
-    print(f"{image}, width {values.width:g}, {values.classes} classes; trainable parameters\n")
+    print(f"{image}, width {values.width:g}, {number_of(values.classes, 'class', 'classes')}; trainable parameters\n")
     print_table(header, rows)
 
 

@@ -9,3 +9,10 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for first, *numbers, last in (header, *rows):
         right = (cell.rjust(width) for cell, width in zip(numbers, widths[1:-1], strict=True))
         print("  ".join([first.ljust(widths[0]), *right, last]).rstrip())
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of the same table in Markdown, as GitHub reads it."""
+    rules = [":--", *["--:"] * (len(header) - 2), ":--"]
+    escaped = ([cell.replace("\\", "\\\\").replace("|", "\\|") for cell in row] for row in rows)
+    return [f"| {' | '.join(cells)} |" for cells in (header, rules, *escaped)]

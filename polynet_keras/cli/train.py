@@ -1,19 +1,39 @@
 """`polynet train`: a recipe from flags, a run, and where to go from it."""
 
-from absl import flags
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from polynet_keras.basics.names import shell_quoted, shown
+from absl import flags, logging
+
+from polynet_keras.basics.names import number_of, shell_quoted, shown
 from polynet_keras.basics.stderr_filter import held_back
 from polynet_keras.cli.execution_flags import define_execution_flags, execution_of
 from polynet_keras.cli.headings import Heading
-from polynet_keras.cli.recipe_flags import define_recipe_flags, recipe_of
+from polynet_keras.cli.output_flags import check_new_file
+from polynet_keras.cli.recipe_flags import define_recipe_flags
+from polynet_keras.cli.recipe_from_flags import recipe_for_data, recipe_of
+
+if TYPE_CHECKING:
+    from polynet_keras.training.recipes.recipe import Recipe
 
 USAGE = "[--data DATA] [flags]"
+EXAMPLES = (
+    "polynet train --data photos --width 0.5 --image_size 131 --epochs 40",
+    "polynet train --recipe finetune --weights imagenet --data photos",
+)
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    run_dir = "Folder of the run: a new or empty one, or that of an unfinished run of the same recipe, which goes on."
-    Heading(values, "Run").string("run_dir", None, f"{run_dir} [runs/DATA-TIME]")
+    run = Heading(values, "Run")
+    run_dir = "Folder of the run: a new or empty one, or that of an unfinished run, which goes on with its own recipe."
+    run.string("run_dir", None, f"{run_dir} [runs/DATA-TIME]")
+    dry = "Say what the data hold and about how long the run takes, by a few steps, and stop: nothing is saved."
+    run.switch("dry_run", False, dry)
+    find = "Look for a learning rate by a range test, propose one, and stop: nothing is trained further."
+    run.switch("find_learning_rate", False, find)
+    table = "With --find_learning_rate: table of rates and losses, NAME.csv; their plot becomes NAME.png."
+    run.string("output", None, table)
+    run.switch("strict", False, "End with an error where an image file is in several splits of the data.")
     define_recipe_flags(values)
     define_execution_flags(values)
 
@@ -21,35 +41,142 @@ def define_flags(values: flags.FlagValues) -> None:
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
     if arguments:
         raise ValueError(f"unexpected argument {arguments[0]!r}; the data is named with --data")
-    recipe = recipe_of(values)
     execution = execution_of(values)
+    _check_test(values)
 
-    from polynet_keras.checkpoints.interruption import Preempted
     from polynet_keras.cluster.cluster import Cluster
-    from polynet_keras.cluster.failures import PeerFailure, leave
-    from polynet_keras.training.runs.train import train
 
     cluster = Cluster.from_environment()
+    recipe = recipe_of_run(values, tell=cluster.is_chief)
+    from polynet_keras.training.runs.checking import check_dry_run, check_run
+
+    if values.dry_run:
+        check_dry_run(recipe)
+    if not cluster.is_distributed:  # a worker that lacks something says so to the others, once they have met
+        leaves_nothing = values.dry_run or values.find_learning_rate
+        check_run(recipe, None if leaves_nothing else values.run_dir, execution.attempt, execution.features_dir)
+
+    from polynet_keras.checkpoints.interruption import Preempted
+    from polynet_keras.cluster.failures import PeerFailure, leave
+    from polynet_keras.training.runs.dry_run import dry_run
+    from polynet_keras.training.runs.find_learning_rate import find_learning_rate
+    from polynet_keras.training.runs.train import train
+
     try:
         with held_back():
-            result = train(recipe, values.run_dir, execution)
+            if values.dry_run:
+                tried = dry_run(recipe, execution, strict=values.strict)
+            elif values.find_learning_rate:
+                found = find_learning_rate(recipe, execution, strict=values.strict)
+            else:
+                result = train(recipe, values.run_dir, execution, strict=values.strict)
     except (PeerFailure, Preempted) as ended:
         if not cluster.is_distributed:
             raise
         # TensorFlow's teardown waits for workers that are gone, in the time that is left for a new start.
         leave(int(ended.code or 0))
-    if cluster.is_chief:
+    if cluster.is_chief and values.dry_run:
+        _print_dry_run(tried)
+    elif values.find_learning_rate:
+        _print_range(found, recipe, values.output)
+    elif cluster.is_chief:
         _print(result)
     if cluster.is_distributed:
         leave()
+
+
+def recipe_of_run(values: flags.FlagValues, tell: bool = True) -> "Recipe":
+    """The recipe of the flags and the data; with the folder of a run, and no --recipe, the flags change that run's own.
+
+    Args:
+        values: of the flags.
+        tell: whether to say what was chosen for the data.
+
+    Raises:
+        ValueError: no such recipe, a value out of range, or the run's data are not found from here.
+    """
+    if values.recipe is not None:
+        return recipe_of(values)
+    if not values.run_dir:
+        return _chosen(values, tell)
+
+    from polynet_keras.training.recipes.recipe import Recipe
+    from polynet_keras.training.runs.folder import RECIPE_FILE, check_data_is_there
+
+    path = Path(values.run_dir)
+    if not (path / RECIPE_FILE).is_file():
+        return _chosen(values, tell)
+    own = Recipe.load(path / RECIPE_FILE)
+    recipe = recipe_of(values, own)
+    if recipe.data == own.data:
+        check_data_is_there(path / RECIPE_FILE, own)
+    return recipe
+
+
+def _chosen(values: flags.FlagValues, tell: bool) -> "Recipe":
+    from polynet_keras.cluster.cluster import Cluster
+
+    try:
+        return recipe_for_data(values, tell)
+    except ValueError as error:
+        if not Cluster.from_environment().is_distributed:
+            raise
+        logging.error("%s", error)  # the others would wait for this worker: once they have met, all end
+        return recipe_of(values)
+
+
+def _check_test(values: flags.FlagValues) -> None:
+    """Refuses what does not go with `--find_learning_rate`, or goes with nothing else."""
+    if values.output and not values.find_learning_rate:
+        raise ValueError(f"--output={values.output} goes with --find_learning_rate; a run is written to --run_dir")
+    if values.find_learning_rate and values.dry_run:
+        raise ValueError("--dry_run and --find_learning_rate are two things to do; leave one out")
+    if values.find_learning_rate:
+        from polynet_keras.training.runs.learning_rate_range import check_one_worker
+
+        check_one_worker()
+    if values.output:
+        check_new_file("output", values.output, (".csv",))
+        check_new_file("output", f"{values.output.removesuffix('.csv')}.png")
+
+
+def _print_range(found, recipe: "Recipe", output: str | None) -> None:
+    from polynet_keras.training.runs.learning_rate_range import write_range
+
+    tried = f"{number_of(len(found.rates), 'update')}"
+    if found.rates:
+        tried += f" at learning rates from {found.rates[0]:.1e} to {found.rates[-1]:.1e}"
+    print(f"\nrange test: {tried}")
+    if output and found.rates:
+        print(f"table:      {shown(output)}; plot: {shown(write_range(found, output))}")
+    if found.proposal is None:
+        raise ValueError(
+            f"the range test proposes nothing: the loss diverged after {tried}, or never fell. Look at the recipe: "
+            "--batch_size, --precision, --global_clipnorm, or the weights to start with"
+        )
+    print(f"proposal:   --learning_rate {found.proposal:.2g} (the recipe has {recipe.schedule.learning_rate:g})")
+
+
+def _print_dry_run(tried) -> None:
+    from polynet_keras.training.runs.progress import duration
+
+    print(f"\none step:           loss {tried.loss:.4f}, {tried.seconds:.1f} s with its tracing")
+    print(f"one held-out batch: loss {tried.held_out_loss:.4f}, {tried.held_out_seconds:.1f} s with its tracing")
+    steps = f"{number_of(tried.epochs, 'epoch')} of {number_of(tried.steps, 'step')}, {tried.next_seconds:.2g} s each"
+    print(f"the whole run:      about {duration(tried.run_seconds)}, an estimate: {steps}; validation comes on top")
+    print("that was a dry run: no folder is left")
 
 
 def _print(result) -> None:
     card = result.card
     accuracy = f"{card.held_out_correct / card.held_out:.2%} ({card.held_out_correct} of {card.held_out} images)"
     print(f"\nheld-out accuracy: {accuracy}")
+    if card.validation:
+        chosen = f"{card.validation_correct / card.validation:.2%} of {card.validation} validation images"
+        print(f"best epoch:        {card.epoch}, with {chosen}")
     print(f"run folder:        {shown(result.folder)}")
     logs = shell_quoted(["tensorboard", "--logdir", f"{result.folder}/tensorboard"])
     print(f"curves:            {shown(result.folder)}/curves.png, or: {logs}")
-    command = ["polynet", "predict", f"--run_dir={result.folder}", *result.samples[:3]]
+    few = result.samples[:: max(1, len(result.samples) // 3)][:3]  # they come class by class
+    command = ["polynet", "predict", f"--model={result.folder}", *few]
     print(f"predict with it:   {shell_quoted(command)}")

@@ -4,10 +4,15 @@ from pathlib import Path
 
 from absl import flags
 
+from polynet_keras.basics.names import number_of
 from polynet_keras.cli.headings import Heading
 from polynet_keras.cli.table import print_table
 
 USAGE = "[NAME] [flags]"
+EXAMPLES = (
+    "polynet weights",
+    "polynet weights imagenet",
+)
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -27,7 +32,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
             raise ValueError(f"--cards={values.cards} must be a folder that exists, without another argument")
         for checkpoint in CHECKPOINTS:
             (folder / f"{checkpoint.name}.md").write_text(provenance_card(checkpoint))
-        print(f"{len(CHECKPOINTS)} cards written to {folder}")
+        print(f"{number_of(len(CHECKPOINTS), 'card')} written to {folder}")
     elif arguments:
         print(provenance_card(published(arguments[0])), end="")
     else:

@@ -1,7 +1,8 @@
 from .cluster import Cluster
+from .communication import Communication
 from .failures import PeerFailure, peer_failures
 from .inputs import distributed_dataset
-from .strategies import Communication, open_strategy
+from .strategies import open_strategy
 
 __all__ = [
     "Cluster",

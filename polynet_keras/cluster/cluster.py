@@ -9,6 +9,7 @@ from itertools import product
 from typing import Any
 
 from polynet_keras.basics.checks import is_integer
+from polynet_keras.basics.names import number_of
 
 SLURM_PORT = 8888
 """Of every task under Slurm, which gives addresses no ports; tasks that share a node count on from it."""
@@ -96,7 +97,7 @@ def _from_tf_config(text: str) -> Cluster:
     try:
         config = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise refuse(f"is no JSON ({error})") from None
+        raise refuse(f"is not JSON ({error})") from None
     if config == {}:
         return Cluster()
     cluster, task = (config.get(key) if isinstance(config, dict) else None for key in ("cluster", "task"))
@@ -110,15 +111,17 @@ def _from_tf_config(text: str) -> Cluster:
         if not isinstance(addresses, list) or not all(isinstance(address, str) for address in addresses):
             raise refuse(f"has no list of addresses as {job!r}")
     if len(jobs["chief"]) > 1:
-        raise refuse(f"has {len(jobs['chief'])} chiefs, and there is one at most")
+        raise refuse(f"has {len(jobs['chief'])} chiefs, and may have one")
     kind: Any = task.get("type")
     index: Any = task.get("index")
     if not isinstance(kind, str) or not jobs.get(kind):
-        raise refuse(f"has the task type {kind!r}, which is no job of the cluster")
+        raise refuse(f"has the task type {kind!r}, which is not a job of the cluster")
     if isinstance(index, str) and index.isdecimal():
         index = int(index)
     if not is_integer(index) or not 0 <= index < len(jobs[kind]):
-        raise refuse(f"has the index {task.get('index')!r}, and the job {kind!r} has {len(jobs[kind])} tasks")
+        raise refuse(
+            f"has the index {task.get('index')!r}, and the job {kind!r} has {number_of(len(jobs[kind]), 'task')}"
+        )
     first = len(jobs["chief"]) if kind == "worker" else 0
     return Cluster(tuple(jobs["chief"] + jobs["worker"]), first + index, "TF_CONFIG")
 
@@ -195,4 +198,4 @@ def _check_address(address: str, source: str) -> None:
     try:
         split_address(address)[0].encode("idna")  # as the socket module does, whose error names no address
     except UnicodeError:
-        raise ValueError(f"{source} has the address {address!r}, whose host is no name of a machine") from None
+        raise ValueError(f"{source} has the address {address!r}, whose host is not the name of a machine") from None

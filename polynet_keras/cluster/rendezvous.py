@@ -222,7 +222,7 @@ def _objection(cluster: Cluster, facts: Mapping[str, str], hello: dict) -> str |
     if hello.get("workers") != list(cluster.workers) or not is_index:
         return (
             f"a process that says it is worker {shown(str(index), LONG)} knows other workers than {cluster.name(0)}: "
-            f"{shown(str(hello.get('workers')), 10 * LONG)} and not {list(cluster.workers)}"
+            f"{shown(str(hello.get('workers')), 10 * LONG)} and not {', '.join(cluster.workers)}"
         )
     theirs = hello.get("facts")
     theirs = theirs if isinstance(theirs, dict) else {}

@@ -17,10 +17,17 @@ APPEAR_SECONDS = 60
 LOOK_AGAIN_SECONDS = 0.5
 
 
-def check_shared_folder(folder: str | os.PathLike, strategy: tf.distribute.Strategy | None) -> None:
+def check_shared_folder(
+    folder: str | os.PathLike, strategy: tf.distribute.Strategy | None, what: str = "run folder"
+) -> None:
     """Returns if a file that the chief makes in the folder appears there on every worker; all of them call this.
 
     Paths are not compared: machines may have mounted one file system at different places.
+
+    Args:
+        folder: on this worker.
+        strategy: of the workers.
+        what: the folder is, for the message.
 
     Raises:
         ValueError: on every worker, if one of them does not see it.
@@ -38,7 +45,7 @@ def check_shared_folder(folder: str | os.PathLike, strategy: tf.distribute.Strat
         seconds = half_a_wait(strategy, APPEAR_SECONDS)
         if not _appears(mark, seconds):
             failure = ValueError(
-                f"the chief's run folder is not {os.fspath(folder)!r} here: a file that it made there did not appear "
+                f"the chief's {what} is not {os.fspath(folder)!r} here: a file that it made there did not appear "
                 f"within {seconds:g} s. Give all workers one folder, on storage that they share"
             )
         fail_together(strategy, failure)

@@ -2,64 +2,24 @@
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import keras
 import tensorflow as tf
 from absl import logging
 
-from polynet_keras.basics.checks import check_choice, check_integer, check_number
+from polynet_keras.basics.checks import check_choice
 from polynet_keras.basics.tuning import untuned
 from polynet_keras.cluster import internals
 from polynet_keras.cluster.cluster import Cluster, split_address
+from polynet_keras.cluster.communication import STRATEGIES, Communication
 from polynet_keras.cluster.connecting import limited_connecting
 from polynet_keras.cluster.loopback import keep_to_loopback
 from polynet_keras.cluster.patience import Patience, waiting
 from polynet_keras.cluster.rendezvous import code_fingerprint, meet
 from polynet_keras.cluster.tpu import tpu_strategy
 
-STRATEGIES = ("auto", "multi_worker", "mirrored", "tpu", "none")
-IMPLEMENTATIONS = ("auto", "ring", "nccl")
 CONNECT_SECONDS = 120
 """For TensorFlow's servers to find each other, after the workers have met."""
-
-
-@dataclass(frozen=True)
-class Communication:
-    """How workers sum their tensors.
-
-    Raises:
-        ValueError: a value out of range.
-    """
-
-    timeout_seconds: float = 1800.0
-    """How long a worker is in a training, test or prediction step, its own computing included, or in another sum over
-    the workers, before it gives up. Longer than the first step takes to trace and compile, and than one worker may be
-    later than another: checkpoints are written by the chief alone. A worker that is gone or stopped is found in seconds
-    whatever this says."""
-    implementation: str = "auto"
-    """`"ring"` (gRPC), `"nccl"`, or `"auto"`: NCCL for GPUs, else the ring."""
-    bytes_per_pack: int = 8 * 2**20
-    """Tensors are summed in packs of this size, one after the other; 0 for one pack."""
-    start_seconds: float = 300.0
-    """For all workers to be there at the beginning."""
-
-    def __post_init__(self):
-        for name in ("timeout_seconds", "start_seconds"):
-            check_number(name, getattr(self, name), above=0)
-        check_choice("implementation", self.implementation, IMPLEMENTATIONS)
-        check_integer("bytes_per_pack", self.bytes_per_pack, 0)
-
-    def options(self) -> tf.distribute.experimental.CommunicationOptions:
-        """As TensorFlow takes them, all but the timeout: `cluster.patience` has it, and says why."""
-        implementation = self.implementation
-        if implementation == "auto":
-            # TensorFlow's own choice on processors takes up to twice the time of its ring.
-            implementation = "auto" if tf.config.list_physical_devices("GPU") else "ring"
-        return tf.distribute.experimental.CommunicationOptions(
-            bytes_per_pack=self.bytes_per_pack,
-            implementation=tf.distribute.experimental.CommunicationImplementation[implementation.upper()],
-        )
 
 
 def open_strategy(
@@ -75,7 +35,7 @@ def open_strategy(
     The workers meet first, and none goes on unless all are there and do the same thing (`cluster.rendezvous`).
 
     Args:
-        name: `"multi_worker"`; `"mirrored"`, over all local GPUs, or the processor; `"tpu"`; `"none"`; or `"auto"`:
+        name: `"multi_worker"`; `"mirrored"`, over all local GPUs, or the CPU; `"tpu"`; `"none"`; or `"auto"`:
             multi-worker where there is a cluster, else mirrored where there are several GPUs, else none.
         cluster: by default `Cluster.from_environment()`.
         communication: between workers.
@@ -108,11 +68,11 @@ def open_strategy(
             "communication": communication.implementation,
             "bytes_per_pack": str(communication.bytes_per_pack),
         }
-        meet(cluster, {**alike, **(facts or {})}, communication.start_seconds)
+        meet(cluster, {**alike, **(facts or {})}, communication.start_timeout)
         return _multi_worker_strategy(cluster, communication)
     if name == "multi_worker":
         internals.change_device_datasets(untuned)
-        options = (communication or Communication()).options()
+        options = communication_options(communication or Communication())
         return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
     if name == "mirrored" or (name == "auto" and len(tf.config.list_physical_devices("GPU")) > 1):
         internals.change_device_datasets(untuned)
@@ -130,7 +90,7 @@ def _multi_worker_strategy(cluster: Cluster, communication: Communication) -> tf
         rpc_layer="grpc",
     )
     with limited_connecting(cluster, CONNECT_SECONDS + 15):  # TensorFlow's own limit, where it holds, says more
-        strategy = MultiWorkerStrategy(resolver, communication.options())
+        strategy = MultiWorkerStrategy(resolver, communication_options(communication))
     if cluster.is_loopback:
         port = split_address(cluster.workers[cluster.index])[1]
         if not keep_to_loopback(port) and cluster.is_chief:
@@ -140,6 +100,18 @@ def _multi_worker_strategy(cluster: Cluster, communication: Communication) -> tf
             )
     strategy.patience = Patience(cluster, communication.timeout_seconds)
     return strategy
+
+
+def communication_options(communication: Communication) -> tf.distribute.experimental.CommunicationOptions:
+    """As TensorFlow takes them, all but the timeout: `cluster.patience` has it, and says why."""
+    implementation = communication.implementation
+    if implementation == "auto":
+        # TensorFlow's own choice on CPUs takes up to twice the time of its ring.
+        implementation = "auto" if tf.config.list_physical_devices("GPU") else "ring"
+    return tf.distribute.experimental.CommunicationOptions(
+        bytes_per_pack=communication.bytes_per_pack,
+        implementation=tf.distribute.experimental.CommunicationImplementation[implementation.upper()],
+    )
 
 
 def _check_nothing_ran() -> None:

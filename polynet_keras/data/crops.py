@@ -11,11 +11,29 @@ from polynet_keras.data.protocol import Preprocessing, half_to_even
 
 CROPS = (1, 10, 144)
 
+
+def check_crops(name: str, crops: int) -> None:
+    """Raises a `ValueError` unless `crops` is one of `CROPS`."""
+    if crops not in CROPS:
+        raise ValueError(f"{name}={crops!r} must be one of {', '.join(map(str, CROPS))}")
+
+
 SCALES = (256, 288, 320, 352)
 """GoogLeNet's sizes of the shorter side, for crops of `SCALES_SIZE`."""
 SCALES_SIZE = 224
 
 Box = tuple[int, int, int, int]
+
+
+def least_side(preprocessing: Preprocessing, crops: int) -> int | None:
+    """As `Preprocessing.least_side`, of an image that is cropped so many times."""
+    if preprocessing.least_side is None or crops != 144:
+        return preprocessing.least_side
+    return _shorter_side(preprocessing, max(SCALES))
+
+
+def _shorter_side(preprocessing: Preprocessing, scale: int) -> int:
+    return round(preprocessing.image_size * scale / SCALES_SIZE)
 
 
 @dataclass(frozen=True)
@@ -60,8 +78,7 @@ def crop_plan(height: int, width: int, preprocessing: Preprocessing, crops: int)
     Raises:
         ValueError: another number of crops, or an image so narrow that it would be too large when resized.
     """
-    if crops not in CROPS:
-        raise ValueError(f"crops={crops!r} must be one of {CROPS}")
+    check_crops("crops", crops)
     size = preprocessing.image_size
     if crops != 144:
         resized = preprocessing.resized_shape(height, width)
@@ -70,7 +87,7 @@ def crop_plan(height: int, width: int, preprocessing: Preprocessing, crops: int)
         return _both_ways(resized, _corners_and_centre((0, 0, *resized), size))
     plan: tuple[Crop, ...] = ()
     for scale in SCALES:
-        shorter = round(size * scale / SCALES_SIZE)
+        shorter = _shorter_side(preprocessing, scale)
         at_scale = dataclasses.replace(preprocessing, resize_size=shorter, resize="shorter_side")
         resized = at_scale.resized_shape(height, width)
         for square in _squares(*resized):

@@ -1,8 +1,9 @@
 """The interface of all sources: encoded, labelled images that are read by their index."""
 
+import errno
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import tensorflow as tf
@@ -11,6 +12,8 @@ from polynet_keras.basics.names import shown
 from polynet_keras.basics.tensorflow_errors import plain_message
 from polynet_keras.basics.tuning import untuned, usual_threads
 from polynet_keras.data.image_files import decode_image
+from polynet_keras.data.splits import HELD_OUT, held_out_of
+from polynet_keras.data.unreadable import OF_THE_FILE
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Examples:
         name_of: what to call image i: its path, or an identifier.
         fingerprint: SHA-256 of what tells these images from others: 64 hexadecimal digits.
         labels: int64 array (count,), where they are known without reading all images.
-        are_files: whether the names are paths of image files.
+        file_sizes: int64 array (count,), in bytes, where the images are files, whose paths are the names.
     """
 
     name: str
@@ -38,10 +41,27 @@ class Examples:
     name_of: Callable[[int], str]
     fingerprint: str
     labels: np.ndarray | None = None
-    are_files: bool = False
+    file_sizes: np.ndarray | None = None
 
     def __len__(self) -> int:
         return self.count
+
+    @property
+    def are_files(self) -> bool:
+        """Whether the names are paths of image files."""
+        return self.file_sizes is not None
+
+    def encoded(self, index: int) -> bytes:
+        """Image i as it is stored.
+
+        Raises:
+            ValueError: it cannot be read; the message names it.
+        """
+        try:
+            encoded, _ = self.read(tf.constant(index, tf.int64))
+        except tf.errors.OpError as error:
+            raise ValueError(f"{self.shown_name(index)}: cannot be read: {plain_message(error)}") from None
+        return encoded.numpy()
 
     def image(self, index: int) -> np.ndarray:
         """Image i, decoded: uint8 array (height, width, channels).
@@ -49,11 +69,7 @@ class Examples:
         Raises:
             ValueError: it cannot be read or decoded; the message names it.
         """
-        try:
-            encoded, _ = self.read(tf.constant(index, tf.int64))
-        except tf.errors.OpError as error:
-            raise ValueError(f"{self.shown_name(index)}: cannot be read: {plain_message(error)}") from None
-        return decode_image(encoded.numpy(), self.channels, self.shown_name(index))
+        return decode_image(self.encoded(index), self.channels, self.shown_name(index))
 
     def shown_name(self, index: int) -> str:
         """What a message calls image i."""
@@ -61,6 +77,42 @@ class Examples:
 
     def label(self, index: int) -> int:
         return int(self.read(tf.constant(index, tf.int64))[1])
+
+    def labelled(self, on_error: str = "error") -> "Examples":
+        """The same examples with their labels known, for which all are read where they are not.
+
+        Args:
+            on_error: `"error"` or `"skip"`: what to do about an example that cannot be read. One that is skipped counts
+                for the class of the one before it, or else after it, that can be read.
+
+        Raises:
+            ValueError: an example cannot be read, or under `"skip"` none can.
+            OSError: the storage failed.
+        """
+        if self.labels is not None:
+            return self
+        pairs = tf.data.Dataset.range(self.count).map(
+            lambda i: (i, self.read(i)[1]), num_parallel_calls=tf.data.AUTOTUNE
+        )
+        if on_error == "skip":
+            pairs = pairs.ignore_errors()
+        try:
+            parts = [*untuned(pairs.batch(1024), usual_threads()).as_numpy_iterator()]
+        except tf.errors.OpError as error:
+            raise ValueError(f"{self.name}: its labels cannot be read: {plain_message(error)}") from None
+        if not parts:
+            raise ValueError(f"{self.name}: the label of none of its images can be read")
+        known, found = (np.concatenate(part) for part in zip(*parts, strict=True))
+        labels = found[np.maximum(np.searchsorted(known, np.arange(self.count), "right") - 1, 0)]
+        for index in np.setdiff1d(np.arange(self.count), known):
+            try:
+                labels[index] = self.label(int(index))
+            except OF_THE_FILE:
+                continue
+            except tf.errors.OpError as error:
+                message = f"{self.shown_name(int(index))}: cannot be read: {plain_message(error)}"
+                raise OSError(errno.EIO, message) from None
+        return replace(self, labels=labels)
 
     def dataset(self) -> tf.data.Dataset:
         """All examples in order: (encoded image, label, index)."""
@@ -80,6 +132,7 @@ class Examples:
             name_of=lambda index: self.name_of(int(indices[index])),
             fingerprint=digest.hexdigest(),
             labels=None if self.labels is None else self.labels[indices],
+            file_sizes=None if self.file_sizes is None else self.file_sizes[indices],
         )
 
     def relabelled(self, class_names: Sequence[str], labels: Sequence[int]) -> "Examples":
@@ -97,10 +150,27 @@ class Examples:
 
 @dataclass(frozen=True)
 class Source:
-    """A training and a held-out set of examples of the same classes, disjoint."""
+    """A training and a held-out set of examples of the same classes, and perhaps a third to choose by, all disjoint.
+
+    Attributes:
+        training, held_out: the sets.
+        seed: with which the held-out ones were drawn; None where the data has splits of its own.
+        unused: its other splits, by name.
+        validation: on which the best epoch is chosen; None where the last one is taken.
+        validation_share: of the training images, that was drawn for it; 0 where the data has such a split of its own.
+    """
 
     training: Examples
     held_out: Examples
+    seed: int | None = None
+    unused: dict[str, Examples] = field(default_factory=dict)
+    validation: Examples | None = None
+    validation_share: float = 0.0
+
+    @property
+    def parts(self) -> list[Examples]:
+        """The sets that a run takes: to train on, to choose by where there is one, and held out."""
+        return [part for part in (self.training, self.validation, self.held_out) if part is not None]
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -111,10 +181,6 @@ class Source:
         return self.training.channels
 
 
-HELD_OUT = 0.2
-"""The share of each class that is held out from training, where the data has no split of its own."""
-
-
 def hold_out(examples: Examples, seed: int) -> Source:
     """Holds out the same share of each class, at least one image, drawn with `seed`.
 
@@ -123,18 +189,40 @@ def hold_out(examples: Examples, seed: int) -> Source:
     Raises:
         ValueError: a class of fewer than two images.
     """
-    generator = np.random.default_rng(seed)
+    held_out = _drawn(examples, HELD_OUT, np.random.default_rng(seed), "held out")
+    return Source(
+        examples.subset(np.flatnonzero(~held_out), f"{examples.name}, training"),
+        examples.subset(np.flatnonzero(held_out), f"{examples.name}, held out"),
+        seed,
+    )
+
+
+def with_validation(source: Source, share: float, seed: int) -> Source:
+    """Takes a share of each class's training images out, as `hold_out` does, to choose the best epoch by.
+
+    Raises:
+        ValueError: a class of fewer than two training images.
+    """
+    training = source.training
+    chosen = _drawn(training, share, np.random.default_rng((seed, 1)), f"for validation_share={share:g}")
+    return replace(
+        source,
+        training=training.subset(np.flatnonzero(~chosen), training.name),
+        validation=training.subset(np.flatnonzero(chosen), f"{training.name}, validation"),
+        validation_share=share,
+    )
+
+
+def _drawn(examples: Examples, share: float, generator: np.random.Generator, what_for: str) -> np.ndarray:
+    """Which examples are drawn: bool array (count,), of each class the share, but one at least and not all."""
     labels = np.zeros(len(examples), int) if examples.labels is None else examples.labels
-    held_out = np.zeros(len(examples), dtype=bool)
+    drawn = np.zeros(len(examples), dtype=bool)
     for label in np.unique(labels):
         members = generator.permutation(np.flatnonzero(labels == label))
         if len(members) < 2:
             raise ValueError(
                 f"class {examples.class_names[label]!r} of {examples.name} has 1 image; each class needs at least 2, "
-                "one of them held out"
+                f"one of them {what_for}"
             )
-        held_out[members[: max(1, round(HELD_OUT * len(members)))]] = True
-    return Source(
-        examples.subset(np.flatnonzero(~held_out), f"{examples.name}, training"),
-        examples.subset(np.flatnonzero(held_out), f"{examples.name}, held out"),
-    )
+        drawn[members[: held_out_of(len(members), share)]] = True
+    return drawn

@@ -3,10 +3,10 @@
 import gzip
 from pathlib import Path
 
-import keras
 import numpy as np
 
-FASHION_MNIST = "fashion_mnist"
+from polynet_keras.data.source_names import FASHION_MNIST
+
 FOLDER = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package `dataset-fashion-mnist` has its files."""
 CLASSES = (
@@ -24,7 +24,7 @@ CLASSES = (
 
 
 def load_fashion_mnist() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Zalando's 70,000 photographs of clothes, 28 × 28 px, grey: 60,000 to train on, 10,000 to test.
+    """Zalando's 70,000 photographs of clothes, 28 x 28 px, grey: 60,000 to train on, 10,000 to test.
 
     The files are those of Debian's package `dataset-fashion-mnist` where it is installed; else Keras fetches them once
     into its cache. Source: H. Xiao, K. Rasul, R. Vollgraf, "Fashion-MNIST", arXiv:1708.07747; MIT licence.
@@ -37,6 +37,8 @@ def load_fashion_mnist() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarra
     """
     if FOLDER.is_dir():
         return _read_idx("train"), _read_idx("t10k")
+    import keras
+
     try:
         return keras.datasets.fashion_mnist.load_data()
     except Exception as error:  # Keras raises a bare Exception where a download fails

@@ -1,105 +1,28 @@
 """Folders with one folder of images a class, or with such a folder for each split, listed without opening a file."""
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from absl import logging
 
-from polynet_keras.basics.names import check_class_names, shown
+from polynet_keras.basics.checks import check_choice
+from polynet_keras.basics.names import check_class_names, listed, number_of, shown
+from polynet_keras.data.labelled_files import LabelledFiles, check_distinct
+from polynet_keras.data.passed_over import IMAGE_SUFFIXES, PassedOver, is_folder, is_passed_over
+from polynet_keras.data.splits import SPELLINGS, check_spellings, in_order, split_of
 
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-SPLITS = ("train", "training", "val", "validation", "test", "held_out")
-"""Folders of these names hold splits, not classes."""
+LAYOUTS = ("auto", "classes", "splits")
+"""What the folders of a folder are: classes, splits that hold classes, or what their names say."""
 CLASSES_FILE = "classes.txt"
 """Names of the classes' folders in the order of their labels, one a line; where there is none, they are sorted."""
-SYSTEM_FOLDERS = ("__MACOSX", "@eaDir")
-"""What macOS puts into archives, and a Synology disk beside photographs: never pictures of the user's."""
-SUFFIXES_TOLD = 5
+RENAME = "give both one name, or name them in classes.txt if they are two classes"
 EXPECTED = "a folder with one folder of images for each class, such as DATA/cat/1.jpg"
 
 
-@dataclass(frozen=True)
-class ClassFolder:
-    """The labelled images of a folder.
-
-    Attributes:
-        folder: that the paths start from.
-        class_names: by label; a class may have no image here.
-        paths: of the images, relative, with slashes; sorted by class folder, then by path.
-        labels: int64 array (count,), indices into the class names.
-        sizes: int64 array (count,), in bytes.
-    """
-
-    folder: Path
-    class_names: tuple[str, ...]
-    paths: tuple[str, ...]
-    labels: np.ndarray
-    sizes: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256, in hex, of the class names and of each image's path, size and label; not of its bytes."""
-        digest = hashlib.sha256("\n".join(self.class_names).encode("utf-8", "surrogateescape"))
-        for path, size, label in zip(self.paths, self.sizes, self.labels, strict=True):
-            digest.update(b"\0%s\0%d\0%d" % (os.fsencode(path), size, label))
-        return digest.hexdigest()
-
-
-@dataclass
-class _PassedOver:
-    """What is no image of a folder.
-
-    Attributes:
-        folders: names of hidden and of the system's folders.
-        hidden: how many hidden image files there are.
-        suffixes: of the other files, by their number.
-    """
-
-    folders: set[str] = field(default_factory=set)
-    hidden: int = 0
-    suffixes: Counter[str] = field(default_factory=Counter)
-
-    def add(self, entry: os.DirEntry) -> None:
-        if _is_folder(entry):
-            self.folders.add(entry.name)
-        elif entry.name.lower().endswith(IMAGE_SUFFIXES):
-            self.hidden += 1
-
-    def log(self, root: Path) -> None:
-        folders = ", ".join(f"'{shown(name)}'" for name in sorted(self.folders))
-        parts = [f"folders {folders}"] if folders else []
-        if self.hidden:
-            parts.append(f"{self.hidden:,} hidden image file{'s' if self.hidden > 1 else ''}")
-        if parts:
-            logging.info("data=%r: passed over %s", str(root), " and ".join(parts))
-        if self.suffixes:
-            count = self.suffixes.total()
-            logging.warning(
-                "data=%r: left out %s file%s (%s): the names of images end in %s",
-                str(root),
-                f"{count:,}",
-                "s" if count > 1 else "",
-                self.told_suffixes(),
-                ", ".join(IMAGE_SUFFIXES),
-            )
-
-    def told_suffixes(self) -> str:
-        told = [
-            f"{n:,} {shown(suffix) or 'without a suffix'}" for suffix, n in self.suffixes.most_common(SUFFIXES_TOLD)
-        ]
-        rest = self.suffixes.total() - sum(n for _, n in self.suffixes.most_common(SUFFIXES_TOLD))
-        return ", ".join(told) + (f" and {rest:,} others" if rest else "")
-
-
-def list_folder(folder: str | os.PathLike, class_names: Sequence[str] | None = None) -> ClassFolder:
+def list_folder(folder: str | os.PathLike, class_names: Sequence[str] | None = None) -> LabelledFiles:
     """Lists a folder with one folder of images a class, as torchvision's `ImageFolder` and Keras do.
 
     Images lie anywhere below their class's folder, links are followed. Hidden files and folders, such as macOS's
@@ -114,46 +37,77 @@ def list_folder(folder: str | os.PathLike, class_names: Sequence[str] | None = N
 
     Raises:
         ValueError: no such folder, fewer than two classes, a folder that is none of `class_names`, one without images,
-            a class whose name is no text (see `check_class_names`), or a link that leads in a circle.
+            a class whose name is no text (see `check_class_names`) or nearly that of another (see `check_distinct`), or
+            a link that leads in a circle.
     """
     root = Path(folder)
-    found = _class_folders(root)
+    found, names = _classes(root, class_names)
     passed_over = _passed_over_folders(root)
-    names = _given_class_names(root, class_names) or found
-    if len(names) < 2:
-        raise ValueError(f"data={str(root)!r} holds {len(names)} folders; expected {EXPECTED}, two classes or more")
-    check_class_names((*found, *names), f"data={str(root)!r}")
     label_of = {name: label for label, name in enumerate(names)}
     paths: list[str] = []
     labels: list[int] = []
     sizes: list[int] = []
+    empty: dict[str, int] = {}
     for name in found:
-        if name not in label_of:
-            raise ValueError(
-                f"data={str(root)!r} holds the folder {name!r}, which is none of the {len(names)} classes that are "
-                "named; name it or move it away"
-            )
         others = passed_over.suffixes.total()
         files = sorted(_images(root / name, f"{name}/", frozenset(), passed_over))
         if not files:
-            others = passed_over.suffixes.total() - others
-            holds = f"0 images, but {others:,} other file{'s' if others > 1 else ''}" if others else "0 images"
-            raise ValueError(
-                f"class {name!r} of data={str(root)!r} has {holds} (images are {', '.join(IMAGE_SUFFIXES)}); "
-                "add some or remove its folder"
-            )
+            empty[name] = passed_over.suffixes.total() - others
         paths += [path for path, _ in files]
         sizes += [size for _, size in files]
         labels += [label_of[name]] * len(files)
-    passed_over.log(root)
+    if empty:
+        others = sum(empty.values())
+        holds = f"0 images, but {number_of(others, 'other file')}" if others else "0 images"
+        one = len(empty) == 1
+        raise ValueError(
+            f"{'class' if one else 'classes'} {listed(list(empty))} of data={str(root)!r} {'has' if one else 'have'} "
+            f"{holds} (images are {', '.join(IMAGE_SUFFIXES)}); add some or remove {'its folder' if one else 'these'}"
+        )
+    passed_over.log(f"data={str(root)!r}")
     if not paths:
         raise ValueError(f"data={str(root)!r} holds none of the {len(names)} classes that are named")
-    return ClassFolder(root, tuple(names), tuple(paths), np.array(labels, "int64"), np.array(sizes, "int64"))
+    return LabelledFiles(root, tuple(names), tuple(paths), np.array(labels, "int64"), np.array(sizes, "int64"))
+
+
+def _classes(root: Path, class_names: Sequence[str] | None = None) -> tuple[list[str], Sequence[str]]:
+    """The folders of classes that are there, sorted, and the names of all classes, by label."""
+    found = _class_folders(root)
+    given = _given_class_names(root, class_names)
+    names = given or found
+    if len(names) < 2:
+        raise ValueError(
+            f"data={str(root)!r} holds {number_of(len(names), 'folder')}; expected {EXPECTED}, two classes or more"
+        )
+    if not given:
+        check_distinct({name: name for name in found}, f"data={str(root)!r}", RENAME)
+    check_class_names((*found, *names), f"data={str(root)!r}")
+    if unknown := [name for name in found if name not in names]:
+        raise ValueError(
+            f"data={str(root)!r} holds the folder {unknown[0]!r}, which is none of the {len(names)} classes that are "
+            "named; name it or move it away"
+        )
+    return found, names
+
+
+def check_folder(folder: str | os.PathLike, layout: str = "auto") -> list[str]:
+    """Refuses what `list_splits` refuses for the names of the folders in it; returns its splits, none of classes.
+
+    Raises:
+        ValueError: as `list_splits`, but for what only a list of the images shows.
+    """
+    splits = split_folders(folder, layout)
+    if not splits:
+        _classes(Path(folder))
+    return list(splits)
 
 
 def list_splits(
-    folder: str | os.PathLike, split: str = "train", class_names: Sequence[str] | None = None
-) -> dict[str, ClassFolder]:
+    folder: str | os.PathLike,
+    split: str = "train",
+    class_names: Sequence[str] | None = None,
+    layout: str = "auto",
+) -> dict[str, LabelledFiles]:
     """Lists a folder of splits, such as DATA/train/cat/1.jpg and DATA/val/cat/2.jpg, or a folder of classes.
 
     All splits have the same labels: those of `class_names`, of the folder's `classes.txt`, or else of all class folders
@@ -163,42 +117,81 @@ def list_splits(
         folder: of splits or of classes.
         split: what a folder of classes, which has no splits, is called.
         class_names: names of the classes' folders, by label.
+        layout: what the folders in it are: one of `LAYOUTS`.
 
     Returns:
-        The images by the split's name, in the order of `SPLITS`.
+        The images by the name of the split's folder, in lower case, in the order of `SPLITS`.
 
     Raises:
         ValueError: as `list_folder` and `split_folders`.
     """
     root = Path(folder)
-    splits = split_folders(root)
+    splits = split_folders(root, layout)
     if not splits:
         return {split: list_folder(root, class_names)}
-    names = _given_class_names(root, class_names) or sorted(
-        {name for path in splits.values() for name in _class_folders(path)}
-    )
-    _passed_over_folders(root).log(root)
-    return {name: list_folder(path, names) for name, path in splits.items()}
+    found = {name: f"{path.name}/{name}" for path in splits.values() for name in _class_folders(path)}
+    if not found:
+        raise ValueError(
+            f"data={str(root)!r}: the splits {', '.join(splits)} hold no folders of classes, such as "
+            f"{next(iter(splits))}/cat; say --layout=classes if they are classes themselves"
+        )
+    names = _given_class_names(root, class_names)
+    if not names:
+        check_distinct(found, f"data={str(root)!r}", RENAME)
+    if others := sorted({*_class_folders(root)} - {path.name for path in splits.values()}):
+        logging.info("data=%r: left out what is no split: %s", str(root), listed(others))
+    _passed_over_folders(root).log(f"data={str(root)!r}")
+    return {name: list_folder(path, names or sorted(found)) for name, path in splits.items()}
 
 
-def split_folders(folder: str | os.PathLike) -> dict[str, Path]:
-    """The folders of a folder that has nothing but splits, by name, in the order of `SPLITS`; of another, none.
+def images_below(folder: str | os.PathLike) -> list[str]:
+    """The paths of all images below a folder, whatever its folders are called, sorted; they begin with the folder's.
 
-    One folder with a split's name among others is taken for a class: photographs of trains, say.
+    What is passed over is that of `list_folder`, and told as it tells it.
 
     Raises:
-        ValueError: no such folder, or one that mixes several splits with other folders.
+        ValueError: the folder cannot be read, or a link leads in a circle.
     """
+    passed_over = PassedOver()
+    try:
+        found = sorted(_images(os.fspath(folder), "", frozenset(), passed_over))
+    except OSError as error:
+        raise ValueError(f"{shown(error.filename or folder)}: cannot be read: {error.strerror}") from None
+    passed_over.log(shown(folder))
+    return [os.path.join(folder, path) for path, _ in found]
+
+
+def split_folders(folder: str | os.PathLike, layout: str = "auto") -> dict[str, Path]:
+    """The folders of a folder that are splits, by name in lower case, in the order of `SPLITS`; of classes, none.
+
+    Args:
+        folder: of splits or of classes.
+        layout: `"auto"`: they are splits if all have a split's name, in any of its spellings. `"splits"`: those that
+            have one are, and the others are passed over. `"classes"`: all are classes, whatever their names.
+
+    Raises:
+        ValueError: no such folder or layout; splits beside other folders, of which one of both may be meant; none where
+            splits are said to be there; or two spellings of one split.
+    """
+    check_choice("layout", layout, LAYOUTS)
     root = Path(folder)
     found = _class_folders(root)
-    splits = {name: root / name for name in SPLITS if name in found}
-    others = [name for name in found if name not in splits]
-    if len(splits) > 1 and others:
+    if layout == "classes":
+        return {}
+    splits = [name for name in found if split_of(name)]
+    others = [name for name in found if not split_of(name)]
+    if layout == "splits" and not splits:
+        known = ", ".join(name for names in SPELLINGS.values() for name in names)
+        there = listed(others) if others else "no folders"
+        raise ValueError(f"layout='splits', but data={str(root)!r} has no folder {known}; it has {there}")
+    if splits and others and layout == "auto":
         raise ValueError(
-            f"data={str(root)!r} holds splits ({', '.join(splits)}) and other folders ({', '.join(others[:3])}"
-            f"{', ...' if len(others) > 3 else ''}); name one split's folder, or move the others away"
+            f"data={str(root)!r} has folders with names of splits ({listed(splits)}) beside others ({listed(others)}). "
+            "If all are classes, say --layout=classes; if the others are to be left out, --layout=splits; else move "
+            "one of both away"
         )
-    return {} if others else splits
+    check_spellings(splits, f"data={str(root)!r}")
+    return {name.lower(): root / name for name in in_order(splits)}
 
 
 def read_class_names(path: str | os.PathLike) -> tuple[str, ...]:
@@ -219,7 +212,7 @@ def read_class_names(path: str | os.PathLike) -> tuple[str, ...]:
     if twice:
         raise ValueError(f"{path}: names the class {twice[0]!r} twice")
     if len(names) < 2:
-        raise ValueError(f"{path}: names {len(names)} classes; expected two or more, one a line")
+        raise ValueError(f"{path}: names {number_of(len(names), 'class', 'classes')}; expected two or more, one a line")
     check_class_names(names, path)
     return names
 
@@ -232,21 +225,24 @@ def _given_class_names(root: Path, class_names: Sequence[str] | None) -> tuple[s
 
 def _class_folders(root: Path) -> list[str]:
     if not root.is_dir():
-        raise ValueError(f"data={str(root)!r} is no folder; expected {EXPECTED}")
+        raise ValueError(f"data={str(root)!r} is not a folder; expected {EXPECTED}")
     with os.scandir(root) as entries:
-        return sorted(entry.name for entry in entries if _is_folder(entry) and not _is_passed_over(entry.name))
+        return sorted(entry.name for entry in entries if not is_passed_over(entry.name) and is_folder(entry))
 
 
-def _is_passed_over(name: str) -> bool:
-    return name.startswith(".") or name in SYSTEM_FOLDERS
-
-
-def _passed_over_folders(root: Path) -> _PassedOver:
+def _passed_over_folders(root: Path) -> PassedOver:
+    passed_over = PassedOver()
     with os.scandir(root) as entries:
-        return _PassedOver({entry.name for entry in entries if _is_passed_over(entry.name) and _is_folder(entry)})
+        for entry in entries:
+            if is_folder(entry):
+                if is_passed_over(entry.name):
+                    passed_over.folders.add(entry.name)
+            elif entry.name.lower().endswith(IMAGE_SUFFIXES) and not entry.name.startswith("."):
+                passed_over.loose += 1
+    return passed_over
 
 
-def _images(folder: Path | str, prefix: str, above: frozenset, passed_over: _PassedOver) -> Iterator[tuple[str, int]]:
+def _images(folder: Path | str, prefix: str, above: frozenset, passed_over: PassedOver) -> Iterator[tuple[str, int]]:
     """(path below the root, bytes) of all images below a folder.
 
     Args:
@@ -262,10 +258,10 @@ def _images(folder: Path | str, prefix: str, above: frozenset, passed_over: _Pas
     # One call for a folder, none to tell a file from a folder: a million images list in seconds.
     with os.scandir(folder) as entries:
         for entry in entries:
-            if _is_passed_over(entry.name):
+            if is_passed_over(entry.name):
                 passed_over.add(entry)
                 continue
-            if _is_folder(entry):
+            if is_folder(entry):
                 yield from _images(entry.path, f"{prefix}{entry.name}/", above | {identity}, passed_over)
             elif entry.name.lower().endswith(IMAGE_SUFFIXES):
                 if not entry.is_symlink():
@@ -277,8 +273,3 @@ def _images(folder: Path | str, prefix: str, above: frozenset, passed_over: _Pas
                     yield prefix + entry.name, 0
             else:
                 passed_over.suffixes[os.path.splitext(entry.name)[1].lower()] += 1
-
-
-def _is_folder(entry: os.DirEntry) -> bool:
-    # Of a link that leads around in a circle, `entry.is_dir` raises.
-    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()

@@ -13,6 +13,8 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 MAX_PIXELS = 89_478_485
 """The largest image that is decoded, Pillow's own bound: a few kilobytes of PNG can claim to be gigabytes of pixels.
 In RGB it takes 268 MB."""
@@ -24,6 +26,8 @@ MAX_SEGMENTS = 300_000
 """Strips or tiles of a TIFF."""
 MAX_METADATA = 1 << 24
 """Bytes before a GIF's first picture."""
+HEAD = 1 << 16
+"""Bytes that hold the header of most files."""
 MAX_TEXT = 1 << 20
 """Bytes of an unpacked text in which an orientation is looked for."""
 
@@ -72,7 +76,7 @@ def first_picture(encoded: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
         raise ValueError("it is empty")
     read = next((read for signature, read in READERS if signature.match(encoded)), None)
     if read is None:
-        raise ValueError(f"its bytes are none of {', '.join(FORMATS)}; convert it to one of these")
+        raise ValueError(f"its format is not one of {', '.join(FORMATS)}; convert it to one of these")
     try:
         picture = read(encoded, max_pixels)
     except (struct.error, IndexError):
@@ -83,18 +87,18 @@ def first_picture(encoded: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
 
 def claimed_pixels(encoded: bytes) -> int:
     """Of the first picture; of a file that is none, 0."""
-    try:
-        picture = first_picture(encoded)
-    except ValueError:
-        return 0
-    return picture.width * picture.height
+    for part in (encoded[:HEAD], encoded):  # that of a JPEG or a GIF is a header, most often, and needs no second look
+        with contextlib.suppress(ValueError):
+            picture = first_picture(part)
+            return picture.width * picture.height
+    return 0
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
-        raise TooLargeError(f"{width}×{height} px is over the limit of {max_pixels:,} pixels")
+        raise TooLargeError(f"{width} x {height} px is over the limit of {max_pixels:,} pixels")
     if min(width, height) < 1:
-        raise ValueError(f"it claims {width}×{height} px")
+        raise ValueError(f"it claims {width} x {height} px")
 
 
 def jpeg_orientation(encoded: bytes) -> int:
@@ -111,9 +115,11 @@ def jpeg_orientation(encoded: bytes) -> int:
 
 
 def _is_whole(encoded: bytes, frame: bytes, scan: int) -> bool:
+    if frame[1] not in PROGRESSIVE:
+        return encoded.endswith(END_OF_IMAGE) or encoded.find(END_OF_IMAGE, scan) >= 0
     end = encoded.find(END_OF_IMAGE, scan)
-    if end < 0 or frame[1] not in PROGRESSIVE:
-        return end >= 0
+    if end < 0:
+        return False
     missing = {(component, place): 1 for component in frame[10::3] for place in SMOOTHED}
     while (scan := encoded.find(START_OF_SCAN, scan, end)) >= 0:
         after = scan + 5 + 2 * encoded[scan + 4]
@@ -122,6 +128,12 @@ def _is_whole(encoded: bytes, frame: bytes, scan: int) -> bool:
             missing |= dict.fromkeys(((component, place) for place in SMOOTHED if first <= place <= last), bits & 15)
         scan = after
     return not any(missing.values())
+
+
+def _scans(encoded: bytes, position: int) -> int:
+    """How many begin from there on; `bytes.count` takes four times as long, and its file one tenth of its decoding."""
+    values = np.frombuffer(encoded, "uint8", offset=position)
+    return int(np.count_nonzero((values[:-1] == START_OF_SCAN[0]) & (values[1:] == START_OF_SCAN[1])))
 
 
 PROGRESSIVE = (0xC2, 0xCA)
@@ -167,11 +179,11 @@ def _jpeg_segments(encoded: bytes, max_pixels: int) -> tuple[Picture, bytes, int
         if marker in (0xE0, 0xEE) or not (0xE0 <= marker <= 0xEF or marker == 0xFE):
             kept.append(encoded[position:end])
         position = end
-    scans = encoded.count(START_OF_SCAN, position)
+    scans = _scans(encoded, position)
     if scans > MAX_SCANS:
         raise TooLargeError(f"a JPEG of {scans:,} scans is over the limit of {MAX_SCANS}")
-    kept.append(encoded[position:])
-    return Picture("JPEG", *size, b"".join(kept), _orientation(exif, xmp)), frame, position
+    content = b"".join([*kept, memoryview(encoded)[position:]])  # megabytes, copied once
+    return Picture("JPEG", *size, content, _orientation(exif, xmp)), frame, position
 
 
 def _png(encoded: bytes, max_pixels: int) -> Picture:
@@ -334,13 +346,13 @@ def _tiff(encoded: bytes, max_pixels: int) -> Picture:
         at = value if inline else struct.unpack_from(order + ("Q" if big else "I"), encoded, value)[0]
         claimed += size
         if at + size > len(encoded) or claimed > 2 * len(encoded):
-            raise ValueError(f"its tag {tag} claims {size:,} bytes that are not there")
+            raise ValueError(f"its tag {tag} has {size:,} bytes, and the file ends before them")
         if tag != ORIENTATION:
             entries.append(entry)
         if code := {1: "B", 3: "H", 4: "I", 16: "Q"}.get(kind):
             tags[tag] = struct.unpack_from(f"{order}{min(count, 16)}{code}", encoded, at)
         if tag in COUNTS and not tags.get(tag):
-            raise ValueError(f"its tag {tag} has the type {kind}, and is no count")
+            raise ValueError(f"its tag {tag} has the type {kind}, which cannot be a count")
         if tag in (273, 279, 324, 325) and count > MAX_SEGMENTS:
             raise TooLargeError(f"a TIFF of {count:,} strips or tiles is over the limit of {MAX_SEGMENTS:,}")
 
@@ -355,18 +367,18 @@ def _tiff(encoded: bytes, max_pixels: int) -> Picture:
         raise TooLargeError(f"a fax of {width} px in a row is over the limit of {0xFFFF}")
     wide, high = (first(322), first(323)) if 322 in tags or 324 in tags else (width, min(first(278, height), height))
     if min(wide, high) < 1:
-        raise ValueError(f"it claims strips or tiles of {wide}×{high} px")
+        raise ValueError(f"it claims strips or tiles of {wide} x {high} px")
     across, down = -(-width // wide), -(-height // high)
     # Decoders allocate a whole tile, and unpack it, however small the image is.
     if wide * high > max_pixels or across * wide * down * high > 2 * max_pixels:
-        raise TooLargeError(f"its tiles of {wide}×{high} px are over the limit of {max_pixels:,} pixels")
+        raise TooLargeError(f"its tiles of {wide} x {high} px are over the limit of {max_pixels:,} pixels")
     planes = first(277, 1) if first(284, 1) == 2 else 1
     if across * down * planes > MAX_SEGMENTS:
         raise TooLargeError(
             f"a TIFF of {across * down * planes:,} strips or tiles is over the limit of {MAX_SEGMENTS:,}"
         )
     if first(277, 1) > MAX_SAMPLES:
-        raise ValueError(f"it has {first(277)} samples a pixel, of which {MAX_SAMPLES} may be; convert it")
+        raise ValueError(f"it has {first(277)} samples a pixel, and at most {MAX_SAMPLES} are read; convert it")
     bits = max(tags.get(258, (1,)))
     numbers = {2: "signed ", 3: "floating-point "}.get(max(tags.get(339, (1,))), "")
     if numbers or bits > 16:

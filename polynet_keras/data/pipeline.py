@@ -1,37 +1,25 @@
 """From a source's examples to the batches that `fit` and `evaluate` take, as tf.data datasets."""
 
-import contextlib
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from polynet_keras.basics.tensorflow_errors import plain_message
+from polynet_keras.basics.checks import check_choice
 from polynet_keras.basics.tuning import untuned, usual_threads
-from polynet_keras.data.augmentation import (
-    Augmentation,
-    Distortion,
-    Mixing,
-    example_seed,
-    random_crop,
-    random_resized_box,
-)
-from polynet_keras.data.decoding import Unreadable, decode_region, whole
+from polynet_keras.data.augmentation import Augmentation
+from polynet_keras.data.decoding import decode_region
+from polynet_keras.data.distortion import Mixing
+from polynet_keras.data.example_images import augmented_example, centre_crop
 from polynet_keras.data.examples import Examples
 from polynet_keras.data.protocol import Preprocessing
-from polynet_keras.data.resizing import normalizer, resize, resize_crop
-from polynet_keras.data.sampling import TrainingOrder, evaluation_share
-
-ATTEMPTS = 100
-"""So many images in a row that cannot be read are no accident: then skipping ends."""
+from polynet_keras.data.sampling import SAMPLINGS, TrainingOrder, evaluation_share
+from polynet_keras.data.unreadable import Unreadable
 
 PREFETCHED_BATCHES = 2
 """One that is ready for `fit`, and one that is being made."""
-
-READING_ERRORS = (tf.errors.NotFoundError, tf.errors.DataLossError, tf.errors.PermissionDeniedError)
-"""What a file that vanished or a record that was damaged raises; the message names it."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +42,7 @@ def training_batches(
     seed: int,
     augmentation: Augmentation | None = None,
     *,
+    sampling: str = "uniform",
     first_step: int = 0,
     workers: int = 1,
     worker: int = 0,
@@ -64,7 +53,8 @@ def training_batches(
 
     Order, crops and distortions of an epoch are functions of the seed, the epoch and the example: not of the
     number of threads or workers, nor of the step that is begun with. An image that is skipped is replaced by the next
-    one in the source that can be read, so that batches stay full.
+    one in the source that can be read, so that batches stay full; where classes are sampled equally often, by the next
+    one of its class, unless the class has none.
 
     Args:
         examples: to train on.
@@ -72,6 +62,8 @@ def training_batches(
         batch_size: of all workers together.
         seed: of order and augmentation.
         augmentation: by default the poster's random crop alone.
+        sampling: `"uniform"`: an epoch has each image once; `"balanced"`: it has as many images, each class as often as
+            every other (`data.sampling`). An image that it has twice is augmented anew.
         first_step: global step to begin with, counted from the first epoch's first.
         workers: how many share the batches.
         worker: which of them this is, from 0.
@@ -87,23 +79,25 @@ def training_batches(
         ValueError: arguments out of range or that do not fit each other.
     """
     augmentation = augmentation or Augmentation()
-    group = 2 if augmentation.mixes else 1
-    order = TrainingOrder(len(examples), batch_size, seed, workers, worker, replicas, group)
     unreadable = unreadable or Unreadable()
-    distort = Distortion(augmentation, examples.channels)
-    normalize = normalizer(preprocessing)
-
-    def example(epoch: tf.Tensor, index: tf.Tensor):
-        drawn = example_seed(seed, epoch, index)
-        image, label = _readable(examples, index, preprocessing, augmentation, drawn, unreadable)
-        return normalize(distort(image, drawn)), label, drawn
-
+    order = training_order(
+        examples,
+        batch_size,
+        seed,
+        sampling=sampling,
+        workers=workers,
+        worker=worker,
+        replicas=replicas,
+        group=2 if augmentation.mixes else 1,
+        repeats=augmentation.repeats,
+        on_error=unreadable.on_error,
+    )
+    example = augmented_example(examples, preprocessing, seed, augmentation, unreadable, order.labels)
     dataset = _endless(order, *divmod(first_step, order.steps)).map(
         tf.autograph.experimental.do_not_convert(example), num_parallel_calls=tf.data.AUTOTUNE
     )
     dataset = dataset.batch(1)
-    # From the step that is begun with, around: the sizes of one epoch after the other.
-    sizes = np.roll(order.sizes, -(first_step % order.steps), axis=0).ravel()
+    sizes = order.sizes_from(first_step)
     if augmentation.mixes:
         mix = Mixing(augmentation, len(examples.class_names))
 
@@ -116,9 +110,81 @@ def training_batches(
         )
     else:
         dataset = dataset.map(lambda images, labels, _: (images, labels))
-    # Known to have no end, a distributed dataset needs not ask all workers at every step whether theirs has.
-    endless = dataset.rebatch(sizes).apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
-    return Batches(_finished(endless), order.steps)
+    return Batches(_finished(_without_end(dataset.rebatch(sizes))), order.steps)
+
+
+def training_order(
+    examples: Examples,
+    batch_size: int,
+    seed: int,
+    *,
+    sampling: str = "uniform",
+    workers: int = 1,
+    worker: int = 0,
+    replicas: int = 1,
+    group: int = 1,
+    repeats: int = 1,
+    on_error: str = "error",
+) -> TrainingOrder:
+    """The order in which examples are trained on; arguments as of `training_batches` and `TrainingOrder`."""
+    check_choice("sampling", sampling, SAMPLINGS)
+    labels = examples.labelled(on_error).labels if sampling == "balanced" else None
+    return TrainingOrder(len(examples), batch_size, seed, workers, worker, replicas, group, labels, repeats)
+
+
+def drawn_batches(order: TrainingOrder, first_step: int) -> tf.data.Dataset:
+    """What a worker draws for each of its batches, without end, from a step on: (epochs, draws), int64 (batch,)."""
+    draws = _endless(order, *divmod(first_step, order.steps)).batch(1)
+    return _without_end(draws.rebatch(order.sizes_from(first_step)))
+
+
+def images_once(
+    examples: Examples,
+    preprocessing: Preprocessing,
+    indices: np.ndarray,
+    sizes: Sequence[int],
+    unreadable: Unreadable,
+    *,
+    epochs: np.ndarray | None = None,
+    seed: int = 0,
+    augmentation: Augmentation | None = None,
+) -> tf.data.Dataset:
+    """Chosen examples in a given order, each once.
+
+    Args:
+        examples: among which they are.
+        preprocessing: the protocol of the network.
+        indices: int64 array (count,), of the examples.
+        sizes: of the batches, one after the other; they add up to `count`.
+        unreadable: takes the images that cannot be read.
+        epochs: int64 array (count,): images are those that `training_batches` has in these epochs. By default they are
+            centre crops, as `evaluation_batches` has them.
+        seed: as of `training_batches`, where there are epochs.
+        augmentation: likewise.
+
+    Returns:
+        Batches of (images, labels, valid), as `evaluation_batches` has them. With epochs, the place of an image that is
+        skipped has the next one that can be read, as in training, and all are valid.
+    """
+    if epochs is None:
+        crop = centre_crop(examples, preprocessing, unreadable)
+
+        def one(index: tf.Tensor, epoch: tf.Tensor):
+            image, label, _, valid = crop(index)
+            return image, label, valid
+
+    else:
+        augmented = augmented_example(examples, preprocessing, seed, augmentation or Augmentation(), unreadable, None)
+
+        def one(index: tf.Tensor, epoch: tf.Tensor):
+            image, label, _ = augmented(epoch, index)
+            return image, label, tf.constant(True)
+
+    draws = (indices, np.zeros_like(indices) if epochs is None else epochs)
+    dataset = tf.data.Dataset.from_tensor_slices(draws).map(
+        tf.autograph.experimental.do_not_convert(one), num_parallel_calls=tf.data.AUTOTUNE
+    )
+    return _finished(dataset.batch(1).rebatch(sizes))
 
 
 def evaluation_batches(
@@ -148,33 +214,7 @@ def evaluation_batches(
         whether the place holds an example, bool (batch,).
     """
     share = evaluation_share(len(examples), batch_size, workers, worker)
-    unreadable = unreadable or Unreadable()
-    size, channels = preprocessing.image_size, preprocessing.channels
-    normalize = normalizer(preprocessing)
-
-    def nothing():
-        return tf.zeros((size, size, channels)), tf.zeros((), tf.int64), tf.constant(False)
-
-    def cropped(image: tf.Tensor, index: tf.Tensor):
-        resized, made = _resized(image, index, examples, preprocessing, unreadable)
-
-        def crop():
-            height, width = tf.unstack(tf.shape(resized)[:2])
-            top, left, bottom, right = preprocessing.crop_box(height, width)
-            return tf.ensure_shape(resized[top:bottom, left:right], (size, size, channels))
-
-        return tf.cond(made, crop, lambda: tf.zeros((size, size, channels))), made
-
-    def example(index: tf.Tensor):
-        def read():
-            crop, label, readable = decode_region(index, examples, unreadable, finish=cropped)
-            return tf.cond(
-                readable, lambda: (normalize(tf.ensure_shape(crop, (size, size, channels))), label, readable), nothing
-            )
-
-        image, label, valid = tf.cond(index >= 0, read, nothing)
-        return image, label, index, valid
-
+    example = centre_crop(examples, preprocessing, unreadable or Unreadable())
     dataset = tf.data.Dataset.from_tensor_slices(share).map(
         tf.autograph.experimental.do_not_convert(example), num_parallel_calls=tf.data.AUTOTUNE
     )
@@ -192,16 +232,21 @@ def validation_data(batches: Batches) -> tf.data.Dataset:
 
 
 def decoded_images(
-    examples: Examples, *, workers: int = 1, worker: int = 0, unreadable: Unreadable | None = None
+    examples: Examples,
+    least_side: int | None = None,
+    *,
+    workers: int = 1,
+    worker: int = 0,
+    unreadable: Unreadable | None = None,
 ) -> Batches:
     """A worker's share of the examples as whole images, in batches of one: (uint8 (1, height, width, channels), label,
-    index, whether it could be read); arguments as of `evaluation_batches`."""
+    index, whether it could be read); arguments as of `evaluation_batches` and `read_image`."""
     share = evaluation_share(len(examples), 1, workers, worker)
     share = share[share >= 0]
     unreadable = unreadable or Unreadable()
 
     def example(index: tf.Tensor):
-        image, label, readable = decode_region(index, examples, unreadable)
+        image, label, readable = decode_region(index, examples, unreadable, least_side=least_side)
         return image, label, index, readable
 
     # Whole photographs are large: two at a time, and two that wait.
@@ -211,26 +256,13 @@ def decoded_images(
     return Batches(untuned(dataset.batch(1).prefetch(2), usual_threads()), len(share))
 
 
-@contextlib.contextmanager
-def reading(unreadable: Unreadable) -> Iterator[None]:
-    """Says which image or file it was where TensorFlow's error of a pipeline says an operation.
-
-    Raises:
-        ValueError: in place of an error of reading.
-        OSError: likewise, where the storage failed.
-    """
-    try:
-        yield
-    except tf.errors.OpError as error:
-        if unreadable.error is not None:
-            raise unreadable.error from None
-        if isinstance(error, READING_ERRORS) or "assertion failed" in error.message:
-            raise ValueError(plain_message(error)) from None
-        raise
+def _without_end(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Known to have no end, a distributed dataset needs not ask all workers at every step whether theirs has."""
+    return dataset.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
 
 
 def _endless(order: TrainingOrder, first_epoch: int, first_step: int) -> tf.data.Dataset:
-    """(epoch, index) of a worker's examples, from a step of an epoch on."""
+    """(epoch, draw) of a worker's examples, from a step of an epoch on."""
 
     def share(epoch: np.int64) -> np.ndarray:
         return order.share(int(epoch), first_step if epoch == first_epoch else 0)
@@ -246,81 +278,6 @@ def _endless(order: TrainingOrder, first_epoch: int, first_step: int) -> tf.data
 
 def _pair_sizes(count: int) -> list[int]:
     return [2] * (count // 2) + [1] * (count % 2)
-
-
-def _readable(
-    examples: Examples,
-    index: tf.Tensor,
-    preprocessing: Preprocessing,
-    augmentation: Augmentation,
-    seed: tf.Tensor,
-    unreadable: Unreadable,
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """The crop of an example, or of the next one that can be read: float32 (size, size, channels), and its label."""
-    size, channels = preprocessing.image_size, examples.channels
-
-    def box(height: tf.Tensor, width: tf.Tensor, seed: tf.Tensor):
-        return random_resized_box(height, width, seed)
-
-    def resized_crop(image: tf.Tensor, index: tf.Tensor, seed: tf.Tensor):
-        return resize_crop(image, size, preprocessing), tf.constant(True)
-
-    def crop_of_resized(image: tf.Tensor, index: tf.Tensor, seed: tf.Tensor):
-        resized, made = _resized(image, index, examples, preprocessing, unreadable)
-        return tf.cond(made, lambda: random_crop(resized, size, seed), blank), made
-
-    def attempt(index: tf.Tensor):
-        if augmentation.crop == "random_resized":
-            crop, label, readable = decode_region(index, examples, unreadable, box, resized_crop, (seed,))
-        else:
-            crop, label, readable = decode_region(
-                index, examples, unreadable, lambda height, width, _: whole(height, width), crop_of_resized, (seed,)
-            )
-        cropped = tf.cond(readable, lambda: crop, blank)
-        return tf.ensure_shape(cropped, (size, size, channels)), label, readable
-
-    def blank() -> tf.Tensor:
-        return tf.zeros((size, size, channels))
-
-    image, label, readable = attempt(index)
-    if unreadable.on_error == "error":
-        return image, label
-
-    def next_one(attempts, _image, _label, _readable):
-        return attempts + 1, *attempt((index + attempts) % len(examples))
-
-    _, image, label, readable = tf.while_loop(
-        lambda attempts, _image, _label, readable: ~readable & (attempts < ATTEMPTS),
-        next_one,
-        (tf.constant(1, tf.int64), image, label, readable),
-    )
-    found = tf.debugging.Assert(readable, [f"{ATTEMPTS} images in a row cannot be read"])
-    with tf.control_dependencies([found]):
-        return tf.identity(image), label
-
-
-def _resized(
-    image: tf.Tensor, index: tf.Tensor, examples: Examples, preprocessing: Preprocessing, unreadable: Unreadable
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """The image resized as the protocol says, float32 of 0 to 255, and whether it could be; if not, it is empty."""
-    height, width = tf.unstack(tf.shape(image, tf.int64)[:2])
-    high, wide, fits = preprocessing.resized_sides(height, width)
-    if fits is True:
-        return resize(image, (high, wide), preprocessing), tf.constant(True)
-
-    def refuse(height: np.int64, width: np.int64, index: np.int64) -> np.ndarray:
-        try:
-            preprocessing.resized_shape(int(height), int(width))
-        except ValueError as error:
-            unreadable.add(int(index), ValueError(f"{examples.shown_name(int(index))}: {error}"))
-        return np.zeros((0, 0, examples.channels), "float32")
-
-    def refused() -> tf.Tensor:
-        nothing = tf.numpy_function(refuse, [height, width, index], tf.float32, stateful=False)
-        return tf.ensure_shape(nothing, (None, None, examples.channels))
-
-    size = tf.cast(tf.stack([high, wide]), tf.int32)
-    return tf.cond(fits, lambda: resize(image, size, preprocessing), refused), fits
 
 
 def _finished(dataset: tf.data.Dataset) -> tf.data.Dataset:

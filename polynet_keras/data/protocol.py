@@ -1,14 +1,13 @@
-"""The preprocessing protocol: how an image becomes a network's input, as a value that travels with the weights."""
+"""The preprocessing protocol: how an image becomes a network's input, as a value that travels with the weights.
+
+Keras, which computes with images, is imported when one is prepared (`pixels`).
+"""
 
 import math
-import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
-import keras
 import numpy as np
-from keras import ops
 
 from polynet_keras.basics.checks import check_flag, is_integer, is_number
 from polynet_keras.basics.json_fields import Fields
@@ -23,6 +22,11 @@ MAX_SIDE = math.isqrt(MAX_PIXELS)
 RESIZES = ("square", "shorter_side")
 INTERPOLATIONS = ("bilinear", "bicubic")
 CHANNEL_ORDERS = ("RGB", "BGR")
+DECODINGS = ("exact", "scaled")
+
+
+def _numbers(values: Iterable[float]) -> str:
+    return ", ".join(map(str, values))
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,9 @@ class Preprocessing:
         interpolation: `"bilinear"`, or `"bicubic"` (with antialias, without which backends and Pillow differ).
         channel_order: of the network's input: `"RGB"`, or `"BGR"` for nets that were converted from Caffe. `mean` and
             `std` are in this order.
+        decoding: of JPEG files: `"exact"`, every pixel; or `"scaled"`, at 1/2, 1/4 or 1/8 as libjpeg does it, the
+            smallest of them whose shorter side is at least what the image is resized to. What follows then takes the
+            smaller image for the file's. Arrays are pixels already: nothing is scaled of them.
     """
 
     image_size: int
@@ -51,6 +58,7 @@ class Preprocessing:
     antialias: bool = True
     interpolation: str = "bilinear"
     channel_order: str = "RGB"
+    decoding: str = "exact"
 
     def __post_init__(self):
         # From JSON the sequences come as lists.
@@ -63,7 +71,7 @@ class Preprocessing:
         for name in ("mean", "std"):
             numbers = getattr(self, name)
             if not all(is_number(number) for number in numbers):
-                raise ValueError(f"{name}={numbers!r} must be finite numbers")
+                raise ValueError(f"{name}={_numbers(numbers)} must be finite numbers")
         check_flag("antialias", self.antialias)
         if not 1 <= self.image_size <= self.resize_size:
             raise ValueError(
@@ -71,18 +79,24 @@ class Preprocessing:
             )
         if self.channels not in CHANNELS or len(self.std) != self.channels or min(self.std) <= 0:
             raise ValueError(
-                f"mean={self.mean} and std={self.std} must have one value for each of 1, 3 or 4 channels, std > 0"
+                f"mean={_numbers(self.mean)} and std={_numbers(self.std)} must have one value for each of 1, 3 or 4 "
+                "channels, std > 0"
             )
         if self.resize not in RESIZES:
-            raise ValueError(f"resize={self.resize!r} must be one of {RESIZES}")
+            raise ValueError(f"resize={self.resize!r} must be one of {', '.join(RESIZES)}")
         if self.interpolation not in INTERPOLATIONS:
-            raise ValueError(f"interpolation={self.interpolation!r} must be one of {INTERPOLATIONS}")
+            raise ValueError(f"interpolation={self.interpolation!r} must be one of {', '.join(INTERPOLATIONS)}")
         if self.interpolation == "bicubic" and not self.antialias:
             raise ValueError("interpolation='bicubic' needs antialias=True: without it, backends and Pillow differ")
         if self.channel_order not in CHANNEL_ORDERS or (self.channel_order == "BGR" and self.channels != 3):
             raise ValueError(
-                f"channel_order={self.channel_order!r} must be one of {CHANNEL_ORDERS}, and 'BGR' has 3 channels"
+                f"channel_order={self.channel_order!r} must be one of {', '.join(CHANNEL_ORDERS)}, and BGR has 3 "
+                "channels"
             )
+        if self.decoding not in DECODINGS:
+            raise ValueError(f"decoding={self.decoding!r} must be one of {', '.join(DECODINGS)}")
+        if self.decoding == "scaled" and not self.antialias:
+            raise ValueError("decoding='scaled' needs antialias=True: to decode at a smaller scale is to filter")
 
     @classmethod
     def from_fields(cls, fields: Fields) -> "Preprocessing":
@@ -105,6 +119,11 @@ class Preprocessing:
     def channels(self) -> int:
         return len(self.mean)
 
+    @property
+    def least_side(self) -> int | None:
+        """Pixels that the shorter side of an image is decoded with at least; `None`: with all it has."""
+        return self.resize_size if self.decoding == "scaled" else None
+
     def resized_shape(self, height: int, width: int) -> tuple[int, int]:
         """Height and width, in pixels, that an image is resized to.
 
@@ -113,7 +132,7 @@ class Preprocessing:
         """
         high, wide, fits = self.resized_sides(height, width)
         if not fits:
-            raise ValueError(f"{width}×{height} px with the shorter side brought to {self.resize_size} is too large")
+            raise ValueError(f"{width} x {height} px with the shorter side brought to {self.resize_size} is too large")
         return high, wide
 
     def resized_sides(self, height, width):
@@ -154,15 +173,9 @@ class Preprocessing:
         Returns:
             float32 array (*size, channels).
         """
-        resized = ops.image.resize(
-            image.astype("float32"),
-            size,
-            interpolation=self.interpolation,
-            antialias=self.antialias,
-            data_format="channels_last",
-        )
-        # Bicubic weights go below zero: without the bound, values would go beyond those that an image has.
-        return np.clip(ops.convert_to_numpy(resized), 0, 255)
+        from polynet_keras.data.pixels import resized
+
+        return resized(image, size, self.interpolation, self.antialias)
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """The network's input for one image.
@@ -184,6 +197,8 @@ class Preprocessing:
         Returns:
             Array of the same shape.
         """
+        from polynet_keras.data.pixels import normalize
+
         if self.channel_order == "BGR":
             images = images[..., ::-1]
         return normalize(images, self.mean, self.std, "channels_last")
@@ -193,80 +208,3 @@ def half_to_even(length):
     """`round(length / 2)`, which tensors do not have."""
     half = length // 2
     return half + (length % 2) * (half % 2)
-
-
-def normalize(x: Any, mean: Sequence[float], std: Sequence[float], data_format: str | None = None) -> Any:
-    """`(x / 255 - mean) / std` for each channel, never in place.
-
-    Args:
-        x: array or tensor of values 0 to 255, 3-D or 4-D.
-        mean, std: one value a channel.
-        data_format: `"channels_last"`, `"channels_first"`, or `None` for `keras.config.image_data_format()`.
-
-    Returns:
-        A NumPy array for a NumPy array, else a backend tensor; integers become `keras.config.floatx()`.
-
-    Raises:
-        ValueError: another number of dimensions or channels than expected, or an unknown data format.
-    """
-    data_format = data_format or keras.config.image_data_format()
-    if data_format not in ("channels_last", "channels_first"):
-        raise ValueError(f"data_format={data_format!r} must be 'channels_last' or 'channels_first'")
-    is_numpy = isinstance(x, np.ndarray)
-    if not is_numpy:
-        x = ops.convert_to_tensor(x)
-    axis = -1 if data_format == "channels_last" else -3
-    # In tf.data, `decode_jpeg(channels=0)` gives a tensor of unknown channels, `decode_image` one of unknown rank.
-    known = getattr(x.shape, "rank", 0) is not None
-    if known and (len(x.shape) not in (3, 4) or x.shape[axis] not in (None, len(mean))):
-        raise ValueError(
-            f"expected images of {len(mean)} channels, 3-D or 4-D, {data_format}; got the shape {tuple(x.shape)}"
-        )
-    if "float" not in keras.backend.standardize_dtype(x.dtype):
-        x = x.astype(keras.config.floatx()) if is_numpy else ops.cast(x, keras.config.floatx())
-    channel = (-1,) if data_format == "channels_last" else (-1, 1, 1)
-    # One multiplication and one addition: x·scale + offset. The constants take x's dtype, so float16 stays float16.
-    scale = np.reshape([1.0 / (255.0 * s) for s in std], channel)
-    offset = np.reshape([-m / s for m, s in zip(mean, std, strict=True)], channel)
-    if is_numpy:
-        return x * scale.astype(x.dtype) + offset.astype(x.dtype)
-    return x * ops.convert_to_tensor(scale, x.dtype) + ops.convert_to_tensor(offset, x.dtype)
-
-
-OVERSHOOT = 64
-"""How far outside 0 to 255 values may be: a bicubic or Lanczos resize goes some way beyond what it was given."""
-NORMALIZED = 20
-"""No value of an image whose mean was subtracted and that was divided by its deviation is larger."""
-
-
-def warn_of_impossible_range(x: Any) -> None:
-    """Warns of images that cannot be of values 0 to 255: already scaled to [0, 1] or normalized, or far outside.
-
-    Python shows a warning of one text once for each place that it is raised from. Symbolic tensors have no values and
-    pass.
-    """
-    values = _values(x)
-    if values is None or not values.size:
-        return
-    low, high = values.min(), values.max()
-    if not (low >= -OVERSHOOT and high <= 255 + OVERSHOOT):
-        found = "values far outside of that range, or not finite"
-    elif low < 0 and high <= NORMALIZED:
-        found = "values below 0 and none that is large: they look normalized already"
-    elif 0 < high <= 1 and (values % 1).any():
-        found = "no value above 1: they look scaled to [0, 1] already"
-    else:
-        return
-    warnings.warn(
-        f"preprocess_input takes images of values 0 to 255; it got {found}. The network will not know them.",
-        stacklevel=3,
-    )
-
-
-def _values(x: Any) -> np.ndarray | None:
-    if isinstance(x, np.ndarray):
-        return x
-    try:
-        return ops.convert_to_numpy(x)
-    except Exception:  # inside a function that is traced, each backend has an error of its own
-        return None

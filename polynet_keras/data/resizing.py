@@ -45,7 +45,7 @@ def _resize_as_it_is(image: tf.Tensor, size, preprocessing: Preprocessing, filte
 
 
 def normalizer(preprocessing: Preprocessing) -> Callable[[tf.Tensor], tf.Tensor]:
-    """`Preprocessing.normalize` of one image, while it is in the processor's cache, and row by row: a multiplication by
+    """`Preprocessing.normalize` of one image, while it is in the CPU's cache, and row by row: a multiplication by
     three numbers, over and over, is many times slower than one by a row of them."""
     shape = (preprocessing.image_size, preprocessing.image_size, preprocessing.channels)
     mean, std = np.array(preprocessing.mean), np.array(preprocessing.std)

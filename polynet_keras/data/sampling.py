@@ -4,18 +4,34 @@ The order is a function of (seed, epoch) alone, and a global batch is a slice of
 where it stopped, with as many workers as there are then.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
+
+SAMPLINGS = ("uniform", "balanced")
+"""What is equally often in an epoch: each example, or each class."""
 
 
 @dataclass(frozen=True)
 class TrainingOrder:
     """The order of training examples, epoch after epoch, and one worker's part of each batch.
 
-    Every epoch holds every example once. Its last batch holds what is left, and so has a worker's part of it: perhaps
-    nothing, but all workers have as many batches.
+    Every epoch holds every example once. With labels it is as long, and holds every class as often as every other: of
+    `count` draws and k classes, count // k times each, and what is left over goes around the classes, from epoch to
+    epoch. A class's examples are gone through from epoch to epoch, in a new order each time, so that all of them are
+    drawn equally often.
+
+    With `repeats` it is as long again, of a share of the examples: each of them comes so many times in a row, over the
+    end of an epoch too, and examples that an epoch has not are in those after it. Within a batch all first times come
+    first, then all second ones, so that neighbours, which may be mixed, are different examples, and workers share the
+    times of one.
+
+    An order is of draws: draw d is of example d % count, and d // count tells the times apart that an epoch has it.
+    Without labels and repeats draws are examples.
+
+    An epoch's last batch holds what is left, and so has a worker's part of it: perhaps nothing, but all workers have as
+    many batches.
 
     Attributes:
         count: number of examples.
@@ -26,6 +42,8 @@ class TrainingOrder:
         replicas: into how many equal parts, one for each of its devices, a worker splits its own.
         group: how many examples that follow each other stay together: 2 where pairs are mixed. A batch's part is a
             multiple of it, but at the end of an epoch.
+        labels: int array (count,), of classes that are to be drawn equally often.
+        repeats: how often an example comes in a row, not together with labels.
     """
 
     count: int
@@ -35,6 +53,8 @@ class TrainingOrder:
     worker: int = 0
     replicas: int = 1
     group: int = 1
+    labels: np.ndarray | None = field(default=None, compare=False)
+    repeats: int = 1
 
     def __post_init__(self):
         if self.count < 1 or self.global_batch_size < 1:
@@ -42,6 +62,8 @@ class TrainingOrder:
                 f"there are {self.count} examples for batches of {self.global_batch_size}; both must be at least 1"
             )
         check_worker(self.workers, self.worker)
+        if self.labels is not None and self.repeats > 1:
+            raise ValueError(f"repeats={self.repeats} of examples whose classes are drawn equally often; leave one out")
         if self.replicas < 1:
             raise ValueError(f"replicas={self.replicas} must be at least 1")
         parts = self.workers * self.replicas * self.group
@@ -59,14 +81,60 @@ class TrainingOrder:
         return -(-self.count // self.global_batch_size)
 
     def order(self, epoch: int) -> np.ndarray:
-        """All examples of an epoch in order: int64 array (count,)."""
-        return np.random.default_rng((self.seed, epoch)).permutation(self.count)
+        """All draws of an epoch in order: int64 array (count,)."""
+        if self.repeats > 1:
+            return self._repeated(epoch)
+        draws = self.count if self.labels is None else self._balanced(epoch)
+        return np.random.default_rng((self.seed, epoch)).permutation(draws)
+
+    def _repeated(self, epoch: int) -> np.ndarray:
+        """An epoch's part of one long row, in which every example comes `repeats` times before any comes again."""
+        places = np.arange(epoch * self.count, (epoch + 1) * self.count)
+        numbers, times = places // self.repeats, places % self.repeats
+        cycles, within = numbers // self.count, numbers % self.count
+        draws = np.empty_like(places)
+        for cycle in np.unique(cycles):
+            here = cycles == cycle
+            examples = np.random.default_rng((self.seed, int(cycle))).permutation(self.count)[within[here]]
+            draws[here] = examples + self.count * (times[here] + self.repeats * (cycle - cycles[0]))
+        batches = np.arange(self.count) // self.global_batch_size
+        return draws[np.lexsort((places, times, batches))]
+
+    @cached_property
+    def _members(self) -> list[np.ndarray]:
+        """The examples of each class that has any."""
+        assert self.labels is not None
+        by_class = np.argsort(self.labels, kind="stable")
+        _, counts = np.unique(self.labels, return_counts=True)
+        return np.split(by_class, np.cumsum(counts)[:-1])
+
+    def _balanced(self, epoch: int) -> np.ndarray:
+        """The draws of an epoch, class by class."""
+        classes = len(self._members)
+        each, rest = divmod(self.count, classes)
+        draws = []
+        for place, members in enumerate(self._members):
+            # Of the epochs before, and with this one: each turn of what is left over begins where the last one ended.
+            first, last = (each * e + (rest * e - place + classes - 1) // classes for e in (epoch, epoch + 1))
+            begun, ended = first // len(members), -(-last // len(members))
+            turns = np.tile(members, (ended - begun, 1))
+            # Only the first and the last one may be parts; of a whole turn the order does not matter.
+            for cycle, is_part in ((begun, first % len(members)), (ended - 1, last % len(members))):
+                if is_part:
+                    turns[cycle - begun] = np.random.default_rng((self.seed, cycle, place + 1)).permutation(members)
+            turns += self.count * np.arange(ended - begun)[:, np.newaxis]
+            draws.append(turns.ravel()[first - begun * len(members) : last - begun * len(members)])
+        return np.concatenate(draws)
 
     @cached_property
     def sizes(self) -> np.ndarray:
         """Examples of this worker's replicas in each batch of an epoch: int64 array (steps, replicas)."""
         bounds = np.array([[self._bounds(step, r) for r in range(self.replicas)] for step in range(self.steps)])
         return bounds[..., 1] - bounds[..., 0]
+
+    def sizes_from(self, step: int) -> np.ndarray:
+        """The sizes from a global step on, around: int64 array (steps · replicas,), one epoch after the other."""
+        return np.roll(self.sizes, -(step % self.steps), axis=0).ravel()
 
     def share(self, epoch: int, first_step: int = 0) -> np.ndarray:
         """This worker's examples from a step of an epoch to the epoch's end, in order: int64 array."""
@@ -85,6 +153,24 @@ class TrainingOrder:
         part, parts = self.worker * self.replicas + replica, self.workers * self.replicas
         first, last = (min(start + groups * p // parts * self.group, stop) for p in (part, part + 1))
         return first, last
+
+
+def next_of_class(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each example the next one of its class, around, and how many examples the class has.
+
+    Args:
+        labels: int array (count,).
+
+    Returns:
+        int64 arrays (count,).
+    """
+    by_class = np.argsort(labels, kind="stable")
+    _, first, counts = np.unique(labels[by_class], return_index=True, return_counts=True)
+    following = np.roll(by_class, -1)
+    following[first + counts - 1] = by_class[first]
+    after, sizes = np.empty(len(labels), "int64"), np.empty(len(labels), "int64")
+    after[by_class], sizes[by_class] = following, np.repeat(counts, counts)
+    return after, sizes
 
 
 def evaluation_share(count: int, batch_size: int, workers: int = 1, worker: int = 0) -> np.ndarray:

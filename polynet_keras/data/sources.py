@@ -1,5 +1,6 @@
 """Sources: where labelled images come from, by the name or the folder that a user gives."""
 
+import dataclasses
 import hashlib
 import os
 from collections.abc import Sequence
@@ -10,30 +11,34 @@ import tensorflow as tf
 
 from polynet_keras.basics.extras import require_extra
 from polynet_keras.basics.names import shown
-from polynet_keras.data.examples import Examples, Source, hold_out
-from polynet_keras.data.fashion_mnist import CLASSES, FASHION_MNIST, load_fashion_mnist
-from polynet_keras.data.folders import EXPECTED, ClassFolder, list_splits
+from polynet_keras.data.examples import Examples, Source, hold_out, with_validation
+from polynet_keras.data.fashion_mnist import CLASSES, load_fashion_mnist
 from polynet_keras.data.image_headers import MAX_ENCODED_BYTES
+from polynet_keras.data.labelled_files import LabelledFiles, warn_of_untrained
+from polynet_keras.data.listing import list_images
 from polynet_keras.data.records.manifest import MANIFEST
+from polynet_keras.data.source_names import DIGITS, FASHION_MNIST, TFDS, check_data, has_name
+from polynet_keras.data.splits import (
+    HELD_OUT_SPLITS,
+    SPELLINGS,
+    TRAINING,
+    WHOLE,
+    find_split,
+    split_named,
+    split_of,
+    validation_split,
+)
+from polynet_keras.data.tables import is_table
 
-DIGITS = "digits"
-BUILT_IN = (DIGITS, FASHION_MNIST)
-"""The sources that have a name; all others are folders, or `tfds:NAME`."""
-TFDS = "tfds:"
-TRAINING_SPLITS = ("train", "training")
-HELD_OUT_SPLITS = ("val", "validation", "held_out", "test")
-"""What the held-out part is called in data that has splits of its own: the first of these that is there."""
-WHOLE = "all"
-"""The one split of data that has none."""
 
-
-def open_splits(data: str | os.PathLike) -> dict[str, Examples]:
+def open_splits(data: str | os.PathLike, layout: str = "auto") -> dict[str, Examples]:
     """Opens data with the splits that it has.
 
     Args:
         data: `"digits"`, `"fashion_mnist"`; a folder with one folder of images a class, or with such folders for each
-            split; a folder of TFRecords with a manifest, as `polynet records` leaves it; or `"tfds:NAME"`, a dataset
-            that tensorflow-datasets has prepared.
+            split; a table of such images (`data.tables.list_table`); a folder of TFRecords with a manifest, as
+            `polynet records` leaves it; or `"tfds:NAME"`, a dataset that tensorflow-datasets has prepared.
+        layout: what the folders of a folder of images are: `"classes"`, `"splits"`, or `"auto"`, what their names say.
 
     Returns:
         Examples by the split's name; data without splits has one, `"all"`.
@@ -42,6 +47,9 @@ def open_splits(data: str | os.PathLike) -> dict[str, Examples]:
         ValueError: no such data; the message says what was expected.
     """
     data = os.fspath(data)
+    check_data("data", data, layout)
+    if not has_name(data) and (is_table(data) or not Path(data, MANIFEST).is_file()):
+        return image_files(data, layout)
     if data == DIGITS:
         return {WHOLE: digits()}
     if data == FASHION_MNIST:
@@ -50,62 +58,74 @@ def open_splits(data: str | os.PathLike) -> dict[str, Examples]:
         from polynet_keras.data.tfds_source import tfds_splits
 
         return tfds_splits(data.removeprefix(TFDS))
-    if not os.path.isdir(data):
-        named = ", ".join(map(repr, BUILT_IN))
-        raise ValueError(
-            f"data={data!r} is no folder; expected {named}, '{TFDS}NAME', a folder of records, or {EXPECTED}"
-        )
-    if Path(data, MANIFEST).is_file():
-        from polynet_keras.data.records.source import record_splits
+    from polynet_keras.data.records.source import record_splits
 
-        return record_splits(data)
-    return image_folder(data)
+    return record_splits(data)
 
 
-def open_source(data: str | os.PathLike, seed: int) -> Source:
-    """Opens data to train on: its training split, and its held-out one.
+def open_source(
+    data: str | os.PathLike, seed: int, layout: str = "auto", validation_share: float | None = None
+) -> Source:
+    """Opens data to train on: its training split, its held-out one, and perhaps one to choose the best epoch by.
+
+    Classes without a training image are told.
 
     Args:
         data: as `open_splits` takes it.
         seed: of the split, where the data has none: a fifth of each class is held out.
+        layout: as `open_splits` takes it.
+        validation_share: of each class's training images, to choose the best epoch by, drawn with the seed; 0 for none.
+            By default the split `val` of data that has a split `test` or `held_out` too, else none.
 
     Raises:
-        ValueError: no such data, splits of other names, or a class that is too small to be split.
+        ValueError: no such data, splits of other names, a class that is too small to be split, or a share of data that
+            has a split to choose by.
     """
-    splits = open_splits(data)
-    if len(splits) == 1 and not splits.keys() <= set(HELD_OUT_SPLITS):
-        return hold_out(next(iter(splits.values())), seed)
-    training, held_out = (
-        next((splits[name] for name in names if name in splits), None) for names in (TRAINING_SPLITS, HELD_OUT_SPLITS)
-    )
-    if training is None or held_out is None:
-        raise ValueError(
-            f"data={os.fspath(data)!r} has the splits {', '.join(splits)}; expected one of "
-            f"{', '.join(TRAINING_SPLITS)} and one of {', '.join(HELD_OUT_SPLITS)}"
-        )
-    return Source(training, held_out)
+    splits = open_splits(data, layout)
+    if len(splits) == 1 and split_of(next(iter(splits))) not in HELD_OUT_SPLITS:
+        source = hold_out(next(iter(splits.values())), seed)
+    else:
+        training = find_split(splits, TRAINING)
+        held_out = next((name for split in HELD_OUT_SPLITS if (name := find_split(splits, split))), None)
+        if training is None or held_out is None:
+            spellings = (name for split in HELD_OUT_SPLITS for name in SPELLINGS[split])
+            raise ValueError(
+                f"data={os.fspath(data)!r} has the splits {', '.join(splits)}; expected one of "
+                f"{', '.join(SPELLINGS[TRAINING])} and one of {', '.join(spellings)}"
+            )
+        validation = validation_split(splits) if validation_share != 0 else None
+        if validation is not None and validation_share:
+            raise ValueError(
+                f"validation_share={validation_share:g}: data={os.fspath(data)!r} has the split {validation} to choose "
+                f"the best epoch by, beside {held_out}; leave the share out, or move {validation} into {training}"
+            )
+        unused = {name: splits[name] for name in splits if name not in (training, held_out, validation)}
+        chosen_by = None if validation is None else splits[validation]
+        source = Source(splits[training], splits[held_out], unused=unused, validation=chosen_by)
+    if validation_share:
+        source = with_validation(source, validation_share, seed)
+    if source.training.labels is not None:
+        warn_of_untrained(source.class_names, source.training.labels, f"data={os.fspath(data)!r}")
+    return source
 
 
-def open_split(data: str | os.PathLike, split: str | None = None) -> Examples:
+def open_split(data: str | os.PathLike, split: str | None = None, layout: str = "auto") -> Examples:
     """Opens one split of data to evaluate on.
 
     Args:
         data: as `open_splits` takes it.
-        split: its name; by default the held-out one, or all of data that has no splits.
+        split: its name, in any spelling; by default the held-out one, or all of data that has no splits.
+        layout: as `open_splits` takes it.
 
     Raises:
         ValueError: no such data or split.
     """
-    splits = open_splits(data)
-    wanted = (split,) if split else (*HELD_OUT_SPLITS, WHOLE)
-    for name in wanted:
-        if name in splits:
-            return splits[name]
-    raise ValueError(f"data={os.fspath(data)!r} has no split {' or '.join(wanted)}; it has {', '.join(splits)}")
+    splits = open_splits(data, layout)
+    return splits[split_named(splits, split, data)]
 
 
 def digits() -> Examples:
-    """The 1,797 handwritten digits that ship with scikit-learn: scans of 8 × 8 px, grey, ink bright on black.
+    """The 1,797 handwritten digits that ship with scikit-learn: scans of 8 x 8 px, grey, ink bright on black.
 
     Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository,
     1998: its test set, of 13 writers.
@@ -143,17 +163,35 @@ def _from_arrays(name: str, images: np.ndarray, labels: np.ndarray, class_names:
     )
 
 
-def image_folder(folder: str | os.PathLike) -> dict[str, Examples]:
-    """Opens a folder with one folder of images a class, or with such folders for each split; RGB.
+def image_files(data: str | os.PathLike, layout: str = "auto") -> dict[str, Examples]:
+    """Opens a folder with one folder of images a class, or with such folders for each split, or a table of them; RGB.
 
     Raises:
-        ValueError: as `folders.list_splits`.
+        ValueError: as `listing.list_images`.
     """
-    return {split: _from_folder(split, listed) for split, listed in list_splits(folder, WHOLE).items()}
+    return {split: _from_files(data, split, listed) for split, listed in list_images(data, WHOLE, None, layout).items()}
 
 
-def _from_folder(split: str, listed: ClassFolder) -> Examples:
-    paths = [os.path.join(listed.folder, path) for path in listed.paths]
+def unlabelled_files(paths: Sequence[str], sizes: Sequence[int], class_names: Sequence[str], channels: int) -> Examples:
+    """Image files of which nobody has said the class: their label is 0.
+
+    Args:
+        paths: of the files.
+        sizes: of the files, in bytes.
+        class_names: that they may have.
+        channels: of every decoded image.
+    """
+    labels = np.zeros(len(paths), "int64")
+    listed = LabelledFiles(Path(), tuple(class_names), tuple(paths), labels, np.array(sizes, "int64"))
+    return dataclasses.replace(_from_paths("image files", listed, paths), channels=channels)
+
+
+def _from_files(data: str | os.PathLike, split: str, listed: LabelledFiles) -> Examples:
+    name = shown(data) if split == WHOLE else f"{shown(data)}, {split}"
+    return _from_paths(name, listed, [os.path.join(listed.folder, path) for path in listed.paths])
+
+
+def _from_paths(name: str, listed: LabelledFiles, paths: Sequence[str]) -> Examples:
     # Names of files are bytes: those of old archives are in other encodings than UTF-8.
     files, labels, sizes = (
         tf.constant([os.fsencode(path) for path in paths]),
@@ -169,7 +207,7 @@ def _from_folder(split: str, listed: ClassFolder) -> Examples:
             return tf.io.read_file(files[index]), labels[index]
 
     return Examples(
-        name=shown(listed.folder) if split == WHOLE else f"{shown(listed.folder)}, {split}",
+        name=name,
         class_names=listed.class_names,
         channels=3,
         count=len(paths),
@@ -177,5 +215,5 @@ def _from_folder(split: str, listed: ClassFolder) -> Examples:
         name_of=paths.__getitem__,
         fingerprint=listed.fingerprint,
         labels=listed.labels,
-        are_files=True,
+        file_sizes=listed.sizes,
     )

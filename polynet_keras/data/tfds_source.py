@@ -3,13 +3,17 @@
 import hashlib
 import importlib.util
 import os
+from collections.abc import Callable
 
 import numpy as np
+import tensorflow as tf
+from absl import logging
 
-from polynet_keras.basics.names import check_class_names
+from polynet_keras.basics.names import check_class_names, size_text
 from polynet_keras.data.examples import Examples
 from polynet_keras.data.image_files import CHANNELS
-from polynet_keras.data.records.read import Features, record_reader
+from polynet_keras.data.records.features import Features
+from polynet_keras.data.records.read import record_reader
 
 NAMING_ERRORS = (ValueError, AssertionError, ImportError)
 """What tensorflow-datasets raises of a dataset, a configuration or a version that it does not know, or of a dataset
@@ -63,6 +67,9 @@ def tfds_splits(name: str) -> dict[str, Examples]:
             continue
         paths = [os.fspath(path) for path in about.filepaths]
         count, read, name_of = record_reader(paths, Features(image, label), len(classes))
+        if not _has_labels(read):
+            logging.info("tfds:%s: the split %s is left out: its first image has no label", name, split)
+            continue
         # The version stands for the content; sizes tell where somebody prepared other files under it. Names of files
         # have the split's in them.
         sizes = [f"{os.path.basename(path)} {os.path.getsize(path)}" for path in paths]
@@ -79,6 +86,15 @@ def tfds_splits(name: str) -> dict[str, Examples]:
     return splits
 
 
+def _has_labels(read: Callable) -> bool:
+    """Whether the first image of a split has one of the classes: ImageNet's test images have none."""
+    try:
+        read(tf.constant(0, tf.int64))
+    except tf.errors.OpError as error:  # what is damaged is told when it is trained on
+        return "its label is not one of" not in error.message
+    return True
+
+
 def _image_and_label(name: str, features) -> tuple[str, str]:
     """What the image and the label of an example are called."""
     import tensorflow_datasets as tfds
@@ -93,7 +109,7 @@ def _image_and_label(name: str, features) -> tuple[str, str]:
     image = features[images[0]]
     if image.np_dtype != np.uint8 or image.shape[-1] not in (None, *CHANNELS):
         raise ValueError(
-            f"tfds:{name}: its images are {np.dtype(image.np_dtype)} of {image.shape[-1]} channel(s); uint8 of one of "
-            f"{tuple(CHANNELS)} is read here"
+            f"tfds:{name}: its images are {np.dtype(image.np_dtype)}, {size_text(image.shape)}; only uint8 with "
+            f"{', '.join(map(str, CHANNELS))} channels is read"
         )
     return images[0], labels[0]

@@ -13,11 +13,13 @@ import numpy as np
 from polynet_keras.basics.extras import require_extra
 from polynet_keras.basics.files import file_hash
 from polynet_keras.basics.json_fields import Fields, fields_of, is_plain
+from polynet_keras.basics.names import number_of, size_text
 from polynet_keras.data.protocol import Preprocessing
+from polynet_keras.deployment.comparison import Comparison
 from polynet_keras.deployment.formats import FORMATS
 from polynet_keras.deployment.formats.format import Runner
+from polynet_keras.pretrained.model_source import EXPORT_CARD_FILE as CARD_FILE
 
-CARD_FILE = "card.json"
 MAX_FACTS = 100
 """About a calibration."""
 SHA256 = re.compile("[0-9a-f]{64}")
@@ -25,23 +27,6 @@ VERSION_FOLDER = "1"
 """TensorFlow Serving and OpenVINO Model Server load the folder of the highest number."""
 MAX_REASON = 300
 """Characters of a runtime's own error that are repeated."""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """An artifact in its own runtime beside the Keras model that it came from.
-
-    Attributes:
-        data: what it was run on.
-        images: how many of it.
-        max_difference: the largest absolute difference of a probability.
-        top1_agreement: the share of the images whose best class is the same, from 0 to 1.
-    """
-
-    data: str
-    images: int
-    max_difference: float
-    top1_agreement: float
 
 
 @dataclass(frozen=True)
@@ -57,7 +42,8 @@ class ExportCard:
         source_hash: SHA-256 of the Keras model's weights, in hexadecimal digits.
         structure: the residual units, in the structure notation.
         comparison: with the Keras model.
-        calibration: of int8: the data, how many images, and the operations that were left in float.
+        calibration: of int8: the data, how many images, the layers that were to stay in float, and, with a `max_drop`,
+            what was asked for and the layers that were given back to float for it.
         versions: of the packages that wrote it, by name.
         size: bytes of all files of the artifact.
         files: SHA-256 of each file of the artifact, in hexadecimal digits, by its path in the folder; none in cards of
@@ -85,7 +71,7 @@ class ExportCard:
             try:
                 name.encode()
             except (AttributeError, UnicodeError):  # no text, or a part of a character, which no answer can have
-                raise ValueError(f"the name {name!r} is no text that UTF-8 can write; rename it") from None
+                raise ValueError(f"the name {name!r} is not text that UTF-8 can write; rename it") from None
         if not isinstance(self.files, dict):
             raise ValueError(f"files={self.files!r} must be a hash for each path")
 
@@ -116,20 +102,12 @@ class ExportCard:
                 preprocessing=Preprocessing.from_fields(fields.object("preprocessing")),
                 source_hash=_hash(fields),
                 structure=fields.text("structure"),
-                comparison=_comparison(fields),
+                comparison=Comparison.from_fields(fields.object("comparison")),
                 calibration=_calibration(fields),
                 versions=fields.texts_by_name("versions", most=100),
                 size=fields.whole("size"),
                 files=_files(fields),
             )
-
-
-def _comparison(fields: Fields) -> Comparison:
-    values = Fields(fields.take("comparison"), "comparison")
-    images, largest = values.whole("images"), values.number("max_difference", most=1e9)
-    comparison = Comparison(values.text("data"), images, largest, values.number("top1_agreement", most=1.0))
-    values.end()
-    return comparison
 
 
 def _calibration(fields: Fields) -> dict[str, Any] | None:
@@ -159,6 +137,19 @@ def artifact_path(folder: str | os.PathLike, format: str) -> Path:
     return Path(folder, VERSION_FOLDER, FORMATS[format].file)
 
 
+def opened_export(folder: str | os.PathLike) -> tuple[ExportCard, Path]:
+    """The card of an export's folder, and the file by which its artifact is loaded.
+
+    Raises:
+        ValueError: one of them is not there, or the card is none.
+    """
+    card = ExportCard.load(folder)
+    path = artifact_path(folder, card.format)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file, which the card beside it describes; export the model again")
+    return card, path
+
+
 def file_hashes(folder: str | os.PathLike) -> dict[str, str]:
     """SHA-256 of each file beside the card and below, by its path in the folder.
 
@@ -169,7 +160,7 @@ def file_hashes(folder: str | os.PathLike) -> dict[str, str]:
     for path in sorted(Path(folder).rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise ValueError(f"{path}: is no file of its own, which an export consists of; export it again")
+            raise ValueError(f"{path}: is not a plain file, as the files of an export are; export it again")
         if name != CARD_FILE and path.is_file():
             found[name] = file_hash(path)
     return found
@@ -221,24 +212,23 @@ def load_exported(folder: str | os.PathLike, threads: int | None = None) -> Expo
     Raises:
         ValueError: no such export, one that cannot be loaded, or its runtime is not installed.
     """
-    card = ExportCard.load(folder)
-    path = artifact_path(folder, card.format)
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file, which the card beside it describes; export the model again")
+    card, path = opened_export(folder)
     side, channels = card.preprocessing.image_size, card.preprocessing.channels
     run = load_artifact(path, card.format, threads)
 
     def checked(images: np.ndarray) -> np.ndarray:
         if images.dtype != np.float32 or images.ndim != 4 or images.shape[1:] != (side, side, channels):
             raise ValueError(
-                f"images of {images.dtype} {images.shape} must be float32 (batch, {side}, {side}, {channels}), "
+                f"images of {images.dtype}, {size_text(images.shape)}, must be float32 (batch, {side}, {side}, "
+                f"{channels}), "
                 "prepared by the card's preprocessing"
             )
         found = run(images)
         if found.shape != (len(images), len(card.class_names)):
             raise ValueError(
-                f"{os.fspath(folder)}: the model gives the shape {found.shape} for {len(images)} images, its card "
-                f"names {len(card.class_names)} classes; export it again"
+                f"{os.fspath(folder)}: the model gives {size_text(found.shape)} numbers for "
+                f"{number_of(len(images), 'image')}, and its card "
+                f"names {number_of(len(card.class_names), 'class', 'classes')}; export it again"
             )
         return found
 

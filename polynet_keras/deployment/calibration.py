@@ -1,69 +1,138 @@
-"""The images that an int8 artifact is calibrated on, and others that it is compared on."""
+"""The images that an int8 artifact is calibrated on, and those, which are others, that it is compared on."""
 
 import dataclasses
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from absl import logging
 
-from polynet_keras.data.decoding import Unreadable
+from polynet_keras.basics.checks import check_integer, check_number
+from polynet_keras.basics.names import number_of
 from polynet_keras.data.examples import Examples
-from polynet_keras.data.pipeline import evaluation_batches, reading
+from polynet_keras.data.pipeline import evaluation_batches
 from polynet_keras.data.protocol import Preprocessing
+from polynet_keras.data.unreadable import Unreadable, reading
+from polynet_keras.evaluation.loading import TrainedModel
+from polynet_keras.evaluation.scoring import fitted_to
 
-HELD_OUT = 200
-"""Images, at most, that an int8 artifact is compared on; of data that has fewer than twice as many, half of it."""
+BATCH_SIZE = 32
+"""Of what is compared."""
+
+Labelled = tuple[np.ndarray, np.ndarray | None]
+"""Prepared images, float32 (batch, image_size, image_size, channels), and their labels, int64 (batch,), where the model
+knows their classes."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What activations' ranges are read from, and other images of the same data, to compare the artifact on.
+    """What activations' ranges are read from, and what the artifact is compared on, and perhaps corrected by.
 
     Attributes:
-        examples: of whose fixed shuffle the first images are calibrated on, and the last ones held out; their labels
-            are not looked at.
+        examples: training images: the first of their fixed shuffle are calibrated on; their labels are not looked at.
+        held_out: images that the model was not trained on: the first of their fixed shuffle are compared on.
         images: that are calibrated on, at most.
+        comparison_images: that are compared on, at most.
         keep_float: names of layers, or beginnings of names, that are left in float.
+        max_drop: percentage points of top-1 that int8 may lose: layers go back to float until it loses no more. That is
+            measured on half of the held-out images (`comparison_images` of them at most), and the artifact is compared
+            on the other half, which chose nothing. None: no layer goes back.
+
+    Raises:
+        ValueError: a number that is out of range, no or too few images, or images that are held out and calibrated on.
     """
 
     examples: Examples
+    held_out: Examples
     images: int = 300
+    comparison_images: int = 1000
     keep_float: tuple[str, ...] = ()
+    max_drop: float | None = None
 
     def __post_init__(self):
-        if self.images < 1:
-            raise ValueError(f"images={self.images} of the calibration must be at least 1")
-        if len(self.examples) < 4:
-            raise ValueError(
-                f"{self.examples.name} has {len(self.examples)} images; calibration takes at least 4, half of which "
-                "are held out to compare on"
-            )
-
-    @property
-    def _rest(self) -> int:
-        """How many images are not held out."""
-        return len(self.examples) - min(HELD_OUT, len(self.examples) // 2)
+        check_integer("images", self.images, 1)
+        check_integer("comparison_images", self.comparison_images, 2)
+        if self.max_drop is not None:
+            check_number("max_drop", self.max_drop, at_least=0, below=100)
+        if self.examples.fingerprint == self.held_out.fingerprint:
+            raise ValueError(f"{self.examples.name} would be calibrated on and compared on; name other images for one")
+        for examples, least in ((self.examples, 1), (self.held_out, 2 if self.max_drop is None else 4)):
+            if len(examples) < least:
+                raise ValueError(
+                    f"{examples.name} has {number_of(len(examples), 'image')}; int8 needs at least {least}"
+                )
 
     def batches(self, preprocessing: Preprocessing) -> list[np.ndarray]:
-        """The images, prepared, one by one: float32 (1, image_size, image_size, channels)."""
-        return self._prepared(slice(None, min(self.images, self._rest)), preprocessing)
+        """The images to calibrate on, prepared, one by one: float32 (1, image_size, image_size, channels)."""
+        chosen = _shuffled(self.examples)[: self.images]
+        return [images for images, _ in _prepared(_subset(self.examples, chosen, preprocessing), preprocessing, 1)]
 
-    def others(self, preprocessing: Preprocessing) -> np.ndarray:
-        """The images that are held out: float32 (count, image_size, image_size, channels)."""
-        return np.concatenate(self._prepared(slice(self._rest, None), preprocessing))
+    def to_compare(self, trained: TrainedModel) -> Iterator[Labelled]:
+        """Batches of the images to compare on."""
+        shuffled = _shuffled(self.held_out)
+        part = shuffled if self.max_drop is None else shuffled[len(shuffled) // 2 :]
+        try:
+            examples, known = fitted_to(trained, self.held_out), True
+        except ValueError as error:
+            logging.warning("how many images int8 gets right is not counted: %s", error)
+            examples, known = self.held_out, False
+        chosen = _subset(examples, part[: self.comparison_images], trained.preprocessing)
+        for images, labels in _prepared(chosen, trained.preprocessing, BATCH_SIZE):
+            yield images, labels if known else None
 
-    def _prepared(self, part: slice, preprocessing: Preprocessing) -> list[np.ndarray]:
-        chosen = np.sort(np.random.default_rng(0).permutation(len(self.examples))[part])
-        examples = dataclasses.replace(self.examples, channels=preprocessing.channels)
-        unreadable = Unreadable()
-        batches = evaluation_batches(examples.subset(chosen, examples.name), preprocessing, 1, unreadable=unreadable)
-        with reading(unreadable):
-            return [images for images, *_ in batches.dataset.as_numpy_iterator()]
+    def to_choose(self, trained: TrainedModel) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The images by which layers go back to float, one by one, in memory.
 
-    def facts(self) -> dict[str, Any]:
+        Raises:
+            ValueError: the model does not know their classes.
+        """
+        shuffled, examples = _shuffled(self.held_out), fitted_to(trained, self.held_out)
+        chosen = _subset(examples, shuffled[: len(shuffled) // 2][: self.comparison_images], trained.preprocessing)
+        return list(_prepared(chosen, trained.preprocessing, 1))
+
+    def kept(self, operations: Sequence[str]) -> list[str]:
+        """Of the names of operations those of `keep_float`.
+
+        Raises:
+            ValueError: one of `keep_float` is none of them.
+        """
+        kept: dict[str, None] = {}
+        for name in self.keep_float:
+            found = [operation for operation in operations if re.search(rf"\b{re.escape(name)}", operation)]
+            if not found:
+                raise ValueError(f"keep_float={name!r} is not how the name of a layer of the fused network begins")
+            kept |= dict.fromkeys(found)
+        return list(kept)
+
+    def facts(self, given_back: Sequence[str]) -> dict[str, Any]:
         """For the card."""
-        return {
+        facts = {
             "data": self.examples.name,
-            "images": min(self.images, self._rest),
+            "images": min(self.images, len(self.examples)),
             "keep_float": list(self.keep_float),
         }
+        if self.max_drop is None:
+            return facts
+        choosing = min(self.comparison_images, len(self.held_out) // 2)
+        return facts | {"max_drop": self.max_drop, "chosen_on": choosing, "given_back": list(given_back)}
+
+
+def _shuffled(examples: Examples) -> np.ndarray:
+    return np.random.default_rng(0).permutation(len(examples))
+
+
+def _subset(examples: Examples, chosen: np.ndarray, preprocessing: Preprocessing) -> Examples:
+    examples = dataclasses.replace(examples, channels=preprocessing.channels)
+    return examples.subset(np.sort(chosen), examples.name)
+
+
+def _prepared(
+    examples: Examples, preprocessing: Preprocessing, batch_size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    unreadable = Unreadable()
+    batches = evaluation_batches(examples, preprocessing, batch_size, unreadable=unreadable)
+    with reading(unreadable):
+        for images, labels, _, valid in batches.dataset.as_numpy_iterator():
+            yield images[valid], labels[valid]

@@ -9,10 +9,10 @@ import numpy as np
 import tensorflow as tf
 
 from polynet_keras.basics.tensorflow_errors import plain_message
-from polynet_keras.data.decoding import has_at_most, png_sides
 from polynet_keras.data.image_files import decode_image
 from polynet_keras.data.image_headers import JPEG_SIGNATURE, MAX_PIXELS, MAX_SCANS, PNG_SIGNATURE, START_OF_SCAN
 from polynet_keras.data.resizing import normalizer, resize
+from polynet_keras.data.tensorflow_decoders import decode_jpeg, has_at_most, png_sides, whole
 from polynet_keras.deployment.comparing import LARGEST_DIFFERENCE
 from polynet_keras.evaluation.loading import TrainedModel
 
@@ -34,7 +34,7 @@ def classifier(model: keras.Model, trained: TrainedModel) -> Callable[[tf.Tensor
     normalize = normalizer(preprocessing)
 
     def prepared(encoded: tf.Tensor) -> tf.Tensor:
-        image = decode(encoded, channels)
+        image = decode(encoded, channels, preprocessing.least_side)
         high, wide, fits = preprocessing.resized_sides(*tf.unstack(tf.shape(image, tf.int64)[:2]))
         with tf.control_dependencies([tf.debugging.Assert(fits, ["the image is too narrow to be resized"])]):
             image = resize(image, tf.cast(tf.stack([high, wide]), tf.int32), preprocessing)
@@ -51,7 +51,7 @@ def classifier(model: keras.Model, trained: TrainedModel) -> Callable[[tf.Tensor
     return classify
 
 
-def decode(encoded: tf.Tensor, channels: int) -> tf.Tensor:
+def decode(encoded: tf.Tensor, channels: int, least_side: int | None = None) -> tf.Tensor:
     """A JPEG or PNG as uint8 (height, width, channels), with TensorFlow's operations alone; other files are errors.
 
     Its pixels are those of `decode_image`: opaque where the file has no alpha, grey by the same weights of the colours.
@@ -60,7 +60,9 @@ def decode(encoded: tf.Tensor, channels: int) -> tf.Tensor:
     is_png = tf.strings.substr(encoded, 0, 8) == PNG_SIGNATURE
     check = tf.debugging.Assert(is_jpeg | is_png, ["expected the bytes of a JPEG or a PNG file"])
     with tf.control_dependencies([check]):
-        image = tf.cond(is_png, lambda: _png(encoded, 4 if channels == 4 else 3), lambda: _jpeg(encoded, channels))
+        image = tf.cond(
+            is_png, lambda: _png(encoded, 4 if channels == 4 else 3), lambda: _jpeg(encoded, channels, least_side)
+        )
     return tf.ensure_shape(_grey(image) if channels == 1 else image, (None, None, channels))
 
 
@@ -78,12 +80,12 @@ def _png(encoded: tf.Tensor, channels: int) -> tf.Tensor:
         return tf.io.decode_png(encoded, channels)
 
 
-def _jpeg(encoded: tf.Tensor, channels: int) -> tf.Tensor:
+def _jpeg(encoded: tf.Tensor, channels: int, least_side: int | None) -> tf.Tensor:
     scans = tf.size(tf.strings.split([encoded], START_OF_SCAN, MAX_SCANS + 1).values) - 1
     few_scans = tf.debugging.Assert(scans <= MAX_SCANS, [f"the JPEG has over {MAX_SCANS} scans"])
-    with tf.control_dependencies([few_scans, _few_pixels(tf.io.extract_jpeg_shape(encoded)[:2])]):
-        # As accurate as Pillow, and so the same pixels.
-        image = tf.io.decode_jpeg(encoded, 3, dct_method="INTEGER_ACCURATE")
+    rows, columns = tf.unstack(tf.io.extract_jpeg_shape(encoded)[:2])
+    with tf.control_dependencies([few_scans, _few_pixels(tf.stack([rows, columns]))]):
+        image = decode_jpeg(encoded, 3, whole(rows, columns), least_side)
     # A JPEG has no alpha.
     return tf.pad(image, [(0, 0), (0, 0), (0, 1)], constant_values=255) if channels == 4 else image
 
@@ -105,8 +107,9 @@ def compare_classify(folder: Path, trained: TrainedModel) -> None:
         ValueError: it fails, or its names or scores are others.
     """
     files, protocol, tolerance = encoded_photographs(), trained.preprocessing, LARGEST_DIFFERENCE["float32"]
-    images = np.stack([protocol(decode_image(file, protocol.channels, "photograph")) for file in files])
-    expected = np.asarray(trained.model.predict_on_batch(images))
+    side = protocol.least_side
+    images = np.stack([protocol(decode_image(file, protocol.channels, "", least_side=side)) for file in files])
+    expected = trained.probabilities(images)
     loaded = tf.saved_model.load(str(folder))
     try:
         found = loaded.signatures["classify"](encoded=tf.constant(files))

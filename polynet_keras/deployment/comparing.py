@@ -1,11 +1,14 @@
 """An artifact in its own runtime beside the Keras model that it came from: how far they may differ."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
+from polynet_keras.basics.names import size_text
 from polynet_keras.data.crops import crop_plan, views
 from polynet_keras.data.protocol import Preprocessing
-from polynet_keras.deployment.artifact import Comparison
-from polynet_keras.deployment.calibration import Calibration
+from polynet_keras.deployment.calibration import Calibration, Labelled
+from polynet_keras.deployment.comparison import Comparison, Top1
 from polynet_keras.deployment.formats.format import Runner
 from polynet_keras.evaluation.loading import TrainedModel
 
@@ -29,23 +32,19 @@ def compare(trained: TrainedModel, run: Runner, precision: str, calibration: Cal
         ValueError: they differ by more than their precision explains.
     """
     if calibration is None:
-        data, images = "crops of photographs", photographs(trained.preprocessing)
+        data = "crops of photographs"
+        batches: Iterator[Labelled] = iter([(photographs(trained.preprocessing), None)])
     else:
-        data, images = calibration.examples.name, calibration.others(trained.preprocessing)
-    expected = np.asarray(trained.model.predict_on_batch(images))
-    if expected.min() < 0 or np.abs(expected.sum(axis=1) - 1).max() > 1e-3:
-        raise ValueError(f"{trained.name} gives no probabilities; an exported model ends in a softmax")
-    # One by one and together: a batch must not change what an image gets.
-    found = np.concatenate([run(images[:1]), run(images[1:])])
-    if found.shape != expected.shape or not np.isfinite(found).all():
-        raise ValueError(f"the exported model gives {found.shape}, not finite or not of the shape {expected.shape}")
+        data, batches = calibration.held_out.name, calibration.to_compare(trained)
+    expected, found, labels = _both(trained, run, batches)
     difference = float(np.abs(found - expected).max())
     same = found.argmax(axis=1) == expected.argmax(axis=1)
-    comparison = Comparison(data, len(images), difference, float(same.mean()))
+    top1 = None if labels is None else Top1.of(expected.argmax(axis=1) == labels, found.argmax(axis=1) == labels)
+    comparison = Comparison(data, len(found), difference, float(same.mean()), top1)
     if precision in LARGEST_DIFFERENCE:
         if difference > LARGEST_DIFFERENCE[precision]:
             raise ValueError(
-                f"the exported model's probabilities differ by {difference:.2g} from Keras's on {len(images)} "
+                f"the exported model's probabilities differ by {difference:.2g} from Keras's on {len(found)} "
                 f"{data}; {precision} explains {LARGEST_DIFFERENCE[precision]:g}. Nothing was written"
             )
         return comparison
@@ -60,11 +59,32 @@ def compare(trained: TrainedModel, run: Runner, precision: str, calibration: Cal
     moved, correlation = float(np.abs(found - expected).sum(axis=1).mean() / 2), _correlation(found, expected)
     if moved > LARGEST_MOVE or correlation < SMALLEST_CORRELATION:
         raise ValueError(
-            f"the exported model moves {moved:.2f} of an image's probability, the mean of {len(images)} of {data}, and "
+            f"the exported model moves {moved:.2f} of an image's probability, the mean of {len(found)} of {data}, and "
             f"what images change in it correlates with Keras's by {correlation:.2f}; {precision} may move "
             f"{LARGEST_MOVE:g} and must correlate by {SMALLEST_CORRELATION:g}. Nothing was written"
         )
     return comparison
+
+
+def _both(
+    trained: TrainedModel, run: Runner, batches: Iterator[Labelled]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """What the model and the artifact make of all batches, float32 (images, classes), and the labels (images,)."""
+    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]] = []
+    for images, labels in batches:
+        expected = trained.probabilities(images)
+        # One by one and together: a batch must not change what an image gets.
+        pieces = [images] if parts or len(images) == 1 else [images[:1], images[1:]]
+        found = np.concatenate([run(piece) for piece in pieces])
+        if found.shape != expected.shape or not np.isfinite(found).all():
+            raise ValueError(
+                f"the exported model gives {size_text(found.shape)} numbers, which are not finite, or not "
+                f"{size_text(expected.shape)}"
+            )
+        parts.append((expected, found, labels))
+    expected, found, labels = zip(*parts, strict=True)
+    known = None if labels[0] is None else np.concatenate(labels)
+    return np.concatenate(expected), np.concatenate(found), known
 
 
 def _correlation(found: np.ndarray, expected: np.ndarray) -> float:

@@ -42,7 +42,7 @@ def fuse(model: keras.Model, shared: str = "duplicate") -> keras.Model:
             inference is not known; nothing that is not understood is passed over.
     """
     if shared not in SHARED:
-        raise ValueError(f"shared={shared!r} must be one of {SHARED}")
+        raise ValueError(f"shared={shared!r} must be one of {', '.join(SHARED)}")
     graph = read(model)
     _fold_batch_norms(graph)
     _fold_factors(graph)

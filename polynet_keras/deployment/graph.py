@@ -245,9 +245,7 @@ def _node(layer: keras.Layer, sources: list[Node], kernels: dict[keras.Layer, Ke
     if type(layer) is keras.layers.Concatenate:
         return Concat(layer.name, sources, layer.axis, layer.dtype_policy)
     if len(sources) != 1:
-        raise ValueError(
-            f"layer {layer.name!r} is called with {len(sources)} tensors, as a mask would be; expected one"
-        )
+        raise ValueError(f"layer {layer.name!r} is called with {len(sources)} tensors, as with a mask; expected one")
     if type(layer) is keras.layers.Conv2D:
         return _convolution(layer, sources, kernels)
     if type(layer) in (keras.layers.BatchNormalization, BatchNormalization):

@@ -15,9 +15,6 @@ own residual. No gradient is sent before all of a replica's are there, for their
 
 import tensorflow as tf
 
-GRADIENT_DTYPES = ("float32", "float16")
-"""In which gradients can be summed."""
-
 _BITS, _BIAS = 23, 127  # of float32: its fraction, and the exponent of 1
 _EXPONENT = 13
 """The sums of magnitudes are under 2¹⁴: no order of summing, and no rounding, brings them to float16's end at 2¹⁶."""

@@ -1,13 +1,15 @@
 """The class of the models that `PolyNet` returns: a functional `keras.Model` whose training starts soon."""
 
 import re
+from collections.abc import Callable
 
 import keras
 
 from polynet_keras.engine.distributed_model import DistributedTraining
-from polynet_keras.engine.rematerialization import RematerializedGraph, check_remat
+from polynet_keras.engine.rematerialization import RematerializedGraph
 from polynet_keras.layers.stochastic_residual_scaling import StochasticResidualScaling
 from polynet_keras.layers.variable_names import plain_variable_names
+from polynet_keras.models.arguments import check_remat
 from polynet_keras.models.polynomial import Polynomial
 from polynet_keras.models.structure import STAGES, Structure
 
@@ -37,6 +39,7 @@ class Network(DistributedTraining, keras.Model):
     _remat = "none"
     _rematerialized: RematerializedGraph | None = None
     _structure: str | None = None
+    _behind: Callable | None = None
 
     @property
     def structure(self) -> str | None:
@@ -51,6 +54,22 @@ class Network(DistributedTraining, keras.Model):
     @structure.setter
     def structure(self, value: str | Structure | None) -> None:
         self._structure = None if value is None else str(Structure.parse(value))
+
+    def begin_at(self, tensor: keras.KerasTensor) -> None:
+        """From now on takes, in place of its inputs, what a layer inside puts out; what is before that is not computed.
+
+        The layers and their weights stay the model's, trained, measured and saved as before. It holds for this object
+        alone: what is saved begins with the inputs.
+
+        Args:
+            tensor: symbolic, of this model, through which everything goes, such as `layer.output`.
+        """
+        behind = Network(tensor, self.outputs[0])
+        behind.remat = self.remat
+        self._behind = behind.__call__  # as a layer it would be saved, and its weights a second time
+
+    def __call__(self, *args, **kwargs):
+        return super().__call__(*args, **kwargs) if self._behind is None else self._behind(*args, **kwargs)
 
     @property
     def remat(self) -> str:

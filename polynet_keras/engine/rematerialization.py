@@ -7,16 +7,8 @@ from typing import Any
 import keras
 from keras import KerasTensor, ops
 
-from polynet_keras.basics.checks import check_choice
 from polynet_keras.basics.keras_internals import nodes_by_depth
 from polynet_keras.layers.stochastic_residual_scaling import StochasticResidualScaling
-
-REMAT = ("none", "stage_b", "all")
-
-
-def check_remat(remat: str) -> None:
-    """Raises a `ValueError` unless `remat` is one of `REMAT`."""
-    check_choice("remat", remat, REMAT)
 
 
 class RematerializedGraph:

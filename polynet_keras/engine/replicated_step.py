@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from polynet_keras.basics import keras_internals
 from polynet_keras.basics.checks import check_choice
+from polynet_keras.cluster.communication import GRADIENT_DTYPES
 from polynet_keras.cluster.patience import waiting
 from polynet_keras.engine import compression, stand_in
 from polynet_keras.engine.batches import open_batch, share_of_worker, without_optionals
@@ -31,7 +32,7 @@ def make_step(model: keras.Model, trains: bool) -> "DistributedStep":
     """The function that Keras's `fit` or `evaluate` calls, with an iterator, for the logs of its next batch."""
     if not has_keras_steps(model):
         return DistributedStep(model, _own_step(model, model.train_step if trains else model.test_step))
-    check_choice("gradient_dtype", model.gradient_dtype, compression.GRADIENT_DTYPES)
+    check_choice("gradient_dtype", model.gradient_dtype, GRADIENT_DTYPES)
     if model.jit_compile and any(getattr(layer, "synchronized", False) for layer in keras_internals.every_layer(model)):
         raise ValueError(
             "XLA cannot compile a part of a step that has collectives in it: compile the model with jit_compile=False, "

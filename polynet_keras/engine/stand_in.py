@@ -1,6 +1,6 @@
 """A row of zeros to compute on, for a replica that a small last batch leaves without examples.
 
-TensorFlow's convolutions on processors, oneDNN's, give an empty batch the shape of their input: what comes after them
+TensorFlow's convolutions on CPUs, oneDNN's, give an empty batch the shape of their input: what comes after them
 fails, or ends the process. The row counts nowhere: not in the loss, the metrics, the outputs, or what
 `layers.synchronized_moments` takes of the global batch. One exception: where losses are sums, what layers add to the
 loss themselves (`add_loss`, activity regularizers) is counted once a replica, and that of the row too.
@@ -22,7 +22,7 @@ def filled(nest):
     leaves = [leaf for leaf in keras.tree.flatten(nest) if _may_be_empty(leaf)]
     if not leaves:
         return nest, None
-    # In int32 and with these operations all of it stays on the processor, where a GPU's `tf.pad` wants it.
+    # In int32 and with these operations all of it stays on the CPU, where a GPU's `tf.pad` wants it.
     added = tf.maximum(1 - tf.shape(leaves[0])[0], 0)
 
     def with_row(leaf):

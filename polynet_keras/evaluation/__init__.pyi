@@ -1,25 +1,37 @@
+from .comparing import Comparison, compare
+from .contact_sheet import save_contact_sheet
 from .converting import convert
 from .ensemble import evaluate_ensemble
-from .evaluating import evaluate
-from .loading import TrainedModel, load_published, load_run
+from .evaluating import Evaluation, evaluate
+from .explaining import explain
+from .extracting import extract_features
+from .features import Features
+from .loading import TrainedModel
 from .metrics import Counts
+from .paired import Paired
 from .pooling import Pooling, pool
-from .predicting import predict, predict_published
+from .predicting import Prediction, predict
 from .results import Result
 from .scoring import score
 
 __all__ = [
+    "Comparison",
     "Counts",
+    "Evaluation",
+    "Features",
+    "Paired",
     "Pooling",
+    "Prediction",
     "Result",
     "TrainedModel",
+    "compare",
     "convert",
     "evaluate",
     "evaluate_ensemble",
-    "load_published",
-    "load_run",
+    "explain",
+    "extract_features",
     "pool",
     "predict",
-    "predict_published",
+    "save_contact_sheet",
     "score",
 ]

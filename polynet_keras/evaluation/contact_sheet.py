@@ -34,13 +34,13 @@ TITLE_SIZE, TEXT_SIZE = 18, 13
 
 
 def save_contact_sheet(
-    source: str | os.PathLike, target: str | os.PathLike, preprocessing: Preprocessing, crops: int
+    source: str | os.PathLike, output: str | os.PathLike, preprocessing: Preprocessing, crops: int = 144
 ) -> tuple[Crop, ...]:
     """Draws the crops of an image file.
 
     Args:
         source: an image file.
-        target: the PNG file to write.
+        output: the PNG file to write.
         preprocessing: of 3 channels.
         crops: 1, 10 or 144.
 
@@ -49,13 +49,13 @@ def save_contact_sheet(
 
     Raises:
         ValueError: the source is no image, or cannot be cropped; see `crop_plan`.
-        OSError: the target cannot be written.
+        OSError: the output cannot be written.
     """
     require_extra("data", "PIL")
     image = read_image(source, 3)
     height, width = image.shape[:2]
     plan = crop_plan(height, width, preprocessing, crops)
-    with written_whole(Path(target)) as partial:
+    with written_whole(Path(output)) as partial:
         contact_sheet(image, preprocessing, plan).save(partial, format="PNG")
     return plan
 

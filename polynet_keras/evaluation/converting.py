@@ -7,11 +7,12 @@ from pathlib import Path
 from polynet_keras.applications import PolyNet
 from polynet_keras.basics.extras import require_extra
 from polynet_keras.basics.files import digest_of, written_whole
-from polynet_keras.evaluation.parity import Parity, compare
+from polynet_keras.evaluation.parity import Parity
+from polynet_keras.evaluation.parity import compare as compare_with_publisher
 from polynet_keras.pretrained.conversion import DifferentNetworkError, LoadReport, classes_of, load_checkpoint
 from polynet_keras.pretrained.formats import read_checkpoint
 from polynet_keras.pretrained.open_file import opened_file
-from polynet_keras.pretrained.registry import SQUARE_378, list_published, published
+from polynet_keras.pretrained.registry import SQUARE_378, check_source, list_published, published
 from polynet_keras.pretrained.store import opened_source
 from polynet_keras.pretrained.stored_arrays import Format
 
@@ -39,23 +40,22 @@ class Conversion:
     parity: Parity | None
 
 
-def convert(source: str | os.PathLike, target: str | os.PathLike, comparing: bool = True) -> Conversion:
+def convert(source: str | os.PathLike, output: str | os.PathLike, compare: bool = True) -> Conversion:
     """Writes a published checkpoint of G5 as a file of this package.
 
     Args:
         source: a published file, or the name of a published checkpoint.
-        target: `.weights.h5` (the weights) or `.keras` (the whole model, with softmax); written last, and whole.
-        comparing: whether a photograph goes through both sides.
+        output: `.weights.h5` (the weights) or `.keras` (the whole model, with softmax); written last, and whole.
+        compare: whether a photograph goes through both sides.
 
     Raises:
         ValueError: the source is missing, damaged, of another network or this package's own; or its publisher's
             implementation gives other logits: then nothing is written.
-        OSError: the source cannot be fetched, or the target not be written.
+        OSError: the source cannot be fetched, or the output not be written.
     """
+    check_source(source)
     named = os.fspath(source) in list_published()
-    if not named and not os.path.isfile(os.path.expanduser(source)):
-        raise ValueError(f"SOURCE {os.fspath(source)!r} is no file, and none of {', '.join(list_published())}")
-    if comparing:
+    if compare:
         require_extra("data", "PIL", "sklearn")
     # What is verified, converted and compared is one open file, whatever its name stands for meanwhile.
     with opened_source(published(os.fspath(source))) if named else opened_file(source) as file:
@@ -72,14 +72,14 @@ def convert(source: str | os.PathLike, target: str | os.PathLike, comparing: boo
         except DifferentNetworkError as error:
             raise ValueError(f"{os.fspath(path)!r}: {error}") from None
         preprocessing = published(os.fspath(source)).preprocessing if named else SQUARE_378
-        parity = compare(model, report.format, file, preprocessing) if comparing else None
+        parity = compare_with_publisher(model, report.format, file, preprocessing) if compare else None
         source_hash = digest_of(file.whole)
     if parity and parity.logits is not None and not parity.logits <= LARGEST_DIFFERENCE:
         raise ValueError(
             f"{os.fspath(path)!r}: the logits of a photograph differ by {parity.logits:.1e} of the largest from those "
             f"of {parity.reference}, more than {LARGEST_DIFFERENCE:g}; nothing was written"
         )
-    target = Path(target)
+    target = Path(output)
     with written_whole(target) as partial:
         if target.name.endswith(".keras"):
             whole = PolyNet(weights=None, classes=classes)

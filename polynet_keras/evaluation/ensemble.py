@@ -1,6 +1,5 @@
 """Ensembles: weighted mixtures of what several models said of the same images, and what they gain."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -8,7 +7,8 @@ from itertools import zip_longest
 import numpy as np
 
 from polynet_keras.basics.extras import require_extra
-from polynet_keras.evaluation.metrics import Counts, wilson_interval
+from polynet_keras.evaluation.metrics import Counts
+from polynet_keras.evaluation.paired import Paired
 from polynet_keras.evaluation.pooling import pool
 from polynet_keras.evaluation.scores import Scores
 
@@ -40,7 +40,7 @@ class EnsembleReport:
         best: the member of the most top-1 hits, the first of equal ones. It is found on the images that it is compared
             on, which can only make the gain look smaller than it is.
         mixture: the counts of the mixture.
-        gain_interval: the 95 % confidence interval of `gain`; see `paired_interval`.
+        paired: what the mixture and the best member predicted rightly; it has the interval and the p-value of `gain`.
         fitted_images: how many images the weights were fitted on, none of which is counted; 0 for other weights.
     """
 
@@ -48,13 +48,13 @@ class EnsembleReport:
     members: tuple[Member, ...]
     best: Member
     mixture: Counts
-    gain_interval: tuple[float, float]
+    paired: Paired
     fitted_images: int
 
     @property
     def gain(self) -> float:
         """Top-1 of the mixture less that of the best member, -1 to 1."""
-        return (self.mixture.top1_hits - self.best.counts.top1_hits) / self.mixture.images
+        return self.paired.difference
 
     @property
     def loss_gain(self) -> float:
@@ -64,8 +64,8 @@ class EnsembleReport:
 
 def evaluate_ensemble(
     members: Sequence[Scores],
-    weights: str | Sequence[float] = UNIFORM,
-    held_out: Sequence[Scores] | None = None,
+    mixture: str | Sequence[float] = UNIFORM,
+    fit: Sequence[Scores] | None = None,
     *,
     pooling: Callable[[np.ndarray], np.ndarray] = pool,
     seed: int = 0,
@@ -76,9 +76,9 @@ def evaluate_ensemble(
 
     Args:
         members: scores of two models or more on the same images: cached ones, or `score` of live models.
-        weights: `"uniform"`; `"fit"`, see `fit_weights`; or a number of at least 0 for each member, of which the
-            weights are the shares.
-        held_out: scores of the same members on other images, to fit on. Without them, a random half of the images is
+        mixture: the weights of the members: `"uniform"`; `"fit"`, see `fit_weights`; or a number of at least 0 for
+            each, of which they are the shares.
+        fit: scores of the same members on other images, to fit on. Without them, a random half of the images is
             fitted on and the other half is measured.
         pooling: from the logits of an image's crops to its probabilities; by default `pool(logits)`.
         seed: of the halves.
@@ -87,24 +87,24 @@ def evaluate_ensemble(
         ValueError: members that do not fit each other or the held-out scores, or weights that are not accepted.
     """
     check_members(members)
-    given = None if isinstance(weights, str) else _shares(weights, len(members))
-    if given is None and weights not in (UNIFORM, FIT):
-        raise ValueError(f"weights={weights!r} must be {UNIFORM!r}, {FIT!r}, or a number for each member")
-    if held_out is not None:
-        if given is not None or weights != FIT:
-            raise ValueError(f"scores to fit on are of use with weights={FIT!r} alone; got weights={weights!r}")
-        _check_held_out(members, held_out)
+    given = None if isinstance(mixture, str) else _shares(mixture, len(members))
+    if given is None and mixture not in (UNIFORM, FIT):
+        raise ValueError(f"mixture={mixture!r} must be {UNIFORM!r}, {FIT!r}, or a number for each member")
+    if fit is not None:
+        if given is not None or mixture != FIT:
+            raise ValueError(f"scores to fit on are of use with mixture={FIT!r} alone; got mixture={mixture!r}")
+        _check_held_out(members, fit)
 
     labels = members[0].labels
     probabilities = [pooling(scores.logits) for scores in members]
     fitted_images = 0
     if given is not None:
         shares = given
-    elif weights == UNIFORM:
+    elif mixture == UNIFORM:
         shares = np.full(len(members), 1 / len(members))
-    elif held_out is not None:
-        fitted_images = len(held_out[0].labels)
-        shares = fit_weights([pooling(scores.logits) for scores in held_out], held_out[0].labels)
+    elif fit is not None:
+        fitted_images = len(fit[0].labels)
+        shares = fit_weights([pooling(scores.logits) for scores in fit], fit[0].labels)
     else:
         order = np.random.default_rng(seed).permutation(len(labels))
         fitted_images = len(labels) // 2
@@ -117,19 +117,19 @@ def evaluate_ensemble(
         for scores, share, of_member in zip(members, shares, probabilities, strict=True)
     ]
     best = max(range(len(parts)), key=lambda i: parts[i].counts.top1_hits)
-    mixed = mixture(probabilities, shares)
+    mixed = weighted_sum(probabilities, shares)
     hits, best_hits = (predictions.argmax(axis=1) == labels for predictions in (mixed, probabilities[best]))
     return EnsembleReport(
         dataset=members[0].dataset,
         members=tuple(parts),
         best=parts[best],
         mixture=Counts.of(mixed, labels),
-        gain_interval=paired_interval(hits, best_hits),
+        paired=Paired.of(hits, best_hits),
         fitted_images=fitted_images,
     )
 
 
-def mixture(members: Sequence[np.ndarray], weights: Sequence[float] | np.ndarray) -> np.ndarray:
+def weighted_sum(members: Sequence[np.ndarray], weights: Sequence[float] | np.ndarray) -> np.ndarray:
     """The weighted sum of the members' probabilities.
 
     Args:
@@ -207,41 +207,6 @@ def check_members(scores: Sequence[Scores]) -> None:
         if not np.array_equal(first.labels, other.labels):
             differing = np.count_nonzero(first.labels != other.labels)
             raise ValueError(f"{both} have other labels for {differing:,} images of {first.dataset}")
-
-
-def paired_interval(hits: np.ndarray, other_hits: np.ndarray) -> tuple[float, float]:
-    """The 95 % confidence interval of the difference of two accuracies on the same images.
-
-    Method 10 of R. G. Newcombe, "Improved confidence intervals for the difference between binomial proportions based
-    on paired data", Statistics in Medicine 17, 1998: Wilson's intervals of both, and how the two correlate.
-
-    Args:
-        hits, other_hits: bool arrays (images,): which images each predicted rightly.
-
-    Returns:
-        The two ends of the interval of the first accuracy less the other, -1 to 1; (nan, nan) without an image.
-    """
-    images = len(hits)
-    if not images:
-        return math.nan, math.nan
-    total, other_total, both = (int(np.count_nonzero(a)) for a in (hits, other_hits, hits & other_hits))
-    share, other_share = total / images, other_total / images
-    (low, high), (other_low, other_high) = wilson_interval(total, images), wilson_interval(other_total, images)
-
-    covariance: float = both * images - total * other_total
-    if covariance > 0:
-        covariance = max(covariance - images / 2, 0)  # the continuity correction
-    variances = total * (images - total) * other_total * (images - other_total)
-    correlation = covariance / math.sqrt(variances) if variances else 0.0
-
-    def reach(a: float, b: float) -> float:
-        return math.sqrt(a**2 - 2 * correlation * a * b + b**2)
-
-    difference = share - other_share
-    return (
-        difference - reach(share - low, other_high - other_share),
-        difference + reach(high - share, other_share - other_low),
-    )
 
 
 def _shares(weights: Sequence[float], members: int) -> np.ndarray:

@@ -3,8 +3,6 @@
 import dataclasses
 import json
 import os
-import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,19 +10,17 @@ from absl import logging
 
 from polynet_keras.basics.stderr_filter import warned
 from polynet_keras.data.decoder_warnings import log_damaged
-from polynet_keras.data.decoding import Unreadable
 from polynet_keras.data.examples import Examples
-from polynet_keras.evaluation.loading import TrainedModel
+from polynet_keras.data.unreadable import Unreadable
+from polynet_keras.evaluation.identity import environment
+from polynet_keras.evaluation.judging import Judged, judged
+from polynet_keras.evaluation.loading import Runtime, TrainedModel, trained
 from polynet_keras.evaluation.metrics import Counts
 from polynet_keras.evaluation.pooling import Pooling
-from polynet_keras.evaluation.report import Mistake, worst_mistakes
-from polynet_keras.evaluation.results import Result, environment, weights_hash
+from polynet_keras.evaluation.results import Result
 from polynet_keras.evaluation.scores import Scores
-from polynet_keras.evaluation.scoring import Scored, fitted_to, score, scored
-from polynet_keras.models.cost import count_macs
-
-MISTAKES = 24
-"""Of the worst mistakes, how many a report shows."""
+from polynet_keras.evaluation.scoring import Pace, check_pooling, fitted_to, score, scored
+from polynet_keras.models.macs import count_macs
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,36 +29,40 @@ class Evaluation:
 
     Attributes:
         result: the row of the table.
-        counts: of all that was counted.
-        mistakes: the worst of them, with pictures.
+        judged: the counts, and what was found of each image.
+        class_names: by label.
         skipped: for the index of each image that cannot be read, why.
     """
 
     result: Result
-    counts: Counts
-    mistakes: tuple[Mistake, ...]
+    judged: Judged
+    class_names: tuple[str, ...]
     skipped: dict[int, str]
+
+    @property
+    def counts(self) -> Counts:
+        return self.judged.counts
 
 
 def evaluate(
-    trained: TrainedModel,
+    model: TrainedModel | str | os.PathLike,
     examples: Examples,
     *,
     batch_size: int = 32,
     crops: int = 1,
     pooling: Pooling | None = None,
-    scores_file: str | os.PathLike | None = None,
+    scores: str | os.PathLike | None = None,
     on_error: str = "error",
 ) -> Evaluation:
     """Evaluates a model under its protocol.
 
     Args:
-        trained: the model.
+        model: a name that `polynet_keras.load_model` takes, or what that returns.
         examples: a dataset of its classes, or of some of them.
         batch_size: images, or crops of one image, that go through the model at once: what bounds the memory.
         crops: of each image, one of 1, 10 and 144.
         pooling: of the crops; by default `Pooling()`.
-        scores_file: an `.npz` file of `Scores`: written if it is not there; if it is, the model is not run, and another
+        scores: an `.npz` file of `Scores`: written if it is not there; if it is, the model is not run, and another
             pooling of the same scores costs nothing.
         on_error: `"error"` or `"skip"`: what to do about an image that cannot be read.
 
@@ -71,29 +71,33 @@ def evaluate(
             other scores.
     """
     pooling = pooling or Pooling()
-    examples = fitted_to(trained, examples)
+    model = trained(model)
+    check_pooling(model, pooling, crops)
+    examples = fitted_to(model, examples)
     unreadable = Unreadable(on_error)
-    if scores_file is None:
-        hash_ = weights_hash(trained.model)
-        start = time.perf_counter()
-        batches = scored(trained, examples, unreadable, batch_size=batch_size, crops=crops)
-        counts, mistakes = _judged(batches, pooling, examples)
-        seconds = time.perf_counter() - start
+    if scores is None:
+        hash_ = model.weights_hash
+        pace = Pace()
+        batches = scored(model, examples, unreadable, batch_size=batch_size, crops=crops)
+        found = judged(pace.of(batches), pooling, examples)
+        seconds = pace.seconds
     else:
-        scores = _cached_scores(trained, examples, unreadable, scores_file, batch_size, crops)
-        counts, mistakes = _judged([(scores.logits, scores.labels, scores.indices)], pooling, examples)
-        hash_, seconds = scores.weights_hash, scores.seconds
+        cached = _cached_scores(model, examples, unreadable, scores, batch_size, crops)
+        found = judged([(cached.logits, cached.labels, cached.indices)], pooling, examples)
+        hash_, seconds = cached.weights_hash, cached.seconds
+    counts = found.counts
     counts.check_complete(len(examples) - len(unreadable.skipped))
     unreadable.log(len(examples))
     if warned():
         log_damaged(examples)
+    network = None if isinstance(model.model, Runtime) else model.model
     result = Result(
-        model=trained.name,
-        structure=trained.structure,
+        model=model.name,
+        structure=model.structure,
         weights_hash=hash_,
         dataset=examples.name,
         fingerprint=examples.fingerprint,
-        protocol=json.dumps(dataclasses.asdict(trained.preprocessing)),
+        protocol=json.dumps(dataclasses.asdict(model.preprocessing)),
         crops=crops,
         pooling=str(pooling) if crops > 1 else "",
         images=counts.images,
@@ -103,37 +107,15 @@ def evaluate(
         loss=counts.loss,
         ece=counts.ece,
         seconds=seconds,
-        parameters=trained.model.count_params(),
-        macs=count_macs(trained.model),
+        parameters=0 if network is None else network.count_params(),
+        macs=0 if network is None else count_macs(network),
         **environment(),
     )
-    return Evaluation(result, counts, mistakes, unreadable.skipped)
-
-
-def _judged(batches: Iterable[Scored], pooling: Pooling, examples: Examples) -> tuple[Counts, tuple[Mistake, ...]]:
-    """Counts and the worst mistakes, of batches that are forgotten one after the other."""
-    counts: Counts | None = None
-    worst: list[tuple[float, int, int, np.ndarray]] = []
-    for logits, labels, indices in batches:
-        probabilities = pooling(logits)
-        counted = Counts.of(probabilities, labels)
-        counts = counted if counts is None else counts + counted
-        for i in worst_mistakes(probabilities, labels, MISTAKES):
-            worst.append((probabilities[i, labels[i]], int(indices[i]), int(labels[i]), probabilities[i]))
-        worst = sorted(worst, key=lambda mistake: mistake[:2])[:MISTAKES]
-    if counts is None:
-        raise ValueError(f"{examples.name} has no image that can be read")
-    mistakes = []
-    for _, index, label, probabilities in worst:
-        try:
-            mistakes.append(Mistake(examples.shown_name(index), examples.image(index), label, probabilities))
-        except ValueError as error:  # it was there when it was counted
-            logging.warning("a mistake is left out of the report: %s", error)
-    return counts, tuple(mistakes)
+    return Evaluation(result, found, model.class_names, unreadable.skipped)
 
 
 def _cached_scores(
-    trained: TrainedModel,
+    model: TrainedModel,
     examples: Examples,
     unreadable: Unreadable,
     path: str | os.PathLike,
@@ -141,16 +123,16 @@ def _cached_scores(
     crops: int,
 ) -> Scores:
     if not os.fspath(path).endswith(".npz"):
-        raise ValueError(f"scores_file={os.fspath(path)!r} must end in .npz")
+        raise ValueError(f"scores={os.fspath(path)!r} must end in .npz")
     if not os.path.exists(path):
-        scores = score(trained, examples, batch_size=batch_size, crops=crops, unreadable=unreadable)
+        scores = score(model, examples, batch_size=batch_size, crops=crops, unreadable=unreadable)
         scores.save(path)
         return scores
     scores = Scores.load(path)
     expected = {
-        "weights": (scores.weights_hash, weights_hash(trained.model)),
+        "weights": (scores.weights_hash, model.weights_hash),
         "images": (scores.fingerprint, examples.fingerprint),
-        "protocol": (scores.preprocessing, trained.preprocessing),
+        "protocol": (scores.preprocessing, model.preprocessing),
         "crops": (scores.logits.shape[1], crops),
     }
     differing = [what for what, (found, wanted) in expected.items() if found != wanted]

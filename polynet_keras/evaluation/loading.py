@@ -1,17 +1,44 @@
-"""Models that were trained, with what their numbers hold for: of a run folder, or a published checkpoint."""
+"""Trained models, by whatever name they have, with what their numbers hold for."""
 
+import functools
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import keras
+import numpy as np
+from absl import logging
 
 from polynet_keras.applications import PolyNet
+from polynet_keras.basics import exports
+from polynet_keras.basics.keras_internals import every_layer
+from polynet_keras.basics.names import shown, size_text
 from polynet_keras.data.protocol import Preprocessing
+from polynet_keras.evaluation.identity import weights_hash
+from polynet_keras.evaluation.outputs import SMALLEST, logits_model, two_class_model
+from polynet_keras.models.structure import Structure
 from polynet_keras.pretrained.conversion import load_weights_file
-from polynet_keras.pretrained.model_card import MODEL_FILE, ModelCard
+from polynet_keras.pretrained.description import NOTHING, Description, check_described
 from polynet_keras.pretrained.model_file import load_model_file
-from polynet_keras.pretrained.registry import find_checkpoint, published
+from polynet_keras.pretrained.model_source import Kind, ModelSource, find_model
+from polynet_keras.pretrained.registry import PublishedCheckpoint, published
+
+LARGEST_RESCALING = 0.02
+"""Factor that brings values of 0 to 255 near 1."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """An exported model, in the runtime of its format.
+
+    Attributes:
+        run: from prepared images, float32 (batch, image_size, image_size, channels), to probabilities, float32
+            (batch, classes).
+        hash: SHA-256 of its files, in hexadecimal digits.
+    """
+
+    run: Callable[[np.ndarray], np.ndarray]
+    hash: str
 
 
 @dataclass(frozen=True)
@@ -19,62 +46,200 @@ class TrainedModel:
     """A classifier and its protocol.
 
     Attributes:
-        name: of the checkpoint or the run folder.
-        model: from prepared images to probabilities or logits.
+        name: what to call it: as it was named when it was loaded.
+        model: from prepared images to probabilities or logits: a Keras model, or an exported one.
         preprocessing: from an image to the model's input.
         class_names: by index of the model's output.
         structure: the residual units, in the structure notation; `""` for a network of another package.
+
+    Raises:
+        ValueError: a Keras model of other images or classes.
     """
 
     name: str
-    model: keras.Model
+    model: keras.Model | Runtime
     preprocessing: Preprocessing
     class_names: tuple[str, ...]
     structure: str = ""
 
     def __post_init__(self):
+        if isinstance(self.model, Runtime):
+            return
+        name = shown(self.name)
         size, channels = self.preprocessing.image_size, self.preprocessing.channels
-        first = keras.config.image_data_format() == "channels_first"
-        expected = (channels, size, size) if first else (size, size, channels)
+        expected = (channels, size, size) if _channels_first() else (size, size, channels)
         found = self.model.input_shape[1:]
         if len(found) != 3 or any(side not in (None, want) for side, want in zip(found, expected, strict=True)):
-            raise ValueError(f"{self.name}: the model takes images of the shape {found}, its protocol gives {expected}")
-        if self.model.output_shape[1:] != (len(self.class_names),):
             raise ValueError(
-                f"{self.name}: the model's output has the shape {self.model.output_shape[1:]}, its card names "
-                f"{len(self.class_names)} classes; they are not of one run"
+                f"{name}: the model takes images of {size_text(found)}, its protocol gives {size_text(expected)}"
+            )
+        if len(self.model.outputs) != 1:
+            raise ValueError(f"{name}: the model has {len(self.model.outputs)} outputs; expected one, of classes")
+        output, classes = self.model.outputs[0].shape[1:], len(self.class_names)
+        if output == (1,):
+            raise ValueError(
+                f"{name}: the model's output is one number, as of a sigmoid; expected one for each of the "
+                f"{classes} classes, with a softmax"
+            )
+        if output != (classes,):
+            raise ValueError(
+                f"{name}: the model's output is {size_text(output)}, and {classes} classes are named; name those "
+                "that it was trained on"
             )
 
+    @property
+    def network(self) -> keras.Model:
+        """The Keras model.
 
-def load_run(run_folder: str | os.PathLike) -> TrainedModel:
-    """The model of a folder with `model.keras` and its card, as `polynet train` leaves it.
+        Raises:
+            ValueError: it is exported.
+        """
+        if isinstance(self.model, Runtime):
+            raise ValueError(f"{self.name} is exported: name the model that it was exported from")
+        return self.model
 
-    Raises:
-        ValueError: there is no model or no card, one cannot be read, or they do not fit each other.
-    """
-    card = ModelCard.load(run_folder)
-    model = load_model_file(Path(run_folder, MODEL_FILE))
-    return TrainedModel(os.fspath(run_folder), model, card.preprocessing, card.class_names, card.structure)
+    @property
+    def weights_hash(self) -> str:
+        """Of a Keras model's weights (`evaluation.identity.weights_hash`), or of an export's files."""
+        return self.model.hash if isinstance(self.model, Runtime) else weights_hash(self.model)
+
+    @functools.cached_property
+    def _logits(self) -> Callable[[np.ndarray], np.ndarray]:
+        if isinstance(self.model, Runtime):
+            run = self.model.run
+            return lambda images: np.log(np.maximum(run(_channels_last(images)), SMALLEST))
+        return logits_model(self.model).predict_on_batch
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """What the model says of prepared images, before the softmax.
+
+        An exported model gives probabilities alone, and this their logarithms: they differ from the logits by one
+        number an image, which no softmax sees.
+
+        Args:
+            images: float32 (batch, image_size, image_size, channels), prepared by `preprocessing`; with channels first
+                where Keras has them so.
+
+        Returns:
+            float32 (batch, classes).
+
+        Raises:
+            ValueError: the model ends in an activation of which logits cannot be told.
+        """
+        return np.asarray(self._logits(images), "float32")
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """The softmax of `logits`, float32 (batch, classes)."""
+        logits = self.logits(images)
+        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
-def load_published(weights: str | os.PathLike) -> TrainedModel:
-    """A published checkpoint, under the protocol that it was evaluated with.
+def trained(model: TrainedModel | str | os.PathLike) -> TrainedModel:
+    """The model, loaded if it is named."""
+    return model if isinstance(model, TrainedModel) else load_source(find_model(model))
+
+
+def load_source(source: ModelSource, about: Description = NOTHING) -> TrainedModel:
+    """Loads whatever has been found.
 
     Args:
-        weights: the name of a checkpoint, of those that `polynet weights` lists; or a file of the released net,
-            converted or as it was published, which is taken for what `"imagenet"` names.
+        source: of the model.
+        about: what is known of it beside.
 
     Raises:
-        ValueError: no such checkpoint or file, or a file of another net or of other classes.
-        OSError: the checkpoint cannot be fetched.
+        ValueError: it cannot be read, or its card, or it lacks what `about` should say, or says itself what that does.
+        OSError: a published checkpoint cannot be fetched.
     """
-    named = find_checkpoint(weights)
-    checkpoint = named or published("imagenet")
-    model = PolyNet(weights=weights if named else None, **checkpoint.network)
-    if not named and load_weights_file(model, weights).head != "loaded":
-        raise ValueError(
-            f"weights={os.fspath(weights)!r} has other classes than the {checkpoint.classes} of {checkpoint.name} and "
-            "does not say of which; a run folder has their names: --run_dir"
-        )
-    name = checkpoint.name if named else os.fspath(weights)
+    card = check_described(source, about)
+    match source.kind:
+        case Kind.PUBLISHED:
+            checkpoint = published(source.name)
+            model = PolyNet(weights=source.name, **checkpoint.network)
+            return _of_checkpoint(checkpoint, checkpoint.name, model)
+        case Kind.WEIGHTS:
+            return _weights(source, about)
+        case Kind.EXPORT:
+            assert exports.load_export is not None
+            return exports.load_export(source)
+    if card is None:
+        return load_described(source, about)
+    model = _classifier(source, card.class_names)
+    return TrainedModel(source.name, model, card.preprocessing, card.class_names, card.structure)
+
+
+def _classifier(source: ModelSource, class_names: Sequence[str]) -> keras.Model:
+    """The model of a file; one that tells two classes by one number has two outputs."""
+    model = load_model_file(source.file)
+    tells_by_one = len(class_names) == 2 and getattr(model, "output_shape", None) == (None, 1)
+    return two_class_model(model) if tells_by_one else model
+
+
+def _of_checkpoint(checkpoint: PublishedCheckpoint, name: str, model: keras.Model) -> TrainedModel:
     return TrainedModel(name, model, checkpoint.preprocessing, checkpoint.class_names, checkpoint.structure)
+
+
+def _weights(source: ModelSource, about: Description) -> TrainedModel:
+    """A weights file: of the structure that is said, or of the released net."""
+    if about.structure is None:
+        checkpoint = published("imagenet")
+        model = PolyNet(weights=None, **checkpoint.network)
+        if load_weights_file(model, source.path).head != "loaded":
+            raise ValueError(
+                f"weights={source.name!r} has other classes than the {checkpoint.classes} of {checkpoint.name} and "
+                "does not say of which; name a run folder, which has their names, or say its structure (--structure) "
+                "and class_names (--classes)"
+            )
+        return _of_checkpoint(checkpoint, source.name, model)
+    given = about.preprocessing
+    protocol = about.protocol(source.name, None, given.channels if isinstance(given, Preprocessing) else 3)
+    size, classes = protocol.image_size, tuple(about.class_names or ())
+    model = PolyNet(
+        weights=None,
+        input_shape=(protocol.channels, size, size) if _channels_first() else (size, size, protocol.channels),
+        classes=len(classes),
+        structure=about.structure,
+        width=1.0 if about.width is None else about.width,
+    )
+    if load_weights_file(model, source.path).head != "loaded":
+        raise ValueError(f"weights={source.name!r} has other classes than the {len(classes)} of class_names")
+    return TrainedModel(source.name, model, protocol, classes, str(Structure.parse(about.structure)))
+
+
+def load_described(source: ModelSource, about: Description) -> TrainedModel:
+    """A Keras model as it is described, whatever its card says. Its images are those of its input, if that has a size.
+
+    Raises:
+        ValueError: the model cannot be read, or is not of such images and classes.
+    """
+    model, name = _classifier(source, about.class_names or ()), source.name
+    shape = getattr(model, "input_shape", None)
+    if not isinstance(shape, tuple) or len(shape) != 4:
+        raise ValueError(
+            f"{shown(name)} takes inputs of "
+            f"{size_text(shape) if isinstance(shape, tuple) else 'several kinds'}; expected one batch of images"
+        )
+    *sides, channels = (*shape[2:], shape[1]) if _channels_first() else shape[1:]
+    if sides[0] != sides[1]:
+        raise ValueError(f"{shown(name)} takes images of {size_text(sides)} px; expected square ones")
+    protocol, structure = about.protocol(name, sides[0], channels), getattr(model, "structure", None)
+    if min(protocol.std) > LARGEST_RESCALING and any(map(_rescales, every_layer(model))):
+        logging.warning(
+            "%s divides the values of images itself, after the preprocessing has; --preprocessing=raw does not",
+            shown(name),
+        )
+    return TrainedModel(name, model, protocol, tuple(about.class_names or ()), structure or "")
+
+
+def _rescales(layer: keras.Layer) -> bool:
+    """Whether it takes images of 0 to 255, as that of Keras's tutorials and EfficientNet: all else is black to it."""
+    return isinstance(layer, keras.layers.Rescaling) and bool(np.max(layer.scale) < LARGEST_RESCALING)
+
+
+def _channels_first() -> bool:
+    return keras.config.image_data_format() == "channels_first"
+
+
+def _channels_last(images: np.ndarray) -> np.ndarray:
+    """As exported models take them."""
+    return np.moveaxis(images, 1, -1) if _channels_first() else images

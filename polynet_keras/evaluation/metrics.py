@@ -7,6 +7,8 @@ from statistics import NormalDist
 
 import numpy as np
 
+from polynet_keras.basics.names import size_text
+
 TOP = 5
 """Of fewer classes, all are among the best: top-5 is then 1."""
 
@@ -137,10 +139,28 @@ class Counts:
         return self.confusion.sum(axis=1)
 
     @property
+    def class_predictions(self) -> np.ndarray:
+        """int64 array (classes,): images that were taken for each class."""
+        return self.confusion.sum(axis=0)
+
+    @property
     def class_accuracy(self) -> np.ndarray:
-        """float64 array (classes,): share of a class's images that were predicted rightly, nan without an image."""
-        nan = np.full(self.classes, np.nan)
-        return np.divide(self.confusion.diagonal(), self.class_images, out=nan, where=self.class_images > 0)
+        """float64 array (classes,): recall, the share of a class's images that were predicted rightly.
+
+        It, `class_precision` and `class_f1` are nan where they are not defined: what scikit-learn calls
+        `zero_division=nan`.
+        """
+        return _shares(self.confusion.diagonal(), self.class_images)
+
+    @property
+    def class_precision(self) -> np.ndarray:
+        """float64 array (classes,): of the images that were taken for a class, the share that is of it."""
+        return _shares(self.confusion.diagonal(), self.class_predictions)
+
+    @property
+    def class_f1(self) -> np.ndarray:
+        """float64 array (classes,): the harmonic mean of both; 0 where one is not defined, nan where neither is."""
+        return _shares(2 * self.confusion.diagonal(), self.class_images + self.class_predictions)
 
     def worst_pairs(self, count: int) -> tuple[tuple[int, int, int], ...]:
         """(true class, predicted class, images) of the most frequent confusions, at most `count`, worst first."""
@@ -175,6 +195,11 @@ def _share(total: float, images: int) -> float:
     return total / images if images else math.nan
 
 
+def _shares(parts: np.ndarray, wholes: np.ndarray) -> np.ndarray:
+    """Quotients of two int64 arrays, nan where a whole is 0."""
+    return np.divide(parts, wholes, out=np.full(len(wholes), np.nan), where=wholes > 0)
+
+
 def _check_shapes(probabilities: np.ndarray, labels: np.ndarray, valid: np.ndarray | None) -> None:
     if np.ndim(probabilities) != 2 or np.shape(labels) != probabilities.shape[:1] or not probabilities.shape[1]:
         raise ValueError(
@@ -182,7 +207,10 @@ def _check_shapes(probabilities: np.ndarray, labels: np.ndarray, valid: np.ndarr
             f"and {np.shape(labels)}"
         )
     if valid is not None and (valid.shape != labels.shape or valid.dtype != bool):
-        raise ValueError(f"valid must be bool, of the labels' shape {labels.shape}; got {valid.dtype}, {valid.shape}")
+        raise ValueError(
+            f"valid must be bool, of the labels' shape, {size_text(labels.shape)}; got {valid.dtype}, "
+            f"{size_text(valid.shape)}"
+        )
 
 
 def _check_values(probabilities: np.ndarray, labels: np.ndarray) -> None:

@@ -17,7 +17,8 @@ import keras
 import numpy as np
 
 from polynet_keras.basics.extras import require_extra
-from polynet_keras.data.protocol import Preprocessing, normalize
+from polynet_keras.data.pixels import normalize
+from polynet_keras.data.protocol import Preprocessing
 from polynet_keras.pretrained.formats import hdf5_bytes, torch_state_dict
 from polynet_keras.pretrained.open_file import Source, name_of
 from polynet_keras.pretrained.stored_arrays import Format

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from polynet_keras.basics.checks import check_choice
+from polynet_keras.basics.names import size_text
 
 POOLINGS = ("selective", "mean", "max")
 SCORES = ("probabilities", "logits")
@@ -41,7 +42,7 @@ def pool(
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction={fraction!r} must be above 0 and at most 1")
     if logits.ndim != 3 or 0 in logits.shape[1:]:
-        raise ValueError(f"logits must have the shape (images, crops, classes); got {logits.shape}")
+        raise ValueError(f"logits must have the shape (images, crops, classes); got {size_text(logits.shape)}")
     images, crops, classes = logits.shape
     best = {"selective": max(1, round(fraction * crops)), "mean": crops, "max": 1}[pooling]
     pooled = np.empty((images, classes))

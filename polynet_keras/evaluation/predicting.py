@@ -1,87 +1,88 @@
-"""Classifying image files with a trained model's folder, or with a published checkpoint."""
+"""Classifying image files with a trained model."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-import keras
 import numpy as np
 
 from polynet_keras.basics.checks import check_integer
-from polynet_keras.data.image_files import read_image
-from polynet_keras.data.protocol import Preprocessing
-from polynet_keras.evaluation.loading import TrainedModel, load_published, load_run
-from polynet_keras.pretrained.registry import find_checkpoint, published
-
-BATCH_SIZE = 32
+from polynet_keras.data.crops import check_crops
+from polynet_keras.data.image_paths import ImagePaths, image_paths
+from polynet_keras.evaluation.image_outputs import image_outputs
+from polynet_keras.evaluation.loading import TrainedModel, trained
+from polynet_keras.evaluation.pooling import Pooling
+from polynet_keras.evaluation.scoring import check_pooling
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The best classes of one image: (class name, probability) pairs, best first."""
+    """What a model says of an image file.
+
+    Attributes:
+        image: its path.
+        classes: the best ones, best first: (class name, probability) pairs; none where the file cannot be read.
+        error: why it cannot be read, or `None`.
+    """
 
     image: str
     classes: tuple[tuple[str, float], ...]
+    error: str | None = None
 
 
-def predict(run_folder: str | os.PathLike, images: Sequence[str | os.PathLike], top: int = 3) -> list[Prediction]:
-    """Classifies image files with the model of a run, prepared as its card says.
-
-    Args:
-        run_folder: a folder with `model.keras` and its card, as `polynet train` leaves it.
-        images: paths of image files.
-        top: how many classes to give for each image, at most as many as there are.
-
-    Raises:
-        ValueError: no image, an image that cannot be read, `top` < 1, or a folder without a model.
-    """
-    _check_arguments(images, top)
-    return _predict(load_run(run_folder), images, top)
-
-
-def predict_published(
-    weights: str | os.PathLike, images: Sequence[str | os.PathLike], top: int = 3
+def predict(
+    model: TrainedModel | str | os.PathLike,
+    images: str | os.PathLike | Iterable[str | os.PathLike],
+    top: int = 5,
+    crops: int = 1,
+    pooling: Pooling | None = None,
+    batch_size: int = 32,
 ) -> list[Prediction]:
-    """Classifies image files with a published checkpoint, prepared as it was evaluated.
+    """Classifies image files, prepared as the model's card says.
 
     Args:
-        weights: the name of a checkpoint, of those that `polynet weights` lists; or a file of the released net,
-            converted or as it was published, which is taken for what `"imagenet"` names.
-        images: paths of image files.
+        model: a name that `polynet_keras.load_model` takes, or what that returns.
+        images: files; folders, for all images below them, sorted; and patterns such as `"photos/*.jpg"`.
         top: how many classes to give for each image, at most as many as there are.
+        crops: of each image that the model is shown: 1, 10 or 144.
+        pooling: of the crops; by default `Pooling()`.
+        batch_size: images, or crops of one image, that go through the model at once.
+
+    Returns:
+        One for each image, in their order; a file that cannot be read has an `error`.
 
     Raises:
-        ValueError: no such checkpoint or file, a file of another net or of other classes, no image, an image that
-            cannot be read, or `top` < 1.
-        OSError: the checkpoint cannot be fetched.
+        ValueError: no image, a value out of range, or no such model or one that cannot be read.
+        OSError: a published checkpoint cannot be fetched.
     """
-    _check_arguments(images, top)
-    checkpoint = find_checkpoint(weights) or published("imagenet")
-    for path in images:
-        if not os.path.isfile(path):
-            read_image(path, checkpoint.channels)  # says what is wrong, before anything is fetched
-    return _predict(load_published(weights), images, top)
+    _check_arguments(top, crops, batch_size)
+    paths = image_paths(images)
+    return list(predictions(trained(model), paths, top, crops, pooling, batch_size))
 
 
-def _check_arguments(images: Sequence[str | os.PathLike], top: int) -> None:
-    if not images:
-        raise ValueError("no image to classify; name one or more image files")
+def _check_arguments(top: int, crops: int, batch_size: int) -> None:
+    """Checks arguments of `predict` before anything is loaded."""
     check_integer("top", top, 1)
+    check_integer("batch_size", batch_size, 1)
+    check_crops("crops", crops)
 
 
-def _predict(trained: TrainedModel, images: Sequence, top: int) -> list[Prediction]:
-    # A batch at a time: the inputs of a whole folder of photographs would not fit in memory.
-    batches = [images[start : start + BATCH_SIZE] for start in range(0, len(images), BATCH_SIZE)]
-    probabilities = np.concatenate(
-        [trained.model.predict_on_batch(_inputs(batch, trained.preprocessing)) for batch in batches]
-    )
-    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
-    return [
-        Prediction(os.fspath(path), tuple((trained.class_names[i], float(row[i])) for i in order))
-        for path, row, order in zip(images, probabilities, best, strict=True)
-    ]
-
-
-def _inputs(images: Sequence[str | os.PathLike], preprocessing: Preprocessing) -> np.ndarray:
-    inputs = np.stack([preprocessing(read_image(path, preprocessing.channels)) for path in images])
-    return np.moveaxis(inputs, -1, 1) if keras.config.image_data_format() == "channels_first" else inputs
+def predictions(
+    model: TrainedModel,
+    images: ImagePaths,
+    top: int = 5,
+    crops: int = 1,
+    pooling: Pooling | None = None,
+    batch_size: int = 32,
+) -> Iterator[Prediction]:
+    """Yields what `predict` returns while it is computed, in the order of the files; with a progress bar."""
+    pooling = pooling or Pooling()
+    check_pooling(model, pooling, crops)
+    names = model.class_names
+    for index, logits, error in image_outputs(model, images, crops, batch_size):
+        if logits is None:
+            yield Prediction(images.paths[index], (), error)
+            continue
+        (row,) = pooling(logits[np.newaxis])
+        order = np.argsort(-row, kind="stable")[:top]
+        yield Prediction(images.paths[index], tuple((names[i], float(row[i])) for i in order))

@@ -1,110 +1,93 @@
 """A report of an evaluation that a person can open: one HTML file that holds its pictures and loads nothing."""
 
-import base64
 import dataclasses
-import io
+import math
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from html import escape
-from pathlib import Path
-from string import Template
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from polynet_keras.basics.extras import require_extra
-from polynet_keras.basics.files import written_whole
+from polynet_keras.evaluation.comparison_text import HEADER, comparison_facts, comparison_rows
+from polynet_keras.evaluation.confusion import confusion_rows, confusion_svg
 from polynet_keras.evaluation.metrics import TOP, Counts
+from polynet_keras.evaluation.pages import Picture, bar, csv_link, gallery, name, table, write_page
 from polynet_keras.evaluation.reliability import reliability_diagram
-from polynet_keras.evaluation.results import Result
 
-TEMPLATE = Path(__file__).with_name("report.html")
-THUMBNAIL = 160
-"""Longest side of a picture, in pixels."""
+if TYPE_CHECKING:
+    from polynet_keras.evaluation.comparing import Comparison
+    from polynet_keras.evaluation.evaluating import Evaluation
+    from polynet_keras.evaluation.loading import TrainedModel
+
 SHOWN = 20
 """Classes at each end, and confused pairs."""
 
 
-@dataclass(frozen=True, eq=False)
-class Mistake:
-    """An image that was predicted wrongly.
-
-    Attributes:
-        name: of the image, its path or an identifier.
-        image: uint8 array (height, width, channels) of 1 (grey), 3 (RGB) or 4 (RGBA) channels; `None` shows no picture.
-        label: index of its true class.
-        probabilities: float array (classes,).
-    """
-
-    name: str
-    image: np.ndarray | None
-    label: int
-    probabilities: np.ndarray
-
-
-def worst_mistakes(probabilities: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
-    """Which images were predicted wrongly with the least probability for their true class, worst first.
-
-    Args:
-        probabilities: float array (images, classes).
-        labels: integer array (images,).
-        count: how many, at most.
-
-    Returns:
-        int64 array of the images' indices.
-    """
-    wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
-    return wrong[np.argsort(probabilities[wrong, labels[wrong]], kind="stable")[:count]]
-
-
 def write_report(
-    path: str | os.PathLike, result: Result, counts: Counts, mistakes: Sequence[Mistake], class_names: Sequence[str]
+    path: str | os.PathLike,
+    evaluation: "Evaluation",
+    comparison: "Comparison | None" = None,
+    model: "TrainedModel | None" = None,
 ) -> None:
     """Writes the report, whole or not at all.
 
     Args:
         path: of the HTML file.
-        result: the row of the table of results.
-        counts: what it was made from.
-        mistakes: to show, in this order; see `worst_mistakes`.
-        class_names: by label.
+        evaluation: what `evaluate` found.
+        comparison: of it with that of another model.
+        model: that was evaluated, to show what it saw in the worst mistakes, if it is a Keras model.
 
     Raises:
-        ValueError: result, counts and class names are not of one evaluation; or Pillow, for pictures, is not installed.
+        ValueError: Pillow or matplotlib, for pictures, is not installed.
     """
-    if (result.images, result.top1_hits, len(class_names)) != (counts.images, counts.top1_hits, counts.classes):
-        raise ValueError(
-            f"a result of {result.top1_hits} hits in {result.images} images and {len(class_names)} class names, and "
-            f"counts of {counts.top1_hits} in {counts.images} and {counts.classes} are not of one evaluation"
-        )
-    names = [f"<bdi>{escape(name)}</bdi>" for name in class_names]
-    title = escape(f"{result.model} on {result.dataset}")
+    result, counts, found = evaluation.result, evaluation.counts, evaluation.judged
+    mistakes, seen = found.mistakes, ""
+    if model is not None:
+        from polynet_keras.evaluation.explanations import with_overlays
+
+        mistakes = with_overlays(model, mistakes)
+        seen = _seen(mistakes)
+    names = [name(text) for text in evaluation.class_names]
     sections = (
-        f"<h1>{title}</h1>",
-        _headline(result, counts),
+        _headline(evaluation),
+        *(_compared(comparison) if comparison is not None else ()),
         "<h2>Calibration</h2>",
         "<p>Blue: the share of right images among those predicted with about this probability. Orange: how far it is "
         f"from their mean probability. Expected calibration error: {counts.ece:.4f}.</p>",
         reliability_diagram(counts),
         "<h2>Classes</h2>",
-        _classes(counts, names),
+        _classes(counts, names, evaluation.class_names),
+        "<h2>Confusion matrix</h2>",
+        _confusion(counts, evaluation.class_names),
         "<h2>Most frequent confusions</h2>",
         _confusions(counts, names),
         "<h2>Worst mistakes</h2>",
-        f"<p>{len(mistakes):,} of {counts.images - counts.top1_hits:,}, with the five most probable classes.</p>",
-        '<div class="mistakes">',
-        *(_mistake(mistake, names) for mistake in mistakes),
-        "</div>",
+        f"<p>{len(found.mistakes):,} of {counts.images - counts.top1_hits:,}, those with the least probability for "
+        f"their true class, with the five most probable classes.{seen}</p>",
+        gallery(mistakes, names),
+        "<h2>Least sure</h2>",
+        f"<p>{len(found.unsure):,} of {counts.images:,} images, right and wrong ones: those whose two most probable "
+        "classes are nearest to each other.</p>",
+        gallery(found.unsure, names),
         "<h2>What was run</h2>",
-        _table((), ((name, escape(str(value))) for name, value in dataclasses.asdict(result).items())),
+        table((), ((field, escape(str(value))) for field, value in dataclasses.asdict(result).items())),
     )
-    page = Template(TEMPLATE.read_text("utf-8")).substitute(title=title, body="\n".join(sections))
-    with written_whole(Path(path)) as partial:
-        # A file's name need not be text: bytes of it that are not are shown as such.
-        partial.write_bytes(page.encode("utf-8", "backslashreplace"))
+    write_page(path, f"{result.model} on {result.dataset}", sections)
 
 
-def _headline(result: Result, counts: Counts) -> str:
+def _seen(mistakes: Sequence[Picture]) -> str:
+    count = sum(bool(picture.overlays) for picture in mistakes)
+    if not count:
+        return ""
+    return (
+        f" Beside the first {'one' if count == 1 else count}, in colours: where the model, shown the middle of the "
+        "image, finds what speaks for the class that it gave; red the most, no colour nothing."
+    )
+
+
+def _headline(evaluation: "Evaluation") -> str:
+    result, counts = evaluation.result, evaluation.counts
     skipped = f"{result.skipped:,} could not be read and were skipped" if result.skipped else "none was skipped"
     tiles = (
         (f"{result.top1:.2f} %", f"top-1; 95 % interval {result.top1_low:.2f} to {result.top1_high:.2f}"),
@@ -118,33 +101,81 @@ def _headline(result: Result, counts: Counts) -> str:
     return f'<div class="tiles">\n{texts}\n</div>'
 
 
-def _classes(counts: Counts, names: Sequence[str]) -> str:
+def _compared(comparison: "Comparison") -> Iterator[str]:
+    yield "<h2>Comparison</h2>"
+    yield "<p>Of the images that both models were evaluated on. All else on this page is of A alone.</p>"
+    yield table(HEADER, ([name(cell) for cell in row] for row in comparison_rows(comparison)))
+    yield "<p></p>"
+    yield table((), ((what, name(fact)) for what, fact in comparison_facts(comparison).items()))
+
+
+def _classes(counts: Counts, names: Sequence[str], plain: Sequence[str]) -> str:
     present = np.flatnonzero(counts.class_images)
-    accuracy, images = counts.class_accuracy[present], counts.class_images[present]
-    # Of equal accuracies, those of more images say more.
-    worst, best = (present[np.lexsort((-images, key))] for key in (accuracy, -accuracy))
-    absent = len(names) - len(present)
-    note = f"<p>Without an image, and not shown: {absent:,} of {len(names):,} classes.</p>" if absent else ""
+    recall, images = counts.class_accuracy[present], counts.class_images[present]
+    # Of equal recalls, those of more images say more.
+    worst, best = (present[np.lexsort((-images, key))] for key in (recall, -recall))
+    means = [np.nanmean(of_class) for of_class in (counts.class_precision, counts.class_accuracy, counts.class_f1)]
+    parts = [
+        "<p>Means of classes: precision {:.4f}, recall {:.4f}, F1 {:.4f}. A dash is where no image is of the class, "
+        "or none was taken for it; the means leave it out.</p>".format(*means)
+    ]
     if len(present) <= 2 * SHOWN:
-        return note + _accuracies(counts, names, worst)
-    return (
-        f'{note}<div class="columns">'
-        f"<div><h3>The {SHOWN} worst</h3>{_accuracies(counts, names, worst[:SHOWN])}</div>"
-        f"<div><h3>The {SHOWN} best</h3>{_accuracies(counts, names, best[:SHOWN])}</div></div>"
+        parts.append(_class_table(counts, names, worst))
+    else:
+        parts.append(
+            f'<div class="columns"><div><h3>The {SHOWN} worst</h3>{_class_table(counts, names, worst[:SHOWN])}</div>'
+            f"<div><h3>The {SHOWN} best</h3>{_class_table(counts, names, best[:SHOWN])}</div></div>"
+        )
+    if len(present) < len(names):
+        parts.append(f"<p>Without an image: {len(names) - len(present):,} of {len(names):,} classes.</p>")
+    if len(present) < len(names) or len(present) > 2 * SHOWN:
+        everyone = _class_table(counts, names, np.arange(len(names)))
+        parts.append(f"<details><summary>All {len(names):,} classes</summary>{everyone}</details>")
+    rows = zip(
+        plain,
+        counts.class_images.tolist(),
+        counts.class_predictions.tolist(),
+        counts.confusion.diagonal().tolist(),
+        *map(_blank, (counts.class_precision, counts.class_accuracy, counts.class_f1)),
+        strict=True,
     )
+    header = ("class", "images", "predicted", "right", "precision", "recall", "f1")
+    parts.append(f"<p>{csv_link('classes.csv', 'Save as CSV', [header, *rows])}</p>")
+    return "\n".join(parts)
 
 
-def _accuracies(counts: Counts, names: Sequence[str], classes: np.ndarray) -> str:
+def _class_table(counts: Counts, names: Sequence[str], classes: np.ndarray) -> str:
     rows = [
         (
             names[i],
-            f"{100 * counts.class_accuracy[i]:.2f} %",
-            _bar(counts.class_accuracy[i], "accent"),
+            _number(counts.class_precision[i]),
+            _number(counts.class_accuracy[i]),
+            bar(np.nan_to_num(counts.class_accuracy[i]), "accent"),
+            _number(counts.class_f1[i]),
             f"{counts.confusion[i, i]:,} of {counts.class_images[i]:,}",
         )
         for i in classes
     ]
-    return _table(("class", "accuracy", "", "images right"), rows)
+    return table(("class", "precision", "recall", "", "F1", "images right"), rows)
+
+
+def _number(share: float) -> str:
+    return "-" if math.isnan(share) else f"{share:.4f}"
+
+
+def _blank(shares: np.ndarray) -> list[object]:
+    """As pandas writes and reads it: nothing where a number is not defined."""
+    return ["" if math.isnan(share) else share for share in shares.tolist()]
+
+
+def _confusion(counts: Counts, class_names: Sequence[str]) -> str:
+    rows = confusion_rows(counts, class_names)
+    return (
+        "<p>Down: true classes. Across: predicted classes. The stronger a field's colour, the more of the true "
+        "class's images it holds; blue are the right ones. Classes without an image and without a prediction are left "
+        "out.</p>\n"
+        f"{confusion_svg(counts, class_names)}\n<p>{csv_link('confusion.csv', 'Save as CSV', rows)}</p>"
+    )
 
 
 def _confusions(counts: Counts, names: Sequence[str]) -> str:
@@ -152,43 +183,4 @@ def _confusions(counts: Counts, names: Sequence[str]) -> str:
         (names[true], names[predicted], f"{images:,} of {counts.class_images[true]:,}")
         for true, predicted, images in counts.worst_pairs(SHOWN)
     ]
-    return _table(("true class", "predicted class", "images of the true class"), rows)
-
-
-def _mistake(mistake: Mistake, names: Sequence[str]) -> str:
-    best = np.argsort(-mistake.probabilities, kind="stable")[:TOP]
-    top = "".join(
-        f"<li><span>{names[i]}</span>{_bar(mistake.probabilities[i], 'right' if i == mistake.label else 'wrong')}"
-        f'<span class="number">{100 * mistake.probabilities[i]:.1f} %</span></li>'
-        for i in best
-    )
-    picture = "" if mistake.image is None else _thumbnail(mistake.image)
-    of_true = f"true class <b>{names[mistake.label]}</b>, probability {mistake.probabilities[mistake.label]:.2g}"
-    return (
-        f'<div class="mistake"><div class="picture">{picture}</div><div class="text">{of_true}<ol>{top}</ol>'
-        f'<div class="name"><bdi>{escape(mistake.name)}</bdi></div></div></div>'
-    )
-
-
-def _thumbnail(image: np.ndarray) -> str:
-    require_extra("data", "PIL")
-    from PIL import Image
-
-    picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).convert("RGB")
-    picture.thumbnail((THUMBNAIL, THUMBNAIL))
-    # Scans of a few pixels are enlarged as they are.
-    small = ' class="small"' if max(picture.size) <= THUMBNAIL // 2 else ""
-    file = io.BytesIO()
-    picture.save(file, "JPEG", quality=85)
-    return f'<img{small} alt="" src="data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}">'
-
-
-def _bar(share: float, kind: str) -> str:
-    return f'<span class="bar"><i class="{kind}" style="width:{100 * share:.1f}%"></i></span>'
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Of cells that are HTML already."""
-    lines = ["".join(f"<th>{cell}</th>" for cell in header)]
-    lines += ["".join(f"<td>{cell}</td>" for cell in row) for row in rows]
-    return "<table>" + "\n".join(f"<tr>{line}</tr>" for line in lines if line) + "</table>"
+    return table(("true class", "predicted class", "images of the true class"), rows)

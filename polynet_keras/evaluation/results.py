@@ -1,25 +1,18 @@
 """The table of results: one row a run, with all that tells what was measured, of what, how, on what."""
 
 import csv
-import hashlib
-import importlib
 import io
+import json
 import os
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import get_type_hints
-
-import keras
-import numpy as np
+from typing import Any, get_type_hints
 
 from polynet_keras.basics.files import written_whole
 from polynet_keras.basics.holding import locked
 from polynet_keras.basics.names import shown
 from polynet_keras.evaluation.metrics import wilson_interval
-from polynet_keras.version import __version__
 
 DERIVED = ("top1", "top1_low", "top1_high", "top5", "images_per_second")
 """Columns that follow from the others. They are written for a reader, and not read back."""
@@ -33,7 +26,7 @@ class Result:
         date: of the end of the run, UTC, ISO 8601.
         model: what to call the model.
         structure: its residual units, in the structure notation; `""` for a network of another package.
-        weights_hash: see `weights_hash`.
+        weights_hash: see `identity.weights_hash`; of an exported model the hash of its files.
         dataset: what to call the dataset and its split.
         fingerprint: of the dataset, hexadecimal.
         protocol: the `Preprocessing`, as JSON.
@@ -45,11 +38,11 @@ class Result:
         top5_hits: images whose class is among the five best.
         loss: mean cross-entropy, in nats.
         ece: expected calibration error, 0 to 1.
-        seconds: that the evaluation took.
-        parameters: of the model.
+        seconds: that all images take at the pace after the first batch, which is traced; of one batch, that it took.
+        parameters: of the model, moving statistics and frozen layers too; 0 where they are not known, as of an export.
         macs: multiply-accumulates of one forward pass, that is of one crop; 0 where they are not known.
         python, keras, backend, numpy, polynet_keras: versions.
-        device: the processor, and the accelerators that the backend sees.
+        device: the CPU, and the accelerators that the backend sees.
 
     Raises:
         ValueError: counts that cannot be.
@@ -125,16 +118,27 @@ def append(result: Result, path: str | os.PathLike) -> None:
     """
     path = Path(os.path.realpath(path))
     with locked(path) as hold:
-        rows = [*(read(path) if path.exists() else ()), result]
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows([getattr(row, column) for column in COLUMNS] for row in rows)
+        text = as_csv([*(read(path) if path.exists() else ()), result])
         with written_whole(path) as partial:
             # A folder's name need not be text: bytes of it that are not are written as such.
-            partial.write_bytes(text.getvalue().encode("utf-8", "backslashreplace"))
+            partial.write_bytes(text.encode("utf-8", "backslashreplace"))
             if hold.is_lost:
                 raise OSError(f"{shown(path)}: another process has written to it meanwhile; nothing is added to it")
+
+
+def as_csv(results: Sequence[Result]) -> str:
+    """A table with a header, as files of results hold it."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows([getattr(result, column) for column in COLUMNS] for result in results)
+    return text.getvalue()
+
+
+def as_json(result: Result) -> dict[str, Any]:
+    """All columns as values that JSON has: the protocol as an object, and `None` for what is not known."""
+    unknown = {name: getattr(result, name) or None for name in ("parameters", "macs")}
+    return {name: getattr(result, name) for name in COLUMNS} | {"protocol": json.loads(result.protocol)} | unknown
 
 
 def read(path: str | os.PathLike) -> list[Result]:
@@ -173,47 +177,3 @@ def _result(where: str, row: Sequence[str]) -> Result:
         return Result(**{name: kind(value) for (name, kind), value in zip(FIELDS.items(), row, strict=False)})
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
-
-
-def weights_hash(model: keras.Model) -> str:
-    """SHA-256 of a model's numbers, hexadecimal: the same for any file format, backend and layer names.
-
-    It is of each weight's dtype, shape and little-endian values, in the order of `model.weights`.
-    """
-    digest = hashlib.sha256()
-    for weight in model.weights:
-        value = keras.ops.convert_to_numpy(weight)
-        digest.update(f"{value.dtype.name} {value.shape}\n".encode())
-        digest.update(value.tobytes())
-    return digest.hexdigest()
-
-
-def environment() -> dict[str, str]:
-    """The fields `date` and from `python` to `device` of a `Result` that ends now, here."""
-    backend = keras.backend.backend()
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "python": platform.python_version(),
-        "keras": keras.__version__,
-        "backend": f"{backend} {importlib.import_module(backend).__version__}",
-        "numpy": np.__version__,
-        "polynet_keras": __version__,
-        "device": "; ".join([_processor(), *_accelerators(backend)]),
-    }
-
-
-def _processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    name = platform.processor() or platform.machine()
-    if cpuinfo.exists():
-        lines = (line.partition(":") for line in cpuinfo.read_text().splitlines())
-        # The entry is there on x86, and not on every ARM.
-        name = next((value.strip() for key, _, value in lines if key.strip() == "model name"), name)
-    return f"{name}, {os.cpu_count()} cores"
-
-
-def _accelerators(backend: str) -> list[str]:
-    if backend == "torch":  # has no keras.distribution
-        import torch
-
-        return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return [device for device in keras.distribution.list_devices() if not device.startswith("cpu")]

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from polynet_keras.basics.files import written_whole
+from polynet_keras.basics.names import number_of, size_text
 from polynet_keras.data.protocol import Preprocessing
 
 
@@ -23,11 +24,11 @@ class Scores:
         indices: int64 array (images,), ascending: of the images in the dataset.
         class_names: by label.
         model: what to call the model.
-        weights_hash: of the model's weights; see `results.weights_hash`.
+        weights_hash: of the model's weights; see `identity.weights_hash`.
         dataset: what to call the dataset.
         fingerprint: of the dataset, hexadecimal.
         preprocessing: the protocol of each crop.
-        seconds: that the model took.
+        seconds: that all images take; see `Result`.
     """
 
     logits: np.ndarray
@@ -46,8 +47,9 @@ class Scores:
         images = len(self.labels)
         if self.logits.ndim != 3 or self.logits.shape[0] != images or self.logits.shape[2] != len(self.class_names):
             raise ValueError(
-                f"logits of the shape {self.logits.shape} are not (images, crops, classes) of {images} labels and "
-                f"{len(self.class_names)} classes"
+                f"logits of {size_text(self.logits.shape)} must be (images, crops, classes) of "
+                f"{number_of(images, 'label')} and "
+                f"{number_of(len(self.class_names), 'class', 'classes')}"
             )
         if len(self.indices) != images or (np.diff(self.indices) <= 0).any():
             raise ValueError("indices must be ascending, one for each label")

@@ -1,41 +1,88 @@
 """A model's logits for every image of a dataset, crop by crop."""
 
 import dataclasses
+import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 import keras
 import numpy as np
-from tqdm import tqdm
 
-from polynet_keras.data.crops import CROPS, Crop, crop_plan, views
-from polynet_keras.data.decoding import Unreadable
-from polynet_keras.data.examples import Examples
+from polynet_keras.basics.checks import check_integer
+from polynet_keras.basics.names import number_of, quoted
+from polynet_keras.basics.progress import progress
+from polynet_keras.data.crops import Crop, check_crops, crop_plan, least_side, views
 from polynet_keras.data.imagenet import imagenet_classes
-from polynet_keras.data.pipeline import decoded_images, evaluation_batches, reading
 from polynet_keras.data.protocol import Preprocessing
-from polynet_keras.engine.network import Network
-from polynet_keras.evaluation.loading import TrainedModel
-from polynet_keras.evaluation.results import weights_hash
+from polynet_keras.evaluation.loading import Runtime, TrainedModel, trained
+from polynet_keras.evaluation.pooling import Pooling
 from polynet_keras.evaluation.scores import Scores
+
+if TYPE_CHECKING:
+    from polynet_keras.data.examples import Examples
+    from polynet_keras.data.unreadable import Unreadable
 
 Scored = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Logits (images, crops, classes), labels (images,), indices (images,)."""
 
 
+class Scoring(Protocol):
+    """A `TrainedModel`, or what else puts out a row of numbers for each prepared image.
+
+    Attributes:
+        preprocessing: from an image to the input.
+        class_names: at least one.
+    """
+
+    @property
+    def preprocessing(self) -> Preprocessing: ...
+
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """float32 (batch, numbers) of prepared images."""
+        ...
+
+
+class Pace:
+    """How long images take, without what is done once: the first batch waits for the pipeline, and traces the model."""
+
+    def __init__(self):
+        self._start = self._end = time.perf_counter()
+        self._first_end, self._first_images, self._images = self._start, 0, 0
+
+    def of(self, batches: Iterable[Scored]) -> Iterator[Scored]:
+        """The same batches, whose time is taken while they are consumed."""
+        for batch in batches:
+            yield batch
+            self._end = time.perf_counter()
+            self._images += len(batch[0])
+            if not self._first_images:
+                self._first_end, self._first_images = self._end, self._images
+
+    @property
+    def seconds(self) -> float:
+        """That all images take at the pace after the first batch; of one batch alone, that it took."""
+        if self._images == self._first_images:
+            return self._end - self._start
+        return (self._end - self._first_end) * self._images / (self._images - self._first_images)
+
+
 def score(
-    trained: TrainedModel,
-    examples: Examples,
+    model: TrainedModel | str | os.PathLike,
+    examples: "Examples",
     *,
     batch_size: int = 32,
     crops: int = 1,
-    unreadable: Unreadable | None = None,
+    unreadable: "Unreadable | None" = None,
 ) -> Scores:
     """The logits of a model for all images of a dataset, in memory: 4 bytes for each image, crop and class.
 
     Args:
-        trained: the model.
+        model: a name that `polynet_keras.load_model` takes, or what that returns.
         examples: a dataset of its classes, or of some of them.
         batch_size: images, or crops of one image, that go through the model at once.
         crops: of each image, one of 1, 10 and 144.
@@ -44,36 +91,39 @@ def score(
     Raises:
         ValueError: as `evaluate`.
     """
-    examples = fitted_to(trained, examples)
-    start = time.perf_counter()
+    from polynet_keras.data.unreadable import Unreadable
+
+    model = trained(model)
+    examples = fitted_to(model, examples)
+    pace = Pace()
     # As large as it may become: a list of parts, put together in the end, would take the memory twice.
-    logits = np.empty((len(examples), crops, len(trained.class_names)), "float32")
+    logits = np.empty((len(examples), crops, len(model.class_names)), "float32")
     labels, indices = (np.empty(len(examples), "int64") for _ in range(2))
     filled = 0
-    for part, *about in scored(trained, examples, unreadable or Unreadable(), batch_size=batch_size, crops=crops):
+    batches = scored(model, examples, unreadable or Unreadable(), batch_size=batch_size, crops=crops)
+    for part, *about in pace.of(batches):
         place = slice(filled, filled := filled + len(part))
         logits[place], labels[place], indices[place] = part, *about
-    seconds = time.perf_counter() - start
     if not filled:
         raise ValueError(f"{examples.name} has no image that can be read")
     return Scores(
         logits=logits[:filled],
         labels=labels[:filled],
         indices=indices[:filled],
-        class_names=trained.class_names,
-        model=trained.name,
-        weights_hash=weights_hash(trained.model),
+        class_names=model.class_names,
+        model=model.name,
+        weights_hash=model.weights_hash,
         dataset=examples.name,
         fingerprint=examples.fingerprint,
-        preprocessing=trained.preprocessing,
-        seconds=seconds,
+        preprocessing=model.preprocessing,
+        seconds=pace.seconds,
     )
 
 
 def scored(
-    trained: TrainedModel,
-    examples: Examples,
-    unreadable: Unreadable,
+    model: Scoring,
+    examples: "Examples",
+    unreadable: "Unreadable",
     *,
     batch_size: int = 32,
     crops: int = 1,
@@ -83,7 +133,7 @@ def scored(
     """Logits of a worker's share of a dataset, batch by batch, with a progress bar.
 
     Args:
-        trained: the model.
+        model: to score.
         examples: a dataset whose labels are the model's.
         unreadable: takes the images that cannot be read.
         batch_size: images, or crops of one image, that go through the model at once.
@@ -94,43 +144,58 @@ def scored(
     Yields:
         Logits, float32 (images, crops, classes); labels, int64 (images,); and indices, int64 (images,).
     """
-    if crops not in CROPS:
-        raise ValueError(f"crops={crops!r} must be one of {CROPS}")
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size} must be at least 1")
-    model = logits_model(trained.model)
+    # tf.data's: `predict` scores without it on other backends.
+    from polynet_keras.data.pipeline import decoded_images, evaluation_batches
+    from polynet_keras.data.unreadable import reading
+
+    check_crops("crops", crops)
+    check_integer("batch_size", batch_size, 1)
     if crops == 1:
         batches = evaluation_batches(
-            examples, trained.preprocessing, batch_size, workers=workers, worker=worker, unreadable=unreadable
+            examples, model.preprocessing, batch_size, workers=workers, worker=worker, unreadable=unreadable
         )
     else:
-        batches = decoded_images(examples, workers=workers, worker=worker, unreadable=unreadable)
-    with reading(unreadable), tqdm(total=-(-len(examples) // workers), unit=" images", disable=None) as bar:
+        side = least_side(model.preprocessing, crops)
+        batches = decoded_images(examples, side, workers=workers, worker=worker, unreadable=unreadable)
+    with reading(unreadable), progress(-(-len(examples) // workers)) as advance:
         for images, labels, indices, valid in batches.dataset.as_numpy_iterator():
+            advance(int((indices >= 0).sum()))
             if not valid.any():
                 continue
             if crops == 1:
-                logits = model.predict_on_batch(images)[:, np.newaxis]
+                logits = model.logits(images)[:, np.newaxis]
             else:
                 height, width = images.shape[1:3]
                 try:
-                    plan = crop_plan(height, width, trained.preprocessing, crops)
+                    plan = crop_plan(height, width, model.preprocessing, crops)
                 except ValueError as error:  # so narrow that it would be too large when resized
                     index = int(indices[0])
                     unreadable.add(index, ValueError(f"{examples.shown_name(index)}: {error}"))
                     continue
-                logits = crop_logits(model, images[0], trained.preprocessing, plan, batch_size)[np.newaxis]
-            yield logits[valid].astype("float32"), labels[valid], indices[valid]
-            bar.update(int(valid.sum()))
+                logits = crop_logits(model.logits, images[0], model.preprocessing, plan, batch_size)[np.newaxis]
+            yield logits[valid], labels[valid], indices[valid]
+
+
+def check_pooling(model: TrainedModel, pooling: Pooling, crops: int) -> None:
+    """Refuses to compare logits of crops that are known but for a number each."""
+    if isinstance(model.model, Runtime) and crops > 1 and pooling.on == "logits" and pooling.pooling != "mean":
+        raise ValueError(
+            f"{model.name} is exported and gives probabilities alone, which {pooling.pooling} pooling cannot take for "
+            "logits; pool on probabilities, or the mean"
+        )
 
 
 def crop_logits(
-    model: keras.Model, image: np.ndarray, preprocessing: Preprocessing, plan: Sequence[Crop], batch_size: int
+    logits: Callable[[np.ndarray], np.ndarray],
+    image: np.ndarray,
+    preprocessing: Preprocessing,
+    plan: Sequence[Crop],
+    batch_size: int,
 ) -> np.ndarray:
     """The logits of all crops of one image, `batch_size` crops at a time.
 
     Args:
-        model: that gives logits.
+        logits: of prepared images.
         image: uint8 array (height, width, channels).
         preprocessing: the protocol.
         plan: what `crop_plan` gives for an image of this size.
@@ -145,40 +210,11 @@ def crop_logits(
         batch = preprocessing.normalize(inputs[start : start + batch_size])
         if keras.config.image_data_format() == "channels_first":
             batch = np.moveaxis(batch, -1, 1)
-        parts.append(model.predict_on_batch(batch))
+        parts.append(logits(batch))
     return np.concatenate(parts)
 
 
-def logits_model(model: keras.Model) -> keras.Model:
-    """The model without its last softmax, sharing the weights.
-
-    Raises:
-        ValueError: it ends in another activation, of which logits cannot be told.
-    """
-    make = Network if isinstance(model, Network) else keras.Model
-    last = model.layers[-1]
-    activation = getattr(last, "activation", None)
-    if isinstance(last, keras.layers.Softmax) or (
-        isinstance(last, keras.layers.Activation) and activation is keras.activations.softmax
-    ):
-        return make(model.inputs, last.input)
-    if not isinstance(last, keras.layers.Dense) or activation not in (
-        keras.activations.softmax,
-        keras.activations.linear,
-    ):
-        raise ValueError(
-            f"the model {model.name!r} ends in {type(last).__name__} with the activation "
-            f"{getattr(activation, '__name__', activation)}; expected a softmax, or a Dense layer without activation"
-        )
-    if activation is keras.activations.linear:
-        return model
-    head = keras.layers.Dense.from_config({**last.get_config(), "activation": "linear"})
-    logits = make(model.inputs, head(last.input))
-    head.set_weights(last.get_weights())
-    return logits
-
-
-def fitted_to(trained: TrainedModel, examples: Examples) -> Examples:
+def fitted_to(model: TrainedModel, examples: "Examples") -> "Examples":
     """The examples with the labels of the model, which are told by the names of the classes, and its channels.
 
     A dataset may lack classes, and that of ImageNet may call its classes by WordNet's numbers. Images of other channels
@@ -187,20 +223,22 @@ def fitted_to(trained: TrainedModel, examples: Examples) -> Examples:
     Raises:
         ValueError: the dataset has a class that the model does not know.
     """
-    examples = dataclasses.replace(examples, channels=trained.preprocessing.channels)
-    if examples.class_names == trained.class_names:
+    examples = dataclasses.replace(examples, channels=model.preprocessing.channels)
+    if examples.class_names == model.class_names:
         return examples
-    known = [trained.class_names]
-    if trained.class_names == tuple(name for _, name in imagenet_classes()):
+    known = [model.class_names]
+    if model.class_names == tuple(name for _, name in imagenet_classes()):
         known.append(tuple(wordnet for wordnet, _ in imagenet_classes()))
     for names in known:
         # Two of ImageNet's classes are cranes: such a name tells nothing.
         once = {name for name, count in Counter(names).items() if count == 1}
         if set(examples.class_names) <= once:
-            return examples.relabelled(trained.class_names, [names.index(name) for name in examples.class_names])
-    unknown = [name for name in examples.class_names if trained.class_names.count(name) != 1]
+            return examples.relabelled(model.class_names, [names.index(name) for name in examples.class_names])
+    unknown = [name for name in examples.class_names if name not in model.class_names]
+    wrong = unknown or [name for name in examples.class_names if model.class_names.count(name) > 1]
+    shown_names = ", ".join(map(quoted, wrong[:3])) + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
     raise ValueError(
-        f"{examples.name} has {len(unknown)} classes that {trained.name} does not know, or not one alone, such as "
-        f"{unknown[0]!r}; "
-        f"it knows {', '.join(map(repr, trained.class_names[:3]))} and so on, {len(trained.class_names)} in all"
+        f"{examples.name} has {number_of(len(wrong), 'class', 'classes')} that {model.name} "
+        f"{'does not know' if unknown else 'knows more than once'}: {shown_names}; it knows "
+        f"{', '.join(map(quoted, model.class_names[:3]))} and so on, {len(model.class_names)} in all"
     )

@@ -20,6 +20,7 @@ from pathlib import Path
 from absl import logging
 
 from polynet_keras.basics.exits import EXIT_INTERRUPTED, EXIT_MISTAKE, EXIT_RESTART
+from polynet_keras.basics.names import number_of
 from polynet_keras.cluster.loopback import loopback_addresses, tf_config
 from polynet_keras.cluster.signed_lines import SECRET_VARIABLE
 from polynet_keras.launcher.event_log import EventLog
@@ -75,7 +76,8 @@ class Job:
             raise ValueError("this system cannot give workers cores of their own; use pin=False (--nopin)")
         if self.pin and self.workers > len(cores()):
             raise ValueError(
-                f"{self.workers} workers cannot have cores of their own: there are {len(cores())}; use pin=False "
+                f"{self.workers} workers cannot each have a core: this process has "
+                f"{number_of(len(cores()), 'core')}; use pin=False "
                 "(--nopin)"
             )
 

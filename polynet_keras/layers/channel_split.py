@@ -31,7 +31,8 @@ class ChannelSplit(keras.layers.Layer):
     def build(self, input_shape):
         if sum(self.sizes) != input_shape[self.axis]:
             raise ValueError(
-                f"{self.name}: sizes={self.sizes} add up to {sum(self.sizes)}; the input has {input_shape[self.axis]} "
+                f"{self.name}: sizes={', '.join(map(str, self.sizes))} add up to {sum(self.sizes)}; the input has "
+                f"{input_shape[self.axis]} "
                 "channels"
             )
 

@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from polynet_keras.basics.checks import check_choice, check_flag, is_number
+from polynet_keras.basics.names import number_of, size_text
 
 MODES = ("batch", "sample")
 RESCALES = ("inference", "training")
@@ -91,11 +92,13 @@ class StochasticResidualScaling(keras.layers.Layer):
 
     def build(self, input_shape):
         if not isinstance(input_shape, (list, tuple)) or not all(isinstance(s, (list, tuple)) for s in input_shape):
-            raise ValueError(f"{self.name} takes a list [shortcut, path, ...]; got one tensor of shape {input_shape}")
+            raise ValueError(
+                f"{self.name} takes a list [shortcut, path, ...]; got one tensor of {size_text(input_shape)}"
+            )
         if len(input_shape) < 2 or len({tuple(shape) for shape in input_shape}) != 1:
             raise ValueError(
                 f"{self.name} takes a list [shortcut, path, ...] of two or more tensors of one shape; got shapes "
-                f"{', '.join(str(tuple(shape)) for shape in input_shape)}"
+                f"{', '.join(map(size_text, input_shape))}"
             )
         paths = len(input_shape) - 1
         self.scale = self._add_state("scale", self.initial_scale, paths)
@@ -111,7 +114,10 @@ class StochasticResidualScaling(keras.layers.Layer):
 
     def _add_state(self, name: str, value: float | list[float], paths: int) -> keras.Variable:
         if isinstance(value, list) and len(value) != paths:
-            raise ValueError(f"{name}={value!r} has {len(value)} values; the layer got {paths} residual paths")
+            raise ValueError(
+                f"{name}={value!r} has {number_of(len(value), 'value')}; the layer got "
+                f"{number_of(paths, 'residual path')}"
+            )
         return self.add_weight(
             name=name,
             shape=(paths,),

@@ -1,13 +1,9 @@
 """What a structure costs, counted from the tables of `models.inception` without building the network."""
 
-import itertools
-import math
 from dataclasses import dataclass
 
-import keras
-
 from polynet_keras.basics.checks import check_integer, check_number
-from polynet_keras.basics.keras_internals import nodes_by_depth
+from polynet_keras.basics.names import size_text
 from polynet_keras.models.arguments import check_image_shape
 from polynet_keras.models.inception import BLOCKS, REDUCTIONS, STEM, Branches, ConvSpec, MaxPool, scaled
 from polynet_keras.models.polynomial import Polynomial
@@ -44,7 +40,7 @@ class StructureCard:
         name: of `STRUCTURES`.
         stages: the residual units, in the structure notation.
         parameters: trainable ones, with 1000 classes.
-        macs: of one 331 × 331 × 3 image; what is counted is said in `StageCost`.
+        macs: of one 331 x 331 x 3 image; what is counted is said in `StageCost`.
     """
 
     name: str
@@ -54,7 +50,7 @@ class StructureCard:
 
 
 def list_structures() -> list[StructureCard]:
-    """The named structures: their stages, parameters with 1000 classes, and MACs of one 331 × 331 × 3 image."""
+    """The named structures: their stages, parameters with 1000 classes, and MACs of one 331 x 331 x 3 image."""
     cards = []
     for name, structure in STRUCTURES.items():
         parts = network_cost(structure)
@@ -85,7 +81,7 @@ def network_cost(
     """
     structure = Structure.parse(structure)
     if None in input_shape:
-        raise ValueError(f"input_shape={input_shape} must say the size of the image to count its operations")
+        raise ValueError(f"input_shape={size_text(input_shape)} must say the size of the image to count its operations")
     check_image_shape("input_shape", input_shape)
     check_number("width", width, above=0)
     check_integer("classes", classes, 1)
@@ -105,46 +101,8 @@ def network_cost(
     return parts
 
 
-CONVOLUTIONS = (
-    keras.layers.Conv2D,
-    keras.layers.DepthwiseConv2D,
-    keras.layers.SeparableConv2D,
-    keras.layers.Dense,
-)
-"""Layers whose every output position costs as many multiply-accumulates as their kernel has elements."""
-
-
-def count_macs(model: keras.Model) -> int:
-    """Multiply-accumulates of one image through a functional model of any package: what `StageCost` counts.
-
-    Convolutions, grouped, depthwise and separable ones too, and dense layers count as often as they are applied. A
-    model that is no graph of layers, or takes images of any size, has 0: not known.
-    """
-    macs = 0
-    nodes = nodes_by_depth(model) if isinstance(model, keras.Function) else {}
-    for node in itertools.chain.from_iterable(nodes.values()):
-        layer, output = node.operation, node.output_tensors[0].shape
-        if isinstance(layer, keras.Model):
-            macs += count_macs(layer)
-        kernels = [
-            getattr(layer, name)
-            for name in ("kernel", "depthwise_kernel", "pointwise_kernel")
-            if isinstance(layer, CONVOLUTIONS) and getattr(layer, name, None) is not None
-        ]
-        if not kernels:
-            continue
-        if None in output[1:]:
-            return 0
-        if isinstance(layer, keras.layers.Dense):
-            positions = math.prod(output[1:-1])
-        else:
-            positions = math.prod(output[1:-1] if layer.data_format == "channels_last" else output[2:])
-        macs += positions * sum(math.prod(kernel.shape) for kernel in kernels)
-    return macs
-
-
 class _Counter:
-    """Walks the tables as `models.inception.mixed` does, with shapes in place of tensors."""
+    """Walks the tables as `models.blocks.mixed` does, with shapes in place of tensors."""
 
     def __init__(self, shape: tuple[int, int, int], width: float):
         self.shape = shape

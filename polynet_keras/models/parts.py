@@ -1,6 +1,9 @@
 """The parts of the network from the image to the classes, as the names of its layers tell them."""
 
-from polynet_keras.basics.checks import check_choice
+from collections.abc import Iterable, Mapping
+from typing import Protocol, TypeVar
+
+from polynet_keras.basics.checks import check_choice, check_number
 
 PARTS = ("stem", "stage_a", "reduction_a", "stage_b", "reduction_b", "stage_c", "predictions")
 
@@ -13,6 +16,30 @@ def part_of(layer_name: str) -> str | None:
     return None
 
 
+class Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+AnyNamed = TypeVar("AnyNamed", bound=Named)
+
+
+def ends_of_parts(layers: Iterable[AnyNamed]) -> dict[str, AnyNamed]:
+    """The last of each part, by part, of a network's layers in the order in which they are computed."""
+    return {part: layer for layer in layers if (part := part_of(layer.name)) is not None}
+
+
 def check_part(argument: str, part: str) -> None:
     """Raises a `ValueError` that names the argument unless `part` is one."""
     check_choice(argument, part, PARTS)
+
+
+def check_factors(argument: str, factors: Mapping[str, float] | None) -> None:
+    """Raises a `ValueError` that names the argument unless these are factors of at least 0, by part."""
+    if factors is None:
+        return
+    if not isinstance(factors, Mapping):
+        raise ValueError(f"{argument}={factors!r} must map parts to factors")
+    for part, factor in factors.items():
+        check_part(argument, part)
+        check_number(f"{argument}[{part!r}]", factor, at_least=0)

@@ -6,7 +6,8 @@ import keras
 from keras import KerasTensor
 
 from polynet_keras.layers.stochastic_residual_scaling import StochasticResidualScaling
-from polynet_keras.models.inception import BLOCKS, ConvSpec, batch_normalization, channel_axis, convolution, mixed
+from polynet_keras.models.blocks import batch_normalization, channel_axis, convolution, mixed
+from polynet_keras.models.inception import BLOCKS, ConvSpec
 from polynet_keras.models.polynomial import Polynomial
 
 

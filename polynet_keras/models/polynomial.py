@@ -8,32 +8,73 @@ Source: Zhang et al., "PolyNet: A Pursuit of Structural Diversity in Very Deep N
 """
 
 import re
+import unicodedata
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from itertools import groupby
 
-OPERATORS = "FGHJKLMN"
-"""The letters of Inception blocks, in the order in which a polynomial must introduce them. `I` is the identity."""
-
-MAX_DEGREE = 8
-"""The longest composition that is accepted: the paper stops at 3."""
+from polynet_keras.basics.names import shown
+from polynet_keras.models.near_notation import LONGEST, near_polynomial, plain_letters
+from polynet_keras.models.terms import MAX_DEGREE, OPERATORS, by_degree, sum_of, with_powers
 
 _FACTOR = re.compile(r"(?P<letter>\S)\s*(?P<power>\^\s*(?P<digits>\d*)|[²³])?")
 _SUPERSCRIPTS = {"²": 2, "³": 3}
 
 
 class PolynomialSyntaxError(ValueError):
-    """A text that is no polynomial or structure; the message shows the text and marks the fault.
+    """A text that is no polynomial or structure; the message marks the fault and shows the nearest text that is one.
 
     Attributes:
+        reason: what is wrong at that place.
         text: the whole text.
         position: 0-based index into `text` where the fault begins.
+        accepted: what may stand there, as a clause; `""` where the reason says it.
+        suggestion: the nearest valid text; `None` where there is none.
     """
 
-    def __init__(self, reason: str, text: str, position: int):
+    def __init__(
+        self,
+        reason: str,
+        text: str,
+        position: int,
+        accepted: str = "",
+        suggestion: str | None = None,
+        argument: str = "",
+    ):
         self.reason = reason
         self.text = text
         self.position = position
-        super().__init__(f"{reason} (at position {position}, marked by »: {text[:position]}»{text[position:]})")
+        self.accepted = accepted
+        self.suggestion = suggestion
+        letter = text[position : position + 1]
+        latin = plain_letters(letter)
+        if latin != letter and latin.isalpha():
+            reason += f" ('{letter}' is {unicodedata.name(letter, '?')}, not the Latin '{latin}')"
+        before = text[:position] if position <= LONGEST else f"…{text[position - LONGEST : position]}"
+        named = f"{argument}=" if argument else ""
+        place = f"{named}'{shown(before)}»{shown(text[position:], LONGEST)}', column {position + 1}"
+        meant = "" if suggestion is None else f"did you mean '{suggestion}'?"
+        hint = f"{meant} {accepted[:1].upper()}{accepted[1:]}" if meant and accepted else meant or accepted
+        super().__init__(f"{place}: {reason}{'; ' if hint else ''}{hint}")
+
+    def with_suggestion(
+        self,
+        near: Callable[..., str | None],
+        parse: Callable[[str], object],
+        *names: Collection[str],
+        argument: str = "",
+    ) -> "PolynomialSyntaxError":
+        """The same fault with the text that `near` finds, if `parse` takes it.
+
+        Args:
+            names: that `near` may choose from.
+            argument: that the text was given as.
+        """
+        suggestion = near(self.text, *names) if len(self.text) <= LONGEST else None
+        try:
+            parse(suggestion or "")
+        except ValueError:
+            suggestion = None
+        return PolynomialSyntaxError(self.reason, self.text, self.position, self.accepted, suggestion, argument)
 
 
 @dataclass(frozen=True)
@@ -57,8 +98,7 @@ class Polynomial:
     def __post_init__(self):
         if isinstance(self.terms, str):
             raise ValueError(f"terms={self.terms!r} must be a sequence of terms; Polynomial.parse reads a text")
-        # Sorted by degree, then by the letters as they are applied: F, G, FF, GF (which applies F first), HGF.
-        object.__setattr__(self, "terms", tuple(sorted(self.terms, key=lambda term: (len(term), term[::-1]))))
+        object.__setattr__(self, "terms", tuple(by_degree(self.terms)))
         if not self.terms:
             raise ValueError(f"a polynomial needs a term besides I; known operators are {', '.join(OPERATORS)}")
         introduced = ""
@@ -66,7 +106,7 @@ class Polynomial:
             if not term or set(term) - set(OPERATORS) or len(term) > MAX_DEGREE:
                 raise _TermError(f"{term!r} is not a product of 1 to {MAX_DEGREE} of {', '.join(OPERATORS)}", term)
             if term in self.terms[:number]:
-                raise _TermError(f"the term {_with_powers(term)} appears twice", term)
+                raise _TermError(f"the term {with_powers(term)} appears twice", term)
             for letter in reversed(term):
                 if letter in introduced:
                     continue
@@ -84,8 +124,10 @@ class Polynomial:
         """
         if not isinstance(text, str):
             raise ValueError(f"a polynomial is a text such as 'I + F + GF'; got {text!r}")
-        name = text.strip().lower()
-        return NAMED[name] if name in NAMED else _parse_sum(text)
+        try:
+            return parse_module(text)
+        except PolynomialSyntaxError as error:
+            raise error.with_suggestion(near_polynomial, parse_module, NAMED) from None
 
     @property
     def applications(self) -> tuple[str, ...]:
@@ -95,7 +137,7 @@ class Polynomial:
         and so computed, once: `I + F + GF` gives `("F", "GF")`.
         """
         suffixes = {term[i:] for term in self.terms for i in range(len(term))}
-        return tuple(sorted(suffixes, key=lambda term: (len(term), term[::-1])))
+        return tuple(by_degree(suffixes))
 
     @property
     def operators(self) -> str:
@@ -108,12 +150,7 @@ class Polynomial:
         return next((name for name, polynomial in NAMED.items() if polynomial == self), str(self))
 
     def __str__(self) -> str:
-        return " + ".join(["I", *map(_with_powers, self.terms)])
-
-
-def _with_powers(term: str) -> str:
-    runs = ((letter, len(list(run))) for letter, run in groupby(term))
-    return "".join(letter if length == 1 else f"{letter}^{length}" for letter, length in runs)
+        return sum_of(self.terms)
 
 
 class _TermError(ValueError):
@@ -124,6 +161,22 @@ class _TermError(ValueError):
         super().__init__(reason)
 
 
+def parse_module(text: str) -> Polynomial:
+    """`Polynomial.parse` without a suggestion.
+
+    Raises:
+        PolynomialSyntaxError: the text is neither a name nor a sum.
+    """
+    name = text.strip().lower()
+    if name in NAMED:
+        return NAMED[name]
+    start = len(text) - len(text.lstrip())
+    if re.fullmatch(r"\w+(-\w+)+|\w*[^\W\d_A-Z]{2}\w*", plain_letters(name)):
+        known = f"a module is {', '.join(NAMED)}, or a polynomial such as I + F + GF"
+        raise PolynomialSyntaxError(f"unknown module '{shown(text.strip(), LONGEST)}'", text, start, known)
+    return _parse_sum(text)
+
+
 def _parse_sum(text: str) -> Polynomial:
     positions: dict[str, int] = {}  # of each term; "" is the identity
     position = 0
@@ -131,7 +184,7 @@ def _parse_sum(text: str) -> Polynomial:
         start = position + len(summand) - len(summand.lstrip())
         term = _parse_term(text, start, position + len(summand.rstrip()))
         if term in positions:
-            repeated = f"the term {_with_powers(term)}" if term else "I"
+            repeated = f"the term {with_powers(term)}" if term else "I"
             raise PolynomialSyntaxError(f"{repeated} appears twice", text, start)
         positions[term] = start
         position += len(summand) + 1
@@ -157,8 +210,10 @@ def _parse_term(text: str, start: int, end: int) -> str:
                 raise PolynomialSyntaxError("I stands alone: it is the identity", text, factor.start())
             return ""
         if letter not in OPERATORS:
-            expected = f"expected I or one of the operators {', '.join(OPERATORS)}"
-            raise PolynomialSyntaxError(f"unknown letter {letter!r}: {expected}", text, factor.start())
+            unknown = "unknown letter" if letter.isalpha() else "unexpected"
+            reason = "a polynomial has no brackets" if letter in "()[]{}" else f"{unknown} '{shown(letter)}'"
+            accepted = f"a term is I, or a product of {', '.join(OPERATORS)}"
+            raise PolynomialSyntaxError(reason, text, factor.start(), accepted)
         # Two digits, without zeros before them, are over the bound already: the others are not read.
         digits = factor["digits"]
         power = _SUPERSCRIPTS.get(factor["power"], 1) if digits is None else int(digits.lstrip("0")[:2] or 0)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from polynet_keras.basics.checks import is_number
+from polynet_keras.basics.names import number_of
 
 MIN_SURVIVAL = 0.7
 """Survival probability of the deepest module of the released net; that of the first is 1."""
@@ -38,15 +39,16 @@ def scales_and_survival(
         scales = tuple(residual_scale)
         if len(scales) not in (2, modules):
             raise ValueError(
-                f"residual_scale={residual_scale!r} has {len(scales)} values; a sequence has 2 (the first and the last "
-                f"module's, linear between) or one for each of the {modules} modules"
+                f"residual_scale={', '.join(map(str, scales))} has {number_of(len(scales), 'value')}; a sequence has 2 "
+                f"(the first and the last module's, linear between) or one for each of the {modules} modules"
             )
     else:
         scales = (residual_scale,) * modules
     for scale in scales:
         if not is_number(scale) or scale < 0:
+            given = ", ".join(map(repr, scales)) if isinstance(residual_scale, Sequence) else repr(residual_scale)
             raise ValueError(
-                f"residual_scale={residual_scale!r} must be None, a number ≥ 0 such as 0.3, a pair (first, last) or a "
+                f"residual_scale={given} must be None, a number ≥ 0 such as 0.3, a pair (first, last) or a "
                 "sequence of one number a module"
             )
     if len(scales) == modules:

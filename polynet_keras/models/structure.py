@@ -7,11 +7,12 @@ The notation is three stages split by `|`, each `n x [module, module, ...]`, whe
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from polynet_keras.basics.checks import is_integer
-from polynet_keras.models.polynomial import NAMED, Polynomial, PolynomialSyntaxError
+from polynet_keras.models.near_notation import near_structure
+from polynet_keras.models.polynomial import NAMED, Polynomial, PolynomialSyntaxError, parse_module
 
 STAGES = ("a", "b", "c")
 """The stages, in the order in which an image passes them."""
@@ -19,7 +20,19 @@ STAGES = ("a", "b", "c")
 MAX_MODULES = 1000
 """The most residual units a stage may hold: a slip of the keyboard must not start to build a million layers."""
 
-_STAGE = re.compile(r"\s*(?P<repeats>\d+)\s*[x×]\s*\[(?P<modules>[^\[\]]*)\]\s*")
+_STAGE = re.compile(
+    r"\s*(?P<count>\d*)\s*(?P<times>[x×]?)\s*(?P<opening>\[?)(?P<modules>[^\[\]]*)(?P<closing>\]?)\s*(?P<rest>.*)",
+    re.DOTALL,
+)
+"""Which any text matches: its parts may be missing."""
+_AS = "as in '10 x [poly-3, 2-way]'"
+_EXPECTED = {
+    "count": f"expected the stage's count, {_AS}",
+    "times": f"expected 'x' after the stage's count, {_AS}",
+    "opening": f"expected '[' before the stage's modules, {_AS}",
+    "closing": "expected ']' after the stage's modules",
+}
+"""What is said of a part that is missing."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +52,13 @@ class Structure:
     stages: tuple[tuple[Polynomial, ...], ...]
 
     def __post_init__(self):
-        if isinstance(self.stages, str) or any(isinstance(stage, (str, Polynomial)) for stage in self.stages):
-            raise ValueError(
-                f"stages={self.stages!r} must be three sequences of Polynomial; see Structure.parse for texts"
-            )
+        if isinstance(self.stages, str) or any(
+            isinstance(stage, (str, Polynomial)) or not isinstance(stage, Iterable) for stage in self.stages
+        ):
+            raise ValueError("stages must be three sequences of Polynomial; Structure.parse reads texts")
         object.__setattr__(self, "stages", tuple(map(tuple, self.stages)))
         if any(not isinstance(module, Polynomial) for stage in self.stages for module in stage):
-            raise ValueError(f"stages={self.stages!r} must hold nothing but Polynomial; see Structure.parse for texts")
+            raise ValueError("stages must hold nothing but Polynomial; Structure.parse reads texts")
         if len(self.stages) != len(STAGES):
             raise ValueError(f"a structure has {len(STAGES)} stages; got {len(self.stages)}")
         for stage, modules in zip(STAGES, self.stages, strict=True):
@@ -57,32 +70,28 @@ class Structure:
         """Reads a name of `STRUCTURES` (`"polynet-g5"`) or the notation of this module; passes a `Structure` on.
 
         Raises:
-            PolynomialSyntaxError: the text is neither; the message marks the position of the fault.
-            ValueError: `text` is no string, or a name that is not known.
+            PolynomialSyntaxError: the text is neither; the message marks the fault and shows the nearest that is.
+            ValueError: `text` is not a string.
         """
         if isinstance(text, Structure):
             return text
-        if isinstance(text, str):
-            if text.strip().lower() in STRUCTURES:
-                return STRUCTURES[text.strip().lower()]
-            if "[" in text or "|" in text:
-                try:
-                    return cls(_parse_stages(text))
-                except PolynomialSyntaxError as error:
-                    raise PolynomialSyntaxError(f"structure: {error.reason}", text, error.position) from None
-        raise ValueError(
-            f"structure={text!r} is not known. It is one of {', '.join(STRUCTURES)}, or a notation such as "
-            "'2 x [ir] | 3 x [I + F + GF] | 1 x [2-way]'"
-        )
+        if not isinstance(text, str):
+            raise ValueError(f"structure={text!r} is not a text: {_FORMS.format(', '.join(STRUCTURES))}")
+        try:
+            return _parse(text)
+        except PolynomialSyntaxError as error:
+            raise error.with_suggestion(near_structure, _parse, STRUCTURES, NAMED, argument="structure") from None
 
     @classmethod
     def inception_resnet(cls, depths: Sequence[int]) -> "Structure":
         """The structure of Inception-ResNet: `depths` (a, b, c) counts the `I + F` units of the stages."""
         if isinstance(depths, str) or not isinstance(depths, Iterable) or len(tuple(depths)) != len(STAGES):
-            raise ValueError(f"depths must be {len(STAGES)} integers such as (5, 10, 5); got {depths!r}")
+            raise ValueError(f"depths must be {len(STAGES)} integers such as 5, 10 and 5; got {_depths_text(depths)}")
         for depth in depths:
             if not is_integer(depth) or not 1 <= depth <= MAX_MODULES:
-                raise ValueError(f"each of depths must be an integer from 1 to {MAX_MODULES}; got {depths!r}")
+                raise ValueError(
+                    f"each of depths must be an integer from 1 to {MAX_MODULES}; got {_depths_text(depths)}"
+                )
         return cls(tuple((NAMED["ir"],) * depth for depth in depths))
 
     @property
@@ -108,42 +117,65 @@ def _stage_text(modules: tuple[Polynomial, ...]) -> str:
     return f"{repeats} x [{', '.join(module.name for module in modules[:period])}]"
 
 
-def _parse_stages(text: str) -> tuple[tuple[Polynomial, ...], ...]:
+def _parse(text: str) -> Structure:
+    name = text.strip().lower()
+    if name in STRUCTURES:
+        return STRUCTURES[name]
+    if "[" not in text and "|" not in text:
+        raise PolynomialSyntaxError("unknown structure", text, 0, _FORMS.format(", ".join(STRUCTURES)))
+    return Structure(tuple(_parse_stages(text)))
+
+
+def _parse_stages(text: str) -> Iterator[tuple[Polynomial, ...]]:
     parts = text.split("|")
-    if len(parts) != len(STAGES):
-        fault = len("|".join(parts[: len(STAGES)])) if len(parts) > len(STAGES) else len(text)
-        raise PolynomialSyntaxError(f"expected {len(STAGES)} stages split by '|', got {len(parts)}", text, fault)
-    stages = []
     offset = 0
-    for part in parts:
-        stages.append(_parse_stage(part, text, offset))
+    for part in parts[: len(STAGES)]:
+        yield _parse_stage(part, text, offset)
         offset += len(part) + 1
-    return tuple(stages)
+    if len(parts) != len(STAGES):
+        fault = min(offset, len(text)) if len(parts) < len(STAGES) else offset - 1
+        raise PolynomialSyntaxError(f"expected {len(STAGES)} stages split by '|', got {len(parts)}", text, fault)
 
 
 def _parse_stage(part: str, text: str, offset: int) -> tuple[Polynomial, ...]:
-    match = _STAGE.fullmatch(part)
-    if not match:
-        fault = offset + len(part) - len(part.lstrip())
-        raise PolynomialSyntaxError("expected a stage such as '10 x [poly-3, 2-way]'", text, fault)
+    """The units of the stage in `text`, which begins at `offset`."""
+
+    def fault(reason: str, position: int, accepted: str = "") -> PolynomialSyntaxError:
+        return PolynomialSyntaxError(reason, text, offset + position, accepted)
+
+    end = len(part.rstrip())
+    if not end:
+        raise fault(f"expected a stage, {_AS}", 0)
+    found = next(_STAGE.finditer(part))
+    for name, reason in _EXPECTED.items():
+        if not found[name]:
+            raise fault(reason, min(found.start(name), end))
+    if found["rest"].strip():
+        raise fault("expected '|' or the end after ']'", found.start("rest"))
+    if not found["modules"].strip():
+        raise fault(f"a stage holds at least one module, {_AS}", found.start("modules"))
     pattern = []
-    position = offset + match.start("modules")
-    for module in match["modules"].split(","):
+    position = found.start("modules")
+    for module in found["modules"].split(","):
         start = position + len(module) - len(module.lstrip())
+        if not module.strip():
+            raise fault("expected a module such as poly-3 or I + F + GF", start)
         try:
-            pattern.append(Polynomial.parse(module.strip()))
+            pattern.append(parse_module(module.strip()))
         except PolynomialSyntaxError as error:
-            known = f"; a module is one of {', '.join(NAMED)}, or a polynomial such as I + F + GF"
-            raise PolynomialSyntaxError(error.reason + known, text, start + error.position) from None
+            raise fault(error.reason, start + error.position, error.accepted) from None
         position += len(module) + 1
-    digits = match["repeats"].lstrip("0")
-    repeats = int(digits[:5] or 0)
+    repeats = int(found["count"].lstrip("0")[:5] or 0)
     if not 1 <= repeats * len(pattern) <= MAX_MODULES:
-        fault = offset + match.start("repeats")
-        raise PolynomialSyntaxError(f"a stage holds 1 to {MAX_MODULES} modules", text, fault)
+        raise fault(f"a stage holds 1 to {MAX_MODULES} modules", found.start("count"))
     return tuple(pattern) * repeats
 
 
+def _depths_text(depths: object) -> str:
+    return ", ".join(map(str, depths)) if isinstance(depths, Iterable) and not isinstance(depths, str) else str(depths)
+
+
+_FORMS = "a structure is {}, or a notation such as '2 x [ir] | 3 x [I + F + GF] | 1 x [2-way]'"
 STRUCTURES = {
     "polynet-g5": Structure(
         (

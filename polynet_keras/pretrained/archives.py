@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import BinaryIO
 
-from polynet_keras.basics.names import quoted
+from polynet_keras.basics.names import number_of, quoted
 from polynet_keras.pretrained.open_file import DEFAULT_BUDGET
 
 KERAS_MEMBER = "model.weights.h5"
@@ -24,18 +24,18 @@ def only_member(file: BinaryIO, budget: int = DEFAULT_BUDGET) -> Iterator[Binary
     """The one file that a zip archive holds, unpacked; told as `opened_checkpoint` tells an archive from other files.
 
     Raises:
-        ValueError: the file is no archive of one file; the message goes on after the file's name.
+        ValueError: the file is not an archive of one file; the message goes on after the file's name.
         OSError: of `errno.ENOSPC`: there is no space to unpack it.
         Others: those of `DAMAGE`.
     """
     file.seek(0)
     if not file.read(len(ZIP_SIGNATURE)) == ZIP_SIGNATURE:
-        raise ValueError("is no archive of one file")
+        raise ValueError("is not an archive of one file")
     with ExitStack() as stack:
         with zipfile.ZipFile(BoundedReads(file)) as archive:
             names = member_names(archive)
             if len(names) != 1:
-                raise ValueError(f"is no archive of one file, it has {len(names)}")
+                raise ValueError(f"is not an archive of one file: it has {number_of(len(names), 'file')}")
             member = unpacked_member(archive, names[0], stack, budget)
         yield member
 

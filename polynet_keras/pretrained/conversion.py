@@ -9,7 +9,7 @@ import numpy as np
 from absl import logging
 
 from polynet_keras.basics.keras_internals import own_variables
-from polynet_keras.basics.names import quoted
+from polynet_keras.basics.names import number_of, quoted, size_text
 from polynet_keras.layers.stochastic_residual_scaling import StochasticResidualScaling
 from polynet_keras.models.residual_scale import scales_and_survival
 from polynet_keras.pretrained.formats import opened_checkpoint
@@ -211,16 +211,16 @@ def _difference(
         switches: the variables that were a bool before they were a number; both are taken.
     """
     sources = {name: key for key, name in table.items()}
-    counts = f"the network has {len(variables)} variables, it has {len(arrays)}"
+    counts = f"the network has {number_of(len(variables), 'variable')}, the file {number_of(len(arrays), 'array')}"
     for key, array in arrays.items():
         if table.get(key) not in variables:
-            return f"its {quoted(key)} of shape {array.shape} has no variable in the network ({counts})"
+            return f"its {quoted(key)} of {size_text(array.shape)} has no variable in the network ({counts})"
     for name, variable in variables.items():
         key, shape = sources.get(name, name), tuple(variable.shape)
         if key not in arrays:
-            return f"it has no {key!r} for the network's variable {name!r} of shape {shape} ({counts})"
+            return f"it has no {key!r} for the network's variable {name!r} of {size_text(shape)} ({counts})"
         if arrays[key].shape != shape:
-            return f"its {key!r} has the shape {arrays[key].shape}, the network's variable {name!r} {shape}"
+            return f"its {key!r} is {size_text(arrays[key].shape)}, the network's variable {name!r} {size_text(shape)}"
         if not (_fits(arrays[key].dtype, variable.dtype) or (name in switches and arrays[key].dtype == bool)):
             return f"its {key!r} has the dtype {arrays[key].dtype}, the network's variable {name!r} {variable.dtype}"
     return None

@@ -26,10 +26,11 @@ ADDRESS_TIMEOUT = 2.0
 TIMEOUT_VARIABLE = "POLYNET_DOWNLOAD_TIMEOUT"
 DEFAULT_TIMEOUT = 30.0
 """Seconds without a further `CHUNK` bytes after which a server is given up."""
-ANSWER_SECONDS = 15.0
-"""Seconds for the first answers of all servers together, unless `TIMEOUT_VARIABLE` says how long to wait for each."""
-LEAST_ANSWER = 5.0
-"""Seconds of it that a server has in any case."""
+ANSWER_SECONDS = 5.0
+"""Seconds until all servers have been reached and have answered, unless `TIMEOUT_VARIABLE` says how long to wait for
+each answer: whoever is offline, behind a proxy that is silent too, knows it then."""
+LEAST_ANSWER = 1.0
+"""Seconds that a server which was reached has to answer in any case."""
 SEARCH_SECONDS = 4.0
 """For so long servers are looked for, all of them together, and asked again: without a network a call ends soon."""
 LEAST_SHARE = 0.5
@@ -106,7 +107,7 @@ def download(urls: Sequence[str], target: Path, verify: Callable[[Path], None], 
         OSError: the target cannot be written.
     """
     timeout = _timeout()
-    answer = timeout if TIMEOUT_VARIABLE in os.environ else max(LEAST_ANSWER, ANSWER_SECONDS / max(1, len(urls)))
+    answer = None if TIMEOUT_VARIABLE in os.environ else ANSWER_SECONDS / max(1, len(urls))
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
     with locked(target):
@@ -161,17 +162,19 @@ def _fetch(
     verify: Callable[[Path], None],
     size: int | None,
     timeout: float,
-    answer: float,
+    answer: float | None,
     share: float,
 ) -> None:
     """Makes `partial` the whole, verified file.
 
     Args:
         timeout: seconds for each further part of the file.
-        answer: seconds until the server has begun to answer for the first time.
+        answer: seconds until the server was reached and has begun to answer for the first time; `None` for `timeout`
+            after it was reached.
         share: seconds for reaching the server, and for asking it again before it has sent anything.
     """
-    deadline = time.monotonic() + share
+    started = time.monotonic()
+    deadline = started + share
     reach(url, share)
     failures = wrong = 0
     patience = MAX_RETRY_AFTER
@@ -179,7 +182,10 @@ def _fetch(
     while True:
         resumed = _length(partial) > 0
         try:
-            _append(url, partial, size, timeout, max(answer, timeout) if furthest > first else answer)
+            waits = timeout
+            if answer is not None and furthest <= first:
+                waits = max(LEAST_ANSWER, started + answer - time.monotonic())
+            _append(url, partial, size, timeout, waits)
             verify(partial)
             return
         except WrongHashError:
@@ -197,7 +203,7 @@ def _fetch(
             if asked > patience:
                 raise _RefusedError(f"{_reason(error)}, and is to be asked again in {asked:,.0f} s") from None
             patience -= asked
-            deadline += asked
+            deadline, started = deadline + asked, started + asked
             pause = max(asked, BACKOFF * 2 ** (failures - 1))
             late = isinstance(error, requests.Timeout) or time.monotonic() + pause > deadline
             in_vain = furthest <= first and late
@@ -248,7 +254,7 @@ def _append(url: str, partial: Path, size: int | None, timeout: float, answer: f
         total = start + int(announced) if announced.isdecimal() else None
         limit = MAX_BYTES if size is None else size
         if total is not None and (total > limit or size not in (None, total)):
-            raise _OtherFileError(f"the server's file has {total:,} bytes, expected are {size or f'at most {limit:,}'}")
+            raise _OtherFileError(f"the server's file has {total:,} bytes, expected {size or f'at most {limit:,}'}")
         _write(response, partial, start, total, limit, timeout)
         if total is not None and _length(partial) < total:
             raise requests.ConnectionError(f"the server hung up after {_length(partial):,} of {total:,} bytes")

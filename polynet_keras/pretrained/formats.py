@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import h5py
 
+from polynet_keras.basics.names import number_of
 from polynet_keras.pretrained.archives import KERAS_MEMBER, ZIP_SIGNATURE, BoundedReads, member_names, unpacked_member
 from polynet_keras.pretrained.hdf5 import HDF5_SIGNATURE, check_heaps, read_hdf5
 from polynet_keras.pretrained.open_file import DEFAULT_BUDGET, Source, errors_name, name_of, opened
@@ -101,14 +102,16 @@ def _unpacked(file: BinaryIO, stack: ExitStack, budget: int, inside_archive: boo
     if signature == TORCH_SIGNATURE:
         return "PyTorch", file
     if not signature.startswith(ZIP_SIGNATURE):
-        raise ValueError(f"is no checkpoint; expected {ACCEPTED}")
+        raise ValueError(f"is not a checkpoint; expected {ACCEPTED}")
     with zipfile.ZipFile(BoundedReads(file)) as archive:
         names = member_names(archive)
         if KERAS_MEMBER in names:
             return "HDF5", unpacked_member(archive, KERAS_MEMBER, stack, budget)
         if not any(name.endswith("/data.pkl") for name in names):
             if inside_archive or len(names) != 1:
-                raise ValueError(f"is an archive of {len(names)} files, not of one checkpoint; expected {ACCEPTED}")
+                raise ValueError(
+                    f"is an archive of {number_of(len(names), 'file')}, not of one checkpoint; expected {ACCEPTED}"
+                )
             return _unpacked(unpacked_member(archive, names[0], stack, budget), stack, budget, inside_archive=True)
         # Since PyTorch 1.6. It writes members as they are, and reads them by the plain rules: no bytes in front.
         packed = any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist())

@@ -8,7 +8,7 @@ from typing import BinaryIO
 import h5py
 import numpy as np
 
-from polynet_keras.basics.names import quoted
+from polynet_keras.basics.names import quoted, size_text
 from polynet_keras.pretrained import name_maps
 from polynet_keras.pretrained.open_file import Source, errors_name
 from polynet_keras.pretrained.stored_arrays import ACCEPTED, Checkpoint, Format, StoredArray
@@ -30,7 +30,7 @@ def read_hdf5(root: h5py.File, source: Source) -> Checkpoint:
     """
     if "layers" in root:
         return Checkpoint(Format.KERAS, _once(_keras_arrays(_group(root, "layers"), source)))
-    if any(name.startswith("layer_names") for name in root.attrs):
+    if any(_text(name).startswith("layer_names") for name in root.attrs):
         return Checkpoint(Format.TF2CV, _once(_layer_wise_arrays(root, source)))
     found = ", ".join(quoted(name) for name in _entries(root)[:3])
     raise ValueError(f"is an HDF5 file with [{found}], not with the layers of a network; expected {ACCEPTED}")
@@ -113,9 +113,9 @@ def _layer_wise_arrays(root: h5py.File, source: Source) -> Iterator[tuple[str, S
     """
     found: list[str] = []
 
-    def note(name: str, entry: h5py.Group | h5py.Dataset) -> bool | None:
+    def note(name: str | bytes, entry: h5py.Group | h5py.Dataset) -> bool | None:
         if isinstance(entry, h5py.Dataset):
-            found.append(name)
+            found.append(_text(name))
         count[0] += 1
         return True if count[0] > MAX_ENTRIES else None
 
@@ -134,13 +134,20 @@ def _entries(group: h5py.Group) -> list[str]:
     """The names in a group, which h5py lists all at once."""
     if len(group) > MAX_ENTRIES:
         raise ValueError(f"is an HDF5 file with {len(group):,} names in one group, more than {MAX_ENTRIES:,}")
-    return list(group)
+    return [_text(name) for name in group]
+
+
+def _text(name: str | bytes) -> str:
+    """A name, of which h5py gives the bytes where they are not UTF-8."""
+    if isinstance(name, bytes):
+        raise ValueError(f"is an HDF5 file with the name {quoted(name)}, which is not UTF-8 text")
+    return name
 
 
 def _group(parent: h5py.Group, name: str) -> h5py.Group:
     group = _own(parent, name)
     if not isinstance(group, h5py.Group):
-        raise ValueError(f"is an HDF5 file in which {quoted(name)} is no group")
+        raise ValueError(f"is an HDF5 file in which {quoted(name)} is not a group")
     return group
 
 
@@ -149,17 +156,19 @@ def _array(parent: h5py.Group, name: str, source: Source) -> StoredArray:
     dataset, place = _own(parent, name), _place(parent, name)
     dtype = _dtype(dataset)
     if dtype is None:
-        raise ValueError(f"is an HDF5 file in which {place} is no array of numbers")
+        raise ValueError(f"is an HDF5 file in which {place} is not an array of numbers")
     if dataset.external or dataset.is_virtual:
         raise ValueError(f"is an HDF5 file whose {place} is in another file")
     if dataset.chunks is not None:
         # A chunk can unpack to any size, and reading takes memory for each of them.
         raise ValueError(
-            f"is an HDF5 file whose {place} of shape {dataset.shape} is compressed or in chunks, which Keras "
+            f"is an HDF5 file whose {place} of {size_text(dataset.shape)} is compressed or in chunks, which Keras "
             "never writes; `h5repack -l CONTI -f NONE FILE NEW` makes it readable"
         )
     if dataset.id.get_storage_size() < dataset.size * dataset.dtype.itemsize:
-        raise ValueError(f"is an HDF5 file whose {place} claims the shape {dataset.shape}, which it does not hold")
+        raise ValueError(
+            f"is an HDF5 file whose {place} claims to be {size_text(dataset.shape)}, which it does not hold"
+        )
 
     def read() -> np.ndarray:
         with errors_name(source):
@@ -204,7 +213,7 @@ def _place(parent: h5py.Group, name: str) -> str:
 def _layer_name(variables: h5py.Group) -> str:
     name = _text_attribute(variables, "name")
     if name is None:
-        raise ValueError(f"is an HDF5 file in which a layer's name is no text of at most {MAX_NAME} characters")
+        raise ValueError(f"is an HDF5 file in which a layer's name is not a text of at most {MAX_NAME} characters")
     return name
 
 

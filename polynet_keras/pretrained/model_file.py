@@ -13,13 +13,11 @@ from polynet_keras.basics.files import open_regular
 from polynet_keras.basics.names import quoted, shown
 from polynet_keras.pretrained.archives import KERAS_MEMBER, ZIP_SIGNATURE, BoundedReads, member_names, unpacked_member
 from polynet_keras.pretrained.hdf5 import check_arrays, check_heaps
-from polynet_keras.pretrained.open_file import DAMAGE, DEFAULT_BUDGET
+from polynet_keras.pretrained.open_file import DAMAGE, DEFAULT_BUDGET, reason_of
 
 CONFIG_MEMBER, MAX_CONFIG = "config.json", 16 << 20
 """The layers of a whole model, as text."""
 METADATA_MEMBER, MAX_METADATA = "metadata.json", 1 << 20
-MAX_REASON = 500
-"""Characters of Keras's own message that are repeated."""
 
 
 def load_model_file(path: str | os.PathLike, compile: bool = False) -> keras.Model:
@@ -37,21 +35,23 @@ def load_model_file(path: str | os.PathLike, compile: bool = False) -> keras.Mod
     """
     name = shown(path)
     if not Path(path).is_file():
-        raise ValueError(f"{name}: no such file; name a run folder that `polynet train` has finished")
+        raise ValueError(
+            f"{name}: no such file; name a run that is finished: `polynet train --run_dir=RUN` goes on with an "
+            "unfinished one"
+        )
     try:
         with open_regular(path) as file:
             check_model_file(file)
     except ValueError as error:
-        raise ValueError(f"{name}: not a readable Keras model: it {_line(error)}") from None
-    except (*DAMAGE, TypeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else _line(error)
-        raise ValueError(f"{name}: not a readable Keras model: {reason}") from None
+        raise ValueError(f"{name}: not a readable Keras model: it {reason_of(error)}") from None
+    except DAMAGE as error:
+        raise ValueError(f"{name}: not a readable Keras model: {reason_of(error)}") from None
     try:
         return keras.saving.load_model(path, compile=compile, safe_mode=True)
     except MemoryError:
         raise
     except Exception as error:  # a configuration is what calls constructors: of a wrong one anything can come
-        raise ValueError(f"{name}: not a readable Keras model: {_line(error)}") from error
+        raise ValueError(f"{name}: not a readable Keras model: {reason_of(error)}") from error
 
 
 def check_model_file(file: BinaryIO) -> None:
@@ -65,7 +65,7 @@ def check_model_file(file: BinaryIO) -> None:
         Others: those of `DAMAGE`.
     """
     if file.read(len(ZIP_SIGNATURE)) != ZIP_SIGNATURE:
-        raise ValueError("is no archive, as `model.save` writes it")
+        raise ValueError("is not an archive, as `model.save` writes it")
     with ExitStack() as stack:
         with zipfile.ZipFile(BoundedReads(file)) as archive:
             names = member_names(archive)
@@ -84,7 +84,3 @@ def check_model_file(file: BinaryIO) -> None:
             weights = unpacked_member(archive, KERAS_MEMBER, stack, DEFAULT_BUDGET)
         check_heaps(weights)
         check_arrays(stack.enter_context(h5py.File(weights, "r")))
-
-
-def _line(error: Exception) -> str:
-    return shown(" ".join(str(error).split()), MAX_REASON) or type(error).__name__

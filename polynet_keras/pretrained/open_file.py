@@ -11,9 +11,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from polynet_keras.basics.files import open_regular
+from polynet_keras.basics.names import shown
 
-DAMAGE = (OSError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
-"""What h5py and zipfile raise of damaged files and of encrypted ones."""
+DAMAGE = (OSError, EOFError, KeyError, RuntimeError, TypeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+"""What h5py and zipfile raise of damaged files and of encrypted ones. A `TypeError` is h5py's for types that NumPy has
+not."""
+MAX_REASON = 500
+"""Characters of a library's own message that are repeated: it may hold a name out of the file, of any length."""
 SLACK = 128 << 20
 """Bytes that reading a file may take beyond the size of the network."""
 DEFAULT_BUDGET = (512 << 20) + SLACK
@@ -72,10 +76,14 @@ def errors_name(source: Source) -> Iterator[None]:
     try:
         yield
     except DAMAGE as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        reason = " ".join(str(reason).split()) or type(error).__name__
-        raise ValueError(f"weights={name_of(source)!r} cannot be read: {reason}") from None
+        raise ValueError(f"weights={name_of(source)!r} cannot be read: {reason_of(error)}") from None
     except MemoryError:
         raise ValueError(f"weights={name_of(source)!r} cannot be read: there is not enough memory") from None
     except ValueError as error:
-        raise ValueError(f"weights={name_of(source)!r} {error}") from None
+        raise ValueError(f"weights={name_of(source)!r} {reason_of(error)}") from None
+
+
+def reason_of(error: Exception) -> str:
+    """What a library says of a file, in one line that is not too long."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return shown(" ".join(text.split()), MAX_REASON) or type(error).__name__

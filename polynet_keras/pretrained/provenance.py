@@ -47,7 +47,7 @@ def provenance_card(checkpoint: PublishedCheckpoint) -> str:
 
 def _protocol(preprocessing: Preprocessing) -> str:
     size = preprocessing.resize_size
-    resize = f"resized to {size} × {size} px" if preprocessing.resize == "square" else f"shorter side to {size} px"
+    resize = f"resized to {size} x {size} px" if preprocessing.resize == "square" else f"shorter side to {size} px"
     filtered = "antialiased" if preprocessing.antialias else "not antialiased"
     mean, std = (", ".join(f"{value:g}" for value in values) for values in (preprocessing.mean, preprocessing.std))
     return f"{resize}, bilinear, {filtered}; centre crop; mean {mean}, deviation {std} of [0, 1]"

@@ -4,8 +4,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-import keras
-
+from polynet_keras.basics.checks import near_name
 from polynet_keras.data.fashion_mnist import CLASSES as FASHION_MNIST_CLASSES
 from polynet_keras.data.imagenet import imagenet_classes
 from polynet_keras.data.protocol import Preprocessing
@@ -85,6 +84,8 @@ class PublishedCheckpoint:
     @property
     def network(self) -> dict[str, Any]:
         """The arguments that `PolyNet(weights=name, **network)` needs beside the weights."""
+        import keras
+
         size = self.preprocessing.image_size
         first = keras.config.image_data_format() == "channels_first"
         return {
@@ -224,7 +225,19 @@ def published(name: str) -> PublishedCheckpoint:
     for checkpoint in CHECKPOINTS:
         if checkpoint.name == ALIASES.get(name, name):
             return checkpoint
-    raise ValueError(f"no published checkpoint is called {name!r}; there are {', '.join(list_published())}")
+    raise ValueError(
+        f"no published checkpoint is called {name!r}; known are "
+        f"{', '.join(list_published())}{near_name(name, list_published())}"
+    )
+
+
+def check_source(source: str | os.PathLike) -> None:
+    """Raises a `ValueError` unless this is the name of a published checkpoint or the path of a file."""
+    if os.fspath(source) not in list_published() and not os.path.isfile(os.path.expanduser(source)):
+        raise ValueError(
+            f"SOURCE {os.fspath(source)!r} is neither a file nor one of "
+            f"{', '.join(list_published())}{near_name(os.fspath(source), list_published())}"
+        )
 
 
 def find_checkpoint(weights: str | os.PathLike | None) -> PublishedCheckpoint | None:
@@ -241,5 +254,8 @@ def find_checkpoint(weights: str | os.PathLike | None) -> PublishedCheckpoint | 
     if weights in list_published():
         return published(os.fspath(weights))
     if not os.path.isfile(os.path.expanduser(weights)):
-        raise ValueError(f"weights={os.fspath(weights)!r} is no file; weights must be {accepted}")
+        raise ValueError(
+            f"weights={os.fspath(weights)!r} is not a file; weights must be "
+            f"{accepted}{near_name(os.fspath(weights), list_published())}"
+        )
     return None

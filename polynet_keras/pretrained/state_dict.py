@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from polynet_keras.basics.names import quoted
+from polynet_keras.basics.names import quoted, size_text
 from polynet_keras.pretrained.archives import ZIP_SIGNATURE
 from polynet_keras.pretrained.open_file import Source, errors_name
 from polynet_keras.pretrained.stored_arrays import ACCEPTED, TABLES, Checkpoint, Format, StoredArray, keras_layout
@@ -65,10 +65,10 @@ def read_state_dict(file: BinaryIO, budget: int) -> dict[str, "torch.Tensor"]:
         plain = value.is_floating_point() or str(value.dtype).removeprefix("torch.") in WHOLE_NUMBERS
         strided = value.layout is torch.strided and not value.is_nested and value.device.type == "cpu"
         if not (plain and strided):
-            raise ValueError(f"is a PyTorch file whose {quoted(key)} is no plain array of numbers")
+            raise ValueError(f"is a PyTorch file whose {quoted(key)} is not a plain array of numbers")
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():
             raise ValueError(
-                f"is a PyTorch file whose {quoted(key)} claims the shape {tuple(value.shape)}, which it does not hold"
+                f"is a PyTorch file whose {quoted(key)} claims to be {size_text(value.shape)}, which it does not hold"
             )
     # Trained on several GPUs with DataParallel.
     prefix = "module." if all(key.startswith("module.") for key in state) else ""

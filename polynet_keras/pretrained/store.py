@@ -15,7 +15,7 @@ from polynet_keras.basics.files import digest_of, open_regular, written_whole
 from polynet_keras.basics.holding import locked
 from polynet_keras.pretrained.archives import only_member
 from polynet_keras.pretrained.conversion import load_weights_file
-from polynet_keras.pretrained.download import DownloadError, WrongHashError, download
+from polynet_keras.pretrained.download import TIMEOUT_VARIABLE, DownloadError, WrongHashError, download
 from polynet_keras.pretrained.open_file import DAMAGE, OpenFile
 from polynet_keras.pretrained.registry import PublishedCheckpoint
 from polynet_keras.pretrained.stored_arrays import Format
@@ -139,16 +139,24 @@ def _given_file(checkpoint: PublishedCheckpoint) -> Path | None:
 
 def _fetch(checkpoint: PublishedCheckpoint, target: Path) -> None:
     mirrors = [f"{mirror.rstrip('/')}/{checkpoint.file}" for mirror in os.environ.get(MIRROR_VARIABLE, "").split()]
-    advice = f"put the file into a folder and name it with {FOLDER_VARIABLE}, or pass its path as weights"
     try:
         download([*mirrors, *checkpoint.urls], target, lambda path: verify(path, checkpoint), size=checkpoint.size)
     except DownloadError as error:
-        raise DownloadError(f"weights={checkpoint.name!r}: {error}. Where there is no network: {advice}") from None
+        raise DownloadError(
+            f"weights={checkpoint.name!r}: {error}. Without a network: download {checkpoint.urls[0]} elsewhere, whose "
+            f"{_hash_text(checkpoint)}, and save it as {target}, or in a folder that {FOLDER_VARIABLE} names. A server "
+            f"that is slow to answer has a minute with {TIMEOUT_VARIABLE}=60"
+        ) from None
     except OSError as error:
         raise OSError(
-            f"weights={checkpoint.name!r}: {target} cannot be written: {error.strerror or error}. KERAS_HOME names "
-            f"another place; or {advice}"
+            f"weights={checkpoint.name!r}: {target} cannot be written: {error.strerror or error}. Name another place "
+            f"with KERAS_HOME, or put the file into a folder and name it with {FOLDER_VARIABLE}"
         ) from None
+
+
+def _hash_text(checkpoint: PublishedCheckpoint) -> str:
+    member = " of its one member" if checkpoint.hash_of == "member" else ""
+    return f"{checkpoint.algorithm}{member} begins with {checkpoint.digest}"
 
 
 def verify(path: Path, checkpoint: PublishedCheckpoint) -> None:
@@ -175,7 +183,7 @@ def opened_if_published(path: Path, checkpoint: PublishedCheckpoint) -> Iterator
         except (*DAMAGE, ValueError) as error:
             if isinstance(error, OSError) and (error.errno == errno.ENOSPC or not path.is_file()):
                 raise
-            reason = str(error) if isinstance(error, ValueError) else f"is no archive of one file: {error}"
+            reason = str(error) if isinstance(error, ValueError) else f"is not an archive of one file: {error}"
             raise WrongHashError(f"{path} {reason}") from None
         found = digest_of(content, checkpoint.algorithm)
         if not found.startswith(checkpoint.digest):

@@ -5,10 +5,11 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from polynet_keras.studies.ablation_runs import MIXED, Outcome
+from polynet_keras.studies.ablation_runs import Outcome
+from polynet_keras.studies.ablation_variants import MIXED
 
 COLUMNS = (
-    *("net", "stage", "structure", "parameters", "MMAC", "error, %", "seeds"),
+    *("net", "stage", "structure", "trainable parameters", "MMAC", "error, %", "seeds"),
     *("at equal depth, points", "at equal compute, points", "which is", "training, s"),
 )
 TEXTS = ("net", "stage", "structure", "which is")

@@ -61,7 +61,7 @@ class Phase:
             check_part("frozen_through", self.frozen_through)
         check_integer("epochs", self.epochs, 1)
         if not isinstance(self.optimizer, keras.optimizers.Optimizer):
-            raise ValueError(f"optimizer={self.optimizer!r} must be a Keras optimizer")
+            raise ValueError(f"optimizer must be a Keras optimizer; got {type(self.optimizer).__name__}")
 
 
 def fit_in_phases(
@@ -91,7 +91,7 @@ def fit_in_phases(
         ValueError: no phase, an argument that the phases decide, an iterator, or a phase with nothing to train.
     """
     if isinstance(phases, Phase) or not phases or not all(isinstance(phase, Phase) for phase in phases):
-        raise ValueError(f"phases={phases!r} must be a list of at least one Phase")
+        raise ValueError(f"phases must be a list of at least one Phase; got {type(phases).__name__}")
     if any(isinstance(part, Iterator) for part in data):
         raise ValueError("the data is an iterator, which the first phase would use up; pass a dataset or arrays")
     for name in ("optimizer", "epochs", "initial_epoch"):

@@ -7,7 +7,9 @@ import keras
 
 from polynet_keras.applications import PolyNet
 from polynet_keras.models.structure import Structure
+from polynet_keras.pretrained.model_file import load_model_file
 from polynet_keras.training.insertion import insert, insert_optimizer
+from polynet_keras.training.insertion_plan import plan_insertion
 
 
 def grown(
@@ -51,6 +53,27 @@ def grown(
         target.compile(type(optimizer).from_config(optimizer.get_config()), source.loss)
         insert_optimizer(source, target, plan)
     return target
+
+
+def carry_optimizer(file: str, model: keras.Model, structure: Structure) -> int:
+    """Gives a compiled model's optimizer what that of a file remembers of the same net.
+
+    Args:
+        file: `.keras`.
+        model: compiled.
+        structure: of both.
+
+    Returns:
+        Of how many variables.
+
+    Raises:
+        ValueError: the file's model has no optimizer, or another one.
+    """
+    if not file.endswith(".keras"):
+        raise ValueError(f"carry_optimizer: {file} holds no optimizer; a .keras file or a run folder does")
+    source = load_model_file(file, compile=True)
+    check_optimizer(source, f"carry_optimizer, {file}")
+    return insert_optimizer(source, model, plan_insertion(structure, structure))
 
 
 def check_optimizer(source: keras.Model, what: str) -> None:

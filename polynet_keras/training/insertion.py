@@ -8,87 +8,19 @@ Source: the authors' poster on PolyNet, CVPR 2017: "Ultra-deep models are initia
 blocks are initialized using Xavier." It does not say where the blocks go.
 """
 
-import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import keras
 import numpy as np
 
 from polynet_keras.basics.checks import check_choice
+from polynet_keras.basics.names import size_text
 from polynet_keras.engine.network import Network
 from polynet_keras.layers.stochastic_residual_scaling import StochasticResidualScaling
-from polynet_keras.models.polynomial import Polynomial
-from polynet_keras.models.structure import STAGES, Structure
-
-POSITIONS = ("interleaved", "appended")
-NEW_PATHS = ("xavier", "zero")
+from polynet_keras.training.insertion_plan import NEW_PATHS, InsertionPlan, Unit, plan_insertion
 
 _UNIT = re.compile(r"(stage_[abc]_\d+)_([a-z]+)(?:_.*)?")
-
-
-@dataclass(frozen=True)
-class Unit:
-    """A residual unit of a net.
-
-    Attributes:
-        name: the prefix of its layers' names, such as `"stage_b_03"`.
-        module: what it computes.
-        source: the trained net's unit that it begins with; `None` for a new one.
-    """
-
-    name: str
-    module: Polynomial
-    source: "Unit | None" = None
-
-    @property
-    def new_terms(self) -> tuple[str, ...]:
-        """The residual paths that the trained net does not have."""
-        known = self.source.module.terms if self.source else ()
-        return tuple(term for term in self.module.terms if term not in known)
-
-    def __str__(self) -> str:
-        if self.source is None:
-            return f"{self.name}  {self.module.name}  new"
-        new = f", new: {', '.join(self.new_terms)}" if self.new_terms else ""
-        return f"{self.name}  {self.module.name}  from {self.source.name} ({self.source.module.name}){new}"
-
-
-@dataclass(frozen=True)
-class InsertionPlan:
-    """Which unit of the trained net each unit of the grown one begins with: `str()` is a line for each."""
-
-    units: tuple[Unit, ...]
-
-    def __str__(self) -> str:
-        return "\n".join(map(str, self.units))
-
-
-def plan_insertion(source: str | Structure, target: str | Structure, positions: str = "interleaved") -> InsertionPlan:
-    """Places the units of a trained net in a larger one.
-
-    A unit can become one that has all its paths and more. Of the places that fit, those are taken that spread the units
-    most evenly (`"interleaved"`: unit i of n as near as can be to place i·m/n of m) or that leave the new ones at the
-    end (`"appended"`).
-
-    Args:
-        source: the trained net's structure, or its name or notation.
-        target: the larger one's.
-        positions: `"interleaved"` or `"appended"`.
-
-    Raises:
-        ValueError: not such structures, or the units of a stage find no places.
-    """
-    check_choice("positions", positions, POSITIONS)
-    source, target = Structure.parse(source), Structure.parse(target)
-    units = []
-    for stage, old, new in zip(STAGES, source.stages, target.stages, strict=True):
-        places = _places(stage, old, new, positions)
-        for number, module in enumerate(new):
-            name, found = _unit_name(stage, number), places.get(number)
-            units.append(Unit(name, module, None if found is None else Unit(_unit_name(stage, found), old[found])))
-    return InsertionPlan(tuple(units))
 
 
 def insert(
@@ -156,7 +88,9 @@ def insert_optimizer(source: keras.Model, target: keras.Model, plan: InsertionPl
             optimizer.build(model.trainable_variables)
         optimizers.append(getattr(optimizer, "inner_optimizer", optimizer))  # of one that scales the loss
     theirs, ours = optimizers
-    if type(theirs) is not type(ours):
+    if not (
+        isinstance(theirs, type(ours)) or isinstance(ours, type(theirs))
+    ):  # Keras's own, or with learning rates by part
         raise ValueError(
             f"the source was trained with {type(theirs).__name__}, the target is compiled with {type(ours).__name__}: "
             "what one remembers means nothing to the other"
@@ -198,13 +132,13 @@ def kept_variables(
                 continue  # of a new path, though its block may have been inside of another one
         if before not in theirs:
             raise ValueError(
-                f"the target's {name!r} is no new one, and the source has no {before!r}: build both with the same "
+                f"the target's {name!r} is not new, and the source has no {before!r}: build both with the same "
                 "arguments but for the structure"
             )
         if theirs[before].shape != variable.shape:
             raise ValueError(
-                f"the target's {name!r} has the shape {tuple(variable.shape)}, the source's {before!r} "
-                f"{tuple(theirs[before].shape)}: build both with the same width, image channels and classes"
+                f"the target's {name!r} is {size_text(variable.shape)}, the source's {before!r} "
+                f"{size_text(theirs[before].shape)}: build both with the same width, image channels and classes"
             )
         pairs.append((theirs[before], variable))
         used.add(before)
@@ -217,37 +151,10 @@ def kept_variables(
 def _structure_of(model: keras.Model) -> str:
     if not isinstance(model, Network) or model.structure is None:
         raise ValueError(
-            f"the model {model.name!r} is no PolyNet or Inception-ResNet; pass what PolyNet() returned, or "
+            f"the model {model.name!r} is not a PolyNet or Inception-ResNet; pass what PolyNet() returned, or "
             "set `structure` of a Network that was made of all its layers, such as a clone"
         )
     return model.structure
-
-
-def _places(stage: str, old: tuple[Polynomial, ...], new: tuple[Polynomial, ...], positions: str) -> dict[int, int]:
-    """By place in the new stage, the number of the old unit there."""
-    if len(new) < len(old):
-        raise ValueError(f"stage {stage.upper()} has {len(old)} units, and the target's has {len(new)}: nets only grow")
-    # cost[i][j]: of the first i units in the first j places.
-    cost = np.full((len(old) + 1, len(new) + 1), math.inf)
-    cost[0] = 0.0
-    for i, module in enumerate(old, 1):
-        wanted = i - 1 if positions == "appended" else (i - 1) * len(new) / len(old)
-        for j in range(i, len(new) + 1):
-            fits = set(module.terms) <= set(new[j - 1].terms)
-            here = cost[i - 1, j - 1] + (j - 1 - wanted) ** 2 if fits else math.inf
-            cost[i, j] = min(cost[i, j - 1], here)
-        if math.isinf(cost[i, len(new)]):
-            raise ValueError(
-                f"{_unit_name(stage, i - 1)} ({module.name}) and the {i - 1} units of its stage before it do not fit "
-                "into the target in their order: a unit becomes one that has all its paths"
-            )
-    places, j = {}, len(new)
-    for i in range(len(old), 0, -1):
-        while cost[i, j - 1] == cost[i, j]:
-            j -= 1
-        j -= 1
-        places[j] = i - 1
-    return places
 
 
 def _last_normalizations(plan: InsertionPlan) -> Iterator[str]:
@@ -291,10 +198,6 @@ def _unit_and_part(name: str) -> tuple[str, str]:
     """Of a variable: its unit, and the letter or application that its layer is of."""
     match = _UNIT.fullmatch(name.partition("/")[0])
     return (match[1], match[2].upper()) if match else ("", "")
-
-
-def _unit_name(stage: str, number: int) -> str:
-    return f"stage_{stage}_{number + 1:02d}"
 
 
 def _sum_name(unit: Unit) -> str:

@@ -6,14 +6,14 @@ import keras
 from keras import ops
 
 from polynet_keras.basics.checks import check_flag, check_number
-from polynet_keras.layers.variable_names import plain_variable_names
-from polynet_keras.models.parts import check_part, part_of
+from polynet_keras.basics.names import number_of
+from polynet_keras.training.learning_rate_factors import LearningRateFactors
 
 INITIAL_MEAN_SQUARES = (0.0, 1.0)
 
 
 @keras.saving.register_keras_serializable(package="polynet_keras")
-class RMSprop(keras.optimizers.RMSprop):
+class RMSprop(LearningRateFactors, keras.optimizers.RMSprop):
     """`keras.optimizers.RMSprop`, faster and smaller on TensorFlow, and able to follow PyTorch's and TensorFlow 1's.
 
     Same arguments, state and numerics as Keras's. With the gradient g, in float arithmetic of the variable's dtype,
@@ -42,8 +42,8 @@ class RMSprop(keras.optimizers.RMSprop):
         epsilon_inside_root: where ε is added, see above.
         initial_mean_square: 0 (Keras, PyTorch) or 1 (TensorFlow 1).
         learning_rate_factors: for parts of a PolyNet (`models.parts.PARTS`: "stem", "stage_a", …, "predictions") the
-            factor on the learning rate, ≥ 0; all other variables have 1. For fine-tuning; `weight_decay` takes the
-            learning rate itself.
+            factor on the learning rate, ≥ 0; all other variables have 1. For fine-tuning; it multiplies the whole
+            update, weight decay too.
 
     The other arguments are those of `keras.optimizers.RMSprop`, among them `momentum`, `centered`, `weight_decay`,
     `clipnorm`, `global_clipnorm`, `clipvalue`, `use_ema`, `loss_scale_factor` and `gradient_accumulation_steps`. Under
@@ -78,44 +78,27 @@ class RMSprop(keras.optimizers.RMSprop):
         check_flag("epsilon_inside_root", epsilon_inside_root)
         if isinstance(initial_mean_square, bool) or initial_mean_square not in INITIAL_MEAN_SQUARES:
             raise ValueError(f"initial_mean_square={initial_mean_square!r} must be 0 (Keras) or 1 (TensorFlow 1)")
-        if learning_rate_factors is not None and not isinstance(learning_rate_factors, Mapping):
-            raise ValueError(f"learning_rate_factors={learning_rate_factors!r} must map parts to factors")
-        for part, factor in (learning_rate_factors or {}).items():
-            check_part("learning_rate_factors", part)
-            check_number(f"learning_rate_factors[{part!r}]", factor, at_least=0)
         super().__init__(
             learning_rate=learning_rate,
             rho=rho,
             momentum=momentum,
             epsilon=epsilon,
             centered=centered,
+            learning_rate_factors=learning_rate_factors,
             name=name,
             **kwargs,
         )
         self.epsilon_inside_root = epsilon_inside_root
         self.initial_mean_square = float(initial_mean_square)
-        self.learning_rate_factors = dict(learning_rate_factors or {})
-        self._factors: list[float] = []  # by number of the variable
         self._buffers = _Buffers()
         self._constants = _Constants()
 
     def build(self, var_list):
         if self.built:
             return
-        with plain_variable_names():
-            super().build(var_list)
-        self._factors = self._factors_of(self._trainable_variables)
+        super().build(var_list)
         if keras.backend.backend() == "tensorflow" and not self.momentum and self.epsilon_inside_root:
             self._buffers.make(self._trainable_variables, self._distribution_strategy)
-
-    def _factors_of(self, variables) -> list[float]:
-        """A variable's path ends in its layer's name and its own."""
-        parts = [part_of(variable.path.rpartition("/")[0].rpartition("/")[2]) for variable in variables]
-        if self.learning_rate_factors and not any(parts):
-            raise ValueError(
-                "learning_rate_factors are of parts of a PolyNet, and none of its variables is trained here"
-            )
-        return [self.learning_rate_factors.get(part, 1.0) if part else 1.0 for part in parts]
 
     def add_optimizer_variables(self, trainable_variables, name, initializer="zeros"):
         if name == "velocity" and self.initial_mean_square:
@@ -130,7 +113,10 @@ class RMSprop(keras.optimizers.RMSprop):
         # Keras takes views of dicts and iterators too.
         grads, trainable_variables = list(grads), list(trainable_variables)
         if len(grads) != len(trainable_variables):
-            raise ValueError(f"got {len(grads)} gradients for {len(trainable_variables)} variables; pass one for each")
+            raise ValueError(
+                f"got {number_of(len(grads), 'gradient')} for {number_of(len(trainable_variables), 'variable')}; "
+                "pass one for each"
+            )
         self._buffers.clear(self._distribution_strategy)
         # The gradients of the last layers are there first, and the updates that share a buffer run in this order:
         # the other way round the first gradients would wait, in memory, for the last ones.
@@ -156,15 +142,15 @@ class RMSprop(keras.optimizers.RMSprop):
         return alone and not tf.distribute.has_strategy()
 
     def update_step(self, gradient, variable, learning_rate):
-        if self.learning_rate_factors:
-            learning_rate = learning_rate * self._factors[self._get_variable_index(variable)]
+        learning_rate = self.begin_update(variable, learning_rate)
         if _is_dense_tensorflow(gradient, variable):
             if self.epsilon_inside_root:
                 return self._fused_update(gradient, variable, learning_rate)
             if not self.momentum and not self.centered:
                 return self._half_fused_update(gradient, variable, learning_rate)
         if self.epsilon_inside_root:
-            return super().update_step(gradient, variable, learning_rate)
+            # Not the base class's own, which would take the factor again.
+            return keras.optimizers.RMSprop.update_step(self, gradient, variable, learning_rate)
         return self._update(gradient, variable, learning_rate)
 
     def _fused_update(self, gradient, variable, learning_rate) -> None:
@@ -234,7 +220,6 @@ class RMSprop(keras.optimizers.RMSprop):
             **super().get_config(),
             "epsilon_inside_root": self.epsilon_inside_root,
             "initial_mean_square": self.initial_mean_square,
-            "learning_rate_factors": self.learning_rate_factors or None,
         }
 
 

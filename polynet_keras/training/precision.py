@@ -5,8 +5,6 @@ from collections.abc import Iterator
 
 import keras
 
-PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-
 
 @contextlib.contextmanager
 def precision(policy: str) -> Iterator[None]:

@@ -59,3 +59,13 @@ def test_what_is_no_choice(value):
     check_choice("mode", "b", ("a", "b"))
     with pytest.raises(ValueError, match="^mode=.* must be one of a, b$"):
         check_choice("mode", value, ("a", "b"))
+
+
+def test_an_unknown_choice_is_answered_with_the_nearest():
+    with pytest.raises(ValueError, match=r"^optimizer='adam' must be one of sgd, adamw; did you mean adamw\?$"):
+        check_choice("optimizer", "adam", ("sgd", "adamw"))
+    with pytest.raises(ValueError, match=r"did you mean imagenet-G5\?$"):
+        check_choice("recipe", "Imagenet_g5", ("digits", "imagenet-G5"))
+    for value in ("x", 5, None):
+        with pytest.raises(ValueError, match=r"must be one of sgd, adamw$"):
+            check_choice("optimizer", value, ("sgd", "adamw"))

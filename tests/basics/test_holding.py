@@ -120,7 +120,7 @@ def test_a_machine_by_another_name_is_this_one_as_the_lock_says(tmp_path, monkey
         ("dangling", "is a link to 'nowhere', which is not there; make it, or remove the link"),
         ("circle", "is a link to 'circle', which is not there"),
         ("dangling/below", "cannot be written: "),
-        ("file", "is no folder; name another"),
+        ("file", "is not a folder; name another"),
         ("file/below", "cannot be written: Not a directory"),
         ("n" * 256, "cannot be written: File name too long"),
         ("a\0b", "cannot be written: embedded null byte"),

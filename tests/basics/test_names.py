@@ -3,7 +3,7 @@ import subprocess
 
 import pytest
 
-from polynet_keras.basics.names import check_class_names, quoted, shell_quoted, shown
+from polynet_keras.basics.names import check_class_names, number_of, quoted, shell_quoted, shown, size_text
 
 
 @pytest.mark.parametrize(
@@ -62,3 +62,18 @@ def test_class_names_that_no_file_can_hold(name):
 )
 def test_names_out_of_files_are_quoted_in_one_line_of_bounded_length(name, message):
     assert quoted(name) == message
+
+
+@pytest.mark.parametrize(
+    ("number", "noun", "expected"),
+    [(1, ("shard",), "1 shard"), (0, ("class", "classes"), "0 classes"), (1024, ("image",), "1,024 images")],
+)
+def test_a_number_of_things(number, noun, expected):
+    assert number_of(number, *noun) == expected
+
+
+def test_a_shape_is_no_tuple():
+    assert size_text((331, 331, 3)) == "331 x 331 x 3"
+    assert size_text((None, 10)) == "any x 10"
+    assert size_text(("75", 75)) == "'75' x 75"
+    assert size_text(()) == "a single number"

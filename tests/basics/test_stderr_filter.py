@@ -29,19 +29,20 @@ WARNINGS = [
 def written_by(program: str, **options) -> subprocess.Popen:
     """A process without TensorFlow, which writes to descriptor 2 as a decoder does."""
     folder = str(Path(stderr_filter.__file__).parent)  # the package itself would import TensorFlow
-    start = f"import os, sys; sys.path.insert(0, {folder!r})\nfrom stderr_filter import held_back, warned\n"
+    start = f"import contextlib, os, sys; sys.path.insert(0, {folder!r})\nfrom stderr_filter import held_back, warned\n"
     command = [sys.executable, "-c", start + textwrap.dedent(program)]
     return subprocess.Popen(command, **{"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, **options})
 
 
-def filtered(*pieces: bytes) -> tuple[bytes, bytes]:
+def filtered(*pieces: bytes, kinds: str = "d") -> tuple[bytes, bytes]:
     """What the program makes of pieces that come one after the other, and what it says of it."""
+    switch = b"\0polynet: without %s\0" % kinds.encode()
     command = [sys.executable, "-I", "-S", stderr_filter.__file__]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0) as process:
         assert process.stdin
         assert process.stderr
-        process.stdin.write(b"up\n")
+        process.stdin.write(switch + b"up\n")
         assert process.stderr.read(3) == b"up\n"
         for piece in pieces[:-1]:
             process.stdin.write(piece)
@@ -68,7 +69,7 @@ def test_a_progress_bar_before_a_warning_is_kept():
 
 def test_a_warning_in_pieces_and_one_without_an_end():
     assert filtered(b"tempfile.tif: ", b"Warning, Nonstandard", b".\nafter", b"\n") == (b"after\n", b".")
-    assert filtered(b"before\n", b"Premature end of JPEG file") == (b"before\n", b"")
+    assert filtered(b"before\n", b"Premature end of JPEG file") == (b"before\n", b".")
 
 
 def test_much_at_once():
@@ -80,6 +81,7 @@ def test_much_at_once():
         "import os, sys\n"
         "sizes = map(int, sys.argv[1].split(','))\n"
         "text = sys.stdin.buffer.read()\n"
+        "os.write(1, b'\\0polynet: without d\\0')\n"
         "for size in sizes:\n"
         "    os.write(1, text[:size])\n"
         "    text = text[size:]\n"
@@ -124,6 +126,22 @@ def test_a_process_and_what_it_writes_before_and_after():
     output, error = process.communicate(timeout=60)
     assert output.split() == [b"False", b"True", b"False", b"False"]
     assert sorted(error.splitlines()) == [b"Premature end of JPEG file", b"after", b"of Python", b"of a child"]
+
+
+def test_what_is_interrupted_says_that_some_images_are_damaged():
+    """Once, and not where they were named."""
+    process = written_by("""
+        def interrupted(is_named):
+            with contextlib.suppress(KeyboardInterrupt), held_back():
+                os.write(2, b"Premature end of JPEG file\\n")
+                is_named and warned()
+                raise KeyboardInterrupt
+        interrupted(True)
+        interrupted(False)
+    """)
+    said = process.communicate(timeout=60)[1]
+    assert said.count(b"damaged images: `polynet train` and `polynet evaluate` name them") == 1
+    assert b"Premature" not in said
 
 
 def test_the_last_words_of_a_process_that_crashes():
@@ -190,6 +208,84 @@ def test_without_standard_error_all_is_as_it_was():
     """)
     assert process.communicate(timeout=60)[0] == b"False\n"
     assert process.returncode == 0
+
+
+GREETINGS = [
+    b"WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\n",
+    b"I0000 00:00:1795996901.128650    2551 port.cc:153] oneDNN custom operations are on. You may see\n",
+    b"I0000 00:00:1795996901.129004    2551 cudart_stub.cc:31] Could not find cuda drivers on your machine\n",
+    b"W0000 00:00:1795996946.465328    5115 loop_optimizer.cc:934] Skipping loop optimization for Merge node with "
+    b"control input: cond/then/_0/cond/cond_1\n",
+    b"E0000 00:00:1796002901.841525   20854 util.cc:131] oneDNN supports DT_UINT8 only on platforms with AVX-512. "
+    b"Falling back to the default Eigen-based implementation if present.\n",
+    b"W0000 00:00:1796009122.767934   25175 local_rendezvous.cc:412] Local rendezvous is aborting with status: "
+    b"INVALID_ARGUMENT: assertion failed: [an image cannot be read]\n\t [[{{function_node cond}}{{node Assert}}]]\n",
+]
+NO_DRIVER = (
+    b"E0000 00:00:1795996944.764753    5115 cuda_platform.cc:52] failed call to cuInit: INTERNAL: CUDA error: Failed "
+    b"call to cuInit: UNKNOWN ERROR (303)\n"
+)
+SERIOUS = [
+    b"W0000 00:00:1795996946.465328    5115 cpu_allocator_impl.cc:83] Allocation exceeds 10% of free system memory.\n",
+    b"E0000 00:00:1795996944.764753    5115 cuda_platform.cc:52] failed call to cuInit: CUDA_ERROR_NO_DEVICE\n",
+    b"F0000 00:00:1795996901.128650    2551 cpu_feature_guard.cc:55] The library was compiled to use AVX\n",
+    b"2026-01-01 00:00:00.000001: I tensorflow/compiler/xla: what you asked for with TF_CPP_MIN_LOG_LEVEL=0\n",
+    b"note: I0000 00:00:1795996901.128650    2551 port.cc:153] in the middle of a line\n",
+    b"WARNING: all else\n",
+]
+
+
+@pytest.mark.parametrize("greeting", GREETINGS, ids=lambda line: line[:24].decode())
+def test_a_greeting_of_tensorflow_is_left_out(greeting):
+    assert filtered(b"one\n" + greeting + b"two\n", kinds="t") == (b"one\ntwo\n", b"")
+    assert filtered(b"one\n", greeting[:-1], kinds="t") == (b"one\n", b"")
+    assert filtered(greeting, kinds="d") == (greeting, b"")
+
+
+def test_a_driver_that_is_missing_is_an_error_only_where_there_is_a_card():
+    there = os.path.exists("/dev/nvidiactl")
+    assert filtered(b"one\n" + NO_DRIVER, kinds="t") == (b"one\n" + NO_DRIVER * there, b"")
+
+
+def test_errors_and_warnings_of_tensorflow_stay():
+    text = b"".join(SERIOUS)
+    assert filtered(text, kinds="t") == (text, b"")
+    assert filtered(b"".join(WARNINGS), kinds="t") == (b"".join(WARNINGS), b"")
+
+
+def test_both_kinds_go_through_one_process():
+    process = written_by("""
+        import stderr_filter
+        from stderr_filter import DECODERS, TENSORFLOW
+        def say(word):
+            os.write(2, b"Premature end of JPEG file\\n")
+            os.write(2, b"I0000 00:00:1.1  1 port.cc:1] oneDNN\\n")
+            os.write(2, word + b"\\n")
+        say(b"neither")
+        with held_back(TENSORFLOW):
+            first = stderr_filter._filter
+            print(warned())
+            say(b"of tensorflow")
+            with held_back(DECODERS), held_back(DECODERS):
+                assert stderr_filter._filter is first
+                say(b"both")
+                print(warned())
+            say(b"of tensorflow")
+            print(warned())
+        say(b"neither")
+        with contextlib.ExitStack() as longer:
+            with held_back():
+                longer.enter_context(held_back(TENSORFLOW))
+                say(b"both")
+            say(b"neither")  # the process ends with whoever started it
+    """)
+    output, error = process.communicate(timeout=60)
+    damaged, greeting = WARNINGS[2], b"I0000 00:00:1.1  1 port.cc:1] oneDNN\n"
+    assert output.split() == [b"False", b"True", b"False"]
+    assert error == (
+        damaged + greeting + b"neither\n" + damaged + b"of tensorflow\n" + b"both\n" + damaged + b"of tensorflow\n"
+        + damaged + greeting + b"neither\n" + b"both\n" + damaged + greeting + b"neither\n"
+    )  # fmt: skip
 
 
 def test_a_file_of_that_name_is_somebodys():

@@ -21,7 +21,10 @@ DATASETS = {
 }
 
 
-@pytest.mark.parametrize("name", DATASETS)
+# Data of a validation are made of those of an evaluation.
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "evaluation")) for name in DATASETS]
+)
 def test_no_dataset_is_tuned(name):
     dataset = DATASETS[name]()
     assert dataset.options().autotune.enabled is False

@@ -8,7 +8,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl import logging
 
+from polynet_keras.checkpoints import callback as callback_module
 from polynet_keras.checkpoints import model_state
 from polynet_keras.checkpoints.callback import Checkpoints
 from polynet_keras.checkpoints.files import CheckpointFiles
@@ -169,6 +171,7 @@ def test_data_that_start_at_the_position(tmp_path):
     assert checkpoints.position == Position(epoch=2, step=0, global_step=12)
 
 
+@pytest.mark.slow
 def test_data_that_end_within_an_execution(tmp_path):
     def five():
         return dataset().take(5)
@@ -184,6 +187,7 @@ def test_data_that_end_within_an_execution(tmp_path):
     assert_same(fit(tmp_path, model=model(), data=five), undisturbed)
 
 
+@pytest.mark.slow
 def test_a_training_that_was_over_goes_on_with_more_epochs(tmp_path):
     """From the weights, and not from their averages, which Keras puts in their place at the end."""
     undisturbed = fit(None, epochs=3, model=compiled(**averaged_rmsprop()))
@@ -219,6 +223,7 @@ def test_sigterm_saves_and_stops(tmp_path, undisturbed):
     assert_same(fit(tmp_path), undisturbed)
 
 
+@pytest.mark.slow
 def test_sigterm_in_validation(tmp_path):
     """Totals of the training steps are kept apart from those of the validation, which uses the same variables."""
     options = {"validation_data": dataset(), "epochs": 2}
@@ -267,8 +272,15 @@ KEPT = {
 }
 
 
-@pytest.mark.parametrize("where", KEPT)
-@pytest.mark.parametrize("then", ["goes on", "trains without", "is compiled anew", "is another"])
+def each_once_fast():
+    """Every way to go on at every place; the fast tests have each place, and each way, once or twice."""
+    fast = dict(zip(("goes on", "trains without", "is compiled anew", "is another"), [*KEPT, *KEPT], strict=False))
+    for then, place in fast.items():
+        for where in KEPT:
+            yield pytest.param(where, then, marks=[pytest.mark.slow] * (where != place))
+
+
+@pytest.mark.parametrize(("where", "then"), list(each_once_fast()))
 def test_an_error_whose_traceback_is_kept(tmp_path, undisturbed, where, then):
     """As notebooks and debuggers do: the frame of `fit` stays, and its callbacks; the process is as before."""
     signals = []
@@ -333,7 +345,7 @@ class FitsAtEpochEnds(keras.callbacks.Callback):
         self.model.fit(dataset().take(2), epochs=1, verbose=0)
 
 
-@pytest.mark.parametrize("trains", [TrainsAtSteps, FitsAtEpochEnds])
+@pytest.mark.parametrize("trains", [pytest.param(TrainsAtSteps, marks=pytest.mark.slow), FitsAtEpochEnds])
 def test_a_callback_that_trains_too(tmp_path, trains):
     """Its steps are none of `fit`'s: neither counted, nor replayed, nor taken for the end."""
     undisturbed = fit(None, trains())
@@ -385,6 +397,7 @@ def test_the_end_by_a_callback_is_an_end(tmp_path, caplog):
     assert (stopped.stopped_epoch, stopped.best_epoch) == (1, 0)
 
 
+@pytest.mark.slow
 def test_callbacks_remember(tmp_path):
     """Whatever they made of the steps that were only stepped through."""
     undisturbed, resumed = Counter(), Counter()
@@ -542,11 +555,11 @@ def started(tmp_path_factory):
         ({}, r"was written by a training with fingerprint 'recipe 1', this one has '': name another folder"),
         (
             {"model": {"units": 9}},
-            r"the checkpoint has a variable '.*/kernel' float32 \(6, 8\) where 'model' has '.*' float32 \(6, 9\)",
+            r"the checkpoint has a variable '.*/kernel' \(float32, 6 x 8\) where 'model' has '.*' \(float32, 6 x 9\)",
         ),
         (
             {"model": {"optimizer": "adam"}},
-            "the checkpoint has 2 variables of 'optimizer', here are 14: another model or",
+            "the checkpoint has 2 variables of 'optimizer', this training 14: another model or",
         ),
         (
             {"model": {"metrics": ["mae"]}},
@@ -554,15 +567,15 @@ def started(tmp_path_factory):
         ),
         (
             {"model": {"metrics": []}},
-            "the checkpoint has 4 variables of 'metrics', here are 2: another",
+            "the checkpoint has 4 variables of 'metrics', this training 2: another",
         ),
         (
             {"data": lambda: dataset().take(5)},
-            "a training with 6 steps an epoch, here are 5: use the same data",
+            "a training with 6 steps an epoch, and this one has 5: use the same data",
         ),
         (
             {"data": lambda: dataset().take(1).filter(lambda x, y: True)},
-            r"the dataset ended after 1 batches, before the place that the checkpoint is of",
+            r"the dataset ended after 1 batch, before the place that the checkpoint is of",
         ),
         (
             {"model": {"steps_per_execution": 3}},
@@ -671,7 +684,7 @@ def test_one_of_a_fit_that_is_under_way_is_refused(tmp_path):
     assert checkpoints.position == Position(2, 0, 12)
 
 
-@pytest.mark.parametrize("verbose", [{}, {"verbose": 1}, {"verbose": 2}])
+@pytest.mark.parametrize("verbose", [{}, pytest.param({"verbose": 1}, marks=pytest.mark.slow), {"verbose": 2}])
 def test_with_keras_progress_bar(tmp_path, capsys, verbose):
     history = compiled().fit(dataset(), epochs=2, callbacks=[Checkpoints(tmp_path, every_steps=2)], **verbose)
     assert history.epoch == [0, 1]
@@ -751,3 +764,12 @@ def test_other_backends(monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     with pytest.raises(ValueError, match="Checkpoints need Keras's TensorFlow backend, this is 'jax'"):
         Checkpoints("checkpoints", every_steps=1)
+
+
+def test_a_plain_script_is_told_where_it_goes_on_as_keras_tells_things(capsys, monkeypatch):
+    monkeypatch.setattr(logging, "get_verbosity", lambda: logging.WARNING)
+    callback_module._tell("going on from x: epoch 2, step 0")
+    assert capsys.readouterr().out == "going on from x: epoch 2, step 0\n"
+    monkeypatch.setattr(logging, "get_verbosity", lambda: logging.INFO)
+    callback_module._tell("going on from x: epoch 2, step 0")
+    assert capsys.readouterr().out == ""  # it is in the log

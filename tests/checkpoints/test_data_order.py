@@ -156,8 +156,12 @@ def fit(data, options, folder=None, stop=None, strategy=None, **more):
     return model.seen, begin
 
 
+ALIKE = ("shuffled", "concatenated", "of_epochs_length", "images")
+"""What others hold too: of one shuffle and of two, of a known length and of `steps_per_epoch`, of folders."""
+
+
 @pytest.mark.parametrize("stop", [9, *(pytest.param(stop, marks=pytest.mark.slow) for stop in (7, 8, 15))])
-@pytest.mark.parametrize("kind", DATA)
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind in ALIKE)) for kind in DATA])
 def test_the_order_of_the_epochs_is_that_of_a_run_that_went_through(tmp_path, kind, stop, caplog):
     """It is broken off before a last step, after one, at the first step of an epoch, and in the last epoch."""
     expected, _ = fit(*make(kind, tmp_path))
@@ -174,7 +178,7 @@ def test_the_order_of_the_epochs_is_that_of_a_run_that_went_through(tmp_path, ki
 
 @pytest.mark.parametrize(
     "kind",
-    ["shuffled_twice", "endless", *(pytest.param(k, marks=pytest.mark.slow) for k in ("shuffled", "of_epochs_length"))],
+    ["endless", *(pytest.param(k, marks=pytest.mark.slow) for k in ("shuffled", "shuffled_twice", "of_epochs_length"))],
 )
 def test_with_a_strategy(tmp_path, kind):
     strategy = tf.distribute.MirroredStrategy(["CPU:0"])

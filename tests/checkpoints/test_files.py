@@ -119,7 +119,7 @@ def test_without_its_index_a_checkpoint_is_not_there(files):
 def test_none_can_be_read(files):
     for number in (1, 2):
         (files.folder / f"checkpoint-{number}.index").write_bytes(b"")
-    with pytest.raises(ValueError, match="has 2 checkpoints, of which none can be read .*checkpoint-1.index") as error:
+    with pytest.raises(ValueError, match="has 2 checkpoints, and none can be read .*checkpoint-1.index") as error:
         files.newest()
     assert "name another folder, or empty this one to start anew" in str(error.value)
 

@@ -85,6 +85,7 @@ def test_a_process_that_is_told_to_stop_and_one_that_is_killed_while_it_saves(st
     assert stopped_at >= 3
 
     process = start("none", tmp_path)
+    assert process.stdout.readline().startswith("going on from ")
     lines(process, stopped_at + 2)
     deadline = time.monotonic() + SECONDS
     while not any(".tempstate" in name for name in os.listdir(tmp_path)):

@@ -13,7 +13,7 @@ from absl import flags
 from polynet_keras.basics.exits import EXIT_RESTART
 from polynet_keras.cli import train
 from polynet_keras.cli.execution_flags import execution_of
-from polynet_keras.cli.recipe_flags import recipe_of
+from polynet_keras.cli.recipe_from_flags import recipe_of
 from polynet_keras.cluster.cluster import Cluster
 from polynet_keras.cluster.signed_lines import SECRET_VARIABLE
 from polynet_keras.pretrained.model_card import CARD_FILE
@@ -133,8 +133,8 @@ def test_slurm_starts_polynet_train(run):
     assert "scontrol" not in done.stdout
 
 
+@pytest.mark.parametrize(("restarts", "number"), [pytest.param("0", 1, marks=pytest.mark.slow), ("19", 20)])
 @pytest.mark.parametrize("codes", [[75] * 4, [0, 75, 0, 0], [75, 137, 75, 75], [70, 75, 75, 75], [143, 0, 0, 0]])
-@pytest.mark.parametrize(("restarts", "number"), [("0", 1), ("19", 20)])
 def test_slurm_starts_a_job_again(run, codes, restarts, number):
     done, _ = slurm(run, codes, restarts)
     assert done.returncode == 0

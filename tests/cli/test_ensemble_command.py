@@ -2,13 +2,17 @@
 
 from dataclasses import replace
 
+import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 from polynet_keras.evaluation.ensemble import evaluate_ensemble
 from polynet_keras.evaluation.pooling import pool
-from tests.cli.test_main import fails, succeeds
+from tests.cli.outcomes import fails, succeeds
+from tests.data.arrays import random_images
 from tests.evaluation.test_ensemble import nets
+from tests.test_loading import NAMES, network
 
 SKILLS = (0.9, 1.1, 1.0)
 FILES = ["0.npz", "1.npz", "2.npz"]
@@ -43,10 +47,11 @@ def test_table_and_gain(capsys, here):
         )
         assert row.split() == f"net {i} {numbers} {i}.npz".split()
     assert mixed.split()[:2] == ["mixture", f"{100 * report.mixture.top1:.2f}"]
-    low, high = (100 * end for end in report.gain_interval)
+    low, high = (100 * end for end in report.paired.interval())
     assert gain == (
         f"gain over net 1, the best member: top-1 {100 * report.gain:+.2f} points, 95 % interval {low:+.2f} to "
-        f"{high:+.2f}; loss {-report.loss_gain:+.4f} against the lowest of a member"
+        f"{high:+.2f}, McNemar's exact p-value {report.paired.p_value:.2g}; "
+        f"loss {-report.loss_gain:+.4f} against the lowest of a member"
     )
 
 
@@ -78,8 +83,8 @@ def test_fitted_weights(capsys, here):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ([], "expected two files of scores or more; got 0"),
-        (["0.npz"], "expected two files of scores or more; got 1"),
+        ([], "expected two files of scores or models, or more; got 0"),
+        (["0.npz"], "expected two files of scores or models, or more; got 1"),
         (["0.npz", "none.npz"], "none.npz: no such file; `polynet evaluate --scores FILE` writes one"),
         (["0.npz", "text.npz"], "text.npz: not a file of scores"),
         (["0.npz", "turned.npz"], "have the same classes in another order (6 and 6): class 0 is"),
@@ -112,3 +117,21 @@ def test_crops_of_other_numbers_are_mixed(capsys, here):
     np.testing.assert_array_equal(one.labels, nets(0, 1200, 6, (1, 2), crops=10)[1].labels)
     one.save(here / "one.npz")
     assert "one.npz" in succeeds(capsys, "ensemble", "0.npz", "one.npz")
+
+
+def test_members_that_are_models_are_scored_here(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "classes.txt").write_text("\n".join(NAMES), encoding="utf-8")
+    for label, name in enumerate(NAMES):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for i, image in enumerate(random_images(4, seed=label)):
+            Image.fromarray(image).save(tmp_path / "data" / name / f"{i}.png")
+    for file, last in (("a.keras", ()), ("b.keras", (keras.layers.Softmax(),))):
+        network(*last).save(file)
+        succeeds(capsys, "card", file, "--classes=classes.txt", "--preprocessing=raw")
+    succeeds(capsys, "evaluate", "--model=a.keras", "--data=data", "--scores=a.npz", "--results=")
+    expected = succeeds(capsys, "ensemble", "a.npz", "a.npz").splitlines()
+    found = succeeds(capsys, "ensemble", "a.npz", "b.keras", "--data=data").splitlines()
+    assert found[0] == expected[0] == "data: 12 images, 3 classes"
+    assert found[4].split() == expected[4].split()
+    assert found[3].split()[0] == "b.keras"

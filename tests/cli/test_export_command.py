@@ -10,7 +10,8 @@ from polynet_keras.cli.main import main
 from polynet_keras.data.protocol import Preprocessing
 from polynet_keras.deployment import exporting
 from polynet_keras.deployment.artifact import ExportCard
-from polynet_keras.pretrained.model_card import MODEL_FILE, ModelCard
+from polynet_keras.pretrained.model_card import ModelCard
+from polynet_keras.pretrained.model_source import MODEL_FILE
 
 
 def test_a_run_is_exported(digits_run, tmp_path, capsys):
@@ -29,12 +30,28 @@ def test_a_run_is_exported(digits_run, tmp_path, capsys):
     [
         (["--weights=fashion_mnist"], "--output is missing: the folder to write"),
         (["--weights=fashion_mnist", "--output="], "--output is missing: the folder to write"),
-        (["--weights=fashion_mnist", "--output=."], "folder='.' has no name of its own; name a new folder"),
+        (["--weights=fashion_mnist", "--output=."], "--output='.' has no name of its own; name a new folder"),
         (["--output=net", "photo.jpg"], "unexpected argument 'photo.jpg'; the folder is named with --output"),
-        (["--output=net", "--weights=a", "--run_dir=b"], "--run_dir and --weights name two models; name one"),
+        (
+            ["--output=net", "--weights=a", "--run_dir=b"],
+            "--run_dir and --weights are both --model now; name one",
+        ),
         (["--output=net", "--precision=int8"], "precision='int8' needs calibration: the data whose images"),
         (["--output=net", "--calibration=digits"], "calibration is of precision='int8' only; got precision='float32'"),
-        (["--output=net", "--format=onnx", "--precision=int8"], "precision='int8' must be one of float32 for onnx"),
+        (["--output=net", "--format=litert", "--precision=int8"], "precision='int8' must be one of float32, dynamic"),
+        (["--output=net", "--max_drop=1"], "max_drop=1 is of precision='int8' of openvino; got 'float32' of openvino"),
+        (
+            ["--output=net", "--precision=int8", "--calibration=digits", "--max_drop=0.5", "--format=onnx"],
+            "max_drop=0.5 is of precision='int8' of openvino; got 'int8' of onnx",
+        ),
+        (
+            ["--output=net", "--precision=int8", "--calibration=digits", "--max_drop=-1"],
+            "max_drop=-1.0 must be a finite number ≥ 0 and < 100",
+        ),
+        (
+            ["--output=net", "--precision=int8", "--calibration=digits", "--comparison_images=0"],
+            "comparison_images=0 must be an integer of at least 2",
+        ),
         (["--output=net", "--weights=fashion_mnist", "--format=caffe"], "format='caffe' must be one of saved_model"),
         # Before anything is fetched.
         (["--output=net", "--weights=imagenet", "--precision=dynamic"], "precision='dynamic' must be one of float32"),

@@ -3,7 +3,7 @@ import re
 import pytest
 from PIL import Image
 
-from polynet_keras.cli.main import main
+from tests.cli.outcomes import fails_in_the_end, succeeds
 
 
 @pytest.fixture
@@ -15,45 +15,32 @@ def images(tmp_path):
     return tmp_path / "images"
 
 
-def fails(capsys, *argv):
-    code = main(["records", *map(str, argv)])
-    captured = capsys.readouterr()
-    assert code == 1
-    (line,) = [line for line in captured.err.splitlines() if line.startswith("polynet: ")]
-    return captured.out, line
-
-
-def succeeds(capsys, *argv):
-    assert main(["records", *map(str, argv)]) == 0
-    return capsys.readouterr().out
-
-
 def test_write_verify_and_repair(capsys, images, tmp_path):
     out = tmp_path / "out"
     command = (images, "--output", out, "--shards=2", "--processes=1")
-    output = succeeds(capsys, *command)
+    output = succeeds(capsys, "records", *command)
     assert re.fullmatch(rf"{out}: 2 classes\ntrain: 6 images, 2 shards, 0.0 MB\n", output)
-    assert succeeds(capsys, "--verify", out) == f"{out}: 2 shards are as they were written\n"
+    assert succeeds(capsys, "records", "--verify", out) == f"{out}: 2 shards read, nothing has changed\n"
     (out / "train-00001-of-00002.tfrecord").unlink()
-    output, line = fails(capsys, "--verify", out)
+    output, line = fails_in_the_end(capsys, "records", "--verify", out)
     assert output == f"{out}/train-00001-of-00002.tfrecord: is missing\n"
     assert line == (f"polynet: 1 of 2 shards in {out} are damaged; the command that wrote them writes these again")
-    succeeds(capsys, *command)
-    succeeds(capsys, "--verify", out)
+    succeeds(capsys, "records", *command)
+    succeeds(capsys, "records", "--verify", out)
 
 
 def test_skipped_images_are_listed(capsys, images, tmp_path):
     (images / "cat" / "page.jpg").write_text("<html>")
     command = (images, f"--output={tmp_path}/out", "--processes=1")
-    assert "page.jpg: cannot be read as an image" in fails(capsys, *command)[1]
-    output = succeeds(capsys, *command, "--on_error=skip")
+    assert "page.jpg: cannot be read as an image" in fails_in_the_end(capsys, "records", *command)[1]
+    output = succeeds(capsys, "records", *command, "--on_error=skip")
     _, train, skipped, page = output.splitlines()
-    assert train.startswith("train: 6 images, 1 shards, ")
-    assert skipped == "train: 1 images skipped, all listed in the manifest:"
+    assert train.startswith("train: 6 images, 1 shard, ")
+    assert skipped == "train: 1 image skipped, all listed in the manifest:"
     assert page.startswith("  cat/page.jpg: cannot be read as an image: ")
     for index in range(30):
         (images / "cat" / f"{index}.jpg").touch()
-    output = succeeds(capsys, images, f"--output={tmp_path}/other", "--processes=1", "--on_error=skip")
+    output = succeeds(capsys, "records", images, f"--output={tmp_path}/other", "--processes=1", "--on_error=skip")
     assert "train: 31 images skipped, all listed" in output
     assert sum(line.startswith("  cat/") for line in output.splitlines()) == 20
 
@@ -61,7 +48,7 @@ def test_skipped_images_are_listed(capsys, images, tmp_path):
 def test_class_names_of_a_file(capsys, images, tmp_path):
     (tmp_path / "names.txt").write_text("dog\nemu\ncat\n")
     names = f"--class_names={tmp_path}/names.txt"
-    output = succeeds(capsys, images, f"--output={tmp_path}/out", "--processes=1", names, "--split=test")
+    output = succeeds(capsys, "records", images, f"--output={tmp_path}/out", "--processes=1", names, "--split=test")
     assert "out: 3 classes\ntest: 6 images" in output
 
 
@@ -80,7 +67,7 @@ def test_class_names_of_a_file(capsys, images, tmp_path):
         (["--verify", "nowhere"], "nowhere: holds no manifest.json; name a folder that `polynet records` has written"),
         (
             ["nowhere", "--output=out"],
-            "data='nowhere' is no folder; expected a folder with one folder of images for each class",
+            "FOLDER_OR_TABLE='nowhere' is not a folder; expected a folder with one folder of images for each class",
         ),
         (["nowhere", "--output=out", "--class_names=none"], "none: cannot be read: No such file or directory"),
         (["nowhere", "--output=out", "--on_error=x"], "on_error='x' must be one of error, skip"),
@@ -90,4 +77,4 @@ def test_class_names_of_a_file(capsys, images, tmp_path):
 )
 def test_mistakes(capsys, monkeypatch, tmp_path, argv, message):
     monkeypatch.chdir(tmp_path)
-    assert message in fails(capsys, *argv)[1]
+    assert message in fails_in_the_end(capsys, "records", *argv)[1]

@@ -5,9 +5,11 @@ import logging
 import pytest
 from absl import flags
 
-from polynet_keras.cli import renamed
+from polynet_keras.cli import export, predict, records, renamed
+from polynet_keras.cli.flag_names import named_by_flag
 from polynet_keras.cli.main import main
 
+MODEL_COMMANDS = ("evaluate", "export", "grow", "predict")
 OLD = [(command, old, new) for command, names in renamed.FLAGS.items() for old, new in names.items()]
 
 
@@ -22,7 +24,9 @@ def ran(monkeypatch):
 
 def test_the_table():
     """A name leaves it when it is gone for good, not by accident."""
-    assert OLD == [("ablation", "folder", "output"), ("crops", "out", "output"), ("ensemble", "weights", "mixture")]
+    models = [(command, old, "model") for command in MODEL_COMMANDS for old in ("run_dir", "weights")]
+    others = [("ablation", "folder", "output"), ("crops", "out", "output"), ("ensemble", "weights", "mixture")]
+    assert sorted(OLD) == sorted(others + models)
     assert renamed.PLACES == {"convert": ("SOURCE", "output"), "records": ("FOLDER", "output")}
 
 
@@ -73,6 +77,32 @@ def test_no_place_is_taken_for_the_flag_where_none_is_left_over(ran, caplog, com
     assert not caplog.records
 
 
+@pytest.mark.parametrize("command", MODEL_COMMANDS)
+@pytest.mark.parametrize("twice", [("run_dir", "weights"), ("run_dir", "model"), ("weights", "model")])
+def test_two_names_of_one_flag_are_refused(ran, capsys, command, twice):
+    assert main([command, *(f"--{name}=a" for name in twice)]) == 1
+    assert not ran
+    assert f"--{twice[0]} and --{twice[1]} are both --model now; name one" in capsys.readouterr().err
+
+
 def test_an_old_name_needs_the_new_one():
     with pytest.raises(flags.Error, match="output"):
         renamed.define_old_names("crops", flags.FlagValues())
+
+
+def test_an_error_is_of_the_new_name():
+    values = flags.FlagValues()
+    predict.define_flags(values)
+    renamed.define_old_names("predict", values)
+    assert named_by_flag("weights='a.txt' is not a checkpoint", values) == "--model='a.txt' is not a checkpoint"
+    assert named_by_flag("top=0 must be", values) == "--top=0 must be"
+
+
+def test_an_error_of_data_is_of_the_flag_that_names_them():
+    values = flags.FlagValues()
+    export.define_flags(values)
+    assert named_by_flag("data='a' holds 0 folders", values) == "--calibration='a' holds 0 folders"
+    assert named_by_flag("images=0 must be", values) == "--calibration_images=0 must be"
+    values = flags.FlagValues()
+    records.define_flags(values)
+    assert named_by_flag("data='a' holds 0 folders", values) == "FOLDER_OR_TABLE='a' holds 0 folders"

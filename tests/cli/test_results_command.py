@@ -4,13 +4,17 @@ import pytest
 from PIL import Image
 
 from polynet_keras.cli.main import main
-from polynet_keras.evaluation.results import Result, append, environment
+from polynet_keras.cli.table import markdown_table
+from polynet_keras.evaluation.identity import environment
+from polynet_keras.evaluation.results import Result, append
+from tests.cli.outcomes import fails
 
 
 @pytest.fixture
 def results_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    about = environment() | dict.fromkeys(("structure", "weights_hash", "fingerprint", "protocol", "pooling"), "x")
+    about = environment() | dict.fromkeys(("structure", "weights_hash", "fingerprint", "pooling"), "x")
+    about["protocol"] = '{"image_size": 32}'
     for model, crops, images, skipped, top1, macs in (
         ("small", 1, 9_990, 10, 7_000, 0),
         ("large", 144, 50_000, 0, 40_620, 34_699_000_000),
@@ -34,16 +38,6 @@ def results_file(tmp_path, monkeypatch):
             "results.csv",
         )
     return tmp_path / "results.csv"
-
-
-def fails(capsys, *argv):
-    code = main(["results", *argv])
-    captured = capsys.readouterr()
-    assert code == 1
-    assert captured.out == ""
-    (line,) = captured.err.splitlines()
-    assert line.startswith("polynet: ")
-    return line
 
 
 def lines_of(capsys, *argv):
@@ -72,6 +66,35 @@ def test_sorted(capsys, results_file, column, first):
     assert len(lines) == 3
 
 
+@pytest.mark.parametrize(
+    ("conditions", "models"),
+    [
+        (["top1>=80"], ["large"]),
+        (["top1 < 80"], ["small"]),
+        (["crops!=1"], ["large"]),
+        (["images<=9990"], ["small"]),
+        (["images>9990", "dataset==large data"], ["large"]),
+        (["dataset=small data"], ["small"]),
+        (["date>2020", "loss=0.5"], ["small", "large"]),
+    ],
+)
+def test_filtered(capsys, results_file, conditions, models):
+    lines = lines_of(capsys, *(f"--filter={condition}" for condition in conditions))
+    assert [line.split()[0] for line in lines[1:]] == models
+
+
+def test_markdown(capsys, results_file):
+    header, rules, *cells = lines_of(capsys, "--format=markdown", "--sort=top1")
+    assert header.startswith("| model | crops | images | top-1 % | 95 % interval |")
+    assert rules == "| :-- |" + " --: |" * 8 + " :-- |"
+    assert cells[0].startswith("| large | 144 | 50,000 | 81.24 | 80.90 to 81.58 | 99.80 | 1250.00 |")
+    assert len(cells) == 2
+
+
+def test_names_do_not_end_a_cell_of_markdown():
+    assert markdown_table(("a", "b"), [("x|y", "C:\\z")])[2] == r"| x\|y | C:\\z |"
+
+
 def test_plot(capsys, results_file):
     assert lines_of(capsys, "--plot=results.png")[-1] == "error against cost: results.png"
     with Image.open("results.png") as picture:
@@ -84,6 +107,11 @@ def test_mistakes(capsys, results_file):
     (results_file.parent / "other.csv").write_text("a,b\n")
     for argv, message in (
         (["a.csv", "b.csv"], "unexpected argument 'b.csv'; name one file of results"),
+        (["--format=html"], "--format='html' must be one of"),
+        (["--filter=top1"], "--filter=top1 is no condition; write a column, one of >= <= != = > <, and a value"),
+        (["--filter=speed>1"], "--filter=speed>1: speed must be one of date, model, "),
+        (["--filter=top1>high"], "--filter=top1>high: top1 is a number; got 'high'"),
+        (["--filter=top1>99"], "results.csv: none of 2 results is as --filter says"),
         (["--sort=speed"], "--sort=speed must be one of date, model, "),
         (["missing.csv"], "missing.csv: no such file; `polynet evaluate --results FILE` writes one"),
         (["none.csv"], "none.csv: holds no result; `polynet evaluate --results FILE` adds one"),
@@ -91,4 +119,4 @@ def test_mistakes(capsys, results_file):
         (["--plot=results.txt"], "Format 'txt' is not supported"),
         (["--plot=nowhere/results.png"], "nowhere/results.png: No such file or directory"),
     ):
-        assert message in fails(capsys, *argv)
+        assert message in fails(capsys, "results", *argv)

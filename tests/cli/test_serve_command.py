@@ -7,6 +7,8 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -16,7 +18,7 @@ from sklearn.datasets import load_sample_image
 
 from polynet_keras.deployment.artifact import ExportCard, verify_files
 from tests.children import Child
-from tests.cli.test_main import fails, succeeds
+from tests.cli.outcomes import fails, succeeds
 from tests.deployment.exported import exported
 from tests.deployment.test_service import CHINA, encoded
 
@@ -61,9 +63,15 @@ def refused(url):
 
 def test_it_serves_until_it_is_told_to_end(started):
     folder, _ = exported()
-    process, url = started(folder, "--port=0", "--max_pixels=300000")
+    flags = ("--port=0", "--max_pixels=300000", "--name=flowers", "--access_log=-", "--access_log_format=json")
+    process, url = started(folder, *flags)
+    assert httpx.get(f"{url}v1/model").json()["name"] == "flowers"
+    assert 'polynet_model_info{format="openvino",name="flowers",precision="float32"} 1.0' in (
+        httpx.get(f"{url}metrics").text
+    )
     assert httpx.get(f"{url}readyz").status_code == 200
-    assert len(httpx.post(f"{url}v1/classify", content=CHINA).json()["top"]) == 5
+    answer = httpx.post(f"{url}v1/classify", content=CHINA).json()
+    assert (answer["model"], len(answer["top"])) == ("flowers", 5)
     large = encoded(load_sample_image("china.jpg").repeat(2, axis=0))
     assert httpx.post(f"{url}v1/classify", content=large).status_code == 413
 
@@ -78,6 +86,12 @@ def test_it_serves_until_it_is_told_to_end(started):
         connection.sendall(CHINA[-10:])
         assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
     assert process.wait(30) == 0
+    lines = [json.loads(line) for line in process.stdout.read().splitlines()]
+    asked = [(line["path"], line["status"]) for line in lines if line["path"] in ("/v1/model", "/v1/classify")]
+    said = process.stderr.read()
+    assert "flowers: openvino, float32, loaded" in said
+    assert "ready" not in said  # once, on standard output
+    assert asked == [("/v1/model", 200), ("/v1/classify", 200), ("/v1/classify", 413), ("/v1/classify", 200)]
 
 
 HANGING = """
@@ -165,7 +179,7 @@ def test_it_ends_without_a_model_that_hangs(started):
 def test_mistakes_are_one_line(capsys, tmp_path):
     folder, _ = exported()
     assert "expected one MODEL_DIR, the folder that `polynet export` left; got 0" in fails(capsys, "serve")
-    assert "card.json: no card of an exported model can be read" in fails(capsys, "serve", str(tmp_path))
+    assert "is a folder without model.keras (of a run) and card.json (of" in fails(capsys, "serve", str(tmp_path))
     (tmp_path / "card.json").write_text("{}")
     assert "card.json: not the card of an exported model" in fails(capsys, "serve", str(tmp_path))
     shutil.copy(folder / "card.json", tmp_path)
@@ -174,13 +188,24 @@ def test_mistakes_are_one_line(capsys, tmp_path):
     (tmp_path / "1" / "model.xml").write_text("no model")
     assert "model.xml: cannot be loaded as openvino" in fails(capsys, "serve", str(tmp_path), "--port=0")
     for flag, message in (
-        ("--port=70000", "port=70000 must be from 0 (any that is free) to 65535"),
+        ("--port=70000", "--port=70000 must be an integer from 0 to 65535"),
         ("--port=x", "--port=x"),
         ("--host=none.invalid", "cannot listen on none.invalid port 8000: "),
         ("--max_queue=0", "max_queue=0 must be at least 1"),
         ("--timeout=0", "timeout=0.0 must be a number of seconds above 0"),
         ("--max_pixels=7000", "max_pixels=7000 must be at least 7396"),
         ("--max_crops=144", "max_queue=128 is less than max_crops=144"),
+        ("--name=", "--name='' must be 1 to 500 letters that can be printed"),
+        ("--name=a\nb", r"--name='a\nb' must be 1 to 500 letters that can be printed"),
+        ("--access_log=no/log", "--access_log='no/log' cannot be written: No such file or directory"),
+        ("--access_log_format=json", "--access_log_format='json' is of an access log; name its file with access_log"),
+        ("--access_log_format=xml", "--access_log_format='xml' must be one of combined, json"),
+        ("--forwarded_allow_ips=proxy", "--forwarded_allow_ips='proxy' is no IP address or network ('proxy' does not"),
+        (
+            "--forwarded_allow_ips=10.0.0.1/8",
+            "--forwarded_allow_ips='10.0.0.1/8' is no IP address or network (10",
+        ),
+        ("--forwarded_allow_ips=10.0.0.1,*", "--forwarded_allow_ips='*' is no IP address or network"),
     ):
         assert message in fails(capsys, "serve", str(folder), flag)
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -189,13 +214,52 @@ def test_mistakes_are_one_line(capsys, tmp_path):
         assert f"cannot listen on 127.0.0.1 port {port}: it is in use; --port=0 takes any that is free" in told
 
 
+def test_what_is_no_export_is_told_how_to_become_one(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "runs" / "my photos"
+    run.mkdir(parents=True)
+    (run / "model.keras").touch()
+    for given, kind, arguments in (
+        ("runs/my photos", "a run folder", "'--model=runs/my photos' '--output=my photos-export'"),
+        ("runs/my photos/model.keras", "a .keras file", "'--model=runs/my photos/model.keras' --output=model-export"),
+        ("fashion_mnist", "a published checkpoint", "--model=fashion_mnist --output=fashion_mnist-export"),
+    ):
+        told = f"{given} is {kind} and no export; export it first: polynet export {arguments}"
+        assert fails(capsys, "serve", given) == f"polynet: {told}"
+    told = fails(capsys, "serve", "nope")
+    assert told == "polynet: nope is not there; this writes it, of the newest run: polynet export --output=nope"
+
+
+WITHOUT_KERAS = """
+import contextlib, io, os, signal, socket, sys
+from polynet_keras.cli.main import main
+from polynet_keras.deployment import serve
+
+folder, told = sys.argv[1], io.StringIO()
+with socket.create_server(("127.0.0.1", 0)) as taken, contextlib.redirect_stderr(told):
+    assert main(["serve", folder, f"--port={taken.getsockname()[1]}"]) == 1
+assert "it is in use" in told.getvalue()
+assert "openvino" not in sys.modules
+serve(folder, port=0, on_ready=lambda url: os.kill(os.getpid(), signal.SIGTERM))
+assert "openvino" in sys.modules
+assert not {"keras", "tensorflow"} & sys.modules.keys()
+"""
+
+
+def test_a_port_that_is_taken_is_told_first_and_a_service_of_openvino_needs_no_keras():
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_KERAS, str(exported()[0])], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_card_of_another_model(capsys, tmp_path):
     folder, _ = exported()
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     card = (tmp_path / "card.json").read_text().replace('"class 9"\n', '"class 9", "class 10"\n')
     (tmp_path / "card.json").write_text(card)
     told = fails(capsys, "serve", str(tmp_path), "--port=0")
-    reason = "it gives the shape (1, 10) for 1 images, its card names 11 classes; export it again"
+    reason = "it gives 1 x 10 numbers for 1 image, and its card names 11 classes; export it again"
     assert f"{tmp_path}: the model cannot answer a request: {reason}" in told
 
 
@@ -249,8 +313,8 @@ def test_files_that_are_not_what_was_exported(capsys, tmp_path):
         (lambda folder: (folder / "1/model.bin").write_bytes(b""), "1/model.bin: differs from what card.json says"),
         (lambda folder: (folder / "1/model.bin").unlink(), "1/model.bin: is missing, but in what card.json says"),
         (lambda folder: (folder / "1/more").touch(), "1/more: is not in what card.json says was exported"),
-        (lambda folder: (folder / "1/link").symlink_to("/dev/null"), "1/link: is no file of its own"),
-        (lambda folder: os.mkfifo(folder / "1/fifo"), "1/fifo: is no file of its own"),
+        (lambda folder: (folder / "1/link").symlink_to("/dev/null"), "1/link: is not a plain file"),
+        (lambda folder: os.mkfifo(folder / "1/fifo"), "1/fifo: is not a plain file"),
         (without_hashes, "card.json: names no hashes of its files, so nothing can be verified; export it again"),
     ):
         assert message in fails(capsys, "serve", copy(change), "--verify", "--port=0")
@@ -260,16 +324,20 @@ def test_files_that_are_not_what_was_exported(capsys, tmp_path):
     assert card.files["1/model.bin"] == hashlib.sha256((exported()[0] / "1/model.bin").read_bytes()).hexdigest()
 
 
-def test_a_missing_extra_is_named(capsys, monkeypatch):
+def test_all_missing_extras_are_named_at_once(capsys, monkeypatch):
+    folder = str(exported()[0])
     monkeypatch.setattr("polynet_keras.basics.extras.find_spec", lambda module: None)
-    told = fails(capsys, "serve", "anywhere")
-    assert "not installed: fastapi, prometheus-client, python-multipart, uvicorn; the extra `serve`" in told
+    packages = ["pillow", "fastapi", "prometheus-client", "python-multipart", "starlette", "uvicorn", "openvino"]
+    assert fails(capsys, "serve", folder) == (
+        f"polynet: not installed: {', '.join(packages)}; the extras `serve` and `deploy` have them: "
+        f"pip install {' '.join(packages)}"
+    )
     monkeypatch.setattr("polynet_keras.basics.extras.find_spec", lambda module: None if module == "PIL" else module)
-    assert "not installed: pillow; the extra `data`" in fails(capsys, "serve", "anywhere")
+    assert "not installed: pillow; the extra `serve` has it" in fails(capsys, "serve", folder)
 
 
 def test_help_has_every_limit(capsys):
-    told = succeeds(capsys, "serve", "--help")
+    told = succeeds(capsys, "serve", "--helpfull")
     assert "MODEL_DIR holds a program, which runs when it is loaded: serve only what you exported or trust." in told
     for text in (
         "Most pixels of an image, by its header and as it is resized.",

@@ -37,7 +37,7 @@ WORKER = {"type": "worker", "index": 0}
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
-        ({"TF_CONFIG": "{"}, r"TF_CONFIG is no JSON \(Expecting.*\); expected \{\"cluster\": .*, got \{"),
+        ({"TF_CONFIG": "{"}, r"TF_CONFIG is not JSON \(Expecting.*\); expected \{\"cluster\": .*, got \{"),
         ({"TF_CONFIG": "[1]"}, "TF_CONFIG has no `cluster` and `task`"),
         ({"TF_CONFIG": '{"cluster": {"worker": ["a:1"]}}'}, "has no `cluster` and `task`"),
         (config({"worker": ["a:1"], "ps": ["b:1"]}, WORKER), "has the job 'ps', and only `worker` and `chief`"),
@@ -47,14 +47,14 @@ WORKER = {"type": "worker", "index": 0}
         (config({"worker": ["a:1"]}, {"type": "chief", "index": 0}), "has the task type 'chief'"),
         (
             config({"worker": ["a:1"]}, {"type": "worker", "index": 1}),
-            "has the index 1, and the job 'worker' has 1 tasks",
+            "has the index 1, and the job 'worker' has 1 task",
         ),
         (config({"worker": ["a:1"]}, {"type": "worker", "index": True}), "has the index True"),
         (config({"worker": ["a:1"]}, {"type": "worker"}), "has the index None"),
         (config({"worker": ["a:1", "a:1"]}, WORKER), "TF_CONFIG has a:1 more than once among the workers"),
         (config({"worker": ["a"]}, WORKER), "TF_CONFIG has the address 'a'; expected host:port"),
         (config({"worker": ["a:0"]}, WORKER), "the address 'a:0'"),
-        ({"TF_CONFIG": "[" * 100_000}, "TF_CONFIG is no JSON .maximum recursion depth exceeded"),
+        ({"TF_CONFIG": "[" * 100_000}, "TF_CONFIG is not JSON .maximum recursion depth exceeded"),
         (config({"worker": ["a:65536"]}, WORKER), "the address 'a:65536'"),
         (config({"worker": ["::1:80"]}, WORKER), "the address '::1:80'"),
         (config({"worker": ["http://a:80"]}, WORKER), "the address 'http://a:80'"),
@@ -137,7 +137,7 @@ def test_what_is_no_address(address):
 @pytest.mark.parametrize("address", ["a..b:1", f"{'a' * 64}:1", ".:1", "\ud800:1"])
 def test_what_is_no_name_of_a_machine(address):
     """The socket module would say `encoding with 'idna' codec failed`, of no address."""
-    with pytest.raises(ValueError, match=r"TF_CONFIG has the address .*, whose host is no name of a machine"):
+    with pytest.raises(ValueError, match=r"TF_CONFIG has the address .*, whose host is not the name of a machine"):
         Cluster((address,), source="TF_CONFIG")
 
 
@@ -157,7 +157,7 @@ def test_addresses_that_only_this_machine_reaches():
 @pytest.mark.parametrize("kind", [["worker"], None, 1, "evaluator"])
 def test_a_task_type_that_is_no_job(kind):
     config = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": kind, "index": 0}}
-    with pytest.raises(ValueError, match="task type .* which is no job of the cluster"):
+    with pytest.raises(ValueError, match="task type .* which is not a job of the cluster"):
         Cluster.from_environment({"TF_CONFIG": json.dumps(config)})
 
 

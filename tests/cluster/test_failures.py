@@ -17,7 +17,8 @@ import tensorflow as tf
 from polynet_keras.cluster.cluster import Cluster
 from polynet_keras.cluster.failures import peer_failures
 from polynet_keras.cluster.patience import waiting
-from polynet_keras.cluster.strategies import Communication, open_strategy
+from polynet_keras.cluster.communication import Communication
+from polynet_keras.cluster.strategies import open_strategy
 
 fault, culprit = sys.argv[1], int(sys.argv[2])
 cluster = Cluster.from_environment()
@@ -76,7 +77,8 @@ import tensorflow as tf
 from polynet_keras.cluster.cluster import Cluster
 from polynet_keras.cluster.failures import peer_failures
 from polynet_keras.engine.distributed_model import DistributedModel
-from polynet_keras.cluster.strategies import Communication, open_strategy
+from polynet_keras.cluster.communication import Communication
+from polynet_keras.cluster.strategies import open_strategy
 
 method = sys.argv[1]
 cluster = Cluster.from_environment()

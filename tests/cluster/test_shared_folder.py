@@ -9,7 +9,8 @@ import sys
 from polynet_keras.cluster.cluster import Cluster
 from polynet_keras.cluster.failures import peer_failures
 from polynet_keras.cluster.shared_folder import check_shared_folder
-from polynet_keras.cluster.strategies import Communication, open_strategy
+from polynet_keras.cluster.communication import Communication
+from polynet_keras.cluster.strategies import open_strategy
 
 cluster = Cluster.from_environment()
 with peer_failures(cluster):

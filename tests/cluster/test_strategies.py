@@ -4,7 +4,8 @@ import pytest
 import tensorflow as tf
 
 from polynet_keras.cluster.cluster import Cluster
-from polynet_keras.cluster.strategies import Communication, open_strategy
+from polynet_keras.cluster.communication import Communication
+from polynet_keras.cluster.strategies import communication_options, open_strategy
 from tests.processes import run_workers
 
 ALONE, TWO = Cluster(), Cluster(("localhost:5000", "localhost:5001"), 0, "TF_CONFIG")
@@ -85,7 +86,7 @@ def test_a_missing_tpu_is_one_line():
     [
         ({"timeout_seconds": 0}, "timeout_seconds=0 must be a finite number > 0"),
         ({"timeout_seconds": float("inf")}, "timeout_seconds=inf must be a finite number > 0"),
-        ({"start_seconds": -1}, "start_seconds=-1 must be"),
+        ({"start_timeout": -1}, "start_timeout=-1 must be"),
         ({"implementation": "mpi"}, "implementation='mpi' must be one of"),
         ({"bytes_per_pack": 1.5}, "bytes_per_pack=1.5 must be an integer of at least 0"),
     ],
@@ -96,10 +97,10 @@ def test_communication_out_of_range(arguments, message):
 
 
 def test_communication_as_tensorflow_takes_it():
-    options = Communication(timeout_seconds=7, bytes_per_pack=100).options()
+    options = communication_options(Communication(timeout_seconds=7, bytes_per_pack=100))
     assert (options.bytes_per_pack, options.implementation.value) == (100, "RING")
     assert not options.timeout_seconds  # TensorFlow's costs a thread for each sum
-    assert Communication(implementation="nccl").options().implementation.value == "NCCL"
+    assert communication_options(Communication(implementation="nccl")).implementation.value == "NCCL"
 
 
 def test_a_strategy_of_workers_comes_first():

@@ -29,6 +29,7 @@ class PrivateName:
 
 LOUD_IN_FIT = "AttributeError in every fit on TensorFlow"
 LOUD_IN_STEP = "AttributeError at the first training step with our RMSprop"
+LOUD_IN_LAMB = "AttributeError at the first training step with our Lamb"
 LOUD_IF_DISTRIBUTED = "check_keras refuses to train under a strategy"
 LOUD_IN_REQUEST = "AttributeError in every connection of the service"
 SILENT_ORDER = "SILENT: a resumed training sees some examples twice and others not at all"
@@ -44,10 +45,12 @@ REPLAY = "checkpoints/replay.py"
 FAILURES = "cluster/failures.py"
 CLUSTER = "cluster/internals.py"
 NETWORK = "engine/network.py"
-COST = "models/cost.py"
+MACS = "models/macs.py"
 BATCH_NORMALIZATION = "layers/batch_normalization.py"
+FACTORS = "training/learning_rate_factors.py"
+LAMB = "training/lamb.py"
 OPTIMIZERS = "training/optimizers.py"
-AUGMENTATION = "data/augmentation.py"
+DISTORTION = "data/distortion.py"
 MODEL_GARDEN = "data/model_garden.py"
 INSERTION = "training/insertion.py"
 GRAPH = "deployment/graph.py"
@@ -113,9 +116,9 @@ NAMES = {
     "Node.is_input": PrivateName("keras", (GRAPH,), "AttributeError in every export"),
     "Node.arguments": PrivateName("keras", (GRAPH,), "AttributeError in every export"),
     "Node.input_tensors": PrivateName("keras", (GRAPH,), "AttributeError in every export"),
-    "Node.output_tensors": PrivateName("keras", (COST,), "AttributeError where a model's cost is counted"),
+    "Node.output_tensors": PrivateName("keras", (MACS,), "AttributeError where a model's cost is counted"),
     "Node.outputs": PrivateName("keras", (GRAPH,), "AttributeError in every export"),
-    "Node.operation": PrivateName("keras", (COST, GRAPH), "AttributeError in every export"),
+    "Node.operation": PrivateName("keras", (MACS, GRAPH), "AttributeError in every export"),
     "Sequential._functional": PrivateName("keras", (KERAS,), "AttributeError in every export of a Sequential model"),
     # Keras: layers, variables and tensors.
     "Layer._trainable_variables": PrivateName("keras", (KERAS,), "AttributeError with every weights file"),
@@ -123,7 +126,7 @@ NAMES = {
     "Variable._value": PrivateName("keras", (KERAS,), "AttributeError in every fit under a strategy"),
     "tensor._keras_mask": PrivateName("keras", (KERAS,), "SILENT: under a strategy masks are lost"),
     "tensor._keras_logits": PrivateName(
-        "keras", (KERAS,), "SILENT: under a strategy a loss of saturated outputs is clipped and has no gradient"
+        "keras", (KERAS,), "loss='binary' is NaN; SILENT: under a strategy a loss of saturated outputs is clipped"
     ),
     "BaseImagePreprocessingLayer.generator": PrivateName("keras", (KERAS,), "RuntimeError where data are augmented"),
     "BaseImagePreprocessingLayer._backend_generators": PrivateName(
@@ -133,10 +136,10 @@ NAMES = {
         "keras", (KERAS,), "AttributeError where data are augmented"
     ),
     "BaseImagePreprocessingLayer.backend.set_backend": PrivateName(
-        "keras", (AUGMENTATION,), "AttributeError where images are mixed"
+        "keras", (DISTORTION,), "AttributeError where images are mixed"
     ),
     "BaseImagePreprocessingLayer.backend.reset": PrivateName(
-        "keras", (AUGMENTATION,), "AttributeError where images are mixed"
+        "keras", (DISTORTION,), "AttributeError where images are mixed"
     ),
     'MixUp: transformation["permutation_order"]': PrivateName(
         "keras",
@@ -172,11 +175,21 @@ NAMES = {
         "keras", (OPTIMIZERS,), "SILENT: each update goes through TensorFlow's strategies, and takes longer"
     ),
     "Optimizer._all_reduce_sum_gradients": PrivateName("keras", (KERAS,), "AttributeError in every fit on a TPU"),
-    "Optimizer._get_variable_index": PrivateName("keras", (OPTIMIZERS,), LOUD_IN_STEP),
+    "Optimizer._get_variable_index": PrivateName("keras", (FACTORS, LAMB, OPTIMIZERS), LOUD_IN_STEP),
+    "Optimizer._apply_weight_decay": PrivateName(
+        "keras",
+        (FACTORS,),
+        "SILENT: with learning rates by part weights decay twice, the second time by the whole rate",
+    ),
+    "Optimizer._use_weight_decay": PrivateName(
+        "keras", (FACTORS,), "AttributeError at the first training step with weight decay and learning rates by part"
+    ),
     "Optimizer._trainable_variables": PrivateName("keras", (OPTIMIZERS,), LOUD_IN_STEP),
     "Optimizer._distribution_strategy": PrivateName(
         "keras", (OPTIMIZERS, KERAS), f"{LOUD_IN_STEP}, and in every fit under a strategy"
     ),
+    "Lamb._momentums": PrivateName("keras", (LAMB,), LOUD_IN_LAMB),
+    "Lamb._velocities": PrivateName("keras", (LAMB,), LOUD_IN_LAMB),
     "RMSprop._velocities": PrivateName("keras", (OPTIMIZERS,), LOUD_IN_STEP),
     "RMSprop._momentums": PrivateName("keras", (OPTIMIZERS,), LOUD_IN_STEP),
     "RMSprop._average_gradients": PrivateName("keras", (OPTIMIZERS,), LOUD_IN_STEP),
@@ -297,6 +310,7 @@ NAMES = {
     "H11Protocol.shutdown": PrivateName(
         "uvicorn", (CONNECTIONS,), "SILENT: the end of the service meets connections that it has refused"
     ),
+    "RequestResponseCycle.scope": PrivateName("uvicorn", (CONNECTIONS,), LOUD_IN_REQUEST),
     "RequestResponseCycle.response_started": PrivateName("uvicorn", (CONNECTIONS,), LOUD_IN_REQUEST),
     "RequestResponseCycle.response_complete": PrivateName("uvicorn", (CONNECTIONS,), LOUD_IN_REQUEST),
     "RequestResponseCycle.disconnected": PrivateName(

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from polynet_keras.basics.keras_internals import ADAPTERS
 from polynet_keras.checkpoints.callback_state import ATTRIBUTES
-from polynet_keras.data.augmentation import ExampleSeeds, take_seeds_from
+from polynet_keras.data.distortion import ExampleSeeds, take_seeds_from
 from tests.contracts.names import contract
 
 X = np.arange(24, dtype="float32").reshape(6, 4) / 24
@@ -698,6 +698,36 @@ def test_an_optimizer_knows_a_variable_by_number():
     assert [optimizer._get_variable_index(variable) for variable in variables] == [0, 1, 2]
     # What `update_step` is given.
     assert [optimizer._get_variable_index(variable.value) for variable in variables] == [0, 1, 2]
+
+
+@contract("Optimizer._apply_weight_decay")
+def test_weights_decay_in_a_method_that_may_be_overridden():
+    class SGD(keras.optimizers.SGD):
+        def _apply_weight_decay(self, variables):
+            pass
+
+    np.testing.assert_allclose(trained(keras.optimizers.SGD(0.5, weight_decay=0.5), gradient=[0.0, 0.0]), [0.75, 0.75])
+    np.testing.assert_array_equal(trained(SGD(0.5, weight_decay=0.5), gradient=[0.0, 0.0]), [1.0, 1.0])
+
+
+@contract("Optimizer._use_weight_decay")
+def test_an_optimizer_knows_which_variables_decay():
+    variables = [keras.Variable(np.ones(2)) for _ in range(2)]
+    optimizer = keras.optimizers.SGD(weight_decay=0.5)
+    optimizer.exclude_from_weight_decay(variables[:1])
+    optimizer.build(variables)
+    assert [optimizer._use_weight_decay(variable.value) for variable in variables] == [False, True]
+
+
+@contract("Lamb._momentums")
+@contract("Lamb._velocities")
+def test_lamb_keeps_its_moments_by_number():
+    variables = [keras.Variable(np.ones(2)), keras.Variable(np.ones(3))]
+    optimizer = keras.optimizers.Lamb(beta_1=0.5, beta_2=0.75)
+    optimizer.apply([keras.ops.ones(2), 2 * keras.ops.ones(3)], variables)
+    np.testing.assert_allclose(optimizer._momentums[1], np.ones(3))
+    np.testing.assert_allclose(optimizer._velocities[1], np.ones(3))
+    assert [moment.shape for moment in optimizer._momentums] == [(2,), (3,)]
 
 
 @contract("Optimizer._trainable_variables")

@@ -129,6 +129,21 @@ def test_a_connection_has_a_cycle_since_the_first_head():
     run(scenario)
 
 
+@contract("RequestResponseCycle.scope")
+def test_the_scope_of_a_cycle_is_that_which_the_application_has():
+    scopes = []
+
+    async def keeps(scope, receive, send):
+        scopes.append(scope)
+        await echo(scope, receive, send)
+
+    async def scenario(connection):
+        await connection.ask(HEAD + b"body")
+        assert connection.protocol.cycle.scope is scopes[0]
+
+    run(scenario, app=keeps)
+
+
 async def slow(scope, receive, send):
     await asyncio.sleep(3600)
 

@@ -209,9 +209,9 @@ def test_tiny_images(crops):
 
 
 def test_what_is_refused():
-    with pytest.raises(ValueError, match=r"crops=12 must be one of \(1, 10, 144\)"):
+    with pytest.raises(ValueError, match=r"crops=12 must be one of 1, 10, 144"):
         crop_plan(100, 100, RELEASED, 12)
-    with pytest.raises(ValueError, match="3000×1 px with the shorter side brought to 378 is too large"):
+    with pytest.raises(ValueError, match="3000 x 1 px with the shorter side brought to 378 is too large"):
         crop_plan(1, 3000, RELEASED, 144)
-    with pytest.raises(ValueError, match="1×3000 px with the shorter side brought to 378 is too large"):
+    with pytest.raises(ValueError, match="1 x 3000 px with the shorter side brought to 378 is too large"):
         views_of(np.zeros((3000, 1, 3), "uint8"), replace(RELEASED, resize="shorter_side"), 10)

@@ -14,7 +14,7 @@ from PIL import Image
 from polynet_keras.basics.stderr_filter import held_back, warned
 from polynet_keras.data import decoder_warnings
 from polynet_keras.data.decoder_warnings import log_damaged
-from polynet_keras.data.sources import image_folder
+from polynet_keras.data.sources import image_files
 from tests.children import Child
 
 
@@ -36,7 +36,7 @@ def photographs(folder, **kinds: str):
         path = folder / ("cats" if number % 2 else "dogs") / f"{name}.jpg"
         path.parent.mkdir(exist_ok=True, parents=True)
         path.write_bytes(b"" if kind == "empty" else encoded(kind, number))
-    (examples,) = image_folder(folder).values()
+    (examples,) = image_files(folder).values()
     return examples
 
 

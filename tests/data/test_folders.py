@@ -1,11 +1,12 @@
 import hashlib
 import os
 import re
+import unicodedata
 
 import numpy as np
 import pytest
 
-from polynet_keras.data.folders import IMAGE_SUFFIXES, SPLITS, list_folder, list_splits, read_class_names, split_folders
+from polynet_keras.data.folders import IMAGE_SUFFIXES, list_folder, list_splits, read_class_names, split_folders
 
 
 def make(root, *paths):
@@ -47,7 +48,7 @@ def test_random_trees_against_a_walk(tmp_path, seed):
 
 
 def test_what_a_system_leaves_among_photographs_is_passed_over_and_told(tmp_path, caplog):
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="absl")
     wanted = ["train/cat/1.jpg", "train/dog/deep/2.jpg", "val/cat/3.jpg"]
     left = ["__MACOSX/train/cat/._1.jpg", "train/__MACOSX/cat/._1.jpg", "train/cat/._1.jpg", "train/dog/deep/._2.JPG"]
     left += ["train/.ipynb_checkpoints/1-checkpoint.jpg", "train/dog/.cache/2.jpg", "val/cat/@eaDir/3.jpg/small.jpg"]
@@ -115,19 +116,102 @@ def test_a_split_that_lacks_a_class_does_not_shift_labels(tmp_path):
 
 
 def test_a_folder_of_classes_is_one_split(tmp_path):
-    make(tmp_path, "cat/1.jpg", "train/1.jpg")  # photographs of trains
+    make(tmp_path, "cat/1.jpg", "dog/1.jpg")
     assert split_folders(tmp_path) == {}
     assert list_splits(tmp_path, "test").keys() == {"test"}
-    assert list_splits(tmp_path)["train"].class_names == ("cat", "train")
+    assert list_splits(tmp_path)["train"].class_names == ("cat", "dog")
 
 
 def test_split_folders(tmp_path):
-    make(tmp_path, *(f"{name}/cat/1.jpg" for name in reversed(SPLITS)), "readme.txt", ".cache/x.jpg")
-    assert list(split_folders(tmp_path)) == ["train", "training", "val", "validation", "test", "held_out"]
-    assert split_folders(tmp_path)["val"] == tmp_path / "val"
-    make(tmp_path, "devkit/1.jpg")
-    with pytest.raises(ValueError, match=r"holds splits \(train, .*\) and other folders \(devkit\); name one"):
-        split_folders(tmp_path)
+    make(
+        tmp_path, *(f"{name}/cat/1.jpg" for name in ("held_out", "Test", "valid", "Training")), "readme.txt", ".x/x.jpg"
+    )
+    assert list(split_folders(tmp_path)) == ["training", "valid", "test", "held_out"]
+    assert split_folders(tmp_path)["training"] == tmp_path / "Training"
+
+
+def test_splits_beside_other_folders_need_a_word(tmp_path, caplog):
+    """Photographs of trains, or a folder that lies about: nobody can tell."""
+    caplog.set_level("INFO", logger="absl")
+    make(tmp_path, *(f"{name}/{one}/1.jpg" for name in ("cat", "train", "val") for one in "ab"), "cat/2.jpg")
+    message = (
+        r"has folders with names of splits \('train', 'val'\) beside others \('cat'\)\. "
+        r"If all are classes, say --layout=classes; if the others are to be left out, --layout=splits"
+    )
+    with pytest.raises(ValueError, match=message):
+        list_splits(tmp_path)
+    assert list_splits(tmp_path, layout="classes")["train"].class_names == ("cat", "train", "val")
+    assert list(list_splits(tmp_path, layout="splits")) == ["train", "val"]
+    assert caplog.messages == [f"data='{tmp_path}': left out what is no split: 'cat'"]
+    with pytest.raises(ValueError, match="layout='split' must be one of auto, classes, splits"):
+        list_splits(tmp_path, layout="split")
+    with pytest.raises(
+        ValueError, match="layout='splits', but .* has no folder train, training, val, .*; it has 'a', 'b'"
+    ):
+        list_splits(tmp_path / "cat", layout="splits")
+    assert list_splits(tmp_path / "cat")["train"].class_names == ("a", "b")
+
+
+@pytest.mark.parametrize("names", [("val", "valid"), ("Train", "train"), ("test", "testing"), ("dev", "VALIDATION")])
+def test_two_spellings_of_one_split(tmp_path, names):
+    make(tmp_path, *(f"{name}/{one}/1.jpg" for name in names for one in "ab"))
+    with pytest.raises(ValueError, match="has '.*' and '.*', which are two names of one split; keep one") as error:
+        list_splits(tmp_path)
+    assert all(f"'{name}'" in str(error.value) for name in names)
+
+
+def test_splits_without_classes(tmp_path):
+    make(tmp_path, "train/1.jpg", "test/1.jpg")
+    with pytest.raises(ValueError, match="the splits train, test hold no folders of classes, .* say --layout=classes"):
+        list_splits(tmp_path)
+    assert list_splits(tmp_path, layout="classes")["train"].class_names == ("test", "train")
+
+
+COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "how"),
+    [
+        ("Cat", "cat", "upper and lower case; give both one name, or name them in classes.txt"),
+        (
+            COMPOSED,
+            DECOMPOSED,
+            r"how an accent is encoded \(.*\\(xe9|u0301).* and .*\\(xe9|u0301).*\); give both one name",
+        ),
+        (COMPOSED.upper(), DECOMPOSED, "upper and lower case; give"),
+    ],
+)
+def test_class_folders_whose_names_nearly_agree(tmp_path, one, other, how):
+    """Of two classes three would be made, half of whose held-out images are counted wrong."""
+    make(tmp_path, f"data/train/{one}/1.jpg", "data/train/dog/1.jpg", f"data/val/{other}/1.jpg", "data/val/dog/1.jpg")
+    with pytest.raises(ValueError, match=how) as error:
+        list_splits(tmp_path / "data")
+    assert f"'train/{one}' and 'val/{other}'" in str(error.value)
+    make(tmp_path, f"folder/{one}/1.jpg", f"folder/{other}/1.jpg")
+    with pytest.raises(ValueError, match=how):
+        list_folder(tmp_path / "folder")
+    (tmp_path / "folder" / "classes.txt").write_text(f"{one}\n{other}\n")
+    assert list_folder(tmp_path / "folder").class_names == (one, other)
+
+
+def test_system_files_and_images_that_lie_in_no_class(tmp_path, caplog):
+    caplog.set_level("WARNING", "absl")
+    left = ["Thumbs.db", "desktop.ini", ".DS_Store"]
+    make(tmp_path, "cat/1.jpg", "dog/1.jpg", *left, *(f"cat/{name}" for name in left))
+    make(tmp_path, "$RECYCLE.BIN/1.jpg", "lost+found/1.jpg", "System Volume Information/1.jpg", "thumbs.db/1.jpg")
+    assert list_folder(tmp_path).class_names == ("cat", "dog")
+    assert not caplog.messages
+    make(tmp_path, "1.jpg", "2.PNG", ".3.png", "notes.txt")
+    list_folder(tmp_path)
+    assert caplog.messages == [f"data='{tmp_path}': left out 2 images that lie in no class's folder"]
+
+
+def test_empty_classes_are_all_named(tmp_path):
+    make(tmp_path, "cat/1.jpg", "dog/1.heic", "dog/2.heic", "emu/notes.txt")
+    (tmp_path / "fox").mkdir()
+    with pytest.raises(ValueError, match="classes 'dog', 'emu', 'fox' of data='.*' have 0 images, but 3 other files"):
+        list_folder(tmp_path)
 
 
 def test_links(tmp_path):
@@ -198,12 +282,12 @@ def test_names_that_are_no_text(tmp_path):
 
 
 def test_mistakes(tmp_path):
-    with pytest.raises(ValueError, match=r"nowhere' is no folder; expected a folder with one folder of images for"):
+    with pytest.raises(ValueError, match=r"nowhere' is not a folder; expected a folder with one folder of images for"):
         list_folder(tmp_path / "nowhere")
     with pytest.raises(ValueError, match=r"holds 0 folders; expected .* DATA/cat/1.jpg, two classes or more"):
         list_folder(tmp_path)
     make(tmp_path, "cat/1.jpg")
-    with pytest.raises(ValueError, match="holds 1 folders; expected"):
+    with pytest.raises(ValueError, match="holds 1 folder; expected"):
         list_folder(tmp_path)
     make(tmp_path, "dog/notes.txt")
     with pytest.raises(
@@ -221,7 +305,7 @@ def test_class_names_files(tmp_path):
     file = tmp_path / "names.txt"
     for content, message in (
         (b"cat\ndog\ncat\n", "names.txt: names the class 'cat' twice"),
-        (b"cat\n\n", "names.txt: names 1 classes; expected two or more, one a line"),
+        (b"cat\n\n", "names.txt: names 1 class; expected two or more, one a line"),
         (b"\xff\xfe\n", "names.txt: not a text file in UTF-8, one class name a line"),
     ):
         file.write_bytes(content)

@@ -132,14 +132,14 @@ def test_an_image_of_more_pixels_than_the_limit_is_not_decoded(tmp_path, monkeyp
     (tmp_path / "claimed.png").write_bytes(claimed)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with pytest.raises(ValueError, match=r": 89478486×1 px is over the limit of 89,478,485 pixels"):
+        with pytest.raises(ValueError, match=r": 89478486 x 1 px is over the limit of 89,478,485 pixels"):
             read_image(tmp_path / "claimed.png", 3)
     file = tmp_path / "image.png"
     Image.new("RGB", (4, 3)).save(file)
     monkeypatch.setattr("polynet_keras.data.image_files.MAX_PIXELS", 12)
     assert read_image(file, 3).shape == (3, 4, 3)
     monkeypatch.setattr("polynet_keras.data.image_files.MAX_PIXELS", 11)
-    with pytest.raises(ValueError, match="4×3 px is over the limit of 11 pixels"):
+    with pytest.raises(ValueError, match="4 x 3 px is over the limit of 11 pixels"):
         read_image(file, 3)
 
 

@@ -5,7 +5,8 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
-from polynet_keras.data.augmentation import POLICIES, Augmentation, Distortion
+from polynet_keras.data.augmentation import POLICIES, Augmentation
+from polynet_keras.data.distortion import Distortion
 from polynet_keras.data.model_garden import SeededDraws
 
 

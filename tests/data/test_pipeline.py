@@ -1,5 +1,7 @@
 import contextlib
 import math
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -9,16 +11,15 @@ import tensorflow as tf
 from polynet_keras.data import decoding
 from polynet_keras.data.augmentation import Augmentation
 from polynet_keras.data.budget import Budget
-from polynet_keras.data.decoding import Unreadable
 from polynet_keras.data.pipeline import (
     decoded_images,
     evaluation_batches,
-    reading,
     training_batches,
     validation_data,
 )
 from polynet_keras.data.protocol import Preprocessing
 from polynet_keras.data.sources import open_splits
+from polynet_keras.data.unreadable import Unreadable, reading
 from tests.data.arrays import examples_of, png, random_images
 from tests.data.hostile import hostile_images
 
@@ -26,6 +27,7 @@ PREPROCESSING = Preprocessing(75, 86)
 IMAGES = random_images()
 EXAMPLES = examples_of([png(image) for image in IMAGES])
 BROKEN = [b"no image" if i in (3, 4, 8) else png(image) for i, image in enumerate(IMAGES)]
+REPEATED = Augmentation(policy="trivial_augment_wide", mixup=0.4, repeats=2)
 EVERYTHING = Augmentation("random_resized", flip=True, color_jitter=0.4, erasing=0.5, mixup=0.4, cutmix=1.0)
 
 
@@ -34,7 +36,7 @@ EVERYTHING = Augmentation("random_resized", flip=True, color_jitter=0.4, erasing
     [
         PREPROCESSING,
         Preprocessing(75, 86, resize="shorter_side", antialias=False),
-        Preprocessing(75, 86, interpolation="bicubic"),
+        pytest.param(Preprocessing(75, 86, interpolation="bicubic"), marks=pytest.mark.slow),
         Preprocessing(12, 15, mean=(0.4, 0.5, 0.6), std=(1 / 255,) * 3, channel_order="BGR"),
     ],
 )
@@ -91,7 +93,7 @@ def test_training_batches_hold_every_example_once_an_epoch_in_another_order():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("augmentation", [Augmentation(), EVERYTHING], ids=["crop", "everything"])
+@pytest.mark.parametrize("augmentation", [Augmentation(), EVERYTHING, REPEATED], ids=["crop", "everything", "repeated"])
 def test_a_batch_is_a_function_of_seed_and_step(augmentation):
     whole = batches_of(7, augmentation)
     assert_same(whole, batches_of(7, augmentation))
@@ -104,7 +106,7 @@ def test_a_batch_is_a_function_of_seed_and_step(augmentation):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("augmentation", [Augmentation(), EVERYTHING], ids=["crop", "everything"])
+@pytest.mark.parametrize("augmentation", [Augmentation(), EVERYTHING, REPEATED], ids=["crop", "everything", "repeated"])
 @pytest.mark.parametrize("workers", [2, 3])
 def test_workers_together_have_the_batches_of_one(augmentation, workers):
     """Also from a step on, where there was another number of them before."""
@@ -120,6 +122,7 @@ def test_workers_together_have_the_batches_of_one(augmentation, workers):
 MANY = examples_of([png(image) for image in random_images(29, size=8)])
 
 
+@pytest.mark.slow
 def test_a_worker_may_have_nothing_of_the_last_batch():
     lengths = [
         [len(labels) for _, labels in batches_of(2, batch_size=9, workers=3, worker=worker)] for worker in (1, 2)
@@ -127,6 +130,7 @@ def test_a_worker_may_have_nothing_of_the_last_batch():
     assert lengths == [[3, 0], [3, 1]]
 
 
+@pytest.mark.slow
 def test_threads_change_nothing(monkeypatch):
     expected = batches_of(4, EVERYTHING)
     monkeypatch.setattr(tf.data, "AUTOTUNE", 1)
@@ -140,6 +144,7 @@ def test_mixed_labels_are_shares():
         assert ((labels > 0).sum(axis=1) <= 2).all()
 
 
+@pytest.mark.slow
 def test_channels_first():
     keras.config.set_image_data_format("channels_first")
     images, *_ = next(iter(evaluation_batches(EXAMPLES, PREPROCESSING, 4).dataset))
@@ -157,16 +162,80 @@ def test_decoded_images_are_whole():
         assert valid.all()
 
 
-def test_an_unreadable_image_ends_the_pipeline_with_its_name():
-    examples = examples_of(BROKEN)
-    for make in (
-        lambda unread: evaluation_batches(examples, PREPROCESSING, 2, unreadable=unread),
-        lambda unread: training_batches(examples, PREPROCESSING, 2, 0, unreadable=unread),
-        lambda unread: decoded_images(examples, unreadable=unread),
-    ):
-        unreadable = Unreadable()
-        with pytest.raises(ValueError, match=r"^image \d: cannot be read as an image"), reading(unreadable):
-            list(make(unreadable).dataset.take(5))
+@pytest.mark.parametrize(
+    "make",
+    [
+        # The fast tests of evaluations hold the other two.
+        pytest.param(lambda *args, unread: evaluation_batches(*args, unreadable=unread), marks=pytest.mark.slow),
+        lambda *args, unread: training_batches(*args, 0, unreadable=unread),
+        pytest.param(lambda data, *_, unread: decoded_images(data, unreadable=unread), marks=pytest.mark.slow),
+    ],
+    ids=["evaluation", "training", "whole images"],
+)
+def test_an_unreadable_image_ends_the_pipeline_with_its_name(make):
+    unreadable = Unreadable()
+    batches = make(examples_of(BROKEN), PREPROCESSING, 2, unread=unreadable)
+    with pytest.raises(ValueError, match=r"^image \d: cannot be read as an image"), reading(unreadable):
+        list(batches.dataset.take(5))
+
+
+def test_the_unreadable_image_of_whichever_dataset_is_named():
+    unreadable, other = Unreadable(), Unreadable()
+    with pytest.raises(ValueError, match=r"^image \d: cannot be read as an image"), reading(other, unreadable):
+        list(evaluation_batches(examples_of(BROKEN), PREPROCESSING, 2, unreadable=unreadable).dataset)
+
+
+END = """
+import sys, time
+from polynet_keras.data import decoding, pipeline, sources
+from polynet_keras.data.protocol import Preprocessing
+from polynet_keras.data.unreadable import Unreadable, reading
+decode = decoding.decode_image
+def decode_image(encoded, channels, name, **options):
+    if "good" in name:
+        time.sleep(1)
+    return decode(encoded, channels, name, **options)
+decoding.decode_image = decode_image
+examples = sources.open_splits("photos")["all"]
+unreadable = Unreadable()
+batches = pipeline.training_batches(examples, Preprocessing(75, 86), 1, 0, unreadable=unreadable)
+def use():
+    iterator = iter(batches.dataset)
+    with reading(unreadable):
+        while True:
+            next(iterator)
+{use}
+"""
+USES = {
+    "of an error that nobody catches": "use()",
+    "of an error that somebody keeps": """
+def keep():
+    try:
+        use()
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        kept = [error]
+        kept.append(kept)
+keep()
+sys.exit(1)
+""",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+def test_a_process_ends_while_other_images_are_decoded(tmp_path, use):
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        (tmp_path / "photos" / name / "bad.png").write_bytes(b"no image")
+        for number in range(3):
+            (tmp_path / "photos" / name / f"good{number}.png").write_bytes(png(IMAGES[0][..., 0]))
+    program = END.format(use=use)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 1, done.stderr
+    assert "bad.png: cannot be read as an image" in done.stderr
 
 
 def test_evaluation_marks_skipped_images():
@@ -186,18 +255,41 @@ def test_training_takes_the_next_image_for_a_skipped_one():
     assert sorted(unreadable.skipped) == [3, 4, 8]
 
 
+CLASSES = [0, 1, 0, 1, 0, 1, 0, 1, 1, 2]
+
+
+def test_balanced_training_takes_the_next_image_of_the_class_for_a_skipped_one():
+    """The classes stay equal in an epoch."""
+    examples, unreadable = examples_of(BROKEN, CLASSES), Unreadable("skip")
+    found = batches_of(6, examples=examples, unreadable=unreadable, sampling="balanced")
+    assert sorted(unreadable.skipped) == [3, 4, 8]
+    for epoch in (found[:3], found[3:]):
+        assert sorted(np.bincount(np.concatenate([labels for _, labels in epoch]), minlength=3)) == [3, 3, 4]
+
+
+@pytest.mark.slow
+def test_balanced_training_takes_another_class_where_one_has_no_image():
+    broken = [b"no image" if i == 9 else png(image) for i, image in enumerate(IMAGES)]
+    found = batches_of(3, examples=examples_of(broken, CLASSES), unreadable=Unreadable("skip"), sampling="balanced")
+    counts = np.bincount(np.concatenate([labels for _, labels in found]), minlength=3)
+    assert counts[2] == 0
+    assert counts.sum() == 10
+
+
+@pytest.mark.slow
 def test_skipping_ends_where_nothing_can_be_read():
     unreadable = Unreadable("skip")
     with pytest.raises(ValueError, match="100 images in a row cannot be read"), reading(unreadable):
         batches_of(1, examples=examples_of([b"no image"] * 10), unreadable=unreadable)
 
 
+@pytest.mark.slow
 def test_an_image_that_would_grow_too_large_is_named():
     narrow = np.zeros((2, 60_000, 3), "uint8")
     examples = examples_of([png(narrow)], names=["narrow.png"])
     unreadable = Unreadable()
     batches = evaluation_batches(examples, Preprocessing(75, 86, resize="shorter_side"), 1, unreadable=unreadable)
-    with pytest.raises(ValueError, match=r"narrow\.png: 60000×2 px .* is too large"), reading(unreadable):
+    with pytest.raises(ValueError, match=r"narrow\.png: 60000 x 2 px .* is too large"), reading(unreadable):
         list(batches.dataset)
 
 
@@ -232,10 +324,8 @@ def test_validation_data_have_no_empty_batch():
     assert [len(labels) for _, labels in validation_data(batches)] == [1]
 
 
-@pytest.mark.parametrize(
-    "crop",
-    [None, *(pytest.param(crop, marks=pytest.mark.slow) for crop in ("random", "random_resized"))],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("crop", [None, "random", "random_resized"])
 def test_large_images_take_turns_and_are_the_same(monkeypatch, crop):
     """Where every image is large: the same batches, and never two in work that are more than the budget."""
     encoded = [png(image) for image in random_images(5)] + [

@@ -12,7 +12,8 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from polynet_keras.data import protocol
-from polynet_keras.data.protocol import RESIZES, Preprocessing, normalize, warn_of_impossible_range
+from polynet_keras.data.pixels import normalize, warn_of_impossible_range
+from polynet_keras.data.protocol import RESIZES, Preprocessing
 
 
 def released():
@@ -92,7 +93,7 @@ def test_antialias_is_part_of_the_protocol():
 
 
 def test_unknown_resize_is_refused():
-    with pytest.raises(ValueError, match=r"resize='squash' must be one of \('square', 'shorter_side'\)"):
+    with pytest.raises(ValueError, match=r"resize='squash' must be one of square, shorter_side"):
         Preprocessing(75, 86, resize="squash")
 
 
@@ -177,8 +178,9 @@ def test_bicubic_is_pillows(size):
     [
         ({"interpolation": "nearest"}, "interpolation='nearest' must be one of"),
         ({"interpolation": "bicubic", "antialias": False}, "needs antialias=True"),
+        ({"decoding": "half"}, "decoding='half' must be one of exact, scaled"),
         ({"channel_order": "GBR"}, "channel_order='GBR' must be one of"),
-        ({"channel_order": "BGR", "mean": (0.5,), "std": (0.5,)}, "'BGR' has 3 channels"),
+        ({"channel_order": "BGR", "mean": (0.5,), "std": (0.5,)}, "BGR has 3 channels"),
     ],
 )
 def test_protocols_that_there_are_not(arguments, message):
@@ -202,13 +204,13 @@ def test_no_channel_has_no_spread(std):
 
 
 def test_a_long_image_is_not_resized_to_more_pixels_than_may_be(monkeypatch):
-    """50 pixels along the shorter side: at 100×240, 120 along the other, which is 6,000 in all."""
+    """50 pixels along the shorter side: at 100 x 240, 120 along the other, which is 6,000 in all."""
     monkeypatch.setattr(protocol, "MAX_PIXELS", 6000)
     resizing = Preprocessing(50, 50, resize="shorter_side")
     assert resizing.resized_shape(100, 240) == (50, 120)
     assert resizing.resized_shape(240, 100) == (120, 50)
     for height, width in ((100, 241), (241, 100)):
-        with pytest.raises(ValueError, match=f"^{width}×{height} px with the shorter side brought to 50 is too large"):
+        with pytest.raises(ValueError, match=f"^{width} x {height} px with .* brought to 50 is too large"):
             resizing.resized_shape(height, width)
     assert Preprocessing(50, 50).resized_shape(100, 241) == (50, 50)
 
@@ -269,7 +271,7 @@ def test_normalized_by_hand(data_format, dtype):
     "shape", [(3,), (7, 3), (2, 2, 5, 7, 3), (5, 3, 7), (3, 5, 7), (2, 3, 5, 7), (5, 7, 4), (2, 5, 7, 1)]
 )
 def test_shapes_that_are_no_images_of_the_channels(shape):
-    with pytest.raises(ValueError, match="expected images of 3 channels, 3-D or 4-D, channels_last; got the shape"):
+    with pytest.raises(ValueError, match="expected images of 3 channels, 3-D or 4-D, channels_last; got"):
         normalize(np.zeros(shape), (0.5,) * 3, (0.5,) * 3, "channels_last")
 
 
@@ -296,7 +298,7 @@ def test_tensors_of_unknown_channels_or_rank(decoder):
         ({"image_size": "75"}, "image_size='75' must be a whole number of pixels"),
         ({"resize_size": True}, "resize_size=True must be a whole number of pixels"),
         ({"resize_size": 10_000}, "resize_size=10000 must be a whole number of pixels, at most 9,459"),
-        ({"mean": "abc"}, r"mean=\('a', 'b', 'c'\) must be finite numbers"),
+        ({"mean": "abc"}, r"mean=a, b, c must be finite numbers"),
         ({"mean": (0.5, float("nan"), 0.5)}, "mean=.* must be finite numbers"),
         ({"std": (0.5, float("inf"), 0.5)}, "std=.* must be finite numbers"),
         ({"antialias": "no"}, "antialias='no' must be True or False"),

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polynet_keras.data.sampling import TrainingOrder, evaluation_share
+from polynet_keras.data.sampling import TrainingOrder, evaluation_share, next_of_class
 
 
 def batches(count, size, seed, epoch, workers, group=1, first_step=0):
@@ -88,6 +88,119 @@ def test_evaluation_counts_each_example_once_with_equal_full_batches(count, batc
     assert all((np.diff((share < 0).astype(int)) >= 0).all() for share in shares)
 
 
+SIZES = [[1], [3], [1, 1], [1, 4], [2, 3], [5, 1, 1], [1, 2, 7], [3, 3, 3], [2, 0, 5], [1, 1, 1, 9], [6, 1, 3, 2, 1]]
+"""Of small classes, one of which has nothing."""
+
+
+def labels_of(sizes):
+    return np.random.default_rng(0).permutation(np.repeat(np.arange(len(sizes)), sizes))
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_each_class_is_drawn_equally_often(sizes):
+    """In each epoch and over all of them, as far as whole numbers can; and each of its examples as often as another."""
+    labels = labels_of(sizes)
+    count, present = len(labels), np.flatnonzero(sizes)
+    order = TrainingOrder(count, 4, 5, labels=labels)
+    of_class, of_example = np.zeros(len(sizes), int), np.zeros(count, int)
+    for epoch in range(40):
+        draws = order.order(epoch)
+        assert len(draws) == count == len(set(draws.tolist()))  # what is drawn twice is told apart
+        drawn = np.bincount(labels[draws % count], minlength=len(sizes))
+        assert np.ptp(drawn[present]) <= 1
+        of_class += drawn
+        of_example += np.bincount(draws % count, minlength=count)
+        assert np.ptp(of_class[present]) <= 1
+        for label in present:
+            assert np.ptp(of_example[labels == label]) <= 1
+    if count % len(present):
+        assert len({tuple(np.bincount(labels[order.order(epoch) % count])) for epoch in range(20)}) > 1
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize(("per_worker", "group"), [(1, 1), (2, 1), (1, 2), (3, 2)])
+def test_any_number_of_workers_has_the_same_balanced_batches_from_any_step(sizes, per_worker, group):
+    labels = labels_of(sizes)
+    size = per_worker * 6 * group  # for 1, 2 and 3 workers
+    whole = TrainingOrder(len(labels), size, 5, group=group, labels=labels).order(2).tolist()
+    for workers in (1, 2, 3):
+        orders = [TrainingOrder(len(labels), size, 5, workers, w, group=group, labels=labels) for w in range(workers)]
+        for first in range(orders[0].steps):
+            parts = [np.split(o.share(2, first), np.cumsum(o.sizes[first:].ravel())[:-1]) for o in orders]
+            together = [i for step in zip(*parts, strict=True) for part in step for i in part.tolist()]
+            assert together == whole[first * size :]
+
+
+def test_a_balanced_order_is_a_function_of_seed_and_epoch_and_of_nothing_that_was_drawn_before():
+    labels = labels_of([2, 9, 30])
+    order = TrainingOrder(41, 8, 4, labels=labels)
+    for epoch in (7, 0, 3):
+        again = TrainingOrder(41, 16, 4, workers=2, worker=1, labels=labels)
+        np.testing.assert_array_equal(order.order(epoch), again.order(epoch))
+    others = [TrainingOrder(41, 8, seed, labels=labels).order(epoch).tolist() for seed in (4, 5) for epoch in (2, 3)]
+    assert len(set(map(tuple, others))) == 4
+
+
+def slow_balanced(order, labels, epoch):
+    """The draws of an epoch, turn by turn, as they have been since balanced orders are there: runs go on with them."""
+    classes, draws = np.unique(labels), []
+    each, rest = divmod(len(labels), len(classes))
+    for place, label in enumerate(classes):
+        members = np.flatnonzero(labels == label)
+        first, last = (each * e + (rest * e - place + len(classes) - 1) // len(classes) for e in (epoch, epoch + 1))
+        begun = first // len(members)
+        for cycle in range(begun, -(-last // len(members))):
+            turn = members
+            start, stop = max(first - cycle * len(members), 0), min(last - cycle * len(members), len(members))
+            if stop - start < len(members):
+                turn = np.random.default_rng((order.seed, cycle, place + 1)).permutation(members)[start:stop]
+            draws.append(turn + len(labels) * (cycle - begun))
+    draws = np.concatenate(draws)
+    return draws[np.random.default_rng((order.seed, epoch)).permutation(len(draws))]
+
+
+@pytest.mark.parametrize("sizes", [*SIZES, [50, 1], [3], [1, 1, 1], [7, 0, 13]])
+@pytest.mark.parametrize("seed", [0, 3])
+def test_balanced_orders_are_those_of_older_runs(sizes, seed):
+    labels = labels_of(sizes)
+    order = TrainingOrder(len(labels), 4, seed, labels=labels)
+    for epoch in range(12):
+        np.testing.assert_array_equal(order.order(epoch), slow_balanced(order, labels, epoch))
+
+
+def test_a_class_of_one_beside_many_is_no_loop(monkeypatch):
+    """It has half of the draws, each a turn of its own: no more is shuffled than the parts of turns, and the epoch."""
+    labels = np.repeat([0, 1], [10_000, 1])
+    order, make, made = TrainingOrder(10_001, 64, 0, labels=labels), np.random.default_rng, []
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: made.append(seed) or make(seed))
+    assert sorted(np.bincount(labels[order.order(1) % 10_001])) == [5000, 5001]
+    assert len(made) <= 3
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_the_next_one_of_a_class_goes_around_it(sizes):
+    labels = np.random.default_rng(0).permutation(labels_of(sizes))
+    after, counts = next_of_class(labels)
+    for index, label in enumerate(labels):
+        assert counts[index] == sizes[label]
+        around = [index]
+        while len(around) < counts[index]:
+            around.append(int(after[around[-1]]))
+        assert sorted(around) == np.flatnonzero(labels == label).tolist()
+        assert after[around[-1]] == index
+
+
+def test_an_example_of_a_large_class_is_drawn_in_every_turn_once_and_in_another_order():
+    """Of 100 and 4: an epoch draws 52 of each, so that the large class is gone through in two epochs, less 4."""
+    labels = np.repeat([0, 1], [100, 4])
+    order = TrainingOrder(104, 8, 0, labels=labels)
+    first, second, third, fourth = ([d % 104 for d in order.order(e) if d % 104 < 100] for e in range(4))
+    assert len({*first}) == 52
+    assert len({*first, *second}) == 100
+    assert {*first} != {*third}
+    assert {*second} != {*fourth}
+
+
 def test_one_worker_of_one_replica_is_the_default():
     order = TrainingOrder(5, 2, 0)
     assert order.sizes.tolist() == [[2], [2], [1]]
@@ -125,3 +238,59 @@ def test_impossible_evaluation_shares_are_refused():
         with pytest.raises(ValueError, match=f"worker={worker} of workers={workers}: expected one of 0 to"):
             evaluation_share(3, 1, workers, worker)
     assert evaluation_share(3, 1, 2, 1).tolist() == [1, 2]
+
+
+REPEATED = {
+    "count": st.integers(3, 120),
+    "images": st.integers(2, 9),
+    "repeats": st.integers(2, 5),
+    "workers": st.integers(1, 3),
+    "epoch": st.integers(0, 7),
+}
+
+
+def repeated(count, size, repeats, workers=1, worker=0, group=1, seed=7):
+    return TrainingOrder(count, size, seed, workers, worker, group=group, repeats=repeats)
+
+
+@given(**REPEATED, group=st.sampled_from([1, 2]))
+def test_repeated_examples_are_shared_as_others_are(count, images, repeats, workers, epoch, group):
+    """The same global batches for any number of workers, and from any step on."""
+    size = images * repeats * workers * group
+    alone = repeated(count, size, repeats).order(epoch)
+    parts = [repeated(count, size, repeats, workers, worker, group) for worker in range(workers)]
+    shares = [np.split(part.share(epoch), np.cumsum(part.sizes)[:-1]) for part in parts]
+    together = [np.concatenate([share[step] for share in shares]) for step in range(parts[0].steps)]
+    np.testing.assert_array_equal(np.concatenate(together), alone)
+    last = parts[0].steps - 1
+    np.testing.assert_array_equal(parts[0].share(epoch, last), shares[0][last])
+    assert len(alone) == count == len(np.unique(alone))  # each draw once: no image is augmented twice in one way
+
+
+@given(**REPEATED)
+def test_each_example_comes_so_often_before_any_comes_again(count, images, repeats, workers, epoch):
+    """In `repeats` epochs all are seen equally often; an epoch has count / repeats of them, and two that it shares."""
+    orders = [repeated(count, images * repeats, repeats).order(e) % count for e in range(repeats)]
+    np.testing.assert_array_equal(np.bincount(np.concatenate(orders), minlength=count), repeats)
+    for order in orders:
+        assert len(np.unique(order)) <= count / repeats + 2
+    others = [repeated(count, images * repeats, repeats).order(repeats + e) for e in range(repeats)]
+    np.testing.assert_array_equal(np.bincount(np.concatenate(others) % count, minlength=count), repeats)
+
+
+@given(**REPEATED)
+def test_a_full_batch_has_its_examples_as_often_as_they_repeat(count, images, repeats, workers, epoch):
+    """But for those that it shares with its neighbours; and neighbours in it are different examples."""
+    size = images * repeats
+    order = repeated(count, size, repeats).order(epoch) % count
+    for batch in np.split(order, range(size, count, size)):
+        if len(batch) == size:
+            counts = np.bincount(batch, minlength=count)
+            assert (counts[counts > 0] == repeats).sum() >= images - 1
+            assert (counts > 0).sum() <= images + 1
+            assert (batch[1:] != batch[:-1]).all()
+
+
+def test_repeats_and_equal_classes_are_not_both():
+    with pytest.raises(ValueError, match="repeats=2 of examples whose classes are drawn equally often; leave one out"):
+        TrainingOrder(4, 2, 0, labels=np.arange(4), repeats=2)

@@ -9,12 +9,11 @@ import tensorflow as tf
 from PIL import Image
 
 from polynet_keras.basics.names import shown
-from polynet_keras.data.decoding import Unreadable
 from polynet_keras.data.fashion_mnist import FOLDER
 from polynet_keras.data.image_files import decode_image
-from polynet_keras.data.pipeline import reading
 from polynet_keras.data.records.write import write_records
 from polynet_keras.data.sources import open_source, open_split
+from polynet_keras.data.unreadable import Unreadable, reading
 
 
 def write_images(folder, classes, size=(9, 7)):
@@ -102,9 +101,10 @@ def test_folder_of_splits(tmp_path):
     source = open_source(tmp_path, seed=0)
     assert source.class_names == ("cat", "dog")
     assert source.training.labels.tolist() == [0] * 4 + [1] * 3
-    assert source.held_out.labels.tolist() == [1]  # though val has no cat
-    assert open_split(tmp_path).labels.tolist() == [1]
-    assert open_split(tmp_path, "test").labels.tolist() == [0, 0]
+    assert source.validation.labels.tolist() == [1]  # though val has no cat
+    assert source.held_out.labels.tolist() == [0, 0]
+    assert open_split(tmp_path).labels.tolist() == [0, 0]
+    assert open_split(tmp_path, "val").labels.tolist() == [1]
     with pytest.raises(ValueError, match="has no split all; it has train, val, test"):
         open_split(tmp_path, "all")
     (tmp_path / "alone" / "val").mkdir(parents=True)
@@ -113,8 +113,136 @@ def test_folder_of_splits(tmp_path):
         open_source(tmp_path / "alone", seed=0)
     shutil.rmtree(tmp_path / "alone")
     shutil.rmtree(tmp_path / "train")
-    with pytest.raises(ValueError, match="has the splits val, test; expected one of train, training and one of val"):
+    with pytest.raises(ValueError, match="has the splits val, test; expected one of train, training and one of held"):
         open_source(tmp_path, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("training", "held_out", "asked"),
+    [
+        ("train", "valid", "val"),
+        ("Train", "Test", "test"),
+        ("TRAINING", "dev", "Validation"),
+        ("training", "testing", "test"),
+    ],
+)
+def test_splits_in_every_spelling(tmp_path, training, held_out, asked):
+    """None of them is a class: `train/` beside `valid/` would be two, and told apart without a mistake."""
+    for split in (training, held_out):
+        (tmp_path / split).mkdir()
+        write_images(tmp_path / split, {"dog": 3, "cat": 2})
+    source = open_source(tmp_path, seed=0)
+    assert source.class_names == ("cat", "dog")
+    assert (len(source.training), len(source.held_out)) == (5, 5)
+    assert training in source.training.name_of(0)
+    assert source.seed is None
+    assert open_split(tmp_path, asked).name_of(0) == open_split(tmp_path).name_of(0) == source.held_out.name_of(0)
+
+
+def test_which_split_chooses_and_which_is_held_out(tmp_path):
+    """`val` chooses where another one is there to be held out; what neither takes is kept apart."""
+    for split in ("train", "val", "test"):
+        (tmp_path / split).mkdir()
+        write_images(tmp_path / split, {"dog": 3, "cat": 3})
+
+    def parts(share=None):
+        source = open_source(tmp_path, seed=0, validation_share=share)
+        named = {"validation": source.validation, "held out": source.held_out, **source.unused}
+        return {name: part and part.name.rpartition(", ")[2] for name, part in named.items()}
+
+    assert parts() == {"validation": "val", "held out": "test"}
+    assert parts(0.0) == {"validation": None, "held out": "test", "val": "val"}
+    with pytest.raises(ValueError, match=r"^validation_share=0.3: .* has the split val to choose .* beside test;"):
+        parts(0.3)
+    (tmp_path / "held_out").mkdir()
+    write_images(tmp_path / "held_out", {"dog": 1})
+    assert parts() == {"validation": "val", "held out": "held_out", "test": "test"}
+    shutil.rmtree(tmp_path / "test")
+    shutil.rmtree(tmp_path / "held_out")
+    assert parts() == {"validation": None, "held out": "val"}
+    assert parts(0.3) == {"validation": "validation", "held out": "val"}
+
+
+def test_a_share_of_each_class_is_taken_from_the_training_images():
+    plain, a, b, c = (open_source("digits", *s) for s in ((1,), (1, "auto", 0.1), (1, "auto", 0.1), (1, "auto", 0.2)))
+    assert plain.validation is None
+    assert a.held_out.fingerprint == plain.held_out.fingerprint  # which it leaves as it is
+    assert a.validation.fingerprint == b.validation.fingerprint != c.validation.fingerprint
+    names = [{part.name_of(i) for i in range(len(part))} for part in a.parts]
+    assert sum(map(len, names)) == 1797 == len(set.union(*names))
+    taken = np.bincount(a.validation.labels)
+    assert taken.tolist() == np.round(0.1 * np.bincount(plain.training.labels)).tolist()
+    assert open_source("digits", 2, "auto", 0.1).validation.fingerprint != a.validation.fingerprint
+
+
+def test_small_classes_keep_an_image_to_train_on(tmp_path):
+    write_images(tmp_path, {"cat": 3, "dog": 20})
+    for share, taken in ((0.01, [1, 1]), (0.99, [1, 15])):  # of 2 and 16
+        source = open_source(tmp_path, 0, "auto", share)
+        assert np.bincount(source.validation.labels).tolist() == taken
+    shutil.rmtree(tmp_path / "cat")
+    write_images(tmp_path, {"cat": 2})
+    with pytest.raises(ValueError, match=r"class 'cat' .*training has 1 image; .* for validation_share=0.1"):
+        open_source(tmp_path, 0, "auto", 0.1)
+
+
+def test_classes_without_an_image_to_train_on_are_told(tmp_path, caplog):
+    data = tmp_path / "data"
+    for split, classes in (("train", {"dog": 3}), ("val", {"dog": 1, "cat": 2, "emu": 1})):
+        (data / split).mkdir(parents=True)
+        write_images(data / split, classes)
+    open_source(data, seed=0)
+    assert caplog.messages == [f"data='{data}': 2 classes have no image to train on: 'cat', 'emu'"]
+    caplog.clear()
+    write_records(data, tmp_path / "records", processes=1)
+    assert caplog.messages == [f"data='{data}': 2 classes have no image to train on: 'cat', 'emu'"]
+
+
+def test_a_layout_decides_what_folders_are(tmp_path):
+    data = tmp_path / "data"
+    for name in ("train", "cat"):
+        (data / name).mkdir(parents=True)
+        write_images(data / name, {"x": 2, "y": 2})
+    with pytest.raises(ValueError, match="--layout=classes"):
+        open_source(data, 0)
+    with pytest.raises(ValueError, match="--layout=classes"):
+        open_split(data)
+    assert open_source(data, 0, layout="classes").class_names == ("cat", "train")
+    assert open_source(data, 0, layout="splits").class_names == ("x", "y")
+    assert len(open_split(data, layout="classes")) == 8
+    write_records(data, tmp_path / "records", layout="classes", processes=1)
+    assert open_source(tmp_path / "records", 0).class_names == ("cat", "train")
+    for data in ("digits", tmp_path / "records"):
+        with pytest.raises(ValueError, match="layout='splits' is of a folder of images, and data=.* is none"):
+            open_source(data, 0, layout="splits")
+
+
+def test_a_table_of_images(tmp_path):
+    """It is the folder that it names, whatever the order of its rows."""
+    (tmp_path / "images").mkdir()
+    write_images(tmp_path / "images", {"dog": 5, "cat": 5})
+    rows = [f"images/{name}/{i}.png,{name}\n" for name in ("dog", "cat") for i in (3, 1, 4, 0, 2)]
+    (tmp_path / "photos.csv").write_text("path,label\n" + "".join(rows))
+    table, folder = open_source(tmp_path / "photos.csv", seed=0), open_source(tmp_path / "images", seed=0)
+    for ours, theirs in ((table.training, folder.training), (table.held_out, folder.held_out)):
+        assert ours.class_names == theirs.class_names
+        assert [ours.name_of(i) for i in range(len(ours))] == [theirs.name_of(i) for i in range(len(theirs))]
+        np.testing.assert_array_equal(ours.labels, theirs.labels)
+        np.testing.assert_array_equal(ours.file_sizes, theirs.file_sizes)
+    np.testing.assert_array_equal(table.training.image(0), folder.training.image(0))
+    assert table.training.name == f"{tmp_path}/photos.csv, training"
+    (tmp_path / "photos.csv").write_text("path,label\n" + "".join(reversed(rows)))
+    assert open_source(tmp_path / "photos.csv", seed=0).held_out.fingerprint == table.held_out.fingerprint
+    write_records(tmp_path / "photos.csv", tmp_path / "records", processes=1)
+    assert len(open_split(tmp_path / "records", "train")) == 10
+    with pytest.raises(ValueError, match="layout='classes' is of a folder"):
+        open_split(tmp_path / "photos.csv", layout="classes")
+    with pytest.raises(
+        ValueError, match=r"layout='splits' is of a folder; data='.*photos.csv' has its splits in a column"
+    ):
+        write_records(tmp_path / "photos.csv", tmp_path / "other", layout="splits")
+    with pytest.raises(ValueError, match=r"data='.*none.csv' is not a folder"):
+        open_split(tmp_path / "none.csv")
 
 
 def test_records_are_the_images_that_were_written(tmp_path):
@@ -166,7 +294,7 @@ def test_damaged_records_are_named(tmp_path):
 
 @pytest.mark.parametrize(
     ("classes", "message"),
-    [({}, "holds 0 folders"), ({"cat": 3}, "holds 1 folders"), ({"cat": 3, "dog": 1}, "class 'dog' .* has 1 image")],
+    [({}, "holds 0 folders"), ({"cat": 3}, "holds 1 folder;"), ({"cat": 3, "dog": 1}, "class 'dog' .* has 1 image")],
 )
 def test_folders_without_classes_are_refused(tmp_path, classes, message):
     write_images(tmp_path, classes)
@@ -176,7 +304,9 @@ def test_folders_without_classes_are_refused(tmp_path, classes, message):
 
 def test_no_folder():
     with pytest.raises(
-        ValueError, match="data='digit' is no folder; expected 'digits', 'fashion_mnist', 'tfds:NAME', a folder of"
+        ValueError,
+        match="data='digit' is not a folder in '.+', where this was started; expected 'digits', 'fashion_mnist', "
+        "'tfds:NAME', a table ending in .csv, a folder of",
     ):
         open_source("digit", seed=0)
 

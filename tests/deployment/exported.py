@@ -12,7 +12,8 @@ import openvino
 from sklearn.datasets import load_sample_image
 
 from polynet_keras.data.protocol import Preprocessing
-from polynet_keras.deployment.artifact import Comparison, ExportCard, artifact_path, file_hashes
+from polynet_keras.deployment.artifact import ExportCard, artifact_path, file_hashes
+from polynet_keras.deployment.comparison import Comparison
 
 CLASSES = 10
 SIZE = 75

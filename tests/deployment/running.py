@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import httpx
 
 from polynet_keras.deployment.artifact import ExportCard, load_exported
+from polynet_keras.deployment.serving.access_log import AccessLog
 from polynet_keras.deployment.serving.server import listen, make_server, url_of
 from polynet_keras.deployment.serving.service import Service
-from polynet_keras.deployment.serving.settings import Settings
+from polynet_keras.deployment.serving.settings import ServingSettings
 from tests.deployment.exported import exported
 from tests.waiting import wait_until
 
@@ -31,19 +32,26 @@ class Running:
 
 
 @contextmanager
-def running(run=None, channels: int = 3, wait: bool = True, **settings) -> Iterator[Running]:
-    """Serves the small exported model, or `run` in its place, under `settings`."""
+def running(
+    run=None, channels: int = 3, wait: bool = True, log=None, forwarded_allow_ips=(), **settings
+) -> Iterator[Running]:
+    """Serves the small exported model, or `run` in its place, under `settings`.
+
+    Args:
+        log: the arguments of an `AccessLog`, but the last.
+    """
     folder, _ = exported(channels)
     ready, failures = threading.Event(), []
     service = Service(
         ExportCard.load(folder),
         lambda: run or load_exported(folder).run,
-        Settings(**settings),
+        ServingSettings(**settings),
         on_ready=ready.set,
         on_failure=failures.append,
     )
     listening = listen("127.0.0.1", 0)
-    server = make_server(service)
+    access_log = AccessLog(*log, service.metrics.access_log_lost.inc) if log else None
+    server = make_server(service, access_log, forwarded_allow_ips)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     try:
@@ -58,3 +66,5 @@ def running(run=None, channels: int = 3, wait: bool = True, **settings) -> Itera
         server.should_exit = True
         thread.join(60)
         assert not thread.is_alive()
+        if access_log:
+            access_log.close()

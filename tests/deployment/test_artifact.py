@@ -1,13 +1,16 @@
 """The card of an exported model: each field is checked as it is read, and the error names the file and the field."""
 
+import functools
 import json
+import operator
 
 import numpy as np
 import pytest
 
 from polynet_keras.data.protocol import Preprocessing
 from polynet_keras.deployment import artifact
-from polynet_keras.deployment.artifact import Comparison, ExportCard, artifact_path
+from polynet_keras.deployment.artifact import ExportCard, artifact_path
+from polynet_keras.deployment.comparison import Comparison, Top1
 
 CARD = ExportCard(
     format="openvino",
@@ -17,7 +20,7 @@ CARD = ExportCard(
     preprocessing=Preprocessing(8, 9),
     source_hash="0" * 64,
     structure="",
-    comparison=Comparison("digits", 3, 1e-3, 1.0),
+    comparison=Comparison("digits", 3, 1e-3, 1.0, Top1(3, 2, 33.3, -20.0, 90.0)),
     calibration={"data": "digits", "images": 300, "keep_float": ["stem"]},
     versions={"keras": "3.15.1"},
     size=100,
@@ -31,7 +34,7 @@ def written(folder, **changes):
     values = json.loads(path.read_text())
     for field, value in changes.items():
         *parents, last = field.split("__")
-        (values[parents[0]] if parents else values)[last] = value
+        functools.reduce(operator.getitem, parents, values)[last] = value
     path.write_text(json.dumps(values))
     return path
 
@@ -44,9 +47,10 @@ def test_what_was_saved_is_loaded(tmp_path):
 def test_cards_of_the_first_version(tmp_path):
     path = written(tmp_path, calibration=None)
     values = json.loads(path.read_text())
-    del values["files"]
+    del values["files"], values["comparison"]["top1"]
     path.write_text(json.dumps(values))
-    assert ExportCard.load(tmp_path).files == {}
+    card = ExportCard.load(tmp_path)
+    assert (card.files, card.comparison.top1) == ({}, None)
 
 
 @pytest.mark.parametrize(
@@ -66,6 +70,11 @@ def test_cards_of_the_first_version(tmp_path):
         ("comparison__max_difference", [-1, "0", None, 1e30, True]),
         ("comparison__top1_agreement", [-0.1, 1.1, "1"]),
         ("comparison__data", [None, 3]),
+        ("comparison__top1", [3, "same", []]),
+        ("comparison__top1__original", [-1, 4, None]),
+        ("comparison__top1__exported", [1.5, 4]),
+        ("comparison__top1__drop", [None, 100.1, -101, "0"]),
+        ("comparison__top1__drop_high", [None, True]),
         ("calibration", [[], "digits", {"a": {"b": {"c": {}}}}, {str(n): n for n in range(101)}, {"a": 10**30}]),
         ("versions", [None, [], {"keras": 3}, {str(n): "" for n in range(101)}]),
         ("size", [-1, 1.5, "100", None, 10**30]),
@@ -92,7 +101,7 @@ def test_a_model_with_other_outputs_than_the_card_has_classes(tmp_path, monkeypa
     images = np.zeros((4, 8, 8, 3), "float32")
     for shape in ((4, 3), (4, 1), (4,), (3, 2), (4, 2, 1)):
         monkeypatch.setattr(artifact, "load_artifact", lambda *options, shape=shape: lambda x: np.zeros(shape))
-        with pytest.raises(ValueError, match=r"gives the shape .* for 4 images, its card names 2 classes") as raised:
+        with pytest.raises(ValueError, match=r"gives .* numbers for 4 images, and its card names 2 classes") as raised:
             artifact.load_exported(tmp_path).run(images)
         assert str(raised.value).startswith(f"{tmp_path}: ")
     monkeypatch.setattr(artifact, "load_artifact", lambda *options: lambda x: np.ones((len(x), 2)))

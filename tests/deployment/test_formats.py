@@ -17,7 +17,7 @@ from polynet_keras.data.protocol import Preprocessing
 from polynet_keras.deployment import formats
 from polynet_keras.deployment.artifact import ExportCard, load_exported
 from polynet_keras.deployment.exporting import export
-from polynet_keras.deployment.formats import FORMATS
+from polynet_keras.deployment.formats import FORMATS, format_of
 from polynet_keras.deployment.formats import format as base
 from polynet_keras.deployment.formats.format import Format
 from polynet_keras.evaluation.loading import TrainedModel
@@ -72,6 +72,28 @@ def test_said_before_weights_are_fetched(tmp_path, monkeypatch, capsys):
         "polynet: saved_model needs keras 3.15 or later with keras 3.14.1, tensorflow 2.20.0, wrapt 1."
     )
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("savedmodel", "saved_model"),
+        ("SavedModel", "saved_model"),
+        ("pytorch", "torch"),
+        ("ONNX", "onnx"),
+        ("openvin", "openvino"),
+        ("tf-lite", "litert"),
+        ("TFLite", "litert"),
+    ],
+)
+def test_a_name_that_is_near_is_suggested(name, meant):
+    with pytest.raises(ValueError, match=f"^format='{name}' must be one of .*, torch; did you mean {meant}[?]$"):
+        format_of(name)
+
+
+def test_a_name_that_is_near_to_none():
+    with pytest.raises(ValueError, match=r"^format='caffe' must be one of saved_model, onnx, openvino, litert, torch$"):
+        format_of("caffe")
 
 
 def test_every_file_is_a_format():

@@ -12,7 +12,10 @@ from tests.deployment.running import running
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(not (BROWSER and DRIVER), reason="no Chromium or Chrome with chromedriver here")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not (BROWSER and DRIVER), reason="no Chromium or Chrome with chromedriver here"),
+]
 
 ARGUMENTS = (
     "--headless",
@@ -92,6 +95,7 @@ def percent(probability):
 
 def test_bars_and_votes(page, service, photographs):
     until(page, lambda: css(page, "#model")[0].text == "small · 10 classes · openvino, float32")
+    assert page.title == "small: classify a photograph"
     choose_file(page, photographs / "china.jpg")
     expected = answer_for(service, photographs / "china.jpg", 10)
     first = expected["top"][0]

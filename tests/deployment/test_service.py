@@ -23,7 +23,8 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from polynet_keras.data.crops import crop_plan
+from polynet_keras.data.crops import crop_plan, least_side
+from polynet_keras.data.image_files import decode_image, read_image
 from polynet_keras.data.image_headers import MAX_PIXELS
 from polynet_keras.data.protocol import Preprocessing
 from polynet_keras.deployment.artifact import ExportCard
@@ -32,9 +33,8 @@ from polynet_keras.deployment.serving.classification import Classifier
 from polynet_keras.deployment.serving.refusal import RefusalError
 from polynet_keras.deployment.serving.server import listen
 from polynet_keras.deployment.serving.service import Service
-from polynet_keras.deployment.serving.settings import Settings
+from polynet_keras.deployment.serving.settings import ServingSettings
 from polynet_keras.evaluation.pooling import pool
-from polynet_keras.evaluation.predicting import _inputs
 from tests.data.hostile import hostile_images
 from tests.deployment.exported import CLASSES, exported, protocol
 from tests.deployment.running import running
@@ -111,7 +111,8 @@ def test_probabilities_are_those_of_predict(tmp_path, channels):
     }
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
-    expected = model.predict_on_batch(_inputs([tmp_path / name for name in files], protocol(channels)))
+    inputs = [protocol(channels)(read_image(tmp_path / name, channels)) for name in files]
+    expected = model.predict_on_batch(np.stack(inputs))
     assert np.ptp(expected, axis=0).max() > 0.1  # the images differ, for this net
     with running(channels=channels) as it:
         for row, content in zip(expected, files.values(), strict=True):
@@ -126,15 +127,21 @@ def test_probabilities_are_those_of_predict(tmp_path, channels):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"resize": "shorter_side", "interpolation": "bicubic"}, {"antialias": False}, {"channel_order": "BGR"}],
+    [
+        {},
+        {"resize": "shorter_side", "interpolation": "bicubic"},
+        {"antialias": False},
+        {"channel_order": "BGR"},
+        {"decoding": "scaled"},
+    ],
 )
 @pytest.mark.parametrize("crops", [1, 10, 144])
 def test_preparation_is_the_protocol(options, crops):
     preprocessing = protocol(**options)
     found, size, _ = preparation.prepare(CHINA, "image", preparation.for_service(preprocessing), crops, 10**6)
-    pixels = np.asarray(Image.open(io.BytesIO(CHINA)))
+    pixels = decode_image(CHINA, 3, "", least_side=least_side(preprocessing, crops))
     expected = preprocessing.normalize(views_of(pixels, preprocessing, crops))
-    assert size == pixels.shape[:2]
+    assert size == (427, 640)
     np.testing.assert_allclose(found, expected, atol=2e-4)  # 0.01 of 255, on the normalized scale
 
 
@@ -152,7 +159,7 @@ def test_crops_vote_and_are_pooled_as_evaluation_does(service):
     np.testing.assert_allclose([crop["probability"] for crop in answer["crops"]], votes.max(axis=1), atol=1e-3)
     np.testing.assert_allclose([crop["probabilities"] for crop in answer["crops"]], votes[:, best], atol=1e-3)
     assert [crop["mirrored"] for crop in answer["crops"]] == [False] * 5 + [True] * 5
-    # The protocol brings 640×427 to 86×86 and cuts 75×75 of it.
+    # The protocol brings 640 x 427 to 86 x 86 and cuts 75 x 75 of it.
     right, bottom = round(640 * 75 / 86, 2), round(427 * 75 / 86, 2)
     assert answer["crops"][0]["box"] == {"left": 0, "top": 0, "right": right, "bottom": bottom}
     assert answer["crops"][3]["box"] == {
@@ -200,19 +207,27 @@ def test_a_batch_has_a_result_or_an_error_for_each_in_order(service):
         assert result["top"][0]["probability"] == pytest.approx(alone["top"][0]["probability"], abs=1e-5)
     assert (first["name"], third["name"]) == ("c.jpg", "f.jpg")
     assert (second["status"], second["name"]) == (400, "text.txt")
-    assert "none of JPEG, PNG" in second["error"]
+    assert "its format is not one of JPEG, PNG" in second["error"]
     assert fourth["error"] == "e.png: cannot be read as an image: it is empty"
     crops = service.client.post("/v1/classify/batch?crops=10", files=[("a", ("c.jpg", CHINA))]).json()["results"]
     assert len(crops[0]["crops"]) == 10
 
 
 def test_the_card_the_description_and_health(service):
-    assert service.client.get("/v1/model").json()["class_names"] == NAMES
+    model = service.client.get("/v1/model").json()
+    assert (model["name"], model["class_names"]) == ("small", NAMES)
+    assert model["preprocessing"] == json.loads(json.dumps(dataclasses.asdict(protocol())))
     assert service.client.get("/healthz").json() == {"status": "alive"}
     assert service.client.get("/readyz").json() == {"status": "ready"}
     assert service.client.head("/readyz").status_code == 200
-    described = service.client.get("/openapi.json").json()["paths"]
+    description = service.client.get("/openapi.json").json()
+    described = description["paths"]
     assert {"/v1/classify", "/v1/classify/batch", "/v1/model", "/healthz", "/readyz", "/metrics"} == set(described)
+    schema = described["/v1/model"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+    schemas = description["components"]["schemas"]
+    assert schema == {"$ref": "#/components/schemas/ExportCard"}
+    assert schemas["ExportCard"]["properties"].keys() == model.keys()
+    assert schemas["Preprocessing"]["properties"].keys() == model["preprocessing"].keys()
     page = service.client.get("/")
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert "default-src 'none'" in page.headers["content-security-policy"]
@@ -282,9 +297,9 @@ def png_header(width, height):
 def test_bombs_are_refused_by_their_header(service, monkeypatch):
     monkeypatch.setattr("PIL.Image.open", None)  # no decoder is asked
     reason = said(service.client.post("/v1/classify", content=png_header(5001, 5000)), 413)
-    assert reason == "image: 5001×5000 px is over the limit of 25,000,000 pixels"
+    assert reason == "image: 5001 x 5000 px is over the limit of 25,000,000 pixels"
     reason = said(service.client.post("/v1/classify", content=png_header(100_000, 100_000)), 413)
-    assert reason == "image: 100000×100000 px is over the limit of 25,000,000 pixels"
+    assert reason == "image: 100000 x 100000 px is over the limit of 25,000,000 pixels"
     scan = b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00\x00"
     reason = said(service.client.post("/v1/classify", content=CHINA[:-2] + 400 * scan), 413)
     assert "scans is over the limit of 100" in reason
@@ -301,7 +316,7 @@ def test_an_image_too_narrow_for_its_crops():
     with running(max_crops=144, max_queue=144) as it:
         line = encoded(np.zeros((1, 20_000, 3), "uint8"), "PNG")
         reason = said(it.client.post("/v1/classify?crops=144", content=line), 422)
-        assert "20000×1 px with the shorter side brought to 86 is too large" in reason
+        assert "20000 x 1 px with the shorter side brought to 86 is too large" in reason
 
 
 def test_an_image_that_would_be_too_large_when_resized(monkeypatch):
@@ -309,11 +324,11 @@ def test_an_image_that_would_be_too_large_when_resized(monkeypatch):
     preprocessing = preparation.for_service(protocol(resize="shorter_side"))
     monkeypatch.setattr(preparation, "views", None)  # nothing is resized
     line = encoded(np.zeros((400, 4, 3), "uint8"), "PNG")
-    for crops, size in ((1, "86×8600"), (10, "86×8600"), (144, "118×11800")):
+    for crops, size in ((1, "86 x 8600"), (10, "86 x 8600"), (144, "118 x 11800")):
         with pytest.raises(RefusalError) as refused:
             preparation.prepare(line, "line", preprocessing, crops, 700_000)
         assert refused.value.status == 422
-        sizes = f"line: 4×400 px, resized to {size} px for its crops, is over the limit of 700,000 pixels"
+        sizes = f"line: 4 x 400 px, resized to {size} px for its crops, is over the limit of 700,000 pixels"
         assert refused.value.reason == sizes
 
 
@@ -785,7 +800,7 @@ def test_bytes_of_clients_that_left_are_not_kept(monkeypatch):
     monkeypatch.setattr(classification, "prepare", prepare)
 
     async def play():
-        classifier = Classifier(ExportCard.load(exported(3)[0]), Settings(decode_threads=1), None)
+        classifier = Classifier(ExportCard.load(exported(3)[0]), ServingSettings(decode_threads=1), None)
 
         async def leave(*tasks):
             for task in tasks:
@@ -908,8 +923,8 @@ def test_until_the_model_is_loaded():
     ("rows", "card", "message"),
     [
         (lambda n: np.full((n, CLASSES), np.nan), {}, "logits must be finite"),
-        (lambda n: np.full((n, CLASSES + 1), 0.1), {}, r"gives the shape \(1, 11\) for 1 images"),
-        (lambda n: np.full((1, CLASSES), 0.1), {}, r"gives the shape \(1, 10\) for 8 images"),
+        (lambda n: np.full((n, CLASSES + 1), 0.1), {}, r"gives 1 x 11 numbers for 1 image, "),
+        (lambda n: np.full((1, CLASSES), 0.1), {}, r"gives 1 x 10 numbers for 8 images"),
         (lambda n: 1 / 0, {}, "division by zero"),
         (lambda n: np.full((n, CLASSES), 0.1), {"calibration": {"share": float("nan")}}, "not JSON compliant"),
         (lambda n: np.full((n, CLASSES), 0.1), {"versions": {"keras": b"3"}}, "bytes is not JSON serializable"),
@@ -923,7 +938,7 @@ def test_a_model_that_cannot_answer_is_never_ready(rows, card, message):
         service = Service(
             card,
             lambda: lambda images: rows(len(images)).astype("float32"),
-            Settings(),
+            ServingSettings(),
             lambda: ready.append(True),
             failures.append,
         )
@@ -1031,7 +1046,7 @@ def test_fuzz():
         ({"threads": -1}, "threads=-1 must be at least 0"),
         ({"timeout": 0.0}, "timeout=0.0 must be a number of seconds above 0"),
         ({"body_timeout": float("nan")}, "body_timeout=nan must be a number of seconds above 0"),
-        ({"max_crops": 12}, "max_crops=12 must be one of (1, 10, 144)"),
+        ({"max_crops": 12}, "max_crops=12 must be one of 1, 10, 144"),
         ({"max_pixels": 10**8}, "max_pixels=100000000 must be at most 89478485"),
         ({"max_bytes": 10**9}, "max_bytes=1000000000 must be at most 268435456"),
         ({"max_crops": 144}, "max_queue=128 is less than max_crops=144: such a request would never be answered"),
@@ -1041,16 +1056,16 @@ def test_fuzz():
 )
 def test_settings_that_contradict(values, message):
     with pytest.raises(ValueError) as error:  # noqa: PT011 -- the text is compared as it is
-        Settings(**values)
+        ServingSettings(**values)
     assert message in str(error.value)
 
 
 def test_limits_under_which_every_image_is_refused():
     card = ExportCard.load(exported(3)[0])
-    for crops, pixels, size in ((10, 86**2, "86×86"), (144, 118**2, "118×118")):
-        Service(card, lambda: None, Settings(max_pixels=pixels, max_crops=crops, max_queue=144))
+    for crops, pixels, size in ((10, 86**2, "86 x 86"), (144, 118**2, "118 x 118")):
+        Service(card, lambda: None, ServingSettings(max_pixels=pixels, max_crops=crops, max_queue=144))
         with pytest.raises(ValueError, match=f"max_pixels={pixels - 1} must be at least {pixels}: .* to {size} px"):
-            Service(card, lambda: None, Settings(max_pixels=pixels - 1, max_crops=crops, max_queue=144))
+            Service(card, lambda: None, ServingSettings(max_pixels=pixels - 1, max_crops=crops, max_queue=144))
 
 
 def test_the_page_is_part_of_the_package():

@@ -20,6 +20,7 @@ from polynet_keras.basics.tuning import untuned
 from polynet_keras.cluster.workers import worker_index
 from polynet_keras.engine.distributed_model import DistributedModel, DistributedTraining
 from polynet_keras.layers import BatchNormalization, StochasticResidualScaling, synchronize_batch_normalization
+from polynet_keras.training.learning_rate_factors import AdamW
 from polynet_keras.training.optimizers import RMSprop
 from tests.engine.saturated import examples, model_of
 
@@ -86,6 +87,18 @@ def gradient_accumulation(model_class, x, y):
         keras.optimizers.SGD(0.1, momentum=0.9, gradient_accumulation_steps=2, clipnorm=0.05),
         "sparse_categorical_crossentropy",
     )
+    return lambda: results(model, model.fit(x, y, BATCH, 3, verbose=0, shuffle=False))
+
+
+def learning_rates_by_part(model_class, x, y):
+    keras.utils.set_random_seed(13)
+    h = inputs = keras.Input((6,))
+    for name in ("stem_conv1", "stage_a_01_f", "predictions"):
+        h = keras.layers.Dense(3, activation="softmax" if name == "predictions" else "tanh", name=name)(h)
+    model = model_class(inputs, h)
+    factors = {"stem": 0.2, "stage_a": 0.0}
+    optimizer = AdamW(0.05, weight_decay=0.5, global_clipnorm=0.05, use_ema=True, learning_rate_factors=factors)
+    model.compile(optimizer, "sparse_categorical_crossentropy")
     return lambda: results(model, model.fit(x, y, BATCH, 3, verbose=0, shuffle=False))
 
 
@@ -325,6 +338,7 @@ def polynet(model_class, x, y):
 SCENARIOS = (
     everything,
     gradient_accumulation,
+    learning_rates_by_part,
     several_steps_an_execution,
     compiled_by_xla,
     loss_scaling,

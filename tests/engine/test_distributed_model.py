@@ -314,6 +314,7 @@ def test_a_keras_with_other_internals_is_named():
         check_keras(Moved())
 
 
+@pytest.mark.slow
 def test_polynets_are_distributed_models():
     with tf.distribute.OneDeviceStrategy("CPU:0").scope():
         model = PolyNet(

@@ -212,12 +212,13 @@ def test_metrics_whose_variables_are_of_the_outputs_shape():
     assert [tuple(variable.shape) for variable in metric.variables] == [(4,)] * 4
 
 
-def test_evaluate_and_predict_equal_keras():
-    ours = network(structure="1 x [ir] | 1 x [poly-2] | 1 x [ir]")
+@pytest.mark.parametrize(("make", "side"), [(few_layers, 12), pytest.param(network, SIDE, marks=pytest.mark.slow)])
+def test_evaluate_and_predict_equal_keras(make, side):
+    ours = make()
     randomize(ours, 1)
     theirs = keras.Model(ours.inputs, ours.outputs)
     compiled(ours), compiled(theirs, run_eagerly=EAGERLY)
-    x, y = data(7, seed=1)
+    x, y = data(7, seed=1, side=side)
     np.testing.assert_allclose(
         ours.evaluate(x, y, batch_size=3, verbose=0), theirs.evaluate(x, y, batch_size=3, verbose=0), rtol=1e-5
     )
@@ -665,7 +666,7 @@ def forward_and_backward(model, remat, training=True):
     return found, after
 
 
-@pytest.mark.parametrize("remat", ["stage_b", "all"])
+@pytest.mark.parametrize("remat", ["stage_b", pytest.param("all", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("share_projection", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_rematerialized_gradients_and_statistics(remat, share_projection):
     # Only the orders of a polynomial share anything.
@@ -730,6 +731,7 @@ def test_rematerialized_stochastic_depth_draws_once():
 
 
 @on_tensorflow
+@pytest.mark.slow
 def test_rematerialization_recomputes_the_convolutions():
     import tensorflow as tf
 
@@ -941,9 +943,9 @@ def a_clone():
 WIRINGS = (
     one_output,
     a_list_of_one_output,
-    two_outputs,
-    outputs_by_name,
-    nested_outputs,
+    pytest.param(two_outputs, marks=pytest.mark.slow),
+    pytest.param(outputs_by_name, marks=pytest.mark.slow),
+    pytest.param(nested_outputs, marks=pytest.mark.slow),
     an_output_inside_a_unit,
     a_layer_that_uses_the_inside_of_a_unit,
     two_inputs,
@@ -956,7 +958,7 @@ WIRINGS = (
     a_unit_in_a_path,
     from_the_middle,
     a_network_in_a_network,
-    a_clone,
+    pytest.param(a_clone, marks=pytest.mark.slow),
 )
 
 
@@ -971,7 +973,8 @@ def test_rematerialization_of_any_wiring(wire):
     for remat in ("none", "all"):
         model.remat = remat
         model.set_weights(before)
-        model.compile(keras.optimizers.SGD(0.1), keras.tree.map_structure(lambda _: "mse", model.output))
+        losses = keras.tree.map_structure(lambda _: "mse", model.output)
+        model.compile(keras.optimizers.SGD(0.1), losses, run_eagerly=EAGERLY and remat == "none")
         model.train_on_batch(x, y)
         in_step, model._rematerialized = model._rematerialized, None
         results[remat] = (model(x, training=True), model.get_weights())
@@ -1040,10 +1043,11 @@ def test_a_network_carries_its_structure():
     assert copy.structure == model.structure
     copy.structure = "IR-5-10-5"
     assert copy.structure == "5 x [ir] | 10 x [ir] | 5 x [ir]"
-    with pytest.raises(ValueError, match="structure='deeper' is not known"):
+    with pytest.raises(ValueError, match="structure='»deeper', column 1: unknown structure"):
         copy.structure = "deeper"
 
 
+@pytest.mark.slow
 def test_what_is_built_of_a_networks_layers_has_no_structure():
     model = network(structure=SMALLEST)
     part = Network(model.inputs, model.get_layer("stage_b_01_relu").output)
@@ -1061,6 +1065,7 @@ def older(model):
     return Network.from_config(config)
 
 
+@pytest.mark.slow
 def test_the_structure_of_an_older_network_is_read_off_its_layers():
     for structure in (STRUCTURE, "11 x [ir] | 1 x [I + F^2] | 1 x [I + F + G + HF]"):
         model = network(structure=structure)
@@ -1107,7 +1112,38 @@ def test_the_step_that_is_under_way_is_made_anew_for_another_remat():
     assert model.train_function is not first
 
 
+@pytest.mark.slow
+def test_a_network_that_begins_inside_is_the_same_one(tmp_path):
+    """It trains, counts and saves all its weights; the file begins with the images."""
+    model, whole = network(structure=SMALLEST), network(structure=SMALLEST)
+    randomize(model, 5)
+    whole.set_weights(model.get_weights())
+    x, y = data(8, seed=6)
+    inside = "stage_a_01_relu"
+    features = keras.Model(model.inputs, model.get_layer(inside).output).predict(x, verbose=0)
+    for net in (model, whole):
+        for layer in net.layers[: net.layers.index(net.get_layer(inside)) + 1]:
+            layer.trainable = False
+    compiled(model, whole)
+    model.remat = "stage_b"
+    model.begin_at(model.get_layer(inside).output)
+    np.testing.assert_allclose(model.predict(features, verbose=0), whole.predict(x, verbose=0), rtol=1e-4, atol=1e-6)
+    arguments = {"batch_size": 4, "epochs": 2, "shuffle": False, "verbose": 0}
+    found, expected = model.fit(features, y, **arguments), whole.fit(x, y, **arguments)
+    np.testing.assert_allclose(found.history["loss"], expected.history["loss"], rtol=1e-4)
+    for one, other in zip(model.weights, whole.weights, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
+    model.save(tmp_path / "net.keras")
+    loaded = keras.saving.load_model(tmp_path / "net.keras")
+    assert (loaded.input_shape, loaded.structure, loaded.remat) == (whole.input_shape, whole.structure, "stage_b")
+    np.testing.assert_allclose(loaded.predict(x, verbose=0), whole.predict(x, verbose=0), rtol=1e-3, atol=1e-5)
+    model.save_weights(tmp_path / "net.weights.h5")
+    whole.load_weights(tmp_path / "net.weights.h5")
+    np.testing.assert_allclose(whole.predict(x, verbose=0), loaded.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's variables have names")
+@pytest.mark.slow
 def test_a_network_from_its_config_is_the_same_and_built_as_quickly():
     model = network(structure=SMALLEST, remat="all")
     config = model.get_config()
@@ -1132,7 +1168,8 @@ def losses_of(model, x, y):
     return model.fit(x, y, batch_size=8, epochs=4, shuffle=False, verbose=0).history["loss"]
 
 
-@pytest.mark.parametrize("remat", [pytest.param("none", marks=pytest.mark.slow), "all"])
+@pytest.mark.slow
+@pytest.mark.parametrize("remat", ["none", "all"])
 def test_mixed_bfloat16(in_float32, remat):
     """Logits and the first loss within bfloat16's rounding, 2^-8 a layer, of float32's; and it learns."""
     weights, expected, losses = in_float32

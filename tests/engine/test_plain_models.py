@@ -42,6 +42,7 @@ def makers(model):
     return [(getattr(f, "__module__", "") or type(f).__module__).partition(".")[0] for f in functions]
 
 
+@pytest.mark.slow
 def test_a_model_of_kerass_trains_as_ours_do(strategy):
     ours, theirs = model_of(strategy), model_of()
     for model in (ours, theirs):

@@ -40,7 +40,7 @@ def policy_and_expected(request):
         return request.param, trained(keras.Model, tf.distribute.get_strategy(), True, request.param)
 
 
-@pytest.mark.parametrize("drop_remainder", [False, True], ids=["open", "closed"])
+@pytest.mark.parametrize("drop_remainder", [pytest.param(False, marks=pytest.mark.slow), True], ids=["open", "closed"])
 def test_losses_and_gradients_of_saturated_outputs_are_those_of_no_strategy(policy_and_expected, drop_remainder):
     policy, (expected, expected_moves) = policy_and_expected
     found, moves = trained(DistributedModel, tf.distribute.MirroredStrategy(["CPU:0"]), drop_remainder, policy)

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from polynet_keras.data.protocol import Preprocessing, normalize
+from polynet_keras.data.pixels import normalize
+from polynet_keras.data.protocol import Preprocessing
 from polynet_keras.evaluation import parity
 from polynet_keras.evaluation.parity import Parity, compare, is_installed, pillow_crop, published_logits
 from polynet_keras.pretrained.stored_arrays import Format

@@ -84,7 +84,7 @@ def test_the_map_is_the_image_paled():
 
 @pytest.mark.parametrize(("height", "width", "size"), [(1, 1000, (320, 1)), (1000, 1, (1, 320))])
 def test_a_map_is_a_pixel_wide_at_least(height, width, size):
-    """Of an image of 28×28,000 px at a scale of 320/28,000, where a crop is a quarter of a pixel wide."""
+    """Of an image of 28 x 28,000 px at a scale of 320/28,000, where a crop is a quarter of a pixel wide."""
     lines, pictures = drawn(10, height, width, replace(PREPROCESSING, resize="shorter_side"))
     assert pictures[0].size == size
     boxes = [ast.literal_eval(re.search(r"\(.*?\)", line)[0]) for line in lines if "outline #" in line]

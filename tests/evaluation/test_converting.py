@@ -45,7 +45,7 @@ def compared(published, monkeypatch):
     small_net = functools.partial(PolyNet, structure=STRUCTURE, width=0.1, input_shape=(75, 75, 3))
     monkeypatch.setattr(converting, "PolyNet", small_net)
     monkeypatch.setattr(converting, "SQUARE_378", PREPROCESSING)
-    monkeypatch.setattr(converting, "compare", compare)
+    monkeypatch.setattr(converting, "compare_with_publisher", compare)
     return compared
 
 
@@ -53,7 +53,7 @@ def sha256(file):
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-@pytest.mark.parametrize("logits", [None, 0.0, 1e-4])
+@pytest.mark.parametrize("logits", [*(pytest.param(one, marks=pytest.mark.slow) for one in (None, 0.0)), 1e-4])
 def test_weights(published, compared, tmp_path, logits):
     compared["parity"] = Parity(logits and "pretrainedmodels 0", 0.5, logits, True)
     target = tmp_path / "net.weights.h5"
@@ -76,8 +76,9 @@ def test_weights(published, compared, tmp_path, logits):
     )
 
 
+@pytest.mark.slow
 def test_a_whole_model_gives_probabilities(published, compared, tmp_path):
-    done = convert(published.file, tmp_path / "net.keras", comparing=False)
+    done = convert(published.file, tmp_path / "net.keras", compare=False)
     model = keras.saving.load_model(tmp_path / "net.keras")
     np.testing.assert_allclose(infer(model, published.x), published.expected, rtol=1e-5)
     assert done.parity is None
@@ -93,7 +94,7 @@ def test_without_a_comparison_the_data_extra_is_not_needed(published, monkeypatc
     with pytest.raises(ValueError, match="pip install"):
         convert(published.file, tmp_path / "net.weights.h5")
     assert not list(tmp_path.iterdir())
-    convert(published.file, tmp_path / "net.weights.h5", comparing=False)
+    convert(published.file, tmp_path / "net.weights.h5", compare=False)
 
 
 @pytest.mark.parametrize("logits", [1.01e-4, float("nan")])
@@ -107,8 +108,15 @@ def test_other_logits_than_the_publishers_and_nothing_is_written(published, comp
     assert list(tmp_path.iterdir()) == [target]
 
 
-@pytest.mark.parametrize("source", ["imagenet-cadene", Path("imagenet-cadene")], ids=["text", "path"])
-@pytest.mark.parametrize("file", [False, True])
+@pytest.mark.parametrize(
+    ("source", "file"),
+    [
+        ("imagenet-cadene", True),
+        (Path("imagenet-cadene"), False),
+        pytest.param("imagenet-cadene", False, marks=pytest.mark.slow),
+        pytest.param(Path("imagenet-cadene"), True, marks=pytest.mark.slow),
+    ],
+)
 def test_a_published_name_is_prepared_as_its_publisher_says(published, compared, monkeypatch, tmp_path, source, file):
     asked = []
 
@@ -138,7 +146,7 @@ def test_a_write_that_fails_leaves_the_older_file(published, monkeypatch, tmp_pa
 
     monkeypatch.setattr(keras.Model, "save_weights", fill_the_disk)
     with pytest.raises(OSError, match="no space left"):
-        convert(published.file, target, comparing=False)
+        convert(published.file, target, compare=False)
     assert target.read_text() == "what was there"
     assert list(tmp_path.iterdir()) == [target]
 
@@ -153,8 +161,8 @@ def test_what_cannot_be_converted(published, tmp_path, monkeypatch):
     own.save_weights(tmp_path / "own.weights.h5")
     before = sorted(tmp_path.iterdir())
     for source, message in (
-        ("none.pth", r"SOURCE '.*none.pth' is no file, and none of .*imagenet-cadene"),
-        (".", "is no file, and none of"),
+        ("none.pth", r"SOURCE '.*none.pth' is neither a file nor one of .*imagenet-cadene"),
+        (".", "is neither a file nor one of"),
         ("own.weights.h5", "is a file of this package already; there is nothing to convert"),
         ("headless.pth", r"has no classifier; PolyNet\(include_top=False"),
         ("other.pth", r"other.pth': .*module0.weight"),

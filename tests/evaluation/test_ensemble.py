@@ -4,13 +4,11 @@ import math
 import re
 from dataclasses import FrozenInstanceError, fields, replace
 from functools import partial
-from itertools import product
 
 import numpy as np
 import pytest
 from scipy.optimize import minimize
 from scipy.special import softmax
-from scipy.stats import multinomial
 
 from polynet_keras.basics import extras
 from polynet_keras.data.protocol import Preprocessing
@@ -18,10 +16,10 @@ from polynet_keras.evaluation.ensemble import (
     check_members,
     evaluate_ensemble,
     fit_weights,
-    mixture,
-    paired_interval,
+    weighted_sum,
 )
 from polynet_keras.evaluation.metrics import Counts
+from polynet_keras.evaluation.paired import Paired
 from polynet_keras.evaluation.pooling import pool
 from polynet_keras.evaluation.scores import Scores
 
@@ -102,10 +100,10 @@ def assert_optimal(members, labels, weights, tolerance=1e-5):
 
 def test_mixture_by_hand():
     first, second = np.array([[0.5, 0.5], [0.2, 0.8]]), np.array([[0.9, 0.1], [0.6, 0.4]], "float32")
-    found = mixture([first, second], [0.25, 0.75])
+    found = weighted_sum([first, second], [0.25, 0.75])
     assert found.dtype == "float64"
     np.testing.assert_allclose(found, [[0.8, 0.2], [0.5, 0.5]], atol=1e-7)
-    np.testing.assert_array_equal(mixture([first, second], [1, 0]), first)
+    np.testing.assert_array_equal(weighted_sum([first, second], [1, 0]), first)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -184,64 +182,6 @@ def test_what_cannot_be_fitted():
             fit_weights(members, np.array(labels, int))
 
 
-def hits_of(both, first, second, neither):
-    cells = (both, first, second, neither)
-    return np.repeat([True, True, False, False], cells), np.repeat([True, False, True, False], cells)
-
-
-@pytest.mark.parametrize(
-    ("table", "interval"),
-    [
-        # Fagerland, Lydersen, Laake, "Statistical Analysis of Contingency Tables", 2017, chapter 8.
-        ((1, 1, 7, 12), (-0.507, -0.026)),
-        ((59, 6, 16, 80), (-0.1186, -0.0046)),
-    ],
-)
-def test_published_intervals(table, interval):
-    np.testing.assert_allclose(paired_interval(*hits_of(*table)), interval, atol=6e-4)
-
-
-def tables(images):
-    cells = product(range(images + 1), repeat=3)
-    return np.array([(*three, images - sum(three)) for three in cells if sum(three) <= images])
-
-
-def test_every_small_table():
-    """The interval holds the difference, stays within -1 and 1, and mirrors as the two change places."""
-    for table in np.concatenate([tables(images) for images in range(1, 10)]):
-        hits, other = hits_of(*table)
-        low, high = paired_interval(hits, other)
-        assert -1 - 1e-12 <= low <= hits.mean() - other.mean() <= high <= 1 + 1e-12
-        assert high > low
-        np.testing.assert_allclose(paired_interval(other, hits), (-high, -low), atol=1e-12)
-    assert all(map(math.isnan, paired_interval(*hits_of(0, 0, 0, 0))))
-
-
-def test_coverage_is_exact_for_few_images():
-    """The probability that the interval holds the true difference, summed over all results that 30 images can have.
-
-    The plain interval of the normal distribution would cover it with a probability of 0.85 in the worst case.
-    """
-    possible = tables(30)
-    intervals = np.array([paired_interval(*hits_of(*table)) for table in possible])
-    coverages = []
-    for first, second, either in product((0.02, 0.05, 0.1), (0.02, 0.1, 0.2), (0.5, 0.65)):
-        shares = np.array([either, first, second, 1 - either - first - second])
-        covers = (intervals[:, 0] <= first - second) & (first - second <= intervals[:, 1])
-        coverages.append(multinomial.pmf(possible, 30, shares)[covers].sum())
-    assert min(coverages) > 0.95
-    assert np.mean(coverages) < 0.98
-
-
-def test_coverage_of_drawn_results():
-    """2,000 evaluations on 1,000 images by two nets that are right for 93 and 92 % of all images, for 90 % both."""
-    random = np.random.default_rng(0)
-    draws = random.multinomial(1000, (0.90, 0.03, 0.02, 0.05), size=2000)
-    intervals = [paired_interval(*hits_of(*draw)) for draw in draws]
-    coverage = np.mean([low <= 0.01 <= high for low, high in intervals])
-    assert abs(coverage - 0.95) < 0.015  # three standard errors
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_report_with_given_weights(seed):
     scores = nets(seed, 300, 6, (1, 2, 1.5))
@@ -257,7 +197,7 @@ def test_report_with_given_weights(seed):
     assert report.mixture.images == 300
     assert report.fitted_images == 0
     assert report.gain == pytest.approx((hits[3].sum() - hits[1].sum()) / 300)
-    assert report.gain_interval == paired_interval(hits[3], hits[1])
+    assert report.paired == Paired.of(hits[3], hits[1])
     losses = [loss_of([p], labels, [1.0]) for p in (*members, mixed)]
     assert report.loss_gain == pytest.approx(min(losses[:3]) - losses[3])
 
@@ -265,7 +205,7 @@ def test_report_with_given_weights(seed):
 def test_uniform_mixture_beats_nets_that_err_independently():
     report = evaluate_ensemble(nets(0, 2000, 10, (2, 2, 2)))
     assert [member.weight for member in report.members] == pytest.approx([1 / 3] * 3)
-    assert report.gain_interval[0] > 0
+    assert report.paired.better == 0
     assert report.loss_gain > 0
 
 
@@ -357,7 +297,7 @@ def test_the_best_is_the_first_of_equal_ones():
     assert report.best is report.members[1]
     hits = np.mean([[0.9, 0.2, 0.2, 0.2], [0.6, 0.6, 0.1, 0.1], [0.1, 0.1, 0.7, 0.7]], axis=0) > 0.5
     assert report.gain == (hits.sum() - 2) / 4
-    assert report.gain_interval == paired_interval(hits, np.array([True, True, False, False]))
+    assert report.paired == Paired.of(hits, np.array([True, True, False, False]))
 
 
 def changed(scores, **fields):
@@ -436,7 +376,7 @@ def test_a_report_is_a_value_that_stays_and_of_plain_types():
             setattr(value, fields(value)[0].name, None)
     assert isinstance(report.members, tuple)
     assert {type(member.weight) for member in report.members} == {float}
-    assert {type(end) for end in paired_interval(np.array([True, False]), np.array([True, True]))} == {float}
+    assert {type(end) for end in report.paired.interval()} == {float}
 
 
 def test_the_gradient_is_that_of_the_loss(monkeypatch):
@@ -465,10 +405,10 @@ def test_fitting_needs_scipy(monkeypatch):
 
 def test_other_mistakes():
     scores, held_out = nets(0, 8, 3, (1, 2)), nets(1, 8, 3, (1, 2))
-    with pytest.raises(ValueError, match="weights='best' must be 'uniform', 'fit', or a number for each member"):
+    with pytest.raises(ValueError, match="mixture='best' must be 'uniform', 'fit', or a number for each member"):
         evaluate_ensemble(scores, "best")
     for weights in ("uniform", [1, 1], np.ones(2)):
-        with pytest.raises(ValueError, match="scores to fit on are of use with weights='fit' alone; got weights="):
+        with pytest.raises(ValueError, match="scores to fit on are of use with mixture='fit' alone; got mixture="):
             evaluate_ensemble(scores, weights, held_out)
     with pytest.raises(ValueError, match="of the same 0 images, at least one"):
         evaluate_ensemble(nets(0, 1, 3, (1, 2)), "fit")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 from scipy.stats import binomtest
-from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, top_k_accuracy_score
+from sklearn.metrics import accuracy_score, classification_report, confusion_matrix, log_loss, top_k_accuracy_score
 
 from polynet_keras.evaluation.metrics import CALIBRATION_BINS, Counts, wilson_interval
 
@@ -51,6 +51,23 @@ def test_against_scikit_learn(seed, images, classes):
             assert counts.class_accuracy[label] == np.mean(probabilities[of_class].argmax(1) == label)
         else:
             assert math.isnan(counts.class_accuracy[label])
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("images", "classes"), [(200, 10), (40, 30), (3, 7)])
+def test_classes_against_scikit_learn(seed, images, classes):
+    """Of the classes of three images some have no image, some no prediction, and some neither."""
+    probabilities, labels = of_a_net(seed, images, classes)
+    counts = Counts.of(probabilities, labels)
+    report = classification_report(
+        labels, probabilities.argmax(1), labels=np.arange(classes), output_dict=True, zero_division=np.nan
+    )
+    parts = counts.class_images, counts.class_precision, counts.class_accuracy, counts.class_f1
+    for name, of_classes in zip(("support", "precision", "recall", "f1-score"), parts, strict=True):
+        np.testing.assert_allclose(of_classes, [report[str(label)][name] for label in range(classes)], rtol=1e-12)
+        assert images >= classes or name == "support" or np.isnan(of_classes).any()
+        if name != "support":
+            assert np.nanmean(of_classes) == pytest.approx(report["macro avg"][name])
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -247,7 +264,7 @@ def test_counts_of_other_classes_cannot_be_added():
         (np.eye(3), np.int64(3), None, r"got the shapes \(3, 3\) and \(\)"),
         (np.empty((0, 0)), np.arange(0), None, r"got the shapes \(0, 0\)"),
         (np.empty((3, 0)), np.arange(3), None, r"got the shapes \(3, 0\)"),
-        (np.eye(3), np.arange(3), np.ones(2, bool), r"valid must be bool, of the labels' shape \(3,\); got bool, \(2,"),
+        (np.eye(3), np.arange(3), np.ones(2, bool), r"valid must be bool, of the labels' shape, 3; got bool, 2"),
         (np.eye(3), np.arange(3), np.ones(3, int), r"valid must be bool.*; got int64"),
         (np.eye(3), np.array([0, 1, 3]), None, "labels must be integers of at least 0, below the 3 classes"),
         (np.eye(3), np.array([0, 1, -1]), None, "labels must be integers"),

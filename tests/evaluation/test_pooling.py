@@ -177,7 +177,7 @@ def test_a_pooling_that_cannot_be_is_refused_before_there_are_logits(arguments, 
 
 def test_other_shapes_are_refused():
     for shape in ((3, 4), (2, 0, 4), (2, 3, 0), (1, 2, 3, 4)):
-        with pytest.raises(ValueError, match=r"must have the shape \(images, crops, classes\); got \("):
+        with pytest.raises(ValueError, match=r"must have the shape \(images, crops, classes\); got "):
             pool(np.zeros(shape))
 
 

@@ -21,9 +21,10 @@ from PIL import Image
 from scipy.stats import binomtest
 
 from polynet_keras.basics.holding import Hold
-from polynet_keras.evaluation import results
+from polynet_keras.evaluation import identity, results
+from polynet_keras.evaluation.identity import environment, weights_hash
 from polynet_keras.evaluation.plots import plot_results
-from polynet_keras.evaluation.results import COLUMNS, Result, append, environment, read, weights_hash
+from polynet_keras.evaluation.results import COLUMNS, Result, append, read
 from tests.children import Child
 
 
@@ -231,7 +232,7 @@ def test_weights_hash_sees_any_change():
 
 
 def test_environment(monkeypatch):
-    monkeypatch.setattr(results, "_accelerators", lambda backend: [f"first of {backend}", "second"])
+    monkeypatch.setattr(identity, "_accelerators", lambda backend: [f"first of {backend}", "second"])
     found = environment()
     assert found["python"] == platform.python_version()
     for package in ("keras", "numpy", "polynet_keras"):
@@ -240,7 +241,7 @@ def test_environment(monkeypatch):
     assert found["backend"].split("+")[0] == f"{backend} {importlib.metadata.version(backend)}".split("+")[0]
     assert abs(datetime.now(UTC) - datetime.fromisoformat(found["date"])) < timedelta(hours=1)
     assert found["date"].endswith("+00:00")
-    processor = results._processor(Path("/proc/cpuinfo"))
+    processor = identity._processor(Path("/proc/cpuinfo"))
     assert found["device"] == f"{processor}; first of {backend}; second"
     assert a_result(**found)  # they are fields
 
@@ -248,21 +249,21 @@ def test_environment(monkeypatch):
 def test_device(tmp_path, monkeypatch):
     (tmp_path / "x86").write_text("processor\t: 0\nmodel\t\t: 1\nmodel name\t: A CPU: fast\n\nmodel name\t: Another\n")
     (tmp_path / "arm").write_text("processor\t: 0\nBogoMIPS\t: 243.75\n")
-    monkeypatch.setattr(results.os, "cpu_count", lambda: 6)
+    monkeypatch.setattr(identity.os, "cpu_count", lambda: 6)
     monkeypatch.setattr(platform, "processor", lambda: "")
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
-    assert results._processor(tmp_path / "x86") == "A CPU: fast, 6 cores"
-    assert results._processor(tmp_path / "arm") == "aarch64, 6 cores"
-    assert results._processor(tmp_path / "none") == "aarch64, 6 cores"
+    assert identity._processor(tmp_path / "x86") == "A CPU: fast, 6 cores"
+    assert identity._processor(tmp_path / "arm") == "aarch64, 6 cores"
+    assert identity._processor(tmp_path / "none") == "aarch64, 6 cores"
     monkeypatch.setattr(platform, "processor", lambda: "Intel64 Family 6")  # as on Windows
-    assert results._processor(tmp_path / "none") == "Intel64 Family 6, 6 cores"
+    assert identity._processor(tmp_path / "none") == "Intel64 Family 6, 6 cores"
     devices = SimpleNamespace(list_devices=lambda: ["cpu:0", "gpu:0", "gpu:1"])
     monkeypatch.setattr(keras, "distribution", devices)
-    assert results._accelerators("jax") == ["gpu:0", "gpu:1"]
+    assert identity._accelerators("jax") == ["gpu:0", "gpu:1"]
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda number: f"GPU {number}")
-    assert results._accelerators("torch") == ["GPU 0", "GPU 1"]
+    assert identity._accelerators("torch") == ["GPU 0", "GPU 1"]
 
 
 @pytest.fixture

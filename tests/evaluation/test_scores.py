@@ -26,7 +26,7 @@ def test_scores_come_back_as_they_were(tmp_path):
 
 def test_scores_that_cannot_be():
     (scores, *_) = nets(0, 6, 4, (1,))
-    shape = re.escape("logits of the shape ") + ".* are not " + re.escape("(images, crops, classes) of 6 labels and ")
+    shape = "logits of .* must be " + re.escape("(images, crops, classes) of 6 labels and ")
     for changes, message in (
         ({"logits": scores.logits[:, 0]}, f"{shape}4 classes"),
         ({"logits": scores.logits[1:]}, f"{shape}4 classes"),

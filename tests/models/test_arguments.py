@@ -19,13 +19,13 @@ def test_image_shapes(shape):
 @pytest.mark.parametrize(
     ("shape", "why"),
     [
-        ((75, 75), r"got \(75, 75\)$"),
-        ((75, 75, 3, 1), r"got \(75, 75, 3, 1\)$"),
-        ((74, 75, 3), r"got \(74, 75, 3\)$"),
-        ((75, 74, 3), r"got \(75, 74, 3\)$"),
-        ((75.0, 75, 3), r"got \(75.0, 75, 3\)$"),
-        ((75, True, 3), r"got \(75, True, 3\)$"),
-        (("75", 75, 3), r"got \('75', 75, 3\)$"),
+        ((75, 75), r"got 75 x 75$"),
+        ((75, 75, 3, 1), r"got 75 x 75 x 3 x 1$"),
+        ((74, 75, 3), r"got 74 x 75 x 3$"),
+        ((75, 74, 3), r"got 75 x 74 x 3$"),
+        ((75.0, 75, 3), r"got 75.0 x 75 x 3$"),
+        ((75, True, 3), r"got 75 x True x 3$"),
+        (("75", 75, 3), r"got '75' x 75 x 3$"),
         ((75, 75, 0), "that is 0 channels"),
         ((75, 75, 2), "that is 2 channels"),
         ((75, 75, 5), "that is 5 channels"),
@@ -45,5 +45,5 @@ def test_which_axis_is_which():
     order = ("channels", "height", "width")
     with pytest.raises(ValueError, match=r"^it must be \(channels, height, width\) .* that is 75 channels$"):
         check_image_shape("it", (75, 75, 3), order)
-    with pytest.raises(ValueError, match=r"got \(3, 75, 3\)$"):
+    with pytest.raises(ValueError, match=r"got 3 x 75 x 3$"):
         check_image_shape("it", (3, 75, 3), order)

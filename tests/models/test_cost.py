@@ -9,7 +9,8 @@ import pytest
 import polynet_keras
 from polynet_keras import PolyNet
 from polynet_keras.models import Structure, network_cost
-from polynet_keras.models.cost import count_macs, list_structures
+from polynet_keras.models.cost import list_structures
+from polynet_keras.models.macs import count_macs, parameters_text
 
 
 def counts_of_built_network(model):
@@ -25,9 +26,16 @@ def counts_of_built_network(model):
     return parameters, macs, activations
 
 
-@pytest.mark.parametrize("share_projection", [False, True])
 @pytest.mark.parametrize(
-    ("size", "width", "channels"), [(75, 0.25, 1), (96, 0.1, 4), pytest.param(131, 0.5, 3, marks=pytest.mark.slow)]
+    ("size", "width", "channels", "share_projection"),
+    [
+        (75, 0.25, 1, False),
+        (96, 0.1, 4, True),
+        pytest.param(75, 0.25, 1, True, marks=pytest.mark.slow),
+        pytest.param(96, 0.1, 4, False, marks=pytest.mark.slow),
+        pytest.param(131, 0.5, 3, False, marks=pytest.mark.slow),
+        pytest.param(131, 0.5, 3, True, marks=pytest.mark.slow),
+    ],
 )
 def test_counts_equal_those_of_the_built_network(size, width, channels, share_projection):
     structure = "2 x [3-way] | 1 x [poly-3, mpoly-2] | 1 x [mpoly-3, I + F + G + FG]"
@@ -83,7 +91,7 @@ def test_by_default_the_projections_are_not_shared_and_there_are_a_thousand_clas
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"structure": "polynet-g6"}, "structure='polynet-g6'"),
+        ({"structure": "polynet-g6"}, "structure='»polynet-g6', column 1: unknown structure"),
         ({"width": 0}, "width=0"),
         ({"classes": 0}, "classes=0"),
         ({"input_shape": (74, 75, 3)}, "input_shape must be"),
@@ -109,8 +117,8 @@ def test_listed_structures_have_the_operations_of_the_design():
     assert list(cards) == ["polynet-g5", "ir-5-10-5", "ir-10-20-10", "ir-20-56-20"]
 
 
-@pytest.mark.parametrize("share_projection", [False, True])
-@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("share_projection", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.parametrize("data_format", ["channels_last", pytest.param("channels_first", marks=pytest.mark.slow)])
 def test_macs_counted_from_a_model_are_those_of_its_structure(share_projection, data_format):
     keras.config.set_image_data_format(data_format)
     structure, classes = "1 x [poly-3] | 1 x [mpoly-2, 2-way] | 1 x [ir]", 7
@@ -126,6 +134,7 @@ def test_macs_counted_from_a_model_are_those_of_its_structure(share_projection, 
     assert count_macs(PolyNet(weights=None, structure=structure, width=0.25, include_top=False)) == 0  # of any size
 
 
+@pytest.mark.slow
 def test_macs_of_other_models():
     """Worked by hand; and published: 3.86 G for ResNet-50 with strides in its 1 × 1 convolutions, 0.30 G."""
     image = keras.Input((9, 9, 4))
@@ -139,7 +148,19 @@ def test_macs_of_other_models():
     assert count_macs(keras.Model(sequence, keras.layers.Dense(2)(sequence))) == 5 * 7 * 2
     strip = keras.Input((None, 9, 4))  # of any height
     assert count_macs(keras.Model(strip, keras.layers.Conv2D(6, 3)(strip))) == 0
+    backbone = keras.Input((None, None, 4))
+    backbone = keras.Model(backbone, keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(6, 3)(backbone)))
+    assert count_macs(keras.Model(image, keras.layers.Dense(3)(backbone(image)))) == 0  # and not its last layer's alone
     up = keras.layers.Conv2DTranspose(3, 2, strides=2)(image)  # its outputs do not cost as its kernel has elements
     assert count_macs(keras.Model(image, up)) == 0
     assert round(count_macs(keras.applications.ResNet50(weights=None)) / 1e9, 2) == 3.86
     assert round(count_macs(keras.applications.MobileNetV2(weights=None)) / 1e9, 2) == 0.30
+
+
+def test_the_parameters_of_a_model_are_told_from_the_trainable_ones():
+    inputs = keras.Input((4,))
+    x = keras.layers.BatchNormalization()(keras.layers.Dense(3)(inputs))
+    model = keras.Model(inputs, x)
+    assert parameters_text(model) == "27 parameters (21 trainable)"
+    model.layers[1].trainable = False
+    assert parameters_text(model) == "27 parameters (6 trainable)"

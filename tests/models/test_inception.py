@@ -6,16 +6,9 @@ What the blocks compute is in `test_poly_inception.py`; that `cost` counts from 
 import keras
 import pytest
 
+from polynet_keras.models.blocks import batch_normalization, channel_axis, concatenate, mixed, reduction, stem
 from polynet_keras.models.inception import ConvSpec as Row
-from polynet_keras.models.inception import (
-    batch_normalization,
-    channel_axis,
-    concatenate,
-    mixed,
-    reduction,
-    scaled,
-    stem,
-)
+from polynet_keras.models.inception import scaled
 
 # Kernels (height, width, in, out) of the published model, each with its stride and padding, in order.
 STEM = {

@@ -35,5 +35,8 @@ def test_what_is_no_part_is_refused():
     for part in PARTS:
         check_part("through", part)
     for other in ("stage_d", "stem_conv1", None):
-        with pytest.raises(ValueError, match=rf"^through={other!r} must be one of stem, stage_a, .*, predictions$"):
+        with pytest.raises(
+            ValueError,
+            match=rf"^through={other!r} must be one of stem, stage_a, .*, predictions(; did you mean stage_c\?)?$",
+        ):
             check_part("through", other)

@@ -36,18 +36,18 @@ def test_ways_to_write_one_structure():
     [
         ("1 x [ir] | 1 x [ir]", 19, "expected 3 stages"),
         ("1 x [ir] | 1 x [ir] | 1 x [ir] | 1 x [ir]", 31, "expected 3 stages"),
-        ("1 x [ir] | [ir] | 1 x [ir]", 11, "expected a stage"),
-        ("1 x [ir] | 1 x [ir | 1 x [ir]", 11, "expected a stage"),
+        ("1 x [ir] | [ir] | 1 x [ir]", 11, "expected the stage's count"),
+        ("1 x [ir] | 1 x [ir | 1 x [ir]", 18, "expected ']'"),
         ("1 x [ir]", 8, "expected 3 stages"),
-        ("ir | ir | ir", 0, "expected a stage"),
-        ("1 x [ir] |  [ir] | 1 x [ir]", 12, "expected a stage"),
+        ("ir | ir | ir", 0, "expected the stage's count"),
+        ("1 x [ir] |  [ir] | 1 x [ir]", 12, "expected the stage's count"),
         ("0 x [ir] | 1 x [ir] | 1 x [ir]", 0, "holds 1 to 1000"),
         ("1 x [ir] | 10000 x [ir] | 1 x [ir]", 11, "holds 1 to 1000"),
         ("1 x [ir] |  1001 x [ir] | 1 x [ir]", 12, "holds 1 to 1000"),
         ("1 x [ir] | 501 x [ir, ir] | 1 x [ir]", 11, "holds 1 to 1000"),
         ("1 x [ir] | 99999999999999999999 x [ir] | 1 x [ir]", 11, "holds 1 to 1000"),
         ("1 x [ir] | 1 x [ir, I + F + Q] | 1 x [ir]", 28, "unknown letter 'Q'"),
-        ("1 x [ir] | 1 x [ir,] | 1 x [ir]", 19, "expected a term"),
+        ("1 x [ir] | 1 x [ir,] | 1 x [ir]", 19, "expected a module"),
         ("1 x [ir] | 1 x [poly-9] | 1 x [ir]", 16, "poly-2, poly-3"),
     ],
 )
@@ -56,7 +56,7 @@ def test_a_fault_is_named_with_its_position(text, position, reason):
         Structure.parse(text)
     assert info.value.position == position
     assert reason in str(info.value)
-    assert str(info.value).startswith("structure: ")
+    assert str(info.value).startswith("structure='")
     assert f"{text[:position]}»{text[position:]}" in str(info.value)
 
 
@@ -109,7 +109,7 @@ def test_an_unknown_structure_is_answered_with_the_known_ones(structure):
     ],
 )
 def test_stages_are_polynomials(stages):
-    with pytest.raises(ValueError, match=r"see Structure.parse for texts"):
+    with pytest.raises(ValueError, match=r"Structure.parse reads texts"):
         Structure(stages)
 
 

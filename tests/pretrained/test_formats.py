@@ -132,9 +132,9 @@ def hdf5_of_something_else():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is no checkpoint; expected a .weights.h5"),
-        (b"no weights at all, only text", "is no checkpoint"),
-        (pickle.dumps({"a": 1}), "is no checkpoint"),
+        (b"", "is not a checkpoint; expected a .weights.h5"),
+        (b"no weights at all, only text", "is not a checkpoint"),
+        (pickle.dumps({"a": 1}), "is not a checkpoint"),
         (saved({"stem": Exploit()}), "damaged, or holds more than tensors; neither is loaded"),
         (saved({"a": Exploit()}, _use_new_zipfile_serialization=False), "damaged, or holds more than tensors"),
         (saved(CADENE)[:-200], "cannot be read|damaged"),
@@ -147,8 +147,8 @@ def hdf5_of_something_else():
         (layer_wise()[:1000], "cannot be read"),
         (hdf5_of_something_else(), r"is an HDF5 file with \['numbers'\]"),
         (zipped(a=b"1", b=b"2"), "is an archive of 2 files, not of one checkpoint"),
-        (zipped(a=zipped(b=saved(CADENE))), "is an archive of 1 files"),
-        (zipped(a=b"text"), "is no checkpoint"),
+        (zipped(a=zipped(b=saved(CADENE))), "is an archive of 1 file"),
+        (zipped(a=b"text"), "is not a checkpoint"),
         (zipped(a=layer_wise())[:600], "cannot be read"),
     ],
 )
@@ -239,17 +239,17 @@ def hold_a_group(variables, tmp_path):
 @pytest.mark.parametrize(
     ("fill", "message"),
     [
-        (claim_terabytes, r"conv2d/vars/0' claims the shape \(1000000, 1000000\), which it does not hold"),
-        (be_in_chunks, "conv2d/vars/0' of shape .3, 3. is compressed or in chunks, .*h5repack -l CONTI .* readable"),
-        (be_compressed, "conv2d/vars/0' of shape .1000, 1000. is compressed or in chunks, .* makes it readable"),
+        (claim_terabytes, r"conv2d/vars/0' claims to be 1000000 x 1000000, which it does not hold"),
+        (be_in_chunks, "conv2d/vars/0' of 3 x 3 is compressed or in chunks, .*h5repack -l CONTI .* readable"),
+        (be_compressed, "conv2d/vars/0' of 1000 x 1000 is compressed or in chunks, .* makes it readable"),
         (be_virtual, "conv2d/vars/0' is in another file"),
-        (have_a_long_name, "a layer's name is no text of at most 1000 characters"),
-        (have_many_names, "a layer's name is no text of at most 1000 characters"),
+        (have_a_long_name, "a layer's name is not a text of at most 1000 characters"),
+        (have_many_names, "a layer's name is not a text of at most 1000 characters"),
         (be_elsewhere, "conv2d/vars/0' is in another file"),
         (link_to_another_file, "conv2d/vars/0' is a link"),
         (link_inside, "conv2d/vars/0' is a link"),
-        (hold_text, "conv2d/vars/0' is no array of numbers"),
-        (hold_a_group, "conv2d/vars/0' is no array of numbers"),
+        (hold_text, "conv2d/vars/0' is not an array of numbers"),
+        (hold_a_group, "conv2d/vars/0' is not an array of numbers"),
     ],
 )
 def test_hdf5_that_would_take_more_than_its_own_numbers(tmp_path, fill, message):
@@ -315,12 +315,12 @@ def test_home_folders(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("tensor", "message"),
     [
-        (torch.zeros(1, dtype=torch.float16).as_strided((250_000, 1000), (0, 0)), "claims the shape .250000, 1000."),
-        (torch.zeros(1).expand(10**6), "claims the shape .1000000,., which it does not hold"),
-        (torch.zeros(4, dtype=torch.complex64), "is no plain array of numbers"),
-        (torch.sparse_coo_tensor(torch.tensor([[0], [0]]), torch.ones(1), (10**5, 10**5)), "is no plain array"),
-        (torch.quantize_per_tensor(torch.ones(4), 0.1, 0, torch.qint8), "is no plain array"),
-        (torch.empty(10**9, device="meta"), "is no plain array|damaged"),
+        (torch.zeros(1, dtype=torch.float16).as_strided((250_000, 1000), (0, 0)), "claims to be 250000 x 1000"),
+        (torch.zeros(1).expand(10**6), "claims to be 1000000, which it does not hold"),
+        (torch.zeros(4, dtype=torch.complex64), "is not a plain array of numbers"),
+        (torch.sparse_coo_tensor(torch.tensor([[0], [0]]), torch.ones(1), (10**5, 10**5)), "is not a plain array"),
+        (torch.quantize_per_tensor(torch.ones(4), 0.1, 0, torch.qint8), "is not a plain array"),
+        (torch.empty(10**9, device="meta"), "is not a plain array|damaged"),
     ],
     ids=["strided", "expanded", "complex", "sparse", "quantized", "meta"],
 )
@@ -369,6 +369,42 @@ def test_keras_2_files_whose_groups_go_in_circles(tmp_path):
     assert len(read_checkpoint(tmp_path / "net.h5").arrays) == 1
 
 
+@pytest.mark.parametrize("place", ["group", "attribute", "array", "entry"])
+def test_names_that_are_not_utf8(tmp_path, place):
+    """h5py gives their bytes."""
+    with h5py.File(tmp_path / "net.h5", "w") as file:
+        if place == "group":
+            file.create_group("layers").create_group(b"conv\xff")
+        elif place == "attribute":
+            h5py.h5a.create(file.id, b"layer_names\xff", h5py.h5t.NATIVE_INT32, h5py.h5s.create(h5py.h5s.SCALAR))
+        elif place == "array":
+            file.attrs["layer_names"] = [b"features"]
+            file.create_group("features")[b"kernel\xff"] = np.ones(3)
+        else:
+            file[b"numbers\xff"] = np.ones(3)
+    with pytest.raises(ValueError, match=r"is an HDF5 file with the name 'b.*\\xff.*', which is not UTF-8 text$"):
+        read_checkpoint(tmp_path / "net.h5")
+
+
+def test_types_that_numpy_has_not(tmp_path):
+    with h5py.File(tmp_path / "net.h5", "w") as file:
+        variables = file.create_group("layers/conv2d/vars")
+        h5py.h5a.create(variables.id, b"name", h5py.h5t.UNIX_D32LE, h5py.h5s.create(h5py.h5s.SCALAR))
+        variables["0"] = np.ones(3)
+    with pytest.raises(ValueError, match=r"^weights='.*net.h5' cannot be read: No NumPy equivalent"):
+        read_checkpoint(tmp_path / "net.h5")
+
+
+def test_reasons_that_repeat_a_long_name(tmp_path):
+    content = bytearray(zipped(**{"n" * 10_000: layer_wise()}))
+    content[30] = ord("\r")  # the name in front of the member, not that in the list
+    (tmp_path / "net.h5").write_bytes(content)
+    with pytest.raises(ValueError, match="cannot be read: File name in directory 'nnn") as info:
+        read_checkpoint(tmp_path / "net.h5")
+    assert len(str(info.value)) < 1000
+    assert "\n" not in str(info.value)
+
+
 def test_too_many_arrays(tmp_path, monkeypatch):
     monkeypatch.setattr(hdf5, "MAX_ENTRIES", 5)
     (tmp_path / "net.h5").write_bytes(layer_wise())
@@ -395,7 +431,10 @@ def test_too_many_arrays(tmp_path, monkeypatch):
 def test_an_archives_one_member(content, member):
     """What is hashed is what is loaded: a file that begins as another one is no archive to either."""
     if member is None:
-        with pytest.raises(ValueError, match="is no archive of one file"), archives.only_member(io.BytesIO(content)):
+        with (
+            pytest.raises(ValueError, match="is not an archive of one file"),
+            archives.only_member(io.BytesIO(content)),
+        ):
             pass
     else:
         with archives.only_member(io.BytesIO(content)) as file:

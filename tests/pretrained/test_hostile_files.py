@@ -1,7 +1,11 @@
 """Weights files that claim more than they hold, and files that are damaged at random: one line, soon."""
 
+import base64
+import hashlib
 import json
+import subprocess
 import zipfile
+import zlib
 
 import h5py
 import keras
@@ -174,6 +178,34 @@ def test_loading_takes_the_networks_size_again(tmp_path):
         assert grown < size + 200 * MIB, name
 
 
+MOST_SHOWN = 40_000
+
+
+def evidence(path):
+    """The file that a child read last, in a text that it can be made again from."""
+    if not path.exists():
+        return "no file was read"
+    content = path.read_bytes()
+    packed = base64.b64encode(zlib.compress(content, 9)).decode()
+    shown = packed if len(packed) <= MOST_SHOWN else f"too large to be shown, {len(packed):,} characters"
+    return (
+        f"the last file has {len(content):,} bytes with the SHA-256 {hashlib.sha256(content).hexdigest()}; "
+        f"zlib.decompress(base64.b64decode(...)) makes it of: {shown}"
+    )
+
+
+def test_a_file_that_a_child_failed_on_can_be_made_again(tmp_path):
+    assert evidence(tmp_path / "net") == "no file was read"
+    content = b"\x89HDF" + bytes(2_000_000) + b"damaged"
+    (tmp_path / "net").write_bytes(content)
+    text = evidence(tmp_path / "net")
+    assert len(text) < 5000
+    assert f"2,000,011 bytes with the SHA-256 {hashlib.sha256(content).hexdigest()}; " in text
+    assert zlib.decompress(base64.b64decode(text.rpartition(" ")[2])) == content
+    (tmp_path / "net").write_bytes(np.random.default_rng(0).bytes(MOST_SHOWN))
+    assert "makes it of: too large to be shown, 53," in evidence(tmp_path / "net")
+
+
 @pytest.mark.slow
 def test_files_that_are_damaged_at_random(tmp_path):
     """Seeded, for 20 seconds: whatever a file has become, it is loaded or refused in one line, and soon."""
@@ -196,8 +228,10 @@ def test_files_that_are_damaged_at_random(tmp_path):
     corpus += sorted(tmp_path.glob("good*"))
     child = Child(FUZZ, str(tmp_path / "fuzzed"), *map(str, corpus))
     try:
-        output, _ = child.communicate(120)
-        assert child.wait(10) == 0, output[-2000:]
+        output, errors = child.communicate(120)
+        assert child.wait(10) == 0, f"{errors[-4000:]}\n{output[-2000:]}\n{evidence(tmp_path / 'fuzzed')}"
+    except subprocess.TimeoutExpired:
+        pytest.fail(f"no end after 120 s\n{evidence(tmp_path / 'fuzzed')}")
     finally:
         child.end()
     count, loaded, slowest, grown = json.loads(output.splitlines()[-1])

@@ -31,9 +31,11 @@ def test_what_was_saved_is_loaded(tmp_path):
 def test_cards_without_what_came_later(tmp_path):
     path = written(tmp_path)
     values = json.loads(path.read_text())
-    del values["structure"], values["held_out_fingerprint"], values["preprocessing"]["interpolation"]
+    del values["structure"], values["held_out_fingerprint"]
+    del values["preprocessing"]["interpolation"], values["preprocessing"]["decoding"]
     path.write_text(json.dumps(values))
     assert ModelCard.load(tmp_path).structure == ""
+    assert ModelCard.load(tmp_path).preprocessing.decoding == "exact"
 
 
 HUGE = 10**30
@@ -59,6 +61,7 @@ HUGE = 10**30
         ("antialias", ["no", 1, None]),
         ("interpolation", ["nearest", None]),
         ("channel_order", ["BGR", "GRB", 3]),
+        ("decoding", ["half", None, 8]),
     ],
 )
 def test_a_wrong_field_is_named(tmp_path, field, values):

@@ -135,7 +135,8 @@ def test_a_bad_conversion_leaves_no_file(tmp_path, monkeypatch, capsys):
     path = tmp_path / "polynet.pth"
     torch.save(pytorchcv_network().state_dict(), path)
     monkeypatch.setattr(
-        "polynet_keras.evaluation.converting.compare", lambda *_: Parity("pytorchcv 0", 0.5, 2 * TOLERANCE, True)
+        "polynet_keras.evaluation.converting.compare_with_publisher",
+        lambda *_: Parity("pytorchcv 0", 0.5, 2 * TOLERANCE, True),
     )
     assert main(["convert", str(path), f"--output={tmp_path}/net.weights.h5"]) == 1
     assert "differ by 2.0e-04 of the largest from those of pytorchcv 0, more than 0.0001; nothing was written" in (

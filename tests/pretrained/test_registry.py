@@ -49,7 +49,7 @@ def test_names():
     assert find_checkpoint("imagenet").format is Format.TF2CV
     assert find_checkpoint(None) is None
     assert find_checkpoint(__file__) is None
-    with pytest.raises(ValueError, match="is called 'cifar'; there are imagenet, imagenet-tf2cv"):
+    with pytest.raises(ValueError, match="is called 'cifar'; known are imagenet, imagenet-tf2cv"):
         published("cifar")
 
 

@@ -1,5 +1,6 @@
 """The ablation: which nets are compared, that it goes on where it was, and what it makes of its numbers."""
 
+import contextlib
 import csv
 import dataclasses
 import json
@@ -9,8 +10,10 @@ import pytest
 from PIL import Image
 
 from polynet_keras import PolyNet
+from polynet_keras.basics.holding import Hold
 from polynet_keras.cli.main import main
 from polynet_keras.data.protocol import Preprocessing
+from polynet_keras.data.sources import open_source
 from polynet_keras.models import Structure
 from polynet_keras.models.cost import network_cost
 from polynet_keras.pretrained import ModelCard
@@ -22,7 +25,8 @@ from polynet_keras.studies.ablation_report import (
     confidence_interval,
     plot_ablation,
 )
-from polynet_keras.studies.ablation_runs import Outcome, ablation, save_outcomes, variants
+from polynet_keras.studies.ablation_runs import Outcome, ablation, save_outcomes
+from polynet_keras.studies.ablation_variants import variants
 from polynet_keras.training.recipes.recipe import Recipe
 
 
@@ -115,6 +119,7 @@ def asked(monkeypatch):
     return asked
 
 
+@pytest.mark.slow
 def test_only_what_is_not_done_is_trained_seed_by_seed(tmp_path, asked):
     recipe = Recipe(epochs=2, seed=5)
     study = {"output": tmp_path / "study", "depths": (1, 1, 1), "modules": ("2-way",), "seeds": 2}
@@ -138,6 +143,15 @@ def test_only_what_is_not_done_is_trained_seed_by_seed(tmp_path, asked):
         ablation(dataclasses.replace(recipe, epochs=3), **study)
 
 
+def test_who_has_lost_the_folder_writes_no_table(tmp_path, monkeypatch):
+    recipe = Recipe(epochs=2)
+    finish_study(tmp_path, recipe, (1, 1, 1), ("2-way",), 1, lambda variant, seed: 1)
+    monkeypatch.setattr(module, "holding", lambda *_: contextlib.nullcontext(Hold(is_lost=True)))
+    with pytest.raises(OSError, match="another process has taken it meanwhile; nothing is written there any more"):
+        ablation(recipe, tmp_path, (1, 1, 1), ("2-way",), seeds=1)
+    assert not (tmp_path / "ablation.csv").exists()
+
+
 def test_a_run_of_another_recipe_is_not_taken_for_one_of_the_study(tmp_path, asked):
     recipe = Recipe(epochs=2)
     finish(tmp_path / "ir-1-1-1-seed-0", dataclasses.replace(recipe, structure="ir-5-10-5"))
@@ -145,6 +159,33 @@ def test_a_run_of_another_recipe_is_not_taken_for_one_of_the_study(tmp_path, ask
     with pytest.raises(ValueError, match="ir-1-1-1-seed-0 holds a run of another recipe .*; name a new folder"):
         ablation(recipe, tmp_path, (1, 1, 1), ("2-way",))
     assert not asked
+
+
+def test_a_study_that_an_older_version_began_does_not_mix_held_out_images(tmp_path, asked):
+    """It held out `val` of data with train, val and test, whose epochs are now chosen on `val`."""
+    for split in ("train", "val", "test"):
+        for label in "ab":
+            (tmp_path / "data" / split / label).mkdir(parents=True)
+            for number in range(2):
+                Image.new("L", (8, 8), 10 * number).save(tmp_path / "data" / split / label / f"{split}{number}.png")
+    source = open_source(str(tmp_path / "data"), 0)
+    recipe, study = Recipe(data=str(tmp_path / "data"), epochs=2), tmp_path / "study"
+    study.mkdir()
+    recipe.save(study / "study.json")
+    (variant, *_) = variants((1, 1, 1), ("2-way",))
+    run = study / "ir-1-1-1-seed-0"
+    finish(run, dataclasses.replace(recipe, structure=str(variant.structure)))
+    card = ModelCard.load(run)
+    for held_out, error in ((source.validation, ValueError), (source.held_out, BrokenOffError)):
+        dataclasses.replace(card, held_out_fingerprint=held_out.fingerprint).save(run)
+        with pytest.raises(error) as raised:
+            ablation(recipe, study, (1, 1, 1), ("2-way",))
+        assert len(asked) == (error is BrokenOffError)
+        if error is ValueError:
+            said = (
+                "an older version held out `val` where there is `test` too, or the data have changed; begin the study"
+            )
+            assert said in str(raised.value)
 
 
 def test_outcomes_have_the_cost_of_their_net(tmp_path):
@@ -275,12 +316,12 @@ def test_the_command(capsys, tmp_path):
     assert output.startswith("11 nets, 2 seeds each:")
     for argv, message in (
         ([], "--output is missing: the folder for the runs, the table and the plot"),
-        (["--output=x", "--structure=ir-5-10-5"], "Unknown command line flag 'structure'"),
+        (["--output=x", "--structure=ir-5-10-5"], "unknown flag --structure of polynet ablation"),
         (["--output=x", "--depths=1,2"], "--depths=1,2 must be three numbers"),
         ([f"--output={tmp_path}"], "is not empty: 'study'; name a new folder, nothing is overwritten"),
         ([f"--output={folder}", "--epochs=3"], "holds a study of another recipe (epochs=15, here 3)"),
         (["--output=x", "--depths=1,2,some"], "--depths=1,2,some must be three numbers"),
-        (["--output=x", "--modules=foo"], "modules: unknown letter"),
+        (["--output=x", "--modules=foo"], "modules='»foo', column 1: unknown module"),
         (["--output=x", "--seeds=0"], "seeds=0 must be an integer of at least 1"),
         (["x"], "unexpected argument 'x'"),
     ):

@@ -1,8 +1,11 @@
 import dataclasses
 
 import pytest
+from PIL import Image
+from sklearn.datasets import load_sample_image
 
 from polynet_keras.cli.main import main
+from polynet_keras.data.unreadable import Unreadable
 from polynet_keras.studies import input_benchmark
 from polynet_keras.studies.input_benchmark import InputBenchmark, benchmark_input
 from polynet_keras.training.recipes.recipe import Recipe
@@ -30,12 +33,12 @@ def test_parts_are_measured_apart(monkeypatch):
     assert quick.bound == "step"
     opened = input_benchmark.open_source
 
-    def open_slowly(data, seed):
+    def open_slowly(*arguments):
         import time
 
         import tensorflow as tf
 
-        source = opened(data, seed)
+        source = opened(*arguments)
 
         def read(index):
             def wait(index):
@@ -58,6 +61,15 @@ def test_command(capsys, monkeypatch):
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split()[:2] == ["read", "1,234.5"]
     assert lines[-1].startswith("decode-bound: decoding and augmentation are too slow")
+    smaller = {"--decoding=scaled": 300.0, "polynet records --max_side=600": 1500.0}
+    large = InputBenchmark(1000, 200, 300, (4000, 3000), smaller)
+    monkeypatch.setattr(input_benchmark, "benchmark_input", lambda recipe, seconds: large)
+    assert main(["benchmark", "input"]) == 0
+    assert capsys.readouterr().out.splitlines()[-3:] == [
+        "the images are large: 4,000 x 3,000 px in the median. With less of them to decode:",
+        "  --decoding=scaled: 300.0 images/s, 1.5 times as many",
+        "  polynet records --max_side=600: 1,500.0 images/s, 7.5 times as many",
+    ]
     for argv, message in (
         ([], "expected `input`, what to measure; got nothing"),
         (["output"], "got output"),
@@ -67,6 +79,22 @@ def test_command(capsys, monkeypatch):
         assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("decoding", "first"), [pytest.param("exact", ["--decoding=scaled"], marks=pytest.mark.slow), ("scaled", [])]
+)
+def test_large_images_are_measured_smaller(tmp_path, decoding, first):
+    photograph = Image.fromarray(load_sample_image("china.jpg"))
+    for index, name in enumerate("aabb"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        photograph.save(tmp_path / name / f"{index}.jpg")
+    recipe = Recipe(data=str(tmp_path), batch_size=2, decoding=decoding)
+    source = input_benchmark.open_source(recipe.data, 0, "auto")
+    assert input_benchmark._median_size(source.training) == (640, 427)
+    found = input_benchmark._smaller(recipe, source, Unreadable(), 0.01)
+    assert list(found) == [*first, "polynet records --max_side=200"]
+    assert min(found.values()) > 0
+
+
 def test_no_time():
-    with pytest.raises(ValueError, match="seconds=0 must be above 0"):
+    with pytest.raises(ValueError, match="seconds=0 must be a finite number > 0"):
         benchmark_input(Recipe(), 0)

@@ -105,6 +105,7 @@ def explain(folder, *survivors):
     (folder / "mutants_explained.txt").write_text("module counting.py\n" + "".join(entries))
 
 
+@pytest.mark.slow
 def test_with_every_survivor_explained_it_succeeds(checkout):
     tested = (
         f"{TESTS}\n\ndef test_the_other_share():\n    test_third()\n    assert set(counting.SHARES) > {{'third'}}\n"
@@ -137,6 +138,7 @@ def test_more_than_a_tenth_is_too_much_and_an_entry_is_for_one_mutant(checkout):
     assert done.stdout.count("return x > 2\n  + return x >= 2") == 1
 
 
+@pytest.mark.slow
 def test_a_function_that_is_converted_from_its_text_is_mutated_too(checkout):
     # AutoGraph reads the file anew, and compiles what the lines say.
     (checkout / "counting.py").write_text("def larger(x):\n    return x < 2\n")

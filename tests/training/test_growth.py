@@ -6,10 +6,12 @@ import keras
 import numpy as np
 import pytest
 
-from polynet_keras import PolyNet
+from polynet_keras import PolyNet, load_model
 from polynet_keras.cli.main import main
+from polynet_keras.pretrained import ModelCard, published
 from polynet_keras.pretrained.model_file import load_model_file
 from polynet_keras.training.growth import grown
+from polynet_keras.training.making import make_optimizer
 from polynet_keras.training.precision import precision
 from polynet_keras.training.recipes.optimizer import OptimizerSettings
 
@@ -61,8 +63,12 @@ def test_a_published_net_grows(capsys, tmp_path):
     output = succeeds(capsys, "grow", "--weights=fashion_mnist", f"--structure={structure}", f"--output={file}")
     assert "fashion_mnist grows:" in output
     assert keras.saving.load_model(file).structure == structure
+    card = ModelCard.load(file)
+    assert (card.structure, card.width, card.class_names) == (structure, 0.25, published("fashion_mnist").class_names)
+    assert load_model(file).class_names == card.class_names
 
 
+@pytest.mark.slow
 def test_the_posters_chain():
     """IR 1-2-1 → IR 2-4-2 → Poly and 2-way units of the same number."""
     keras.utils.set_random_seed(0)
@@ -86,7 +92,7 @@ def test_an_optimizer_grows_with_its_net(tmp_path, images, policy):
     shared = {"width": 0.0625, "residual_scale": 0.3}
     with precision(policy):
         net = PolyNet(weights=None, structure="1 x [ir] | 1 x [ir] | 1 x [ir]", input_shape=(75, 75, 1), **shared)
-        net.compile(settings.make(0.01, 0.0, net), "sparse_categorical_crossentropy")
+        net.compile(make_optimizer(settings, 0.01, 0.0, net), "sparse_categorical_crossentropy")
         steps = getattr(net.optimizer, "inner_optimizer", net.optimizer)
         while not steps.built or int(steps._iterations) < 5:  # the first ones of float16 overflow
             net.train_on_batch(images, np.arange(4))
@@ -104,6 +110,7 @@ def test_an_optimizer_grows_with_its_net(tmp_path, images, policy):
     assert max(np.abs(gradient.numpy()).max() for gradient in inner[0]._accumulated_gradients) > 0
 
 
+@pytest.mark.slow
 def test_an_optimizer_that_remembers_nothing(images):
     net = PolyNet(weights=None, structure="1 x [ir] | 1 x [ir] | 1 x [ir]", width=0.0625, input_shape=(75, 75, 1))
     with pytest.raises(ValueError, match="carry_optimizer: the net was saved without its optimizer"):
@@ -117,6 +124,7 @@ def test_an_optimizer_that_remembers_nothing(images):
 def test_mistakes(capsys, tmp_path, digits_run, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "there.keras").write_text("precious")
+    (tmp_path / "carded.json").write_text("precious")
     run, small = f"--run_dir={digits_run.folder}", "--structure=1 x [2-way] | 1 x [poly-3] | 2 x [poly-3, 2-way]"
     large, wide = f"--structure={TARGET}", "--structure=1 x [2-way] | 9 x [2-way] | 2 x [poly-3, 2-way]"
     for argv, message in (
@@ -124,9 +132,12 @@ def test_mistakes(capsys, tmp_path, digits_run, monkeypatch):
         ([run, large, "--output=net.h5"], "--output=net.h5 must end in .keras"),
         ([run, large, "--output=there.keras"], "--output=there.keras is there already"),
         ([run, large, "--output=none/net.keras"], "is in no folder that exists"),
-        ([run, large, "--output=net.keras", "--weights=fashion_mnist"], "name two models; name one"),
+        (
+            [run, large, "--output=net.keras", "--weights=fashion_mnist"],
+            "are both --model now; name one",
+        ),
         ([large, "--output=net.keras"], "no trained model in runs/"),
-        ([large, "--output=net.keras", "--run_dir=none"], "--run_dir=none is no folder"),
+        ([large, "--output=net.keras", "--run_dir=none"], "--model='none' is not a file or folder in"),
         ([large, "--output=net.keras", "--weights=fashion_mnist", "--carry_optimizer"], "has no optimizer"),
         ([wide, "--output=net.keras", "--weights=fashion_mnist"], "do not fit into the target in their order"),
         ([small, "--output=net.keras", "--weights=fashion_mnist"], "stage B has 4 units, and the target's has 1"),
@@ -135,9 +146,10 @@ def test_mistakes(capsys, tmp_path, digits_run, monkeypatch):
         ([run, "--structure=1 x [ir] | 1 x [ir] | 1 x [ir]", "--output=net.keras"], "already: nothing grows"),
         ([run, large, "--output=net.keras", "--seed=-1"], "seed=-1 must be an integer from 0 to"),
         ([run, large], "--output is missing: the file for the grown net"),
+        ([run, large, "--output=carded.keras"], "--output=carded.json is there already"),
         ([run, large, "--output=net.keras", "extra"], "unexpected argument 'extra'"),
     ):
         assert main(["grow", *argv]) == 1, argv
         (line,) = capsys.readouterr().err.splitlines()
         assert message in line
-    assert {path.name for path in tmp_path.iterdir()} == {"there.keras"}
+    assert {path.name for path in tmp_path.iterdir()} == {"there.keras", "carded.json"}

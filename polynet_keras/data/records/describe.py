@@ -5,14 +5,13 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import tensorflow as tf
 from tqdm import tqdm
 
 from polynet_keras.basics.files import file_hash
-from polynet_keras.basics.names import check_class_names
+from polynet_keras.basics.names import check_class_names, number_of
 from polynet_keras.basics.tensorflow_errors import plain_message
+from polynet_keras.data.records.features import Features
 from polynet_keras.data.records.manifest import MANIFEST, Manifest, Shard, Split, fingerprint_of
-from polynet_keras.data.records.read import Features
 
 SHARD_NAME = re.compile(r"(?:.*[-.])?(?P<split>[A-Za-z_]+)(?:\.tfrecord)?-(?P<number>\d{5})-of-(?P<of>\d{5})(?:\.\w+)?")
 """`train-00000-of-01024`, `imagenet2012-train.tfrecord-00000-of-01024`, `train-00000-of-00008.tfrecord`."""
@@ -45,7 +44,7 @@ def describe_records(folder: str | os.PathLike, class_names: Sequence[str], firs
     for name, paths in splits.items():
         due = int(SHARD_NAME.fullmatch(paths[0].name)["of"])  # type: ignore[index]
         if len(paths) != due:
-            raise ValueError(f"{folder}: holds {len(paths)} of {due} shards of {name!r}")
+            raise ValueError(f"{folder}: holds {len(paths)} of {number_of(due, 'shard')} of {name!r}")
     with tqdm(total=sum(map(len, splits.values())), unit=" shards", disable=None) as bar:
         described = {
             name: _split([_shard(path, len(class_names), first_label, bar) for path in paths])
@@ -61,6 +60,8 @@ def _split(shards: list[Shard]) -> Split:
 
 
 def _shard(path: Path, classes: int, first_label: int, bar: tqdm) -> Shard:
+    import tensorflow as tf
+
     features = Features()
     description = {
         features.image: tf.io.FixedLenFeature([], tf.string),
@@ -72,7 +73,8 @@ def _shard(path: Path, classes: int, first_label: int, bar: tqdm) -> Shard:
             label = int(tf.io.parse_single_example(record, description)[features.label])
             if not first_label <= label < first_label + classes:
                 raise ValueError(
-                    f"{path}: record {count} has the label {label}; {classes} classes from first_label={first_label} "
+                    f"{path}: record {count} has the label {label}; {number_of(classes, 'class', 'classes')} from "
+                    f"first_label={first_label} "
                     f"are {first_label} to {first_label + classes - 1}"
                 )
             count += 1

@@ -11,7 +11,9 @@ from tqdm import tqdm
 
 from polynet_keras.basics.files import file_hash, written_whole
 from polynet_keras.basics.json_fields import Fields, fields_of
+from polynet_keras.basics.names import number_of
 from polynet_keras.data.image_files import CHANNELS
+from polynet_keras.data.records.shrinking import Shrinking
 
 MANIFEST = "manifest.json"
 UNFINISHED = "manifest.partial.json"
@@ -77,6 +79,7 @@ class Manifest:
         splits: by name.
         channels: of the decoded images.
         first_label: that the first class has in the records.
+        shrinking: what was done to large images; `None`: every file is as it was.
     """
 
     class_names: tuple[str, ...]
@@ -84,11 +87,14 @@ class Manifest:
     splits: dict[str, Split]
     channels: int = 3
     first_label: int = 0
+    shrinking: Shrinking | None = None
 
     def save(self, path: Path) -> None:
         """Writes it as JSON, whole or not at all."""
         splits = {name: {"count": split.count, **asdict(split)} for name, split in self.splits.items()}
         content = {"format_version": FORMAT_VERSION, **asdict(self), "splits": splits}
+        if self.shrinking is None:
+            del content["shrinking"]
         with written_whole(path) as partial:
             partial.write_text(json.dumps(content, indent=1) + "\n")
 
@@ -115,7 +121,14 @@ class Manifest:
                 {name: _split(name, Fields(split, f"splits.{name}")) for name, split in splits.items()},
                 channels,
                 fields.whole("first_label"),
+                _shrinking(fields.object("shrinking")) if "shrinking" in fields else None,
             )
+
+
+def _shrinking(fields: Fields) -> Shrinking:
+    shrinking = Shrinking(fields.whole("max_side"), fields.whole("quality"))
+    fields.end()
+    return shrinking
 
 
 def _split(name: str, fields: Fields) -> Split:
@@ -158,12 +171,17 @@ def load_manifest(folder: str | os.PathLike) -> Manifest:
     manifest = Manifest.load(path)
     for name, split in manifest.splits.items():
         if len(split.shards) != split.shard_count:
-            raise ValueError(f"{path}: names {len(split.shards)} of {split.shard_count} shards of {name!r}")
+            raise ValueError(
+                f"{path}: names {len(split.shards)} of {number_of(split.shard_count, 'shard')} of {name!r}"
+            )
     return manifest
 
 
-def verify(folder: str | os.PathLike) -> tuple[str, ...]:
+def verify_records(folder: str | os.PathLike) -> tuple[str, ...]:
     """Reads all shards again and compares them with the manifest.
+
+    Args:
+        folder: of records and their manifest.
 
     Returns:
         For each damaged shard, its path and what is wrong; of undamaged records, nothing.

@@ -3,31 +3,18 @@
 import os
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
+from polynet_keras.basics.names import number_of
+from polynet_keras.data.records.features import Features
+
 HEADER = struct.Struct("<Q4x")
 """A record's length and the checksum of it, before its bytes; another checksum of four bytes comes after them."""
 BUFFER_BYTES = 1 << 18
 """What is read of a file at once: most photographs of ImageNet, and little that is thrown away."""
-
-
-@dataclass(frozen=True)
-class Features:
-    """What the parts of a record are called.
-
-    Attributes:
-        image: the encoded image.
-        label: int64.
-        first_label: the label of the first class: 0, or 1 in the ImageNet records of tf-models.
-    """
-
-    image: str = "image/encoded"
-    label: str = "image/class/label"
-    first_label: int = 0
 
 
 def record_offsets(path: str | os.PathLike) -> np.ndarray:
@@ -51,7 +38,7 @@ def record_offsets(path: str | os.PathLike) -> np.ndarray:
         raise ValueError(f"{os.fspath(path)}: cannot be read: {error.strerror}") from None
     if position != size:
         raise ValueError(
-            f"{os.fspath(path)}: no TFRecord file, a compressed one, or one that was cut: its {len(offsets)}th record "
+            f"{os.fspath(path)}: not a TFRecord file, or a compressed or cut one: its {len(offsets)}th record "
             f"would end at byte {position:,} of {size:,}"
         )
     return np.array(offsets, "int64")
@@ -99,7 +86,7 @@ def record_reader(
         in_range = tf.debugging.assert_equal(
             (label >= 0) & (label < classes),
             True,
-            f"its label is none of the {classes} classes from {features.first_label} on",
+            f"its label is not one of the {number_of(classes, 'class', 'classes')} from {features.first_label} on",
         )
         with tf.control_dependencies([in_range]):
             return tf.identity(values[features.image]), label

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from polynet_keras.basics.names import shown
 from polynet_keras.data.examples import Examples
+from polynet_keras.data.records.features import Features
 from polynet_keras.data.records.manifest import fingerprint_of, load_manifest
-from polynet_keras.data.records.read import Features, record_reader
+from polynet_keras.data.records.read import record_reader
 
 
 def record_splits(folder: str | os.PathLike) -> dict[str, Examples]:

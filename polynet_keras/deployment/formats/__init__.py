@@ -1,5 +1,7 @@
 """The formats that a trained model is exported to. A new one is a file here, and its name in `FORMATS`."""
 
+from polynet_keras.basics.checks import near_name
+from polynet_keras.deployment.formats.format import Format
 from polynet_keras.deployment.formats.litert import LITERT
 from polynet_keras.deployment.formats.onnx import ONNX
 from polynet_keras.deployment.formats.openvino import OPENVINO
@@ -8,3 +10,15 @@ from polynet_keras.deployment.formats.torch import TORCH
 
 FORMATS = {format.name: format for format in (SAVED_MODEL, ONNX, OPENVINO, LITERT, TORCH)}
 """By name."""
+
+
+def format_of(name: str) -> Format:
+    """The format of a name in `FORMATS`, or of an alias.
+
+    Raises:
+        ValueError: there is none; the message has the one that is near.
+    """
+    found = FORMATS.get(name) or next((one for one in FORMATS.values() if one.alias == name), None)
+    if found is None:
+        raise ValueError(f"format={name!r} must be one of {', '.join(FORMATS)}{near_name(name, FORMATS)}")
+    return found

@@ -1,23 +1,25 @@
-"""What a format is: all that export, card and loading know of one. Nothing else asks for its name."""
+"""What a format is: all that export, card and loading know of one. Nothing else asks for its name.
+
+A card is read, and a name refused, without Keras: what writes and loads imports what it needs.
+"""
 
 import importlib
 import importlib.metadata
 import platform
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import keras
-import numpy as np
-
-from polynet_keras.evaluation.loading import TrainedModel
-
 if TYPE_CHECKING:
-    from polynet_keras.deployment.calibration import Calibration  # imports TensorFlow, whatever the backend
+    import keras
+    import numpy as np
 
-Runner = Callable[[np.ndarray], np.ndarray]
+    from polynet_keras.deployment.calibration import Calibration
+    from polynet_keras.evaluation.loading import TrainedModel
+
+Runner = Callable[["np.ndarray"], "np.ndarray"]
 """From prepared images, float32 (batch, height, width, channels), to probabilities, float32 (batch, classes)."""
 
 # With Keras 3.14 an export asks whether a dictionary that TensorFlow has wrapped in a `wrapt.ObjectProxy` is a tensor.
@@ -37,7 +39,8 @@ class Format:
         precisions: what it can be written in, the default first, each with the packages of the extra `deploy` that
             write and run it. `"dynamic"` are weights in int8, activations in float; `"int8"` needs a calibration.
         write: takes the file to write, whose folder is there, the fused network, the model that this came from, the
-            precision, and the calibration of int8.
+            precision, and the calibration of int8; gives the names of the layers that went back to float for its
+            `max_drop`, if any did.
         load: takes the file and how many threads an inference uses at most, which the runtime decides if it is None.
             Any number of threads may call the runner at once.
         check: compares what an artifact offers besides with the model that it came from, or raises a `ValueError`.
@@ -45,18 +48,22 @@ class Format:
         backend: of Keras, that writes it.
         fails_before: Keras does not write it where all of these packages are older than these versions,
         fails_from_python: on this version of Python or a later one.
+        alias: that `--format` takes too; no card has it.
+        gives_back: whether int8 gives layers back to float for a `max_drop`.
     """
 
     name: str
     file: str
     precisions: Mapping[str, tuple[str, ...]]
-    write: "Callable[[Path, keras.Model, TrainedModel, str, Calibration | None], None]"
+    write: "Callable[[Path, keras.Model, TrainedModel, str, Calibration | None], Sequence[str] | None]"
     load: Callable[[Path, int | None], Runner]
-    check: Callable[[Path, TrainedModel], None] = lambda path, trained: None
+    check: "Callable[[Path, TrainedModel], None]" = lambda path, trained: None
     runtime: tuple[str, ...] = ()
     backend: str = "tensorflow"
     fails_before: Mapping[str, str] = field(default_factory=FAILS_BEFORE.copy)
     fails_from_python: str = FAILS_FROM_PYTHON
+    alias: str | None = None
+    gives_back: bool = False
 
     def check_versions(self, installed: Mapping[str, str] | None = None) -> None:
         """Raises a `ValueError` that says what to install if this format needs another Keras than this one.
@@ -78,8 +85,17 @@ class Format:
         )
 
 
-def signature(model: keras.Model) -> list[keras.InputSpec]:
+def named(model: "keras.Model") -> "keras.Model":
+    """The model with its one output called `predictions`, which runtimes show; Keras would number it."""
+    import keras
+
+    return keras.Model(model.inputs, {"predictions": model.outputs[0]}, name=model.name)
+
+
+def signature(model: "keras.Model") -> "list[keras.InputSpec]":
     """Of the float input; Keras finds it by itself only of a model that was called."""
+    import keras
+
     return [keras.InputSpec(dtype="float32", shape=model.input_shape, name="image")]
 
 

@@ -5,18 +5,21 @@ the original gets 93 %, so that it is not offered.
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import keras
+from polynet_keras.deployment.formats.format import Format, Runner, named, signature
 
-from polynet_keras.deployment.formats.format import Format, Runner
-from polynet_keras.evaluation.loading import TrainedModel
+if TYPE_CHECKING:
+    import keras
+
+    from polynet_keras.evaluation.loading import TrainedModel
 
 
-def _write(path: Path, model: keras.Model, trained: TrainedModel, precision: str, *_: object) -> None:
+def _write(path: Path, model: "keras.Model", trained: "TrainedModel", precision: str, *_: object) -> None:
     import tensorflow as tf
 
     options = {"optimizations": [tf.lite.Optimize.DEFAULT]} if precision == "dynamic" else {}
-    model.export(str(path), format="litert", verbose=False, **options)
+    named(model).export(str(path), format="litert", verbose=False, input_signature=signature(model), **options)
 
 
 def _load(path: Path, threads: int | None) -> Runner:
@@ -37,4 +40,12 @@ def _load(path: Path, threads: int | None) -> Runner:
 
 
 RUNTIME = ("ai_edge_litert",)
-LITERT = Format("litert", "model.tflite", {"float32": RUNTIME, "dynamic": RUNTIME}, _write, _load, runtime=RUNTIME)
+LITERT = Format(
+    "litert",
+    "model.tflite",
+    {"float32": RUNTIME, "dynamic": RUNTIME},
+    _write,
+    _load,
+    runtime=RUNTIME,
+    alias="tflite",
+)

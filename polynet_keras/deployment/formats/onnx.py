@@ -1,14 +1,71 @@
-"""ONNX: written by Keras with tf2onnx, run by ONNX Runtime."""
+"""ONNX: written by Keras with tf2onnx, in int8 quantized and always run by ONNX Runtime."""
 
+import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import keras
+from polynet_keras.deployment.formats.format import Format, Runner, named, signature
 
-from polynet_keras.deployment.formats.format import Format, Runner, signature
+if TYPE_CHECKING:
+    import keras
+
+    from polynet_keras.deployment.calibration import Calibration
+    from polynet_keras.evaluation.loading import TrainedModel
 
 
-def _write(path: Path, model: keras.Model, *_: object) -> None:
-    model.export(str(path), format="onnx", verbose=False, input_signature=signature(model))
+def _write(
+    path: Path, model: "keras.Model", trained: "TrainedModel", precision: str, calibration: "Calibration | None"
+) -> None:
+    def export(file: Path) -> None:
+        named(model).export(str(file), format="onnx", verbose=False, input_signature=signature(model))
+
+    if calibration is None:
+        export(path)
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        exported = Path(scratch, "float.onnx")
+        export(exported)
+        _quantize(exported, path, trained, calibration)
+
+
+def _quantize(source: Path, target: Path, trained: "TrainedModel", calibration: "Calibration") -> None:
+    """Writes the int8 model of a float one, with ONNX Runtime's static quantizer, in the format QDQ.
+
+    Weights are symmetric for each channel, activations asymmetric. The range of an activation is the mean of its range
+    in each image: with the widest one of all, the Fashion-MNIST checkpoint lost 15 points of top-1, with the mean none.
+
+    Raises:
+        ValueError: a name of `keep_float` that no operation has.
+    """
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    prepared = source.with_name("prepared.onnx")
+    # Which fuses what ONNX Runtime would fuse when it loads the model: only what stays then is to be quantized.
+    quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+    graph = onnx.load(prepared).graph
+    kept = calibration.kept([node.name for node in graph.node])
+
+    class Images(CalibrationDataReader):
+        def __init__(self, batches: Any):
+            self._batches = iter(batches)
+
+        def get_next(self) -> Any:
+            images = next(self._batches, None)
+            return None if images is None else {graph.input[0].name: images}
+
+    quantize_static(
+        str(prepared),
+        str(target),
+        Images(calibration.batches(trained.preprocessing)),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        nodes_to_exclude=kept,
+        extra_options={"CalibMovingAverage": True},
+    )
 
 
 def _load(path: Path, threads: int | None) -> Runner:
@@ -21,6 +78,5 @@ def _load(path: Path, threads: int | None) -> Runner:
     return lambda images: session.run(None, {name: images})[0]
 
 
-ONNX = Format(
-    "onnx", "model.onnx", {"float32": ("tf2onnx", "onnx", "onnxruntime")}, _write, _load, runtime=("onnxruntime",)
-)
+PACKAGES = ("tf2onnx", "onnx", "onnxruntime")
+ONNX = Format("onnx", "model.onnx", {"float32": PACKAGES, "int8": PACKAGES}, _write, _load, runtime=("onnxruntime",))

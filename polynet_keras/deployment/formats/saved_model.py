@@ -7,14 +7,18 @@
 
 import contextlib
 from pathlib import Path
-
-import keras
+from typing import TYPE_CHECKING
 
 from polynet_keras.deployment.formats.format import Format, Runner
-from polynet_keras.evaluation.loading import TrainedModel
+
+if TYPE_CHECKING:
+    import keras
+
+    from polynet_keras.evaluation.loading import TrainedModel
 
 
-def _write(path: Path, model: keras.Model, trained: TrainedModel, *_: object) -> None:
+def _write(path: Path, model: "keras.Model", trained: "TrainedModel", *_: object) -> None:
+    import keras
     import tensorflow as tf
 
     from polynet_keras.deployment.classify_signature import classifier
@@ -45,7 +49,7 @@ def _load(path: Path, threads: int | None) -> Runner:
     return run
 
 
-def _check(path: Path, trained: TrainedModel) -> None:
+def _check(path: Path, trained: "TrainedModel") -> None:
     from polynet_keras.deployment.classify_signature import compare_classify
 
     compare_classify(path.parent, trained)

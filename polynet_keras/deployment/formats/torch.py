@@ -2,17 +2,19 @@
 
 import os
 from pathlib import Path
-
-import keras
+from typing import TYPE_CHECKING
 
 from polynet_keras.deployment.formats.format import Format, Runner
+
+if TYPE_CHECKING:
+    import keras
 
 # PyTorch would read the pickles in the file a second time, then with whatever they name and run, where they are not of
 # tensors alone. This switch of its own forbids that; it has no argument for it.
 STRICT = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
 
-def _write(path: Path, model: keras.Model, *_: object) -> None:
+def _write(path: Path, model: "keras.Model", *_: object) -> None:
     import torch
 
     model.eval()

@@ -17,15 +17,13 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from polynet_keras.data.crops import CROPS
+from polynet_keras.deployment.artifact import ExportCard
 from polynet_keras.deployment.serving.batching import BatchError, QueueFullError
 from polynet_keras.deployment.serving.bodies import FORM, Upload, read_image, read_images
 from polynet_keras.deployment.serving.classification import answer
 from polynet_keras.deployment.serving.metrics import Metrics
-from polynet_keras.deployment.serving.refusal import RefusalError, log_failure, overloaded
+from polynet_keras.deployment.serving.refusal import CLIENT_GONE, RefusalError, log_failure, overloaded
 from polynet_keras.deployment.serving.service import Service
-
-CLIENT_GONE = 499
-"""What nginx calls a request whose client has left; nobody reads it but the metrics."""
 
 PAGE_POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src 'self' blob: data:; "
@@ -121,9 +119,9 @@ def _add_routes(app: FastAPI, service: Service) -> None:
 
         return work()
 
-    @app.get("/v1/model")
+    @app.get("/v1/model", response_model=ExportCard)
     async def model() -> Response:
-        """The card of the exported model."""
+        """The card of the exported model: its name, classes and preprocessing."""
         return _json(card)
 
     @app.head("/healthz", include_in_schema=False)

@@ -11,7 +11,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from polynet_keras.deployment.serving.refusal import RefusalError, overloaded
-from polynet_keras.deployment.serving.settings import Settings
+from polynet_keras.deployment.serving.settings import ServingSettings
 
 FORM = "multipart/form-data"
 RAW = ("", "application/octet-stream", "application/x-www-form-urlencoded")
@@ -89,7 +89,7 @@ def media_type(request: Request) -> str:
     raise RefusalError(415, f"Content-Type: {kind[:MAX_NAME]} is not accepted; send the bytes of an image, or {FORM}")
 
 
-async def read_image(request: Request, body: Body, settings: Settings) -> Upload:
+async def read_image(request: Request, body: Body, settings: ServingSettings) -> Upload:
     """The one image of a request: its raw body, or the one file of a form.
 
     Raises:
@@ -104,7 +104,7 @@ async def read_image(request: Request, body: Body, settings: Settings) -> Upload
     return Upload("image", encoded)
 
 
-async def read_images(request: Request, body: Body, settings: Settings) -> list[Upload]:
+async def read_images(request: Request, body: Body, settings: ServingSettings) -> list[Upload]:
     """The files of a form, in their order; none has been looked into.
 
     Raises:
@@ -115,7 +115,7 @@ async def read_images(request: Request, body: Body, settings: Settings) -> list[
     return await _read_form(request, body, settings, settings.max_images)
 
 
-async def _read_form(request: Request, body: Body, settings: Settings, files: int) -> list[Upload]:
+async def _read_form(request: Request, body: Body, settings: ServingSettings, files: int) -> list[Upload]:
     # The parser would decode names with any codec of Python's: some raise, some give what UTF-8 cannot write.
     _, options = parse_options_header(request.headers["content-type"])
     charset = options.get(b"charset", b"utf-8").decode("latin-1")
@@ -148,7 +148,7 @@ async def _read_form(request: Request, body: Body, settings: Settings, files: in
     return uploads
 
 
-def _check_size(encoded: bytes, name: str, settings: Settings) -> None:
+def _check_size(encoded: bytes, name: str, settings: ServingSettings) -> None:
     if len(encoded) > settings.max_bytes:
         raise RefusalError(413, f"{name}: {len(encoded):,} bytes are over the limit of {settings.max_bytes:,}")
 
@@ -170,7 +170,7 @@ async def _pieces(chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, 
 class _in_time:  # noqa: N801 -- a context, as asyncio.timeout
     """408 for a body that did not arrive in time."""
 
-    def __init__(self, settings: Settings):
+    def __init__(self, settings: ServingSettings):
         self._seconds = settings.body_timeout
         self._timeout = asyncio.timeout(settings.body_timeout)
 

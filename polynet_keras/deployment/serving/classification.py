@@ -10,7 +10,7 @@ from polynet_keras.data.crops import Crop
 from polynet_keras.deployment.artifact import ExportCard
 from polynet_keras.deployment.serving.batching import Batcher, BatchError
 from polynet_keras.deployment.serving.preparation import for_service, prepare
-from polynet_keras.deployment.serving.settings import Settings
+from polynet_keras.deployment.serving.settings import ServingSettings
 from polynet_keras.evaluation.pooling import Pooling
 
 POOLING = Pooling()
@@ -36,7 +36,7 @@ class Classified:
 class Classifier:
     """Decodes and prepares images in a few threads, and hands their views to a batcher."""
 
-    def __init__(self, card: ExportCard, settings: Settings, batcher: Batcher):
+    def __init__(self, card: ExportCard, settings: ServingSettings, batcher: Batcher):
         self._preprocessing = for_service(card.preprocessing)
         self._max_pixels = settings.max_pixels
         self._batcher = batcher

@@ -11,11 +11,13 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable
+from typing import Any, cast
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from polynet_keras.deployment.serving.settings import Settings
+from polynet_keras.deployment.serving.refusal import REFUSED
+from polynet_keras.deployment.serving.settings import ServingSettings
 
 MAX_HEAD_BYTES = 16_384
 MAX_HEADERS = 100
@@ -33,12 +35,15 @@ PHRASES = {
 }
 
 
-def limited_protocol(settings: Settings, count: Callable[[int, str], None]) -> type[asyncio.Protocol]:
+def limited_protocol(
+    settings: ServingSettings, count: Callable[[int, str], None], log: Callable[[str, int, int], None]
+) -> type[asyncio.Protocol]:
     """The class of connections for uvicorn.
 
     Args:
         settings: gives the number of connections, the time for a head and the time to take an answer.
         count: called with the status and the reason's kind of each answer that the application does not know of.
+        log: called with the client, the status and the bytes of one that answers no request that it knows of either.
     """
 
     class LimitedProtocol(H11Protocol):
@@ -167,11 +172,12 @@ def limited_protocol(settings: Settings, count: Callable[[int, str], None]) -> t
         def _refuse(self, status: int, reason: str, kind: str):
             count(status, kind)
             self._unset_keepalive_if_required()
-            if self.cycle and not self.cycle.response_complete:
+            answering = self.cycle is not None and not self.cycle.response_complete
+            if answering:
                 # An application that still waits for the body learns that nothing will come.
                 self.cycle.disconnected = True
                 self.cycle.message_event.set()
-            if self.cycle is None or not self.cycle.response_started or self.cycle.response_complete:
+            if not answering or not self.cycle.response_started:
                 body = json.dumps({"error": reason}).encode()
                 retry = "Retry-After: 1\r\n" if status == 503 else ""
                 head = (
@@ -179,6 +185,10 @@ def limited_protocol(settings: Settings, count: Callable[[int, str], None]) -> t
                     f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
                 )
                 self.transport.write(head.encode() + body)
+                if answering:
+                    cast(dict[str, Any], self.cycle.scope)[REFUSED] = (status, len(body))
+                else:
+                    log(self.host, status, len(body))
             self.transport.close()
 
     return LimitedProtocol

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 
 PATHS = ("/", "/healthz", "/metrics", "/openapi.json", "/readyz", "/v1/classify", "/v1/classify/batch", "/v1/model")
 """Told apart; all others are one, since clients may ask for any."""
@@ -11,9 +11,13 @@ BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class Metrics:
-    """Counters of one service, in a registry of their own."""
+    """Counters of one service, in a registry of their own.
 
-    def __init__(self):
+    Args:
+        model: what is served, as labels of `polynet_model_info`.
+    """
+
+    def __init__(self, **model: str):
         self.registry = CollectorRegistry()
 
         def make(kind, name, text, *labels, **options):
@@ -30,6 +34,8 @@ class Metrics:
         self.queue = make(Gauge, "queue_length", "Views that were admitted and not answered yet")
         self.buffered = make(Gauge, "buffered_bytes", "Bytes of requests that are held")
         self.ready = make(Gauge, "ready", "Whether the model is loaded and warm")
+        self.access_log_lost = make(Counter, "access_log_lost", "Lines of the access log that were not written")
+        make(Info, "model", "The model that is served").info(model)
 
     def count_batch(self, size: int, seconds: float) -> None:
         self.batch_size.observe(size)

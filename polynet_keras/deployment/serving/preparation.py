@@ -6,8 +6,8 @@ from collections.abc import Iterable
 import numpy as np
 from PIL import Image
 
-from polynet_keras.data.crops import Crop, crop_plan, views
-from polynet_keras.data.image_files import decode_image
+from polynet_keras.data.crops import Crop, crop_plan, least_side, views
+from polynet_keras.data.image_files import decode_sized
 from polynet_keras.data.image_headers import TooLargeError
 from polynet_keras.data.protocol import Preprocessing
 from polynet_keras.deployment.serving.refusal import RefusalError
@@ -31,6 +31,14 @@ class PillowPreprocessing(Preprocessing):
             resized[..., channel] = np.asarray(plane.resize(size[::-1], FILTERS[self.interpolation]))
         return np.clip(resized, 0, 255, out=resized)
 
+    def normalize(self, images: np.ndarray) -> np.ndarray:
+        """The same arithmetic in NumPy alone: a service of OpenVINO, ONNX Runtime or LiteRT does without Keras."""
+        if self.channel_order == "BGR":
+            images = images[..., ::-1]
+        scale = np.array([1 / (255 * deviation) for deviation in self.std])
+        offset = np.array([-mean / deviation for mean, deviation in zip(self.mean, self.std, strict=True)])
+        return images * scale.astype(images.dtype) + offset.astype(images.dtype)
+
 
 def for_service(preprocessing: Preprocessing) -> PillowPreprocessing:
     return PillowPreprocessing(**{name: getattr(preprocessing, name) for name in preprocessing.__dataclass_fields__})
@@ -49,15 +57,16 @@ def prepare(
         max_pixels: of an image, as it is decoded and as it is resized.
 
     Returns:
-        float32 array (crops, image_size, image_size, channels); the upright image's height and width; and where the
-        views are in it.
+        float32 array (crops, image_size, image_size, channels); the height and width of the file's image, upright; and
+        where the views are in it.
 
     Raises:
         RefusalError: 400 of what is no image, 413 of one that claims too many pixels or scans, 422 of one so narrow
             that it would have too many when resized.
     """
     try:
-        image = decode_image(encoded, preprocessing.channels, name, max_pixels)
+        side = least_side(preprocessing, crops)
+        image, size = decode_sized(encoded, preprocessing.channels, name, max_pixels, side)
     except TooLargeError as error:
         raise RefusalError(413, str(error)) from None
     except ValueError as error:
@@ -70,9 +79,9 @@ def prepare(
     # All of the image is resized before it is cut: a line of a hundred bytes becomes a gigabyte.
     high, wide = largest_of(plan)
     if high * wide > max_pixels:
-        sizes = f"{width}×{height} px, resized to {wide}×{high} px for its crops,"
+        sizes = f"{width} x {height} px, resized to {wide} x {high} px for its crops,"
         raise RefusalError(422, f"{name}: {sizes} is over the limit of {max_pixels:,} pixels")
-    return preprocessing.normalize(views(image, preprocessing, plan)), (height, width), plan
+    return preprocessing.normalize(views(image, preprocessing, plan)), size, plan
 
 
 def largest_of(plan: Iterable[Crop]) -> tuple[int, int]:

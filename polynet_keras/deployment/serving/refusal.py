@@ -5,6 +5,11 @@ from collections.abc import Mapping
 
 from absl import logging
 
+CLIENT_GONE = 499
+"""What nginx calls a request whose client has left; nobody reads it but the metrics and the access log."""
+REFUSED = "polynet.refused"
+"""In a request's scope, where the connection has answered in the application's place: the status, and the bytes."""
+
 
 class RefusalError(Exception):
     """A request, or one image of it, that is not answered.

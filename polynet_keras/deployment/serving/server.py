@@ -6,53 +6,42 @@ import os
 import signal
 import socket
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import uvicorn
 from absl import logging
 
-from polynet_keras.deployment.artifact import ExportCard, artifact_path, load_artifact, verify_files
+from polynet_keras.basics.checks import check_integer
+from polynet_keras.deployment.artifact import ExportCard, load_artifact
+from polynet_keras.deployment.serving.access_log import AccessLog, LoggingMiddleware
 from polynet_keras.deployment.serving.app import create_app
 from polynet_keras.deployment.serving.connections import MAX_HEAD_BYTES, limited_protocol
 from polynet_keras.deployment.serving.service import Service
-from polynet_keras.deployment.serving.settings import Settings
+from polynet_keras.deployment.serving.settings import ServingSettings
 
 BACKLOG = 1024
 KEEP_ALIVE_SECONDS = 5
 
 
-def serve(
-    model_dir: str | Path,
-    settings: Settings,
-    host: str = "127.0.0.1",
-    port: int = 8000,
-    on_ready: Callable[[str], None] = lambda url: None,
-    verify: bool = False,
+def run(
+    model_dir: str | os.PathLike,
+    card: ExportCard,
+    path: Path,
+    settings: ServingSettings,
+    host: str,
+    port: int,
+    on_ready: Callable[[str], None],
+    access_log: str | os.PathLike | None,
+    access_log_format: str,
+    forwarded_allow_ips: Sequence[str],
 ) -> None:
-    """Serves an exported model until SIGTERM or SIGINT; what is in flight then is answered first.
-
-    Where the model does not come back then, the process ends without it, with exit code 1: Python cannot end a thread,
-    and would wait for it.
+    """The process of `serve`, whose arguments these are.
 
     Args:
-        model_dir: the folder that `polynet export` left.
-        settings: the limits.
-        host: the address to listen on.
-        port: 0 for any that is free.
-        on_ready: called with the service's URL when the model is loaded and warm.
-        verify: whether the files have to be those that the card names by their hashes.
-
-    Raises:
-        ValueError: no such export, one that cannot be loaded, or an address that is not free.
-        KeyboardInterrupt: after SIGINT.
+        card: of the export, with the name that it is served by.
+        path: of the artifact.
     """
-    card = ExportCard.load(model_dir)
-    path = artifact_path(model_dir, card.format)
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file, which the card beside it describes; export the model again")
-    if verify:
-        verify_files(model_dir, card)
     _keep_quiet()
     listening = listen(host, port)
     failures: list[Exception] = []
@@ -68,7 +57,10 @@ def serve(
         on_ready=lambda: on_ready(url_of(listening)),
         on_failure=fail,
     )
-    server = make_server(service)
+    log = None
+    if access_log is not None:
+        log = AccessLog(os.fspath(access_log), access_log_format, service.metrics.access_log_lost.inc)
+    server = make_server(service, log, forwarded_allow_ips)
 
     def end(number, frame) -> None:
         server.should_exit = True
@@ -81,6 +73,8 @@ def serve(
     finally:
         signal.signal(signal.SIGTERM, before)
         listening.close()
+        if log:
+            log.close()
         if service.busy:
             logging.error("the model did not come back; the process ends without it")
             os._exit(1)
@@ -101,9 +95,12 @@ def _is_news(record: stdlib_logging.LogRecord) -> bool:
     return not str(record.msg).startswith("Exception in ASGI application")
 
 
-def make_server(service: Service) -> uvicorn.Server:
-    """The server of a service, which `run(sockets=[...])` starts."""
+def make_server(
+    service: Service, log: AccessLog | None = None, forwarded_allow_ips: Sequence[str] = ()
+) -> uvicorn.Server:
+    """The server of a service, which `run(sockets=[...])` starts; see `serve`."""
     settings = service.settings
+    app = create_app(service)
 
     def count(status: int, kind: str) -> None:
         service.metrics.count_request("", status, 0.0)
@@ -111,15 +108,16 @@ def make_server(service: Service) -> uvicorn.Server:
 
     stdlib_logging.getLogger("uvicorn.error").addFilter(_is_news)
     config = uvicorn.Config(
-        create_app(service),
-        http=limited_protocol(settings, count),
+        LoggingMiddleware(app, log) if log else app,
+        http=limited_protocol(settings, count, log.put_refused if log else lambda *_: None),
         ws="none",
         lifespan="on",
         log_config=None,
         log_level="error",  # what clients do is counted
-        access_log=False,
+        access_log=False,  # its own: blocking, and without what the connections refuse
         server_header=False,
-        proxy_headers=False,
+        proxy_headers=bool(forwarded_allow_ips),
+        forwarded_allow_ips=list(forwarded_allow_ips),
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         # No longer than a request may take: one that hangs must not keep the process.
         timeout_graceful_shutdown=int(settings.body_timeout + settings.timeout) + 1,
@@ -135,8 +133,7 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         ValueError: the address is none, or is not free.
     """
-    if not 0 <= port <= 65535:
-        raise ValueError(f"port={port} must be from 0 (any that is free) to 65535")
+    check_integer("port", port, 0, 65535)
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, protocol)

@@ -12,6 +12,7 @@ from absl import logging
 from fastapi.responses import JSONResponse
 from PIL import Image
 
+from polynet_keras.basics.names import number_of, size_text
 from polynet_keras.data.crops import crop_plan
 from polynet_keras.deployment.artifact import ExportCard
 from polynet_keras.deployment.formats.format import Runner
@@ -21,7 +22,7 @@ from polynet_keras.deployment.serving.classification import Classified, Classifi
 from polynet_keras.deployment.serving.metrics import Metrics
 from polynet_keras.deployment.serving.preparation import for_service, largest_of, prepare
 from polynet_keras.deployment.serving.refusal import overloaded
-from polynet_keras.deployment.serving.settings import Settings
+from polynet_keras.deployment.serving.settings import ServingSettings
 
 END_SECONDS = 10.0
 """How long the model's last batch, for which nobody waits any more, is waited for at the end."""
@@ -47,13 +48,13 @@ class Service:
         self,
         card: ExportCard,
         load: Callable[[], Runner],
-        settings: Settings,
+        settings: ServingSettings,
         on_ready: Callable[[], None] = lambda: None,
         on_failure: Callable[[Exception], None] = lambda error: None,
     ):
         _check_pixels(card, settings)
         self.card, self.settings = card, settings
-        self.metrics = Metrics()
+        self.metrics = Metrics(name=card.name, format=card.format, precision=card.precision)
         self.buffer = Buffer(settings.max_buffered_bytes)
         self._load, self._on_ready, self._on_failure = load, on_ready, on_failure
         self._batcher: Batcher | None = None
@@ -140,7 +141,7 @@ class Service:
             self._check_answers(run)
         except Exception as error:
             raise ValueError(f"the model cannot answer a request: {error}; export it again") from error
-        logging.info("%s: %s, %s, ready", self.card.name, self.card.format, self.card.precision)
+        logging.info("%s: %s, %s, loaded", self.card.name, self.card.format, self.card.precision)
         return run
 
     def _check_answers(self, run: Runner) -> None:
@@ -154,18 +155,18 @@ class Service:
             rows = run(np.repeat(view, batch, axis=0))
             if rows.shape != (batch, len(card.class_names)):
                 raise ValueError(
-                    f"it gives the shape {rows.shape} for {batch} images, its card names "
-                    f"{len(card.class_names)} classes"
+                    f"it gives {size_text(rows.shape)} numbers for {number_of(batch, 'image')}, and its card names "
+                    f"{number_of(len(card.class_names), 'class', 'classes')}"
                 )
             found = answer(Classified(size, plan, rows[:1], pooled(rows[:1])), card.class_names, len(card.class_names))
             JSONResponse([dataclasses.asdict(card), found])
 
 
-def _check_pixels(card: ExportCard, settings: Settings) -> None:
+def _check_pixels(card: ExportCard, settings: ServingSettings) -> None:
     for crops in (1, settings.max_crops):
         high, wide = largest_of(crop_plan(1, 1, card.preprocessing, crops))
         if high * wide > settings.max_pixels:
             raise ValueError(
-                f"max_pixels={settings.max_pixels} must be at least {high * wide}: for {crops} crops an image is "
-                f"resized to {wide}×{high} px or more"
+                f"max_pixels={settings.max_pixels} must be at least {high * wide}: an image is resized to "
+                f"{wide} x {high} px or more for its crops"
             )

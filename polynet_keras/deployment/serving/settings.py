@@ -11,7 +11,7 @@ def _limit(default, text: str):
 
 
 @dataclass(frozen=True)
-class Settings:
+class ServingSettings:
     """Limits on bytes, pixels, time and queue; each field's `help` says of what.
 
     Memory is bounded by them: `max_buffered_bytes` of bodies, `decode_threads` images of `max_pixels` as they are
@@ -38,7 +38,7 @@ class Settings:
     threads: int = _limit(0, "Threads of an inference; 0 leaves them to the runtime.")
 
     def __post_init__(self):
-        from polynet_keras.data.crops import CROPS  # Keras comes with it, and `polynet serve --help` needs none
+        from polynet_keras.data.crops import check_crops  # NumPy comes with it, and `polynet serve --help` needs none
 
         for one in dataclasses.fields(self):
             value, least = getattr(self, one.name), 0 if one.name in ("max_delay_ms", "threads") else 1
@@ -47,8 +47,7 @@ class Settings:
                     raise ValueError(f"{one.name}={value!r} must be a number of seconds above 0")
             elif not least <= value < float("inf"):
                 raise ValueError(f"{one.name}={value!r} must be at least {least}")
-        if self.max_crops not in CROPS:
-            raise ValueError(f"max_crops={self.max_crops!r} must be one of {CROPS}")
+        check_crops("max_crops", self.max_crops)
         for name, most in (("max_pixels", MAX_PIXELS), ("max_bytes", MAX_ENCODED_BYTES)):
             if getattr(self, name) > most:
                 raise ValueError(f"{name}={getattr(self, name)} must be at most {most}: larger ones are never decoded")

@@ -1,12 +1,10 @@
 """The optimizer of a recipe: which one, its settings, clipping, accumulation and averages of the weights."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-import keras
-
-from polynet_keras.basics.checks import check_choice, check_integer, check_number, plain_numbers, settle_own
-from polynet_keras.training.optimizers import RMSprop
+from polynet_keras.basics.checks import check_choice, check_flag, check_integer, check_number, plain_numbers, settle_own
+from polynet_keras.models.parts import PARTS, check_factors
 
 DEFAULTS: dict[str, dict[str, float]] = {
     "rmsprop": {"rho": 0.9, "momentum": 0.0, "epsilon": 1e-7},
@@ -15,12 +13,12 @@ DEFAULTS: dict[str, dict[str, float]] = {
     "lamb": {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7},
 }
 """Of each optimizer, the settings that are its own, and what they are where a recipe does not say."""
-OPTIMIZERS_OWN = ("momentum", "rho", "epsilon", "beta_1", "beta_2")
+OPTIMIZERS_OWN = ("momentum", "rho", "epsilon", "beta_1", "beta_2", "decay_in_ratio")
 
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """An optimizer: `polynet_keras`'s RMSprop, or Keras's SGD (with Nesterov's momentum), AdamW or Lamb.
+    """An optimizer: the package's RMSprop, or SGD (with Nesterov's momentum), AdamW or Lamb as Keras has them.
 
     Attributes:
         name: `"rmsprop"`, the poster's, `"sgd"`, `"adamw"` or `"lamb"`.
@@ -28,10 +26,17 @@ class OptimizerSettings:
         rho: decay of the mean square of rmsprop (default 0.9).
         epsilon: of rmsprop, adamw and lamb (default 1e-7).
         beta_1, beta_2: decay of the moments of adamw and lamb (default 0.9 and 0.999).
+        decay_in_ratio: of lamb: whether the weight decay is a part of the update that the trust ratio scales, as its
+            paper and timm have it (`training.lamb`); else it is beside it, as in Keras.
         global_clipnorm: the gradient, of all variables together, is scaled down to this norm; 0 for no clipping.
         gradient_accumulation_steps: so many steps' gradients are averaged for one update. `batch_size` is a step's.
         ema_momentum: of the exponential moving averages of the weights, an update: 0.999, say. Validation and the
             model that is saved use the averages. 0 for none.
+        learning_rate_factors: on the learning rate of parts of the network, by name (`models.parts.PARTS`); those that
+            are not named have 1. They multiply the whole update, weight decay too.
+        layer_decay: such factors for all parts: 1 for the classifier, and for each part before it that of the part
+            behind it times `layer_decay`, so that the stem has its sixth power. timm and BEiT count single blocks; the
+            parts are the same for a network of any depth.
 
     Raises:
         ValueError: a value out of range, or a setting that is not one of this optimizer.
@@ -43,14 +48,21 @@ class OptimizerSettings:
     epsilon: float | None = None
     beta_1: float | None = None
     beta_2: float | None = None
+    decay_in_ratio: bool = False
     global_clipnorm: float = 0.0
     gradient_accumulation_steps: int = 1
     ema_momentum: float = 0.0
+    learning_rate_factors: Mapping[str, float] | None = None
+    layer_decay: float = 1.0
 
     def __post_init__(self):
         plain_numbers(self)
         check_choice("optimizer", self.name, tuple(DEFAULTS))
         settle_own(self, "optimizer", self.name, DEFAULTS)
+        object.__setattr__(self, "decay_in_ratio", self.decay_in_ratio or False)  # another optimizer forgets it
+        check_flag("decay_in_ratio", self.decay_in_ratio)
+        if self.decay_in_ratio and self.name != "lamb":
+            raise ValueError(f"decay_in_ratio=True is a setting of optimizer=lamb, and not of optimizer={self.name}")
         for setting in DEFAULTS[self.name]:
             value = getattr(self, setting)
             if setting == "epsilon":
@@ -60,45 +72,20 @@ class OptimizerSettings:
         check_number("global_clipnorm", self.global_clipnorm, at_least=0)
         check_integer("gradient_accumulation_steps", self.gradient_accumulation_steps, at_least=1)
         check_number("ema_momentum", self.ema_momentum, at_least=0, below=1)
+        check_factors("learning_rate_factors", self.learning_rate_factors)
+        if self.learning_rate_factors is not None:
+            factors = {part: float(factor) for part, factor in self.learning_rate_factors.items()}
+            object.__setattr__(self, "learning_rate_factors", factors or None)
+        check_number("layer_decay", self.layer_decay, above=0, at_most=1)
+        if self.layer_decay < 1 and self.learning_rate_factors:
+            raise ValueError(
+                f"layer_decay={self.layer_decay:g} gives every part its factor, and learning_rate_factors="
+                f"{self.learning_rate_factors!r} gives others; leave one out"
+            )
 
-    def make(
-        self,
-        learning_rate: float | keras.optimizers.schedules.LearningRateSchedule,
-        weight_decay: float,
-        model: keras.Model,
-    ) -> keras.optimizers.Optimizer:
-        """The optimizer for a model.
-
-        Args:
-            learning_rate: a number, or a schedule over steps.
-            weight_decay: the share of a weight, times the learning rate, that an update takes off (AdamW's, decoupled
-                from the gradient, for every optimizer). Biases, and scales and offsets of normalizations, keep theirs.
-            model: built.
-        """
-        arguments: dict[str, Any] = {
-            **{name: getattr(self, name) for name in DEFAULTS[self.name]},
-            # Keras's AdamW has no None.
-            "weight_decay": weight_decay or (0.0 if self.name == "adamw" else None),
-            "global_clipnorm": self.global_clipnorm or None,
-        }
-        if self.gradient_accumulation_steps > 1:
-            arguments["gradient_accumulation_steps"] = self.gradient_accumulation_steps
-        if self.ema_momentum:
-            # Keras averages at every step, whether it ends in an update or not.
-            momentum = self.ema_momentum ** (1 / self.gradient_accumulation_steps)
-            arguments |= {"use_ema": True, "ema_momentum": momentum}
-        if self.name == "sgd":
-            arguments["nesterov"] = arguments["momentum"] > 0
-        optimizer = OPTIMIZERS[self.name](learning_rate, **arguments)
-        if weight_decay:
-            undecayed = [variable for variable in model.trainable_variables if len(variable.shape) <= 1]
-            optimizer.exclude_from_weight_decay(var_list=undecayed)
-        return optimizer
-
-
-OPTIMIZERS = {
-    "rmsprop": RMSprop,
-    "sgd": keras.optimizers.SGD,
-    "adamw": keras.optimizers.AdamW,
-    "lamb": keras.optimizers.Lamb,
-}
+    @property
+    def factors(self) -> dict[str, float] | None:
+        """On the learning rate, by part; None where all parts have the same."""
+        if self.layer_decay < 1:
+            return {part: self.layer_decay**distance for distance, part in enumerate(reversed(PARTS))}
+        return dict(self.learning_rate_factors) if self.learning_rate_factors else None

@@ -1,14 +1,19 @@
-"""Recipes with names: the small ones that end on a laptop, fine-tuning, and the poster's on ImageNet."""
+"""Recipes with names: the small ones that end on a laptop, fine-tuning, and on ImageNet the poster's and others'."""
 
 from dataclasses import dataclass, replace
 
+from polynet_keras.data.augmentation import Augmentation
 from polynet_keras.models.cost import network_cost
 from polynet_keras.models.parts import PARTS
 from polynet_keras.training.recipes.optimizer import OptimizerSettings
+from polynet_keras.training.recipes.published import A2, A3, RA2, TORCHVISION
 from polynet_keras.training.recipes.recipe import Recipe
 from polynet_keras.training.recipes.regularization import Regularization
 from polynet_keras.training.recipes.schedule import ScheduleSettings
 from polynet_keras.training.recipes.start import Start
+
+FLOPS_A_SECOND = 1e14
+"""Floating-point operations a second, of all devices together, in which a cost is told as time: no measurement."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,18 @@ class Preset:
     def flops_per_image(self) -> float:
         """Floating-point operations to train with one image, two a multiply-accumulate: those of a forward pass, and
         twice those of the parts that are trained, for the gradients of their activations and weights."""
+        return sum(self._flops_of_parts)
+
+    @property
+    def flops(self) -> float:
+        """Of the whole training; 0 where the number of images is not known."""
+        frozen, trained = self._flops_of_parts
+        copies, epochs = self.recipe.start.cache_features, self.recipe.epochs
+        return self.images * (frozen * (min(copies, epochs) or epochs) + trained * epochs)
+
+    @property
+    def _flops_of_parts(self) -> tuple[float, float]:
+        """For one image: of the parts that are frozen, and of those that are trained."""
         size, frozen = self.recipe.image_size, self.recipe.start.frozen_through
         parts = network_cost(
             self.recipe.structure,
@@ -46,13 +63,13 @@ class Preset:
             width=self.recipe.width,
             classes=self.classes or 1000,
         )
-        trained = parts[PARTS.index(frozen) + 1 :] if frozen else parts  # the parts of both come in the same order
-        return 2.0 * sum(part.macs for part in parts) + 4.0 * sum(part.macs for part in trained)
+        first = PARTS.index(frozen) + 1 if frozen else 0  # the parts of both come in the same order
+        return 2.0 * sum(part.macs for part in parts[:first]), 6.0 * sum(part.macs for part in parts[first:])
 
     @property
-    def flops(self) -> float:
-        """Of the whole training; 0 where the number of images is not known."""
-        return self.flops_per_image * self.images * self.recipe.epochs
+    def hours(self) -> float:
+        """That the whole training takes at `FLOPS_A_SECOND`; 0 where the number of images is not known."""
+        return self.flops / FLOPS_A_SECOND / 3600
 
 
 # The poster's: RMSprop, random crop, synchronous training, 144 crops. Batch, rates and length are recalled from the
@@ -70,6 +87,18 @@ _IMAGENET = Recipe(
     regularization=Regularization(stochastic_depth="adaptive"),
     synchronized=True,
     crops=144,
+)
+
+_FINETUNE = Recipe(
+    data="photos",
+    structure="polynet-g5",
+    width=1.0,
+    residual_scale=None,
+    image_size=331,
+    epochs=10,
+    start=Start("imagenet", frozen_through="stage_b", frozen_normalizations=True),
+    optimizer=OptimizerSettings("sgd"),
+    schedule=ScheduleSettings(learning_rate=0.01),
 )
 
 PRESETS = {
@@ -98,19 +127,33 @@ PRESETS = {
         time="25 min 50 s on 2 cores (AMD EPYC, Zen 4), other work beside it",
         result="92.86 % (9286 of 10,000, test set)",
     ),
+    "photos": Preset(
+        "your photographs, from scratch: some hundreds or thousands, on a laptop",
+        "polynet train --data PHOTOS",
+        Recipe(
+            data="photos",
+            width=0.35,
+            image_size=131,
+            epochs=75,
+            augmentation=Augmentation("random_resized", crop_min_area=0.35, flip=True, color_jitter=0.2),
+            optimizer=OptimizerSettings(ema_momentum=0.99),
+            regularization=Regularization(weight_decay=0.05, label_smoothing=0.1),
+        ),
+    ),
     "finetune": Preset(
         "your photographs, from the released weights: what is behind stage B, and no normalization",
         "polynet train --recipe finetune --data PHOTOS",
-        Recipe(
-            data="photos",
-            structure="polynet-g5",
-            width=1.0,
-            residual_scale=None,
-            image_size=331,
-            epochs=10,
-            start=Start("imagenet", frozen_through="stage_b", frozen_normalizations=True),
-            optimizer=OptimizerSettings("sgd"),
-            schedule=ScheduleSettings(learning_rate=0.01),
+        _FINETUNE,
+    ),
+    "probe": Preset(
+        "your photographs, from the released weights: the classifier alone, on features that are computed once",
+        "polynet train --recipe probe --data PHOTOS",
+        replace(
+            _FINETUNE,
+            epochs=100,
+            start=replace(_FINETUNE.start, frozen_through="stage_c", cache_features=1),
+            optimizer=OptimizerSettings("adamw"),
+            schedule=ScheduleSettings(learning_rate=0.001),
         ),
     ),
     "imagenet-ir-5-10-5": Preset(
@@ -127,4 +170,20 @@ PRESETS = {
         classes=1000,
         images=1_281_167,
     ),
+    **{
+        name: Preset(
+            f"ImageNet: {about}",
+            f"polynet train --recipe {name} --data IMAGENET --run_dir SHARED",
+            recipe,
+            classes=1000,
+            images=1_281_167,
+        )
+        for name, about, recipe in (
+            ("a2", "ResNet strikes back's A2, LAMB and 300 epochs; there ResNet-50 has 79.8 %", A2),
+            ("a3", "ResNet strikes back's A3, 100 epochs at 160 px; there ResNet-50 has 78.1 %", A3),
+            ("ra2", "timm's RMSprop and RandAugment, 450 epochs; there EfficientNet-B0 has 77.7 %", RA2),
+            ("torchvision", "torchvision's of 2021, 600 epochs at 176 px; there ResNet-50 has 80.9 %", TORCHVISION),
+        )
+    },
 }
+"""The named recipes, by name."""

@@ -12,25 +12,56 @@ from typing import Any
 
 from polynet_keras.basics.checks import check_choice, check_flag, check_integer, check_number, plain_numbers
 from polynet_keras.basics.files import written_whole
-from polynet_keras.data.augmentation import Augmentation
-from polynet_keras.data.crops import CROPS
-from polynet_keras.data.decoding import ON_ERROR
-from polynet_keras.data.sources import BUILT_IN, DIGITS
-from polynet_keras.engine.rematerialization import check_remat
-from polynet_keras.models.arguments import MIN_SIZE
+from polynet_keras.data.augmentation import POLICIES_OWN, Augmentation
+from polynet_keras.data.class_weights import check_class_weights
+from polynet_keras.data.crops import check_crops
+from polynet_keras.data.folders import LAYOUTS
+from polynet_keras.data.image_files import ON_ERROR
+from polynet_keras.data.protocol import DECODINGS
+from polynet_keras.data.sampling import SAMPLINGS
+from polynet_keras.data.source_names import BUILT_IN, DIGITS
+from polynet_keras.models.arguments import MIN_SIZE, check_remat
 from polynet_keras.models.residual_scale import scales_and_survival
 from polynet_keras.models.structure import Structure
-from polynet_keras.training.precision import PRECISIONS
+from polynet_keras.training.recipes.agreement import check_agreement
 from polynet_keras.training.recipes.optimizer import OPTIMIZERS_OWN, OptimizerSettings
-from polynet_keras.training.recipes.regularization import DEPTHS_OWN, Regularization
+from polynet_keras.training.recipes.phases import PhaseSettings, phases_of
+from polynet_keras.training.recipes.regularization import DEPTHS_OWN, TEACHER, Regularization
 from polynet_keras.training.recipes.schedule import SCHEDULES_OWN, ScheduleSettings
 from polynet_keras.training.recipes.start import Start
+
+LOSSES = ("categorical", "binary")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 RESIZE_RATIO = 378 / 331
 """Side of the resized image to that of its crop: the released net's protocol."""
 
 MAX_SEED = 2**32 - 1
 """NumPy's limit."""
+
+LATER = {
+    "layout": "auto",
+    "decoding": "exact",
+    "validation_share": None,
+    "patience": None,
+    "class_weights": None,
+    "sampling": "uniform",
+    "augmentation.crop_min_area": None,
+    "optimizer.learning_rate_factors": None,
+    "optimizer.layer_decay": 1.0,
+    "augmentation.magnitude": None,
+    "augmentation.magnitude_std": None,
+    "augmentation.repeats": 1,
+    "optimizer.decay_in_ratio": False,
+    "evaluation_size": None,
+    "loss": "categorical",
+    "target_threshold": None,
+    "regularization.teacher": None,
+    **{f"regularization.{name}": usual for name, usual in TEACHER.items()},
+    "start.unfreezing": None,
+    "start.cache_features": 0,
+}
+"""Settings that older recipes do not have, with what they meant: checkpoints have the fingerprints of those."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +73,18 @@ class Recipe:
     """
 
     data: str = DIGITS
-    """What `data.sources.open_source` opens: `"digits"`, `"fashion_mnist"`, `"tfds:NAME"`, or a folder of images or of
-    records."""
+    """What `data.sources.open_source` opens: `"digits"`, `"fashion_mnist"`, `"tfds:NAME"`, a folder of images or of
+    records, or a table of images."""
+    layout: str = "auto"
+    """What the folders of a folder of images are: `"classes"`, `"splits"`, or `"auto"`, what their names say."""
+    validation_share: float | None = None
+    """Of each class's training images, on which the best epoch is chosen; 0 for none, and then the last one is taken.
+    None takes the split `val` of data that has a split `test` or `held_out` too, and else none."""
+    class_weights: str | Mapping[str, float] | None = None
+    """How much a training image counts in the loss, by the name of its class (1 for those that are not named), or
+    `"balanced"`: all classes the same. None: every image the same."""
+    sampling: str = "uniform"
+    """What an epoch has equally often: each image (`"uniform"`), or each class (`"balanced"`)."""
     structure: str = "1 x [2-way] | 1 x [poly-3, 2-way] | 1 x [poly-3]"
     """The residual units: a name or a notation; see `polynet_keras.PolyNet`."""
     width: float = 0.25
@@ -52,8 +93,14 @@ class Recipe:
     """The factor on the residual paths: at most 0.3 is the authors' advice for training from scratch."""
     image_size: int = MIN_SIZE
     """Side of the network's input, in pixels; images are resized to 378/331 of it and cropped."""
+    evaluation_size: int | None = None
+    """Of the images that the network is evaluated and used with, in place of `image_size`, which it is trained with."""
+    decoding: str = "exact"
+    """Of large JPEG files: `"exact"`, or `"scaled"` at 1/2, 1/4 or 1/8, as `Preprocessing` says."""
     epochs: int = 15
     """Passes over the training images."""
+    patience: int | None = None
+    """Epochs after the best one, after which training ends; None for all `epochs`."""
     batch_size: int = 32
     """Images a step, of all devices and workers together."""
     seed: int = 0
@@ -68,6 +115,11 @@ class Recipe:
     """Of the learning rate."""
     regularization: Regularization = field(default_factory=Regularization)
     """Against overfitting."""
+    loss: str = "categorical"
+    """`"categorical"`, the cross-entropy of the softmax; or `"binary"`, the mean of the binary cross-entropies of the
+    classes, each of its own logit (`training.losses`)."""
+    target_threshold: float | None = None
+    """Of `loss="binary"`: the share of a mixed image from which a class counts as in it; None for the shares."""
     precision: str = "float32"
     """In which the net computes: a policy of Keras, one of `PRECISIONS`."""
     remat: str = "none"
@@ -81,7 +133,8 @@ class Recipe:
 
     def __post_init__(self):
         if not isinstance(self.data, (str, os.PathLike)):
-            raise ValueError(f"data={self.data!r} must be {' or '.join(map(repr, BUILT_IN))} or the path of a folder")
+            named = " or ".join(map(repr, BUILT_IN))
+            raise ValueError(f"data={self.data!r} must be {named} or the path of a folder or of a table")
         # What is saved as JSON must come back as the same value.
         self._set("data", os.fspath(self.data))
         if isinstance(self.structure, Structure):
@@ -97,41 +150,65 @@ class Recipe:
             self._set("residual_scale", tuple(map(float, self.residual_scale)))
         for name, minimum in (("image_size", MIN_SIZE), ("epochs", 1), ("batch_size", 1), ("seed", 0)):
             check_integer(name, getattr(self, name), minimum, MAX_SEED if name == "seed" else None)
+        if self.evaluation_size is not None:
+            check_integer("evaluation_size", self.evaluation_size, MIN_SIZE)
+        if self.validation_share is not None:
+            check_number("validation_share", self.validation_share, at_least=0, below=1)
+        if self.patience is not None:
+            check_integer("patience", self.patience, at_least=1)
+            if self.validation_share == 0:
+                raise ValueError(
+                    f"patience={self.patience} needs images that choose the best epoch, and validation_share=0 says "
+                    "that there are none"
+                )
+        before = sum(phase.epochs for phase in self.start.unfreezing or ())
+        if before >= self.epochs:
+            raise ValueError(
+                f"epochs={self.epochs} leaves none for the phase after unfreezing, which takes {before}; say more"
+            )
+        check_class_weights(self.class_weights)
+        if isinstance(self.class_weights, Mapping):
+            self._set("class_weights", {name: float(weight) for name, weight in self.class_weights.items()})
         check_number("width", self.width, above=0)
+        check_choice("layout", self.layout, LAYOUTS)
+        check_choice("decoding", self.decoding, DECODINGS)
+        check_choice("loss", self.loss, LOSSES)
+        check_choice("sampling", self.sampling, SAMPLINGS)
         check_choice("precision", self.precision, PRECISIONS)
         check_choice("on_error", self.on_error, ON_ERROR)
         check_remat(self.remat)
         check_flag("synchronized", self.synchronized)
         check_integer("crops", self.crops, 1)
-        if self.crops not in CROPS:
-            raise ValueError(f"crops={self.crops!r} must be one of {CROPS}")
-        if self.regularization.stochastic_depth == "adaptive":
-            self._check_gap()
-
-    def _check_gap(self) -> None:
-        """Training and validation must be measured alike, or their gap says nothing of overfitting."""
-        metric = self.regularization.gap_metric
-        if self.augmentation.mixes:
-            raise ValueError(f"stochastic_depth='adaptive' with mixed images: their {metric} tells nothing; use 'on'")
-        if metric == "loss" and self.regularization.label_smoothing:
-            raise ValueError("gap_metric='loss' with label_smoothing: it is in one of the losses only; use 'accuracy'")
+        check_crops("crops", self.crops)
+        check_agreement(self)
 
     def _set(self, name: str, value) -> None:
         object.__setattr__(self, name, value)
 
     @property
+    def phases(self) -> list[PhaseSettings]:
+        """In which parts of the net are trained: one, or those of `start.unfreezing` and the one after them."""
+        return phases_of(self.start.unfreezing or (), self.start.frozen_through, self.epochs)
+
+    @property
     def resize_size(self) -> int:
-        return round(self.image_size * RESIZE_RATIO)
+        return resize_size_of(self.image_size)
 
     @property
     def labels_are_shares(self) -> bool:
         """Whether a training image has shares of the classes, and not one class."""
-        return self.augmentation.mixes or self.regularization.label_smoothing > 0
+        return self.augmentation.mixes or self.regularization.label_smoothing > 0 or self.loss == "binary"
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 of what the recipe says."""
-        return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()
+        settings = dataclasses.asdict(self)
+        for name, default in LATER.items():
+            section, _, setting = name.rpartition(".")
+            owner = settings[section] if section else settings
+            if owner[setting] == default:
+                del owner[setting]
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
     def facts(self) -> dict[str, str]:
         """What the recipe says, by setting (`"width"`, `"optimizer.momentum"`), as JSON."""
@@ -172,9 +249,10 @@ class Recipe:
                 values[name] = value
         for section, changes in sections.items():
             before = getattr(self, section)
-            choice, own = OWN_SETTINGS.get(section, ("", ()))
-            is_another = choice in changes and changes[choice] != getattr(before, choice)
-            forgotten = dict.fromkeys(own) if is_another else {}
+            forgotten: dict[str, None] = {}
+            for choice, own in OWN_SETTINGS.get(section, {}).items():
+                if choice in changes and changes[choice] != getattr(before, choice):
+                    forgotten |= dict.fromkeys(own)
             values[section] = dataclasses.replace(before, **{**forgotten, **changes})
         return dataclasses.replace(self, **values)
 
@@ -208,6 +286,11 @@ class Recipe:
             raise ValueError(f"{os.fspath(path)}: not a recipe: {error}") from None
 
 
+def resize_size_of(image_size: int) -> int:
+    """Side of the image that a crop of this side is cut from."""
+    return round(image_size * RESIZE_RATIO)
+
+
 def _meant(name: str, known: list[str]) -> str:
     """What an unknown setting may stand for."""
     wanted = name.rpartition(".")[2]
@@ -224,9 +307,10 @@ SECTIONS: dict[str, type] = {
     "regularization": Regularization,
 }
 """The settings that are values with settings of their own."""
-OWN_SETTINGS = {
-    "optimizer": ("name", OPTIMIZERS_OWN),
-    "schedule": ("name", SCHEDULES_OWN),
-    "regularization": ("stochastic_depth", DEPTHS_OWN),
+OWN_SETTINGS: dict[str, dict[str, tuple[str, ...]]] = {
+    "augmentation": {"crop": ("crop_min_area",), "policy": POLICIES_OWN},
+    "optimizer": {"name": OPTIMIZERS_OWN},
+    "schedule": {"name": SCHEDULES_OWN},
+    "regularization": {"stochastic_depth": DEPTHS_OWN},
 }
-"""Of a section, the setting that chooses a kind, and those that are only some kinds'."""
+"""Of a section, by the setting that chooses a kind, those that are only some kinds'."""

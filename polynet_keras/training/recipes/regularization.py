@@ -1,5 +1,6 @@
 """What a recipe does against overfitting, apart from the images: decay, smoothed labels, stochastic depth."""
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     },
 }
 """Of each kind of stochastic depth, its settings, and what they are where a recipe does not say."""
+TEACHER = {"teacher_temperature": 4.0, "teacher_weight": 0.9}
+"""What is usual in the field, as in Zagoruyko, Komodakis, "Paying More Attention to Attention", ICLR 2017."""
 DEPTHS_OWN = tuple(DEFAULTS["adaptive"])
 
 
@@ -27,6 +30,10 @@ class Regularization:
     Attributes:
         weight_decay: the share of a weight, times the learning rate, that an update takes off; of kernels only.
         label_smoothing: the share of a label that is spread over all classes, in training.
+        teacher: a trained model that the net learns from besides the labels (`training.distillation`): a run folder, a
+            `.keras` file with a card, or the name of a published checkpoint. It knows all classes of the data.
+        teacher_temperature: by which the logits of both are divided where they are compared.
+        teacher_weight: of the teacher in the loss, where the labels have what is left to 1.
         stochastic_depth: `"off"`; `"on"` from the beginning; or `"adaptive"`, the poster's: when overfitting emerges
             (`training.stochastic_depth`).
         max_drop_rate: the most that the deepest residual unit's paths may be dropped (default 0.25); it falls linearly
@@ -43,6 +50,9 @@ class Regularization:
 
     weight_decay: float = 0.0
     label_smoothing: float = 0.0
+    teacher: str | None = None
+    teacher_temperature: float = TEACHER["teacher_temperature"]
+    teacher_weight: float = TEACHER["teacher_weight"]
     stochastic_depth: str = "off"
     max_drop_rate: float | None = None
     drop_rate_step: float | None = None
@@ -54,6 +64,7 @@ class Regularization:
         plain_numbers(self)
         check_number("weight_decay", self.weight_decay, at_least=0)
         check_number("label_smoothing", self.label_smoothing, at_least=0, below=1)
+        self._check_teacher()
         check_choice("stochastic_depth", self.stochastic_depth, tuple(DEFAULTS))
         settle_own(self, "stochastic_depth", self.stochastic_depth, DEFAULTS)
         for name in DEFAULTS[self.stochastic_depth]:
@@ -64,3 +75,13 @@ class Regularization:
                 check_integer(name, value, at_least=1)
             else:
                 check_number(name, value, above=0, at_most=0.95 if name == "max_drop_rate" else None)
+
+    def _check_teacher(self) -> None:
+        if self.teacher is not None and not isinstance(self.teacher, (str, os.PathLike)):
+            raise ValueError(f"teacher={self.teacher!r} must be the name of a checkpoint, a file or a run folder")
+        object.__setattr__(self, "teacher", None if self.teacher is None else os.fspath(self.teacher) or None)
+        check_number("teacher_temperature", self.teacher_temperature, above=0)
+        check_number("teacher_weight", self.teacher_weight, above=0, at_most=1)
+        for name, usual in TEACHER.items():
+            if self.teacher is None and getattr(self, name) != usual:
+                raise ValueError(f"{name}={getattr(self, name)!r} needs a teacher")

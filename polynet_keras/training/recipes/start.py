@@ -2,18 +2,13 @@
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
-import keras
-
-from polynet_keras.basics.checks import check_flag
+from polynet_keras.basics.checks import check_flag, check_integer, plain_numbers
+from polynet_keras.basics.names import shown
 from polynet_keras.models.parts import check_part
-from polynet_keras.models.structure import Structure
-from polynet_keras.pretrained.model_card import MODEL_FILE
-from polynet_keras.pretrained.model_file import load_model_file
-from polynet_keras.pretrained.registry import find_checkpoint, list_published
-from polynet_keras.training.growth import check_optimizer
-from polynet_keras.training.insertion import insert_optimizer, plan_insertion
+from polynet_keras.pretrained.model_source import Kind, find_model
+from polynet_keras.pretrained.registry import list_published
+from polynet_keras.training.recipes.phases import PhaseSettings, checked_unfreezing
 
 
 @dataclass(frozen=True)
@@ -27,6 +22,12 @@ class Start:
         carry_optimizer: whether the optimizer goes on with what it remembers in a `.keras` file or run folder.
         frozen_through: the last part of the net that is not trained, such as `"stage_b"`; see `training.fine_tuning`.
         frozen_normalizations: whether no batch normalization is trained, and none takes new statistics.
+        unfreezing: phases at the beginning of the run in which more is frozen, each less than the one before it; then
+            comes what `frozen_through` says. In each phase optimizer and schedule begin anew.
+        cache_features: copies of each training image whose features, what the frozen part puts out, are computed once
+            and kept in files; what is behind trains on them. With 1 that is the centre crop, as it is evaluated, and
+            nothing is augmented. With k ≥ 2 they are augmented as in the first k epochs without a cache, and epoch e
+            takes copy e modulo k. 0 for no cache.
 
     Raises:
         ValueError: a value out of range, or settings that contradict each other.
@@ -36,20 +37,34 @@ class Start:
     carry_optimizer: bool = False
     frozen_through: str | None = None
     frozen_normalizations: bool = False
+    unfreezing: tuple[PhaseSettings, ...] | None = None
+    cache_features: int = 0
 
     def __post_init__(self):
         if self.weights is not None and not isinstance(self.weights, (str, os.PathLike)):
             raise ValueError(f"weights={self.weights!r} must be the name of a checkpoint, a file or a run folder")
         if self.weights is not None:
             object.__setattr__(self, "weights", os.fspath(self.weights) or None)
+        plain_numbers(self)
         check_flag("carry_optimizer", self.carry_optimizer)
         check_flag("frozen_normalizations", self.frozen_normalizations)
         if self.frozen_through is not None:
             check_part("frozen_through", self.frozen_through)
             if self.frozen_through == "predictions":
                 raise ValueError("frozen_through='predictions' leaves nothing to train")
+        if self.unfreezing is not None:
+            phases = checked_unfreezing(self.unfreezing, self.frozen_through)
+            object.__setattr__(self, "unfreezing", phases or None)
+        if self.unfreezing and self.carry_optimizer:
+            raise ValueError("carry_optimizer with unfreezing: each phase begins with a new optimizer; leave one out")
+        check_integer("cache_features", self.cache_features, at_least=0)
+        if self.cache_features and self.frozen_through is None:
+            raise ValueError(
+                f"cache_features={self.cache_features} needs frozen_through: what a part puts out stays the same while "
+                "it is not trained"
+            )
         if self.weights is None:
-            for name in ("carry_optimizer", "frozen_through", "frozen_normalizations"):
+            for name in ("carry_optimizer", "frozen_through", "frozen_normalizations", "unfreezing"):
                 if getattr(self, name):
                     raise ValueError(f"{name}={getattr(self, name)!r} needs weights: random ones are trained")
         if self.carry_optimizer and self.is_published:
@@ -65,24 +80,14 @@ class Start:
         """What `PolyNet(weights=...)` takes: the checkpoint's name, or the file; of a run folder, its model.
 
         Raises:
-            ValueError: no such file, or a folder without a model.
+            ValueError: there is none, or it is exported.
         """
-        if self.weights is None or self.is_published or not os.path.isdir(self.weights):
-            find_checkpoint(self.weights)  # raises where there is no such file
-            return self.weights
-        path = Path(self.weights, MODEL_FILE)
-        if not path.is_file():
-            raise ValueError(f"weights={self.weights!r} is a folder without {MODEL_FILE}; name a run that was finished")
-        return os.fspath(path)
-
-    def carry(self, model: keras.Model, structure: Structure) -> int:
-        """Gives a compiled model's optimizer what the file's one remembers; returns of how many variables.
-
-        Raises:
-            ValueError: the file's model has no optimizer, or another one.
-        """
-        if not str(self.file).endswith(".keras"):
-            raise ValueError(f"carry_optimizer: {self.file} holds no optimizer; a .keras file or a run folder does")
-        source = load_model_file(str(self.file), compile=True)
-        check_optimizer(source, f"carry_optimizer, {self.file}")
-        return insert_optimizer(source, model, plan_insertion(structure, structure))
+        if self.weights is None:
+            return None
+        source = find_model(self.weights, "weights")
+        if source.kind is Kind.EXPORT:
+            raise ValueError(
+                f"weights='{shown(source.name)}' is exported, and holds nothing to train; name the model that it was "
+                "exported from"
+            )
+        return source.file

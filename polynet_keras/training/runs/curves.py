@@ -11,6 +11,8 @@ PANELS = ("loss", "accuracy", "learning_rate", "drop_rate")
 def plot_curves(history_file: str | os.PathLike, picture_file: str | os.PathLike) -> None:
     """Draws what a `history.csv` has of `PANELS`, one point an epoch; of loss and accuracy the `val_` twins too.
 
+    Where an epoch was chosen, there is a line at it.
+
     Raises:
         ValueError: the file is no history, or has no epoch.
     """
@@ -21,14 +23,17 @@ def plot_curves(history_file: str | os.PathLike, picture_file: str | os.PathLike
     rows = read_history(Path(history_file))
     if not rows:
         raise ValueError(f"{os.fspath(history_file)} has no epoch to draw")
+    best = rows[-1].get("best_epoch")
     epochs = [int(row["epoch"]) + 1 for row in rows]
     panels = [panel for panel in PANELS if panel in rows[0]]
     figure = Figure(figsize=(5 * len(panels), 4), layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, metric in zip(figure.subplots(1, len(panels)), panels, strict=True):
-        for column, label in ((metric, "training"), (f"val_{metric}", "held out")):
+    for axes, metric in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for column, label in ((metric, "training"), (f"val_{metric}", "validation" if best else "held out")):
             if column in rows[0]:
                 axes.plot(epochs, [float(row[column]) for row in rows], marker="o", markersize=3, label=label)
+        if best:
+            axes.axvline(int(best) + 1, color="gray", linestyle=":", label="best epoch")
         axes.set_xlabel("epoch")
         axes.set_title(metric.replace("_", " "))
         axes.grid(alpha=0.3)

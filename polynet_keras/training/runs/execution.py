@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from polynet_keras.cluster.strategies import Communication
-from polynet_keras.engine.compression import GRADIENT_DTYPES
+from polynet_keras.basics.checks import check_choice, check_integer
+from polynet_keras.cluster.communication import GRADIENT_DTYPES, STRATEGIES, Communication
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,9 @@ class Execution:
     """Steps between two checkpoints."""
     save_every_minutes: float | None = 10.0
     """Minutes between two checkpoints."""
+    features_dir: str | None = None
+    """Folder of the features that are computed once (`Start.cache_features`), which several runs may share; by default
+    `features` in the run folder."""
     deterministic: bool = False
     """Whether TensorFlow keeps to operations that give the same bits again on the same machine; slower on GPUs. Once
     said, it holds for the process."""
@@ -35,5 +38,8 @@ class Execution:
     """How often a supervisor has started this run again: a finished run is then no mistake."""
 
     def __post_init__(self):
-        if self.gradient_dtype not in GRADIENT_DTYPES:
-            raise ValueError(f"gradient_dtype={self.gradient_dtype!r} must be one of {GRADIENT_DTYPES}")
+        check_choice("strategy", self.strategy, STRATEGIES)
+        for name, at_least in (("save_every_steps", 1), ("attempt", 0)):
+            if getattr(self, name) is not None:
+                check_integer(name, getattr(self, name), at_least)
+        check_choice("gradient_dtype", self.gradient_dtype, GRADIENT_DTYPES)

@@ -15,6 +15,7 @@ from polynet_keras.cluster.agreement import sum_over_workers
 from polynet_keras.cluster.workers import is_chief
 from polynet_keras.data.pipeline import Batches
 from polynet_keras.training.recipes.recipe import Recipe
+from polynet_keras.training.runs.best_epoch import BestEpoch
 from polynet_keras.training.runs.divergence import DivergenceError, StopOnDivergence
 from polynet_keras.training.runs.folder import (
     HISTORY_FILE,
@@ -25,6 +26,7 @@ from polynet_keras.training.runs.folder import (
 )
 from polynet_keras.training.runs.history import forget_epochs
 from polynet_keras.training.runs.progress import ProgressDisplay
+from polynet_keras.training.runs.unfreezing import Unfreezing
 from polynet_keras.training.stochastic_depth import AdaptiveStochasticDepth
 
 
@@ -37,6 +39,7 @@ def fit(
     path: Path,
     checkpoints: Checkpoints,
     strategy: tf.distribute.Strategy | None,
+    best: BestEpoch | None = None,
 ) -> None:
     """Trains a model from where its checkpoints are to the end of its recipe.
 
@@ -49,6 +52,7 @@ def fit(
         path: of the run folder.
         checkpoints: of the run.
         strategy: of the model.
+        best: chooses the epoch, if any does.
 
     Raises:
         DivergenceError: with what is left, and what may help.
@@ -62,7 +66,9 @@ def fit(
             keras.callbacks.CSVLogger(str(path / HISTORY_FILE), append=True),
             keras.callbacks.TensorBoard(str(path / TENSORBOARD_FOLDER), write_graph=False),
         ]
-    callbacks = [StopOnDivergence(), *_regularizing(recipe, model), progress, *writers, checkpoints]
+    averages = keras.callbacks.SwapEMAWeights() if recipe.optimizer.ema_momentum else None
+    phases = Unfreezing(recipe, training.steps) if recipe.start.unfreezing else None
+    callbacks = [phases, StopOnDivergence(), _regularizing(recipe), progress, best, averages, *writers, checkpoints]
     try:
         model.fit(
             training.dataset,
@@ -92,22 +98,18 @@ def fit(
             progress.close()
 
 
-def _regularizing(recipe: Recipe, model: keras.Model) -> list[keras.callbacks.Callback]:
-    """The callbacks that are a part of the recipe."""
+def _regularizing(recipe: Recipe) -> keras.callbacks.Callback | None:
     settings = recipe.regularization
-    callbacks: list[keras.callbacks.Callback] = []
-    if settings.stochastic_depth == "adaptive":
-        arguments: dict[str, Any] = {
-            "metric": settings.gap_metric,
-            "threshold": settings.gap_threshold,
-            "window": settings.gap_window,
-            "step": settings.drop_rate_step,
-            "max_drop_rate": settings.max_drop_rate,
-        }
-        callbacks.append(AdaptiveStochasticDepth(**arguments))
-    if recipe.optimizer.ema_momentum:
-        callbacks.append(keras.callbacks.SwapEMAWeights())
-    return callbacks
+    if settings.stochastic_depth != "adaptive":
+        return None
+    arguments: dict[str, Any] = {
+        "metric": settings.gap_metric,
+        "threshold": settings.gap_threshold,
+        "window": settings.gap_window,
+        "step": settings.drop_rate_step,
+        "max_drop_rate": settings.max_drop_rate,
+    }
+    return AdaptiveStochasticDepth(**arguments)
 
 
 def _with_advice(

@@ -9,15 +9,13 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from polynet_keras.basics.holding import holding, make_folder
-from polynet_keras.basics.names import is_escaped
-from polynet_keras.pretrained.model_card import CARD_FILE, MODEL_FILE
+from polynet_keras.basics.names import is_escaped, listed
+from polynet_keras.data.source_names import is_there
+from polynet_keras.pretrained.model_card import CARD_FILE, card_file
+from polynet_keras.pretrained.model_source import BEST_FILE, MODEL_FILE, RECIPE_FILE, RUNS
 from polynet_keras.training.recipes.recipe import Recipe
 from polynet_keras.training.runs.history import read_history
 
-RUNS = "runs"
-"""The folder of runs, in the current directory, that is used when none is named."""
-
-RECIPE_FILE = "recipe.json"
 HISTORY_FILE = "history.csv"
 LAST_GOOD_FILE = "last_good.keras"
 """Of a run that came to nothing: the net as it was saved last."""
@@ -26,8 +24,19 @@ TENSORBOARD_FOLDER = "tensorboard"
 SAMPLES_FOLDER = "samples"
 CHECKPOINTS_FOLDER = "checkpoints"
 """There until the run is done."""
-FILES = (RECIPE_FILE, HISTORY_FILE, LAST_GOOD_FILE, CURVES_FILE, MODEL_FILE, CARD_FILE)
-FOLDERS = (TENSORBOARD_FOLDER, SAMPLES_FOLDER, CHECKPOINTS_FOLDER)
+FILES = (
+    RECIPE_FILE,
+    HISTORY_FILE,
+    BEST_FILE,
+    card_file(BEST_FILE).name,
+    LAST_GOOD_FILE,
+    CURVES_FILE,
+    MODEL_FILE,
+    CARD_FILE,
+)
+FEATURES_FOLDER = "features"
+"""What the frozen part puts out, where it is computed once: may be removed when the run is done."""
+FOLDERS = (TENSORBOARD_FOLDER, SAMPLES_FOLDER, CHECKPOINTS_FOLDER, FEATURES_FOLDER)
 """What a run writes."""
 CHECKPOINT_NAME = re.compile(r"checkpoint-\d+\.(index|data-\d+-of-\d+)(\.tempstate\d+)?")
 JOB_OUTPUT = re.compile(r"nohup\.out|.*\.(log|out|err)|.*\.[oe]\d+", re.DOTALL)
@@ -40,8 +49,8 @@ NAME_BYTES = 200
 def run_folder(folder: str | os.PathLike | None, recipe: Recipe) -> Iterator[Path]:
     """The folder of a run that begins, or of an unfinished run of the same recipe that goes on; held by this process.
 
-    An error before an epoch is done or a checkpoint is written removes what the run has written since, so that the same
-    command can run again.
+    An error before an epoch is done, a checkpoint is written or features are computed removes what the run has written
+    since, so that the same command can run again.
 
     Args:
         folder: the folder; by default a new one in `runs/`, named after the data and the time.
@@ -51,10 +60,12 @@ def run_folder(folder: str | os.PathLike | None, recipe: Recipe) -> Iterator[Pat
         ValueError: the folder cannot be made or written to, is held by another process, is finished or of another
             recipe, or holds anything that no run writes.
     """
+    runs_are_new = False
     if folder:
         path = Path(folder)
         is_new = make_folder("run_dir", path)
     else:
+        runs_are_new = not os.path.lexists(RUNS)
         path, is_new = new_run_folder(recipe.data), True
     try:
         with holding("run_dir", path) as hold:
@@ -63,24 +74,36 @@ def run_folder(folder: str | os.PathLike | None, recipe: Recipe) -> Iterator[Pat
             try:
                 yield path
             except (Exception, KeyboardInterrupt):
-                if not (hold.is_lost or _has_epochs(path) or has_checkpoints(path)):
+                if not (hold.is_lost or _has_epochs(path) or has_checkpoints(path) or _has_features(path)):
                     _remove(path, _files_of_runs(path) - before)
                 raise
     finally:
         if is_new:
             with contextlib.suppress(OSError):  # what is not empty stays
                 path.rmdir()
+                if runs_are_new:
+                    path.parent.rmdir()
 
 
 def _open(path: Path, recipe: Recipe) -> None:
     """Saves the recipe in an empty folder, or sees that the folder is of an unfinished run of this recipe."""
-    name = f"run_dir={os.fspath(path)!r}"
+    check_goes_on(path, recipe)
     if not (path / RECIPE_FILE).is_file():
-        check_holds_only("run_dir", path, ())
         try:
             recipe.save(path / RECIPE_FILE)
         except OSError as error:
-            raise ValueError(f"{name} cannot be written: {error.strerror}") from None
+            raise ValueError(f"run_dir={os.fspath(path)!r} cannot be written: {error.strerror}") from None
+
+
+def check_goes_on(path: Path, recipe: Recipe) -> None:
+    """Refuses a folder that is neither empty nor of an unfinished run of this recipe.
+
+    Raises:
+        ValueError: with what is there.
+    """
+    name = f"run_dir={os.fspath(path)!r}"
+    if not (path / RECIPE_FILE).is_file():
+        check_holds_only("run_dir", path, ())
         return
     differences = recipe.differences(Recipe.load(path / RECIPE_FILE))
     if differences:
@@ -90,9 +113,32 @@ def _open(path: Path, recipe: Recipe) -> None:
             f"another{further}"
         )
     if is_finished(path):
-        raise ValueError(f"{name} holds a finished run of this recipe; name a new folder")
+        raise ValueError(
+            f"{name} holds a finished run of this recipe; name a new folder, where --weights={path} starts from its "
+            "weights"
+        )
     check_holds_only("run_dir", path, (*FILES, *FOLDERS))
     read_history(path / HISTORY_FILE)
+
+
+def check_data_is_there(path: Path, recipe: Recipe, otherwise: str = "") -> None:
+    """Whether the data of a run are found from here, where its recipe has a relative path.
+
+    Args:
+        path: of the recipe's file.
+        recipe: of the run.
+        otherwise: what else could be done, for the message.
+
+    Raises:
+        ValueError: they are not; the message says from where the path is relative.
+    """
+    if os.path.isabs(recipe.data) or is_there(recipe.data):
+        return
+    also = f", or {otherwise}" if otherwise else ""
+    raise ValueError(
+        f"{path} has data={recipe.data!r}, a path from the folder in which that run was started, and from here, "
+        f"{os.getcwd()!r}, it leads nowhere; start the command in that folder{also}"
+    )
 
 
 def is_finished(folder: str | os.PathLike) -> bool:
@@ -112,6 +158,10 @@ def _has_epochs(path: Path) -> bool:
         return True  # whatever it holds, it is kept
 
 
+def _has_features(path: Path) -> bool:
+    return any((path / FEATURES_FOLDER).glob("*/*.npy"))
+
+
 def check_holds_only(argument: str, path: Path, names: Collection[str]) -> None:
     """Refuses a folder with anything but hidden files and what may be there.
 
@@ -120,7 +170,6 @@ def check_holds_only(argument: str, path: Path, names: Collection[str]) -> None:
     """
     others = sorted(child.name for child in path.iterdir() if child.name not in names and child.name[0] != ".")
     if others:
-        shown = ", ".join(map(repr, others[:5])) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
         what = "holds other things than a run" if names else "is not empty"
         cure = "name a new folder, nothing is overwritten or removed"
         if all(JOB_OUTPUT.fullmatch(name) for name in others):
@@ -128,7 +177,7 @@ def check_holds_only(argument: str, path: Path, names: Collection[str]) -> None:
                 "these look like the output of a job: let it go to a file elsewhere (`> train.log`, Slurm's --output, "
                 f"--log_dir of `polynet launch`) and move these there, or {cure}"
             )
-        raise ValueError(f"{argument}={os.fspath(path)!r} {what}: {shown}; {cure}")
+        raise ValueError(f"{argument}={os.fspath(path)!r} {what}: {listed(others)}; {cure}")
 
 
 def remove_checkpoints(path: Path) -> None:
@@ -186,15 +235,3 @@ def new_run_folder(data: str) -> Path:
             raise ValueError(f"run_dir={os.fspath(path)!r} cannot be written: {error.strerror}") from None
         return path
     raise AssertionError
-
-
-def latest_run_folder() -> Path:
-    """The newest folder in `runs/` that holds a model and its card.
-
-    Raises:
-        ValueError: there is none.
-    """
-    cards = [card for card in Path(RUNS).glob(f"*/{CARD_FILE}") if card.with_name(MODEL_FILE).is_file()]
-    if not cards:
-        raise ValueError(f"no trained model in {RUNS}/; run `polynet train` first, or name a run folder with --run_dir")
-    return max(cards, key=lambda card: card.stat().st_mtime).parent

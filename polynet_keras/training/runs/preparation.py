@@ -1,30 +1,57 @@
 """What a recipe makes of a source of images: the network, its optimizer, and the batches that it is trained on."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
 import keras
 import tensorflow as tf
 from absl import logging
 
 from polynet_keras.applications import PolyNet
 from polynet_keras.cluster.inputs import distributed_dataset
-from polynet_keras.data.decoding import Unreadable
-from polynet_keras.data.examples import Source
-from polynet_keras.data.pipeline import Batches, evaluation_batches, training_batches, validation_data
+from polynet_keras.data.class_weights import weights_by_label
+from polynet_keras.data.examples import Examples, Source
+from polynet_keras.data.pipeline import (
+    Batches,
+    evaluation_batches,
+    training_batches,
+    training_order,
+    validation_data,
+)
 from polynet_keras.data.protocol import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from polynet_keras.data.unreadable import Unreadable
+from polynet_keras.evaluation.loading import load_source
 from polynet_keras.layers.batch_normalization import synchronize_batch_normalization
 from polynet_keras.layers.stochastic_residual_scaling import StochasticResidualScaling
 from polynet_keras.models.structure import Structure
+from polynet_keras.training.distillation import teach
+from polynet_keras.training.features.batches import evaluation_features, training_features
+from polynet_keras.training.features.files import FeatureFiles
 from polynet_keras.training.fine_tuning import freeze
+from polynet_keras.training.growth import carry_optimizer
+from polynet_keras.training.losses import ClasswiseBinaryCrossentropy
+from polynet_keras.training.making import make_optimizer, make_schedule
 from polynet_keras.training.precision import precision
-from polynet_keras.training.recipes.recipe import Recipe
+from polynet_keras.training.recipes.phases import PhaseSettings
+from polynet_keras.training.recipes.recipe import Recipe, resize_size_of
+from polynet_keras.training.recipes.teacher import find_teacher
+from polynet_keras.training.runs.checking import check_phases
 from polynet_keras.training.stochastic_depth import set_drop_rate
 
 GREY_MEAN, GREY_STD = (0.5,), (0.5,)
 
 
 def preprocessing_of(recipe: Recipe, source: Source) -> Preprocessing:
-    """The protocol that a run's network is trained and evaluated with."""
+    """The protocol that a run's network is evaluated with."""
     mean, std = (GREY_MEAN, GREY_STD) if source.channels == 1 else (IMAGENET_MEAN, IMAGENET_STD)
-    return Preprocessing(recipe.image_size, recipe.resize_size, mean, std)
+    size = recipe.evaluation_size or recipe.image_size
+    return Preprocessing(size, resize_size_of(size), mean, std, decoding=recipe.decoding)
+
+
+def _trained_with(recipe: Recipe, preprocessing: Preprocessing) -> Preprocessing:
+    """The same protocol for images of the size that the recipe trains with."""
+    return replace(preprocessing, image_size=recipe.image_size, resize_size=recipe.resize_size)
 
 
 def training_data(
@@ -34,51 +61,91 @@ def training_data(
     unreadable: Unreadable,
     strategy: tf.distribute.Strategy | None,
     first_step: int,
+    features: Sequence[FeatureFiles] = (),
 ) -> Batches:
-    """The training images as `fit` takes them, from a step of the run on: every worker reads its part of each batch."""
-    classes, smoothing = len(source.class_names), recipe.regularization.label_smoothing
+    """The training images as `fit` takes them, from a step of the run on: every worker reads its part of each batch.
 
-    def shares(images, labels):
-        if not recipe.augmentation.mixes:
-            labels = tf.one_hot(labels, classes)
-        return images, labels * (1 - smoothing) + smoothing / classes
+    They are prepared as those of the protocol, of the size that the recipe trains with.
+
+    With weights of the classes, an example has the weight of its class; a mixed one the mean of both, by their shares.
+    With features of the images, in one copy or several, these take their place.
+    """
+    classes, smoothing = len(source.class_names), recipe.regularization.label_smoothing
+    preprocessing = _trained_with(recipe, preprocessing)
+    training, table = source.training, None
+    if recipe.class_weights is not None:
+        training = training.labelled(recipe.on_error)
+        assert training.labels is not None
+        table = tf.constant(weights_by_label(recipe.class_weights, source.class_names, training.labels), tf.float32)
+
+    def prepared(images, labels):
+        weights: tuple[tf.Tensor, ...] = ()
+        if table is not None:
+            mixes = recipe.augmentation.mixes
+            weights = (tf.linalg.matvec(labels, table) if mixes else tf.gather(table, labels),)
+        if recipe.labels_are_shares:
+            if not recipe.augmentation.mixes:
+                labels = tf.one_hot(labels, classes)
+            labels = labels * (1 - smoothing) + smoothing / classes
+        return images, labels, *weights
 
     def batches(workers: int, worker: int, replicas: int) -> tf.data.Dataset:
-        dataset = training_batches(
-            source.training,
-            preprocessing,
-            recipe.batch_size,
-            recipe.seed,
-            recipe.augmentation,
-            first_step=first_step,
-            workers=workers,
-            worker=worker,
-            replicas=replicas,
-            unreadable=unreadable,
-        ).dataset
-        return dataset.map(shares) if recipe.labels_are_shares else dataset
+        parts: dict[str, Any] = {"workers": workers, "worker": worker, "replicas": replicas}
+        if features:
+            order = training_order(
+                training,
+                recipe.batch_size,
+                recipe.seed,
+                sampling=recipe.sampling,
+                repeats=recipe.augmentation.repeats,
+                on_error=recipe.on_error,
+                **parts,
+            )
+            dataset = training_features(features, order, first_step)
+        else:
+            dataset = training_batches(
+                training,
+                preprocessing,
+                recipe.batch_size,
+                recipe.seed,
+                recipe.augmentation,
+                sampling=recipe.sampling,
+                first_step=first_step,
+                unreadable=unreadable,
+                **parts,
+            ).dataset
+        return dataset.map(prepared) if recipe.labels_are_shares or table is not None else dataset
 
-    steps = -(-len(source.training) // recipe.batch_size)
-    return Batches(distributed_dataset(strategy, batches), steps)
+    return Batches(distributed_dataset(strategy, batches), steps_of(recipe, source))
+
+
+def steps_of(recipe: Recipe, source: Source) -> int:
+    """Batches of an epoch."""
+    return -(-len(source.training) // recipe.batch_size)
 
 
 def held_out_data(
     recipe: Recipe,
-    source: Source,
+    examples: Examples,
     preprocessing: Preprocessing,
     unreadable: Unreadable,
     strategy: tf.distribute.Strategy | None,
+    features: FeatureFiles | None = None,
 ):
-    """Held-out images as `fit` takes them; every worker reads a part, and each is counted once."""
+    """Images that are not trained on, or their features, as `fit` takes them; every worker reads a part, and each is
+    counted once."""
 
     def one_hot(images, labels):
-        return images, tf.one_hot(labels, len(source.class_names))
+        return images, tf.one_hot(labels, len(examples.class_names))
 
     def dataset(workers: int, worker: int, replicas: int) -> tf.data.Dataset:
         size = -(-recipe.batch_size // (workers * replicas))
-        batches = evaluation_batches(
-            source.held_out, preprocessing, size, workers=workers, worker=worker, unreadable=unreadable
-        )
+        if features is not None:
+            batches = evaluation_features(features, examples, size, workers, worker, unreadable)
+        else:
+            batches = evaluation_batches(
+                examples, preprocessing, size, workers=workers, worker=worker, unreadable=unreadable
+            )
         data = validation_data(batches)
         return data.map(one_hot) if recipe.labels_are_shares else data
 
@@ -94,7 +161,8 @@ def network(recipe: Recipe, channels: int, classes: int, weights: str | None) ->
         classes: of the data.
         weights: as `PolyNet` takes them.
     """
-    size = recipe.image_size
+    # Of two sizes, the network takes images of any.
+    size = recipe.image_size if recipe.evaluation_size in (None, recipe.image_size) else None
     first = keras.config.image_data_format() == "channels_first"
     with precision(recipe.precision):
         return PolyNet(
@@ -109,28 +177,33 @@ def network(recipe: Recipe, channels: int, classes: int, weights: str | None) ->
 
 
 def compiled_model(recipe: Recipe, source: Source, steps_per_epoch: int, goes_on: bool = False) -> keras.Model:
-    """The network of a run, with optimizer and loss.
+    """The network of a run, with optimizer and loss, as its last phase trains it.
 
     Args:
         recipe: of the run.
         source: of its images.
-        steps_per_epoch: over which the learning rate goes.
+        steps_per_epoch: of its training data.
         goes_on: whether a checkpoint is about to bring all values: the files that the run began with may be gone.
 
     Raises:
-        ValueError: the weights to start with cannot be read or are of another net, or the run would make no update.
+        ValueError: the weights to start with cannot be read or are of another net, the run would make no update, or
+            Keras is too old for its phases.
     """
-    _check_updates(recipe, recipe.epochs * steps_per_epoch)
+    check_phases(recipe)
+    _check_updates(recipe, min(phase.epochs for phase in recipe.phases) * steps_per_epoch)
     weights = None if goes_on else recipe.start.file
     model = network(recipe, source.channels, len(source.class_names), weights)
     if recipe.synchronized:
         synchronize_batch_normalization(model)
     if recipe.start.frozen_through or recipe.start.frozen_normalizations:
         freeze(model, recipe.start.frozen_through, recipe.start.frozen_normalizations)
-    learning_rate = recipe.schedule.make(recipe.epochs * steps_per_epoch, steps_per_epoch)
-    optimizer = recipe.optimizer.make(learning_rate, recipe.regularization.weight_decay, model)
-    loss = "categorical_crossentropy" if recipe.labels_are_shares else "sparse_categorical_crossentropy"
-    model.compile(optimizer, loss=loss, metrics=["accuracy"])
+    learning_rate = phase_schedule(recipe, recipe.phases[-1], steps_per_epoch)
+    optimizer = make_optimizer(recipe.optimizer, learning_rate, recipe.regularization.weight_decay, model)
+    model.compile(optimizer, loss=make_loss(recipe), metrics=["accuracy"])
+    if (learning := recipe.regularization).teacher is not None:
+        teacher = load_source(find_teacher(learning.teacher))
+        prepared = _trained_with(recipe, preprocessing_of(recipe, source))
+        teach(model, teacher, source.class_names, prepared, learning.teacher_temperature, learning.teacher_weight)
     for layer in model.layers:
         if isinstance(layer, StochasticResidualScaling):
             layer.active.assign(False)  # of weights that were trained with stochastic depth
@@ -139,25 +212,48 @@ def compiled_model(recipe: Recipe, source: Source, steps_per_epoch: int, goes_on
         set_drop_rate(model, drop_rate)
     if recipe.start.carry_optimizer and not goes_on:
         with precision(recipe.precision):  # under which Keras has an optimizer scale its loss, or not
-            recipe.start.carry(model, Structure.parse(recipe.structure))
+            carry_optimizer(str(recipe.start.file), model, Structure.parse(recipe.structure))
     return model
 
 
+def make_loss(recipe: Recipe) -> str | keras.losses.Loss:
+    """The loss of a recipe, as `compile` takes it."""
+    if recipe.loss == "binary":
+        return ClasswiseBinaryCrossentropy(recipe.target_threshold)
+    return "categorical_crossentropy" if recipe.labels_are_shares else "sparse_categorical_crossentropy"
+
+
+def phase_schedule(
+    recipe: Recipe, phase: PhaseSettings, steps_per_epoch: int
+) -> keras.optimizers.schedules.LearningRateSchedule:
+    """The learning rate of one phase of a run, counted from the phase's beginning."""
+    settings = recipe.schedule
+    if phase.learning_rate is not None:
+        settings = replace(settings, learning_rate=phase.learning_rate)
+    return make_schedule(settings, phase.epochs * steps_per_epoch, steps_per_epoch)
+
+
 def _check_updates(recipe: Recipe, steps: int) -> None:
-    """Refuses a run without an update, and warns of averages that it is too short for."""
+    """Refuses a run, or a phase of one, without an update, and warns of averages that it is too short for.
+
+    Args:
+        recipe: of the run.
+        steps: of its shortest phase.
+    """
     settings = recipe.optimizer
     updates = steps // settings.gradient_accumulation_steps
     if not updates:
         raise ValueError(
             f"gradient_accumulation_steps={settings.gradient_accumulation_steps} is more than the {steps} steps of the "
-            "run: it would make no update"
+            f"{'shortest phase' if recipe.start.unfreezing else 'run'}: it would make no update"
         )
     left = settings.ema_momentum**updates
     if left > 0.01:
         logging.warning(
-            "ema_momentum=%g: after the run's %d updates the averages still hold %.0f %% of the first weights; "
+            "ema_momentum=%g: after %s %d updates the averages still hold %.0f %% of the first weights; "
             "a smaller one forgets them",
             settings.ema_momentum,
+            "the shortest phase's" if recipe.start.unfreezing else "the run's",
             updates,
             100 * left,
         )

@@ -77,7 +77,8 @@ class ProgressDisplay(keras.callbacks.Callback):
         self._first_step = 0
         seconds = self._timed_to - self._timed_from
         rate = self._timed_images / seconds if seconds else math.nan  # of one step, which was traced, nothing is known
-        logging.info("%s: %s; %.4g images/s%s", self._name, _numbers(logs), rate, self._to_go())
+        pace = f"; {rate:.4g} images/s" if seconds else ""
+        logging.info("%s: %s%s%s", self._name, _numbers(logs), pace, self._to_go())
         logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         logs["images_per_second"] = rate
 
@@ -91,14 +92,15 @@ class ProgressDisplay(keras.callbacks.Callback):
         """The time to the end of the run at the pace so far, validations and all."""
         if not self._paced_images or not self._left:
             return ""
-        return f"; about {_duration((time.monotonic() - self._paced_from) * self._left / self._paced_images)} left"
+        return f"; about {duration((time.monotonic() - self._paced_from) * self._left / self._paced_images)} left"
 
 
 def _numbers(logs) -> str:
     return ", ".join(f"{name} {float(value):.4f}" for name, value in (logs or {}).items())
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """For people: `1 h 5 min`, `2 min 3 s`, `40 s`."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

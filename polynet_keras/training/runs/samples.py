@@ -7,7 +7,8 @@ import numpy as np
 from absl import logging
 
 from polynet_keras.basics.files import written_whole
-from polynet_keras.data.examples import Source
+from polynet_keras.data.examples import Examples, Source
+from polynet_keras.data.passed_over import IMAGE_SUFFIXES
 
 SAMPLES = 10
 NAME_BYTES = 100
@@ -15,13 +16,13 @@ NAME_BYTES = 100
 
 
 def held_out_samples(source: Source, folder: Path, skipped: set[int]) -> tuple[str, ...]:
-    """Held-out images as files: the source's own, or written to the folder where it has none.
+    """Held-out images as files in a folder: copies of the source's own, or PNG where it has none.
 
     The run is done by now: what cannot be read or written is left out, and nothing is raised.
 
     Args:
         source: of the run.
-        folder: where files go, if the source has none; it is made then.
+        folder: where they go; it is made.
         skipped: indices of held-out images that could not be read.
     """
     held_out = source.held_out
@@ -32,21 +33,31 @@ def held_out_samples(source: Source, folder: Path, skipped: set[int]) -> tuple[s
     for index in map(int, readable[places]):
         try:
             image = held_out.image(index)
+            class_name = source.class_names[held_out.label(index)]
+            folder.mkdir(exist_ok=True)  # a run may be cut off here, and go on
             if held_out.are_files:
-                files.append(held_out.name_of(index))
+                files.append(_copied(held_out, index, class_name, folder, files))
             else:
-                files.append(
-                    _written(image, source.class_names[held_out.label(index)], held_out.name_of(index), folder)
-                )
+                files.append(_written(image, class_name, held_out.name_of(index), folder))
         except (ValueError, OSError) as error:
-            logging.warning("no sample is kept of a held-out image: %s", error)
+            logging.warning("a held-out image was not saved as a sample: %s", error)
     return tuple(files)
+
+
+def _copied(held_out: Examples, index: int, class_name: str, folder: Path, taken: list[str]) -> str:
+    name = Path(held_out.name_of(index))
+    suffix = name.suffix if name.suffix.lower() in IMAGE_SUFFIXES else ""
+    file = folder / f"{_short(name.stem)}-is-{_short(class_name)}{suffix}"
+    if os.fspath(file) in taken:  # of two folders below one class's
+        file = folder / f"{_short(name.stem)}-{index}-is-{_short(class_name)}{suffix}"
+    with written_whole(file) as partial:
+        partial.write_bytes(held_out.encoded(index))
+    return os.fspath(file)
 
 
 def _written(image: np.ndarray, class_name: str, name: str, folder: Path) -> str:
     from PIL import Image
 
-    folder.mkdir(exist_ok=True)  # a run may be cut off here, and go on
     file = folder / f"{_short(name)}-is-{_short(class_name)}.png"
     with written_whole(file) as partial:
         Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(partial)

@@ -1,36 +1,37 @@
 """The run: from a recipe to a folder with a trained model and what is needed to judge it and to use it."""
 
 import contextlib
+import dataclasses
 import math
 import os
 import shutil
 import warnings
-import zlib
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from polynet_keras.basics.extras import require_extra
-from polynet_keras.basics.files import file_hash, written_whole
+from polynet_keras.basics.files import written_whole
 from polynet_keras.basics.stderr_filter import warned
 from polynet_keras.checkpoints.callback import Checkpoints
 from polynet_keras.cluster.agreement import fail_together, sum_over_workers
 from polynet_keras.cluster.cluster import Cluster
-from polynet_keras.cluster.failures import PeerFailure, peer_failures
-from polynet_keras.cluster.rendezvous import MissingWorkerError
 from polynet_keras.cluster.shared_folder import check_shared_folder
-from polynet_keras.cluster.strategies import open_strategy
 from polynet_keras.cluster.workers import is_chief
 from polynet_keras.data.decoder_warnings import log_damaged
-from polynet_keras.data.decoding import Unreadable
-from polynet_keras.data.examples import Source
-from polynet_keras.data.pipeline import reading
-from polynet_keras.data.sources import open_source
-from polynet_keras.pretrained.model_card import MODEL_FILE, ModelCard
+from polynet_keras.data.examples import Examples, Source
+from polynet_keras.data.unreadable import Unreadable, reading
+from polynet_keras.models.macs import parameters_text
+from polynet_keras.pretrained.model_card import ModelCard
+from polynet_keras.pretrained.model_source import BEST_FILE, MODEL_FILE
 from polynet_keras.training.recipes.recipe import Recipe
+from polynet_keras.training.recipes.teacher import find_teacher, teacher_hash
+from polynet_keras.training.runs.best_epoch import BestEpoch
+from polynet_keras.training.runs.cached import begin_behind
 from polynet_keras.training.runs.curves import plot_curves
 from polynet_keras.training.runs.execution import Execution
 from polynet_keras.training.runs.fitting import fit
@@ -44,7 +45,15 @@ from polynet_keras.training.runs.folder import (
     remove_checkpoints,
     run_folder,
 )
-from polynet_keras.training.runs.preparation import compiled_model, held_out_data, preprocessing_of, training_data
+from polynet_keras.training.runs.history import read_history
+from polynet_keras.training.runs.opening import opened, tell_of_data
+from polynet_keras.training.runs.preparation import (
+    compiled_model,
+    held_out_data,
+    preprocessing_of,
+    steps_of,
+    training_data,
+)
 from polynet_keras.training.runs.samples import held_out_samples
 
 
@@ -63,8 +72,17 @@ class RunResult:
     samples: tuple[str, ...]
 
 
-def train(recipe: Recipe, folder: str | os.PathLike | None = None, execution: Execution | None = None) -> RunResult:
+def train(
+    recipe: Recipe,
+    run_dir: str | os.PathLike | None = None,
+    execution: Execution | None = None,
+    *,
+    strict: bool = False,
+) -> RunResult:
     """Trains a PolyNet and leaves the model, recipe, history, TensorBoard logs and curves in a run folder.
+
+    The model is that of the last epoch, or of the best one where the data have images to choose it by
+    (`Recipe.validation_share`); then what is held out is evaluated with that one alone.
 
     A run that ended before it was done goes on where it was saved last, when it is started again with its recipe
     and its folder. Several workers, each in a process of its own that calls this with the same arguments, train
@@ -72,9 +90,10 @@ def train(recipe: Recipe, folder: str | os.PathLike | None = None, execution: Ex
 
     Args:
         recipe: what to do.
-        folder: of the run: new, empty, or of an unfinished run of this recipe; by default one in `runs/`, named after
-            the data and the time. Several workers need one that all of them see.
+        run_dir: folder of the run: new, empty, or of an unfinished run of this recipe; by default one in `runs/`, named
+            after the data and the time. Several workers need one that all of them see.
         execution: on which devices, and how often to save; by default what the environment says, every ten minutes.
+        strict: whether an image file that is in several splits is an error.
 
     Raises:
         DivergenceError: the loss is not finite any more. The net as it was last saved is in `last_good.keras`.
@@ -84,34 +103,11 @@ def train(recipe: Recipe, folder: str | os.PathLike | None = None, execution: Ex
         PeerFailure: another worker failed or did not answer in time.
         Preempted: this process or another worker was told to end (SIGTERM); the run was saved.
     """
-    require_extra("data", "PIL", "matplotlib", "tensorboard")
     execution = execution or Execution()
-    cluster = Cluster.from_environment()
-    if cluster.is_distributed and folder is None:
+    if run_dir is None and Cluster.from_environment().is_distributed:
         raise ValueError("several workers need the same run folder: name one with --run_dir, on storage they all see")
-    if execution.deterministic:
-        tf.config.experimental.enable_op_determinism()
-    with peer_failures(cluster):
-        facts = {**recipe.facts(), "gradient_dtype": execution.gradient_dtype}
-        if not (folder and has_checkpoints(Path(folder))):
-            facts |= _facts_of_file(recipe.start.file)
-        strategy = _open_strategy(cluster, execution, facts)
-        source = open_source(recipe.data, recipe.seed)
-        _check_same_images(source, strategy)
-        result = _train(recipe, source, folder, execution, strategy)
-        sum_over_workers(strategy, 0)  # nobody leaves while the chief still writes: it would be taken for a failure
-        return result
-
-
-def _open_strategy(cluster: Cluster, execution: Execution, facts: dict[str, str]) -> tf.distribute.Strategy | None:
-    try:
-        return open_strategy(execution.strategy, cluster, execution.communication, execution.tpu, facts)
-    except MissingWorkerError as error:
-        if not execution.attempt:
-            raise
-        # An earlier attempt has shown that the cluster is described rightly: who is late may be there at the next.
-        logging.error("%s; all workers end, and can be started again", error)
-        raise PeerFailure(str(error)) from None
+    with opened(recipe, execution, goes_on=bool(run_dir and has_checkpoints(Path(run_dir)))) as (source, strategy):
+        return _train(recipe, source, run_dir, execution, strategy, strict)
 
 
 def _train(
@@ -120,17 +116,19 @@ def _train(
     folder: str | os.PathLike | None,
     execution: Execution,
     strategy: tf.distribute.Strategy | None,
+    strict: bool,
 ) -> RunResult:
     keras.utils.set_random_seed(recipe.seed)
     chief = is_chief(strategy)
     if folder and _is_finished(folder, execution, strategy):
         check_shared_folder(folder, strategy)  # after which it shows what the chief sees
         return RunResult(Path(folder), ModelCard.load(folder), ())
-    opened = run_folder(folder, recipe) if chief else contextlib.nullcontext(Path(folder or ""))
-    with opened as path, warnings.catch_warnings():
+    folder_of_run = run_folder(folder, recipe) if chief else contextlib.nullcontext(Path(folder or ""))
+    with folder_of_run as path, warnings.catch_warnings():
         # Keras says so at each end of a validation whose length it does not know; the training data have no end.
         warnings.filterwarnings("ignore", "Your input ran out of data")
         check_shared_folder(path, strategy)
+        tell_of_data(recipe, source, strategy, strict)
         return _train_in(path, recipe, source, execution, strategy)
 
 
@@ -145,55 +143,87 @@ def _train_in(
 ) -> RunResult:
     chief = is_chief(strategy)
     preprocessing = preprocessing_of(recipe, source)
+    teacher = recipe.regularization.teacher
+    taught_by = "" if teacher is None else teacher_hash(find_teacher(teacher))
     checkpoints = Checkpoints(
         path / CHECKPOINTS_FOLDER,
         every_steps=execution.save_every_steps,
         every_minutes=execution.save_every_minutes,
         at_epoch_ends=True,
         skip_data=False,
-        fingerprint=recipe.fingerprint,
+        fingerprint=recipe.fingerprint + (f", teacher {taught_by}" if taught_by else ""),
         strategy=strategy,
     )
     unread, unread_held_out = Unreadable(recipe.on_error), Unreadable(recipe.on_error)
-    training = training_data(recipe, source, preprocessing, unread, strategy, checkpoints.position.global_step)
-    validation = held_out_data(recipe, source, preprocessing, unread_held_out, strategy)
-    with contextlib.nullcontext() if strategy is None else strategy.scope():
-        model = compiled_model(recipe, source, training.steps, goes_on=checkpoints.position.global_step > 0)
-        model.gradient_dtype = execution.gradient_dtype
+    model = features = None
+    if recipe.start.cache_features:
+        model = _model(recipe, source, checkpoints, execution, strategy)
+        features = begin_behind(model, path, recipe, source, preprocessing, checkpoints, execution, strategy)
+    copies = () if features is None else features.training
+    training = training_data(recipe, source, preprocessing, unread, strategy, checkpoints.position.global_step, copies)
+    of_held_out = None if features is None else features.held_out
+    held_out = held_out_data(recipe, source.held_out, preprocessing, unread_held_out, strategy, of_held_out)
+    # Once the model is trained, it is of the last epoch, or of the best.
+    card = ModelCard(
+        source.class_names,
+        preprocessing,
+        held_out=0,
+        held_out_correct=0,
+        structure=recipe.structure,
+        width=recipe.width,
+        epoch=recipe.epochs,
+        training_counts=_counts(source.training),
+        teacher_hash=taught_by,
+    )
+    validation, unread_validation, best = held_out, Unreadable(recipe.on_error), None
+    if source.validation is not None:
+        of_validation = None if features is None else features.validation
+        validation = held_out_data(recipe, source.validation, preprocessing, unread_validation, strategy, of_validation)
+        if not _chose_none(path / HISTORY_FILE, checkpoints.position.epoch, strategy):
+            images = partial(_readable, source.validation, unread_validation, strategy)
+            last_phase = recipe.epochs - recipe.phases[-1].epochs
+            best = BestEpoch(path / BEST_FILE, card, images, recipe.patience, last_phase)
+        elif chief:
+            logging.info("the epochs so far chose none: an older version began this run, whose model is the last one")
+    model = model or _model(recipe, source, checkpoints, execution, strategy)
     describe = logging.info if chief else logging.debug
     describe(
-        "%s: %d classes, %d images to train on, %d held out; %s parameters; %s; run folder %s",
-        recipe.data,
-        len(source.class_names),
-        len(source.training),
-        len(source.held_out),
-        f"{model.count_params():,}",
+        "%s; %s; run folder %s",
+        parameters_text(model),
         "one process" if strategy is None else f"{strategy.num_replicas_in_sync} replicas",
         path,
     )
-    fail_together(strategy, _no_room(path, model) if chief else None)
-    with reading(unread_held_out), reading(unread):
-        fit(model, recipe, training, len(source.training), validation, path, checkpoints, strategy)
-    skipped = sum_over_workers(strategy, len(unread_held_out.skipped))
-    counted = len(source.held_out) - skipped
-    if not counted:
-        raise ValueError(f"{source.held_out.name} has no image that can be read")
+    fail_together(strategy, _no_room(path, model, best is not None) if chief else None)
+    with reading(unread, unread_validation, unread_held_out):
+        fit(model, recipe, training, len(source.training), validation, path, checkpoints, strategy, best)
+    if best is not None and best.epoch is not None:
+        best.restore()
+        card = best.card
+        describe("the model is of epoch %d, which has the best validation accuracy: %.4f", card.epoch, best.accuracy)
+    _readable(source.held_out, unread_held_out, strategy)
     with reading(unread_held_out):
-        correct = round(model.evaluate(validation, verbose=0)[1] * counted)
-    fingerprint = source.held_out.fingerprint
-    card = ModelCard(source.class_names, preprocessing, counted, correct, recipe.structure, fingerprint)
+        accuracy = model.evaluate(held_out, verbose=0)[1]
+    counted = _readable(source.held_out, unread_held_out, strategy)
+    card = dataclasses.replace(
+        card,
+        held_out=counted,
+        held_out_correct=round(accuracy * counted),
+        held_out_fingerprint=source.held_out.fingerprint,
+    )
     unread.log(len(source.training))
+    if source.validation is not None:
+        unread_validation.log(len(source.validation))
     unread_held_out.log(len(source.held_out))
     some_are_damaged = sum_over_workers(strategy, int(warned()))
     if not chief:
         return RunResult(path, card, ())
     try:
-        with written_whole(path / MODEL_FILE) as partial:
-            model.save(partial)
+        with written_whole(path / MODEL_FILE) as file:
+            model.save(file)
         try:
             plot_curves(path / HISTORY_FILE, path / CURVES_FILE)
         except ValueError as error:
-            logging.warning("no curves are drawn: %s", error)
+            logging.warning("the curves were not drawn: %s", error)
         samples = held_out_samples(source, path / SAMPLES_FOLDER, set(unread_held_out.skipped))
         card.save(path)  # last: it says that the run is done
     except OSError as error:
@@ -202,36 +232,66 @@ def _train_in(
             "Once that is mended, the same command with this --run_dir goes on from the last checkpoint"
         ) from None
     remove_checkpoints(path)
+    if best is not None:
+        best.remove()
     if some_are_damaged:  # it may take a while: what was trained is saved
-        log_damaged(source.training, source.held_out)
+        log_damaged(*source.parts)
     return RunResult(path, card, samples)
 
 
-def _no_room(path: Path, model: keras.Model) -> ValueError | None:
-    """The error of a disk that cannot hold the model, before hours are spent on it."""
-    needed = sum(math.prod(v.shape) * tf.as_dtype(v.dtype).size for v in model.variables)
+def _model(
+    recipe: Recipe,
+    source: Source,
+    checkpoints: Checkpoints,
+    execution: Execution,
+    strategy: tf.distribute.Strategy | None,
+) -> keras.Model:
+    with contextlib.nullcontext() if strategy is None else strategy.scope():
+        goes_on = checkpoints.position.global_step > 0
+        model = compiled_model(recipe, source, steps_of(recipe, source), goes_on)
+        model.gradient_dtype = execution.gradient_dtype
+    return model
+
+
+def _chose_none(history_file: Path, epoch: int, strategy: tf.distribute.Strategy | None) -> bool:
+    """Whether there are epochs before this one that no best one was chosen of: of a run that an older version began.
+
+    Its history has no column for it, and its checkpoints have no best weights. What the chief reads counts.
+    """
+    if not is_chief(strategy):
+        return sum_over_workers(strategy, 0) > 0
+    rows = [row for row in read_history(history_file) if int(row["epoch"]) < epoch]
+    return sum_over_workers(strategy, int(bool(rows) and "best_epoch" not in rows[0])) > 0
+
+
+def _counts(examples: Examples) -> tuple[int, ...]:
+    """Images of each class, where the labels are known."""
+    if examples.labels is None:
+        return ()
+    return tuple(np.bincount(examples.labels, minlength=len(examples.class_names)).tolist())
+
+
+def _readable(examples: Examples, unreadable: Unreadable, strategy: tf.distribute.Strategy | None) -> int:
+    """How many of the images that were evaluated could be read, by all workers together.
+
+    Raises:
+        ValueError: not a single one.
+    """
+    readable = len(examples) - sum_over_workers(strategy, len(unreadable.skipped))
+    if not readable:
+        raise ValueError(f"{examples.name} has no image that can be read")
+    return readable
+
+
+def _no_room(path: Path, model: keras.Model, keeps_best: bool) -> ValueError | None:
+    """The error of a disk that cannot hold the model, and the best weights that a checkpoint has besides, before hours
+    are spent on it."""
+    needed = sum(math.prod(v.shape) * tf.as_dtype(v.dtype).size for v in model.variables) * (1 + keeps_best)
+    what = "a checkpoint of the model with its best weights takes at least" if keeps_best else "the model alone takes"
     free = shutil.disk_usage(path).free
     if free >= needed:
         return None
     return ValueError(
-        f"run_dir={os.fspath(path)!r} has {free / 1e6:.1f} MB of free space, and the model alone takes "
+        f"run_dir={os.fspath(path)!r} has {free / 1e6:.1f} MB of free space, and {what} "
         f"{needed / 1e6:.1f} MB: make room, or name a folder on another disk"
     )
-
-
-def _check_same_images(source: Source, strategy: tf.distribute.Strategy | None) -> None:
-    """All workers must list the same examples: each reads its part of them by number."""
-    fingerprint = source.training.fingerprint + source.held_out.fingerprint
-    number = zlib.crc32(fingerprint.encode()) >> 1
-    chiefs = sum_over_workers(strategy, number if is_chief(strategy) else 0)
-    failure = None
-    if number != chiefs:
-        failure = ValueError(f"{source.training.name}: this worker finds other images there than the chief does")
-    fail_together(strategy, failure)
-
-
-def _facts_of_file(file: str | None) -> dict[str, str]:
-    """What all workers must find in the file that they start with."""
-    if file is None or not os.path.isfile(file):
-        return {}
-    return {"start.weights, the file's SHA-256": file_hash(file)}

@@ -2,11 +2,10 @@ import pytest
 import tensorflow as tf
 
 from polynet_keras.cli.main import main
-from polynet_keras.data.decoding import Unreadable
-from polynet_keras.data.pipeline import reading
 from polynet_keras.data.records.describe import describe_records
-from polynet_keras.data.records.manifest import MANIFEST, verify
+from polynet_keras.data.records.manifest import MANIFEST, verify_records
 from polynet_keras.data.sources import open_source
+from polynet_keras.data.unreadable import Unreadable, reading
 from tests.data.arrays import png, random_images
 
 IMAGES = [png(image) for image in random_images(12, size=8)]
@@ -29,7 +28,7 @@ def test_labels_begin_where_it_is_said(tmp_path, first_label):
     write(tmp_path, [first_label + i % 3 for i in range(12)])
     manifest = describe_records(tmp_path, ("a", "b", "c"), first_label)
     assert {name: split.count for name, split in manifest.splits.items()} == {"train": 8, "validation": 4}
-    assert not verify(tmp_path)
+    assert not verify_records(tmp_path)
     source = open_source(tmp_path, seed=0)
     read = [(encoded, int(label)) for part in (source.training, source.held_out)
             for encoded, label, _ in part.dataset().as_numpy_iterator()]  # fmt: skip
@@ -53,7 +52,7 @@ def test_a_label_that_changed_since_is_named(tmp_path):
     write(tmp_path, [i % 3 for i in range(12)])
     describe_records(tmp_path, ("a", "b", "c"), 0)
     write(tmp_path, [5] * 12)
-    with pytest.raises(ValueError, match="its label is none of the 3 classes from 0 on"), reading(Unreadable()):
+    with pytest.raises(ValueError, match="its label is not one of the 3 classes from 0 on"), reading(Unreadable()):
         list(open_source(tmp_path, seed=0).training.dataset())
 
 
@@ -78,7 +77,7 @@ def test_what_cannot_be_described(tmp_path):
 def test_command(tmp_path, capsys):
     write(tmp_path, range(1, 13))
     assert main(["records", "--describe", str(tmp_path), "--class_names=imagenet", "--first_label=1"]) == 0
-    assert capsys.readouterr().out.startswith(f"{tmp_path}: 1000 classes\ntrain: 8 images, 2 shards, ")
+    assert capsys.readouterr().out.startswith(f"{tmp_path}: 1,000 classes\ntrain: 8 images, 2 shards, ")
     assert open_source(tmp_path, seed=0).class_names[:2] == ("tench", "goldfish")
     for argv, message in (
         (["--describe", str(tmp_path)], "--describe needs --class_names (a file, or `imagenet`) and --first_label"),

@@ -1,3 +1,4 @@
+import contextlib
 import hashlib
 import json
 import os
@@ -11,12 +12,15 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from polynet_keras.basics.holding import holding
+from polynet_keras.basics.holding import Hold, holding
+from polynet_keras.data.examples import Examples
 from polynet_keras.data.folders import list_folder
+from polynet_keras.data.records import shards as shard_writing
 from polynet_keras.data.records import write as writing
-from polynet_keras.data.records.manifest import Manifest, load_manifest, verify
-from polynet_keras.data.records.read import Features, record_reader
+from polynet_keras.data.records.manifest import MANIFEST, UNFINISHED, Manifest, load_manifest, verify_records
+from polynet_keras.data.records.read import Features, record_offsets, record_reader
 from polynet_keras.data.records.write import write_records
+from polynet_keras.data.sources import open_splits
 from tests.data.hostile import hostile_images
 
 CLASSES = ("ant", "bee", "Ćma")
@@ -72,6 +76,23 @@ def test_records_hold_the_files_as_they_are(images, tmp_path):
                 "image/width": image.width,
             }
     assert load_manifest(tmp_path / "out") == manifest
+
+
+def test_who_has_lost_the_folder_writes_no_manifest(images, tmp_path, monkeypatch):
+    hold = Hold()
+    monkeypatch.setattr(writing, "holding", lambda *_: contextlib.nullcontext(hold))
+
+    def loses(shared, task):
+        hold.is_lost = True
+        return write_shard(shared, task)
+
+    write_shard = shard_writing._write_shard
+    monkeypatch.setattr(shard_writing, "_write_shard", loses)
+    with pytest.raises(OSError, match="out: another process has taken it meanwhile; nothing is written there any more"):
+        write(images, tmp_path / "out")
+    found = Manifest.load(tmp_path / "out" / UNFINISHED)
+    assert found.splits["train"].shards == ()
+    assert not (tmp_path / "out" / MANIFEST).exists()
 
 
 def test_manifest(images, tmp_path):
@@ -185,12 +206,12 @@ def test_hostile_images_are_skipped_and_listed_or_named(tmp_path):
 
 def test_a_file_that_changes_meanwhile(images, tmp_path, monkeypatch):
     (images / "ant" / "0.png").with_suffix(".jpg").symlink_to(tmp_path / "nothing")
-    real = writing.read_encoded
+    real = shard_writing.read_encoded
 
     def read_encoded(path):
         return real(path) + b"more" * (path.name == "3.png")
 
-    monkeypatch.setattr(writing, "read_encoded", read_encoded)
+    monkeypatch.setattr(shard_writing, "read_encoded", read_encoded)
     assert write(images, tmp_path / "out", on_error="skip").splits["train"].skipped == {
         "ant/0.jpg": "cannot be read as an image: No such file or directory",
         "ant/3.png": "has changed since the folder was listed; run the command again",
@@ -199,8 +220,8 @@ def test_a_file_that_changes_meanwhile(images, tmp_path, monkeypatch):
 
 KILLED = """
 import os, pathlib, signal, sys, time
-from polynet_keras.data.records import write
-written, record = [], write._record
+from polynet_keras.data.records import shards, write
+written, record = [], shards._record
 def killed(*arguments):
     written.append(arguments)
     if len(written) == 12:
@@ -208,7 +229,7 @@ def killed(*arguments):
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGKILL)
     return record(*arguments)
-write._record = killed
+shards._record = killed
 write.write_records(*sys.argv[1:], shards=5, processes=1)
 """
 
@@ -230,7 +251,7 @@ def test_a_killed_run_is_finished_by_the_next_in_more_processes(images, tmp_path
 
 def test_an_interrupt_leaves_what_is_finished(images, tmp_path, monkeypatch):
     out = tmp_path / "out"
-    write_shard = writing._write_shard
+    write_shard = shard_writing._write_shard
 
     def interrupted(shared, task):
         if task.target.name.startswith("train-00003"):
@@ -240,7 +261,7 @@ def test_an_interrupt_leaves_what_is_finished(images, tmp_path, monkeypatch):
                 shared.stop.wait(5)
         return write_shard(shared, task)
 
-    monkeypatch.setattr(writing, "_write_shard", interrupted)
+    monkeypatch.setattr(shard_writing, "_write_shard", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write(images, out)
     monkeypatch.undo()
@@ -254,14 +275,14 @@ def test_an_interrupt_leaves_what_is_finished(images, tmp_path, monkeypatch):
 
 def test_a_call_does_not_end_another_one_of_its_process(images, tmp_path, monkeypatch):
     """As where a script writes two sets of records at a time."""
-    real = writing.read_encoded
+    real = shard_writing.read_encoded
 
     def read_encoded(path):
         monkeypatch.undo()
         write(images, tmp_path / "meanwhile")
         return real(path)
 
-    monkeypatch.setattr(writing, "read_encoded", read_encoded)
+    monkeypatch.setattr(shard_writing, "read_encoded", read_encoded)
     write(images, tmp_path / "out")
     assert contents(tmp_path / "out") == contents(tmp_path / "meanwhile")
 
@@ -277,7 +298,7 @@ def test_a_finished_folder_is_kept_and_repaired(images, tmp_path):
     files[2].unlink()
     files[3].write_bytes(files[3].read_bytes()[:-1])
     size = len(whole[files[3].name])
-    assert verify(out) == (
+    assert verify_records(out) == (
         f"{files[0]}: its SHA-256 is not the one in the manifest",
         f"{files[2]}: is missing",
         f"{files[3]}: has {size - 1:,} bytes, not {size:,}",
@@ -285,7 +306,7 @@ def test_a_finished_folder_is_kept_and_repaired(images, tmp_path):
     kept = files[1].stat(), files[4].stat()
     assert write(images, out) == manifest
     assert contents(out) == whole
-    assert verify(out) == ()
+    assert verify_records(out) == ()
     assert kept == (files[1].stat(), files[4].stat())
 
 
@@ -310,7 +331,7 @@ def test_out_must_be_free(images, tmp_path):
     (tmp_path / "used" / "thesis.tex").write_text("precious")
     with pytest.raises(ValueError, match=r"used' holds 'thesis.tex' and no manifest; name a new or an empty folder"):
         write(images, tmp_path / "used")
-    with pytest.raises(ValueError, match=r"thesis.tex' is no folder"):
+    with pytest.raises(ValueError, match=r"thesis.tex' is not a folder"):
         write(images, tmp_path / "used" / "thesis.tex")
     with pytest.raises(ValueError, match=r"output='.*records' must not lie in the folder of the images, '.*images'"):
         write(images, images / "records")
@@ -350,6 +371,41 @@ def test_mistakes(images, tmp_path, arguments, message):
     with pytest.raises(ValueError, match=message):
         write(images, tmp_path / "out", **arguments)
     assert not (tmp_path / "out").exists()
+
+
+def test_labels_of_damaged_records(images, tmp_path):
+    """Under `skip` they count for the class of the record before; a storage that fails is an error all the same."""
+    write(images, tmp_path / "out", shards=1)
+    (file,) = (tmp_path / "out").glob("*.tfrecord")
+    whole = open_splits(tmp_path / "out")["train"].labelled()
+    damaged, content = (0, 5, 6, 22), bytearray(file.read_bytes())
+    for number in damaged:
+        content[record_offsets(file)[number] + 20] ^= 1
+    file.write_bytes(content)
+    examples = open_splits(tmp_path / "out")["train"]
+    with pytest.raises(ValueError, match=r"out, train: its labels cannot be read: .*corrupted record at"):
+        examples.labelled()
+    expected = whole.labels.copy()
+    for number, other in zip(damaged, (1, 4, 4, 21), strict=True):
+        expected[number] = whole.labels[other]
+    assert examples.labelled("skip").labels.tolist() == expected.tolist()
+
+    class NoNetwork(tf.errors.OpError):
+        def __init__(self):
+            super().__init__(None, None, "the network is down", 14)
+
+    def label(self, index):
+        raise NoNetwork
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Examples, "label", label)
+        with pytest.raises(OSError, match="record 0: cannot be read: the network is down"):
+            examples.labelled("skip")
+    for offset in record_offsets(file):
+        content[offset + 21] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match="out, train: the label of none of its images can be read"):
+        examples.labelled("skip")
 
 
 def test_damaged_manifests(images, tmp_path):

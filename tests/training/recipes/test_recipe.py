@@ -1,5 +1,7 @@
 import dataclasses
+import hashlib
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,9 @@ import pytest
 from polynet_keras.data.augmentation import Augmentation
 from polynet_keras.models import Structure, network_cost
 from polynet_keras.models.parts import PARTS
+from polynet_keras.training.making import make_schedule
 from polynet_keras.training.recipes.optimizer import OptimizerSettings
+from polynet_keras.training.recipes.phases import PhaseSettings
 from polynet_keras.training.recipes.presets import PRESETS
 from polynet_keras.training.recipes.recipe import Recipe
 from polynet_keras.training.recipes.regularization import Regularization
@@ -21,6 +25,9 @@ def test_saved_recipe_is_the_recipe(tmp_path):
         Recipe(),
         Recipe(data="x", residual_scale=(1.0, 0.7), epochs=3),
         Recipe(residual_scale=None),
+        Recipe(optimizer=OptimizerSettings("adamw", learning_rate_factors={"stem": np.float32(0.5), "stage_a": 1})),
+        Recipe(optimizer=OptimizerSettings("sgd", layer_decay=0.75)),
+        Recipe(start=Start("x.keras", unfreezing=(PhaseSettings("stage_c", np.int64(3), 1), PhaseSettings("stem", 2)))),
         Recipe(data=Path("x"), seed=np.int64(3), structure=Structure.parse("ir-5-10-5")),
         Recipe(start=Start(Path("x.keras"), carry_optimizer=True), precision="mixed_bfloat16", crops=144),
         *(preset.recipe for preset in PRESETS.values()),
@@ -65,6 +72,8 @@ def test_another_optimizer_or_schedule_forgets_what_was_the_old_ones():
     assert changed.optimizer == OptimizerSettings("adamw")
     assert changed.schedule == ScheduleSettings("cosine", 0.001, warmup_share=0.0)
     assert posters.replaced({"optimizer.name": "rmsprop"}).optimizer.epsilon == 1.0
+    lamb = Recipe(optimizer=OptimizerSettings("lamb", decay_in_ratio=True))
+    assert lamb.replaced({"optimizer.name": "sgd"}).optimizer == OptimizerSettings("sgd")
     assert posters.replaced({"optimizer.ema_momentum": 0.999}).optimizer.epsilon == 1.0
 
 
@@ -89,7 +98,41 @@ def test_equal_recipes_say_the_same():
     assert other == plain
     assert other.fingerprint == plain.fingerprint
     assert other.facts() == plain.facts()
-    assert float(other.schedule.make(100, 10)(25)) == 0.5
+    assert float(make_schedule(other.schedule, 100, 10)(25)) == 0.5
+
+
+def test_a_setting_that_came_later_leaves_older_fingerprints_as_they_are():
+    """Checkpoints have them: a run of an older version goes on."""
+    settings = dataclasses.asdict(Recipe(epochs=3))
+    for name in ("layout", "decoding", "validation_share", "patience", "class_weights", "sampling"):
+        del settings[name]
+    for name in ("loss", "target_threshold", "evaluation_size"):
+        del settings[name]
+    for name in ("crop_min_area", "magnitude", "magnitude_std", "repeats"):
+        del settings["augmentation"][name]
+    for name in ("decay_in_ratio", "learning_rate_factors", "layer_decay"):
+        del settings["optimizer"][name]
+    for name in ("teacher", "teacher_temperature", "teacher_weight"):
+        del settings["regularization"][name]
+    for name in ("unfreezing", "cache_features"):
+        del settings["start"][name]
+    older = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    assert Recipe(epochs=3).fingerprint == older
+    assert Recipe(epochs=3, layout="classes").fingerprint != older
+    assert Recipe(epochs=3, validation_share=0.0).fingerprint != older
+
+
+def test_the_least_area_is_forgotten_with_the_crop_that_has_one():
+    recipe = Recipe(augmentation=Augmentation("random_resized", crop_min_area=0.5))
+    assert recipe.fingerprint != Recipe(augmentation=Augmentation("random_resized")).fingerprint
+    assert recipe.replaced({"augmentation.crop": "random"}).augmentation == Augmentation()
+
+
+def test_the_magnitude_is_forgotten_with_the_policy_that_has_one():
+    recipe = Recipe().replaced({"augmentation.policy": "rand_augment_increasing", "augmentation.magnitude": 7})
+    assert (recipe.augmentation.magnitude, recipe.augmentation.magnitude_std) == (7.0, 0.5)
+    assert recipe.replaced({"augmentation.policy": None}) == Recipe()
+    assert recipe.replaced({"augmentation.crop": "random_resized"}).augmentation.magnitude == 7.0
 
 
 def test_a_section_may_be_replaced_as_a_whole():
@@ -128,7 +171,7 @@ LOSS_GAP = Regularization(label_smoothing=0.1, stochastic_depth="adaptive", gap_
 @pytest.mark.parametrize(
     ("make", "arguments", "message"),
     [
-        (Recipe, {"structure": "deep"}, "structure='deep' is not known"),
+        (Recipe, {"structure": "deep"}, "structure='»deep', column 1: unknown structure"),
         (Recipe, {"residual_scale": (0.1, 0.2, 0.3)}, "residual_scale="),
         (Recipe, {"width": -0.5}, "width=-0.5 must be a finite number > 0"),
         (Recipe, {"image_size": 74}, "image_size=74 must be an integer of at least 75"),
@@ -141,7 +184,28 @@ LOSS_GAP = Regularization(label_smoothing=0.1, stochastic_depth="adaptive", gap_
         (Recipe, {"precision": "float16"}, "precision='float16' must be one of float32, mixed_bfloat16, mixed_float16"),
         (Recipe, {"remat": "some"}, "remat='some' must be one of"),
         (Recipe, {"synchronized": 1}, "synchronized=1 must be True or False"),
-        (Recipe, {"crops": 12}, r"crops=12 must be one of \(1, 10, 144\)"),
+        (Recipe, {"layout": "flat"}, "layout='flat' must be one of auto, classes, splits"),
+        (Recipe, {"crops": 12}, r"crops=12 must be one of 1, 10, 144"),
+        (Recipe, {"evaluation_size": 74}, "evaluation_size=74 must be an integer of at least 75"),
+        (
+            Recipe,
+            {"evaluation_size": 99, "regularization": ADAPTIVE},
+            "with evaluation_size=99: training has images of another size than validation",
+        ),
+        (
+            Recipe,
+            {"augmentation": Augmentation(repeats=3), "sampling": "balanced"},
+            "repeats=3 with sampling='balanced': both say how often",
+        ),
+        (Recipe, {"augmentation": Augmentation(repeats=3), "batch_size": 2}, "repeats=3 is more than batch_size=2"),
+        (Recipe, {"loss": "hinge"}, "loss='hinge' must be one of categorical, binary"),
+        (Recipe, {"target_threshold": 0.2}, "target_threshold=0.2 is of loss='binary', not 'categorical'"),
+        (Recipe, {"loss": "binary", "target_threshold": 1}, "target_threshold=1.0 must be a finite number > 0 and < 1"),
+        (
+            Recipe,
+            {"loss": "binary", "target_threshold": 0.2, "regularization": Regularization(label_smoothing=0.1)},
+            "target_threshold=0.2 makes every target 0 or 1, and undoes label_smoothing=0.1; leave one out",
+        ),
         (Recipe, {"on_error": "no"}, "on_error='no' must be one of error, skip"),
         (OptimizerSettings, {"name": "adam"}, "optimizer='adam' must be one of rmsprop, sgd, adamw, lamb"),
         (
@@ -149,6 +213,12 @@ LOSS_GAP = Regularization(label_smoothing=0.1, stochastic_depth="adaptive", gap_
             {"name": "adamw", "momentum": 0.9},
             "momentum=0.9 is a setting of optimizer=rmsprop and sgd, and not",
         ),
+        (
+            OptimizerSettings,
+            {"decay_in_ratio": True},
+            "decay_in_ratio=True is a setting of optimizer=lamb, and not of optimizer=rmsprop",
+        ),
+        (OptimizerSettings, {"name": "lamb", "decay_in_ratio": 1}, "decay_in_ratio=1 must be True or False"),
         (OptimizerSettings, {"rho": 1.5}, "rho=1.5 must be a finite number ≥ 0 and < 1"),
         (OptimizerSettings, {"global_clipnorm": -1}, "global_clipnorm=-1.0 must be a finite number ≥ 0"),
         (
@@ -210,6 +280,9 @@ LOSS_GAP = Regularization(label_smoothing=0.1, stochastic_depth="adaptive", gap_
         (Start, {"frozen_through": "stem"}, "frozen_through='stem' needs weights"),
         (Start, {"weights": "x", "frozen_through": "head"}, "frozen_through='head' must be one of"),
         (Start, {"weights": "x", "frozen_through": "predictions"}, "leaves nothing to train"),
+        (Start, {"weights": "x", "cache_features": 2}, "cache_features=2 needs frozen_through: what a part puts out"),
+        (Start, {"cache_features": -1}, "cache_features=-1 must be an integer of at least 0"),
+        (Start, {"cache_features": True}, "cache_features=True must be an integer of at least 0"),
         (
             Start,
             {"weights": "imagenet", "carry_optimizer": True},
@@ -242,14 +315,44 @@ def test_a_file_without_a_recipe_is_named(tmp_path, text, message):
 
 
 def test_a_run_folder_is_its_model(tmp_path):
-    with pytest.raises(ValueError, match=r"is a folder without model.keras; name a run that was finished"):
+    with pytest.raises(ValueError, match=r"is a folder without model.keras .*; name the folder of a run"):
         _ = Start(str(tmp_path)).file
     (tmp_path / "model.keras").write_text("")
     assert Start(tmp_path).file == str(tmp_path / "model.keras")
     assert Start("imagenet").file == "imagenet"
-    with pytest.raises(ValueError, match="weights='none.keras' is no file"):
+    with pytest.raises(ValueError, match="weights='none.keras' is not a file"):
         _ = Start("none.keras").file
+    (tmp_path / "model.keras").rename(tmp_path / "card.json")
+    with pytest.raises(ValueError, match="is exported, and holds nothing to train; name the model that it was"):
+        _ = Start(tmp_path).file
     assert json.loads(json.dumps(dataclasses.asdict(Start(tmp_path))))["weights"] == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"augmentation.mixup": 0.2}, "cache_features=2 with mixup or cutmix: they mix images anew in each step"),
+        ({"augmentation.cutmix": 1.0}, "cache_features=2 with mixup or cutmix"),
+        ({"regularization.teacher": "fashion_mnist"}, "cache_features=2 with a teacher: it looks at images"),
+        ({"start.unfreezing": [{"frozen_through": "stage_c", "epochs": 1}]}, "cache_features=2 with unfreezing"),
+        ({"evaluation_size": 99}, "cache_features=2 with evaluation_size=99: features are kept of one size"),
+        ({"regularization.stochastic_depth": "on"}, "with stochastic_depth='on', which drops paths of the frozen part"),
+        ({"regularization.stochastic_depth": "adaptive"}, "with stochastic_depth='adaptive'"),
+        (
+            {"start.cache_features": 1, "augmentation.flip": True, "augmentation.erasing": 0.2},
+            "cache_features=1 keeps the centre crop of each image, of which nothing is augmented: leave out flip=True, "
+            "erasing=0.2, or say cache_features=10 for ten augmented copies",
+        ),
+        ({"start.cache_features": 1, "augmentation.crop": "random_resized"}, "leave out crop='random_resized', or"),
+    ],
+)
+def test_what_is_drawn_anew_in_each_step_cannot_be_cached(settings, message):
+    cached = Recipe(start=Start("x", frozen_through="stem", cache_features=2))
+    with pytest.raises(ValueError, match=re.escape(message)):
+        cached.replaced(settings)
+    cached.replaced({"augmentation.flip": True, "augmentation.erasing": 0.2})
+    cached.replaced({"start.cache_features": 1})
+    cached.replaced({**settings, "start.cache_features": 0})
 
 
 def test_the_posters_presets():
@@ -274,3 +377,8 @@ def test_frozen_parts_have_no_backward_pass():
     behind = sum(part.macs for part in parts[4:])  # reduction B, stage C and the classifier
     assert preset.flops_per_image == 2 * sum(part.macs for part in parts) + 4 * behind
     assert preset.flops == 0  # of the user's images
+    # With a cache the frozen part is computed once for each copy, of which there are no more than epochs.
+    frozen, trained = 2 * sum(part.macs for part in parts[:4]), 6 * behind
+    for copies, times in ((0, 10), (1, 1), (4, 4), (20, 10)):
+        recipe = preset.recipe.replaced({"start.cache_features": copies})
+        assert dataclasses.replace(preset, recipe=recipe, images=7).flops == 7 * (times * frozen + 10 * trained)

@@ -8,13 +8,14 @@ import keras
 import numpy as np
 import pytest
 
+from polynet_keras.training.making import make_schedule
 from polynet_keras.training.recipes.schedule import SCHEDULES_OWN, ScheduleSettings
 
 STEPS, PER_EPOCH = 200, 20
 
 
 def rates(settings):
-    schedule = settings.make(STEPS, PER_EPOCH)
+    schedule = make_schedule(settings, STEPS, PER_EPOCH)
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(schedule))
     found = [float(schedule(keras.ops.convert_to_tensor(step))) for step in range(STEPS + 1)]
     np.testing.assert_array_equal(found, [float(again(keras.ops.convert_to_tensor(s))) for s in range(STEPS + 1)])
@@ -60,7 +61,7 @@ def test_a_run_can_be_all_warm_up(name):
 
 
 def test_the_last_step_of_a_cosine_after_a_long_warm_up():
-    schedule = ScheduleSettings("cosine", 0.4, warmup_share=0.9).make(10, 10)
+    schedule = make_schedule(ScheduleSettings("cosine", 0.4, warmup_share=0.9), 10, 10)
     found = [float(schedule(keras.ops.convert_to_tensor(step))) for step in (8, 9, 10)]
     np.testing.assert_allclose(found, [0.4 * 8 / 9, 0.4, 0.0], rtol=1e-6, atol=1e-8)
 
@@ -77,7 +78,7 @@ def test_cosine_without_a_warm_up():
 def test_the_warm_up_is_of_whole_steps(name, share, steps, warmup):
     """It rises to the highest rate, or where that has fallen to, with the last of its steps."""
     decays = {"decay_epochs": 1, "decay_factor": 0.5} if name == "exponential" else {}
-    schedule = ScheduleSettings(name, 0.4, share, **decays).make(steps, 1000)
+    schedule = make_schedule(ScheduleSettings(name, 0.4, share, **decays), steps, 1000)
     fallen = 0.5 ** (np.arange(warmup + 1) / 1000) if name == "exponential" else np.ones(warmup + 1)
     found = [float(schedule(keras.ops.convert_to_tensor(step))) for step in range(warmup + 1)]
     np.testing.assert_allclose(found, 0.4 * fallen * np.arange(warmup + 1) / warmup if warmup else [0.4], rtol=1e-5)
@@ -124,7 +125,7 @@ def test_settings_are_values_of_plain_numbers():
 @pytest.mark.parametrize("name", ["constant", "step"])
 def test_a_warm_up_is_saved_with_a_model(name, share):
     decays = {"decay_epochs": 1, "decay_factor": 0.5} if name == "step" else {}
-    schedule = ScheduleSettings(name, 0.4, share, **decays).make(10, 10)
+    schedule = make_schedule(ScheduleSettings(name, 0.4, share, **decays), 10, 10)
     assert keras.saving.get_registered_name(type(schedule)) == "polynet_keras>Warmup"
     config = json.loads(json.dumps(schedule.get_config()))
     step = keras.ops.convert_to_tensor(3)

@@ -384,7 +384,7 @@ def test_a_run_in_a_folder_of_any_name(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="cannot be written: File name too long"), run_folder("n" * 256, RECIPE):
         pass
     with (
-        pytest.raises(ValueError, match="link/recipe.json' is no folder; name another"),
+        pytest.raises(ValueError, match="link/recipe.json' is not a folder; name another"),
         run_folder("link/recipe.json", RECIPE),
     ):
         pass

@@ -1,6 +1,7 @@
 """How far a run is: rates and remaining time of a clock that the test sets."""
 
 import itertools
+import math
 
 import keras
 import pytest
@@ -62,6 +63,13 @@ def test_rates_leave_out_the_first_step_and_validation(clock, lines):
     ]
 
 
+def test_of_a_run_of_one_step_no_rate_is_said(clock, lines):
+    """The step was traced: nothing is known of the next ones."""
+    (logs,) = run(clock, ProgressDisplay(images=4, batch_size=4), 1, 1, iter([5.0]))
+    assert math.isnan(logs["images_per_second"])
+    assert lines == ["epoch 1/1: loss 1.5000"]
+
+
 def test_a_run_that_goes_on_counts_its_own_steps(clock, lines):
     """From the third of four steps of the second epoch on: the two before are not computed."""
     callback = ProgressDisplay(images=8, batch_size=2, first_step=2)
@@ -83,4 +91,4 @@ def test_a_line_a_minute_within_an_epoch(clock, lines):
     ("seconds", "text"), [(7.4, "7 s"), (61, "1 min 1 s"), (3661, "1 h 1 min"), (90000, "25 h 0 min")]
 )
 def test_durations(seconds, text):
-    assert progress._duration(seconds) == text
+    assert progress.duration(seconds) == text

@@ -53,18 +53,20 @@ def test_what_cannot_be_read_any_more_costs_no_run(tmp_path, warned):
     assert held_out_samples(source_of(in_memory(2, {0, 1})), tmp_path, {0, 1}) == ()
 
 
-def test_samples_of_a_folder_are_its_own_files(tmp_path, warned):
-    for name in ("cat", "dog"):
-        (tmp_path / name).mkdir()
+def test_samples_of_a_folder_are_copies_of_its_files(tmp_path, warned):
+    for name in ("cat", "dog", "dog/deep"):
+        (tmp_path / "data" / name).mkdir(parents=True)
         for i in range(3):
-            Image.new("RGB", (9, 9)).save(tmp_path / name / f"{i}.png")
-    held_out = open_split(tmp_path)
-    (tmp_path / "cat" / "0.png").write_text("no image")
-    (tmp_path / "dog" / "2.png").unlink()
+            Image.new("RGB", (9, 9), (i, 0, 0)).save(tmp_path / "data" / name / f"{i}.jpeg")
+    held_out = open_split(tmp_path / "data")
+    (tmp_path / "data" / "cat" / "0.jpeg").write_text("no image")
+    (tmp_path / "data" / "dog" / "2.jpeg").unlink()
     files = held_out_samples(source_of(held_out), tmp_path / "samples", set())
-    assert files == tuple(held_out.name_of(i) for i in range(1, 5))
+    names = ["1-is-cat", "2-is-cat", "0-is-dog", "1-is-dog", "0-6-is-dog", "1-7-is-dog", "2-is-dog"]
+    assert files == tuple(f"{tmp_path}/samples/{name}.jpeg" for name in names)
+    for file, index in zip(files, (1, 2, 3, 4, 6, 7, 8), strict=True):
+        assert Path(file).read_bytes() == Path(held_out.name_of(index)).read_bytes()
     assert len(warned) == 2
-    assert not (tmp_path / "samples").exists()
 
 
 @pytest.mark.parametrize("class_name", ["x" * 255, "猫" * 85, "caf\udce9"])

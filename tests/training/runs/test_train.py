@@ -20,13 +20,13 @@ from polynet_keras.data.augmentation import Augmentation
 from polynet_keras.data.sources import open_source
 from polynet_keras.models.parts import part_of
 from polynet_keras.pretrained import ModelCard
+from polynet_keras.pretrained.model_source import newest_run
 from polynet_keras.training.recipes.optimizer import OptimizerSettings
 from polynet_keras.training.recipes.recipe import Recipe
 from polynet_keras.training.recipes.regularization import Regularization
 from polynet_keras.training.recipes.schedule import ScheduleSettings
 from polynet_keras.training.recipes.start import Start
 from polynet_keras.training.runs.execution import Execution
-from polynet_keras.training.runs.folder import latest_run_folder
 from polynet_keras.training.runs.preparation import compiled_model
 from polynet_keras.training.runs.train import train
 from polynet_keras.training.stochastic_depth import set_drop_rate
@@ -50,7 +50,7 @@ def few_digits(monkeypatch):
         training=source.training.subset(np.arange(64), "training"),
         held_out=source.held_out.subset(np.arange(16), "held out"),
     )
-    monkeypatch.setattr("polynet_keras.training.runs.train.open_source", lambda data, seed: part)
+    monkeypatch.setattr("polynet_keras.training.runs.opening.open_source", lambda *arguments: part)
 
 
 def history(folder):
@@ -70,6 +70,8 @@ def test_what_a_run_leaves(digits_run):
         (row,) = csv.DictReader(file)
     assert {"epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "images_per_second"} == set(row)
     assert 0 < float(row["images_per_second"]) < float("inf")  # what it is: test_progress.py
+    assert (digits_run.card.epoch, digits_run.card.validation) == (1, 0)  # the last one
+    assert sum(digits_run.card.training_counts) == 1438
     assert float(row["val_accuracy"]) == pytest.approx(digits_run.card.held_out_correct / 359, abs=1e-6)
     assert Image.open(folder / "curves.png").size == (1800, 480)
     assert list((folder / "tensorboard").rglob("events.out.tfevents.*"))
@@ -100,8 +102,8 @@ def test_a_run_learns_on_a_folder_of_images(tmp_path):
     assert result.card.class_names == ("bright", "dark")
     assert result.card.held_out == 12
     assert result.card.held_out_correct == 12
-    assert {Path(sample).parent.name for sample in result.samples} == {"bright", "dark"}
-    assert not (tmp_path / "run" / "samples").exists()
+    assert {Path(sample).stem.split("-is-")[1] for sample in result.samples} == {"bright", "dark"}
+    assert {Path(sample).parent for sample in result.samples} == {tmp_path / "run" / "samples"}
 
 
 def test_an_unreadable_training_image_is_named(tmp_path, of_few_layers):
@@ -175,6 +177,23 @@ def test_a_disk_without_room_for_the_model_is_told_first(tmp_path, monkeypatch, 
     assert not (tmp_path / "run").exists()
 
 
+def test_a_disk_without_room_for_the_best_weights_is_told_first(tmp_path, monkeypatch, of_few_layers):
+    """One that has room for the model alone."""
+    sizes = []
+
+    def built(*arguments, **options):
+        model = compiled_model(*arguments, **options)
+        sizes.append(sum(np.asarray(variable).nbytes for variable in model.variables))
+        return model
+
+    monkeypatch.setattr("polynet_keras.training.runs.train.compiled_model", built)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2 * sizes[-1] - 1))
+    recipe = Recipe(**TINY, validation_share=0.2)
+    with pytest.raises(ValueError, match=r"MB of free space, and a checkpoint of the model with its best weights take"):
+        train(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_disk_that_is_full_at_the_end_loses_nothing(tmp_path, monkeypatch, of_few_layers, few_digits):
     def save(self, path):
         Path(path).write_text("a part")
@@ -225,14 +244,14 @@ def test_a_missing_extra_is_told_before_any_work(tmp_path, monkeypatch, module):
 def test_default_folders(tmp_path, monkeypatch, digits_run):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="no trained model in runs/; run `polynet train` first"):
-        latest_run_folder()
+        newest_run()
     shutil.copytree(digits_run.folder, tmp_path / "runs" / "older")
     (tmp_path / "runs" / "unfinished").mkdir()
     (tmp_path / "runs" / "unfinished" / "model.keras").write_text("")
-    assert latest_run_folder() == Path("runs/older")
+    assert newest_run() == Path("runs/older")
     shutil.copytree(digits_run.folder, tmp_path / "runs" / "newer")
     (tmp_path / "runs" / "newer" / "model.json").touch()
-    assert latest_run_folder() == Path("runs/newer")
+    assert newest_run() == Path("runs/newer")
 
 
 @pytest.mark.slow
@@ -287,7 +306,7 @@ def test_a_worker_that_is_late_in_a_restart_is_waited_for_again(tmp_path, monkey
     def open_strategy(*_):
         raise MissingWorkerError("worker 1 (b:2) did not come within 300 s")
 
-    monkeypatch.setattr("polynet_keras.training.runs.train.open_strategy", open_strategy)
+    monkeypatch.setattr("polynet_keras.training.runs.opening.open_strategy", open_strategy)
     with pytest.raises(MissingWorkerError):
         train(Recipe(**TINY), tmp_path / "run")
     with pytest.raises(PeerFailure, match="did not come within 300 s"):
@@ -418,13 +437,22 @@ def test_a_run_without_an_update_is_refused_and_one_too_short_for_its_averages_w
     assert "averages" not in caplog.text
 
 
+DROPPING = ["--stochastic_depth=adaptive", "--gap_threshold=0.001", "--gap_metric=loss", "--gap_window=1"]
+OF_TODAY = ["--loss=binary", "--target_threshold=0.2", "--mixup=0.1", "--cutmix=1", "--repeats=2"]
+OF_TODAY += ["--evaluation_size=83", "--optimizer=lamb", "--weight_decay=0.02"]
+
+
 @pytest.mark.slow
-def test_the_same_bits_with_and_without_an_interruption(tmp_path):
+@pytest.mark.parametrize(
+    "flags",
+    [DROPPING, [*DROPPING, "--validation_share=0.2", "--patience=3"], OF_TODAY],
+    ids=["last", "best", "of today"],
+)
+def test_the_same_bits_with_and_without_an_interruption(tmp_path, flags):
     """`--deterministic`, which holds for a process: each run has one of its own. SIGTERM, then the same command."""
     command = ["polynet", "train", "--deterministic", "--width=0.1", "--epochs=4", "--batch_size=64"]
     command += ["--structure=1 x [2-way] | 1 x [poly-2] | 1 x [ir]", "--ema_momentum=0.9", "--global_clipnorm=1"]
-    command += ["--gradient_accumulation_steps=2", "--stochastic_depth=adaptive", "--gap_threshold=0.001"]
-    command += ["--gap_metric=loss", "--gap_window=1"]
+    command += ["--gradient_accumulation_steps=2", *flags]
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
     def start(name):
@@ -445,4 +473,4 @@ def test_the_same_bits_with_and_without_an_interruption(tmp_path):
         for found, wanted in zip(find(model), find(expected), strict=True):
             np.testing.assert_array_equal(found, wanted, err_msg=wanted.path)
     assert history(tmp_path / "broken") == history(tmp_path / "whole")
-    assert float(history(tmp_path / "whole")[-1]["drop_rate"]) > 0
+    assert flags == OF_TODAY or float(history(tmp_path / "whole")[-1]["drop_rate"]) > 0

@@ -1,0 +1,44 @@
+"""The image files that a command is given, and what is said of those that cannot be read."""
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from polynet_keras.basics.names import shown
+
+if TYPE_CHECKING:
+    from polynet_keras.data.image_paths import ImagePaths
+
+
+def named_images(arguments: Sequence[str]) -> "ImagePaths":
+    """The files that arguments name; `-` is a list on standard input.
+
+    Raises:
+        ValueError: as `image_paths`.
+    """
+    from polynet_keras.data.image_paths import image_paths
+
+    return image_paths(arguments, sys.stdin.buffer if "-" in arguments else None)
+
+
+def check_one_is_there(images: "ImagePaths") -> None:
+    """Raises a `ValueError` unless at least one file is there and may be read."""
+    if not images.sizes:
+        reason = images.refused[0]
+        raise ValueError(reason if len(images) == 1 else f"none of {len(images):,} images can be read; {reason}")
+
+
+def check_all_were_read(images: int, unreadable: Sequence[tuple[str, str]], count: int) -> None:
+    """Raises a `ValueError` if there are files that could not be read.
+
+    Args:
+        images: how many there are.
+        unreadable: paths and errors of the first ones.
+        count: how many could not be read.
+    """
+    if not count:
+        return
+    if images == 1:
+        path, error = unreadable[0]
+        raise ValueError(f"{shown(path)}: {error}")
+    raise ValueError(f"{count:,} of {images:,} images could not be read")

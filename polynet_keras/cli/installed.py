@@ -1,0 +1,64 @@
+"""What is installed, without importing it, and which extras a command may need."""
+
+import os
+import platform
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+
+from polynet_keras.basics.extras import missing_packages
+from polynet_keras.basics.names import number_of
+from polynet_keras.cli.backend import chosen_backend
+from polynet_keras.version import __version__
+
+EXTRAS = {
+    "train": ("data",),
+    "launch": ("data",),
+    "ablation": ("data",),
+    "predict": ("data", "tables"),
+    "evaluate": ("data",),
+    "results": ("data",),
+    "ensemble": ("data",),
+    "export": ("data", "deploy"),
+    "serve": ("data", "deploy", "serve"),
+    "records": ("data",),
+    "benchmark": ("data",),
+    "crops": ("data",),
+    "convert": ("data",),
+}
+"""By command: the extras that all it can do needs."""
+
+PACKAGES = ("keras", "tensorflow", "jax", "torch")
+"""Keras and its backends."""
+
+
+def missing_extras(command: str) -> list[str]:
+    """The extras that a command may need and that are not there, or not whole."""
+    return [extra for extra in EXTRAS.get(command, ()) if missing_packages(extra)]
+
+
+def version_of(package: str) -> str | None:
+    """A package's version, `None` if it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # as tensorflow is where it comes from tensorflow-cpu
+        return "of unknown version" if find_spec(package) else None
+
+
+def versions() -> list[tuple[str, str]]:
+    """Names and versions of this package and of what it works with."""
+    found = [(package, version_of(package) or "not installed") for package in PACKAGES]
+    try:
+        backend = chosen_backend()
+        said = f"{backend.name} ({backend.source})"
+    except (ValueError, OSError) as error:
+        said = f"not known: {error}"
+    return [("polynet_keras", __version__), ("python", platform.python_version()), *found, ("backend", said)]
+
+
+def devices() -> str:
+    """What this machine has to compute with, as the system's files tell: no framework is asked."""
+    cards = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    return (
+        f"{number_of(os.cpu_count() or 1, 'CPU core')}, {number_of(cards, 'NVIDIA GPU') if cards else 'no NVIDIA GPU'}"
+    )

@@ -1,0 +1,42 @@
+"""`--filter` of `polynet results`: which rows of the table are shown."""
+
+import operator
+import re
+from collections.abc import Callable
+from typing import Any
+
+OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    "!=": operator.ne,
+    "=": operator.eq,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+
+
+def result_filter(text: str, columns: dict[str, type]) -> Callable[[object], bool]:
+    """What a condition such as `top1>=80` or `dataset=photos` says of a result.
+
+    Args:
+        text: a column, an operator and a value, all of the rest. Numbers are compared as numbers, texts letter by
+            letter, so that dates come in their order.
+        columns: by name.
+
+    Raises:
+        ValueError: it is no condition, of no column, or compares a number with something else.
+    """
+    match = re.fullmatch(r"\s*(\w+)\s*(>=|<=|!=|==?|>|<)\s*(.*)", text, re.DOTALL)
+    if match is None:
+        raise ValueError(f"--filter={text} is no condition; write a column, one of {' '.join(OPERATORS)}, and a value")
+    column, sign, value = match.groups()
+    if column not in columns:
+        raise ValueError(f"--filter={text}: {column} must be one of {', '.join(columns)}")
+    expected: str | float = value
+    if columns[column] is not str:
+        try:
+            expected = float(value)
+        except ValueError:
+            raise ValueError(f"--filter={text}: {column} is a number; got {value!r}") from None
+    compare = OPERATORS["=" if sign == "==" else sign]
+    return lambda result: compare(getattr(result, column), expected)

@@ -1,0 +1,54 @@
+"""A comparison of two models in words: what the command line prints, and the report shows."""
+
+from typing import TYPE_CHECKING
+
+from polynet_keras.basics.names import number_of, shown
+from polynet_keras.evaluation.metrics import wilson_interval
+
+if TYPE_CHECKING:
+    from polynet_keras.evaluation.comparing import Comparison
+
+HEADER = ("model", "right", "top-1 %", "95 % interval", "loss", "images/s", "evaluated on")
+
+
+def comparison_rows(comparison: "Comparison") -> list[tuple[str, ...]]:
+    """A row of `HEADER` for each model, which are called A and B; of the images that both were evaluated on."""
+    paired = comparison.paired
+    rows: list[tuple[str, ...]] = []
+    for letter, evaluation, hits in (
+        ("A", comparison.first, paired.first_hits),
+        ("B", comparison.second, paired.second_hits),
+    ):
+        result = evaluation.result
+        low, high = wilson_interval(hits, paired.images)
+        rows.append(
+            (
+                f"{letter}: {shown(result.model)}",
+                f"{hits} of {paired.images}",
+                f"{100 * hits / paired.images:.2f}",
+                f"{100 * low:.2f} to {100 * high:.2f}",
+                f"{result.loss:.4f}",
+                f"{result.images_per_second:.1f}",
+                f"{shown(result.dataset)}, {number_of(result.crops, 'crop')}",
+            )
+        )
+    return rows
+
+
+def comparison_facts(comparison: "Comparison") -> dict[str, str]:
+    """By what they are called: who is right of which images, how far the models are apart, and which one is better."""
+    paired = comparison.paired
+    low, high = (100 * end for end in paired.interval())
+    right = {"both": paired.both, "A alone": paired.first_only, "B alone": paired.second_only, "none": paired.neither}
+    if paired.better is None:
+        answer = "not decided at 95 %: the difference may be chance"
+    else:
+        names = [shown(evaluation.result.model) for evaluation in (comparison.first, comparison.second)]
+        better, worse = names if paired.better == 0 else names[::-1]
+        answer = f"{'AB'[paired.better]} is better: {better} is right more often than {worse}"
+    return {
+        "right": ", ".join(f"{who} {images}" for who, images in right.items()),
+        "difference": f"{100 * paired.difference:+.2f} points of top-1 for A; 95 % interval {low:+.2f} to {high:+.2f}; "
+        f"McNemar's exact p-value {paired.p_value:.2g}",
+        "answer": answer,
+    }

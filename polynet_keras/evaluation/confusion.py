@@ -1,0 +1,97 @@
+"""The confusion matrix as a picture, in the colours of its page, and as a table."""
+
+from collections.abc import Iterator, Sequence
+from html import escape
+
+import numpy as np
+
+from polynet_keras.evaluation.metrics import Counts
+
+SHADES = 10
+"""Shades of a field, by its share of the images of its row."""
+STRONG = 8
+"""Shade from which a number is better read in the colour of the page than in that of its text: the test computes it."""
+NAMED = 60
+"""Classes, at most, whose names are at the rows and columns; of more, the names would be smaller than can be read."""
+NUMBERED = 25
+"""Classes, at most, whose fields hold their numbers."""
+LETTERS = 24
+"""Of a class's name."""
+
+FIELD, LABELS = 22, 160
+"""Sides of a field and widths of the names, in pixels; fields of classes without names are smaller."""
+SIDE = 600
+"""Of the matrix, where names are left out."""
+
+
+def occurring(counts: Counts) -> np.ndarray:
+    """int64 array: the classes that have an image or were predicted."""
+    return np.flatnonzero(counts.class_images + counts.class_predictions)
+
+
+def confusion_rows(counts: Counts, class_names: Sequence[str]) -> Iterator[list[object]]:
+    """Rows of a table: a header, then for each true class its name and how many images were taken for each class."""
+    classes = occurring(counts)
+    yield ["true class", *(class_names[i] for i in classes)]
+    for i in classes:
+        yield [class_names[i], *counts.confusion[i, classes].tolist()]
+
+
+def confusion_svg(counts: Counts, class_names: Sequence[str]) -> str:
+    """The `<svg>` element: true classes down, predicted ones across.
+
+    It uses the CSS variables `--accent`, `--wrong`, `--line`, `--text`, `--back` and `--faint`. It grows with the
+    fields that are not 0, not with the square of the classes.
+    """
+    classes = occurring(counts)
+    matrix = counts.confusion[np.ix_(classes, classes)]
+    named = len(classes) <= NAMED
+    field = FIELD if named else SIDE / len(classes)
+    left = top = LABELS if named else 0
+    side = field * len(classes)
+    marks = []
+    if named:
+        for place, i in enumerate(classes):
+            text, middle = escape(_short(class_names[i])), field * (place + 0.5)
+            marks.append(f'<text x="{left - 6}" y="{top + middle + 4:.1f}" text-anchor="end">{text}</text>')
+            marks.append(f'<text transform="translate({left + middle + 4:.1f} {top - 6}) rotate(-90)">{text}</text>')
+    if len(classes) <= NUMBERED:
+        shades = _shades(matrix)
+        for row, column in np.argwhere(matrix):
+            x, y = left + field * (column + 0.5), top + field * (row + 0.5) + 4
+            where = f'x="{x:.1f}" y="{y:.1f}" text-anchor="middle"'
+            color = "--back" if shades[row, column] >= STRONG else "--text"
+            marks.append(f'<text {where} style="fill:var({color})">{matrix[row, column]}</text>')
+    width = left + side
+    return "\n".join(
+        (
+            f'<svg class="matrix" viewBox="0 0 {width:g} {width:g}" role="img" aria-label="confusion matrix" '
+            f'style="width:{width:g}px">',
+            f'<rect x="{left}" y="{top}" width="{side:g}" height="{side:g}" style="fill:none;stroke:var(--line)"/>',
+            f'<g transform="translate({left} {top}) scale({field:g})">',
+            *_fields(matrix),
+            "</g>",
+            *marks,
+            "</svg>",
+        )
+    )
+
+
+def _fields(matrix: np.ndarray) -> Iterator[str]:
+    """One path for the fields of a shade, each a square of side 1; right ones and wrong ones have a colour each."""
+    rows, columns = np.nonzero(matrix)
+    shades = _shades(matrix)[rows, columns]
+    for color, chosen in (("--accent", rows == columns), ("--wrong", rows != columns)):
+        for shade in np.unique(shades[chosen]):
+            part = chosen & (shades == shade)
+            path = "".join(f"M{x} {y}h1v1h-1z" for x, y in zip(columns[part], rows[part], strict=True))
+            yield f'<path d="{path}" style="fill:var({color});fill-opacity:{shade / SHADES:g}"/>'
+
+
+def _shades(matrix: np.ndarray) -> np.ndarray:
+    """int64 array of the shades, 0 for no image; no mistake is so rare that it has no colour."""
+    return np.ceil(matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1) * SHADES).astype(int)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LETTERS else f"{text[: LETTERS - 1]}…"

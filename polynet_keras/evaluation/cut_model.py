@@ -1,0 +1,210 @@
+"""A classifier in two parts: from the images to what one of its layers puts out, and from there to the logits."""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+import keras
+from keras import ops
+
+from polynet_keras.basics.checks import near_name
+from polynet_keras.basics.keras_internals import functional_of, nodes_by_depth
+from polynet_keras.basics.names import listed
+from polynet_keras.evaluation.outputs import ACTIVATED, softmax_of, without_activation
+from polynet_keras.models.parts import PARTS, ends_of_parts
+
+IMAGE = 0
+"""The number of the model's input."""
+FINE = 5
+"""Places, each way, of a map that is looked at where no stage is named. Of an image of 131 px stage C has 2."""
+
+
+@dataclass(eq=False)
+class Call:
+    """A layer or an operation where it is applied, in the model or in one inside.
+
+    Attributes:
+        node: Keras's, whose tensors are symbolic.
+        run: what is called: the layer, or what takes the place of the last softmax.
+        inputs, outputs: the numbers of its tensors, which are the model's own.
+        last_uses: the numbers of the tensors that no later call takes.
+    """
+
+    node: Any
+    run: Callable
+    inputs: list[int]
+    outputs: list[int]
+    last_uses: set[int] = field(default_factory=set)
+
+    @property
+    def name(self) -> str:
+        return self.node.operation.name
+
+
+class CutModel:
+    """A classifier, cut where its gradient is to be taken.
+
+    The layers are called one by one, not as a compiled step: for a few images that takes less time than to compile it.
+    The logits are what goes into the last softmax, which is left out, in a model inside as well; a model without one
+    ends in logits. What does not depend on the layer is not a part of the gradient.
+
+    Args:
+        model: a functional or sequential Keras model of one input and one output; models in it may be such ones.
+        stage: a part of a PolyNet, as the names of its layers tell, at its end; or the name of a layer that puts out a
+            map. `None` is the last one that everything goes through and that has `FINE` by `FINE` places.
+
+    Attributes:
+        stage: the part, or the layer.
+
+    Raises:
+        ValueError: a model of another kind, or without such a map.
+    """
+
+    def __init__(self, model: keras.Model, stage: str | None = None):
+        softmax = softmax_of(model)
+        calls, self._logits = _calls(model)
+        if softmax is not None:
+            last = next(call for call in reversed(calls) if call.node.operation is softmax)
+            last.run = without_activation(softmax) if isinstance(softmax, ACTIVATED[:2]) else _first
+        if not any(map(_is_map, calls)):
+            raise ValueError(
+                f"model {model.name!r} has no layer that puts out a map: a value for each place and channel"
+            )
+        cut = _last_map(calls) if stage is None else _named(model.name, calls, stage)
+        self.stage = next((part for part, end in ends_of_parts(calls).items() if end is cut), cut.name)
+        (self._map,) = cut.outputs
+        after = {self._map}
+        self._before: list[Call] = []
+        self._after: list[Call] = []
+        for call in calls:
+            if call is not cut and not after.isdisjoint(call.inputs):
+                after.update(call.outputs)
+                self._after.append(call)
+            else:
+                self._before.append(call)
+        self._dtype = model.inputs[0].dtype
+        used: set[int] = {self._map, self._logits}
+        for call in reversed([*self._before, *self._after]):
+            call.last_uses = {*call.inputs, *call.outputs} - used
+            used.update(call.inputs)
+
+    def before(self, images: Any) -> tuple[Any, dict[int, Any]]:
+        """What the layer puts out, and what else the second part takes, of a batch of images."""
+        values = {IMAGE: ops.convert_to_tensor(images, self._dtype)}
+        for call in self._before:
+            _run(call, values)
+            for number in call.last_uses:
+                values.pop(number, None)
+        return values.pop(self._map), values
+
+    def after(self, activations: Any, values: dict[int, Any]) -> Any:
+        """The logits, float32 (batch, classes), of what `before` gave."""
+        values = {**values, self._map: activations}
+        for call in self._after:
+            _run(call, values)
+        return ops.cast(values[self._logits], "float32")
+
+
+def _run(call: Call, values: dict[int, Any]) -> None:
+    given = {id(tensor): values[number] for tensor, number in zip(call.node.input_tensors, call.inputs, strict=True)}
+    arguments, options = call.node.arguments.fill_in(given)
+    results = keras.tree.flatten(call.run(*arguments, **options))
+    values.update(zip(call.outputs, results, strict=True))
+
+
+def _first(x: Any, *_: Any, **__: Any) -> Any:
+    return x
+
+
+def _calls(model: keras.Model) -> tuple[list[Call], int]:
+    """What a model calls for its output, inputs first, with those of models inside; and the number of its output."""
+    if graph_of(model) is None or len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise ValueError(
+            f"model {model.name!r} must be a functional or sequential Keras model of one input and one output"
+        )
+    calls: list[Call] = []
+    (output,) = _read(model, [IMAGE], calls, functools.partial(next, count(IMAGE + 1)))
+    needed = {output}
+    for call in reversed(calls):
+        if not needed.isdisjoint(call.outputs):
+            needed.update(call.inputs)
+    return [call for call in calls if not needed.isdisjoint(call.outputs)], output
+
+
+def _read(model: keras.Model, inputs: Sequence[int], calls: list[Call], number: Callable[[], int]) -> list[int]:
+    graph = graph_of(model)
+    assert graph is not None
+    numbers = {id(tensor): one for tensor, one in zip(graph.inputs, inputs, strict=True)}
+    for node in nodes_of(graph):
+        sources = [numbers[id(tensor)] for tensor in node.input_tensors]
+        operation = node.operation
+        if graph_of(operation) is not None:
+            if node.arguments.kwargs.get("training"):
+                raise ValueError(f"model {operation.name!r} inside the model is called with training=True")
+            results = _read(operation, sources, calls, number)
+        else:
+            results = [number() for _ in node.outputs]
+            calls.append(Call(node, operation, sources, results))
+        numbers.update(zip(map(id, node.outputs), results, strict=True))
+    return [numbers[id(tensor)] for tensor in graph.outputs]
+
+
+def graph_of(operation: Any) -> Any:
+    """The functional model that this is, or that a sequential one has made of itself; `None` of anything else."""
+    if isinstance(operation, keras.Sequential):
+        return functional_of(operation)
+    return operation if isinstance(operation, keras.Model) and isinstance(operation, keras.Function) else None
+
+
+def nodes_of(graph: Any) -> Iterator[Any]:
+    """What such a model calls, in the order in which it is computed."""
+    for _, nodes in sorted(nodes_by_depth(graph).items(), reverse=True):
+        yield from (node for node in nodes if not node.is_input)
+
+
+def _places(call: Call) -> Sequence[int | None]:
+    """Height and width of what a call puts out, if that is one value for each place of the image, and channel."""
+    if len(call.node.outputs) != 1 or len(call.node.outputs[0].shape) != 4:
+        return ()
+    _, *sides = call.node.outputs[0].shape
+    del sides[0 if keras.config.image_data_format() == "channels_first" else -1]
+    return sides
+
+
+def _is_map(call: Call) -> bool:
+    return _places(call) not in ((), [1, 1])
+
+
+def _named(model: str, calls: Sequence[Call], stage: str) -> Call:
+    """The call whose map is meant."""
+    stages = {part: call for part, call in ends_of_parts(calls).items() if _is_map(call)}
+    if stage in stages:
+        return stages[stage]
+    maps = [call for call in calls if _is_map(call)]
+    found = [call for call in maps if call.name == stage]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ValueError(f"stage={stage!r} is called {len(found)} times by model {model!r}; name a layer behind it")
+    names = list(dict.fromkeys(call.name for call in reversed(maps)))
+    parts = [part for part in PARTS if part in stages]
+    wanted = f"one of {', '.join(parts)}, or a layer" if parts else "a layer"
+    raise ValueError(
+        f"stage={stage!r} must be {wanted} of model {model!r} that puts out a map, of more than one place; from the "
+        f"last one they are {listed(names)}{near_name(stage, [*parts, *names])}"
+    )
+
+
+def _last_map(calls: Sequence[Call]) -> Call:
+    """The last call that all goes through and whose map is not too coarse; of a model without one, its last map."""
+    maps, through = [], []
+    later: set[int] = set()  # what the calls behind one take
+    for call in reversed(calls):
+        if _is_map(call):
+            maps.append(call)
+            if later <= set(call.outputs) and all(side is None or side >= FINE for side in _places(call)):
+                through.append(call)
+        later = (later - set(call.outputs)) | set(call.inputs)
+    return [*through, *maps][0]

@@ -1,0 +1,4 @@
+"""The ways in which `explain` looks at a model, by name."""
+
+OCCLUSION = "occlusion"
+METHODS = ("grad-cam", "grad-cam++", OCCLUSION)

@@ -1,0 +1,57 @@
+"""Which model a result is of, and on what it was computed: the hash of its weights, versions, devices."""
+
+import hashlib
+import importlib
+import os
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from polynet_keras.version import __version__
+
+
+def weights_hash(model: keras.Model) -> str:
+    """SHA-256 of a model's numbers, hexadecimal: the same for any file format, backend and layer names.
+
+    It is of each weight's dtype, shape and little-endian values, in the order of `model.weights`.
+    """
+    digest = hashlib.sha256()
+    for weight in model.weights:
+        value = keras.ops.convert_to_numpy(weight)
+        digest.update(f"{value.dtype.name} {value.shape}\n".encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()
+
+
+def environment() -> dict[str, str]:
+    """The fields `date` and from `python` to `device` of a `Result` that ends now, here."""
+    backend = keras.backend.backend()
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "keras": keras.__version__,
+        "backend": f"{backend} {importlib.import_module(backend).__version__}",
+        "numpy": np.__version__,
+        "polynet_keras": __version__,
+        "device": "; ".join([_processor(), *_accelerators(backend)]),
+    }
+
+
+def _processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    name = platform.processor() or platform.machine()
+    if cpuinfo.exists():
+        lines = (line.partition(":") for line in cpuinfo.read_text().splitlines())
+        # The entry is there on x86, and not on every ARM.
+        name = next((value.strip() for key, _, value in lines if key.strip() == "model name"), name)
+    return f"{name}, {os.cpu_count()} cores"
+
+
+def _accelerators(backend: str) -> list[str]:
+    if backend == "torch":  # has no keras.distribution
+        import torch
+
+        return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return [device for device in keras.distribution.list_devices() if not device.startswith("cpu")]

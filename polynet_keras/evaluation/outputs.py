@@ -1,0 +1,135 @@
+"""What a Keras classifier puts out: logits, or the probabilities that a softmax makes of them."""
+
+from collections.abc import Iterator
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from polynet_keras.basics.keras_internals import nodes_by_depth
+from polynet_keras.engine.network import Network
+
+PASSING = (layers.InputLayer, layers.Reshape, layers.Flatten, layers.Dropout, layers.GlobalAveragePooling2D)
+"""Layers after which logits are logits still, and probabilities probabilities."""
+ACTIVATED = (layers.Dense, layers.Conv2D, layers.Activation)
+SMALLEST = float(np.finfo("float32").tiny)
+"""Probability whose logarithm is taken for that of 0."""
+
+
+def gives_logits(model: keras.Model) -> bool:
+    """Whether a model's outputs are logits, as its last activation tells; else they are probabilities.
+
+    Raises:
+        ValueError: it tells neither.
+    """
+    return softmax_of(model) is None
+
+
+def softmax_of(model: keras.Model) -> keras.Operation | None:
+    """What makes a model's probabilities of logits, also in a model inside; `None` if its outputs are logits.
+
+    Raises:
+        ValueError: it ends in another activation.
+    """
+    for last in _from_the_end(model):
+        if type(last).__name__ == "Softmax":  # the layer, or what `keras.ops.softmax` leaves, whose class is not public
+            return last
+        activation = getattr(last, "activation", None)
+        if isinstance(last, ACTIVATED) and activation is keras.activations.softmax:
+            return last
+        is_linear = activation is keras.activations.linear
+        if isinstance(last, PASSING) or (isinstance(last, layers.Activation) and is_linear):
+            continue
+        if isinstance(last, ACTIVATED) and is_linear:
+            return None
+        break
+    name = type(last).__name__
+    if isinstance(last, ACTIVATED):
+        name += f" with the activation {getattr(activation, '__name__', activation)}"
+    raise ValueError(
+        f"the model {model.name!r} ends in {name}; expected a softmax, or a Dense layer without activation. If these "
+        "are logits, save keras.Sequential([model, keras.layers.Softmax()]) in its place"
+    )
+
+
+def _from_the_end(model: keras.Model) -> Iterator[keras.Operation]:
+    """What a model computes its output with, last first, in the models in it too; of one that is no graph itself."""
+    if isinstance(model, keras.Sequential):
+        operations: list[keras.Operation] = model.layers[::-1]
+    elif isinstance(model, keras.Function):
+        # `model.layers` has no operations, such as a division of the logits, or `keras.ops.softmax`.
+        operations = [node.operation for _, nodes in sorted(nodes_by_depth(model).items()) for node in nodes]
+    else:
+        yield model
+        return
+    for operation in operations:
+        if isinstance(operation, keras.Model):
+            yield from _from_the_end(operation)
+        else:
+            yield operation
+
+
+def classifier_of(model: keras.Model) -> layers.Dense | layers.Conv2D | None:
+    """The last layer that has a weight for each class, also in a model inside; `None` if there is none."""
+    return next((last for last in _from_the_end(model) if isinstance(last, ACTIVATED[:2])), None)
+
+
+def logits_model(model: keras.Model) -> keras.Model:
+    """The model without its last softmax, sharing the weights.
+
+    A softmax that cannot be taken off, such as one in a model inside, stays: then these are the logarithms of the
+    probabilities, which differ from the logits by one number an image.
+
+    Raises:
+        ValueError: it ends in another activation, of which logits cannot be told.
+    """
+    if gives_logits(model):
+        return model
+    make = Network if isinstance(model, Network) else keras.Model
+    last = model.layers[-1]
+    if isinstance(last, (layers.Softmax, layers.Activation)):
+        return make(model.inputs, last.input)
+    if isinstance(last, layers.Dense):
+        return make(model.inputs, without_activation(last)(last.input))
+    return make(model.inputs, ops.log(ops.maximum(ops.cast(model.outputs[0], "float32"), SMALLEST)))
+
+
+def probability_model(model: keras.Model) -> keras.Model:
+    """The model with a softmax at its end, sharing the weights.
+
+    Raises:
+        ValueError: as `logits_model`.
+    """
+    return keras.Model(model.inputs, layers.Softmax()(model.outputs[0])) if gives_logits(model) else model
+
+
+def two_class_model(model: keras.Model) -> keras.Model:
+    """A model of one number, a sigmoid's or its logit, as one of two classes, sharing the weights.
+
+    The number is of the second class: Keras's `image_dataset_from_directory(label_mode="binary")` labels folders so.
+
+    Raises:
+        ValueError: it ends in neither.
+    """
+    last, sigmoid = model.layers[-1], keras.activations.sigmoid
+    if isinstance(last, layers.Dense) and last.activation is sigmoid:
+        logit = without_activation(last)(last.input)
+    elif isinstance(last, layers.Activation) and last.activation is sigmoid:
+        logit = last.input
+    elif isinstance(last, layers.Dense) and last.activation is keras.activations.linear:
+        logit = model.outputs[0]
+    else:
+        raise ValueError(
+            f"the model {model.name!r} gives one number, and ends in {type(last).__name__}; expected a Dense layer or "
+            "an Activation, with a sigmoid or linear"
+        )
+    half = logit / 2  # for both classes alike: `evaluation.explain` takes the gradient of either
+    return keras.Model(model.inputs, layers.Softmax()(ops.concatenate([-half, half], -1)))
+
+
+def without_activation(last: layers.Dense | layers.Conv2D) -> layers.Dense | layers.Conv2D:
+    """A layer with the same weights."""
+    head = type(last).from_config({**last.get_config(), "activation": "linear"})
+    head.build(last.input.shape)
+    head.set_weights(last.get_weights())
+    return head

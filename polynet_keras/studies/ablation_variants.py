@@ -1,0 +1,89 @@
+"""The poster's ablation: Inception-ResNet against Poly and K-way modules, stage by stage, at equal depth and compute.
+
+Source: the authors' poster on PolyNet, CVPR 2017: "Two effective ways to extend the structure: Poly and K-way, were
+evaluated", and "PolyNet design yields higher accuracy than Inception-ResNet given the same computation budget".
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from polynet_keras.models.polynomial import Polynomial, PolynomialSyntaxError
+from polynet_keras.models.structure import STAGES, Structure
+
+BASELINE = "ir"
+MIXED = "mixed"
+G5 = {"a": ("2-way",), "b": ("poly-3", "2-way"), "c": ("poly-3", "2-way")}
+"""The modules of the poster's best net, in turn."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A net of the study.
+
+    Attributes:
+        name: such as `"B poly-3"`, or of an Inception-ResNet its depths, `"ir 2-4-2"`.
+        structure: its residual units.
+        stage: `"A"`, `"B"`, `"C"` or `"mixed"`, in which it is no Inception-ResNet; `""` if it is one.
+        same_depth: the Inception-ResNet with as many residual units; `""` for one itself.
+        same_compute: the Inception-ResNet of as many multiply-accumulates; `""` for one itself.
+    """
+
+    name: str
+    structure: Structure
+    stage: str = ""
+    same_depth: str = ""
+    same_compute: str = ""
+
+
+def variants(depths: Sequence[int], modules: Sequence[str]) -> list[Variant]:
+    """The nets of the study.
+
+    For each module, and each of the three stages and all of them together ("mixed"), there is a net in which all
+    residual units there are of that module; and one mixed as the poster's G5 is. They are as deep as the
+    Inception-ResNet of `depths`. For each there is an Inception-ResNet of as many multiply-accumulates, which is
+    deeper: a unit of n Inception blocks costs what n units of one do.
+
+    Args:
+        depths: of the Inception-ResNet that all is compared with: its residual units in stage A, B and C.
+        modules: names or polynomials, without `ir`.
+
+    Raises:
+        ValueError: no such depths or modules.
+    """
+    base = Structure.inception_resnet(depths)
+    try:
+        names = list(dict.fromkeys(Polynomial.parse(module).name for module in modules))
+    except PolynomialSyntaxError as error:
+        raise ValueError(f"modules={error}") from None
+    if not names or BASELINE in names:
+        raise ValueError(f"modules={','.join(modules)!r} must be one or more, such as poly-2, and not {BASELINE}")
+    patterns: list[tuple[str, dict[str, tuple[str, ...]]]] = []
+    for stages in (*((stage,) for stage in STAGES), STAGES):
+        patterns += [(name, dict.fromkeys(stages, (name,))) for name in names]
+    patterns.append(("g5", G5))
+    found = {base: Variant(_inception_resnet_name(base), base)}
+    for name, pattern in patterns:
+        stage = MIXED if len(pattern) > 1 else next(iter(pattern)).upper()
+        structure = _replaced(base, pattern)
+        equal = Structure.inception_resnet([sum(map(_blocks, units)) for units in structure.stages])
+        found.setdefault(equal, Variant(_inception_resnet_name(equal), equal))
+        found[structure] = Variant(f"{stage} {name}", structure, stage, found[base].name, found[equal].name)
+    return list(found.values())
+
+
+def _replaced(base: Structure, pattern: Mapping[str, Sequence[str]]) -> Structure:
+    """The structure with other units: in a stage of the pattern, its modules in turn."""
+    stages = []
+    for stage, units in zip(STAGES, base.stages, strict=True):
+        modules = [Polynomial.parse(module) for module in pattern.get(stage, ())]
+        stages.append(tuple(modules[i % len(modules)] for i in range(len(units))) if modules else units)
+    return Structure(tuple(stages))
+
+
+def _blocks(unit: Polynomial) -> int:
+    """How often a unit applies an Inception block."""
+    return len(unit.applications)
+
+
+def _inception_resnet_name(structure: Structure) -> str:
+    return f"{BASELINE} {'-'.join(str(len(units)) for units in structure.stages)}"

@@ -1,0 +1,97 @@
+"""Features from files as `fit` and `evaluate` take them: in the order in which images would come."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from polynet_keras.basics.tuning import untuned, usual_threads
+from polynet_keras.data.examples import Examples
+from polynet_keras.data.pipeline import PREFETCHED_BATCHES, Batches, drawn_batches
+from polynet_keras.data.sampling import TrainingOrder, evaluation_share
+from polynet_keras.data.unreadable import Unreadable
+from polynet_keras.training.features.files import FeatureFiles
+
+
+def training_features(copies: Sequence[FeatureFiles], order: TrainingOrder, first_step: int) -> tf.data.Dataset:
+    """Batches of (features, labels), without end, from a step on.
+
+    An epoch has the copy after the last one's; what an epoch draws several times it has in as many copies, as far as
+    there are so many. An image that could not be read is replaced by the next one that could.
+
+    Args:
+        copies: of the training images.
+        order: of their indices.
+        first_step: global step to begin with.
+    """
+    facts = [one.facts() for one in copies]
+    places = [_next_readable(readable, order.labels) for _, readable in facts]
+
+    def batch(epochs: np.ndarray, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        times, indices = np.divmod(draws, order.count)
+        features = np.empty((len(draws), *copies[0].shape), copies[0].dtype)
+        labels = np.empty(len(draws), "int64")
+        which = (epochs + times) % len(copies)
+        for number in np.unique(which):
+            here = which == number
+            found = places[number][indices[here]]
+            features[here] = copies[number].features(found)
+            labels[here] = facts[number][0][found]
+        return features, labels
+
+    return _batches(drawn_batches(order, first_step), copies[0], batch, (tf.int64,))
+
+
+def evaluation_features(
+    files: FeatureFiles, examples: Examples, batch_size: int, workers: int, worker: int, unreadable: Unreadable
+) -> Batches:
+    """Batches of (features, labels, indices, valid), as `evaluation_batches` has them of images.
+
+    Args:
+        files: of the examples' features.
+        examples: of which they are.
+        batch_size: of one worker.
+        workers: how many share the examples.
+        worker: which of them this is, from 0.
+        unreadable: takes those of this worker that could not be read, at once.
+    """
+    share = evaluation_share(len(examples), batch_size, workers, worker)
+    labels, readable = files.facts()
+    for index in share[(share >= 0) & ~readable[share]]:
+        text = f"{examples.shown_name(int(index))}: could not be read when its features were computed"
+        unreadable.keep(int(index), ValueError(text))
+
+    def batch(indices: np.ndarray) -> tuple[np.ndarray, ...]:
+        return files.features(np.maximum(indices, 0)), labels[indices], indices, (indices >= 0) & readable[indices]
+
+    dataset = tf.data.Dataset.from_tensor_slices(share).batch(batch_size)
+    types = (tf.int64, tf.int64, tf.bool)
+    return Batches(_batches(dataset, files, batch, types), len(share) // batch_size)
+
+
+def _batches(dataset: tf.data.Dataset, files: FeatureFiles, batch, types: tuple[tf.DType, ...]) -> tf.data.Dataset:
+    def of_files(*draws: tf.Tensor):
+        features, *others = tf.numpy_function(batch, draws, (tf.as_dtype(files.dtype), *types), stateful=False)
+        shape = tf.TensorShape([None, *files.shape])
+        return tf.ensure_shape(features, shape), *(tf.ensure_shape(one, (None,)) for one in others)
+
+    made = dataset.map(tf.autograph.experimental.do_not_convert(of_files))
+    return untuned(made.prefetch(PREFETCHED_BATCHES), usual_threads())
+
+
+def _next_readable(readable: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
+    """For each example the first one from it on, around, that could be read: int64 array (count,).
+
+    With labels, of its class, where there is one.
+    """
+    good = np.flatnonzero(readable)
+    if not len(good):
+        raise ValueError("no image to train on could be read")
+    places = good[np.searchsorted(good, np.arange(len(readable))) % len(good)]
+    if labels is None:
+        return places
+    for index in np.flatnonzero(~readable):
+        alike = np.flatnonzero(readable & (labels == labels[index]))
+        if len(alike):
+            places[index] = alike[np.searchsorted(alike, index) % len(alike)]
+    return places

@@ -1,0 +1,279 @@
+"""Computes the features of a run's images, or finds those that are in files already."""
+
+import contextlib
+import dataclasses
+import hashlib
+import itertools
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from polynet_keras.basics.files import written_whole
+from polynet_keras.basics.names import number_of, shown, size_text
+from polynet_keras.basics.progress import progress
+from polynet_keras.cluster.agreement import fail_together, sum_over_workers
+from polynet_keras.cluster.patience import half_a_wait
+from polynet_keras.cluster.shared_folder import APPEAR_SECONDS, look_again
+from polynet_keras.cluster.workers import is_chief, worker_count, worker_index
+from polynet_keras.data.examples import Examples, Source
+from polynet_keras.data.pipeline import images_once
+from polynet_keras.data.protocol import Preprocessing
+from polynet_keras.data.unreadable import Unreadable, reading
+from polynet_keras.engine.network import Network
+from polynet_keras.training.features.files import FeatureFiles
+from polynet_keras.training.features.frozen import frozen_part, weights_hash
+from polynet_keras.training.recipes.recipe import Recipe
+from polynet_keras.version import __version__
+
+ABOUT_FILE = "about.json"
+KEY_DIGITS = 16
+"""Of the SHA-256 of all that decides what features are, in the name of their folder."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Examples that go through the frozen part once.
+
+    Attributes:
+        examples: all of them go.
+        epoch: that they are augmented as in; None for their centre crops.
+        about: what decides the features, as JSON, whose hash names the folder.
+        files: of the features.
+    """
+
+    examples: Examples
+    epoch: int | None
+    about: str
+    files: FeatureFiles
+
+
+@dataclass(frozen=True)
+class RunFeatures:
+    """What a run trains on and is measured by, in place of images.
+
+    Attributes:
+        training: copies of each training image: epoch e has copy e % len(training).
+        held_out: of the held-out images.
+        validation: of those that the best epoch is chosen on, where there are such.
+    """
+
+    training: list[FeatureFiles]
+    held_out: FeatureFiles
+    validation: FeatureFiles | None
+
+
+def run_features(
+    model: Network,
+    recipe: Recipe,
+    source: Source,
+    preprocessing: Preprocessing,
+    folder: Path,
+    strategy: tf.distribute.Strategy | None,
+) -> RunFeatures:
+    """What the frozen part of a model puts out for all images of a run: from files where it is there, else computed.
+
+    Each worker computes a part. When this returns, all files are there, and all workers see them.
+
+    Args:
+        model: of the recipe, with the weights that it begins with.
+        recipe: of the run, with `start.cache_features`.
+        source: of its images.
+        preprocessing: the protocol.
+        folder: of the files, which all workers share; it has a folder for each key.
+        strategy: of the model.
+
+    Raises:
+        ValueError: an image cannot be read, the files cannot be written, or the disk has no room.
+    """
+    front = frozen_part(model, recipe.start.frozen_through or "")
+    key = _key(front, recipe, preprocessing)
+    copies = recipe.start.cache_features
+    epochs = [None] if copies == 1 else range(min(copies, recipe.epochs))
+    training = [_pass(source.training, epoch, front, key, recipe, folder) for epoch in epochs]
+    held_out = _pass(source.held_out, None, front, key, recipe, folder)
+    chosen_by = [] if source.validation is None else [_pass(source.validation, None, front, key, recipe, folder)]
+    passes = [*training, *chosen_by, held_out]
+    fail_together(strategy, _prepare(folder, passes) if is_chief(strategy) else None)
+    # One pipeline for each set of images, which takes seconds to trace.
+    groups = [training, chosen_by, [held_out]]
+    _compute(front, groups, recipe, preprocessing, strategy)
+    _wait_for(passes, strategy)
+    files = [one.files for one in training]
+    return RunFeatures(files, held_out.files, chosen_by[0].files if chosen_by else None)
+
+
+def _key(front: Network, recipe: Recipe, preprocessing: Preprocessing) -> dict[str, object]:
+    """All that decides what the frozen part puts out for an image."""
+    return {
+        "weights": weights_hash(front),
+        "network": [recipe.structure, recipe.width, recipe.start.frozen_through, recipe.precision],
+        "data_format": keras.config.image_data_format(),
+        "preprocessing": dataclasses.asdict(preprocessing),
+        "on_error": recipe.on_error,
+        "versions": [__version__, *map(version, ("keras", "tensorflow"))],
+    }
+
+
+def _pass(
+    examples: Examples, epoch: int | None, front: Network, key: dict[str, object], recipe: Recipe, folder: Path
+) -> Pass:
+    facts = {**key, "images": [examples.name, len(examples), examples.fingerprint, _times(examples)]}
+    if epoch is not None:
+        facts["copy"] = [epoch, recipe.seed, dataclasses.asdict(recipe.augmentation)]
+    text = json.dumps(facts, sort_keys=True, indent=2)
+    place = folder / hashlib.sha256(text.encode()).hexdigest()[:KEY_DIGITS]
+    (output,) = front.outputs
+    return Pass(examples, epoch, text, FeatureFiles(place, len(examples), output.shape[1:], output.dtype))
+
+
+def _times(examples: Examples) -> str:
+    """When files were changed: a fingerprint knows their names and sizes only."""
+    digest = hashlib.sha256()
+    for index in range(len(examples) if examples.are_files else 0):
+        with contextlib.suppress(OSError):  # who reads it says that it is gone
+            digest.update(b"%d " % os.stat(examples.name_of(index)).st_mtime_ns)
+    return digest.hexdigest()
+
+
+def _prepare(folder: Path, passes: Sequence[Pass]) -> ValueError | None:
+    """Says what will be done, and makes the folders; returns what makes it impossible."""
+    files = [one.files for one in passes]
+    missing = [sum(len(one.examples_of(chunk)) for chunk in one.missing()) for one in files]
+    images, needed = sum(one.count for one in files), sum(one.bytes for one in files)
+    what = f"{number_of(images, 'image')}, each {size_text(files[0].shape)} numbers, {_size(needed)} in {shown(folder)}"
+    if not any(missing):
+        logging.info("features of %s: they are there already, and used again", what)
+        return None
+    there = f"; those of {number_of(images - sum(missing), 'image')} are there" if sum(missing) < images else ""
+    logging.info("features of %s: they are computed once%s", what, there)
+    try:
+        for one in passes:
+            one.files.folder.mkdir(parents=True, exist_ok=True)
+            about = one.files.folder / ABOUT_FILE
+            if not about.is_file():
+                with written_whole(about) as partial:
+                    partial.write_text(f"{one.about}\n")
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        return _cannot_be_written(folder, error)
+    to_come = sum(count * one.bytes // one.count for count, one in zip(missing, files, strict=True))
+    if free >= to_come:
+        return None
+    return ValueError(
+        f"{os.fspath(folder)!r} has {_size(free)} of free space, and the features that are computed once take "
+        f"{_size(to_come)}: make room, name a folder on another disk with --features_dir, or lower --cache_features"
+    )
+
+
+def _compute(
+    front: Network,
+    groups: Sequence[Sequence[Pass]],
+    recipe: Recipe,
+    preprocessing: Preprocessing,
+    strategy: tf.distribute.Strategy | None,
+) -> None:
+    """Computes what is missing: each worker a part of the files, all of them file by file, so that none waits long."""
+    workers, worker = (1, 0) if strategy is None else (worker_count(strategy), worker_index(strategy))
+    batch_size = -(-recipe.batch_size // (1 if strategy is None else strategy.num_replicas_in_sync))
+    unreadable = [Unreadable(recipe.on_error) for _ in groups]
+    work, images = [], 0
+    # By all files' numbers: which are missing others may see otherwise, while they are written.
+    numbers = itertools.count()
+    for group, unread in zip(groups, unreadable, strict=True):
+        parts = [
+            (one, chunk) for one in group for chunk in range(one.files.chunks) if next(numbers) % workers == worker
+        ]
+        missing = {one.files.folder: one.files.missing() for one in group}
+        mine = [(one, chunk) for one, chunk in parts if chunk in missing[one.files.folder]]
+        images += sum(len(one.files.examples_of(chunk)) for one, chunk in mine)
+        if mine:
+            work.append(_written(front, mine, recipe, preprocessing, batch_size, unread))
+    written = itertools.chain.from_iterable(work)
+    bar = progress(images, "features") if images and is_chief(strategy) else contextlib.nullcontext(lambda count: None)
+    with bar as advance:
+        while True:
+            done, failure = 0, None
+            try:
+                with reading(*unreadable):
+                    done = next(written, 0)
+            except (OSError, ValueError) as error:
+                failure = error if isinstance(error, ValueError) else ValueError(error.strerror or str(error))
+            fail_together(strategy, failure)
+            if not sum_over_workers(strategy, done):
+                break
+            advance(done)
+    for group, unread in zip(groups, unreadable, strict=True):
+        if group:
+            unread.log(len(group[0].examples))
+
+
+def _written(
+    front: Network,
+    jobs: Sequence[tuple[Pass, int]],
+    recipe: Recipe,
+    preprocessing: Preprocessing,
+    batch_size: int,
+    unreadable: Unreadable,
+) -> Iterator[int]:
+    """Computes and writes the files of some passes of the same examples; yields how many images each is of."""
+    indices = [one.files.examples_of(chunk) for one, chunk in jobs]
+    sizes = [[min(batch_size, len(part) - start) for start in range(0, len(part), batch_size)] for part in indices]
+    epochs = [np.full(len(part), one.epoch or 0) for (one, _), part in zip(jobs, indices, strict=True)]
+    first = jobs[0][0]
+    batches = images_once(
+        first.examples,
+        preprocessing,
+        np.concatenate(indices),
+        [size for part in sizes for size in part],
+        unreadable,
+        epochs=None if first.epoch is None else np.concatenate(epochs),
+        seed=recipe.seed,
+        augmentation=recipe.augmentation,
+    ).as_numpy_iterator()
+    for (one, chunk), part in zip(jobs, sizes, strict=True):
+        taken = itertools.islice(batches, len(part))
+        computed = [(front.predict_on_batch(images), labels, valid) for images, labels, valid in taken]
+        features, labels, readable = map(np.concatenate, zip(*computed, strict=True))
+        try:
+            one.files.write(chunk, features, labels, readable)
+        except OSError as error:
+            raise _cannot_be_written(one.files.folder, error) from None
+        yield len(labels)
+
+
+def _wait_for(passes: Sequence[Pass], strategy: tf.distribute.Strategy | None) -> None:
+    """A network file system may show later what other workers wrote.
+
+    Raises:
+        ValueError: on every worker, if one of them does not see it.
+    """
+    seconds = half_a_wait(strategy, APPEAR_SECONDS)
+    deadline = time.monotonic() + seconds
+    failure = None
+    for folder, missing in ((one.files.folder, one.files.missing) for one in passes):
+        while missing() and time.monotonic() < deadline:
+            look_again(folder)
+        if missing():
+            failure = ValueError(
+                f"{shown(folder)} lacks features that another worker computed: they did not appear within {seconds:g} "
+                "s. Give all workers one folder, on storage that they share"
+            )
+    fail_together(strategy, failure)
+
+
+def _cannot_be_written(folder: Path, error: OSError) -> ValueError:
+    return ValueError(f"{os.fspath(folder)!r} cannot be written: {error.strerror or error}")
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e6:,.1f} MB"

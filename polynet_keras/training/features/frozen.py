@@ -1,0 +1,38 @@
+"""The frozen part of a network, from the images to what goes into the first layer that is trained."""
+
+import hashlib
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from polynet_keras.engine.network import Network
+from polynet_keras.models.parts import PARTS, part_of
+
+
+def end_of_frozen(model: keras.Model, through: str) -> keras.KerasTensor:
+    """What the frozen part puts out, symbolic; through stage C that is pooled, for the pooling has nothing to train.
+
+    Args:
+        model: of `PolyNet`, with the top.
+        through: the last frozen part, as of `freeze`.
+    """
+    if through == PARTS[-2]:
+        return model.get_layer(PARTS[-1]).input
+    return [layer for layer in model.layers if part_of(layer.name) == through][-1].output
+
+
+def frozen_part(model: keras.Model, through: str) -> Network:
+    """The network from the images to `end_of_frozen`, with the layers and weights of the model.
+
+    Made outside of a strategy's scope it computes in this process alone, on one device.
+    """
+    return Network(model.inputs, end_of_frozen(model, through))
+
+
+def weights_hash(model: keras.Model) -> str:
+    """SHA-256 of all weights: moving statistics and residual factors too, and not the states of random layers."""
+    digest = hashlib.sha256()
+    for weight in model.weights:
+        digest.update(np.array(tf.convert_to_tensor(weight.value)).tobytes())
+    return digest.hexdigest()

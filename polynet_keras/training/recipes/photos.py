@@ -1,0 +1,109 @@
+"""The recipe for somebody's photographs: rules that begin with the preset `photos`, each with its reason."""
+
+import math
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from polynet_keras.basics.names import number_of
+from polynet_keras.data.class_weights import BALANCED
+from polynet_keras.data.photo_facts import PhotoFacts, photo_facts
+from polynet_keras.training.recipes.presets import PRESETS
+from polynet_keras.training.recipes.recipe import Recipe
+
+SIDES = (75, 99, 131)
+"""Of the network's input, in pixels: 75 is the least that it takes, 131 what two cores train in minutes."""
+LARGE = 800
+"""Shorter side, in pixels, from which JPEGs are decoded at a smaller scale: cameras and telephones."""
+IMAGES_SEEN = 80_000
+"""In a whole run at 131 px: a quarter of an hour on two cores."""
+EPOCHS = (15, 150)
+"""The fewest, for many images, and the most: with more, a network learns few images by heart."""
+FEW = 320
+"""Images below which a batch is halved, so that an epoch still has ten steps."""
+UNBALANCED = 3.0
+"""How many times as large as the smallest the largest class is where classes are weighed."""
+AVERAGED = 0.05
+"""The share of a run's updates that the average of the weights goes back."""
+
+
+def photos_recipe(
+    data: str | os.PathLike, layout: str = "auto", settings: Mapping[str, Any] | None = None
+) -> tuple[Recipe, dict[str, str]]:
+    """Looks at photographs and chooses the recipe that `polynet train --data DATA` takes for them.
+
+    Args:
+        data: a folder of images or of records, or a table of images.
+        layout: of a folder of images; see `Recipe`.
+        settings: that are not to be chosen, by name as `Recipe.replaced` takes them; those that are follow them.
+
+    Returns:
+        The recipe, and by setting that was chosen (`"image_size"`, `"optimizer.ema_momentum"`) why it has this value.
+
+    Raises:
+        ValueError: the data cannot be listed, an unknown setting, or a value out of range.
+    """
+    return recipe_from(data, layout, photo_facts(data, layout), settings)
+
+
+def recipe_from(
+    data: str | os.PathLike, layout: str, facts: PhotoFacts, settings: Mapping[str, Any] | None = None
+) -> tuple[Recipe, dict[str, str]]:
+    """What `photos_recipe` chooses from what is known of the data."""
+    given = settings or {}
+    recipe = PRESETS["photos"].recipe.replaced({"data": os.fspath(data), "layout": layout, **given})
+    reasons: dict[str, str] = {}
+
+    def choose(name: str, value: Any, why: str) -> None:
+        nonlocal recipe
+        if why and name not in given:
+            recipe, reasons[name] = recipe.replaced({name: value}), why
+
+    side = max(one for one in SIDES if one == SIDES[0] or one <= (facts.shorter_side or SIDES[-1]))
+    choose("image_size", side, _why_side(side, facts.shorter_side))
+    choose("decoding", *_decoding(facts.shorter_side))
+    fewest, most = EPOCHS
+    epochs = round(IMAGES_SEEN * (SIDES[-1] / recipe.image_size) ** 2 / max(facts.images, 1))
+    epochs = min(max(epochs, fewest), most)
+    choose("epochs", epochs, _why_epochs(epochs, facts.images))
+    batch_size = recipe.batch_size // (2 if facts.images < FEW else 1)
+    choose("batch_size", batch_size, f"{facts.images:,} images to train on")
+    if recipe.sampling != BALANCED:  # which makes up for unequal classes in another way
+        choose("class_weights", *_class_weights(facts.imbalance))
+    jitter = 0.0 if facts.is_grey else recipe.augmentation.color_jitter
+    choose("augmentation.color_jitter", jitter, f"the images {'are grey' if facts.is_grey else 'have colours'}")
+    steps = recipe.epochs * math.ceil(max(facts.images, 1) / recipe.batch_size)
+    updates = max(steps // recipe.optimizer.gradient_accumulation_steps, 1)
+    momentum = round(min(1 - 1 / max(AVERAGED * updates, 1), 0.9999), 4)
+    averaged = f"averages over a twentieth of {number_of(updates, 'update')}"
+    choose("optimizer.ema_momentum", momentum, averaged if momentum else "too few updates to be averaged")
+    return recipe, reasons
+
+
+def _decoding(shorter_side: int) -> tuple[str, str]:
+    if shorter_side < LARGE:
+        return "exact", ""
+    return "scaled", f"the shorter side is {shorter_side:,} px in the median; at a smaller scale JPEGs take less time"
+
+
+def _class_weights(imbalance: float) -> tuple[str | None, str]:
+    if imbalance < UNBALANCED:
+        return None, ""
+    return BALANCED, f"the largest class has {imbalance:.0f} times as many images as the smallest"
+
+
+def _why_side(side: int, shorter_side: int) -> str:
+    if not shorter_side:
+        return "the size of the images is not known"
+    if side == SIDES[-1]:
+        return f"the shorter side is {shorter_side:,} px in the median; more than {side} px would take longer"
+    return f"the shorter side is {shorter_side:,} px in the median"
+
+
+def _why_epochs(epochs: int, images: int) -> str:
+    seen = f"{epochs * images:,} images in all"
+    if epochs == EPOCHS[0]:
+        return f"{seen}; fewer epochs are never chosen"
+    if epochs == EPOCHS[1]:
+        return f"{seen}; more epochs are never chosen"
+    return seen

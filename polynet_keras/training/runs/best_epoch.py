@@ -1,0 +1,131 @@
+"""The best epoch of a run, by images that are there to choose it: its weights are kept, and training may end soon."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from polynet_keras.basics.files import written_whole
+from polynet_keras.basics.names import number_of
+from polynet_keras.cluster.agreement import sum_over_workers
+from polynet_keras.cluster.workers import is_chief
+from polynet_keras.pretrained.model_card import ModelCard, card_file
+
+
+class BestEpoch(keras.callbacks.Callback):
+    """Keeps the weights of the epoch with the highest validation accuracy; of equal ones that with the lower loss, then
+    the earlier one.
+
+    The weights are part of its state, and so of each checkpoint: a run that goes on has those that belong to the epoch
+    it goes on from, whatever was written to `best.keras` since. The chief decides, and writes. What is kept is what was
+    validated: it stands before `SwapEMAWeights`, which takes the averages away after validation, and before the
+    callbacks that write logs, which get `best_epoch`, counted from 0.
+
+    Args:
+        file: for the best model so far, with a card; only to look at while the run goes on.
+        card: of the model, without counts.
+        images: counts those that were validated; all workers call it together.
+        patience: epochs after the best one, after which training ends; None for no end.
+        last_phase: its first epoch, from 0; before it nothing ends, and epochs before it are not waited for.
+
+    Attributes:
+        epoch: the best one so far, counted from 0; None before the first validation.
+        accuracy, loss: of its validation.
+        validated: images that these are of.
+    """
+
+    def __init__(
+        self,
+        file: Path,
+        card: ModelCard,
+        images: Callable[[], int],
+        patience: int | None = None,
+        last_phase: int = 0,
+    ):
+        super().__init__()
+        self.epoch: int | None = None
+        self.accuracy = 0.0
+        self.loss = math.inf
+        self.validated = 0
+        self._file = file
+        self._card = card
+        self._images = images
+        self._patience = patience
+        self._last_phase = last_phase
+        self._under_way = 0
+        self._values: list[np.ndarray] = []
+
+    @property
+    def card(self) -> ModelCard:
+        """That of the model, with the best epoch and what it was chosen on."""
+        assert self.epoch is not None
+        correct = round(self.accuracy * self.validated)
+        return dataclasses.replace(
+            self._card, epoch=self.epoch + 1, validation=self.validated, validation_correct=correct
+        )
+
+    def restore(self) -> None:
+        """Gives the model the best weights, moving statistics and all; the optimizer keeps what it remembers."""
+        with self.model.distribute_strategy.scope():
+            for variable, value in zip(self.model.variables, self._values, strict=True):
+                variable.assign(value)
+
+    def get_state(self) -> dict[str, Any]:
+        """What goes into a checkpoint."""
+        if self.epoch is None:
+            return {}
+        names = ("epoch", "accuracy", "loss", "validated")
+        return {**{name: getattr(self, name) for name in names}, "values": self._values}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self.epoch, self.validated = int(state["epoch"]), int(state["validated"])
+        self.accuracy, self.loss = float(state["accuracy"]), float(state["loss"])
+        self._values = [
+            np.asarray(value, variable.dtype)
+            for value, variable in zip(state["values"], self.model.variables, strict=True)
+        ]
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._under_way = epoch
+
+    def on_test_end(self, logs=None):
+        accuracy, loss = float(logs["accuracy"]), float(logs["loss"])
+        loss = math.inf if math.isnan(loss) else loss
+        better = self.epoch is None or (accuracy, -loss) > (self.accuracy, -self.loss)
+        strategy = self.model.distribute_strategy
+        chief = is_chief(strategy)
+        if not sum_over_workers(strategy, int(chief and better)):
+            return
+        self.epoch, self.accuracy, self.loss, self.validated = self._under_way, accuracy, loss, self._images()
+        with strategy.scope():
+            self._values = [np.array(tf.convert_to_tensor(variable.value)) for variable in self.model.variables]
+        if not chief:
+            return
+        try:
+            with written_whole(self._file) as partial:
+                self.model.save(partial)
+            self.card.save(self._file)
+        except OSError as error:  # on a full disk, say: the weights are kept all the same
+            logging.warning("%s cannot be written: %s", self._file, error.strerror or error)
+
+    def on_epoch_end(self, epoch, logs=None):
+        assert self.epoch is not None  # a validation came before
+        logs["best_epoch"] = self.epoch
+        waited_since = max(self.epoch, self._last_phase - 1)
+        if self._patience is None or epoch - waited_since < self._patience or epoch + 1 >= self.params["epochs"]:
+            return
+        self.model.stop_training = True
+        if is_chief(self.model.distribute_strategy):
+            waited = number_of(self._patience, "epoch")
+            logging.info("training ends: %s without a better one than epoch %d", waited, self.epoch + 1)
+
+    def remove(self) -> None:
+        """Removes the file and its card, of a run that is done: its model is the best one."""
+        for file in (self._file, card_file(self._file)):
+            file.unlink(missing_ok=True)

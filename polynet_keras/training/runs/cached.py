@@ -1,0 +1,72 @@
+"""What a run does before it trains on the features of a frozen part that are computed once."""
+
+import shlex
+from pathlib import Path
+
+import tensorflow as tf
+from absl import logging
+
+from polynet_keras.basics.holding import make_folder
+from polynet_keras.checkpoints.callback import Checkpoints
+from polynet_keras.cluster.agreement import fail_together
+from polynet_keras.cluster.shared_folder import check_shared_folder
+from polynet_keras.cluster.workers import is_chief
+from polynet_keras.data.examples import Source
+from polynet_keras.data.protocol import Preprocessing
+from polynet_keras.engine.network import Network
+from polynet_keras.training.features.computing import RunFeatures, run_features
+from polynet_keras.training.features.frozen import end_of_frozen
+from polynet_keras.training.recipes.recipe import Recipe
+from polynet_keras.training.runs.execution import Execution
+from polynet_keras.training.runs.folder import FEATURES_FOLDER
+
+
+def begin_behind(
+    model: Network,
+    path: Path,
+    recipe: Recipe,
+    source: Source,
+    preprocessing: Preprocessing,
+    checkpoints: Checkpoints,
+    execution: Execution,
+    strategy: tf.distribute.Strategy | None,
+) -> RunFeatures:
+    """Has a model begin behind its frozen part, and gives what that puts out for all images of the run.
+
+    Args:
+        model: of the run, compiled.
+        path: of the run folder.
+        recipe: of the run.
+        source: of its images.
+        preprocessing: the protocol.
+        checkpoints: of the run.
+        execution: of the run.
+        strategy: of the model.
+
+    Raises:
+        ValueError: as `run_features`, or the folder is none, or not the same for all workers.
+    """
+    folder = path / FEATURES_FOLDER
+    if execution.features_dir is not None:
+        folder = _shared(Path(execution.features_dir), strategy)
+    checkpoints.reload(model)  # a run that goes on has the weights that it began with in there
+    try:
+        features = run_features(model, recipe, source, preprocessing, folder, strategy)
+    except KeyboardInterrupt:
+        where = f"--run_dir={path}" if execution.features_dir is None else f"--features_dir={folder}"
+        logging.warning("interrupted: the same command with %s goes on with the features so far", shlex.quote(where))
+        raise
+    model.begin_at(end_of_frozen(model, recipe.start.frozen_through or ""))
+    return features
+
+
+def _shared(folder: Path, strategy: tf.distribute.Strategy | None) -> Path:
+    failure = None
+    try:
+        if is_chief(strategy):
+            make_folder("features_dir", folder)
+    except ValueError as error:
+        failure = error
+    fail_together(strategy, failure)
+    check_shared_folder(folder, strategy, "folder of features")
+    return folder

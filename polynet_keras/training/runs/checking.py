@@ -1,0 +1,99 @@
+"""What a run needs, seen before TensorFlow is imported and anything is written."""
+
+import os
+from importlib.metadata import version
+from pathlib import Path
+
+from polynet_keras.basics.extras import require_extra
+from polynet_keras.basics.holding import make_folder
+from polynet_keras.data.source_names import check_data, modules_of
+from polynet_keras.data.splits import validation_split
+from polynet_keras.training.recipes.recipe import Recipe
+from polynet_keras.training.recipes.teacher import find_teacher
+from polynet_keras.training.runs.folder import check_goes_on, has_checkpoints
+
+
+def check_run(
+    recipe: Recipe,
+    folder: str | os.PathLike | None = None,
+    attempt: int = 0,
+    features_dir: str | os.PathLike | None = None,
+) -> None:
+    """Refuses a run that could not begin.
+
+    Args:
+        recipe: of the run.
+        folder: of the run; a new one by default.
+        attempt: as of `Execution`.
+        features_dir: as of `Execution`.
+
+    Raises:
+        ValueError: packages or the data are missing, or the weights to start with; or the folder holds something else.
+    """
+    require_extra("data", "PIL", "matplotlib", "tensorboard", *modules_of(recipe.data))
+    check_phases(recipe)
+    splits = check_data("data", recipe.data, recipe.layout)
+    if splits is not None:
+        check_patience(recipe, bool(recipe.validation_share) or validation_split(splits) is not None)
+    if recipe.regularization.teacher is not None:
+        find_teacher(recipe.regularization.teacher)  # raises where there is none
+    path = Path(folder) if folder else None
+    if path is None or not has_checkpoints(path):
+        _ = recipe.start.file  # raises where there is none
+    if path is not None and path.exists():
+        make_folder("run_dir", path)  # raises where it is none
+        if not attempt:
+            check_goes_on(path, recipe)
+    if features_dir is not None:
+        if not recipe.start.cache_features:
+            raise ValueError(
+                f"features_dir={os.fspath(features_dir)!r} is where features are kept that are computed once: say "
+                "--cache_features=1 too, or leave it out"
+            )
+        if os.path.lexists(features_dir):
+            make_folder("features_dir", Path(features_dir))  # raises where it is none
+
+
+def check_phases(recipe: Recipe) -> None:
+    """Refuses phases with averages where Keras would swap them for weights of other layers.
+
+    Its `SwapEMAWeights` took the averages for those of all that is trained just now, and the optimizer has those of
+    all that the last phase trains.
+
+    Raises:
+        ValueError: Keras is older than 3.15.
+    """
+    installed = version("keras")
+    too_old = tuple(map(int, installed.split(".")[:2])) < (3, 15)
+    if recipe.start.unfreezing and recipe.optimizer.ema_momentum and too_old:
+        raise ValueError(
+            f"unfreezing with ema_momentum needs keras 3.15 or later, and {installed} is installed: "
+            "pip install 'keras==3.15.*', or leave one of the two out"
+        )
+
+
+def check_dry_run(recipe: Recipe) -> None:
+    """Refuses to tell by some steps how long a run takes whose frozen part is not in its steps.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if recipe.start.cache_features:
+        raise ValueError(
+            f"a dry run makes some steps, and with cache_features={recipe.start.cache_features} the frozen part is not "
+            "in them: start the run, which says how long that part takes, or say --cache_features=0"
+        )
+
+
+def check_patience(recipe: Recipe, has_validation: bool) -> None:
+    """Refuses to wait for a better epoch where there are no images to choose one by.
+
+    Args:
+        recipe: of the run.
+        has_validation: whether there are.
+    """
+    if recipe.patience is not None and not has_validation:
+        raise ValueError(
+            f"patience={recipe.patience} needs images that choose the best epoch: say --validation_share=0.1 to take a "
+            "tenth of the training images, or give the data a split `val` beside its split `test`"
+        )

@@ -1,0 +1,109 @@
+"""A run that only begins: a few steps, to see that it would go and for how long, and nothing that is left."""
+
+import contextlib
+import math
+import time
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from polynet_keras.data.unreadable import Unreadable, reading
+from polynet_keras.training.recipes.recipe import Recipe
+from polynet_keras.training.runs.checking import check_dry_run
+from polynet_keras.training.runs.divergence import StopOnDivergence
+from polynet_keras.training.runs.execution import Execution
+from polynet_keras.training.runs.opening import opened, tell_of_data
+from polynet_keras.training.runs.preparation import compiled_model, held_out_data, preprocessing_of, training_data
+
+STEPS = 4
+"""Of the three later ones the median is a full one, even where the last of an epoch is smaller, and traced anew."""
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What the first steps came to.
+
+    Attributes:
+        loss: of the first training batch.
+        held_out_loss: of the first held-out batch, after the steps.
+        seconds, held_out_seconds: that both took, with the tracing.
+        next_seconds: that a later step took, without tracing: the median.
+        epochs, steps: of the run, and of each of its epochs.
+    """
+
+    loss: float
+    held_out_loss: float
+    seconds: float
+    held_out_seconds: float
+    next_seconds: float
+    epochs: int
+    steps: int
+
+    @property
+    def run_seconds(self) -> float:
+        """An estimate of all training steps; validation, and what is saved, come on top.
+
+        It is too low where images are read more slowly than the network takes them: the batches of the later
+        steps were made while the first one was traced.
+        """
+        return self.epochs * self.steps * self.next_seconds
+
+
+class _Steps(keras.callbacks.Callback):
+    """The loss of the first step, and when each has ended."""
+
+    def __init__(self):
+        super().__init__()
+        self.loss, self.ends = math.nan, []
+
+    def on_train_batch_end(self, batch, logs=None):
+        if not self.ends:
+            self.loss = float(logs["loss"])
+        self.ends.append(time.monotonic())
+
+
+def dry_run(recipe: Recipe, execution: Execution | None = None, *, strict: bool = False) -> DryRun:
+    """Does what `train` does for its first steps, of which the first is traced, and evaluates one held-out batch.
+
+    Args:
+        recipe: as of `train`.
+        execution: as of `train`.
+        strict: as of `train`.
+
+    Raises:
+        DivergenceError: the loss of a step is not finite.
+        ValueError: as `train`, or a recipe whose features are cached.
+        PeerFailure: as `train`.
+    """
+    check_dry_run(recipe)
+    with opened(recipe, execution or Execution()) as (source, strategy):
+        keras.utils.set_random_seed(recipe.seed)
+        tell_of_data(recipe, source, strategy, strict)
+        preprocessing = preprocessing_of(recipe, source)
+        unread, unread_held_out = Unreadable(recipe.on_error), Unreadable(recipe.on_error)
+        training = training_data(recipe, source, preprocessing, unread, strategy, first_step=0)
+        held_out = held_out_data(recipe, source.held_out, preprocessing, unread_held_out, strategy)
+        with contextlib.nullcontext() if strategy is None else strategy.scope():
+            model = compiled_model(recipe, source, training.steps)
+            model.gradient_dtype = (execution or Execution()).gradient_dtype
+        with reading(unread, unread_held_out):
+            began, steps = time.monotonic(), _Steps()
+            model.fit(
+                training.dataset,
+                steps_per_epoch=STEPS,
+                shuffle=False,
+                verbose=0,
+                callbacks=[StopOnDivergence(), steps],
+            )
+            trained = time.monotonic()
+            held_out_loss = model.evaluate(held_out, steps=1, verbose=0)[0]
+        return DryRun(
+            steps.loss,
+            float(held_out_loss),
+            steps.ends[0] - began,
+            time.monotonic() - trained,
+            float(np.median(np.diff(steps.ends))),
+            recipe.epochs,
+            training.steps,
+        )

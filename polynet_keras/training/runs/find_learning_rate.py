@@ -1,0 +1,123 @@
+"""The range test of the learning rate: a training whose rate grows from far too small to too large."""
+
+import contextlib
+import math
+
+import keras
+from absl import logging
+from keras import ops
+from tqdm import tqdm
+
+from polynet_keras.data.unreadable import Unreadable, reading
+from polynet_keras.training.recipes.recipe import Recipe
+from polynet_keras.training.runs.execution import Execution
+from polynet_keras.training.runs.learning_rate_range import SMOOTHING, LearningRateRange, check_one_worker
+from polynet_keras.training.runs.opening import opened, tell_of_data
+from polynet_keras.training.runs.preparation import compiled_model, preprocessing_of, training_data
+
+LOWEST, HIGHEST, UPDATES = 1e-7, 10.0, 100
+"""Those of fastai's `lr_find`."""
+LINE = 20
+"""Updates between two lines where there is no terminal."""
+DIVERGED = 4.0
+"""Times the lowest smoothed loss: there the test ends, as fastai's does."""
+
+
+def find_learning_rate(
+    recipe: Recipe, execution: Execution | None = None, *, strict: bool = False
+) -> LearningRateRange:
+    """Trains by a recipe for a hundred updates, at rates from 1e-7 to 10 that grow by a factor, and nothing is left.
+
+    All of the recipe is used but its schedule: network and weights to start with, data and augmentation, optimizer with
+    its accumulated steps, clipping and factors by part, regularization and precision. The test ends early where the
+    loss is not finite, or four times its lowest smoothed value.
+
+    Args:
+        recipe: as of `train`.
+        execution: as of `train`; of one worker.
+        strict: as of `train`.
+
+    Returns:
+        Rates, losses, and the proposal.
+
+    Raises:
+        ValueError: as `train`; or there are several workers.
+
+    Source: Smith, "Cyclical learning rates for training neural networks", 2017 (arXiv 1506.01186), section 3.3, whose
+    rates grow linearly and which watches the accuracy; growth by a factor, the smoothed loss, the end and the proposal
+    are those of `lr_find` of fastai 2.
+    """
+    check_one_worker()
+    accumulated = recipe.optimizer.gradient_accumulation_steps
+    execution = execution or Execution()
+    with opened(recipe, execution) as (source, strategy):
+        keras.utils.set_random_seed(recipe.seed)
+        tell_of_data(recipe, source, strategy, strict)
+        unread = Unreadable(recipe.on_error)
+        training = training_data(recipe, source, preprocessing_of(recipe, source), unread, strategy, first_step=0)
+        with contextlib.nullcontext() if strategy is None else strategy.scope():
+            model = compiled_model(recipe, source, training.steps)
+            model.gradient_dtype = execution.gradient_dtype
+        model.optimizer.learning_rate = _Rising(accumulated)
+        steps = _Steps(accumulated)
+        with reading(unread), steps.progress:
+            model.fit(
+                training.dataset,
+                steps_per_epoch=UPDATES * accumulated,
+                shuffle=False,
+                verbose=0,
+                callbacks=[steps],
+            )
+        unread.log(len(source.training))
+    return LearningRateRange(tuple(steps.rates), tuple(steps.losses), UPDATES)
+
+
+class _Rising(keras.optimizers.schedules.LearningRateSchedule):
+    """From `LOWEST` to `HIGHEST` by a factor, in so many steps an update."""
+
+    def __init__(self, accumulated: int):
+        super().__init__()
+        self._accumulated = accumulated
+
+    def __call__(self, step):
+        update = ops.cast(ops.floor_divide(step, self._accumulated), "float32")
+        return LOWEST * ops.exp(update * (math.log(HIGHEST / LOWEST) / (UPDATES - 1)))
+
+
+class _Steps(keras.callbacks.Callback):
+    """Keeps rate and loss of each update, and ends the test where the loss diverges."""
+
+    def __init__(self, accumulated: int):
+        super().__init__()
+        self.rates: list[float] = []
+        self.losses: list[float] = []
+        self.progress = tqdm(total=UPDATES, desc="range test", unit=" updates", disable=None, leave=False)
+        self._accumulated = accumulated
+        self._parts: list[float] = []
+        self._rate, self._mean, self._lowest = math.nan, 0.0, math.inf
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.model.reset_metrics()  # so that the logs have the loss of this batch alone
+        # Asked, not counted: an update that overflows in float16 is left out, and the next one has the same rate.
+        self._rate = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._parts.append(float(logs["loss"]))
+        if not math.isfinite(self._parts[-1]):
+            self.model.stop_training = True
+            return
+        if len(self._parts) < self._accumulated:
+            return
+        loss = sum(self._parts) / len(self._parts)
+        self._parts = []
+        self.rates.append(self._rate)
+        self.losses.append(loss)
+        self._mean = SMOOTHING * self._mean + (1 - SMOOTHING) * loss
+        smoothed = self._mean / (1 - SMOOTHING ** len(self.losses))
+        self._lowest = min(self._lowest, smoothed)
+        self.model.stop_training = smoothed > DIVERGED * self._lowest
+        self.progress.update()
+        told = f"learning rate {self._rate:.1e}, loss {smoothed:.4f}"
+        self.progress.set_postfix_str(told, refresh=False)
+        if self.progress.disable and len(self.losses) % LINE == 0:
+            logging.info("range test: %d of %d updates, %s", len(self.losses), UPDATES, told)

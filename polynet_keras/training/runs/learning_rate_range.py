@@ -1,0 +1,115 @@
+"""What a range test of the learning rate has seen, the rate that it proposes, and both as a table and a picture."""
+
+import csv
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from polynet_keras.basics.files import written_whole
+from polynet_keras.cluster.cluster import Cluster
+
+SMOOTHING = 0.98
+"""The share of the mean so far in the smoothed loss, which is corrected for its beginning with nothing."""
+FIRST_SHARE, LAST = 0.1, 5
+"""Updates at the beginning, as a share, and at the end, of which the proposal is not made."""
+
+
+@dataclass(frozen=True)
+class LearningRateRange:
+    """A range test: the loss of one update after another, at learning rates that grow.
+
+    Attributes:
+        rates: of the updates, ascending.
+        losses: of the training batches, before the updates.
+        updates: that the test would have had, if the loss had not diverged.
+
+    The smoothed losses and the proposal are those of fastai's `lr_find`.
+    """
+
+    rates: tuple[float, ...]
+    losses: tuple[float, ...]
+    updates: int
+
+    @cached_property
+    def smoothed(self) -> np.ndarray:
+        """float64 (updates): the exponential moving average of the losses."""
+        values, value = [], 0.0
+        for number, loss in enumerate(self.losses, 1):
+            value = SMOOTHING * value + (1 - SMOOTHING) * loss
+            values.append(value / (1 - SMOOTHING**number))
+        return np.array(values)
+
+    @cached_property
+    def proposal(self) -> float | None:
+        """The learning rate to train with; None where the loss diverged too soon, or never fell.
+
+        In the longest subsequence of smoothed losses that falls (the valley), the rate at the middle of its second
+        third: fastai's rule `valley`, of fastai/callback/schedule.py.
+        """
+        first = int(self.updates * FIRST_SHARE)
+        losses = self.smoothed[first:-LAST]
+        if not len(losses):
+            return None
+        # lengths[i]: of the longest subsequence of falling losses that ends with the i-th.
+        lengths = np.ones(len(losses), int)
+        for end in range(1, len(losses)):
+            before = lengths[:end][losses[:end] > losses[end]]
+            lengths[end] = before.max(initial=0) + 1
+        end = int(lengths.argmax())
+        if lengths[end] == 1:
+            return None
+        start = end - int(lengths[end])  # fastai's, one before the first where there is none between
+        third = (end - start) / 3
+        place = start + int(third) + int(third / 2)
+        return self.rates[first + max(place, 0)]
+
+
+def check_one_worker() -> None:
+    """Refuses to test where this process is one of several workers."""
+    if Cluster.from_environment().is_distributed:
+        raise ValueError(
+            "the range test of the learning rate runs on one worker: start it on one alone, and use what it proposes "
+            "on all; the batch size is that of all workers together"
+        )
+
+
+def write_range(found: LearningRateRange, table: str | os.PathLike) -> Path:
+    """Writes the columns learning_rate, loss, smoothed_loss as CSV, and beside it the same as a picture.
+
+    Args:
+        found: by the test.
+        table: ends in `.csv`; the picture has the same name with `.png`.
+
+    Returns:
+        The picture.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    table = Path(table)
+    with written_whole(table) as partial, open(partial, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("learning_rate", "loss", "smoothed_loss"))
+        writer.writerows(zip(found.rates, found.losses, found.smoothed.tolist(), strict=True))
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.plot(found.rates, found.losses, alpha=0.3, label="loss of a batch")
+    axes.plot(found.rates, found.smoothed, label="smoothed")
+    if found.proposal is not None:
+        axes.axvline(found.proposal, color="gray", linestyle=":", label=f"proposal: {found.proposal:.2g}")
+    axes.set_xscale("log")
+    axes.set_xlabel("learning rate")
+    # The end of a test that diverged must not flatten the rest.
+    low, high = found.smoothed.min(), np.median(found.losses[: max(1, len(found.losses) // 2)])
+    margin = max(high - low, 0.1 * abs(high)) / 2
+    axes.set_ylim(low - margin, high + 2 * margin)
+    axes.set_title("training loss")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    with written_whole(table.with_suffix(".png")) as partial:
+        figure.savefig(partial, dpi=120)
+    return table.with_suffix(".png")

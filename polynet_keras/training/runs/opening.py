@@ -1,0 +1,132 @@
+"""What a run begins with: its devices and its images, on which all workers agree, and what is said of them."""
+
+import contextlib
+import dataclasses
+import os
+import zlib
+from collections.abc import Iterator
+
+import tensorflow as tf
+from absl import logging
+
+from polynet_keras.basics.extras import require_extra
+from polynet_keras.basics.files import file_hash
+from polynet_keras.basics.names import shown, some_of
+from polynet_keras.basics.silence import without_logs
+from polynet_keras.cluster.agreement import fail_together, sum_over_workers
+from polynet_keras.cluster.cluster import Cluster
+from polynet_keras.cluster.failures import PeerFailure, peer_failures
+from polynet_keras.cluster.rendezvous import MissingWorkerError
+from polynet_keras.cluster.strategies import open_strategy
+from polynet_keras.cluster.workers import is_chief
+from polynet_keras.data.class_weights import BALANCED, weights_by_label
+from polynet_keras.data.examples import Source
+from polynet_keras.data.inventory import CLASSES_SHOWN, tell_inventory
+from polynet_keras.data.source_names import modules_of
+from polynet_keras.data.sources import open_source
+from polynet_keras.training.recipes.recipe import Recipe
+from polynet_keras.training.recipes.teacher import find_teacher, teacher_hash
+from polynet_keras.training.runs.checking import check_patience
+from polynet_keras.training.runs.execution import Execution
+
+_told: set[str] = set()
+"""Fingerprints of the data that this process has told of: the runs of an ablation have the same."""
+
+
+@contextlib.contextmanager
+def opened(
+    recipe: Recipe, execution: Execution, goes_on: bool = False
+) -> Iterator[tuple[Source, tf.distribute.Strategy | None]]:
+    """The images and the devices of a run; what fails on another worker in the meantime is told as that.
+
+    Args:
+        recipe: of the run.
+        execution: of the run.
+        goes_on: whether it goes on from a checkpoint: the file that it began with may be gone.
+
+    Raises:
+        ValueError: the data or the weights to start with cannot be read, the extra `data` is not installed, or the
+            workers do not do the same thing.
+        PeerFailure: another worker failed or did not answer in time.
+    """
+    require_extra("data", "PIL", "matplotlib", "tensorboard", *modules_of(recipe.data))
+    if execution.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    cluster = Cluster.from_environment()
+    with peer_failures(cluster):
+        facts = {**recipe.facts(), "gradient_dtype": execution.gradient_dtype}
+        if not goes_on:
+            facts |= _facts_of_file(recipe.start.file)
+        if recipe.regularization.teacher is not None:
+            facts["teacher, the file's SHA-256"] = teacher_hash(find_teacher(recipe.regularization.teacher))
+        strategy = _open_strategy(cluster, execution, facts)
+        source = _images(recipe, strategy)
+        check_patience(recipe, source.validation is not None)
+        _check_same_images(source, strategy)
+        if recipe.class_weights is not None or recipe.sampling == BALANCED:
+            source = dataclasses.replace(source, training=source.training.labelled(recipe.on_error))
+        yield source, strategy
+        sum_over_workers(strategy, 0)  # nobody leaves while the chief still writes: it would be taken for a failure
+
+
+def tell_of_data(recipe: Recipe, source: Source, strategy: tf.distribute.Strategy | None, strict: bool) -> None:
+    """Has the chief say what the images are, once in a process.
+
+    Raises:
+        ValueError: `strict`, and an image file is in several splits.
+    """
+    fingerprint = _fingerprint(source)
+    failure = None
+    if is_chief(strategy) and (strict or fingerprint not in _told):
+        _told.add(fingerprint)
+        try:
+            tell_inventory(recipe.data, source, recipe.on_error, strict)
+        except ValueError as error:
+            failure = error
+    fail_together(strategy, failure)
+    labels = source.training.labels
+    if recipe.class_weights is not None and labels is not None:
+        weights = weights_by_label(recipe.class_weights, source.class_names, labels)
+        told = some_of([f"{shown(n)} {w:.4g}" for n, w in zip(source.class_names, weights, strict=True)], CLASSES_SHOWN)
+        if is_chief(strategy):
+            logging.info("weights of the classes in the loss: %s", told)
+
+
+def _images(recipe: Recipe, strategy: tf.distribute.Strategy | None) -> Source:
+    """The images of a run; of what is left out of a folder only the chief tells."""
+    if is_chief(strategy):
+        return open_source(recipe.data, recipe.seed, recipe.layout, recipe.validation_share)
+    with without_logs():
+        return open_source(recipe.data, recipe.seed, recipe.layout, recipe.validation_share)
+
+
+def _open_strategy(cluster: Cluster, execution: Execution, facts: dict[str, str]) -> tf.distribute.Strategy | None:
+    try:
+        return open_strategy(execution.strategy, cluster, execution.communication, execution.tpu, facts)
+    except MissingWorkerError as error:
+        if not execution.attempt:
+            raise
+        # An earlier attempt has shown that the cluster is described rightly: who is late may be there at the next.
+        logging.error("%s; all workers end, and can be started again", error)
+        raise PeerFailure(str(error)) from None
+
+
+def _check_same_images(source: Source, strategy: tf.distribute.Strategy | None) -> None:
+    """All workers must list the same examples: each reads its part of them by number."""
+    number = zlib.crc32(_fingerprint(source).encode()) >> 1
+    chiefs = sum_over_workers(strategy, number if is_chief(strategy) else 0)
+    failure = None
+    if number != chiefs:
+        failure = ValueError(f"{source.training.name}: this worker finds other images there than the chief does")
+    fail_together(strategy, failure)
+
+
+def _fingerprint(source: Source) -> str:
+    return "".join(part.fingerprint for part in source.parts)
+
+
+def _facts_of_file(file: str | None) -> dict[str, str]:
+    """What all workers must find in the file that they start with."""
+    if file is None or not os.path.isfile(file):
+        return {}
+    return {"start.weights, the file's SHA-256": file_hash(file)}

@@ -1,0 +1,34 @@
+"""The data of a run that is done, split as they were for it."""
+
+import dataclasses
+from pathlib import Path
+
+from polynet_keras.data.examples import Source
+from polynet_keras.data.sources import open_source
+from polynet_keras.pretrained.model_card import ModelCard
+from polynet_keras.training.recipes.recipe import Recipe
+
+
+def source_of_run(run_folder: Path, recipe: Recipe, layout: str, otherwise: str) -> Source:
+    """What a run was trained on, and what it held out.
+
+    Args:
+        run_folder: of the run.
+        recipe: of the run.
+        layout: of its data.
+        otherwise: what to do if they have changed, for the message.
+
+    Raises:
+        ValueError: the data have changed since the run was trained.
+    """
+    source = open_source(recipe.data, recipe.seed, layout, recipe.validation_share)
+    expected = ModelCard.load(run_folder).held_out_fingerprint
+    if expected and source.validation is not None and expected == source.validation.fingerprint:
+        # An older run, which held out `val` beside a split `test`.
+        source = dataclasses.replace(source, held_out=source.validation, validation=None)
+    if expected and expected != source.held_out.fingerprint:
+        raise ValueError(
+            f"{recipe.data!r} has changed since {run_folder} was trained: what it held out is not known any more; "
+            f"{otherwise}"
+        )
+    return source

@@ -1,0 +1,28 @@
+"""What is refused before a run begins."""
+
+import pytest
+
+from polynet_keras.training.recipes.optimizer import OptimizerSettings
+from polynet_keras.training.recipes.phases import PhaseSettings
+from polynet_keras.training.recipes.recipe import Recipe
+from polynet_keras.training.recipes.start import Start
+from polynet_keras.training.runs import checking
+
+UNFREEZING = Recipe(
+    start=Start("fashion_mnist", unfreezing=(PhaseSettings("stem", 2),)), optimizer=OptimizerSettings(ema_momentum=0.9)
+)
+
+
+@pytest.mark.parametrize("installed", ["3.14.0", "3.9.2"])
+def test_an_older_keras_would_swap_averages_of_other_layers(monkeypatch, installed):
+    monkeypatch.setattr(checking, "version", lambda name: installed)
+    with pytest.raises(ValueError, match=rf"needs keras 3.15 or later, and {installed} is installed: pip install"):
+        checking.check_phases(UNFREEZING)
+    checking.check_phases(UNFREEZING.replaced({"optimizer.ema_momentum": 0.0}))
+    checking.check_phases(UNFREEZING.replaced({"start.unfreezing": None}))
+
+
+@pytest.mark.parametrize("installed", ["3.15.0", "3.15.1", "4.0.0"])
+def test_a_later_keras_swaps_its_own(monkeypatch, installed):
+    monkeypatch.setattr(checking, "version", lambda name: installed)
+    checking.check_phases(UNFREEZING)

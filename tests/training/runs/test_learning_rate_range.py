@@ -1,0 +1,70 @@
+"""The range test's smoothing and proposal against fastai's rules written out, and its table and picture."""
+
+import csv
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from polynet_keras.training.runs.learning_rate_range import LearningRateRange, write_range
+
+
+def valley(losses):
+    """The place that fastai's rule names, by its loops: for each end, the longest falling subsequence before it."""
+    lengths, start, end = [1] * len(losses), 0, 0
+    for i in range(1, len(losses)):
+        for j in range(i):
+            if losses[i] < losses[j] and lengths[i] < lengths[j] + 1:
+                lengths[i] = lengths[j] + 1
+            if lengths[end] < lengths[i]:
+                end, start = i, i - lengths[i]
+    third = (end - start) / 3
+    return start + int(third) + int(third / 2)
+
+
+def range_of(losses):
+    return LearningRateRange(tuple(np.geomspace(1e-7, 10, 100)[: len(losses)]), tuple(losses), 100)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_proposal_is_fastais(seed):
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(60, 101))
+    logs = np.linspace(-7, 1, 100)[:count]
+    curve = 2.3 - 1.5 / (1 + np.exp(-2 * (logs + 3))) + np.exp(2 * (logs - rng.uniform(-1, 1)))
+    found = range_of(curve + rng.normal(0, 0.2, count))
+    assert found.proposal == found.rates[10 + valley(found.smoothed[10:-5])]
+    assert 1e-5 < found.proposal < 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_smoothed_loss_is_a_weighted_mean(seed):
+    losses = np.random.default_rng(seed).uniform(0, 3, 40)
+    found = range_of(losses)
+    for i in range(40):
+        weights = 0.98 ** np.arange(i, -1, -1)
+        np.testing.assert_allclose(found.smoothed[i], np.average(losses[: i + 1], weights=weights), rtol=1e-12)
+
+
+@pytest.mark.parametrize("losses", [[], [2.0] * 12, list(np.linspace(2, 3, 100))])
+def test_without_a_valley_nothing_is_proposed(losses):
+    assert range_of(losses).proposal is None
+
+
+def test_a_loss_that_only_falls():
+    found = range_of(np.linspace(3, 1, 100))
+    assert found.proposal == found.rates[10 + valley(found.smoothed[10:-5])]
+
+
+@pytest.mark.parametrize("losses", [np.linspace(3, 1, 100), [2.0] * 30, [1.0]])
+def test_table_and_picture(tmp_path, losses):
+    found = range_of(losses)
+    picture = write_range(found, tmp_path / "range.csv")
+    assert picture == tmp_path / "range.png"
+    assert Image.open(picture).size == (720, 480)
+    with open(tmp_path / "range.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["learning_rate"]) for row in rows] == list(found.rates)
+    assert [float(row["loss"]) for row in rows] == list(found.losses)
+    assert [float(row["smoothed_loss"]) for row in rows] == found.smoothed.tolist()
+    assert {path.name for path in tmp_path.iterdir()} == {"range.csv", "range.png"}
