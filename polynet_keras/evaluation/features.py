@@ -1,17 +1,15 @@
 """Embeddings of images as a value that is saved: what is near to what needs no forward pass."""
 
-import dataclasses
-import json
 import os
-import zipfile
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from polynet_keras.basics.files import written_whole
-from polynet_keras.basics.names import shown, size_text
+from polynet_keras.basics.names import size_text
 from polynet_keras.data.protocol import Preprocessing
+from polynet_keras.evaluation.array_files import errors_of_file, read_arrays, write_arrays
+
+ARRAYS = ("paths", "embeddings")
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,14 +46,7 @@ class Features:
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes an `.npz` file, whole or not at all: `paths`, `embeddings`, and `about`, JSON with all else."""
-        about = {
-            field.name: getattr(self, field.name)
-            for field in dataclasses.fields(self)
-            if field.name not in ("paths", "embeddings", "preprocessing")
-        }
-        about["preprocessing"] = dataclasses.asdict(self.preprocessing)
-        with written_whole(Path(path)) as partial, open(partial, "wb") as file:
-            np.savez(file, paths=self.paths, embeddings=self.embeddings, about=json.dumps(about))
+        write_arrays(path, self, ARRAYS)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Features":
@@ -64,12 +55,6 @@ class Features:
         Raises:
             ValueError: the file cannot be read or holds no features; the message names it.
         """
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                about = json.loads(str(arrays["about"]))
-                preprocessing = Preprocessing(**about.pop("preprocessing"))
-                return cls(arrays["paths"], arrays["embeddings"], preprocessing=preprocessing, **about)
-        except FileNotFoundError:
-            raise ValueError(f"{shown(path)}: no such file; `polynet features` writes one") from None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{shown(path)}: not a file of features: {error}") from None
+        with errors_of_file(path, "features", "polynet features"):
+            fields = read_arrays(path, ARRAYS)
+            return cls(preprocessing=Preprocessing(**fields.pop("preprocessing")), **fields)

@@ -1,17 +1,15 @@
 """What a model said of a dataset, crop by crop, as a value that is saved: pooling and mixing need no forward pass."""
 
-import dataclasses
-import json
 import os
-import zipfile
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from polynet_keras.basics.files import written_whole
 from polynet_keras.basics.names import number_of, size_text
 from polynet_keras.data.protocol import Preprocessing
+from polynet_keras.evaluation.array_files import errors_of_file, read_arrays, write_arrays
+
+ARRAYS = ("logits", "labels", "indices")
 
 
 @dataclass(frozen=True)
@@ -56,14 +54,7 @@ class Scores:
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes an `.npz` file, whole or not at all."""
-        about = {
-            field.name: getattr(self, field.name)
-            for field in dataclasses.fields(self)
-            if field.name not in ("logits", "labels", "indices", "preprocessing")
-        }
-        about["preprocessing"] = dataclasses.asdict(self.preprocessing)
-        with written_whole(Path(path)) as partial, open(partial, "wb") as file:
-            np.savez(file, logits=self.logits, labels=self.labels, indices=self.indices, about=json.dumps(about))
+        write_arrays(path, self, ARRAYS)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Scores":
@@ -72,13 +63,6 @@ class Scores:
         Raises:
             ValueError: the file cannot be read or holds no scores; the message names it.
         """
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                about = json.loads(str(arrays["about"]))
-                preprocessing = Preprocessing(**about.pop("preprocessing"))
-                parts = {name: arrays[name] for name in ("logits", "labels", "indices")}
-                return cls(**parts, preprocessing=preprocessing, **about)
-        except FileNotFoundError:
-            raise ValueError(f"{os.fspath(path)}: no such file; `polynet evaluate --scores FILE` writes one") from None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{os.fspath(path)}: not a file of scores: {error}") from None
+        with errors_of_file(path, "scores", "polynet evaluate --scores FILE"):
+            fields = read_arrays(path, ARRAYS)
+            return cls(preprocessing=Preprocessing(**fields.pop("preprocessing")), **fields)

@@ -1,0 +1,84 @@
+"""Arrays and what is said about them, in one `.npz` file: how `Scores` and `Features` are saved."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from polynet_keras.basics.files import open_regular, written_whole
+from polynet_keras.basics.names import shown
+
+DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RuntimeError, zipfile.BadZipFile)
+"""What zipfile, NumPy and json raise of damaged files, and dataclasses of fields that they do not have."""
+ABOUT = "about"
+MAX_ABOUT = 16 << 20
+"""Bytes of the text: ImageNet's class names take 20 kB."""
+
+
+def write_arrays(path: str | os.PathLike, value: Any, names: Sequence[str]) -> None:
+    """Writes an `.npz` file, whole or not at all: the arrays of a dataclass, and its other fields as JSON, `about`."""
+    about = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    arrays = {name: about.pop(name) for name in names}
+    with written_whole(Path(path)) as partial, open(partial, "wb") as file:
+        np.savez(file, **arrays, about=json.dumps(about, default=dataclasses.asdict))
+
+
+def read_arrays(path: str | os.PathLike, names: Sequence[str]) -> dict[str, Any]:
+    """Reads the fields. Nothing is unpickled, and no array is made for which the file has no bytes.
+
+    Raises:
+        Exception: of many types; call it in `errors_of_file`.
+    """
+    with open_regular(path) as file:
+        with zipfile.ZipFile(file) as archive:
+            for name in (*names, ABOUT):
+                _check_member(archive, f"{name}.npy")
+            if archive.getinfo(f"{ABOUT}.npy").file_size > MAX_ABOUT:
+                raise ValueError(f"{ABOUT} has more than {MAX_ABOUT >> 20} MiB")
+        file.seek(0)
+        with np.load(file, allow_pickle=False) as arrays:
+            about = json.loads(str(arrays[ABOUT]))
+            if not isinstance(about, dict):
+                raise ValueError(f"{ABOUT} is no JSON object")
+            return about | {name: arrays[name] for name in names}
+
+
+@contextlib.contextmanager
+def errors_of_file(path: str | os.PathLike, content: str, command: str) -> Iterator[None]:
+    """One line for whatever is wrong with a file.
+
+    Args:
+        path: of the file.
+        content: what it should hold.
+        command: what writes such a file.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise ValueError(f"{shown(path)}: no such file; `{command}` writes one") from None
+    except DAMAGE as error:
+        raise ValueError(f"{shown(path)}: not a file of {content}: {error}") from None
+
+
+def _check_member(archive: zipfile.ZipFile, name: str) -> None:
+    """Refuses a member that is compressed, and one whose header claims more than its bytes: NumPy would allocate it."""
+    member = archive.getinfo(name)
+    if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
+        raise ValueError(f"{name} is compressed; write the file with `numpy.savez`")
+    with archive.open(member) as opened:
+        claimed = _claimed_bytes(opened)
+        if claimed > member.file_size:
+            raise ValueError(f"{name} claims {claimed} bytes and has {member.file_size}")
+
+
+def _claimed_bytes(file: IO[bytes]) -> int:
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    return int(np.prod(shape, dtype=object)) * dtype.itemsize
