@@ -278,8 +278,6 @@ FILES = {
 """What the `bash` blocks of a page find in their folder, beside `photos` and a run on them."""
 
 EXPORT = "docs/export.md"
-FAST = ("docs/input.md", "docs/weights.md")
-"""Whose `python` blocks take few seconds of a processor. Commands train a net, as a rule, or write one."""
 
 
 def work_alone(job):
@@ -313,10 +311,8 @@ def run_python(page, prepared):
     return names
 
 
-@pytest.mark.parametrize(
-    "page",
-    [pytest.param(p, marks=[pytest.mark.slow] * (p not in FAST)) for p in pages("python") if p != EXPORT],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in pages("python") if page != EXPORT])
 def test_the_python_of_a_page(page, imagenet, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     run_python(page, NAMES[page]() if page in NAMES else iter(()))

@@ -29,6 +29,7 @@ def unpacked(packed: Path, target: Path) -> Path:
     return target
 
 
+@pytest.mark.slow
 def test_a_polynet(tmp_path):
     net = keras.saving.load_model(unpacked(FOLDER / "network.keras.gz", tmp_path / "network.keras"))
     assert type(net).__name__ == "Network"

@@ -195,7 +195,7 @@ def test_a_training_that_was_over_goes_on_with_more_epochs(tmp_path):
     assert_same(fit(tmp_path, epochs=3, model=compiled(**averaged_rmsprop())), undisturbed)
 
 
-@pytest.mark.parametrize("repeats", [False, True])
+@pytest.mark.parametrize("repeats", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_whether_the_data_begin_anew_with_an_epoch_is_seen_after_the_first(tmp_path, repeats):
     """`steps_per_epoch` of an endless dataset, or of one that has as many."""
     options = {"data": endless if repeats else dataset, "steps_per_epoch": STEPS}
@@ -345,6 +345,7 @@ class FitsAtEpochEnds(keras.callbacks.Callback):
         self.model.fit(dataset().take(2), epochs=1, verbose=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trains", [pytest.param(TrainsAtSteps, marks=pytest.mark.slow), FitsAtEpochEnds])
 def test_a_callback_that_trains_too(tmp_path, trains):
     """Its steps are none of `fit`'s: neither counted, nor replayed, nor taken for the end."""
@@ -355,6 +356,7 @@ def test_a_callback_that_trains_too(tmp_path, trains):
     assert_same(fit(tmp_path / "killed", trains()), undisturbed)
 
 
+@pytest.mark.slow
 def test_a_callback_that_failed_with_another_model(tmp_path):
     checkpoints, failed, model = Checkpoints(tmp_path, every_steps=2), compiled(), compiled()
     with pytest.raises(KilledError) as kept:
@@ -609,6 +611,7 @@ def test_position_of_another_recipe(started):
         _ = Checkpoints(started, every_steps=1, fingerprint="recipe 2").position
 
 
+@pytest.mark.slow
 def test_numbers_in_names_do_not_matter(tmp_path, undisturbed):
     """A notebook makes its model anew, and Keras counts its layers on."""
     with pytest.raises(KilledError):

@@ -156,8 +156,9 @@ def fit(data, options, folder=None, stop=None, strategy=None, **more):
     return model.seen, begin
 
 
-ALIKE = ("shuffled", "concatenated", "of_epochs_length", "images")
-"""What others hold too: of one shuffle and of two, of a known length and of `steps_per_epoch`, of folders."""
+ALIKE = ("shuffled", "shuffled_twice", "concatenated", "cached", "generator")
+ALIKE += ("of_epochs_length", "of_unknown_length", "images")
+"""What is like another kind: of one shuffle and of two, of a known length and of `steps_per_epoch`, of folders."""
 
 
 @pytest.mark.parametrize("stop", [9, *(pytest.param(stop, marks=pytest.mark.slow) for stop in (7, 8, 15))])

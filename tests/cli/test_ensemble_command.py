@@ -119,6 +119,7 @@ def test_crops_of_other_numbers_are_mixed(capsys, here):
     assert "one.npz" in succeeds(capsys, "ensemble", "0.npz", "one.npz")
 
 
+@pytest.mark.slow
 def test_members_that_are_models_are_scored_here(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "classes.txt").write_text("\n".join(NAMES), encoding="utf-8")

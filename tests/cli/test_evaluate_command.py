@@ -201,6 +201,7 @@ def test_what_a_run_was_trained_on_is_not_counted_unawares(capsys, here):
     assert "'data' has changed since runs/small was trained" in fails(capsys)
 
 
+@pytest.mark.slow
 def test_a_run_of_an_older_version_is_evaluated_on_the_split_that_it_held_out(tmp_path, small_run):
     """`val` beside a split `test`, which is what is held out today."""
     for split, grey in (("train", 0), ("val", 1), ("test", 2)):

@@ -51,6 +51,7 @@ def unfinished(here, monkeypatch):
     return here / "run"
 
 
+@pytest.mark.slow
 def test_a_run_says_which_epoch_is_its_best(here, capsys, caplog):
     assert main(["train", *SMALL, "--epochs=1", "--validation_share=0.25", "--run_dir=run"]) == 0
     output = capsys.readouterr().out
@@ -88,6 +89,7 @@ def test_a_file_in_two_splits_is_an_error_that_was_asked_for(here, capsys):
     assert [path.name for path in here.iterdir()] == ["photos"]
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_its_own_recipe(unfinished, capsys, caplog):
     assert main(["train", "--run_dir=run"]) == 0
     assert "going on from run/checkpoints/checkpoint-1: epoch 2, step 0" in caplog.text

@@ -20,6 +20,7 @@ def mapped(function, count):
     return list(dataset.as_numpy_iterator())
 
 
+@pytest.mark.slow
 def test_random_crop_is_uniform_over_positions():
     rows = tf.tile(tf.reshape(tf.range(10), (10, 1, 1)), (1, 10, 1))
     position = tf.concat([rows, tf.transpose(rows, (1, 0, 2))], axis=-1)
@@ -92,6 +93,7 @@ def test_erasing_has_its_probability_and_area():
     assert changed.max() < 0.45
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "augmentation", [Augmentation(color_jitter=0.4), Augmentation(policy="rand_augment"), Augmentation(erasing=0.5)]
 )

@@ -179,6 +179,7 @@ def test_an_unreadable_image_ends_the_pipeline_with_its_name(make):
         list(batches.dataset.take(5))
 
 
+@pytest.mark.slow
 def test_the_unreadable_image_of_whichever_dataset_is_named():
     unreadable, other = Unreadable(), Unreadable()
     with pytest.raises(ValueError, match=r"^image \d: cannot be read as an image"), reading(other, unreadable):
@@ -258,6 +259,7 @@ def test_training_takes_the_next_image_for_a_skipped_one():
 CLASSES = [0, 1, 0, 1, 0, 1, 0, 1, 1, 2]
 
 
+@pytest.mark.slow
 def test_balanced_training_takes_the_next_image_of_the_class_for_a_skipped_one():
     """The classes stay equal in an epoch."""
     examples, unreadable = examples_of(BROKEN, CLASSES), Unreadable("skip")

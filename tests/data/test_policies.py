@@ -57,6 +57,7 @@ def test_trivial_augments_strengths_are_torchvisions():
         assert TRIVIAL[name][2] == signed, name
 
 
+@pytest.mark.slow
 def test_trivial_augment_draws_each_operation_and_strength_equally_often(recorded):
     """Chi-square tests at 1e-4: of 14 operations, of the 31 strengths of one, and of their signs."""
     recorded(TRIVIAL)
@@ -99,6 +100,7 @@ def test_the_increasing_strengths_are_timms(level, sign):
     assert sum(timms(name, level, sign) is None for name in INCREASING) == 3  # these have none
 
 
+@pytest.mark.slow
 def test_rand_augment_leaves_half_out_and_draws_magnitudes_around_its_own(recorded):
     """Two turns: a quarter of the images stay as they are; strengths are normal, and cut off at 10."""
     recorded(INCREASING)

@@ -1,6 +1,8 @@
 """Large JPEGs at 1/2, 1/4 or 1/8: beside Pillow's draft and beside exact decoding that is averaged over squares."""
 
+import functools
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -64,11 +66,22 @@ KINDS = {
 
 
 def decoded(encoded, side, region=None, channels=3):
-    unreadable = Unreadable("skip")
-    image, _, readable = decode_region(
-        tf.constant(0, tf.int64), examples_of([encoded], channels=channels), unreadable, region, least_side=side
-    )
+    """The pixels, or why there are none. What is traced once, a second's work, serves all files."""
+    file, unreadable, decode = _decoder(side, region, channels)
+    file.assign(encoded)
+    image, _, readable = decode(tf.constant(0, tf.int64))
     return image.numpy() if readable else unreadable.skipped[0]
+
+
+@functools.cache
+def _decoder(side, region, channels):
+    file, unreadable = tf.Variable(""), Unreadable("skip")
+    examples = replace(examples_of([b""], channels=channels), read=lambda index: (file.read_value(), index))
+    return (
+        file,
+        unreadable,
+        tf.function(lambda index: decode_region(index, examples, unreadable, region, least_side=side)),
+    )
 
 
 @pytest.mark.parametrize(
@@ -78,6 +91,12 @@ def test_the_shorter_side_is_never_below_what_is_needed(side, ratio):
     pixels, size = decode_sized(KINDS["orientation_6"], 3, "", least_side=side)
     assert size == (637, 419)
     assert pixels.shape == (int(637 / ratio + 0.5), int(419 / ratio + 0.5), 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("side", [48, 105, 210])
+def test_the_pipeline_scales_as_much(side):
+    pixels, _ = decode_sized(KINDS["orientation_6"], 3, "", least_side=side)
     np.testing.assert_array_equal(decoded(KINDS["orientation_6"], side), pixels)
 
 
@@ -101,14 +120,15 @@ def test_a_scaled_image_is_the_mean_of_squares(kind, side, ratio):
     assert np.abs(found[1:] - squares.mean(axis=(1, 3))[:-1]).mean() > 4
 
 
+def inner_part(height, width):
+    return height // 5, width // 7, height // 2, width // 2
+
+
 @pytest.mark.parametrize("kind", ["baseline", "grey", "orientation_3", "orientation_6", "orientation_7_progressive"])
 def test_a_part_of_an_image_is_scaled_by_its_own_size(kind):
     """As cut from the whole image at that scale, up to two pixels at the edges, whose neighbours are missing."""
 
-    def region(height, width):
-        return height // 5, width // 7, height // 2, width // 2
-
-    found = decoded(KINDS[kind], 52, region)
+    found = decoded(KINDS[kind], 52, inner_part)
     ratio = 4
     whole = drafted(KINDS[kind], 419 // ratio)
     height, width = decode_image(KINDS[kind], 3, "").shape[:2]
@@ -158,7 +178,7 @@ def test_grey_networks():
     np.testing.assert_array_equal(found, decode_image(KINDS["baseline"], 1, "", least_side=100))
 
 
-@pytest.mark.parametrize("resize", ["square", "shorter_side"])
+@pytest.mark.parametrize("resize", [pytest.param("square", marks=pytest.mark.slow), "shorter_side"])
 def test_evaluation_prepares_the_scaled_image(resize):
     protocol = Preprocessing(40, 48, resize=resize, decoding="scaled")
     encoded = [KINDS[kind] for kind in ("baseline", "cmyk", "orientation_6")]
@@ -172,7 +192,8 @@ def test_evaluation_prepares_the_scaled_image(resize):
         assert 0 < np.abs(image - exact).mean() < 0.1
 
 
-@pytest.mark.parametrize("crop", [pytest.param("random", marks=pytest.mark.slow), "random_resized"])
+@pytest.mark.slow
+@pytest.mark.parametrize("crop", ["random", "random_resized"])
 def test_training_crops_are_near_the_exact_ones(crop):
     encoded = [KINDS["even"], KINDS["orientation_6"]]
 
@@ -186,6 +207,7 @@ def test_training_crops_are_near_the_exact_ones(crop):
     assert 0 < np.abs(images("scaled") - images("exact")).mean() < most
 
 
+@pytest.mark.slow
 def test_large_images_are_scaled_in_their_turn(monkeypatch):
     """Above the limit, in values and not in a graph: the same pixels, and the budget counts all that are stored."""
     encoded = [KINDS["baseline"], KINDS["orientation_6"], KINDS["cmyk"]]

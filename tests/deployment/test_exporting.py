@@ -122,6 +122,7 @@ def unchanged(folder):
     return {path.relative_to(folder): path.is_file() and path.read_bytes() for path in folder.rglob("*")}
 
 
+@pytest.mark.slow
 def test_an_export_is_overwritten_when_that_is_asked_for(few_layers, tmp_path):
     """And nothing else: neither what somebody put there, nor an artifact that somebody changed."""
     folder, other = tmp_path / "net", tmp_path / "other"

@@ -91,7 +91,7 @@ def test_in_float64_only_rounding_is_left(float64_network, shared):
     "arguments",
     [
         pytest.param({"include_top": False}, marks=pytest.mark.slow),
-        {"include_top": False, "pooling": "avg", "input_shape": (None, None, 3)},
+        pytest.param({"include_top": False, "pooling": "avg", "input_shape": (None, None, 3)}, marks=pytest.mark.slow),
         pytest.param({"include_top": False, "pooling": "max"}, marks=pytest.mark.slow),
         {"classifier_activation": "softmax", "classes": 1},
         pytest.param({"width": 0.25, "input_shape": (75, 75, 1)}, marks=pytest.mark.slow),
@@ -135,7 +135,7 @@ def test_each_path_keeps_its_own_factor(shared, factors):
     assert_same(fuse(model, shared), model)
 
 
-@pytest.mark.parametrize("shared", ["duplicate", "affine"])
+@pytest.mark.parametrize("shared", ["duplicate", pytest.param("affine", marks=pytest.mark.slow)])
 def test_a_shared_convolution_is_folded_once_for_each_normalization(shared):
     """One kernel, three normalizations: folding any of them into the common kernel would be wrong for the others."""
     model = same_network("1 x [poly-3] | 1 x [ir] | 1 x [ir]")

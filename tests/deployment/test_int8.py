@@ -127,6 +127,7 @@ def test_the_card_counts_what_both_get_right(tmp_path):
     assert comparison.top1_agreement == pytest.approx(1 - lost / 20)
 
 
+@pytest.mark.slow
 def test_images_of_other_classes_tell_no_top1(tmp_path, caplog):
     source = open_source(shades(tmp_path / "shades", 12), 0)
     trained = by_a_small_channel()

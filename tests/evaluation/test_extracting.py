@@ -91,7 +91,8 @@ def test_unreadable_files(files, plain):  # noqa: F811
     model = trained(convolutional())
     found = extract_features(model, named, on_error="skip")
     assert found.paths.tolist() == [str(files[0]), str(files[1])]
-    np.testing.assert_array_equal(found.embeddings, extract_features(model, files[:2]).embeddings)
+    expected = extract_features(model, files[:2]).embeddings
+    np.testing.assert_allclose(found.embeddings, expected, rtol=1e-5, atol=1e-6)  # of batches of other sizes
     with pytest.raises(ValueError, match=rf"^{re.escape(str(bad))}: cannot be read as "):
         extract_features(model, named)
     with pytest.raises(ValueError, match=rf"^none of 2 images can be read; {re.escape(str(bad))}: cannot be read as "):

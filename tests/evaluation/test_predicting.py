@@ -112,6 +112,7 @@ def test_predictions_of_a_run(run, files, batch_size, way):
     assert_predicted(predict(trained, names, top=2, batch_size=batch_size), files, model)
 
 
+@pytest.mark.slow
 def test_a_file_or_a_folder(run, files):
     assert [len(prediction.classes) for prediction in predict(run, files[0].parent)] == [5] * 5
     (prediction,) = predict(run, str(files[3]))

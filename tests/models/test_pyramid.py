@@ -71,6 +71,7 @@ def test_places_are_as_far_from_both_borders():
         assert level.offset == 138 / 2 - level.stride * (places - 1) / 2
 
 
+@pytest.mark.slow
 def test_a_shift_by_the_stride_is_one_place():
     """Where the zeros at the borders are not seen: up to 134 px from them, by the kernels of the network's tables."""
     height, border = 491, 134
@@ -99,6 +100,7 @@ def test_the_last_level_is_what_is_pooled():
     assert (found >= 0).all()
 
 
+@pytest.mark.slow
 def test_with_a_weights_file_and_with_the_top(tmp_path):
     whole = PolyNet(weights=None, input_shape=(75, 75, 3), structure=STRUCTURE, width=0.05, classes=3)
     randomize(whole, 1)

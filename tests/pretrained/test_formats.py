@@ -100,6 +100,7 @@ def test_layer_wise_hdf5(tmp_path, in_archive):
     }
 
 
+@pytest.mark.slow
 def test_files_of_this_package_under_any_name(tmp_path):
     model = PolyNet(weights=None, **SMALL)
     model.save_weights(tmp_path / "net.weights.h5")

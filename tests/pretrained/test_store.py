@@ -113,6 +113,7 @@ def test_damaged_converted_files_are_made_anew(served):
     np.testing.assert_allclose(infer(small(weights="small"), served.x), served.expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_damaged_cached_file_is_fetched_again(served):
     small(weights="small")
     (served.cache / "small.weights.h5").unlink()
@@ -187,6 +188,7 @@ def test_half_precision_does_not_reach_the_converted_file(served):
     assert len(served.requests) == 1
 
 
+@pytest.mark.slow
 def test_the_first_use_draws_the_same_random_numbers_as_the_next(served):
     heads = []
     for _ in range(2):

@@ -79,6 +79,7 @@ def test_command(capsys, monkeypatch):
         assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("decoding", "first"), [pytest.param("exact", ["--decoding=scaled"], marks=pytest.mark.slow), ("scaled", [])]
 )

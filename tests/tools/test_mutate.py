@@ -85,6 +85,7 @@ def survivors(output):
     return {(a[2:], b[2:]) for a, b in itertools.pairwise(lines) if a[:2] == "- " and b[:2] == "+ "}
 
 
+@pytest.mark.slow
 def test_survivors_are_those_that_no_fast_test_finds(checkout):
     entries = ["module counting.py"]
     for original, mutated in sorted(SURVIVORS)[:2]:

@@ -111,6 +111,7 @@ def test_a_network_inside_another_model():
     }
 
 
+@pytest.mark.slow
 def test_phases_are_one_run():
     class Epochs(keras.callbacks.Callback):
         seen = []

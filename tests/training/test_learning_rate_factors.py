@@ -195,6 +195,7 @@ def test_an_optimizer_that_scales_the_loss_leaves_out_what_overflows(model):
         np.testing.assert_allclose(layer.get_weights()[0], kernel * (1 - rate * 0.5) - rate * g, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_file_keeps_the_factors(model, tmp_path):
     model.compile(AdamW(0.05, weight_decay=0.1, learning_rate_factors=FACTORS), "mse")
     x = np.random.default_rng(0).normal(size=(8, 3)).astype("float32")

@@ -170,6 +170,7 @@ def test_inference_stays_what_it_was(residual_scale):
             np.testing.assert_allclose(layer.scale.numpy() * layer.survival_probability.numpy(), factor, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_how_often_paths_are_dropped():
     """Of 400 draws the deepest unit's path misses a share within five standard deviations of 0.4."""
     model = net()

@@ -108,6 +108,7 @@ def test_a_second_run_takes_what_the_first_one_computed(tmp_path, without_images
     np.testing.assert_array_equal(first.training[0].features(indices), second.training[0].features(indices))
 
 
+@pytest.mark.slow
 def test_another_key_makes_others(tmp_path, without_images, model):
     def folders(recipe=RECIPE, source=SOURCE):
         features = run(model, tmp_path, recipe, source)
@@ -222,7 +223,9 @@ def test_workers_share_the_files_whoever_comes_first(tmp_path, without_images, m
     assert counts[0] in (1, 2)
     assert counts[1] == 3
     indices = np.arange(COUNT)
-    np.testing.assert_array_equal(found.training[0].features(indices), alone.training[0].features(indices))
+    # Their batches are smaller: on some processors sums are then of another order.
+    of_both, of_one = (one.training[0].features(indices) for one in (found, alone))
+    np.testing.assert_allclose(of_both, of_one, rtol=1e-5, atol=1e-6)
 
 
 def test_images_that_cannot_be_read(tmp_path, without_images, model, caplog):

@@ -50,7 +50,7 @@ def numpy_loss(model, images, shares, weights):
     return np.mean(weights * -np.sum(np.float64(shares) * np.log(predicted), axis=1))
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("smoothing", [pytest.param(0.0, marks=pytest.mark.slow), 0.2])
 @pytest.mark.parametrize(("class_weights", "table"), [("balanced", BALANCED), (WEIGHTS, [0.25, 1.0, 7.0])])
 def test_the_loss_is_weighted_by_class(opened, source, smoothing, class_weights, table):
     """Smoothed labels have the weight of the class that they were made of."""
@@ -68,6 +68,7 @@ def test_the_loss_is_weighted_by_class(opened, source, smoothing, class_weights,
     assert tested[1] == pytest.approx(right)  # accuracy counts images
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_a_mixed_image_has_the_mean_weight_of_its_classes(opened, source, smoothing):
     recipe = Recipe(
@@ -86,7 +87,7 @@ def test_a_mixed_image_has_the_mean_weight_of_its_classes(opened, source, smooth
     assert model.test_on_batch(images, labels, weights)[0] == pytest.approx(loss, rel=1e-5)
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("smoothing", [pytest.param(0.0, marks=pytest.mark.slow), 0.2])
 def test_training_is_that_of_kerass_class_weight(opened, source, smoothing):
     recipe = Recipe(batch_size=5, class_weights="balanced", regularization=Regularization(0.0, smoothing))
     data = training_data(recipe, source, preprocessing_of(recipe, source), Unreadable(), None, 0)
@@ -101,6 +102,7 @@ def test_training_is_that_of_kerass_class_weight(opened, source, smoothing):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_an_image_that_an_epoch_has_twice_is_augmented_anew(source):
     """Four draws of each class in an epoch of twelve: the only image of the last one is drawn four times."""
     recipe = Recipe()

@@ -105,6 +105,7 @@ def test_the_model_of_a_run_is_the_best_one(whole, few):
     assert not (whole / "checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_patience_ends_a_run_so_many_epochs_after_its_best(tmp_path, whole, monkeypatch, caplog):
     """Here it broke off before its model was saved; started again, it has nothing left to train."""
     recipe = dataclasses.replace(RECIPE, patience=1)
@@ -128,7 +129,9 @@ def test_patience_ends_a_run_so_many_epochs_after_its_best(tmp_path, whole, monk
     assert history(tmp_path / "run") == rows
 
 
-@pytest.mark.parametrize(("where", "steps"), [("on_train_batch_end", 10), ("on_test_batch_end", 6)])
+@pytest.mark.parametrize(
+    ("where", "steps"), [pytest.param("on_train_batch_end", 10, marks=pytest.mark.slow), ("on_test_batch_end", 6)]
+)
 def test_a_run_that_goes_on_chooses_the_same_epoch(tmp_path, whole, monkeypatch, where, steps):
     """Interrupted in the middle of an epoch after the best one, and in a validation; what was written since is lost."""
 
@@ -153,7 +156,7 @@ def test_a_run_that_goes_on_chooses_the_same_epoch(tmp_path, whole, monkeypatch,
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("steps", [8, 12])
+@pytest.mark.parametrize("steps", [8, pytest.param(12, marks=pytest.mark.slow)])
 def test_a_run_that_an_older_version_began_ends_as_it_began(tmp_path, monkeypatch, caplog, steps):
     """In the third epoch or after the last one: nothing was chosen so far, and the history has no column for it."""
 
@@ -222,6 +225,7 @@ def test_what_is_better(tmp_path, validations, best):
     np.testing.assert_array_equal(weight, np.full(weight.shape, best))
 
 
+@pytest.mark.slow
 def test_an_epoch_is_chosen_over_several_phases(tmp_path):
     """Epochs are counted through them, and each may train other weights."""
     rng = np.random.default_rng(0)

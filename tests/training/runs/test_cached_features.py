@@ -116,6 +116,7 @@ def check_same(folder, other, exactly=False):
     assert ModelCard.load(folder) == ModelCard.load(other)
 
 
+@pytest.mark.slow
 def test_a_run_leaves_the_whole_model(tmp_path, weights, few_images, caplog):
     """It classifies images, and in it the frozen part is what the run began with."""
     caplog.set_level("INFO", logger="absl")

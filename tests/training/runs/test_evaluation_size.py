@@ -33,6 +33,7 @@ def source(monkeypatch):
     return found
 
 
+@pytest.mark.slow
 def test_training_and_evaluation_have_their_own_protocols(source):
     recipe = Recipe(batch_size=6, **SIZES)
     preprocessing = preprocessing_of(recipe, source)

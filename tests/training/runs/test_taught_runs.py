@@ -66,6 +66,7 @@ def test_what_a_taught_run_leaves(tmp_path, teacher, of_few_layers, few_digits):
     assert ModelCard.load(tmp_path / "alone").teacher_hash == ""
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_the_same_teacher_alone(tmp_path, teacher, of_few_layers, few_digits, monkeypatch):  # noqa: F811
     recipe = recipe_of(teacher)
     save = keras.Model.save

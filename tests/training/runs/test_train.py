@@ -194,6 +194,7 @@ def test_a_disk_without_room_for_the_best_weights_is_told_first(tmp_path, monkey
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_at_the_end_loses_nothing(tmp_path, monkeypatch, of_few_layers, few_digits):
     def save(self, path):
         Path(path).write_text("a part")
@@ -390,6 +391,7 @@ def test_a_run_starts_with_another_ones_weights(tmp_path, digits_run, few_digits
     assert changed == {("stage_c", keras.layers.Conv2D), ("predictions", keras.layers.Dense)}
 
 
+@pytest.mark.slow
 def test_stochastic_depth_is_as_the_recipe_says_and_not_as_the_weights(tmp_path, digits_run):
     model = keras.saving.load_model(digits_run.folder / "model.keras", compile=False)
     set_drop_rate(model, 0.5)

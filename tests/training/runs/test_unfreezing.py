@@ -172,8 +172,10 @@ def whole(few, tmp_path_factory):
     ("where", "at"),
     [
         ("on_train_batch_end", (0, 1)),
-        ("on_epoch_begin", (2, 0)),  # between two phases: what is saved is the first one's
-        ("on_train_batch_end", (2, 1)),
+        pytest.param(
+            "on_epoch_begin", (2, 0), marks=pytest.mark.slow
+        ),  # between two phases: what is saved is the first one's
+        pytest.param("on_train_batch_end", (2, 1), marks=pytest.mark.slow),
         pytest.param("on_train_batch_end", (1, 2), marks=pytest.mark.slow),
         pytest.param("on_test_batch_end", (1, 0), marks=pytest.mark.slow),
         pytest.param("on_train_batch_end", (2, 0), marks=pytest.mark.slow),
