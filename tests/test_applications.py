@@ -122,7 +122,8 @@ def test_channels_first_equals_channels_last():
 
 
 @pytest.mark.parametrize(
-    ("structure", "share_projection"), [(ALL_MODULES, False), ("1 x [ir] | 1 x [poly-3] | 1 x [ir]", True)]
+    ("structure", "share_projection"),
+    [pytest.param(ALL_MODULES, False, marks=pytest.mark.slow), ("1 x [ir] | 1 x [poly-3] | 1 x [ir]", True)],
 )
 def test_every_weight_gets_a_gradient(structure, share_projection):
     model = small(structure=structure, classes=4, classifier_activation=None, share_projection=share_projection)

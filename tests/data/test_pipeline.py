@@ -37,7 +37,9 @@ EVERYTHING = Augmentation("random_resized", flip=True, color_jitter=0.4, erasing
         PREPROCESSING,
         Preprocessing(75, 86, resize="shorter_side", antialias=False),
         pytest.param(Preprocessing(75, 86, interpolation="bicubic"), marks=pytest.mark.slow),
-        Preprocessing(12, 15, mean=(0.4, 0.5, 0.6), std=(1 / 255,) * 3, channel_order="BGR"),
+        pytest.param(
+            Preprocessing(12, 15, mean=(0.4, 0.5, 0.6), std=(1 / 255,) * 3, channel_order="BGR"), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_evaluation_batches_are_the_protocol_image_by_image(preprocessing):

@@ -129,7 +129,11 @@ def _normal_below(bound):
 IMAGE = np.random.default_rng(0).uniform(0, 255, (24, 20, 3)).astype("float32")
 
 
-@pytest.mark.parametrize("policy", [trivial_augment_wide, rand_augment_increasing(7, 0.5)], ids=["trivial", "rand"])
+@pytest.mark.parametrize(
+    "policy",
+    [trivial_augment_wide, pytest.param(rand_augment_increasing(7, 0.5), marks=pytest.mark.slow)],
+    ids=["trivial", "rand"],
+)
 def test_the_seed_alone_decides(policy):
     """Bit by bit in another graph and order; and among many images most differ from the one that was given."""
     first = drawn(lambda seed: policy(tf.constant(IMAGE), seed), 40)

@@ -243,7 +243,11 @@ def test_on_batch_methods_equal_keras():
 @on_tensorflow
 @pytest.mark.parametrize(
     "arguments",
-    [{"run_eagerly": True}, pytest.param({"jit_compile": True}, marks=pytest.mark.slow), {"steps_per_execution": 2}],
+    [
+        {"run_eagerly": True},
+        pytest.param({"jit_compile": True}, marks=pytest.mark.slow),
+        pytest.param({"steps_per_execution": 2}, marks=pytest.mark.slow),
+    ],
     ids=str,
 )
 def test_other_ways_to_run_are_kerass(arguments):

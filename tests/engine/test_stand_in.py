@@ -34,13 +34,14 @@ def trained(model_class, strategy, drop_remainder, policy, **options):
     return history, [np.asarray(w) - b for w, b in zip(model.trainable_variables, before, strict=True)]
 
 
-@pytest.fixture(scope="module", params=["float32", pytest.param("mixed_float16", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["float32", "mixed_float16"])
 def policy_and_expected(request):
     with warnings.catch_warnings(action="ignore"):
         return request.param, trained(keras.Model, tf.distribute.get_strategy(), True, request.param)
 
 
-@pytest.mark.parametrize("drop_remainder", [pytest.param(False, marks=pytest.mark.slow), True], ids=["open", "closed"])
+@pytest.mark.slow
+@pytest.mark.parametrize("drop_remainder", [False, True], ids=["open", "closed"])
 def test_losses_and_gradients_of_saturated_outputs_are_those_of_no_strategy(policy_and_expected, drop_remainder):
     policy, (expected, expected_moves) = policy_and_expected
     found, moves = trained(DistributedModel, tf.distribute.MirroredStrategy(["CPU:0"]), drop_remainder, policy)

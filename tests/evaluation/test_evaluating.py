@@ -140,7 +140,7 @@ def test_what_an_evaluation_says():
     [
         (10, "mean"),
         pytest.param(10, "max", marks=pytest.mark.slow),
-        (10, "selective"),
+        pytest.param(10, "selective", marks=pytest.mark.slow),
         pytest.param(144, "selective", marks=pytest.mark.slow),
     ],
 )

@@ -151,6 +151,7 @@ def of_polynet(polynets):
     }
 
 
+@pytest.mark.slow
 def test_every_stage_of_a_polynet(of_polynet):
     for found in of_polynet.values():
         for maps in found:

@@ -62,7 +62,9 @@ def test_both_ways_to_read(files, way):  # noqa: F811
     np.testing.assert_allclose(found.embeddings, maps.mean(axis=(1, 2)), rtol=1e-4)
 
 
-@pytest.mark.parametrize("stage", [None, "stage_c", "stage_a", "stem"])
+@pytest.mark.parametrize(
+    "stage", [None, *(pytest.param(stage, marks=pytest.mark.slow) for stage in ("stage_c", "stem")), "stage_a"]
+)
 def test_embeddings_of_a_polynet(files, plain, stage):  # noqa: F811
     arguments = {"weights": None, "input_shape": (75, 75, 3), "structure": "1 x [ir] | 1 x [ir] | 1 x [ir]"}
     model = PolyNet(classes=7, width=0.05, **arguments)

@@ -29,7 +29,7 @@ def counts_of_built_network(model):
 @pytest.mark.parametrize(
     ("size", "width", "channels", "share_projection"),
     [
-        (75, 0.25, 1, False),
+        pytest.param(75, 0.25, 1, False, marks=pytest.mark.slow),
         (96, 0.1, 4, True),
         pytest.param(75, 0.25, 1, True, marks=pytest.mark.slow),
         pytest.param(96, 0.1, 4, False, marks=pytest.mark.slow),

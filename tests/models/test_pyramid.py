@@ -114,7 +114,7 @@ def test_with_a_weights_file_and_with_the_top(tmp_path):
         np.testing.assert_allclose(other[name], one[name], rtol=1e-6)
 
 
-@pytest.mark.parametrize("shared", ["duplicate", "affine"])
+@pytest.mark.parametrize("shared", ["duplicate", pytest.param("affine", marks=pytest.mark.slow)])
 def test_of_a_fused_network_and_fused_itself(shared):
     model = built(75, 75)
     x = images(75, 75)

@@ -87,7 +87,8 @@ def test_a_mixed_image_has_the_mean_weight_of_its_classes(opened, source, smooth
     assert model.test_on_batch(images, labels, weights)[0] == pytest.approx(loss, rel=1e-5)
 
 
-@pytest.mark.parametrize("smoothing", [pytest.param(0.0, marks=pytest.mark.slow), 0.2])
+@pytest.mark.slow
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_training_is_that_of_kerass_class_weight(opened, source, smoothing):
     recipe = Recipe(batch_size=5, class_weights="balanced", regularization=Regularization(0.0, smoothing))
     data = training_data(recipe, source, preprocessing_of(recipe, source), Unreadable(), None, 0)

@@ -104,13 +104,14 @@ class Raw(keras.callbacks.Callback):
         self.weights = self.model.get_weights()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "accumulated", "ema"),
     [
         ("adamw", 1, 0.5),
-        pytest.param("rmsprop", 2, 0.0, marks=pytest.mark.slow),
-        pytest.param("lamb", 1, 0.5, marks=pytest.mark.slow),
-        pytest.param("sgd", 2, 0.7, marks=pytest.mark.slow),
+        ("rmsprop", 2, 0.0),
+        ("lamb", 1, 0.5),
+        ("sgd", 2, 0.7),
     ],
 )
 def test_a_run_is_kerass_several_fits(few, tmp_path, name, accumulated, ema):
@@ -219,6 +220,7 @@ def test_a_phase_is_told(tmp_path, whole, caplog):
     assert "epochs 3 to 3: nothing is frozen, learning rate 0.02" in caplog.text
 
 
+@pytest.mark.slow
 def test_patience_counts_from_the_last_phase_on(few, tmp_path, monkeypatch):
     """The best epoch is the first one: without phases the run would end after the second."""
     from polynet_keras.training.runs import best_epoch
