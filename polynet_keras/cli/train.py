@@ -160,8 +160,8 @@ def _print_range(found, recipe: "Recipe", output: str | None) -> None:
 def _print_dry_run(tried) -> None:
     from polynet_keras.training.runs.progress import duration
 
-    print(f"\none step:           loss {tried.loss:.4f}, {tried.seconds:.1f} s with its tracing")
-    print(f"one held-out batch: loss {tried.held_out_loss:.4f}, {tried.held_out_seconds:.1f} s with its tracing")
+    print(f"\nfirst step:         loss {tried.loss:.4f}, {tried.seconds:.1f} s, compilation included")
+    print(f"one held-out batch: loss {tried.held_out_loss:.4f}, {tried.held_out_seconds:.1f} s, compilation included")
     steps = f"{number_of(tried.epochs, 'epoch')} of {number_of(tried.steps, 'step')}, {tried.next_seconds:.2g} s each"
     print(f"the whole run:      about {duration(tried.run_seconds)}, an estimate: {steps}; validation comes on top")
     print("that was a dry run: no folder is left")

@@ -65,7 +65,7 @@ def test_a_dry_run_says_what_it_understood_and_leaves_nothing(here, capsys, capl
     assert "photos: 2 classes, 8 images to train on\n" in caplog.text
     assert "image sizes: all 9 x 9 px" in caplog.text
     output = capsys.readouterr().out
-    assert "one step:           loss 0." in output
+    assert "first step:         loss 0." in output
     assert "one held-out batch: loss " in output
     assert re.search(r"the whole run:      about \d.* s, an estimate: \d+ epochs of 2 steps, \S+ s each; val", output)
     assert [path.name for path in here.iterdir()] == ["photos"]
@@ -76,7 +76,7 @@ def test_a_dry_run_reads_a_table_and_takes_a_run_folder_that_is_not_there(here, 
     rows = [f"photos/{name}/{i}.png,{name},{'val' if i else 'train'}" for name in ("bright", "dark") for i in range(5)]
     (here / "photos.csv").write_text("\n".join(["path,label,split", *rows]))
     assert main(["train", "--data=photos.csv", "--dry_run", "--run_dir=run"]) == 0
-    assert "one step: " in capsys.readouterr().out
+    assert "first step: " in capsys.readouterr().out
     assert not (here / "run").exists()
 
 
