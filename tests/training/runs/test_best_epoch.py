@@ -6,11 +6,9 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from matplotlib.figure import Figure
 
 from polynet_keras.data.examples import Source
-from polynet_keras.data.pipeline import Batches
 from polynet_keras.data.protocol import Preprocessing
 from polynet_keras.loading import load_model
 from polynet_keras.pretrained import ModelCard
@@ -24,6 +22,7 @@ from polynet_keras.training.runs.execution import Execution
 from polynet_keras.training.runs.train import train
 from tests.data.arrays import examples_of, png, random_images
 from tests.reference import few_layers
+from tests.training.runs.in_memory import runs_in_memory
 
 AVERAGES = OptimizerSettings(ema_momentum=0.5)
 RECIPE = Recipe(epochs=4, batch_size=16, optimizer=AVERAGES, schedule=ScheduleSettings("constant", 0.01, 0.0))
@@ -40,31 +39,7 @@ class Spoiler(keras.callbacks.TensorBoard):
 
 @pytest.fixture(autouse=True, scope="module")
 def few():
-    """Runs train a few layers on 48 bright and dark pictures, choose by 20 others, and hold out 10.
-
-    They come from memory: the pipeline, whose tracing takes seconds, is the same for all runs.
-    """
-    rng = np.random.default_rng(0)
-    data, parts = {}, {}
-    for name, count in (("training", 48), ("validation", 20), ("held_out", 10)):
-        labels = np.arange(count) % 2
-        images = rng.normal(labels[:, None, None, None], 1.5, (count, 75, 75, 3)).astype("float32")
-        data[name] = tf.data.Dataset.from_tensor_slices((images, labels)).batch(16)
-        parts[name] = dataclasses.replace(examples_of([png(image) for image in random_images(2)]), name=name)
-        parts[name] = dataclasses.replace(parts[name], count=count, labels=labels, fingerprint=name)
-
-    def training_data(recipe, source, preprocessing, unreadable, strategy, first_step, features):
-        return Batches(data["training"].repeat().skip(first_step), 3)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("polynet_keras.training.runs.opening.open_source", lambda *arguments: Source(**parts))
-        patch.setattr("polynet_keras.training.runs.opening.tell_inventory", lambda *arguments: None)
-        patch.setattr("polynet_keras.training.runs.train.training_data", training_data)
-        patch.setattr("polynet_keras.training.runs.train.held_out_data", lambda recipe, part, *others: data[part.name])
-        patch.setattr("polynet_keras.training.runs.train.plot_curves", lambda *files: None)
-        patch.setattr("polynet_keras.training.runs.train.held_out_samples", lambda *arguments: ())
-        patch.setattr("polynet_keras.training.runs.preparation.PolyNet", few_layers)
-        patch.setattr(keras.callbacks, "TensorBoard", Spoiler)
+    with runs_in_memory({"training": 48, "validation": 20, "held_out": 10}, Spoiler) as data:
         yield data
 
 

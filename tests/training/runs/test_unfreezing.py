@@ -13,11 +13,9 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from polynet_keras.applications import PolyNet
 from polynet_keras.data.examples import Source
-from polynet_keras.data.pipeline import Batches
 from polynet_keras.models.parts import part_of
 from polynet_keras.training.making import make_optimizer, make_schedule
 from polynet_keras.training.recipes.optimizer import OptimizerSettings
@@ -32,12 +30,12 @@ from polynet_keras.training.runs.train import train
 from polynet_keras.training.runs.unfreezing import Unfreezing
 from tests.data.arrays import examples_of, png, random_images
 from tests.reference import few_layers, randomize
+from tests.training.runs.in_memory import STEPS, runs_in_memory
 
 pytestmark = pytest.mark.skipif(
     tuple(map(int, keras.__version__.split(".")[:2])) < (3, 15), reason="phases with averages need Keras 3.15"
 )
 
-STEPS = 3
 UNFROZEN = Start("fashion_mnist", unfreezing=(PhaseSettings("stem", 2, 0.05),))
 RECIPE = Recipe(
     epochs=5,
@@ -55,28 +53,7 @@ class Interrupter(keras.callbacks.TensorBoard):
 
 @pytest.fixture(autouse=True, scope="module")
 def few():
-    """Runs train a few layers on 48 bright and dark pictures, and validate on 10. They come from memory."""
-    rng = np.random.default_rng(0)
-    data, parts = {}, {}
-    for name, count in (("training", 48), ("held_out", 10)):
-        labels = np.arange(count) % 2
-        images = rng.normal(labels[:, None, None, None], 1.5, (count, 75, 75, 3)).astype("float32")
-        data[name] = tf.data.Dataset.from_tensor_slices((images, labels)).batch(16)
-        part = dataclasses.replace(examples_of([png(image) for image in random_images(2)]), name=name)
-        parts[name] = dataclasses.replace(part, count=count, labels=labels, fingerprint=name)
-
-    def training_data(recipe, source, preprocessing, unreadable, strategy, first_step, features):
-        return Batches(data["training"].repeat().skip(first_step), STEPS)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("polynet_keras.training.runs.opening.open_source", lambda *arguments: Source(**parts))
-        patch.setattr("polynet_keras.training.runs.opening.tell_inventory", lambda *arguments: None)
-        patch.setattr("polynet_keras.training.runs.train.training_data", training_data)
-        patch.setattr("polynet_keras.training.runs.train.held_out_data", lambda recipe, part, *others: data[part.name])
-        patch.setattr("polynet_keras.training.runs.train.plot_curves", lambda *files: None)
-        patch.setattr("polynet_keras.training.runs.train.held_out_samples", lambda *arguments: ())
-        patch.setattr("polynet_keras.training.runs.preparation.PolyNet", net)
-        patch.setattr(keras.callbacks, "TensorBoard", Interrupter)
+    with runs_in_memory({"training": 48, "held_out": 10}, Interrupter, net) as data:
         yield data
 
 
