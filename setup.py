@@ -100,7 +100,7 @@ setup(
         "serve": SERVE,
         "tables": TABLES,
         "parity": PARITY,
-        "docs": ["mkdocs>=1.6", "mkdocstrings[python]>=0.27"],
+        "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings[python]>=0.27"],
         "test": [
             *DATA,
             *DEPLOY,
