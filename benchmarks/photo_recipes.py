@@ -15,7 +15,6 @@ runs of one epoch and of three tell. Beside them stands logistic regression on h
 """
 
 import argparse
-import json
 import math
 import shutil
 import subprocess
@@ -26,6 +25,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+
+from polynet_keras.pretrained import ModelCard
 
 NATURAL = (
     *("astronaut.png", "brick.png", "chelsea.png", "coffee.png", "grass.png", "gravel.png", "hubble_deep_field.jpg"),
@@ -105,8 +106,8 @@ def train(data, run, *flags):
     start = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     seconds = time.perf_counter() - start
-    card = json.loads((run / "model_card.json").read_text())
-    return seconds, card["held_out_correct"], card["held_out"]
+    card = ModelCard.load(run)
+    return seconds, card.held_out_correct, card.held_out
 
 
 def main():

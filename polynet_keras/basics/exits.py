@@ -1,5 +1,9 @@
 """The codes that a process ends with, and what they ask of whoever started it."""
 
+import errno
+
+TRANSIENT = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET, errno.EHOSTUNREACH, errno.EAGAIN, errno.ENOMEM)
+"""Errors of a file system or a network that may be gone the next time: they are not the user's mistake."""
 EXIT_MISTAKE = 1
 """The user's mistake: another start would end the same way."""
 EXIT_SOFTWARE = 70

@@ -1,10 +1,11 @@
 """`polynet card`: the card of a Keras model that has none."""
 
+import os
+
 from absl import flags
 
 from polynet_keras.basics.names import shell_quoted, shown
 from polynet_keras.cli.model_flags import define_card_flags, described
-from polynet_keras.cli.output_flags import check_file
 
 USAGE = "MODEL.keras --classes FILE --preprocessing NAME [flags]"
 EXAMPLES = ("polynet card net.keras --classes names.txt --preprocessing imagenet",)
@@ -27,7 +28,8 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     path = card_file(source.path)
     if path.exists():
         raise ValueError(f"{shown(path)} is there already; move it away or remove it")
-    check_file("output", str(path))
+    if not os.access(path.parent, os.W_OK):
+        raise ValueError(f"{shown(path)}: its folder cannot be written to; the card has to be beside the model")
     about.check_complete(source.name)
 
     from polynet_keras.evaluation.loading import load_described

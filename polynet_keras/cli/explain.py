@@ -26,7 +26,7 @@ EXAMPLES = (
 )
 
 MOST = 500
-"""Images of a page, which holds its pictures: some 20 MB with one map each."""
+"""Maps of a page, which holds its pictures: some 20 MB."""
 LISTED = 10
 """Class names, at most, in the message on one that is unknown."""
 
@@ -39,7 +39,7 @@ def define_flags(values: flags.FlagValues) -> None:
     what.string("class_name", None, "Class to explain, or its number, from 0. [the most probable one of each image]")
     stage = "Stages to look at: of a PolyNet stem, stage_a, stage_b, stage_c; or names of layers."
     what.list("stage", None, f"{stage} [the last one that has 5 x 5 places]")
-    what.list("method", ["grad-cam"], "Ways to look at them: grad-cam, grad-cam++, occlusion (50 times as slow).")
+    what.list("method", ["grad-cam"], "Ways to look at them: grad-cam, grad-cam++, occlusion (50 forward passes).")
     define_output_flag(values, "Page to write: file.html with each image beside its maps.")
 
 
@@ -54,11 +54,18 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     by_gradient = [method for method in values.method if method != OCCLUSION]
     if values.stage is not None and not (values.stage and all(values.stage)):
         raise ValueError("--stage is empty; name a stage, such as stage_c, or several")
+    if values.stage is not None and not by_gradient:
+        raise ValueError(f"--stage is of the other methods: --method={OCCLUSION} hides parts of the image itself")
     check_new_file("output", output_of(values, "the page to write, a file.html"), (".html",))
     require_extra("data", "PIL", "matplotlib")
     images = named_images(arguments)
-    if len(images) > MOST:
-        raise ValueError(f"{len(images):,} images are too many for a page; name at most {MOST}")
+    stages = list(dict.fromkeys(values.stage or [None]))
+    views = len(set(by_gradient)) * len(stages) + (OCCLUSION in values.method)
+    if len(images) * views > MOST:
+        raise ValueError(
+            f"{len(images):,} images with {number_of(views, 'map')} each are too many for a page; name at most "
+            f"{number_of(MOST // views, 'image')}"
+        )
     source, about = checked_model(values)
     if source.kind is Kind.EXPORT and by_gradient:
         raise ValueError(
@@ -70,31 +77,30 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     if values.class_name is not None and (names := _class_names(source, about)) is not None:
         class_index = _index_of(values.class_name, names)
 
-    from polynet_keras.evaluation.cut_model import CutModel
     from polynet_keras.evaluation.explaining import View
     from polynet_keras.evaluation.explanation_page import write_explanation_page
-    from polynet_keras.evaluation.explanations import explanations
+    from polynet_keras.evaluation.explanations import default_stage, explanations
     from polynet_keras.evaluation.loading import load_source
 
     model = load_source(source, about)
     if values.class_name is not None:
         class_index = _index_of(values.class_name, model.class_names)
-    stages = dict.fromkeys(values.stage or ([CutModel(model.network).stage] if by_gradient else []))
-    views = [View(stage, method) for method in dict.fromkeys(by_gradient) for stage in stages]
+    looks = [View(stage, method) for method in dict.fromkeys(by_gradient) for stage in stages]
+    default = default_stage(model) if looks and values.stage is None else None
     if OCCLUSION in values.method:
-        views.append(View(None, OCCLUSION))
+        looks.append(View(None, OCCLUSION))
     print(f"model: {shown(model.name)}")
     width = max(len(shown(path)) for path in images.paths)
     found: list[Explanation] = []
     with held_back():
-        for one in explanations(model, images, class_index, views):
+        for one in explanations(model, images, class_index, looks):
             found.append(one)
             said = one.error
             if one.probabilities is not None:
                 said = f"{shown(model.class_names[one.label])} {one.probabilities[one.label]:.2%}"
             if one.error is None or len(images) > 1:  # of one image, the last line says it
                 print(f"{shown(one.image):<{width}}   {said}")
-    write_explanation_page(values.output, model, found, views)
+    write_explanation_page(values.output, model, found, [look._replace(stage=look.stage or default) for look in looks])
     print(f"page:  {shown(values.output)}")
     unreadable = [(one.image, one.error) for one in found if one.error is not None]
     check_all_were_read(len(images), unreadable, len(unreadable))

@@ -92,7 +92,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     if values.calibration is not None:
         from polynet_keras.deployment.calibration import Calibration
 
-        data = _calibration_data(source, values.calibration, values.layout)
+        data, on_error = _calibration_data(source, values.calibration, values.layout)
         calibration = Calibration(
             data.training,
             data.held_out,
@@ -100,6 +100,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
             values.comparison_images,
             tuple(values.keep_float),
             values.max_drop,
+            on_error,
         )
     trained = load_source(source, about)
     with _ending_in_order():
@@ -110,8 +111,9 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     print(f"serve it:    {shell_quoted(['polynet', 'serve', output])}")
 
 
-def _calibration_data(source: "ModelSource", calibration: str, layout: str) -> "Source":
-    """The data, split as they were for the run that is exported, if it was trained on them."""
+def _calibration_data(source: "ModelSource", calibration: str, layout: str) -> "tuple[Source, str]":
+    """The data, and what becomes of images that cannot be read: as for the run that is exported, if it was trained on
+    them."""
     from polynet_keras.data.source_names import is_same_data
     from polynet_keras.data.sources import open_source
     from polynet_keras.pretrained.model_source import RECIPE_FILE, Kind
@@ -122,8 +124,8 @@ def _calibration_data(source: "ModelSource", calibration: str, layout: str) -> "
         recipe = Recipe.load(source.path / RECIPE_FILE)
         if is_same_data(calibration, recipe.data):
             layout = recipe.layout if layout == "auto" else layout
-            return source_of_run(source.path, recipe, layout, "name other data with --calibration")
-    return open_source(calibration, seed=0, layout=layout)
+            return source_of_run(source.path, recipe, layout, "name other data with --calibration"), recipe.on_error
+    return open_source(calibration, seed=0, layout=layout), "error"
 
 
 def _print_comparison(card: "ExportCard") -> None:

@@ -14,11 +14,15 @@ def named_images(arguments: Sequence[str]) -> "ImagePaths":
     """The files that arguments name; `-` is a list on standard input.
 
     Raises:
-        ValueError: as `image_paths`.
+        ValueError: as `image_paths`, or a list is asked for and standard input is closed.
     """
     from polynet_keras.data.image_paths import image_paths
 
-    return image_paths(arguments, sys.stdin.buffer if "-" in arguments else None)
+    if "-" not in arguments:
+        return image_paths(arguments, None)
+    if sys.stdin is None:
+        raise ValueError("'-' is a list of files on standard input, which is closed; name the files")
+    return image_paths(arguments, sys.stdin.buffer)
 
 
 def check_one_is_there(images: "ImagePaths") -> None:

@@ -17,6 +17,8 @@ EXTRAS = {
     "ablation": ("data",),
     "predict": ("data", "tables"),
     "evaluate": ("data",),
+    "explain": ("data",),
+    "features": ("data",),
     "results": ("data",),
     "ensemble": ("data",),
     "export": ("data", "deploy"),

@@ -1,6 +1,5 @@
 """`polynet <command>`: finds the command, reads its flags, and turns a user's mistake into one line."""
 
-import errno
 import importlib
 import logging as stdlib_logging
 import os
@@ -13,7 +12,7 @@ from types import ModuleType
 from absl import flags, logging
 
 from polynet_keras.basics.checks import near_name
-from polynet_keras.basics.exits import EXIT_INTERRUPTED, EXIT_MISTAKE, EXIT_SOFTWARE, EXIT_UNREAD
+from polynet_keras.basics.exits import EXIT_INTERRUPTED, EXIT_MISTAKE, EXIT_SOFTWARE, EXIT_UNREAD, TRANSIENT
 from polynet_keras.basics.extras import PACKAGES
 from polynet_keras.basics.names import quoted, shown
 from polynet_keras.cli.flag_names import named_by_flag
@@ -23,9 +22,6 @@ from polynet_keras.cli.parsing import parsed
 from polynet_keras.cli.quiet import quiet_imports
 from polynet_keras.cli.renamed import define_old_names, old_names, settle_old_names
 from polynet_keras.cli.streams import has_no_reader, leave_unread, output_named
-
-TRANSIENT = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET, errno.EHOSTUNREACH, errno.EAGAIN, errno.ENOMEM)
-"""What a file system or network fails with that may work the next time: no mistake of the user's."""
 
 PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 """This package's folder."""

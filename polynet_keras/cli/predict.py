@@ -76,9 +76,10 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     of_page: list[Prediction] = []
     most = max(top, TOP) if values.html is not None else top  # a page shows five classes
     print(f"model: {shown(model.name)}")
-    found = _Found(len(images), values.output)
+    found = _Found(len(images))
     with contextlib.ExitStack() as stack:
         stack.callback(found.show)  # of an interrupted command too
+        stack.push(lambda kind, *_: setattr(found, "table", None if kind else values.output))
         stack.enter_context(held_back())
         write = stack.enter_context(prediction_table(values.output, top)) if values.output is not None else None
         for prediction in predictions(model, images, most, values.crops, pooling, values.batch_size):
@@ -101,12 +102,11 @@ class _Found:
 
     Args:
         images: to be classified.
-        table: that has all of them.
     """
 
-    def __init__(self, images: int, table: str | None):
+    def __init__(self, images: int):
         self._images = images
-        self._table = table
+        self.table: str | None = None  # with all of them, once it is there
         self._first: list[Prediction] = []
         self._unreadable: list[Prediction] = []
         self._classes: Counter[str] = Counter()
@@ -131,7 +131,7 @@ class _Found:
             classes = "   ".join(f"{shown(label):<{labels}} {probability:7.2%}" for label, probability in one.classes)
             print(f"{shown(one.image):<{width}}   {classes if one.error is None else one.error}")
         if self._images > ALL and self._done:
-            where = "; --output writes all of them to a table" if self._table is None else f", in {shown(self._table)}"
+            where = "; --output writes all of them to a table" if self.table is None else f", in {shown(self.table)}"
             print(f"and {self._done - len(lines):,} more{where}\n")
             self._summarize()
 

@@ -5,15 +5,12 @@ Help needs no Keras: so defaults and choices are written here once more. A test 
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from absl import flags
 
 from polynet_keras.cli.choices import CROPS, LAYOUTS, ON_ERRORS, SAMPLINGS
 from polynet_keras.cli.headings import Heading
-
-if TYPE_CHECKING:
-    pass
 
 LAYOUT = (
     "What the folders of a folder of images are: `classes`, `splits` (train, val, test), or `auto`: what their names "

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from polynet_keras.basics.exits import TRANSIENT
 from polynet_keras.basics.extras import require_extra
 from polynet_keras.basics.files import check_regular, open_regular
 from polynet_keras.basics.names import shown
@@ -101,9 +102,12 @@ def read_picture(path: str | os.PathLike) -> Picture:
 
 @contextlib.contextmanager
 def _errors_name(path: str | os.PathLike) -> Iterator[None]:
+    """Names the file in a `ValueError`; an `OSError` of storage that fails stays one, since the image may be good."""
     try:
         yield
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in TRANSIENT:  # the storage's, and not the image's
+            raise OSError(error.errno, f"{shown(path)}: cannot be read: {error.strerror}") from None
         reason = str(getattr(error, "strerror", None) or error)
         reason = f"it {reason}" if reason.startswith("is ") else reason
         raise ValueError(f"{shown(path)}: cannot be read as an image: {reason}") from None

@@ -36,6 +36,7 @@ class Calibration:
         images: that are calibrated on, at most.
         comparison_images: that are compared on, at most.
         keep_float: names of layers, or beginnings of names, that are left in float.
+        on_error: `"error"` or `"skip"`: what becomes of images that cannot be read, as of `Recipe`.
         max_drop: percentage points of top-1 that int8 may lose: layers go back to float until it loses no more. That is
             measured on half of the held-out images (`comparison_images` of them at most), and the artifact is compared
             on the other half, which chose nothing. None: no layer goes back.
@@ -50,6 +51,7 @@ class Calibration:
     comparison_images: int = 1000
     keep_float: tuple[str, ...] = ()
     max_drop: float | None = None
+    on_error: str = "error"
 
     def __post_init__(self):
         check_integer("images", self.images, 1)
@@ -67,7 +69,7 @@ class Calibration:
     def batches(self, preprocessing: Preprocessing) -> list[np.ndarray]:
         """The images to calibrate on, prepared, one by one: float32 (1, image_size, image_size, channels)."""
         chosen = _shuffled(self.examples)[: self.images]
-        return [images for images, _ in _prepared(_subset(self.examples, chosen, preprocessing), preprocessing, 1)]
+        return [images for images, _ in self._prepared(_subset(self.examples, chosen, preprocessing), preprocessing, 1)]
 
     def to_compare(self, trained: TrainedModel) -> Iterator[Labelled]:
         """Batches of the images to compare on."""
@@ -79,7 +81,7 @@ class Calibration:
             logging.warning("how many images int8 gets right is not counted: %s", error)
             examples, known = self.held_out, False
         chosen = _subset(examples, part[: self.comparison_images], trained.preprocessing)
-        for images, labels in _prepared(chosen, trained.preprocessing, BATCH_SIZE):
+        for images, labels in self._prepared(chosen, trained.preprocessing, BATCH_SIZE):
             yield images, labels if known else None
 
     def to_choose(self, trained: TrainedModel) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -90,7 +92,27 @@ class Calibration:
         """
         shuffled, examples = _shuffled(self.held_out), fitted_to(trained, self.held_out)
         chosen = _subset(examples, shuffled[: len(shuffled) // 2][: self.comparison_images], trained.preprocessing)
-        return list(_prepared(chosen, trained.preprocessing, 1))
+        return list(self._prepared(chosen, trained.preprocessing, 1))
+
+    def _prepared(
+        self, examples: Examples, preprocessing: Preprocessing, batch_size: int
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Batches of what can be read.
+
+        Raises:
+            ValueError: an image cannot be read, under `on_error="error"`; or none can.
+        """
+        unreadable = Unreadable(self.on_error)
+        batches = evaluation_batches(examples, preprocessing, batch_size, unreadable=unreadable)
+        read = 0
+        with reading(unreadable):
+            for images, labels, _, valid in batches.dataset.as_numpy_iterator():
+                read += valid.sum()
+                if valid.any():
+                    yield images[valid], labels[valid]
+        unreadable.log(len(examples))
+        if not read:
+            raise ValueError(f"{examples.name} has no image that can be read")
 
     def kept(self, operations: Sequence[str]) -> list[str]:
         """Of the names of operations those of `keep_float`.
@@ -126,13 +148,3 @@ def _shuffled(examples: Examples) -> np.ndarray:
 def _subset(examples: Examples, chosen: np.ndarray, preprocessing: Preprocessing) -> Examples:
     examples = dataclasses.replace(examples, channels=preprocessing.channels)
     return examples.subset(np.sort(chosen), examples.name)
-
-
-def _prepared(
-    examples: Examples, preprocessing: Preprocessing, batch_size: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    unreadable = Unreadable()
-    batches = evaluation_batches(examples, preprocessing, batch_size, unreadable=unreadable)
-    with reading(unreadable):
-        for images, labels, _, valid in batches.dataset.as_numpy_iterator():
-            yield images[valid], labels[valid]

@@ -16,6 +16,9 @@ def gradient(function: Callable[[Any], tuple[Any, Any]], x: Any) -> tuple[Any, A
 
     Returns:
         What the function gives besides, and d function(x) / dx, of the shape and dtype of `x`.
+
+    Raises:
+        ValueError: Keras's backend computes no gradients.
     """
     backend = keras.backend.backend()
     if backend == "tensorflow":
@@ -30,6 +33,8 @@ def gradient(function: Callable[[Any], tuple[Any, Any]], x: Any) -> tuple[Any, A
 
         found, besides = jax.grad(function, has_aux=True)(x)
         return besides, found
+    if backend != "torch":
+        raise ValueError(f"Keras's backend {backend} computes no gradients; use tensorflow, jax or torch")
     import torch
 
     x = x.detach().requires_grad_()

@@ -3,7 +3,9 @@
 import contextlib
 import dataclasses
 import json
+import math
 import os
+import tokenize
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,7 +16,10 @@ import numpy as np
 from polynet_keras.basics.files import open_regular, written_whole
 from polynet_keras.basics.names import shown
 
-DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RuntimeError, zipfile.BadZipFile)
+DAMAGE = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RuntimeError, OverflowError, MemoryError),
+    *(zipfile.BadZipFile, tokenize.TokenError),
+)
 """What zipfile, NumPy and json raise of damaged files, and dataclasses of fields that they do not have."""
 ABOUT = "about"
 MAX_ABOUT = 16 << 20
@@ -35,18 +40,12 @@ def read_arrays(path: str | os.PathLike, names: Sequence[str]) -> dict[str, Any]
     Raises:
         Exception: of many types; call it in `errors_of_file`.
     """
-    with open_regular(path) as file:
-        with zipfile.ZipFile(file) as archive:
-            for name in (*names, ABOUT):
-                _check_member(archive, f"{name}.npy")
-            if archive.getinfo(f"{ABOUT}.npy").file_size > MAX_ABOUT:
-                raise ValueError(f"{ABOUT} has more than {MAX_ABOUT >> 20} MiB")
-        file.seek(0)
-        with np.load(file, allow_pickle=False) as arrays:
-            about = json.loads(str(arrays[ABOUT]))
-            if not isinstance(about, dict):
-                raise ValueError(f"{ABOUT} is no JSON object")
-            return about | {name: arrays[name] for name in names}
+    with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+        size = os.fstat(file.fileno()).st_size
+        about = json.loads(str(_read(archive, ABOUT, min(size, MAX_ABOUT))))
+        if not isinstance(about, dict):
+            raise ValueError(f"{ABOUT} is no JSON object")
+        return about | {name: _read(archive, name, size) for name in names}
 
 
 @contextlib.contextmanager
@@ -66,19 +65,23 @@ def errors_of_file(path: str | os.PathLike, content: str, command: str) -> Itera
         raise ValueError(f"{shown(path)}: not a file of {content}: {error}") from None
 
 
-def _check_member(archive: zipfile.ZipFile, name: str) -> None:
-    """Refuses a member that is compressed, and one whose header claims more than its bytes: NumPy would allocate it."""
-    member = archive.getinfo(name)
+def _read(archive: zipfile.ZipFile, name: str, most: int) -> np.ndarray:
+    """Reads an array whose member is not compressed, once its header and the archive agree on at most so many bytes."""
+    member = archive.getinfo(f"{name}.npy")
     if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
         raise ValueError(f"{name} is compressed; write the file with `numpy.savez`")
+    if member.file_size > most:
+        raise ValueError(f"{name} claims {member.file_size} bytes, and at most {most} are possible")
     with archive.open(member) as opened:
         claimed = _claimed_bytes(opened)
-        if claimed > member.file_size:
-            raise ValueError(f"{name} claims {claimed} bytes and has {member.file_size}")
+    if claimed > member.file_size:
+        raise ValueError(f"{name} claims {claimed} bytes and has {member.file_size}")
+    with archive.open(member) as opened:
+        return np.lib.format.read_array(opened, allow_pickle=False)
 
 
 def _claimed_bytes(file: IO[bytes]) -> int:
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(file)
-    return int(np.prod(shape, dtype=object)) * dtype.itemsize
+    return math.prod(shape) * dtype.itemsize

@@ -30,6 +30,8 @@ class Call:
         run: what is called: the layer, or what takes the place of the last softmax.
         inputs, outputs: the numbers of its tensors, which are the model's own.
         last_uses: the numbers of the tensors that no later call takes.
+        places: height and width of what it puts out, if that is one value for each place of the image, and channel;
+            `None` where they are not known.
     """
 
     node: Any
@@ -37,6 +39,7 @@ class Call:
     inputs: list[int]
     outputs: list[int]
     last_uses: set[int] = field(default_factory=set)
+    places: Sequence[int | None] = ()
 
     @property
     def name(self) -> str:
@@ -54,6 +57,7 @@ class CutModel:
         model: a functional or sequential Keras model of one input and one output; models in it may be such ones.
         stage: a part of a PolyNet, as the names of its layers tell, at its end; or the name of a layer that puts out a
             map. `None` is the last one that everything goes through and that has `FINE` by `FINE` places.
+        sides: height and width of the images, of which the maps' sizes follow where the model takes images of any size.
 
     Attributes:
         stage: the part, or the layer.
@@ -62,9 +66,10 @@ class CutModel:
         ValueError: a model of another kind, or without such a map.
     """
 
-    def __init__(self, model: keras.Model, stage: str | None = None):
+    def __init__(self, model: keras.Model, stage: str | None = None, sides: Sequence[int] = ()):
         softmax = softmax_of(model)
         calls, self._logits = _calls(model)
+        _settle_places(calls, model, sides)
         if softmax is not None:
             last = next(call for call in reversed(calls) if call.node.operation is softmax)
             last.run = without_activation(softmax) if isinstance(softmax, ACTIVATED[:2]) else _first
@@ -164,17 +169,31 @@ def nodes_of(graph: Any) -> Iterator[Any]:
         yield from (node for node in nodes if not node.is_input)
 
 
-def _places(call: Call) -> Sequence[int | None]:
-    """Height and width of what a call puts out, if that is one value for each place of the image, and channel."""
-    if len(call.node.outputs) != 1 or len(call.node.outputs[0].shape) != 4:
-        return ()
-    _, *sides = call.node.outputs[0].shape
-    del sides[0 if keras.config.image_data_format() == "channels_first" else -1]
-    return sides
+def _settle_places(calls: Sequence[Call], model: keras.Model, sides: Sequence[int]) -> None:
+    """Says of each call how large a map it puts out, of images of these sides."""
+    shape = list(model.inputs[0].shape)
+    if None in shape[1:] and sides and len(shape) == 4:
+        first = 2 if keras.config.image_data_format() == "channels_first" else 1
+        shape[first : first + 2] = sides
+    values = {IMAGE: keras.KerasTensor(shape, model.inputs[0].dtype)}
+    open_sides = list(model.inputs[0].shape) != shape
+    for call in calls:
+        outputs = call.node.outputs
+        if open_sides:
+            given = {
+                id(tensor): values[number] for tensor, number in zip(call.node.input_tensors, call.inputs, strict=True)
+            }
+            arguments, options = call.node.arguments.fill_in(given)
+            outputs = keras.tree.flatten(call.node.operation.compute_output_spec(*arguments, **options))
+            values.update(zip(call.outputs, outputs, strict=True))
+        if len(outputs) == 1 and len(outputs[0].shape) == 4:
+            _, *places = outputs[0].shape
+            del places[0 if keras.config.image_data_format() == "channels_first" else -1]
+            call.places = places
 
 
 def _is_map(call: Call) -> bool:
-    return _places(call) not in ((), [1, 1])
+    return call.places not in ((), [1, 1])
 
 
 def _named(model: str, calls: Sequence[Call], stage: str) -> Call:
@@ -204,7 +223,7 @@ def _last_map(calls: Sequence[Call]) -> Call:
     for call in reversed(calls):
         if _is_map(call):
             maps.append(call)
-            if later <= set(call.outputs) and all(side is None or side >= FINE for side in _places(call)):
+            if later <= set(call.outputs) and all(side is None or side >= FINE for side in call.places):
                 through.append(call)
         later = (later - set(call.outputs)) | set(call.inputs)
     return [*through, *maps][0]

@@ -100,7 +100,9 @@ def explained(
     classes, shape = _classes_and_shape(model)
     images = _checked_images(images, shape)
     chosen = _checked_classes(class_index, len(images), classes)
-    cuts = {view.stage: CutModel(_network(model), view.stage) for view in views if view.method != OCCLUSION}
+    first = 2 if keras.config.image_data_format() == "channels_first" else 1
+    sides = images.shape[first : first + 2]
+    cuts = {view.stage: CutModel(_network(model), view.stage, sides) for view in views if view.method != OCCLUSION}
     probabilities = None
     maps: dict[View, np.ndarray] = {}
     for stage, cut in cuts.items():
@@ -114,7 +116,6 @@ def explained(
         probabilities, found = occlusion(_probabilities(model), images, chosen)
         maps |= {view: found for view in views if view.method == OCCLUSION}
     assert probabilities is not None
-    sides = images.shape[2:] if keras.config.image_data_format() == "channels_first" else images.shape[1:3]
     return probabilities, [_enlarged(maps[view], sides) for view in views]
 
 

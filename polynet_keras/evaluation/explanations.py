@@ -107,6 +107,16 @@ def _explained(
         yield row, int(label), [of_view[i] for of_view in maps]
 
 
+def default_stage(model: TrainedModel) -> str:
+    """The stage that `explain` takes where none is named.
+
+    Raises:
+        ValueError: as `explain`, of the model.
+    """
+    side = model.preprocessing.image_size
+    return CutModel(model.network, sides=(side, side)).stage
+
+
 def with_overlays(model: TrainedModel, pictures: Sequence[Picture]) -> tuple[Picture, ...]:
     """The first pictures of a report with what the model saw in them of the class that it gave them.
 
@@ -121,12 +131,12 @@ def with_overlays(model: TrainedModel, pictures: Sequence[Picture]) -> tuple[Pic
     if isinstance(model.model, Runtime) or not chosen:
         return tuple(pictures)
     try:
-        stage = CutModel(model.network).stage
+        stage = default_stage(model)
         labels = [int(picture.probabilities.argmax()) for picture, _ in chosen]
         prepared = [model.preprocessing(image) for _, image in chosen]
-        found = list(_explained(model, prepared, labels, [View(stage, "grad-cam")]))
-    except ValueError as error:
-        logging.info("the report shows no Grad-CAM: %s", error)
+        found = list(_explained(model, prepared, labels, [View(None, "grad-cam")]))
+    except Exception as error:  # whatever it is: the evaluation is done, and its report is worth more
+        logging.warning("the report shows no Grad-CAM: %s", error)
         return tuple(pictures)
     beside = {}
     for (picture, image), (_, label, (map_,)) in zip(chosen, found, strict=True):

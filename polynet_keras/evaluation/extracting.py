@@ -122,12 +122,16 @@ def _cut(model: keras.Model, stage: str | None, pooling: str) -> tuple[keras.Mod
     calls = {node.operation.name: node for node in nodes}
     ends = {part: calls[operation.name] for part, operation in ends_of_parts(n.operation for n in nodes).items()}
     node = _before_classifier(model, nodes) if stage is None else {**calls, **ends}.get(stage)
+    times = sum(one.operation.name == stage for one in nodes)
+    if times > 1 and stage not in ends:
+        raise ValueError(f"stage={stage!r} is called {times} times by model {model.name!r}; name a layer behind it")
     if node is None or len(node.outputs) != 1 or len(node.outputs[0].shape) not in (2, 4):
         parts = [part for part in PARTS if part in ends]
         names = [name for name, one in reversed(calls.items()) if len(one.outputs[0].shape) in (2, 4)]
         wanted = f"one of {', '.join(parts)}, or a layer" if parts else "a layer"
+        begins = f"stage={stage!r} must be" if stage is not None else "the classifier is in a model inside: name a stage,"
         raise ValueError(
-            f"stage={stage!r} must be {wanted} of model {model.name!r} that puts out a map, or a vector, for each "
+            f"{begins} {wanted} of model {model.name!r} that puts out a map, or a vector, for each "
             f"image; from the last one they are {listed(names)}{near_name(stage or '', [*parts, *names])}"
         )
     tensor = node.outputs[0]

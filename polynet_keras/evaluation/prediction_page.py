@@ -14,7 +14,7 @@ from polynet_keras.evaluation.pages import THUMBNAIL, Picture, gallery, name, ta
 from polynet_keras.evaluation.predicting import Prediction
 
 PICTURES = 1000
-"""Pictures on a page, at most; of more images, each class gets as many as the others."""
+"""Pictures on a page, at most; of more images, each class gets as many as the others, the largest classes first."""
 THREADS = 4
 """Threads that decode pictures; each may hold one of the largest images in memory."""
 
@@ -51,12 +51,13 @@ def write_prediction_page(path: str | os.PathLike, model: str, predictions: Sequ
     sections = [f"<p>The model: {name(shown(model))}</p>", table(("most probable class", "images", "share"), rows)]
     for i, (label, group) in enumerate(groups):
         group.sort(key=lambda one: one.classes[0][1])
-        hidden = len(group) - most
-        more = f" Of {number_of(hidden, 'image')} more, the model is surer; they are not shown." if hidden > 0 else ""
+        shown_ones = group[: most if i < PICTURES else 0]
+        hidden = len(group) - len(shown_ones)
+        surer = f" The model is surer of {number_of(hidden, 'more image')}, which this page does not show."
         sections += [
             f'<h2 id="class-{i}">{name(label)}: {number_of(len(group), "image")}</h2>',
-            f"<p>The least sure first.{more}</p>",
-            _gallery(group[:most]),
+            f"<p>The least sure first.{surer if hidden else ''}</p>",
+            _gallery(shown_ones),
         ]
     if unreadable:
         count = number_of(len(unreadable), "image")

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import json
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -12,7 +13,6 @@ from typing import TYPE_CHECKING
 from absl import logging
 
 from polynet_keras.basics.extras import require_extra
-from polynet_keras.basics.files import written_whole
 from polynet_keras.basics.names import shown
 
 if TYPE_CHECKING:
@@ -29,14 +29,16 @@ def check_table(path: str | os.PathLike) -> None:
     """Checks that a table can be begun.
 
     Raises:
-        ValueError: its name ends in another way, what Parquet needs is not installed, or the rows of a table of the
-            same name that did not come to its end are still there.
+        ValueError: its name ends in another way, what Parquet needs is not installed, it is there already, or the rows
+            of a table of the same name that did not come to its end are.
     """
     path = Path(path)
     if path.suffix not in SUFFIXES:
         raise ValueError(f"{shown(path)}: a table of predictions must end in {', '.join(SUFFIXES)}")
     if path.suffix == ".parquet":
         require_extra("tables", "pyarrow")
+    if os.path.lexists(path):
+        raise ValueError(f"{shown(path)} is there already; name a new file")
     partial = _partial(path)
     if os.path.lexists(partial):
         raise ValueError(
@@ -90,11 +92,13 @@ def prediction_table(path: str | os.PathLike, top: int) -> Iterator[Callable[["P
 
             yield write
         if path.suffix == ".parquet":
-            with written_whole(path) as whole:
+            with tempfile.TemporaryDirectory(prefix=".polynet-", dir=path.parent) as folder:
+                whole = Path(folder, path.name)
                 _write_parquet(partial, whole, columns)
+                _move_to_new(whole, path)
             partial.unlink()
         else:
-            os.replace(partial, path)
+            _move_to_new(partial, path)
     except BaseException:
         if written:
             rows = "row is" if written == 1 else f"{written:,} rows are"
@@ -102,6 +106,17 @@ def prediction_table(path: str | os.PathLike, top: int) -> Iterator[Callable[["P
         else:
             partial.unlink(missing_ok=True)
         raise
+
+
+def _move_to_new(source: Path, target: Path) -> None:
+    """Gives a file its name, unless another file has got that name meanwhile."""
+    try:
+        os.link(source, target)
+        source.unlink()
+    except OSError:
+        if os.path.lexists(target):
+            raise ValueError(f"{shown(target)} was written by somebody else meanwhile, and stays as it is") from None
+        os.replace(source, target)  # a file system without hard links
 
 
 def _partial(path: Path) -> Path:

@@ -21,6 +21,9 @@ def test_the_table_of_packages_is_that_of_setup():
 
 def test_the_table_of_commands():
     assert installed.EXTRAS.keys() <= COMMANDS.keys()
+    modules = (ROOT / "polynet_keras" / "cli").glob("*.py")
+    need = {module.stem for module in modules if re.search(r"require_extra\(", module.read_text())}
+    assert need & COMMANDS.keys() - {"doctor"} <= installed.EXTRAS.keys()
     assert {extra for its in installed.EXTRAS.values() for extra in its} == extras.PACKAGES.keys()
 
 

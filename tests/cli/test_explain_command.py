@@ -87,6 +87,7 @@ def test_a_bad_file_is_a_row_and_not_the_end(capsys, here):
             "--stage='stage_c' must be one of stem, or a layer of model '.*' that puts out a map, ",
         ),
         (["--model=export"], "--method=grad-cam takes a gradient, which export has not, as it is exported; say --meth"),
+        (["--method=occlusion", "--stage=stem"], "--stage is of the other methods: --method=occlusion hides parts"),
         (["--output=photos/0.png"], "--output=photos/0.png must end in .html"),
     ],
 )
@@ -100,6 +101,21 @@ def test_mistakes(capsys, here, flags, message):
 
 
 def test_too_many_images_for_a_page(capsys, here, monkeypatch):
-    monkeypatch.setattr("polynet_keras.cli.explain.MOST", 2)
-    _, err = explain(capsys, "--output=page.html", "photos", code=1)
-    assert err == ["polynet: 3 images are too many for a page; name at most 2"]
+    monkeypatch.setattr("polynet_keras.cli.explain.MOST", 5)
+    flags = ["--output=page.html", "--method=grad-cam,occlusion", "photos"]
+    _, err = explain(capsys, *flags, code=1)
+    assert err == ["polynet: 3 images with 2 maps each are too many for a page; name at most 2 images"]
+    assert explain(capsys, *flags[:1], "photos")
+
+
+def test_a_layer_that_is_called_twice(capsys, here):
+    """It is the default here, though no name says which of its calls."""
+    relu = keras.layers.ReLU(name="shared")
+    image = keras.Input((12, 12, 3))
+    x = relu(keras.layers.Conv2D(4, 3)(relu(keras.layers.Conv2D(4, 3)(image))))
+    x = keras.layers.Dense(2, "softmax")(keras.layers.GlobalAveragePooling2D()(x))
+    keras.Model(image, x).save(here / "twice.keras")
+    (here / "names.txt").write_text("a\nb\n")
+    flags = ["--model=twice.keras", "--classes=names.txt", "--preprocessing=unit", "--output=twice.html", "photos"]
+    explain(capsys, *flags)
+    assert "Grad-CAM of <bdi>shared</bdi>" in (here / "twice.html").read_text("utf-8")

@@ -1,6 +1,7 @@
 """`polynet predict`: what it prints and writes of few images and of many, and of files that are no images."""
 
 import csv
+import errno
 import io
 import sys
 
@@ -128,6 +129,20 @@ def test_a_list_on_standard_input(capsys, here, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"photos/002.png\0photos/000.png\0")))
     (_, *lines), _ = predict(capsys, "--top=1", "-")
     assert [line.split()[0] for line in lines] == ["photos/002.png", "photos/000.png"]
+    monkeypatch.setattr(sys, "stdin", None)  # as `<&-` has it
+    _, err = predict(capsys, "-", code=1)
+    assert err == ["polynet: '-' is a list of files on standard input, which is closed; name the files"]
+
+
+def test_storage_that_fails_is_no_bad_file(capsys, here, monkeypatch):
+    """Its exit code says that another try may succeed."""
+
+    def fails(path, *arguments):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("polynet_keras.data.image_files.os.stat", fails)
+    _, err = predict(capsys, "photos/000.png", code=70)
+    assert "photos/000.png: cannot be read: Input/output error" in err[-1]
 
 
 def test_crops_and_pooling(capsys, here, monkeypatch):

@@ -1,5 +1,8 @@
 """Exports in int8: what they are calibrated on and compared on, how many images they lose, what stays in float."""
 
+import os
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -10,7 +13,6 @@ from polynet_keras.data.fashion_mnist import CLASSES, FOLDER
 from polynet_keras.data.pipeline import evaluation_batches, validation_data
 from polynet_keras.data.protocol import Preprocessing
 from polynet_keras.data.sources import digits, open_source
-from polynet_keras.deployment import calibration as calibrating
 from polynet_keras.deployment import comparing
 from polynet_keras.deployment.artifact import ExportCard, artifact_path, load_exported
 from polynet_keras.deployment.calibration import Calibration
@@ -83,11 +85,11 @@ def test_nobody_is_calibrated_chosen_and_compared_on(monkeypatch, max_drop, comp
     """Images told apart by their names."""
     taken = []
 
-    def prepared(examples, preprocessing, batch_size):
+    def prepared(self, examples, preprocessing, batch_size):
         taken.append([examples.name_of(i) for i in range(len(examples))])
         yield np.zeros((1, 8, 8, 1)), np.zeros(1, "int64")
 
-    monkeypatch.setattr(calibrating, "_prepared", prepared)
+    monkeypatch.setattr(Calibration, "_prepared", prepared)
     source = open_source("digits", 0)
     net = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10, "softmax")])
     trained = TrainedModel("net", net, Preprocessing(8, 8, mean=(0.5,), std=(0.5,)), source.class_names)
@@ -152,6 +154,19 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path):
     for images in (calibration.batches, lambda _: list(calibration.to_compare(trained))):
         with pytest.raises(ValueError, match=r"/\d.png: cannot be read as an image"):
             images(PROTOCOL)
+
+
+@pytest.mark.slow
+def test_images_that_cannot_be_read_are_skipped_as_in_the_run(tmp_path):
+    source = open_source(shades(tmp_path / "shades", 8), 0)
+    calibration = Calibration(source.training, source.held_out, on_error="skip")
+    broken = source.training.name_of(3)
+    (tmp_path / "shades" / broken if not os.path.isabs(broken) else Path(broken)).write_bytes(b"no image")
+    assert len(calibration.batches(PROTOCOL)) == 11
+    for path in tmp_path.glob("shades/*/*"):
+        path.write_bytes(b"no image")
+    with pytest.raises(ValueError, match="has no image that can be read"):
+        calibration.batches(PROTOCOL)
 
 
 def float_layers(folder, format):

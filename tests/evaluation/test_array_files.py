@@ -1,5 +1,6 @@
 import contextlib
 import io
+import struct
 import zipfile
 from dataclasses import dataclass
 
@@ -44,25 +45,67 @@ def test_arrays_come_back(tmp_path, rows):
     assert fields["name"] == "one"
 
 
-def test_what_a_file_claims_is_bounded(tmp_path, monkeypatch):
+SMALL, NO_FIELDS = npy(np.zeros(3)), npy(np.array("{}"))
+
+
+def with_header(old, new):
+    """The bytes of `SMALL` with a part of its header in other words, of the same length."""
+    header = SMALL.replace(old, new, 1)
+    missing = len(SMALL) - len(header)
+    return (
+        header.replace(b" \n", b" " * (missing + 1) + b"\n", 1)
+        if missing > 0
+        else header.replace(b" " * -missing, b"", 1)
+    )
+
+
+@pytest.mark.parametrize(
+    ("members", "compression", "message"),
+    [
+        (
+            {"rows": with_header(b"(3,)", b"(9999999999999,)")},
+            zipfile.ZIP_STORED,
+            "rows claims 79999999999992 bytes and has 152$",
+        ),
+        ({"rows": with_header(b"(3,)", b"(%d, 0)" % 10**30)}, zipfile.ZIP_STORED, "."),
+        ({"rows": with_header(b"}", b" ")}, zipfile.ZIP_STORED, "."),
+        ({"rows": SMALL}, zipfile.ZIP_DEFLATED, r"(about|rows) is compressed; write the file with"),
+        ({"about": with_header(b"(3,)", b"(9999999999999,)")}, zipfile.ZIP_STORED, "about claims"),
+        ({"about": npy(np.array("[1]"))}, zipfile.ZIP_STORED, "about is no JSON object"),
+    ],
+    ids=["huge", "overflow", "no brace", "compressed", "huge about", "list"],
+)
+def test_what_a_file_claims_is_bounded(tmp_path, members, compression, message):
     """A few bytes that stand for gigabytes are refused before NumPy allocates anything."""
-    path, about = tmp_path / "value.npz", npy(np.array("{}"))
-    small = npy(np.zeros(3))
-    huge = small.replace(b"(3,)", b"(9999999999999,)").replace(b" " * 12, b"", 1)
-    assert len(huge) == len(small)
-    monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("the arrays were loaded"))
-    for members, compression, message in (
-        ({"rows": huge, "about": about}, zipfile.ZIP_STORED, r"rows\.npy claims 79999999999992 bytes and has 152$"),
-        ({"rows": small, "about": about}, zipfile.ZIP_DEFLATED, r"rows\.npy is compressed; write the file with"),
-        ({"rows": small, "about": huge}, zipfile.ZIP_STORED, r"about\.npy claims"),
-    ):
-        archive(path, compression, **members)
-        with pytest.raises(ValueError, match=r"value\.npz: not a file of values: " + message):
-            read(path)
-    monkeypatch.setattr(array_files, "MAX_ABOUT", 100)
-    archive(path, rows=small, about=about)
-    with pytest.raises(ValueError, match="about has more than"):
+    archive(tmp_path / "value.npz", compression, **{"rows": SMALL, "about": NO_FIELDS, **members})
+    with pytest.raises(ValueError, match=r"value\.npz: not a file of values: " + message):
+        read(tmp_path / "value.npz")
+
+
+def test_an_archive_that_claims_more_than_the_file_has(tmp_path):
+    path = tmp_path / "value.npz"
+    archive(path, rows=SMALL, about=NO_FIELDS)
+    size = struct.pack("<2I", len(SMALL), len(SMALL))
+    content = path.read_bytes()
+    assert content.count(size) == 2  # before the member, and in the directory
+    path.write_bytes(content.replace(size, struct.pack("<2I", 1 << 31, 1 << 31)))
+    with pytest.raises(ValueError, match="rows claims 2147483648 bytes, and at most"):
         read(path)
+
+
+def test_a_member_beside_that_is_no_npy_is_not_read(tmp_path):
+    """`numpy.load` prefers `rows` to `rows.npy`."""
+    write_arrays(tmp_path / "value.npz", Value(np.arange(4.0), "one"), ["rows"])
+    with zipfile.ZipFile(tmp_path / "value.npz", "a") as file:
+        file.writestr("rows", with_header(b"(3,)", b"(9999999999999,)"))
+    np.testing.assert_array_equal(read(tmp_path / "value.npz")["rows"], np.arange(4.0))
+
+
+def test_text_that_is_too_long(tmp_path, monkeypatch):
+    monkeypatch.setattr(array_files, "MAX_ABOUT", 100)
+    archive(tmp_path / "value.npz", rows=SMALL, about=NO_FIELDS)
+    with pytest.raises(ValueError, match="about claims .* bytes, and at most 100 are possible"):
+        read(tmp_path / "value.npz")
 
 
 def test_files_that_are_damaged_at_random(tmp_path):
@@ -70,7 +113,7 @@ def test_files_that_are_damaged_at_random(tmp_path):
     path = tmp_path / "value.npz"
     write_arrays(path, Value(np.arange(4.0), "one"), ["rows"])
     whole, rng = path.read_bytes(), np.random.default_rng(0)
-    for _ in range(500):
+    for _ in range(2000):
         damaged = bytearray(whole)
         for place in rng.integers(len(whole), size=rng.integers(1, 4)):
             damaged[place] = rng.integers(256)

@@ -177,6 +177,21 @@ def test_the_stage_that_is_taken_where_none_is_named(polynets, of_polynet):
     assert CutModel(polynets["fused"]).stage == "stage_b"
     assert CutModel(tiny()).stage.startswith("re_lu")
     assert CutModel(branched()).stage == "joined"
+    open_sides = keras.Sequential(
+        [
+            keras.Input((None, None, 3)),
+            L.Conv2D(4, 3, name="fine"),
+            keras.Sequential([keras.Input((None, None, 4)), L.Conv2D(4, 5, name="inside")]),
+            L.GlobalAveragePooling2D(),
+            L.Dense(3),
+        ]
+    )
+    # By the size of the images, which the model leaves open.
+    for side, stage in ((12, "inside"), (8, "fine")):
+        assert CutModel(open_sides, sides=(side, side)).stage == stage
+        _, (found,) = explained(open_sides, pictures(1, (side, side)), None, [View(None, "grad-cam")])
+        _, (named,) = explained(open_sides, pictures(1, (side, side)), None, [View(stage, "grad-cam")])
+        np.testing.assert_array_equal(found, named)
     coarse = keras.Sequential([keras.Input((9, 9, 3)), L.Conv2D(4, 7, name="coarse"), L.Flatten(), L.Dense(3)])
     assert CutModel(coarse).stage == "coarse"
 

@@ -130,7 +130,10 @@ def test_what_an_unknown_stage_is_told(files):  # noqa: F811
 def test_a_classifier_in_a_model_inside(files, plain):  # noqa: F811
     head = keras.Sequential([keras.Input((8, 8, 6)), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(7)])
     model = trained(convolutional([head]))
-    with pytest.raises(ValueError, match=r"^stage=None must be a layer of model .* from the last one they are "):
+    with pytest.raises(
+        ValueError,
+        match=r"^the classifier is in a model inside: name a stage, a layer of model .* from the last one they are ",
+    ):
         extract_features(model, files)
     assert extract_features(model, files, "second").embeddings.shape == (5, 6)
 

@@ -90,9 +90,13 @@ def test_of_many_images_as_many_of_each_class(tmp_path, files, monkeypatch):
     page = page_of(tmp_path, [*predictions, Prediction(files[1], (("dog", 1.0), ("cat", 0.0)))])
     assert page.tags.count("img") == 3
     text = " ".join(page.texts)
-    assert "Of 3 images more, the model is surer; they are not shown." in text
+    assert "The model is surer of 3 more images, which this page does not show." in text
     assert "51.0 %" in text
     assert "52.0 %" not in text
+    monkeypatch.setattr(prediction_page, "PICTURES", 1)  # fewer than classes
+    (tmp_path / "page.html").unlink()
+    page = page_of(tmp_path, [*predictions, Prediction(files[1], (("dog", 1.0), ("cat", 0.0)))])
+    assert page.tags.count("img") == 1
 
 
 def test_nothing_can_be_read(tmp_path):

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+from pathlib import Path
 
 import pytest
 
@@ -113,3 +115,25 @@ def test_names_of_tables(tmp_path, monkeypatch):
 def test_a_table_in_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(OSError, match="No such file"):
         write(tmp_path / "none" / "out.csv")
+
+
+@pytest.mark.parametrize("name", ["out.csv", pytest.param("out.parquet", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("links", [True, False])
+def test_a_table_that_came_meanwhile_stays(tmp_path, monkeypatch, name, links):
+    if name == "out.parquet":
+        pytest.importorskip("pyarrow.parquet")
+    if not links:  # as on FAT
+        monkeypatch.setattr(os, "link", lambda *paths: (_ for _ in ()).throw(PermissionError(1, "not permitted")))
+    write(tmp_path / f"first{Path(name).suffix}")
+
+    def one_row():
+        yield ROWS[0]
+        (tmp_path / name).write_text("theirs")
+
+    with pytest.raises(ValueError, match=r"out\.\w+ was written by somebody else meanwhile, and stays as it is"):
+        write(tmp_path / name, one_row())
+    assert (tmp_path / name).read_text() == "theirs"
+    (partial,) = tmp_path.glob("out.partial.*")
+    assert "cat, tabby" in partial.read_text()
+    with pytest.raises(ValueError, match="is there already; name a new file"):
+        write(tmp_path / name)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from polynet_keras.basics.keras_internals import every_layer
 from polynet_keras.deployment.formats.format import Format, Runner, named, signature
 
 if TYPE_CHECKING:
@@ -38,8 +39,14 @@ def _name_by_layer(converted: Any, model: "keras.Model") -> None:
 
     The conversion numbers convolutions anew. They are told by what their kernels hold, in whatever order of the axes.
     """
+    import keras
+
     names = {
-        _digest(weight.numpy()): layer.name for layer in model.layers for weight in layer.weights if weight.ndim > 1
+        _digest(weight.numpy()): layer.name
+        for layer in every_layer(model)
+        if not isinstance(layer, keras.Model)
+        for weight in layer.weights
+        if weight.ndim > 1
     }
     taken = {operation.get_friendly_name() for operation in converted.get_ops()}
     for operation in _with_kernel(converted):
