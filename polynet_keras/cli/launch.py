@@ -131,6 +131,8 @@ def _flags_of_train(arguments: list[str]) -> tuple[flags.FlagValues, "Recipe"]:
     try:
         execution = execution_of(values)
         recipe = train.recipe_of_run(values, tell=False)  # the chief does
+        if values.find_learning_rate:
+            raise ValueError("--find_learning_rate runs on one worker: use `polynet train`, without `launch`")
         if values.dry_run:
             check_dry_run(recipe)
         check_run(recipe, None if values.dry_run else values.run_dir, execution.attempt, execution.features_dir)

@@ -57,22 +57,23 @@ def recipe_for_data(values: flags.FlagValues, tell: bool = True) -> "Recipe":
     """
     from polynet_keras.data.source_names import check_data, has_name
 
-    recipe = recipe_of(values)
-    if values.recipe is not None or recipe.start.weights or has_name(recipe.data):
-        return recipe
-    check_data("data", recipe.data, recipe.layout)
+    settings = _given(values)
+    data, layout = settings.get("data", "digits"), settings.get("layout", "auto")
+    if values.recipe is not None or settings.get("start.weights") or has_name(data):
+        return recipe_of(values)
+    check_data("data", data, layout)
 
     from polynet_keras.basics.extras import require_extra
     from polynet_keras.training.recipes.photos import photos_recipe
 
     require_extra("data", "PIL")
-    chosen, reasons = photos_recipe(recipe.data, recipe.layout, _given(values))
+    chosen, reasons = photos_recipe(data, layout, settings)
     if tell:
         facts = chosen.facts()
         lines = [f"  --{flag_of(name)}={json.loads(facts[name])}" for name in reasons]
         width = max(map(len, lines), default=0)
         lines = [f"{line:<{width}}  {why}" for line, why in zip(lines, reasons.values(), strict=True)]
-        logging.info("%s", "\n".join([f"recipe for {shown(recipe.data)}: the preset photos, with", *lines]))
+        logging.info("%s", "\n".join([f"recipe for {shown(data)}: the preset photos, with", *lines]))
     return chosen
 
 
@@ -111,7 +112,8 @@ def _network_of(weights: str, told: Mapping[str, Any]) -> dict[str, Any]:
             "another way, say its --structure=polynet-g5"
         )
     found = {name: value for name, value in found.items() if name not in told}
-    logging.info("from %s: %s", shown(weights), ", ".join(f"{name} {value}" for name, value in found.items()))
+    if found:
+        logging.info("from %s: %s", shown(weights), ", ".join(f"{name} {value}" for name, value in found.items()))
     return found
 
 

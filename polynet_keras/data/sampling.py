@@ -24,8 +24,8 @@ class TrainingOrder:
 
     With `repeats` it is as long again, of a share of the examples: each of them comes so many times in a row, over the
     end of an epoch too, and examples that an epoch has not are in those after it. Within a batch all first times come
-    first, then all second ones, so that neighbours, which may be mixed, are different examples, and workers share the
-    times of one.
+    first, then all second ones, so that neighbours, which may be mixed, are different examples (but in a batch of one
+    example), and workers share the times of one.
 
     An order is of draws: draw d is of example d % count, and d // count tells the times apart that an epoch has it.
     Without labels and repeats draws are examples.

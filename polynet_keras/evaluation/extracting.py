@@ -129,7 +129,7 @@ def _cut(model: keras.Model, stage: str | None, pooling: str) -> tuple[keras.Mod
         parts = [part for part in PARTS if part in ends]
         names = [name for name, one in reversed(calls.items()) if len(one.outputs[0].shape) in (2, 4)]
         wanted = f"one of {', '.join(parts)}, or a layer" if parts else "a layer"
-        begins = f"stage={stage!r} must be" if stage is not None else "the classifier is in a model inside: name a stage,"
+        begins = "the classifier is in a model inside: name a stage," if stage is None else f"stage={stage!r} must be"
         raise ValueError(
             f"{begins} {wanted} of model {model.name!r} that puts out a map, or a vector, for each "
             f"image; from the last one they are {listed(names)}{near_name(stage or '', [*parts, *names])}"

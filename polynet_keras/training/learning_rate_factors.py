@@ -51,7 +51,7 @@ class LearningRateFactors(keras.optimizers.Optimizer):
             super()._apply_weight_decay(variables)
 
     def begin_update(self, variable, learning_rate):
-        """Has a variable decay that is about to be updated, and returns its learning rate."""
+        """Applies the weight decay of a variable that is about to be updated, and returns its learning rate."""
         if not self.learning_rate_factors:
             return learning_rate
         learning_rate = learning_rate * self._factors[self._get_variable_index(variable)]

@@ -149,6 +149,7 @@ def test_workers_have_cores_of_their_own_where_there_are_enough(launched):
         (["--", "train", "--epoch", "3"], "unknown flag --epoch of polynet train; did you mean --epochs?"),
         (["--", "train", "--epochs", "0"], "epochs=0 must be an integer of at least 1"),
         (["--", "train", "--communication", "mpi"], "--communication='mpi' must be one of"),
+        (["--", "train", "--find_learning_rate"], "--find_learning_rate runs on one worker: use `polynet train`"),
         (["--", "train", "photos"], "unexpected argument 'photos' of train; the data is named with --data"),
     ],
 )

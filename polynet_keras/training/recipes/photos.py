@@ -59,20 +59,24 @@ def recipe_from(
         if why and name not in given:
             recipe, reasons[name] = recipe.replaced({name: value}), why
 
+    images = facts.images
+    if recipe.validation_share:
+        images = round(images * (1 - recipe.validation_share))
     side = max(one for one in SIDES if one == SIDES[0] or one <= (facts.shorter_side or SIDES[-1]))
     choose("image_size", side, _why_side(side, facts.shorter_side))
     choose("decoding", *_decoding(facts.shorter_side))
     fewest, most = EPOCHS
-    epochs = round(IMAGES_SEEN * (SIDES[-1] / recipe.image_size) ** 2 / max(facts.images, 1))
+    epochs = round(IMAGES_SEEN * (SIDES[-1] / recipe.image_size) ** 2 / max(images, 1))
     epochs = min(max(epochs, fewest), most)
-    choose("epochs", epochs, _why_epochs(epochs, facts.images))
-    batch_size = recipe.batch_size // (2 if facts.images < FEW else 1)
-    choose("batch_size", batch_size, f"{facts.images:,} images to train on")
-    if recipe.sampling != BALANCED:  # which makes up for unequal classes in another way
+    choose("epochs", epochs, _why_epochs(epochs, images))
+    batch_size = recipe.batch_size // (2 if images < FEW else 1)
+    choose("batch_size", max(batch_size, recipe.augmentation.repeats), f"{images:,} images to train on")
+    # Balanced sampling makes up for unequal classes in another way; a gap of losses needs losses that are not weighted.
+    if recipe.sampling != BALANCED and recipe.regularization.gap_metric != "loss":
         choose("class_weights", *_class_weights(facts.imbalance))
     jitter = 0.0 if facts.is_grey else recipe.augmentation.color_jitter
     choose("augmentation.color_jitter", jitter, f"the images {'are grey' if facts.is_grey else 'have colours'}")
-    steps = recipe.epochs * math.ceil(max(facts.images, 1) / recipe.batch_size)
+    steps = recipe.epochs * math.ceil(max(images, 1) / recipe.batch_size)
     updates = max(steps // recipe.optimizer.gradient_accumulation_steps, 1)
     momentum = round(min(1 - 1 / max(AVERAGED * updates, 1), 0.9999), 4)
     averaged = f"averages over a twentieth of {number_of(updates, 'update')}"

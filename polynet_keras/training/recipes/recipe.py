@@ -230,8 +230,8 @@ class Recipe:
         """The recipe with other settings.
 
         Args:
-            settings: by name; of a section's, by `"section.name"`. Another optimizer or schedule brings its own
-                defaults for what is only its own.
+            settings: by name; of a section's, by `"section.name"`. If another optimizer, schedule, loss or teacher is
+                chosen, the settings that only the old one had are dropped, and those of the new one are its defaults.
 
         Raises:
             ValueError: an unknown setting, or a value out of range.
@@ -254,6 +254,8 @@ class Recipe:
                 if choice in changes and changes[choice] != getattr(before, choice):
                     forgotten |= dict.fromkeys(own)
             values[section] = dataclasses.replace(before, **{**forgotten, **changes})
+        if values.get("loss", self.loss) != self.loss:
+            values.setdefault("target_threshold", None)
         return dataclasses.replace(self, **values)
 
     def save(self, path: str | os.PathLike) -> None:
@@ -311,6 +313,6 @@ OWN_SETTINGS: dict[str, dict[str, tuple[str, ...]]] = {
     "augmentation": {"crop": ("crop_min_area",), "policy": POLICIES_OWN},
     "optimizer": {"name": OPTIMIZERS_OWN},
     "schedule": {"name": SCHEDULES_OWN},
-    "regularization": {"stochastic_depth": DEPTHS_OWN},
+    "regularization": {"stochastic_depth": DEPTHS_OWN, "teacher": tuple(TEACHER)},
 }
 """Of a section, by the setting that chooses a kind, those that are only some kinds'."""

@@ -80,6 +80,9 @@ class Regularization:
         if self.teacher is not None and not isinstance(self.teacher, (str, os.PathLike)):
             raise ValueError(f"teacher={self.teacher!r} must be the name of a checkpoint, a file or a run folder")
         object.__setattr__(self, "teacher", None if self.teacher is None else os.fspath(self.teacher) or None)
+        for name, usual in TEACHER.items():
+            if getattr(self, name) is None:  # another teacher forgets it
+                object.__setattr__(self, name, usual)
         check_number("teacher_temperature", self.teacher_temperature, above=0)
         check_number("teacher_weight", self.teacher_weight, above=0, at_most=1)
         for name, usual in TEACHER.items():

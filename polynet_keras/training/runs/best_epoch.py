@@ -95,6 +95,7 @@ class BestEpoch(keras.callbacks.Callback):
         self._under_way = epoch
 
     def on_test_end(self, logs=None):
+        validated = self._images()  # of none, there are no logs
         accuracy, loss = float(logs["accuracy"]), float(logs["loss"])
         loss = math.inf if math.isnan(loss) else loss
         better = self.epoch is None or (accuracy, -loss) > (self.accuracy, -self.loss)
@@ -102,7 +103,7 @@ class BestEpoch(keras.callbacks.Callback):
         chief = is_chief(strategy)
         if not sum_over_workers(strategy, int(chief and better)):
             return
-        self.epoch, self.accuracy, self.loss, self.validated = self._under_way, accuracy, loss, self._images()
+        self.epoch, self.accuracy, self.loss, self.validated = self._under_way, accuracy, loss, validated
         with strategy.scope():
             self._values = [np.array(tf.convert_to_tensor(variable.value)) for variable in self.model.variables]
         if not chief:

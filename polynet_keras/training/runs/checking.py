@@ -85,6 +85,19 @@ def check_dry_run(recipe: Recipe) -> None:
         )
 
 
+def check_range_test(recipe: Recipe) -> None:
+    """Refuses a range test of cached features: it would train on images that the run does not see.
+
+    Raises:
+        ValueError: the features are cached.
+    """
+    if recipe.start.cache_features:
+        raise ValueError(
+            f"the range test computes the frozen part in every update, and with cache_features="
+            f"{recipe.start.cache_features} the run does not: say --cache_features=0 for the test"
+        )
+
+
 def check_patience(recipe: Recipe, has_validation: bool) -> None:
     """Refuses to wait for a better epoch where there are no images to choose one by.
 

@@ -27,8 +27,9 @@ class DryRun:
     Attributes:
         loss: of the first training batch.
         held_out_loss: of the first held-out batch, after the steps.
-        seconds, held_out_seconds: that both took, with the tracing.
-        next_seconds: that a later step took, without tracing: the median.
+        seconds: time of the first step, compilation included.
+        held_out_seconds: time of the held-out batch, compilation included.
+        next_seconds: median time of a later step.
         epochs, steps: of the run, and of each of its epochs.
     """
 

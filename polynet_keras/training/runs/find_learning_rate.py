@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from polynet_keras.data.unreadable import Unreadable, reading
 from polynet_keras.training.recipes.recipe import Recipe
+from polynet_keras.training.runs.checking import check_range_test
 from polynet_keras.training.runs.execution import Execution
 from polynet_keras.training.runs.learning_rate_range import SMOOTHING, LearningRateRange, check_one_worker
 from polynet_keras.training.runs.opening import opened, tell_of_data
@@ -41,13 +42,14 @@ def find_learning_rate(
         Rates, losses, and the proposal.
 
     Raises:
-        ValueError: as `train`; or there are several workers.
+        ValueError: as `train`; or there are several workers, or cached features.
 
     Source: Smith, "Cyclical learning rates for training neural networks", 2017 (arXiv 1506.01186), section 3.3, whose
     rates grow linearly and which watches the accuracy; growth by a factor, the smoothed loss, the end and the proposal
     are those of `lr_find` of fastai 2.
     """
     check_one_worker()
+    check_range_test(recipe)
     accumulated = recipe.optimizer.gradient_accumulation_steps
     execution = execution or Execution()
     with opened(recipe, execution) as (source, strategy):

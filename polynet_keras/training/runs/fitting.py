@@ -135,6 +135,9 @@ def _with_advice(
     if not is_chief(strategy):
         return DivergenceError(f"{error}; the chief says what is left")
     advice = f"try a lower --learning_rate than {recipe.schedule.learning_rate:g}"
+    own = [f"{phase.learning_rate:g}" for phase in recipe.start.unfreezing or () if phase.learning_rate]
+    if own:
+        advice += f", and in --unfreezing lower ones than {', '.join(own)}"
     if not recipe.optimizer.global_clipnorm:
         advice += ", or --global_clipnorm=1"
     if recipe.precision == "mixed_float16":

@@ -200,9 +200,12 @@ def _train_in(
         best.restore()
         card = best.card
         describe("the model is of epoch %d, which has the best validation accuracy: %.4f", card.epoch, best.accuracy)
-    _readable(source.held_out, unread_held_out, strategy)
     with reading(unread_held_out):
-        accuracy = model.evaluate(held_out, verbose=0)[1]
+        try:
+            accuracy = model.evaluate(held_out, verbose=0)[1]
+        except ValueError:  # Keras's, of no batch
+            _readable(source.held_out, unread_held_out, strategy)
+            raise
     counted = _readable(source.held_out, unread_held_out, strategy)
     card = dataclasses.replace(
         card,

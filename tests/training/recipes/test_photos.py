@@ -205,3 +205,25 @@ def test_a_worker_without_the_data_goes_on_to_meet_the_others(tmp_path, monkeypa
     monkeypatch.delenv("TF_CONFIG")
     with pytest.raises(ValueError, match="is not a folder"):
         train.recipe_of_run(values)
+
+
+def test_what_is_chosen_goes_with_what_is_given():
+    facts = PhotoFacts(images=300, imbalance=5.0, shorter_side=480, is_grey=False)
+    given = {"regularization.stochastic_depth": "adaptive", "regularization.gap_metric": "loss"}
+    recipe, reasons = recipe_from("photos", "auto", facts, given | {"regularization.label_smoothing": 0.0})
+    assert recipe.class_weights is None
+    assert "class_weights" not in reasons
+    assert recipe_from("photos", "auto", facts, {"augmentation.repeats": 20})[0].batch_size == 20
+
+
+def test_images_that_choose_the_epoch_are_not_trained_on():
+    facts = PhotoFacts(images=600, imbalance=1.0, shorter_side=480, is_grey=False)
+    recipe, reasons = recipe_from("photos", "auto", facts, {"validation_share": 0.5})
+    assert reasons["batch_size"] == "300 images to train on"
+    assert recipe.batch_size == 16
+    assert recipe.epochs == recipe_from("photos", "auto", PhotoFacts(300, 1.0, 480, False))[0].epochs
+
+
+def test_a_flag_that_goes_with_what_is_chosen(photos):
+    """The preset crops `random_resized`, and the defaults do not."""
+    assert chosen(f"--data={photos}", "--crop_min_area=0.5").augmentation.crop_min_area == 0.5

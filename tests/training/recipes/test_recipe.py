@@ -135,6 +135,17 @@ def test_the_magnitude_is_forgotten_with_the_policy_that_has_one():
     assert recipe.replaced({"augmentation.crop": "random_resized"}).augmentation.magnitude == 7.0
 
 
+def test_the_settings_of_a_loss_and_of_a_teacher_are_forgotten_with_them():
+    recipe = PRESETS["a2"].recipe
+    assert recipe.target_threshold is not None
+    assert recipe.replaced({"loss": "categorical"}).target_threshold is None
+    assert recipe.replaced({"loss": "binary"}).target_threshold == recipe.target_threshold
+    taught = Recipe().replaced({"regularization.teacher": "runs/a", "regularization.teacher_temperature": 2.0})
+    assert taught.replaced({"regularization.teacher": None}) == Recipe()
+    assert taught.replaced({"regularization.teacher": "runs/b"}).regularization.teacher_temperature == 4.0
+    assert taught.replaced({"regularization.label_smoothing": 0.1}).regularization.teacher_temperature == 2.0
+
+
 def test_a_section_may_be_replaced_as_a_whole():
     assert Recipe().replaced({"optimizer": OptimizerSettings("lamb")}).optimizer.name == "lamb"
 

@@ -200,6 +200,17 @@ def test_what_is_better(tmp_path, validations, best):
     np.testing.assert_array_equal(weight, np.full(weight.shape, best))
 
 
+def test_no_validation_image_can_be_read(tmp_path):
+    """Keras evaluates no batch then, and gives no logs."""
+
+    def images():
+        raise ValueError("photos has no image that can be read")
+
+    chooser = BestEpoch(tmp_path / "best.keras", CARD, images)
+    with pytest.raises(ValueError, match="photos has no image that can be read"):
+        chooser.on_test_end({})
+
+
 @pytest.mark.slow
 def test_an_epoch_is_chosen_over_several_phases(tmp_path):
     """Epochs are counted through them, and each may train other weights."""

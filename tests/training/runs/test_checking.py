@@ -26,3 +26,10 @@ def test_an_older_keras_would_swap_averages_of_other_layers(monkeypatch, install
 def test_a_later_keras_swaps_its_own(monkeypatch, installed):
     monkeypatch.setattr(checking, "version", lambda name: installed)
     checking.check_phases(UNFREEZING)
+
+
+def test_cached_features_have_no_range_test():
+    recipe = Recipe(start=Start("fashion_mnist", frozen_through="stage_b", cache_features=1))
+    with pytest.raises(ValueError, match="with cache_features=1 the run does not: say --cache_features=0 for the test"):
+        checking.check_range_test(recipe)
+    checking.check_range_test(recipe.replaced({"start.cache_features": 0}))
