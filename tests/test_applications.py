@@ -211,6 +211,7 @@ def test_weights_of_another_network_are_refused(saved, arguments, message):
     assert message in str(info.value)
 
 
+@pytest.mark.slow
 def test_weights_of_another_sum_of_the_same_blocks_are_refused(tmp_path):
     """The convolutions, the normalizations and all shapes are equal: only the names of the sums tell."""
     path = tmp_path / "net.weights.h5"

@@ -157,6 +157,7 @@ def undisturbed():
     return fit(None)
 
 
+@pytest.mark.slow
 def test_data_that_start_at_the_position(tmp_path):
     steps = {"steps_per_epoch": STEPS, "data": endless}
     undisturbed = fit(None, **steps)
@@ -368,6 +369,7 @@ def test_a_callback_that_failed_with_another_model(tmp_path):
     assert kept.traceback
 
 
+@pytest.mark.slow
 def test_a_step_that_is_made_anew_meanwhile(tmp_path, undisturbed):
     """As a change of rematerialization does."""
 

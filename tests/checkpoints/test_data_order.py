@@ -177,10 +177,8 @@ def test_the_order_of_the_epochs_is_that_of_a_run_that_went_through(tmp_path, ki
     assert "twice" not in caplog.text
 
 
-@pytest.mark.parametrize(
-    "kind",
-    ["endless", *(pytest.param(k, marks=pytest.mark.slow) for k in ("shuffled", "shuffled_twice", "of_epochs_length"))],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["endless", "shuffled", "shuffled_twice", "of_epochs_length"])
 def test_with_a_strategy(tmp_path, kind):
     strategy = tf.distribute.MirroredStrategy(["CPU:0"])
     expected, _ = fit(*make(kind, tmp_path), strategy=strategy)

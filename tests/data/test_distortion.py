@@ -115,9 +115,8 @@ def test_keras_layers_are_functions_of_the_seed(augmentation):
     assert len({image.tobytes() for image in first}) > 4
 
 
-@pytest.mark.parametrize(
-    "policy", ["trivial_augment_wide", pytest.param("rand_augment_increasing", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", ["trivial_augment_wide", "rand_augment_increasing"])
 def test_a_policy_has_its_own_draws(policy):
     """It distorts most images, and its draws are not those of flips."""
     alone = distorted(Augmentation(policy=policy), IMAGE, 20)

@@ -31,6 +31,7 @@ def drawn(seeds):
     return [np.array(values) for values in zip(*dataset.map(of_seed).as_numpy_iterator(), strict=True)]
 
 
+@pytest.mark.slow
 def test_draws_are_uniform_and_independent():
     first, second, between, under_five, under_three = drawn(range(4000))
     for values in (first, second, (between + 2) / 5):

@@ -93,7 +93,7 @@ def test_in_float64_only_rounding_is_left(float64_network, shared):
         pytest.param({"include_top": False}, marks=pytest.mark.slow),
         pytest.param({"include_top": False, "pooling": "avg", "input_shape": (None, None, 3)}, marks=pytest.mark.slow),
         pytest.param({"include_top": False, "pooling": "max"}, marks=pytest.mark.slow),
-        {"classifier_activation": "softmax", "classes": 1},
+        pytest.param({"classifier_activation": "softmax", "classes": 1}, marks=pytest.mark.slow),
         pytest.param({"width": 0.25, "input_shape": (75, 75, 1)}, marks=pytest.mark.slow),
         pytest.param({"residual_scale": 0.3}, marks=pytest.mark.slow),
         {"residual_scale": (1.5, 0.0)},
@@ -114,7 +114,7 @@ def test_inception_resnet():
 
 
 SHARED_AND_FACTORS = [
-    ("duplicate", (0.0, 0.7, 1.0)),
+    pytest.param("duplicate", (0.0, 0.7, 1.0), marks=pytest.mark.slow),
     ("affine", (1e-9, 0.5, 2.0)),
     pytest.param("affine", (0.4, 0.0, 0.0), marks=pytest.mark.slow),
     pytest.param("duplicate", (0.0, 0.0, 0.0), marks=pytest.mark.slow),

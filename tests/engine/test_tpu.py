@@ -67,6 +67,7 @@ def trained(strategy):
     return model, history.history, model.evaluate(x, x[:, :2], verbose=0)
 
 
+@pytest.mark.slow
 def test_a_strategy_of_tpus_has_this_step_and_trains_as_others_do(monkeypatch):
     strategy = tf.distribute.OneDeviceStrategy("CPU:0")
     expected, logs, scores = trained(strategy)

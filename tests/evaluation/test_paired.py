@@ -72,6 +72,7 @@ def test_ends_of_the_range(paired, expected):
     assert paired.interval() == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_interval_agrees_with_the_test():
     """For all outcomes of 8 images, and both ways around."""
     for wins, losses in itertools.product(range(9), repeat=2):

@@ -88,6 +88,7 @@ def test_a_shift_by_the_stride_is_one_place():
         assert np.abs(after[:, inner] - before[name][:, inner]).max() > 0.1
 
 
+@pytest.mark.slow
 def test_the_last_level_is_what_is_pooled():
     model = built(75, 75)
     pooled = PolyNet(

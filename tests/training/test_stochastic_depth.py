@@ -156,7 +156,8 @@ def test_it_stays_off_without_overfitting():
     assert decisions(AdaptiveStochasticDepth(window=1), [0.04, 0.0499, -0.2, 0.01], model=one_unit()) == [0] * 5
 
 
-@pytest.mark.parametrize("residual_scale", [0.3, pytest.param(None, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("residual_scale", [0.3, None])
 def test_inference_stays_what_it_was(residual_scale):
     """And so does the expectation in training: scale times survival probability."""
     model = net(residual_scale=residual_scale)

@@ -51,7 +51,10 @@ def numpy_loss(model, images, shares, weights):
 
 
 @pytest.mark.parametrize("smoothing", [pytest.param(0.0, marks=pytest.mark.slow), 0.2])
-@pytest.mark.parametrize(("class_weights", "table"), [("balanced", BALANCED), (WEIGHTS, [0.25, 1.0, 7.0])])
+@pytest.mark.parametrize(
+    ("class_weights", "table"),
+    [pytest.param("balanced", BALANCED, marks=pytest.mark.slow), (WEIGHTS, [0.25, 1.0, 7.0])],
+)
 def test_the_loss_is_weighted_by_class(opened, source, smoothing, class_weights, table):
     """Smoothed labels have the weight of the class that they were made of."""
     recipe = Recipe(batch_size=12, class_weights=class_weights, regularization=Regularization(0.0, smoothing))

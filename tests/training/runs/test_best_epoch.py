@@ -131,7 +131,8 @@ def test_a_run_that_goes_on_chooses_the_same_epoch(tmp_path, whole, monkeypatch,
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("steps", [8, pytest.param(12, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", [8, 12])
 def test_a_run_that_an_older_version_began_ends_as_it_began(tmp_path, monkeypatch, caplog, steps):
     """In the third epoch or after the last one: nothing was chosen so far, and the history has no column for it."""
 

@@ -177,6 +177,7 @@ def test_a_disk_without_room_for_the_model_is_told_first(tmp_path, monkeypatch, 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_disk_without_room_for_the_best_weights_is_told_first(tmp_path, monkeypatch, of_few_layers):
     """One that has room for the model alone."""
     sizes = []

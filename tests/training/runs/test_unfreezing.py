@@ -190,6 +190,7 @@ def test_a_run_that_goes_on_is_the_same(tmp_path, whole, monkeypatch, where, at)
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_a_phase_is_told(tmp_path, whole, caplog):
     with caplog.at_level(logging.INFO, "absl"):
         train(dataclasses.replace(RECIPE, epochs=3), tmp_path / "run")
