@@ -156,23 +156,25 @@ def _prepare(folder: Path, passes: Sequence[Pass]) -> ValueError | None:
         return None
     there = f"; those of {number_of(images - sum(missing), 'image')} are there" if sum(missing) < images else ""
     logging.info("features of %s: they are computed once%s", what, there)
+    to_come = sum(count * one.bytes // one.count for count, one in zip(missing, files, strict=True))
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+        if free < to_come:
+            return ValueError(
+                f"{os.fspath(folder)!r} has {_size(free)} of free space, and the features that are computed once take "
+                f"{_size(to_come)}: make room, name a folder on another disk with --features_dir, or lower "
+                "--cache_features"
+            )
         for one in passes:
-            one.files.folder.mkdir(parents=True, exist_ok=True)
+            one.files.folder.mkdir(exist_ok=True)
             about = one.files.folder / ABOUT_FILE
             if not about.is_file():
                 with written_whole(about) as partial:
                     partial.write_text(f"{one.about}\n")
-        free = shutil.disk_usage(folder).free
     except OSError as error:
         return _cannot_be_written(folder, error)
-    to_come = sum(count * one.bytes // one.count for count, one in zip(missing, files, strict=True))
-    if free >= to_come:
-        return None
-    return ValueError(
-        f"{os.fspath(folder)!r} has {_size(free)} of free space, and the features that are computed once take "
-        f"{_size(to_come)}: make room, name a folder on another disk with --features_dir, or lower --cache_features"
-    )
+    return None
 
 
 def _compute(

@@ -18,7 +18,7 @@ from polynet_keras.training.features.computing import RunFeatures, run_features
 from polynet_keras.training.features.frozen import end_of_frozen
 from polynet_keras.training.recipes.recipe import Recipe
 from polynet_keras.training.runs.execution import Execution
-from polynet_keras.training.runs.folder import FEATURES_FOLDER
+from polynet_keras.training.runs.folder import FEATURES_FOLDER, has_checkpoints, has_features
 
 
 def begin_behind(
@@ -31,7 +31,7 @@ def begin_behind(
     execution: Execution,
     strategy: tf.distribute.Strategy | None,
 ) -> RunFeatures:
-    """Has a model begin behind its frozen part, and gives what that puts out for all images of the run.
+    """Computes the features of all images, and makes the model start behind its frozen part.
 
     Args:
         model: of the run, compiled.
@@ -49,12 +49,20 @@ def begin_behind(
     folder = path / FEATURES_FOLDER
     if execution.features_dir is not None:
         folder = _shared(Path(execution.features_dir), strategy)
+    elif is_chief(strategy) and has_checkpoints(path) and not has_features(folder):
+        logging.warning(
+            "%s has no features, and all of them are computed again: if the run began with --features_dir, interrupt "
+            "it, and pass the same --features_dir again",
+            folder,
+        )
     checkpoints.reload(model)  # a run that goes on has the weights that it began with in there
     try:
         features = run_features(model, recipe, source, preprocessing, folder, strategy)
     except KeyboardInterrupt:
         where = f"--run_dir={path}" if execution.features_dir is None else f"--features_dir={folder}"
-        logging.warning("interrupted: the same command with %s goes on with the features so far", shlex.quote(where))
+        if has_features(folder):
+            text = "interrupted: the same command with %s goes on with the features so far"
+            logging.warning(text, shlex.quote(where))
         raise
     model.begin_at(end_of_frozen(model, recipe.start.frozen_through or ""))
     return features

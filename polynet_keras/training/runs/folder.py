@@ -74,7 +74,9 @@ def run_folder(folder: str | os.PathLike | None, recipe: Recipe) -> Iterator[Pat
             try:
                 yield path
             except (Exception, KeyboardInterrupt):
-                if not (hold.is_lost or _has_epochs(path) or has_checkpoints(path) or _has_features(path)):
+                if not (
+                    hold.is_lost or _has_epochs(path) or has_checkpoints(path) or has_features(path / FEATURES_FOLDER)
+                ):
                     _remove(path, _files_of_runs(path) - before)
                 raise
     finally:
@@ -158,8 +160,9 @@ def _has_epochs(path: Path) -> bool:
         return True  # whatever it holds, it is kept
 
 
-def _has_features(path: Path) -> bool:
-    return any((path / FEATURES_FOLDER).glob("*/*.npy"))
+def has_features(folder: Path) -> bool:
+    """Whether a folder of features holds any of them."""
+    return any(folder.glob("*/*.npy"))
 
 
 def check_holds_only(argument: str, path: Path, names: Collection[str]) -> None:
@@ -191,6 +194,9 @@ def _files_of_runs(path: Path) -> set[Path]:
     logs = path / TENSORBOARD_FOLDER
     if not logs.is_symlink():
         files.update(logs.glob(f"*/events.out.tfevents.*.{os.getpid()}.*"))
+    features = path / FEATURES_FOLDER
+    if not features.is_symlink():
+        files.update(features.glob("*/about.json"))
     return files | _checkpoint_files(path)
 
 
@@ -206,7 +212,9 @@ def _remove(path: Path, files: set[Path]) -> None:
     for file in files:
         with contextlib.suppress(OSError):
             file.unlink()
+    features = path / FEATURES_FOLDER
     for folder in (
+        *(() if features.is_symlink() else features.glob("*")),
         path / TENSORBOARD_FOLDER / "train",
         path / TENSORBOARD_FOLDER / "validation",
         *map(path.joinpath, FOLDERS),

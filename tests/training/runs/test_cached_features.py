@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import keras
 import numpy as np
@@ -29,7 +31,7 @@ from polynet_keras.training.recipes.recipe import Recipe
 from polynet_keras.training.recipes.regularization import Regularization
 from polynet_keras.training.recipes.schedule import ScheduleSettings
 from polynet_keras.training.recipes.start import Start
-from polynet_keras.training.runs import opening, preparation
+from polynet_keras.training.runs import cached, opening, preparation
 from polynet_keras.training.runs.execution import Execution
 from polynet_keras.training.runs.train import train
 from tests.processes import run_workers
@@ -233,6 +235,48 @@ def test_an_interrupt_while_features_are_computed_keeps_them(tmp_path, weights, 
     caplog.set_level("INFO", logger="absl")
     train(recipe_of(weights, epochs=3), tmp_path / "run")
     assert "they are computed once; those of 64 images are there" in caplog.text
+
+
+def begun(monkeypatch, folder, execution, compute):
+    """Has a run begin whose features are computed by `compute`, which is interrupted."""
+
+    def run_features(*arguments):
+        compute()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cached, "run_features", run_features)
+    checkpoints: Any = SimpleNamespace(reload=lambda model: None)
+    nothing: Any = None
+    with pytest.raises(KeyboardInterrupt):
+        cached.begin_behind(nothing, folder, recipe_of("any"), nothing, nothing, checkpoints, execution, None)
+
+
+def write_one(folder):
+    (folder / "0123").mkdir(parents=True)
+    (folder / "0123" / "00000.npy").touch()
+
+
+def test_only_features_that_are_there_are_gone_on_with(tmp_path, monkeypatch, caplog):
+    begun(monkeypatch, tmp_path, Execution(), lambda: None)
+    assert caplog.text == ""
+    begun(monkeypatch, tmp_path, Execution(), lambda: write_one(tmp_path / "features"))
+    assert f"the same command with --run_dir={tmp_path} goes on with the features so far" in caplog.text
+
+
+def test_a_run_that_goes_on_without_its_features_says_so(tmp_path, monkeypatch, caplog):
+    def warned(execution=None):
+        caplog.clear()
+        begun(monkeypatch, tmp_path, execution or Execution(), lambda: None)
+        return f"{tmp_path / 'features'} has no features, and all of them are computed again" in caplog.text
+
+    assert not warned()
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "checkpoint-1.index").touch()
+    assert warned()
+    assert "pass the same --features_dir again" in caplog.text
+    assert not warned(Execution(features_dir=str(tmp_path / "shared")))
+    write_one(tmp_path / "features")
+    assert not warned()
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from polynet_keras.basics import holding
+from polynet_keras.training.features.computing import ABOUT_FILE
 from polynet_keras.training.recipes.recipe import Recipe
 from polynet_keras.training.runs.curves import plot_curves
 from polynet_keras.training.runs.folder import remove_checkpoints, run_folder
@@ -92,6 +93,26 @@ def test_what_an_earlier_run_wrote_stays(tmp_path):
     with pytest.raises(ValueError, match="early"):
         broken_off(tmp_path)
     assert files(tmp_path) == ["recipe.json", "tensorboard/events.out.tfevents.0.host"]
+
+
+def test_features_of_which_none_is_computed_go_and_others_stay(tmp_path):
+    def begun(path):
+        for name in ("0123456789abcdef", "fedcba9876543210"):
+            (path / "features" / name).mkdir(parents=True)
+        (path / "features" / "0123456789abcdef" / ABOUT_FILE).touch()
+
+    def some(path):
+        begun(path)
+        (path / "features" / "0123456789abcdef" / "00000.npy").touch()
+
+    with pytest.raises(KeyboardInterrupt):
+        broken_off(tmp_path / "run", KeyboardInterrupt, begun)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(KeyboardInterrupt):
+        broken_off(tmp_path / "run", KeyboardInterrupt, some)
+    assert "recipe.json" in files(tmp_path / "run")
+    with run_folder(tmp_path / "run", RECIPE):
+        pass  # it goes on
 
 
 @pytest.mark.parametrize("saved", ["history.csv", "checkpoints/checkpoint-1.index"])
