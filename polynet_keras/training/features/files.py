@@ -59,7 +59,7 @@ class FeatureFiles:
 
     def missing(self) -> list[int]:
         """The files that are not there, or are not whole: a disk that lost power may have cut one off."""
-        return [chunk for chunk in range(self.chunks) if self._opened(chunk) is None]
+        return [chunk for chunk in range(self.chunks) if not self._is_whole(chunk)]
 
     def write(self, chunk: int, features: np.ndarray, labels: np.ndarray, readable: np.ndarray) -> None:
         """Writes a file.
@@ -75,9 +75,11 @@ class FeatureFiles:
 
     def facts(self) -> tuple[np.ndarray, np.ndarray]:
         """Of all examples: labels, int64 (count,), and whether their images could be read, bool (count,)."""
-        chunks = [self._rows(chunk) for chunk in range(self.chunks)]
-        labels = np.concatenate([rows["label"] for rows in chunks])
-        return labels.astype("int64"), np.concatenate([rows["readable"] for rows in chunks])
+        labels, readable = np.empty(self.count, "int64"), np.empty(self.count, bool)
+        for chunk in range(self.chunks):  # a system maps only so many files at once
+            rows, here = self._rows(chunk), self.examples_of(chunk)
+            labels[here], readable[here] = rows["label"], rows["readable"]
+        return labels, readable
 
     def features(self, indices: np.ndarray) -> np.ndarray:
         """The features of some examples, in this order: array (len(indices), *shape)."""
@@ -91,17 +93,30 @@ class FeatureFiles:
     def _path(self, chunk: int) -> Path:
         return self.folder / f"{chunk:05d}.npy"
 
+    def _is_whole(self, chunk: int) -> bool:
+        try:
+            return self._opened(chunk) is not None
+        except OSError:
+            return False
+
     def _rows(self, chunk: int) -> np.ndarray:
-        rows = self._opened(chunk)
+        try:
+            rows = self._opened(chunk)
+        except OSError as error:
+            raise OSError(f"{self._path(chunk)} cannot be read: {error.strerror or error}") from None
         if rows is None:
             raise OSError(f"{self._path(chunk)} is gone, or was cut off: it was there when the training began")
         return rows
 
     def _opened(self, chunk: int) -> np.ndarray | None:
-        """A file's rows, which stay on disk; `None` where they are not whole."""
+        """A file's rows, which stay on disk; `None` where they are not there, or not whole.
+
+        Raises:
+            OSError: the file is there, and cannot be read.
+        """
         try:
             rows = np.load(self._path(chunk), mmap_mode="r")
-        except (OSError, ValueError, EOFError):
+        except (FileNotFoundError, ValueError, EOFError):
             return None
         expected = (len(self.examples_of(chunk)),)
         return rows if rows.dtype == self._row and rows.shape == expected else None

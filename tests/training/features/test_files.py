@@ -1,5 +1,8 @@
 """Features in files: what was written is read again, by index, and half a file is none."""
 
+import errno
+import weakref
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -56,6 +59,36 @@ def test_a_file_that_is_not_whole_is_missing(tmp_path):
     assert FeatureFiles(tmp_path, COUNT, (3, 2), "float32").missing() == [0, 1, 2]
     assert FeatureFiles(tmp_path, COUNT, (2, 3), "float16").missing() == [0, 1, 2]
     assert FeatureFiles(tmp_path, COUNT + 1, (2, 3), "float32").missing() == [2]
+
+
+def test_labels_are_read_with_one_file_open_at_a_time(tmp_path, monkeypatch):
+    """Linux maps 65,530 files at once, and a million images are in half as many for each copy."""
+    files, _, labels, readable = written(tmp_path)
+    load, opened = np.load, []
+
+    def counted(*arguments, **options):
+        assert sum(rows() is not None for rows in opened) <= 1
+        rows = load(*arguments, **options)
+        opened.append(weakref.ref(rows))
+        return rows
+
+    monkeypatch.setattr(np, "load", counted)
+    found = files.facts()
+    np.testing.assert_array_equal(found[0], labels)
+    np.testing.assert_array_equal(found[1], readable)
+    assert len(opened) == 3
+
+
+def test_a_file_that_cannot_be_read_says_why(tmp_path, monkeypatch):
+    files, *_ = written(tmp_path)
+
+    def load(*arguments, **options):
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(np, "load", load)
+    with pytest.raises(OSError, match=r"00001\.npy cannot be read: Cannot allocate memory"):
+        files.features(np.array([CHUNK]))
+    assert files.missing() == [0, 1, 2]
 
 
 def test_what_breaks_while_it_is_written_leaves_no_file(tmp_path, monkeypatch):
