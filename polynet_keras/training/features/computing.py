@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -45,8 +45,8 @@ class Pass:
     """Examples that go through the frozen part once.
 
     Attributes:
-        examples: all of them go.
-        epoch: that they are augmented as in; None for their centre crops.
+        examples: the examples.
+        epoch: the epoch whose augmentation they get; None for their centre crops.
         about: what decides the features, as JSON, whose hash names the folder.
         files: of the features.
     """
@@ -99,17 +99,17 @@ def run_features(
     key = _key(front, recipe, preprocessing)
     copies = recipe.start.cache_features
     epochs = [None] if copies == 1 else range(min(copies, recipe.epochs))
-    training = [_pass(source.training, epoch, front, key, recipe, folder) for epoch in epochs]
-    held_out = _pass(source.held_out, None, front, key, recipe, folder)
-    chosen_by = [] if source.validation is None else [_pass(source.validation, None, front, key, recipe, folder)]
-    passes = [*training, *chosen_by, held_out]
+    training = _passes(source.training, epochs, front, key, recipe, folder)
+    held_out = _passes(source.held_out, [None], front, key, recipe, folder)
+    chosen_by = [] if source.validation is None else _passes(source.validation, [None], front, key, recipe, folder)
+    passes = [*training, *chosen_by, *held_out]
     fail_together(strategy, _prepare(folder, passes) if is_chief(strategy) else None)
     # One pipeline for each set of images, which takes seconds to trace.
-    groups = [training, chosen_by, [held_out]]
+    groups = [training, chosen_by, held_out]
     _compute(front, groups, recipe, preprocessing, strategy)
     _wait_for(passes, strategy)
     files = [one.files for one in training]
-    return RunFeatures(files, held_out.files, chosen_by[0].files if chosen_by else None)
+    return RunFeatures(files, held_out[0].files, chosen_by[0].files if chosen_by else None)
 
 
 def _key(front: Network, recipe: Recipe, preprocessing: Preprocessing) -> dict[str, object]:
@@ -124,16 +124,27 @@ def _key(front: Network, recipe: Recipe, preprocessing: Preprocessing) -> dict[s
     }
 
 
-def _pass(
-    examples: Examples, epoch: int | None, front: Network, key: dict[str, object], recipe: Recipe, folder: Path
-) -> Pass:
-    facts = {**key, "images": [examples.name, len(examples), examples.fingerprint, _times(examples)]}
-    if epoch is not None:
-        facts["copy"] = [epoch, recipe.seed, dataclasses.asdict(recipe.augmentation)]
-    text = json.dumps(facts, sort_keys=True, indent=2)
-    place = folder / hashlib.sha256(text.encode()).hexdigest()[:KEY_DIGITS]
+def _passes(
+    examples: Examples,
+    epochs: Iterable[int | None],
+    front: Network,
+    key: dict[str, object],
+    recipe: Recipe,
+    folder: Path,
+) -> list[Pass]:
+    """Those of one set of images, for each copy of it."""
+    images = [examples.name, len(examples), examples.fingerprint, _times(examples)]
     (output,) = front.outputs
-    return Pass(examples, epoch, text, FeatureFiles(place, len(examples), output.shape[1:], output.dtype))
+    passes = []
+    for epoch in epochs:
+        facts = {**key, "images": images}
+        if epoch is not None:
+            facts["copy"] = [epoch, recipe.seed, dataclasses.asdict(recipe.augmentation)]
+        text = json.dumps(facts, sort_keys=True, indent=2)
+        place = folder / hashlib.sha256(text.encode()).hexdigest()[:KEY_DIGITS]
+        files = FeatureFiles(place, len(examples), output.shape[1:], output.dtype)
+        passes.append(Pass(examples, epoch, text, files))
+    return passes
 
 
 def _times(examples: Examples) -> str:

@@ -160,7 +160,7 @@ def test_more_copies_take_those_that_are_there(tmp_path, without_images, model, 
     assert [files.folder for files in many.training] == [files.folder for files in three.training]
 
 
-def test_files_that_changed_are_others(tmp_path, without_images, model):
+def test_files_that_changed_are_others(tmp_path, without_images, model, monkeypatch):
     names = []
     for number in range(3):
         names.append(str(tmp_path / f"{number}.png"))
@@ -168,6 +168,11 @@ def test_files_that_changed_are_others(tmp_path, without_images, model):
     files = examples_of([png(image) for image in IMAGES[:3]], names=names)
     files = dataclasses.replace(files, file_sizes=np.ones(3, "int64"))
     source = Source(files, SOURCE.held_out)
+    asked, stat = [], os.stat
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", lambda path, **options: asked.append(path) or stat(path, **options))
+        run(model, tmp_path / "features", RECIPE.replaced({"start.cache_features": 3}), source)
+    assert [asked.count(name) for name in names] == [1, 1, 1]  # however many copies there are
     before = run(model, tmp_path / "features", source=source).training[0].folder
     assert run(model, tmp_path / "features", source=source).training[0].folder == before
     os.utime(names[1], ns=(1, 1))

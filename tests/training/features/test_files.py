@@ -62,7 +62,7 @@ def test_a_file_that_is_not_whole_is_missing(tmp_path):
 
 
 def test_labels_are_read_with_one_file_open_at_a_time(tmp_path, monkeypatch):
-    """Linux maps 65,530 files at once, and a million images are in half as many for each copy."""
+    """Linux maps 65,530 files at once, and each copy of two million images has almost as many."""
     files, _, labels, readable = written(tmp_path)
     load, opened = np.load, []
 
