@@ -1,6 +1,7 @@
 """Whether all workers see one folder, before they compute for hours and one of them looks for what the chief saved."""
 
 import contextlib
+import hashlib
 import os
 import secrets
 import time
@@ -22,7 +23,8 @@ def check_shared_folder(
 ) -> None:
     """Returns if a file that the chief makes in the folder appears there on every worker; all of them call this.
 
-    Paths are not compared: machines may have mounted one file system at different places.
+    Paths are not compared: machines may have mounted one file system at different places. Where the chief cannot write,
+    a file or folder that is there already takes the place of the new one: all that a run needs may be complete.
 
     Args:
         folder: on this worker.
@@ -30,37 +32,65 @@ def check_shared_folder(
         what: the folder is, for the message.
 
     Raises:
-        ValueError: on every worker, if one of them does not see it.
+        ValueError: on every worker, if one of them does not see it, or the chief can neither write nor find a file.
     """
     if strategy is None or worker_count(strategy) == 1:
         return
     chief = is_chief(strategy)
-    number = sum_over_workers(strategy, secrets.randbelow(1 << 62) if chief else 0)
-    mark = Path(folder, f".seen-by-all-{number:x}")
+    mark = Path(folder, f".seen-by-all-{secrets.token_hex(8)}")
     try:
+        name, failure = "", None
         if chief:
-            mark.touch()
-        sum_over_workers(strategy, 0)  # now it is there
-        failure = None
+            try:
+                name = _made_or_found(mark)
+            except OSError as error:
+                failure = ValueError(f"the {what} {os.fspath(folder)!r} cannot be written: {error.strerror or error}")
+        fail_together(strategy, failure)
+        number = sum_over_workers(strategy, _number_of(name) if chief else 0)  # now it is there
         seconds = half_a_wait(strategy, APPEAR_SECONDS)
-        if not _appears(mark, seconds):
+        if not _appears(Path(folder), number, seconds):
             failure = ValueError(
-                f"the chief's {what} is not {os.fspath(folder)!r} here: a file that it made there did not appear "
+                f"the chief's {what} is not {os.fspath(folder)!r} here: a file that it has there did not appear "
                 f"within {seconds:g} s. Give all workers one folder, on storage that they share"
             )
         fail_together(strategy, failure)
     finally:
         if chief:
-            mark.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                mark.unlink()
 
 
-def _appears(path: Path, seconds: float) -> bool:
+def _made_or_found(mark: Path) -> str:
+    """The name of a file that is made, or, where it cannot be, of what is in its folder.
+
+    Raises:
+        OSError: it cannot be made, and the folder is empty.
+    """
+    try:
+        mark.touch()
+    except OSError:
+        others = sorted(os.listdir(mark.parent))
+        if not others:
+            raise
+        return others[0]
+    return mark.name
+
+
+def _number_of(name: str) -> int:
+    """A name as workers can tell it to each other: as an integer of 62 bits."""
+    return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8]) >> 2
+
+
+def _appears(folder: Path, number: int, seconds: float) -> bool:
+    """Whether a file appears whose name has this number."""
     deadline = time.monotonic() + seconds
-    while not path.exists():
+    while True:
+        with contextlib.suppress(OSError):
+            if number in map(_number_of, os.listdir(folder)):
+                return True
         if time.monotonic() > deadline:
             return False
-        look_again(path.parent)
-    return True
+        look_again(folder)
 
 
 def look_again(folder: Path) -> None:
