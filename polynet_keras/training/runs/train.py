@@ -228,6 +228,8 @@ def _train_in(
         except ValueError as error:
             logging.warning("the curves were not drawn: %s", error)
         samples = held_out_samples(source, path / SAMPLES_FOLDER, set(unread_held_out.skipped))
+        if best is not None:
+            best.remove()
         card.save(path)  # last: it says that the run is done
     except OSError as error:
         raise ValueError(
@@ -235,8 +237,6 @@ def _train_in(
             "Once that is mended, the same command with this --run_dir goes on from the last checkpoint"
         ) from None
     remove_checkpoints(path)
-    if best is not None:
-        best.remove()
     if some_are_damaged:  # it may take a while: what was trained is saved
         log_damaged(*source.parts)
     return RunResult(path, card, samples)

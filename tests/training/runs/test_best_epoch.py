@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -78,6 +79,22 @@ def test_the_model_of_a_run_is_the_best_one(whole, few):
     assert card.held_out_fingerprint == "held_out"
     assert not list(whole.glob("best.*"))
     assert not (whole / "checkpoints").exists()
+
+
+def test_a_run_is_done_though_its_best_file_cannot_be_removed(tmp_path, monkeypatch):
+    """It is removed before the card says that the run is done."""
+    unlink, refused = Path.unlink, []
+
+    def refuse(self, missing_ok=False):
+        if self.name == "best.keras":
+            refused.append((tmp_path / "run" / "model.json").exists())
+            raise PermissionError(13, "Permission denied")
+        unlink(self, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    card = train(dataclasses.replace(RECIPE, epochs=1), tmp_path / "run").card
+    assert refused == [False]
+    assert ModelCard.load(tmp_path / "run") == card
 
 
 @pytest.mark.slow
