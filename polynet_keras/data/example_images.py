@@ -26,10 +26,10 @@ def augmented_example(
     unreadable: Unreadable,
     labels: np.ndarray | None,
 ) -> Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, ...]]:
-    """A function that augments: from an epoch and what it draws, int64 scalars, to (image, label, its seed).
+    """A function that augments: from an epoch and what it draws, int64 scalars, to (image, label, its seed, readable).
 
     Arguments are those of `training_batches`, and so is the image, before it is mixed; `labels` are those of
-    `TrainingOrder`.
+    `TrainingOrder`. `readable` says whether it is the image that was drawn, and not the one that replaces it.
     """
     of_class = None if labels is None else [tf.constant(table) for table in next_of_class(labels)]
     distort = Distortion(augmentation, examples.channels)
@@ -37,10 +37,10 @@ def augmented_example(
 
     def example(epoch: tf.Tensor, draw: tf.Tensor):
         drawn = example_seed(seed, epoch, draw)
-        image, label = _readable(
+        image, label, readable = _readable(
             examples, draw % len(examples), preprocessing, augmentation, drawn, unreadable, of_class
         )
-        return normalize(distort(image, drawn)), label, drawn
+        return normalize(distort(image, drawn)), label, drawn, readable
 
     return example
 
@@ -91,8 +91,9 @@ def _readable(
     seed: tf.Tensor,
     unreadable: Unreadable,
     of_class: Sequence[tf.Tensor] | None,
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """The crop of an example, or of the next one that can be read: float32 (size, size, channels), and its label.
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The crop of an example, or of the next one that can be read: float32 (size, size, channels), its label, and
+    whether the first one could be read.
 
     With `of_class`, what `next_of_class` gives, the next one of the same class is taken while that has others.
     """
@@ -125,8 +126,9 @@ def _readable(
         return tf.zeros((size, size, channels))
 
     image, label, readable = attempt(index)
+    first_readable = readable
     if unreadable.on_error == "error":
-        return image, label
+        return image, label, first_readable
 
     def next_one(attempts, last, _image, _label, _readable):
         following = (index + attempts) % len(examples)
@@ -142,7 +144,7 @@ def _readable(
     )
     found = tf.debugging.Assert(readable, [f"{ATTEMPTS} images in a row cannot be read"])
     with tf.control_dependencies([found]):
-        return tf.identity(image), label
+        return tf.identity(image), label, first_readable
 
 
 def _resized(

@@ -94,7 +94,8 @@ def training_batches(
     )
     example = augmented_example(examples, preprocessing, seed, augmentation, unreadable, order.labels)
     dataset = _endless(order, *divmod(first_step, order.steps)).map(
-        tf.autograph.experimental.do_not_convert(example), num_parallel_calls=tf.data.AUTOTUNE
+        tf.autograph.experimental.do_not_convert(lambda epoch, draw: example(epoch, draw)[:3]),
+        num_parallel_calls=tf.data.AUTOTUNE,
     )
     dataset = dataset.batch(1)
     sizes = order.sizes_from(first_step)
@@ -148,6 +149,7 @@ def images_once(
     epochs: np.ndarray | None = None,
     seed: int = 0,
     augmentation: Augmentation | None = None,
+    labels: np.ndarray | None = None,
 ) -> tf.data.Dataset:
     """Chosen examples in a given order, each once.
 
@@ -161,10 +163,11 @@ def images_once(
             centre crops, as `evaluation_batches` has them.
         seed: as of `training_batches`, where there are epochs.
         augmentation: likewise.
+        labels: likewise, as of `TrainingOrder`.
 
     Returns:
         Batches of (images, labels, valid), as `evaluation_batches` has them. With epochs, the place of an image that is
-        skipped has the next one that can be read, as in training, and all are valid.
+        skipped holds the image and the label that replace it in training, and is not valid.
     """
     if epochs is None:
         crop = centre_crop(examples, preprocessing, unreadable)
@@ -174,11 +177,11 @@ def images_once(
             return image, label, valid
 
     else:
-        augmented = augmented_example(examples, preprocessing, seed, augmentation or Augmentation(), unreadable, None)
+        augmented = augmented_example(examples, preprocessing, seed, augmentation or Augmentation(), unreadable, labels)
 
         def one(index: tf.Tensor, epoch: tf.Tensor):
-            image, label, _ = augmented(epoch, index)
-            return image, label, tf.constant(True)
+            image, label, _, valid = augmented(epoch, index)
+            return image, label, valid
 
     draws = (indices, np.zeros_like(indices) if epochs is None else epochs)
     dataset = tf.data.Dataset.from_tensor_slices(draws).map(

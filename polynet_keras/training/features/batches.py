@@ -13,19 +13,33 @@ from polynet_keras.data.unreadable import Unreadable
 from polynet_keras.training.features.files import FeatureFiles
 
 
-def training_features(copies: Sequence[FeatureFiles], order: TrainingOrder, first_step: int) -> tf.data.Dataset:
+def training_features(
+    copies: Sequence[FeatureFiles],
+    examples: Examples,
+    order: TrainingOrder,
+    first_step: int,
+    unreadable: Unreadable,
+    *,
+    augmented: bool,
+) -> tf.data.Dataset:
     """Batches of (features, labels), without end, from a step on.
 
     An epoch has the copy after the last one's; what an epoch draws several times it has in as many copies, as far as
-    there are so many. An image that could not be read is replaced by the next one that could.
+    there are so many. An image that could not be read is replaced by the next one that could: an augmented copy holds
+    that in its place.
 
     Args:
         copies: of the training images.
+        examples: of which they are.
         order: of their indices.
         first_step: global step to begin with.
+        unreadable: takes this worker's part of those that could not be read, at once.
+        augmented: whether copies are augmented, and not centre crops.
     """
     facts = [one.facts() for one in copies]
-    places = [_next_readable(readable, order.labels) for _, readable in facts]
+    all_readable = np.logical_and.reduce([readable for _, readable in facts])
+    _keep(np.flatnonzero(~all_readable)[order.worker :: order.workers], examples, unreadable)
+    places = [np.arange(order.count) if augmented else _next_readable(readable, order.labels) for _, readable in facts]
 
     def batch(epochs: np.ndarray, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         times, indices = np.divmod(draws, order.count)
@@ -57,9 +71,7 @@ def evaluation_features(
     """
     share = evaluation_share(len(examples), batch_size, workers, worker)
     labels, readable = files.facts()
-    for index in share[(share >= 0) & ~readable[share]]:
-        text = f"{examples.shown_name(int(index))}: could not be read when its features were computed"
-        unreadable.keep(int(index), ValueError(text))
+    _keep(share[(share >= 0) & ~readable[share]], examples, unreadable)
 
     def batch(indices: np.ndarray) -> tuple[np.ndarray, ...]:
         return files.features(np.maximum(indices, 0)), labels[indices], indices, (indices >= 0) & readable[indices]
@@ -67,6 +79,12 @@ def evaluation_features(
     dataset = tf.data.Dataset.from_tensor_slices(share).batch(batch_size)
     types = (tf.int64, tf.int64, tf.bool)
     return Batches(_batches(dataset, files, batch, types), len(share) // batch_size)
+
+
+def _keep(indices: np.ndarray, examples: Examples, unreadable: Unreadable) -> None:
+    for index in map(int, indices):
+        text = f"{examples.shown_name(index)}: could not be read when its features were computed"
+        unreadable.keep(index, ValueError(text))
 
 
 def _batches(dataset: tf.data.Dataset, files: FeatureFiles, batch, types: tuple[tf.DType, ...]) -> tf.data.Dataset:

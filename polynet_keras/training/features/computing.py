@@ -25,6 +25,7 @@ from polynet_keras.cluster.agreement import fail_together, sum_over_workers
 from polynet_keras.cluster.patience import half_a_wait
 from polynet_keras.cluster.shared_folder import APPEAR_SECONDS, look_again
 from polynet_keras.cluster.workers import is_chief, worker_count, worker_index
+from polynet_keras.data.class_weights import BALANCED
 from polynet_keras.data.examples import Examples, Source
 from polynet_keras.data.pipeline import images_once
 from polynet_keras.data.protocol import Preprocessing
@@ -140,6 +141,8 @@ def _passes(
         facts = {**key, "images": images}
         if epoch is not None:
             facts["copy"] = [epoch, recipe.seed, dataclasses.asdict(recipe.augmentation)]
+            if recipe.on_error == "skip":  # it decides what replaces an image that cannot be read
+                facts["sampling"] = recipe.sampling
         text = json.dumps(facts, sort_keys=True, indent=2)
         place = folder / hashlib.sha256(text.encode()).hexdigest()[:KEY_DIGITS]
         files = FeatureFiles(place, len(examples), output.shape[1:], output.dtype)
@@ -243,15 +246,18 @@ def _written(
     sizes = [[min(batch_size, len(part) - start) for start in range(0, len(part), batch_size)] for part in indices]
     epochs = [np.full(len(part), one.epoch or 0) for (one, _), part in zip(jobs, indices, strict=True)]
     first = jobs[0][0]
+    augmented = first.epoch is not None
+    by_class = augmented and recipe.sampling == BALANCED and recipe.on_error == "skip"
     batches = images_once(
         first.examples,
         preprocessing,
         np.concatenate(indices),
         [size for part in sizes for size in part],
         unreadable,
-        epochs=None if first.epoch is None else np.concatenate(epochs),
+        epochs=np.concatenate(epochs) if augmented else None,
         seed=recipe.seed,
         augmentation=recipe.augmentation,
+        labels=first.examples.labelled(recipe.on_error).labels if by_class else None,
     ).as_numpy_iterator()
     for (one, chunk), part in zip(jobs, sizes, strict=True):
         taken = itertools.islice(batches, len(part))

@@ -97,11 +97,11 @@ def training_data(
                 recipe.batch_size,
                 recipe.seed,
                 sampling=recipe.sampling,
-                repeats=recipe.augmentation.repeats,
                 on_error=recipe.on_error,
                 **parts,
             )
-            dataset = training_features(features, order, first_step)
+            augmented = recipe.start.cache_features > 1
+            dataset = training_features(features, training, order, first_step, unreadable, augmented=augmented)
         else:
             dataset = training_batches(
                 training,

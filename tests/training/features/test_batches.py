@@ -17,11 +17,12 @@ LABELS = np.repeat([0, 1, 2], (6, 3, 2))
 IMAGES = random_images(11)
 BROKEN = (2, 3, 10)
 EXAMPLES = examples_of([png(image) for image in IMAGES], LABELS)
-WITH_BROKEN = examples_of([b"no image" if i in BROKEN else png(image) for i, image in enumerate(IMAGES)], LABELS)
+ENCODED_WITH_BROKEN = [b"no image" if i in BROKEN else png(image) for i, image in enumerate(IMAGES)]
+WITH_BROKEN = examples_of(ENCODED_WITH_BROKEN, LABELS)
 AUGMENTATION = Augmentation("random_resized", flip=True)
 
 
-def copies_of(folder, examples, count, on_error="error"):
+def copies_of(folder, examples, count, on_error="error", labels=None):
     """The images themselves as features: centre crops, or so many augmented copies."""
     copies = []
     for epoch in range(count):
@@ -32,11 +33,12 @@ def copies_of(folder, examples, count, on_error="error"):
             examples,
             PREPROCESSING,
             indices,
-            [4, 4, 3],
+            [4, 4, len(examples) - 8],
             Unreadable(on_error),
             epochs=None if count == 1 else np.full(len(examples), epoch),
             seed=5,
             augmentation=AUGMENTATION,
+            labels=labels,
         )
         files.write(0, *map(np.concatenate, zip(*dataset.as_numpy_iterator(), strict=True)))
         copies.append(files)
@@ -54,19 +56,25 @@ def check_equal(found, expected):
             np.testing.assert_array_equal(a, b)
 
 
+def features_of(copies, order, first_step=0, examples=EXAMPLES, augmented=True):
+    return training_features(copies, examples, order, first_step, Unreadable("skip"), augmented=augmented)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("on_error", ["error", "skip"])
-def test_as_many_copies_as_epochs_are_the_images_of_these_epochs(tmp_path, on_error):
+@pytest.mark.parametrize(("on_error", "sampling"), [("error", "uniform"), ("skip", "uniform"), ("skip", "balanced")])
+def test_as_many_copies_as_epochs_are_the_images_of_these_epochs(tmp_path, on_error, sampling):
     examples = EXAMPLES if on_error == "error" else WITH_BROKEN
-    copies = copies_of(tmp_path, examples, 3, on_error)
+    if sampling == "balanced":  # of two classes of one size, as then an epoch has each image once
+        examples = examples_of(ENCODED_WITH_BROKEN[:10], np.arange(10) % 2)
+    copies = copies_of(tmp_path, examples, 3, on_error, examples.labels if sampling == "balanced" else None)
     unreadable = Unreadable(on_error)
-    images = training_batches(examples, PREPROCESSING, 4, 5, AUGMENTATION, unreadable=unreadable)
+    images = training_batches(examples, PREPROCESSING, 4, 5, AUGMENTATION, sampling=sampling, unreadable=unreadable)
     expected = taken(images.dataset, 9)
+    order = training_order(examples, 4, 5, sampling=sampling)
     for first in (0, 4):
-        found = training_features(copies, training_order(examples, 4, 5), first)
-        check_equal(taken(found, 9 - first), expected[first:])
+        check_equal(taken(features_of(copies, order, first), 9 - first), expected[first:])
     # The fourth epoch has the first one's copies, in an order of its own.
-    fourth = taken(training_features(copies, training_order(examples, 4, 5), 9), 3)
+    fourth = taken(features_of(copies, order, 9), 3)
     first = {row.tobytes() for images, _ in expected[:3] for row in images}
     assert {row.tobytes() for images, _ in fourth for row in images} == first
 
@@ -76,7 +84,7 @@ def numbered(folder, count):
     copies = []
     for number in range(count):
         copies.append(FeatureFiles(folder / str(number), len(LABELS), (2,), "float32"))
-        copies[-1].folder.mkdir()
+        copies[-1].folder.mkdir(parents=True)
         features = np.stack([np.full(len(LABELS), number), np.arange(len(LABELS))], axis=1)
         copies[-1].write(0, features, LABELS, np.ones(len(LABELS), bool))
     return copies
@@ -90,7 +98,7 @@ def test_each_worker_has_its_part_of_each_batch(tmp_path, sampling, workers, rep
     for worker in range(workers):
         parts = {"sampling": sampling, "workers": workers, "worker": worker, "replicas": replicas}
         order = training_order(EXAMPLES, 4, 5, **parts)
-        batches = taken(training_features(copies, order, 0), epochs * steps * replicas)
+        batches = taken(features_of(copies, order), epochs * steps * replicas)
         assert [len(labels) for _, labels in batches] == epochs * order.sizes.ravel().tolist()
         features, labels = (np.concatenate(part) for part in zip(*batches, strict=True))
         draws = np.concatenate([order.share(epoch) for epoch in range(epochs)])
@@ -99,7 +107,7 @@ def test_each_worker_has_its_part_of_each_batch(tmp_path, sampling, workers, rep
         np.testing.assert_array_equal(features[:, 0], (epoch + draws // len(LABELS)) % 3)
         np.testing.assert_array_equal(labels, LABELS[draws % len(LABELS)])
         assert (draws >= len(LABELS)).any() == (sampling == "balanced")
-        later = training_features(copies, order, 4)
+        later = features_of(copies, order, 4)
         check_equal(taken(later, 2 * replicas), batches[4 * replicas : 6 * replicas])
 
 
@@ -113,7 +121,7 @@ def with_broken(folder):
 
 def test_an_image_that_could_not_be_read_is_replaced_by_the_next_one(tmp_path):
     order = training_order(EXAMPLES, 11, 5)
-    ((features, labels),) = taken(training_features([with_broken(tmp_path)], order, 0), 1)
+    ((features, labels),) = taken(features_of([with_broken(tmp_path)], order, augmented=False), 1)
     instead = np.array([{2: 4, 3: 4, 10: 0}.get(index, index) for index in order.order(0)])
     np.testing.assert_array_equal(features[:, 1], instead)
     np.testing.assert_array_equal(labels, LABELS[instead])
@@ -121,7 +129,36 @@ def test_an_image_that_could_not_be_read_is_replaced_by_the_next_one(tmp_path):
     nothing.folder.mkdir()
     nothing.write(0, np.zeros((2, 3), "float32"), np.zeros(2), np.zeros(2, bool))
     with pytest.raises(ValueError, match="no image to train on could be read"):
-        training_features([nothing], order, 0)
+        features_of([nothing], order, augmented=False)
+
+
+@pytest.mark.parametrize("augmented", [False, True])
+def test_each_worker_lists_its_part_of_what_could_not_be_read(tmp_path, augmented):
+    """An augmented copy holds what replaces it, which is taken."""
+    copies, skipped = [*numbered(tmp_path / "whole", 1), with_broken(tmp_path)], []
+    for worker in range(2):
+        order, unreadable = training_order(EXAMPLES, 22, 5, workers=2, worker=worker), Unreadable("skip")
+        batches = training_features(copies, EXAMPLES, order, 1, unreadable, augmented=augmented)
+        skipped += unreadable.skipped.items()
+        ((features, _),) = taken(batches, 1)
+        assert set(features[:, 1]) & set(BROKEN) == (set(order.share(1)) & set(BROKEN) if augmented else set())
+    text = "image {}: could not be read when its features were computed"
+    assert sorted(skipped) == [(index, text.format(index)) for index in BROKEN]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("labels", [None, LABELS])
+def test_an_augmented_copy_knows_what_could_not_be_read(labels):
+    unreadable, indices = Unreadable("skip"), np.arange(11)
+    epochs = np.zeros(11, "int64")
+    dataset = images_once(WITH_BROKEN, PREPROCESSING, indices, [11], unreadable, epochs=epochs, labels=labels)
+    ((_, shown, valid),) = dataset.as_numpy_iterator()
+    np.testing.assert_array_equal(valid, ~np.isin(indices, BROKEN))
+    expected = LABELS.copy()
+    if labels is None:
+        expected[10] = LABELS[0]  # the next one that can be read is of another class
+    np.testing.assert_array_equal(shown, expected)
+    assert set(unreadable.skipped) == set(BROKEN)
 
 
 def test_with_balanced_sampling_it_is_the_next_one_of_its_class():

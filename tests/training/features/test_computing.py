@@ -55,7 +55,10 @@ def model():
 def without_images(monkeypatch):
     """Images that are made at once, of their number and epoch: what becomes of them is the same."""
 
-    def images_once(examples, preprocessing, indices, sizes, unreadable, *, epochs=None, seed=0, augmentation=None):
+    all_labels = []
+
+    def images_once(examples, preprocessing, indices, sizes, unreadable, *, epochs, seed, augmentation, labels):
+        all_labels.append(labels)
         side = (preprocessing.image_size,) * 2
 
         def batches():
@@ -71,6 +74,7 @@ def without_images(monkeypatch):
         return SimpleNamespace(as_numpy_iterator=batches)
 
     monkeypatch.setattr(computing, "images_once", images_once)
+    return all_labels
 
 
 def run(model, folder, recipe=RECIPE, source=SOURCE):
@@ -237,6 +241,19 @@ def test_images_that_cannot_be_read(tmp_path, without_images, model, caplog):
     features = run(model, tmp_path, dataclasses.replace(RECIPE, on_error="skip"))
     assert np.flatnonzero(~features.training[0].facts()[1]).tolist() == [3]
     assert f"skipped 1 of {COUNT} images that cannot be read:\n  image 3 is broken" in caplog.text
+
+
+def test_what_replaces_an_image_in_an_augmented_copy_depends_on_the_sampling(tmp_path, without_images, model):
+    def folders(**settings):
+        recipe = dataclasses.replace(RECIPE.replaced({"start.cache_features": 2}), **settings)
+        return [files.folder for files in run(model, tmp_path, recipe).training]
+
+    folders(sampling="balanced", on_error="skip")
+    np.testing.assert_array_equal(without_images[0], SOURCE.training.labels)
+    assert without_images[1] is None  # of the held-out images none is replaced
+    assert folders(sampling="balanced", on_error="skip") != folders(sampling="uniform", on_error="skip")
+    assert folders(sampling="balanced") == folders(sampling="uniform")
+    assert all(labels is None for labels in without_images[1:])
 
 
 def test_an_image_that_cannot_be_read_is_named(tmp_path, model):

@@ -22,6 +22,7 @@ from polynet_keras.data import example_images
 from polynet_keras.data.augmentation import Augmentation
 from polynet_keras.data.examples import Source
 from polynet_keras.data.sources import open_source
+from polynet_keras.data.unreadable import Unreadable
 from polynet_keras.engine.network import Network
 from polynet_keras.loading import load_model
 from polynet_keras.pretrained import ModelCard
@@ -34,6 +35,7 @@ from polynet_keras.training.recipes.start import Start
 from polynet_keras.training.runs import cached, opening, preparation
 from polynet_keras.training.runs.execution import Execution
 from polynet_keras.training.runs.train import train
+from tests.data.arrays import examples_of, png, random_images
 from tests.processes import run_workers
 from tests.reference import few_layers, randomize
 
@@ -177,10 +179,25 @@ def test_where_nothing_is_augmented_one_copy_trains_as_the_images_do(tmp_path, o
     check_same(tmp_path / "cached", tmp_path / "plain")
 
 
-@pytest.mark.slow
-def test_classes_are_drawn_equally_often(tmp_path, weights):
-    train(recipe_of(weights, 2, sampling="balanced"), tmp_path / "run")
-    assert history(tmp_path / "run").shape[0] == 3
+def test_classes_are_drawn_equally_often(tmp_path, few_images):
+    """With images that could not be read told, as a run does that begins after its features were computed."""
+    labels = np.repeat([0, 1], (50, 14))
+    training = examples_of([png(image) for image in random_images(64, 20, channels=1)], labels)
+    recipe = recipe_of("any", 2, sampling="balanced", on_error="skip")
+    source = dataclasses.replace(few_images, training=training)
+    copies = []
+    for name in ("one", "two"):
+        copies.append(FeatureFiles(tmp_path / name, 64, (1,), "float32"))
+        copies[-1].folder.mkdir()
+        for chunk in copies[-1].missing():
+            of = copies[-1].examples_of(chunk)
+            copies[-1].write(chunk, of[:, None].astype("float32"), labels[of], of != 3)
+    unreadable = Unreadable("skip")
+    protocol = preparation.preprocessing_of(recipe, source)
+    batches = preparation.training_data(recipe, source, protocol, unreadable, None, 0, copies)
+    drawn = np.concatenate([labels for _, labels in batches.dataset.take(batches.steps).as_numpy_iterator()])
+    np.testing.assert_array_equal(np.bincount(drawn), [32, 32])
+    assert unreadable.skipped == {3: "image 3: could not be read when its features were computed"}
 
 
 def break_off(patch, after):
@@ -311,9 +328,12 @@ def test_images_that_cannot_be_read_are_left_out(tmp_path, weights, monkeypatch,
 
     monkeypatch.setattr(example_images, "decode_region", one_is_broken)
     shared = Execution(features_dir=str(tmp_path / "shared"))
-    cards = [train(recipe_of(weights, on_error="skip"), tmp_path / name, shared).card for name in ("one", "two")]
-    assert [card.held_out for card in cards] == [29, 29]
-    assert "could not be read when its features were computed" in caplog.text
+    for name in ("one", "two"):
+        caplog.clear()
+        assert train(recipe_of(weights, on_error="skip"), tmp_path / name, shared).card.held_out == 29
+        for count in (70, 20, 30):
+            assert f"skipped 1 of {count} images that cannot be read" in caplog.text
+        assert "could not be read when its features were computed" in caplog.text
 
 
 WORKER = """
