@@ -73,10 +73,10 @@ def check_phases(recipe: Recipe) -> None:
 
 
 def check_dry_run(recipe: Recipe) -> None:
-    """Refuses to tell by some steps how long a run takes whose frozen part is not in its steps.
+    """Refuses a dry run of cached features: its steps would not contain the frozen part.
 
     Raises:
-        ValueError: it is not.
+        ValueError: the recipe caches features.
     """
     if recipe.start.cache_features:
         raise ValueError(
