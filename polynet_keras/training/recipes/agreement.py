@@ -97,6 +97,11 @@ def _check_cached(recipe: "Recipe") -> None:
         raise ValueError(
             f"{cached} with evaluation_size={recipe.evaluation_size}: features are kept of one size; leave one out"
         )
+    if augmented.repeats > 1:
+        raise ValueError(
+            f"{cached} with repeats={augmented.repeats}, which augments an image several times in an epoch: the cache "
+            "has one copy of it for each epoch; leave one out"
+        )
     others = [
         f"{name}={value!r}"
         for name, value in dataclasses.asdict(augmented).items()

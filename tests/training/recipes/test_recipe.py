@@ -347,6 +347,11 @@ def test_a_run_folder_is_its_model(tmp_path):
         ({"regularization.teacher": "fashion_mnist"}, "cache_features=2 with a teacher: it looks at images"),
         ({"start.unfreezing": [{"frozen_through": "stage_c", "epochs": 1}]}, "cache_features=2 with unfreezing"),
         ({"evaluation_size": 99}, "cache_features=2 with evaluation_size=99: features are kept of one size"),
+        (
+            {"augmentation.repeats": 3},
+            "cache_features=2 with repeats=3, which augments an image several times in an epoch: the cache has one "
+            "copy of it for each epoch; leave one out",
+        ),
         ({"regularization.stochastic_depth": "on"}, "with stochastic_depth='on', which drops paths of the frozen part"),
         ({"regularization.stochastic_depth": "adaptive"}, "with stochastic_depth='adaptive'"),
         (
