@@ -100,7 +100,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
                 said = f"{shown(model.class_names[one.label])} {one.probabilities[one.label]:.2%}"
             if one.error is None or len(images) > 1:  # of one image, the last line says it
                 print(f"{shown(one.image):<{width}}   {said}")
-    write_explanation_page(values.output, model, found, [look._replace(stage=look.stage or default) for look in looks])
+    write_explanation_page(values.output, model, found, [View(look.stage or default, look.method) for look in looks])
     print(f"page:  {shown(values.output)}")
     unreadable = [(one.image, one.error) for one in found if one.error is not None]
     check_all_were_read(len(images), unreadable, len(unreadable))

@@ -156,7 +156,10 @@ TABLE = {
         renamed=CLASSES,
         differ={"classes": A_FILE, "calibration": "data, whose training images are the Calibration's examples"},
         flags_only={"mean": A_PAIR, "std": A_PAIR, "layout": "what open_source takes, with --calibration"},
-        parameters_only={name: "what open_source opens, of --calibration" for name in ("examples", "held_out")},
+        parameters_only={
+            **{name: "what open_source opens, of --calibration" for name in ("examples", "held_out")},
+            "on_error": "as the recipe of the run says",
+        },
     ),
     "serve": Called(
         ("deployment.serve",),

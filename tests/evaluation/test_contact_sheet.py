@@ -5,8 +5,8 @@ writes that file anew.
 """
 
 import ast
-import importlib
 import re
+import runpy
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -128,7 +128,8 @@ def test_a_sheet_that_cannot_be_written_leaves_the_older_one(tmp_path, monkeypat
 def test_pillow_is_needed_to_draw_alone(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "PIL.Image", None)
-        importlib.reload(sys.modules[contact_sheet.__module__])
+        # Anew, and beside the module that others have.
+        runpy.run_module(contact_sheet.__module__)
     monkeypatch.setattr("polynet_keras.basics.extras.find_spec", lambda module: None)
     with pytest.raises(ValueError, match="not installed: pillow"):
         save(tmp_path / "no image", tmp_path / "sheet.png")
