@@ -105,6 +105,7 @@ def test_nobody_is_calibrated_chosen_and_compared_on(monkeypatch, max_drop, comp
     assert not training.intersection(*taken[1:])
 
 
+@pytest.mark.slow
 def test_the_card_counts_what_both_get_right(tmp_path):
     """Of a runtime that takes one dark image for a bright one."""
     source = open_source(shades(tmp_path / "shades", 50), 0)
