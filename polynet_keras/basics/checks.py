@@ -75,13 +75,13 @@ def near_name(value: object, choices: Iterable[str]) -> str:
     return f"; did you mean {near[found[0]]}?" if found else ""
 
 
-def settle_own(settings, choice: str, kind: str, defaults: Mapping[str, Mapping[str, Any]]) -> None:
+def settle_own(settings, choice: str, kind: str | None, defaults: Mapping[Any, Mapping[str, Any]]) -> None:
     """Gives a frozen dataclass the defaults of the kind that it chose, where it says `None`.
 
     Args:
         settings: the dataclass.
         choice: the name of what is chosen, for the message.
-        kind: that was chosen.
+        kind: that was chosen; None for none.
         defaults: of each kind, by setting; the other settings of other kinds must be `None`.
     """
     for name in dict.fromkeys(name for own in defaults.values() for name in own):
@@ -91,4 +91,5 @@ def settle_own(settings, choice: str, kind: str, defaults: Mapping[str, Mapping[
                 object.__setattr__(settings, name, defaults[kind][name])
         elif value is not None:
             owners = " and ".join(owner for owner, own in defaults.items() if name in own)
-            raise ValueError(f"{name}={value!r} is a setting of {choice}={owners}, and not of {choice}={kind}")
+            chosen = f"and not of {choice}={kind}" if kind is not None else f"and no {choice} is chosen"
+            raise ValueError(f"{name}={value!r} is a setting of {choice}={owners}, {chosen}")

@@ -13,8 +13,8 @@ POLICIES = (
     "model_garden_auto_augment",
     "model_garden_rand_augment",
 )
-POLICY_DEFAULTS: dict[str, dict[str, float]] = {
-    **{policy: {} for policy in ("None", *POLICIES)},
+POLICY_DEFAULTS: dict[str | None, dict[str, float]] = {
+    **{policy: {} for policy in (None, *POLICIES)},
     "rand_augment_increasing": {"magnitude": 9.0, "magnitude_std": 0.5},
 }
 """Of each policy, its settings, and what they are where nobody says."""
@@ -66,7 +66,7 @@ class Augmentation:
         check_choice("crop", self.crop, RANDOM_CROPS)
         if self.policy is not None:
             check_choice("policy", self.policy, POLICIES)
-        settle_own(self, "policy", str(self.policy), POLICY_DEFAULTS)
+        settle_own(self, "policy", self.policy, POLICY_DEFAULTS)
         for name, at_most in (("magnitude", 10), ("magnitude_std", None)):
             if getattr(self, name) is not None:
                 check_number(name, getattr(self, name), at_least=0, at_most=at_most)

@@ -48,8 +48,8 @@ def scales_and_survival(
         if not is_number(scale) or scale < 0:
             given = ", ".join(map(repr, scales)) if isinstance(residual_scale, Sequence) else repr(residual_scale)
             raise ValueError(
-                f"residual_scale={given} must be None, a number ≥ 0 such as 0.3, a pair (first, last) or a "
-                "sequence of one number a module"
+                f"residual_scale={given} must be a number ≥ 0 such as 0.3, a pair of the first and the last, or a "
+                "sequence of one number for each module"
             )
     if len(scales) == modules:
         return tuple(map(float, scales)), ones

@@ -10,7 +10,7 @@ from polynet_keras.data.augmentation import Augmentation
         ({"crop_min_area": 0.5}, "crop_min_area=0.5 is of crop='random_resized', not 'random'"),
         ({"crop": "random_resized", "crop_min_area": 0}, "crop_min_area=0 must be a finite number > 0 and ≤ 1"),
         ({"policy": "auto"}, "policy='auto' must be one of"),
-        ({"magnitude": 5}, "magnitude=5 is a setting of policy=rand_augment_increasing, and not of policy=None"),
+        ({"magnitude": 5}, "magnitude=5 is a setting of policy=rand_augment_increasing, and no policy is chosen"),
         ({"policy": "rand_augment", "magnitude_std": 1}, "and not of policy=rand_augment"),
         ({"policy": "rand_augment_increasing", "magnitude": 11}, "magnitude=11 must be a finite number ≥ 0 and ≤ 10"),
         ({"policy": "rand_augment_increasing", "magnitude_std": -1}, "magnitude_std=-1 must be a finite number ≥ 0"),

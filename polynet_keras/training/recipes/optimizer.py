@@ -79,8 +79,8 @@ class OptimizerSettings:
         check_number("layer_decay", self.layer_decay, above=0, at_most=1)
         if self.layer_decay < 1 and self.learning_rate_factors:
             raise ValueError(
-                f"layer_decay={self.layer_decay:g} gives every part its factor, and learning_rate_factors="
-                f"{self.learning_rate_factors!r} gives others; leave one out"
+                f"layer_decay={self.layer_decay:g} gives every part its factor, and learning_rate_factors gives "
+                "others; leave one out"
             )
 
     @property

@@ -65,8 +65,10 @@ class Start:
             )
         if self.weights is None:
             for name in ("carry_optimizer", "frozen_through", "frozen_normalizations", "unfreezing"):
-                if getattr(self, name):
-                    raise ValueError(f"{name}={getattr(self, name)!r} needs weights: random ones are trained")
+                value = getattr(self, name)
+                if value:
+                    said = name if name == "unfreezing" else f"{name}={value!r}"  # phases are no text for people
+                    raise ValueError(f"{said} needs weights: random ones are trained")
         if self.carry_optimizer and self.is_published:
             raise ValueError(f"carry_optimizer: the published checkpoint {self.weights!r} has no optimizer")
 

@@ -58,7 +58,7 @@ def test_on_the_command_line():
             {"unfreezing": PHASES, "carry_optimizer": True},
             "carry_optimizer with unfreezing: each phase begins with a",
         ),
-        ({"unfreezing": PHASES, "weights": None}, "unfreezing=.* needs weights: random ones are trained"),
+        ({"unfreezing": PHASES, "weights": None}, "^unfreezing needs weights: random ones are trained"),
     ],
 )
 def test_mistakes(settings, message):
