@@ -77,7 +77,7 @@ FAIL = {
     "train --magnitude=5": "--magnitude=5.0 is a setting of policy=rand_augment_increasing",
     "train --loss=hinge": "--loss='hinge' must be one of categorical, binary",
     "train --target_threshold=0.2": "--target_threshold=0.2 is of loss='binary', not 'categorical'",
-    "train --residual_scale=-1": "--residual_scale=-1.0 must be None",
+    "train --residual_scale=-1": "--residual_scale=-1.0 must be a number ≥ 0",
     "train --precision=float16": "--precision='float16' must be one of float32",
     "train --remat=some": "--remat='some' must be one of none, stage_b, all",
     "train --decoding=half": "--decoding='half' must be one of exact, scaled",
