@@ -1,4 +1,4 @@
-"""PolyNet and Inception-ResNet as `keras.applications` writes a network: one function from image to classes."""
+"""PolyNet and Inception-ResNet in the form of `keras.applications`: one function builds the network."""
 
 import contextlib
 import functools
@@ -52,44 +52,45 @@ def PolyNet(
     Reference: Zhang, Li, Loy, Lin, "PolyNet: A Pursuit of Structural Diversity in Very Deep Networks", CVPR 2017,
     https://arxiv.org/abs/1611.05725. The default is the authors' "G5" or Very Deep PolyNet, as they released it.
 
-    The images go through `polynet_keras.preprocess_input` first.
+    Pass images through `polynet_keras.preprocess_input` first.
 
     Args:
         include_top: whether to include the classifier at the top of the network.
         weights: `None` (random initialization); the name of a published checkpoint (`"imagenet"`, and those that
             `polynet weights` lists), which is fetched once and verified; or the path of a weights file of the same
-            network: `.weights.h5` or `.keras`, or a published file of tf2cv, pretrainedmodels or pytorchcv. The
-            residual factors come with it and take the place of `residual_scale`. With other `classes` than the
-            file's, the classifier keeps its random initialization, and the log says so.
+            network: `.weights.h5` or `.keras`, or a published file of tf2cv, pretrainedmodels or pytorchcv. Its
+            residual factors replace `residual_scale`. If `classes` differs from the file's number of classes, the
+            classifier keeps its random initialization, and the log says so.
         input_tensor: optional Keras tensor to use as the image input; its channels come from it.
         input_shape: optional `(height, width, channels)`, or `(channels, height, width)` under the data format
-            `channels_first`; 1, 3 or 4 channels, each side at least 75 or `None`. `(331, 331, 3)` by default, and
+            `channels_first`; 1, 3 or 4 channels, each side at least 75 or `None`. The default is `(331, 331, 3)`, or
             `(None, None, 3)` without the top.
         pooling: without the top, `None` (the 4-D feature map), `"avg"` or `"max"` (a 2-D tensor).
         classes: number of classes of the classifier.
         classifier_activation: activation of the classifier; `None` returns the logits.
         name: name of the model.
-        structure: a name of `list_structures()`, or a notation: three stages split by `|`, each
-            `n x [module, ...]`, a module being `ir`, `poly-2`, `poly-3`, `mpoly-2`, `mpoly-3`, `2-way`, `3-way` or a
-            polynomial such as `I + F + GF`.
-        width: multiplier of every channel count, which is then rounded to a multiple of 8. 1.0 is the paper's.
-        residual_scale: the factor on the residual paths. `None` is the released net's: for module l of L,
-            the survival probability 1 − 0.3·l/(L−1) of stochastic depth, multiplied in. A number holds for every
-            module (the authors advise at most 0.3 to train a very deep net from scratch), a pair `(first, last)` is
-            linear in depth, a longer sequence has one value a module. A weights file brings its own.
-        share_projection: whether the orders of a polynomial share the convolution of their projection too, as the
-            paper's formula has it; the released net does not.
-        remat: what the backward pass computes again instead of keeping it in memory: `"none"`, `"stage_b"` (the
-            residual units of the stage that holds half of all activations) or `"all"` (all residual units).
+        structure: a name of `list_structures()`, or a notation: three stages split by `|`, each `n x [module, ...]`. A
+            module is `ir`, `poly-2`, `poly-3`, `mpoly-2`, `mpoly-3`, `2-way`, `3-way` or a polynomial such as
+            `I + F + GF`.
+        width: multiplier of every channel count; the product is rounded to a multiple of 8. 1.0 is the paper's width.
+        residual_scale: the factor on the residual paths. `None` uses the released network's factors: for module l of
+            L, the survival probability 1 − 0.3·l/(L−1) of stochastic depth. A number applies to every module (the
+            authors advise at most 0.3 to train a very deep network from scratch). A pair `(first, last)` is linear in
+            depth; a longer sequence has one value per module. A weights file brings its own factors.
+        share_projection: whether the orders of a polynomial share the convolution of their projection too, as in the
+            paper's formula. The released network does not share it.
+        remat: the activations that the backward pass recomputes instead of keeping them in memory: `"none"`,
+            `"stage_b"` (the residual units of the stage that holds half of all activations) or `"all"` (all residual
+            units).
 
     Returns:
-        A `keras.Model`, functional, of the class `polynet_keras.engine.network.Network`; channels as in
-        `keras.config.image_data_format()`. Its stochastic paths (`layers.StochasticResidualScaling`) are there and
-        not active.
+        A functional `keras.Model` of the class `polynet_keras.engine.network.Network`; its data format is
+        `keras.config.image_data_format()`. Its stochastic paths (`layers.StochasticResidualScaling`) are present but
+        inactive.
 
     Raises:
-        ValueError: an argument out of range, before any layer is built; a weights file that is missing, unreadable,
-            of another network, or not the published one.
+        ValueError: an argument is out of range (checked before any layer is built); or the weights file is missing,
+            unreadable, of another network, or not the published one.
         OSError: the published file cannot be fetched.
     """
     structure = Structure.parse(structure)
@@ -157,16 +158,16 @@ def InceptionResNet(
     residual_scale: float | Sequence[float] | None = None,
     remat: str = "none",
 ) -> keras.Model:
-    """Instantiates the Inception-ResNet on PolyNet's trunk, the net that PolyNets grow from.
+    """Instantiates the Inception-ResNet with PolyNet's trunk, the network that PolyNets grow from.
 
     This is the "IR a-b-c" of the poster's table: every residual unit is `I + F`. It is not
     `keras.applications.InceptionResNetV2`, whose stem and channel counts differ.
 
     Args:
         depths: number of residual units in stage A, B and C.
-        weights: `None` (random initialization) or a file: no checkpoint of these nets has been published.
+        weights: `None` (random initialization) or a weights file: no checkpoint of these networks has been published.
 
-    The other arguments, what is returned and what is raised are those of `PolyNet`.
+    The other arguments, the return value and the exceptions are those of `PolyNet`.
     """
     return PolyNet(
         include_top,
@@ -185,37 +186,37 @@ def InceptionResNet(
 
 
 def preprocess_input(x: Any, data_format: str | None = None) -> Any:
-    """Turns RGB images of values 0 to 255 into the network's input: [0, 1], then ImageNet's mean and deviation.
+    """Scales RGB images from 0 to 255 to [0, 1], and normalizes them by ImageNet's mean and deviation.
 
-    Unlike `keras.applications`, a NumPy input is never changed in place. Values that cannot be of that range (already
-    scaled to [0, 1], or normalized) are warned of, once for each place of the call.
+    Unlike `keras.applications`, this function never changes a NumPy input in place. It warns, once per calling line, of
+    values that cannot be in the range 0 to 255 (already scaled to [0, 1], or normalized).
 
     Args:
         x: array or tensor, 3-D or 4-D, 3 channels, RGB, values in [0, 255], of any integer or float dtype.
         data_format: `"channels_last"`, `"channels_first"`, or `None` for `keras.config.image_data_format()`.
 
     Returns:
-        What came in (NumPy array or backend tensor), in its own float dtype, or in `keras.config.floatx()` if it
-        held integers.
+        The preprocessed images, of the type of `x` (NumPy array or backend tensor). Floats keep their dtype; integers
+        become `keras.config.floatx()`.
 
     Raises:
-        ValueError: another number of dimensions or channels, or an unknown data format.
+        ValueError: `x` has another number of dimensions or channels, or the data format is unknown.
     """
     warn_of_impossible_range(x)
     return normalize(x, IMAGENET_MEAN, IMAGENET_STD, data_format)
 
 
 def decode_predictions(preds: Any, top: int = 5) -> list[list[tuple[str, str, float]]]:
-    """The `top` ImageNet classes of each prediction, best first, as `(WordNet id, name, score)`.
+    """Returns the `top` ImageNet classes of each prediction, best first, as `(WordNet id, name, score)`.
 
-    The names come with this package: they are Keras's own list, and nothing is fetched.
+    The names are Keras's own list; they come with this package, and nothing is downloaded.
 
     Args:
         preds: array of shape (batch, 1000).
-        top: how many classes.
+        top: number of classes per prediction.
 
     Raises:
-        ValueError: `preds` is of another shape, or `top` is no integer from 1 to 1000.
+        ValueError: `preds` has another shape, or `top` is not an integer from 1 to 1000.
     """
     check_integer("top", top, 1, 1000)
     scores = np.asarray(keras.ops.convert_to_numpy(preds))
@@ -248,12 +249,12 @@ def _check_arguments(include_top, pooling, classes, classifier_activation, name,
 
 
 def _classifier_dtype() -> str | None:
-    """float32 under a mixed policy: the 8 bits of a bfloat16 do not tell the best of 1000 probabilities apart."""
+    """Returns float32 under a mixed policy: bfloat16's 8 bits cannot distinguish the best of 1000 probabilities."""
     return "float32" if keras.config.dtype_policy().compute_dtype in ("float16", "bfloat16") else None
 
 
 def _image_input(input_tensor, input_shape, include_top: bool) -> KerasTensor:
-    """The symbolic image, checked."""
+    """Returns the symbolic image after checking the arguments."""
     order = _with_channels(("height", "width"), "channels")
     if input_shape is not None:
         if not isinstance(input_shape, (tuple, list)):
@@ -276,5 +277,5 @@ def _image_input(input_tensor, input_shape, include_top: bool) -> KerasTensor:
 
 
 def _with_channels(size: tuple, channels) -> tuple:
-    """Sides and channels, in the order of the data format."""
+    """Returns sides and channels in the order of the data format."""
     return (channels, *size) if channel_axis() == 1 else (*size, channels)

@@ -1,4 +1,4 @@
-"""Any trained model, by its name: what every command that takes `--model` loads."""
+"""Loads any trained model by its name, for every command that takes `--model`."""
 
 import hashlib
 import os
@@ -23,29 +23,29 @@ def load_model(
     """Loads a trained model, with its classes and its preprocessing.
 
     Args:
-        model: the name of a published checkpoint; a run folder, as `polynet train` leaves it; a `.keras` file, with a
-            card beside it or without; a weights file, which is taken for the released net where `structure` says
-            nothing else; or the folder of an export. An export is a program, and loading it may run it: load only what
-            you exported or trust.
-        class_names: by index of the output; of a model without a card.
-        preprocessing: of a model without a card: a `Preprocessing`; or `"imagenet"`, `"symmetric"` (values from -1 to
-            1), `"unit"` (0 to 1), `"raw"` (0 to 255, for a model that rescales its images), `"caffe"` (as Keras's
-            ResNet and VGG take them); or mean and deviation of each channel, on the scale [0, 1]. All but the first
+        model: the name of a published checkpoint; a run folder of `polynet train`; a `.keras` file, with or without a
+            card beside it; a weights file, which is taken for the released network unless `structure` says otherwise;
+            or the folder of an export. An export is a program, and loading it may run it: load only exports that you
+            made or trust.
+        class_names: names of the classes, by output index, for a model without a card.
+        preprocessing: preprocessing of a model without a card: a `Preprocessing`; `"imagenet"`; `"symmetric"` (values
+            from -1 to 1); `"unit"` (0 to 1); `"raw"` (0 to 255, for a model that rescales its images); `"caffe"` (as in
+            Keras's ResNet and VGG); or mean and deviation of each channel, on the scale [0, 1]. All but the first
             squash the whole image to the model's size.
-        image_size: side of the images, in pixels, of a model without a card that takes any.
-        structure: of the network of a weights file.
-        width: of this network; 1.0 by default.
+        image_size: side of the images, in pixels, for a model without a card that takes any size.
+        structure: structure of the network of a weights file.
+        width: width of the network of a weights file; 1.0 by default.
 
     Raises:
-        ValueError: there is no such model, it cannot be read, or it lacks what the arguments should say; the message
-            names the file, and what is missing.
+        ValueError: there is no such model, it cannot be read, or it lacks something that the arguments should give; the
+            message names the file and the missing part.
         OSError: a published checkpoint cannot be fetched.
     """
     return load_source(find_model(model), Description(class_names, preprocessing, image_size, structure, width))
 
 
 def load_export(source: ModelSource) -> TrainedModel:
-    """Loads an export that has been found."""
+    """Loads an export from the source that `find_model` found."""
     exported = load_exported(source.path)
     card = exported.card
     digest = hashlib.sha256()
