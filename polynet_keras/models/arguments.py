@@ -1,15 +1,15 @@
-"""What the network takes, said before any layer is built."""
+"""Checks of the network's arguments, before any layer is built."""
 
 from polynet_keras.basics.checks import check_choice, is_integer
 from polynet_keras.basics.names import size_text
 
 MIN_SIZE = 75
-"""The smallest side of an image, in pixels: below it nothing is left after the second reduction."""
+"""The smallest side of an image, in pixels: a smaller one leaves nothing after the second reduction."""
 
 CHANNELS = (1, 3, 4)
 
 REMAT = ("none", "stage_b", "all")
-"""The residual units whose activations may be computed again, and not kept."""
+"""The residual units whose activations the backward pass may recompute instead of keeping."""
 
 
 def check_remat(remat: str) -> None:
@@ -21,9 +21,9 @@ def check_image_shape(argument: str, shape: tuple, order: tuple[str, ...] = ("he
     """Raises a `ValueError` that names `argument` unless `shape` is that of an image that the network takes.
 
     Args:
-        argument: what the shape was given as.
+        argument: name of the argument that gave the shape.
         shape: 1, 3 or 4 channels, and sides that are `None` (any size) or at least `MIN_SIZE`.
-        order: what each axis is.
+        order: name of each axis.
     """
     wanted = f"{argument} must be ({', '.join(order)}) with 1, 3 or 4 channels and sides of at least {MIN_SIZE} px"
     if len(shape) != len(order):

@@ -10,19 +10,19 @@ from polynet_keras.models.inception import REDUCTIONS, STEM, Branches, ConvSpec,
 
 BN_EPSILON = 1e-5
 BN_MOMENTUM = 0.9
-"""The share that a moving statistic keeps at a step: PyTorch's default of 0.1 in Keras's way of counting."""
+"""The share of a moving statistic that one step keeps: PyTorch's default of 0.1 in Keras's convention."""
 
 LayerOf = Callable[[str, Callable[[], keras.layers.Layer]], keras.layers.Layer]
-"""Gives the layer of a name, made by the function at the first call: how orders of a polynomial share layers."""
+"""Returns the layer of a name; the function makes it at the first call. Orders of a polynomial share layers with it."""
 
 
 def channel_axis() -> int:
-    """The axis of channels in a batch under the current `keras.config.image_data_format()`."""
+    """Returns the axis of channels in a batch under the current `keras.config.image_data_format()`."""
     return 1 if keras.config.image_data_format() == "channels_first" else -1
 
 
 def convolution(filters: int, conv: ConvSpec, name: str) -> keras.layers.Conv2D:
-    """The bias-free convolution layer of a table's row, with Xavier (Glorot) initialization as on the poster."""
+    """Returns the bias-free convolution of a table's row, with Xavier (Glorot) initialization as on the poster."""
     return keras.layers.Conv2D(
         filters, conv.kernel, strides=conv.strides, padding=conv.padding, use_bias=False, name=name
     )
@@ -33,7 +33,7 @@ def batch_normalization(name: str) -> BatchNormalization:
 
 
 def concatenate(tensors: list[KerasTensor], name: str) -> KerasTensor:
-    """The tensors joined along channels; a single one is passed through, without a layer."""
+    """Joins tensors along channels; passes a single tensor through, without a layer."""
     return tensors[0] if len(tensors) == 1 else keras.layers.Concatenate(channel_axis(), name=name)(tensors)
 
 
@@ -52,10 +52,11 @@ def mixed(
         x: symbolic 4-D tensor.
         branches: a table of `models.inception`.
         width: multiplier of the channel counts.
-        name: prefix of the names of what is made anew at each application: batch normalizations, activations,
+        name: prefix of the names of the layers that each application makes anew: batch normalizations, activations,
             pooling, concatenation.
         operator: prefix of the names of the convolutions; `name` by default.
-        layer_of: gives the convolution of a name, for applications that share theirs; made anew by default.
+        layer_of: returns the convolution of a name, for applications that share convolutions. By default, each
+            application makes its own.
 
     Returns:
         Symbolic 4-D tensor.
@@ -82,7 +83,7 @@ def mixed(
 
 
 def stem(x: KerasTensor, *, width: float = 1.0) -> KerasTensor:
-    """From the image to stage A: 331 × 331 × 3 → 39 × 39 × 384."""
+    """Builds the stem, from the image to stage A: 331 × 331 × 3 → 39 × 39 × 384."""
     for name, branches in STEM:
         x = mixed(x, branches, width=width, name=name)
     return x

@@ -1,4 +1,4 @@
-"""What a structure costs, counted from the tables of `models.inception` without building the network."""
+"""The cost of a structure, counted from the tables of `models.inception` without building the network."""
 
 from dataclasses import dataclass
 
@@ -19,9 +19,9 @@ class StageCost:
         output_shape: (height, width, channels); (classes,) for the head.
         modules: the stage's residual units in the structure notation; `""` for the other parts.
         parameters: trainable ones: kernels, gamma and beta of batch normalizations, the head's kernel and bias.
-        macs: multiply-accumulates of convolutions and the classifier. Normalizations, activations, sums and
-            pooling are not counted, as is usual.
-        activations: elements put out by convolutions and the classifier (the count of fvcore and timm).
+        macs: multiply-accumulates of convolutions and the classifier. Normalizations, activations, sums and pooling do
+            not count, as is usual.
+        activations: output elements of convolutions and the classifier (counted as in fvcore and timm).
     """
 
     name: str
@@ -34,13 +34,13 @@ class StageCost:
 
 @dataclass(frozen=True)
 class StructureCard:
-    """A named structure and what it costs.
+    """A named structure and its cost.
 
     Attributes:
-        name: of `STRUCTURES`.
+        name: the name in `STRUCTURES`.
         stages: the residual units, in the structure notation.
         parameters: trainable ones, with 1000 classes.
-        macs: of one 331 x 331 x 3 image; what is counted is said in `StageCost`.
+        macs: of one 331 x 331 x 3 image, counted as in `StageCost`.
     """
 
     name: str
@@ -50,7 +50,7 @@ class StructureCard:
 
 
 def list_structures() -> list[StructureCard]:
-    """The named structures: their stages, parameters with 1000 classes, and MACs of one 331 x 331 x 3 image."""
+    """Returns the named structures: their stages, parameters with 1000 classes, and MACs of one 331 x 331 x 3 image."""
     cards = []
     for name, structure in STRUCTURES.items():
         parts = network_cost(structure)
@@ -67,17 +67,17 @@ def network_cost(
     share_projection: bool = False,
     classes: int = 1000,
 ) -> list[StageCost]:
-    """The cost of each part of the network, from the stem to the head, for one image.
+    """Returns the cost of each part of the network, from the stem to the head, for one image.
 
     Args:
         structure: the residual units: a name, a notation or a `Structure`.
         input_shape: (height, width, channels) of the image, sides of at least 75 px.
         width: multiplier of the channel counts.
         share_projection: whether applications of one letter share the convolution of their projection.
-        classes: outputs of the classifier.
+        classes: number of outputs of the classifier.
 
     Raises:
-        ValueError: an argument that `PolyNet` would refuse too.
+        ValueError: `PolyNet` would refuse an argument too, or `input_shape` has a side of `None`.
     """
     structure = Structure.parse(structure)
     if None in input_shape:

@@ -1,8 +1,8 @@
 """The Inception blocks of PolyNet as tables: the stem, blocks A, B and C, and the two reductions.
 
 Each table lists parallel branches, each a sequence of convolutions; a convolution is conv-BN-ReLU without bias.
-`models.blocks` builds the graph from the same tables that `models.cost` counts from. Sizes in comments are those of a
-331 px image.
+`models.blocks` builds the graph from these tables, and `models.cost` counts from them. Sizes in comments are those of
+a 331 px image.
 
 Source: the released Caffe model of the authors, as ported to PyTorch in `pretrainedmodels` and `pytorchcv`.
 """
@@ -59,7 +59,7 @@ BLOCKS: dict[str, Branches] = {
     "b": ((_conv(128, 1), _conv(160, 1, 7), _conv(192, 7, 1)), (_conv(192, 1),)),
     "c": ((_conv(192, 1), _conv(224, 1, 3), _conv(256, 3, 1)), (_conv(192, 1),)),
 }
-"""The branches of each stage's block; the projection back to the stage's channels is added by whoever applies it."""
+"""The branches of each stage's block; the caller adds the projection back to the stage's channels."""
 
 REDUCTIONS: dict[str, Branches] = {
     "a": (  # 39 × 39 × 384 → 19 × 19 × 1152
@@ -74,9 +74,9 @@ REDUCTIONS: dict[str, Branches] = {
         (POOL,),
     ),
 }
-"""What follows stage A and stage B."""
+"""The reductions after stage A and stage B."""
 
 
 def scaled(filters: int, width: float) -> int:
-    """The channel count at a width multiplier: rounded to a multiple of 8, at least 8; exact at 1.0."""
+    """Returns the channel count at a width multiplier: rounded to a multiple of 8, at least 8; exact at 1.0."""
     return filters if width == 1.0 else max(8, int(filters * width + 4) // 8 * 8)

@@ -1,4 +1,4 @@
-"""What a model of any package costs, counted from its layers."""
+"""The cost of a model of any package, counted from its layers."""
 
 import itertools
 import math
@@ -13,20 +13,20 @@ CONVOLUTIONS = (
     keras.layers.SeparableConv2D,
     keras.layers.Dense,
 )
-"""Layers whose every output position costs as many multiply-accumulates as their kernel has elements."""
+"""Layers with as many multiply-accumulates per output position as their kernel has elements."""
 
 
 def parameters_text(model: keras.Model) -> str:
-    """How many numbers a model holds, and how many of them are trained: moving statistics and frozen layers are not."""
+    """Returns the numbers of parameters, total and trainable; moving statistics and frozen layers are not trainable."""
     trained = sum(math.prod(variable.shape) for variable in model.trainable_variables)
     return f"{model.count_params():,} parameters ({trained:,} trainable)"
 
 
 def count_macs(model: keras.Model) -> int:
-    """Multiply-accumulates of one image through a functional model of any package: what `cost.StageCost` counts.
+    """Counts the multiply-accumulates of one image through a functional model of any package, as `cost.StageCost` does.
 
-    Convolutions, grouped, depthwise and separable ones too, and dense layers count as often as they are applied. A
-    model that is no graph of layers, or takes images of any size, has 0: not known.
+    Convolutions (grouped, depthwise and separable ones too) and dense layers count as often as they are applied. The
+    count is 0 (unknown) for a model that is not a graph of layers, or that takes images of any size.
     """
     macs = 0
     nodes = nodes_by_depth(model) if isinstance(model, keras.Function) else {}

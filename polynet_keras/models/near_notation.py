@@ -1,6 +1,6 @@
-"""What a wrong notation was meant to be: the nearest text that has the form of a polynomial or a structure.
+"""Guesses what a wrong notation means: the nearest text in the form of a polynomial or a structure.
 
-Nothing here decides what is valid: `polynomial` and `structure` suggest only what they can parse.
+This module does not decide what is valid: `polynomial` and `structure` suggest only texts that they can parse.
 """
 
 import difflib
@@ -11,33 +11,33 @@ from collections.abc import Collection
 from polynet_keras.models.terms import OPERATORS, by_degree, introduced, sum_of
 
 LONGEST = 200
-"""Characters of a text for which a nearest one is looked for, and of its products written out."""
+"""The most characters of a text that gets a suggestion, and of its products once multiplied out."""
 
 _LOOK_ALIKES = str.maketrans(
     "АВЕІЈКМНОРСТХаеіјкмнопргстухԍΑΒΕΗΙΚΜΝΟΡΤΧινορϜ‐‑‒–—−∣│¦×∙⋅•·∗",
     "ABEIJKMHOPCTXaeijkmhonprctyxGABEHIKMNOPTXivopF------|||x*****",
 )
-"""Letters of other scripts that look like Latin ones, and the dashes, bars and dots that editors put in."""
+"""Letters of other scripts that look like Latin ones, and the dashes, bars and dots that editors insert."""
 _FAMILY = re.compile(r"(?P<powers>mpoly|poly)-?(?P<degree>\d)|(?P<ways>\d)-?way")
 _DEPTHS = re.compile(r"(?:ir|inception-?resnet)(?:-?v\d)?-?(\d+)-(\d+)-(\d+)")
 _COUNT = re.compile(r"(\d+)\s*(?:[xX*]|(?=[\[({])|\s(?=[^\W\d]))\s*")
 _OPENING = re.compile(r"\s*(?:[\[{]|\((?![^()]*\)\s*(?:[^\W\d]|[\^²³+(])))\s*|.*\[")
-"""Of a stage; a round bracket may be one of a product, which goes on behind it."""
+"""The bracket that opens a stage. A round bracket may belong to a product, which continues after it."""
 _TOKEN = re.compile(r"(?:\^|\*\*)?\s*\d+|[²³]|\S")
 
 
 def plain_letters(text: str) -> str:
-    """The text in Latin letters and ASCII signs, but for `²` and `³`."""
+    """Returns the text in Latin letters and ASCII signs, except for `²` and `³`."""
     kept = (letter if letter in "²³" else unicodedata.normalize("NFKC", letter) for letter in text)
     return "".join(kept).translate(_LOOK_ALIKES)
 
 
 def near_polynomial(text: str, names: Collection[str]) -> str | None:
-    """A name of a module, or a sum.
+    """Returns the nearest name of a module, or the nearest sum.
 
     Args:
-        text: what was written.
-        names: of modules.
+        text: the text as written.
+        names: names of modules.
     """
     text = plain_letters(text).strip(" \t'\"")
     name = re.sub(r"[\s_-]+", "-", text.lower())
@@ -63,7 +63,7 @@ def near_polynomial(text: str, names: Collection[str]) -> str | None:
 
 
 def near_structure(text: str, names: Collection[str], modules: Collection[str]) -> str | None:
-    """A name of a structure, or three stages. A stage that is missing is one unit of what the last one has."""
+    """Returns the nearest name of a structure, or three stages. A missing stage becomes one repeat of the last one."""
     text = plain_letters(text).strip(" \t'\"")
     name = re.sub(r"[\s_-]+", "-", text.lower())
     if depths := _DEPTHS.fullmatch(name):
@@ -95,7 +95,7 @@ def _near_stage(text: str, modules: Collection[str]) -> str | None:
 
 
 def _renamed(words: Collection[str]) -> list[str]:
-    """The terms, their letters renamed until they are introduced in the order of the operators."""
+    """Returns the terms with their letters renamed, so that they appear in the order of the operators."""
     terms = by_degree({word for word in words if word})
     for _ in range(10):  # renaming can change the order of the terms, and with it that of the letters
         letters = introduced(terms)[: len(OPERATORS)]
@@ -105,7 +105,7 @@ def _renamed(words: Collection[str]) -> list[str]:
 
 
 def _summed(tokens: list[str]) -> list[str]:
-    """The terms of a sum, products of sums multiplied out. Takes its tokens from the end of the list."""
+    """Returns the terms of a sum, with products of sums multiplied out. Takes its tokens from the end of the list."""
     words = _multiplied(tokens)
     while tokens and tokens[-1] == "+":
         tokens.pop()

@@ -1,4 +1,4 @@
-"""The parts of the network from the image to the classes, as the names of its layers tell them."""
+"""The parts of the network from the image to the classes, identified by the names of its layers."""
 
 from collections.abc import Iterable, Mapping
 from typing import Protocol, TypeVar
@@ -9,7 +9,7 @@ PARTS = ("stem", "stage_a", "reduction_a", "stage_b", "reduction_b", "stage_c", 
 
 
 def part_of(layer_name: str) -> str | None:
-    """The part that a layer belongs to by its name; `None` for layers without weights, and for a user's own."""
+    """Returns the part that a layer belongs to by its name; `None` for layers without weights, and for a user's own."""
     for part in PARTS:
         if layer_name == part or layer_name.startswith(f"{part}_"):
             return part
@@ -25,17 +25,17 @@ AnyNamed = TypeVar("AnyNamed", bound=Named)
 
 
 def ends_of_parts(layers: Iterable[AnyNamed]) -> dict[str, AnyNamed]:
-    """The last of each part, by part, of a network's layers in the order in which they are computed."""
+    """Returns the last layer of each part, by part. The layers come in the order of computation."""
     return {part: layer for layer in layers if (part := part_of(layer.name)) is not None}
 
 
 def check_part(argument: str, part: str) -> None:
-    """Raises a `ValueError` that names the argument unless `part` is one."""
+    """Raises a `ValueError` that names the argument unless `part` is one of `PARTS`."""
     check_choice(argument, part, PARTS)
 
 
 def check_factors(argument: str, factors: Mapping[str, float] | None) -> None:
-    """Raises a `ValueError` that names the argument unless these are factors of at least 0, by part."""
+    """Raises a `ValueError` that names the argument unless `factors` maps parts to numbers ≥ 0."""
     if factors is None:
         return
     if not isinstance(factors, Mapping):

@@ -14,9 +14,9 @@ from polynet_keras.models.polynomial import Polynomial
 class PolyInception:
     """One residual unit `relu(x + Σ s · term(x))`, for a polynomial over the Inception block of a stage.
 
-    What is shared follows the released model: equal letters share their convolutions, while each *application*
-    of a letter (F to x, F to F's output, ...) has batch normalizations and a projection of its own. The ReLU sits
-    between the orders and after the sum; the sum takes each term's value before its ReLU:
+    Sharing follows the released model. Equal letters share their convolutions, while each *application* of a letter (F
+    to x, F to F's output, ...) has its own batch normalizations and projection. The ReLU sits between the orders and
+    after the sum; the sum takes each term's value before its ReLU:
 
         y1 = F(x);  y2 = F(relu(y1));  out = relu(x + s·y1 + s·y2)        # I + F + F²
 
@@ -28,10 +28,10 @@ class PolyInception:
         share_projection: if true, applications of one letter share the convolution of the projection too (the
             paper's polynomial); the released model, and the default, gives each application its own.
         width: multiplier of the block's inner channel counts.
-        name: prefix of all layer names: `{name}_{letter}_...` for what a letter shares,
-            `{name}_{application}_...` for what an application owns, `{name}_sum_{term}_...` for the sum.
+        name: prefix of all layer names: `{name}_{letter}_...` for layers that a letter shares,
+            `{name}_{application}_...` for layers that an application owns, `{name}_sum_{term}_...` for the sum.
 
-    An instance is one unit of a network: it is called once, on a symbolic 4-D tensor, and returns one of its shape.
+    An instance is one unit of a network: call it once, on a symbolic 4-D tensor; it returns a tensor of this shape.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class PolyInception:
         return keras.layers.ReLU(name=f"{self.name}_relu")(y)
 
     def _apply(self, letter: str, x: KerasTensor, application: str) -> KerasTensor:
-        """The block of `letter` on `x`, projected back to the channels of `x`, before its ReLU."""
+        """Applies the block of `letter` to `x`, and projects back to the channels of `x`; without the last ReLU."""
         operator, name = f"{self.name}_{letter.lower()}", f"{self.name}_{application.lower()}"
         y = mixed(x, BLOCKS[self.stage], width=self.width, name=name, operator=operator, layer_of=self._layer_of)
         projection = f"{operator if self.share_projection else name}_projection"

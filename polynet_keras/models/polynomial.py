@@ -1,8 +1,8 @@
 """The algebra of residual units: polynomials of Inception blocks.
 
-A residual unit of PolyNet is a polynomial over *operators*: `I` is the identity and each of `F`, `G`, `H`, ...
-is an Inception block with convolutions of its own. A product is a composition read from right to left (`GF` is G
-applied to the output of F), so products do not commute; a sum does.
+A residual unit of PolyNet is a polynomial over *operators*: `I` is the identity and each of `F`, `G`, `H`, ... is an
+Inception block with convolutions of its own. A product is a composition read from right to left (`GF` is G applied to
+the output of F), so products do not commute. Sums commute.
 
 Source: Zhang et al., "PolyNet: A Pursuit of Structural Diversity in Very Deep Networks", CVPR 2017, section 4.
 """
@@ -21,14 +21,14 @@ _SUPERSCRIPTS = {"²": 2, "³": 3}
 
 
 class PolynomialSyntaxError(ValueError):
-    """A text that is no polynomial or structure; the message marks the fault and shows the nearest text that is one.
+    """Raised for an invalid polynomial or structure; the message marks the fault and shows the nearest valid text.
 
     Attributes:
-        reason: what is wrong at that place.
+        reason: the fault at that place.
         text: the whole text.
         position: 0-based index into `text` where the fault begins.
-        accepted: what may stand there, as a clause; `""` where the reason says it.
-        suggestion: the nearest valid text; `None` where there is none.
+        accepted: what is accepted there, as a clause; `""` if the reason says it.
+        suggestion: the nearest valid text; `None` if there is none.
     """
 
     def __init__(
@@ -63,11 +63,13 @@ class PolynomialSyntaxError(ValueError):
         *names: Collection[str],
         argument: str = "",
     ) -> "PolynomialSyntaxError":
-        """The same fault with the text that `near` finds, if `parse` takes it.
+        """Returns the same fault with the text that `near` finds, if `parse` accepts it.
 
         Args:
-            names: that `near` may choose from.
-            argument: that the text was given as.
+            near: finds the nearest text, or `None`.
+            parse: raises a `ValueError` if it does not accept a text.
+            names: the names that `near` may choose from.
+            argument: name of the argument that gave the text.
         """
         suggestion = near(self.text, *names) if len(self.text) <= LONGEST else None
         try:
@@ -131,10 +133,10 @@ class Polynomial:
 
     @property
     def applications(self) -> tuple[str, ...]:
-        """Every composition that has to be computed, inputs before the compositions built on them.
+        """Every composition to compute, each after the composition that is its input.
 
-        Each is a suffix of a term (a term applies its last letter first); a suffix that terms share is listed,
-        and so computed, once: `I + F + GF` gives `("F", "GF")`.
+        Each is a suffix of a term (a term applies its last letter first). A suffix that terms share is listed, and
+        computed, once: `I + F + GF` gives `("F", "GF")`.
         """
         suffixes = {term[i:] for term in self.terms for i in range(len(term))}
         return tuple(by_degree(suffixes))
@@ -146,7 +148,7 @@ class Polynomial:
 
     @property
     def name(self) -> str:
-        """The module's name in the paper where it has one (`"mpoly-2"`), else the canonical sum."""
+        """The module's name in the paper (`"mpoly-2"`), or the canonical sum if it has none."""
         return next((name for name, polynomial in NAMED.items() if polynomial == self), str(self))
 
     def __str__(self) -> str:
@@ -162,7 +164,7 @@ class _TermError(ValueError):
 
 
 def parse_module(text: str) -> Polynomial:
-    """`Polynomial.parse` without a suggestion.
+    """Parses as `Polynomial.parse` does, without a suggestion.
 
     Raises:
         PolynomialSyntaxError: the text is neither a name nor a sum.
@@ -199,7 +201,7 @@ def _parse_sum(text: str) -> Polynomial:
 
 
 def _parse_term(text: str, start: int, end: int) -> str:
-    """The operators of the term in `text[start:end]`, powers written out; `""` for the identity."""
+    """Returns the operators of the term in `text[start:end]`, powers written out; `""` for the identity."""
     if start >= end:
         raise PolynomialSyntaxError("expected a term such as F, GF or F^2", text, min(start, len(text)))
     letters = ""

@@ -1,4 +1,4 @@
-"""The maps that a PolyNet computes on the way to its classes, for heads that segment or detect."""
+"""The feature maps of a PolyNet's stages, for segmentation and detection heads."""
 
 import re
 from dataclasses import dataclass
@@ -15,20 +15,20 @@ ENDS = {
     "P4": (r"stage_b_(\d+)_relu", 16, 21),
     "P5": (r"stage_c_(\d+)_relu", 32, 37),
 }
-"""By level: the layer that ends it (a fused network has no `stem_conv3_relu`), its stride and its offset."""
+"""The layer that ends each level (a fused network has no `stem_conv3_relu`), its stride and its offset."""
 
 
 @dataclass(frozen=True)
 class PyramidLevel:
-    """A map of a network, and where its places are in the image.
+    """A feature map of a network, and the positions of its places in the image.
 
-    A convolution without padding leaves the border out, so that the first place of a map is not at the border. The
-    place in row i and column j looks at what is around the pixel (`offset` + `stride` · i, `offset` + `stride` · j),
-    counted from 0. Of a side of s pixels a map has ⌊(s − 1 − 2 · `offset`) / `stride`⌋ + 1 places.
+    A convolution without padding leaves the border out, so the first place of a map is not at the border. The place in
+    row i and column j is centred on the pixel (`offset` + `stride` · i, `offset` + `stride` · j), counted from 0. For a
+    side of s pixels, a map has ⌊(s − 1 − 2 · `offset`) / `stride`⌋ + 1 places.
 
     Attributes:
         output: symbolic 4-D tensor of the network, after a ReLU.
-        stride: pixels from a place to the next one.
+        stride: pixels from one place to the next.
         offset: pixels from the image's border to the first place.
     """
 
@@ -42,9 +42,9 @@ class PyramidLevel:
 
 
 def feature_pyramid(model: keras.Model) -> dict[str, PyramidLevel]:
-    """The last map of each stride, finest first: what feature pyramids and U-Nets are built on.
+    """Returns the last feature map of each stride, finest first, for feature pyramids and U-Nets.
 
-    The levels have their usual names: P3 has a stride of 2³ pixels. An image of 331 px gives
+    The levels have their usual names: P3 has a stride of 2³ pixels. An image of 331 px gives:
 
     | level | stride | offset | places | channels | is the output of |
     |---|---|---|---|---|---|
@@ -56,19 +56,19 @@ def feature_pyramid(model: keras.Model) -> dict[str, PyramidLevel]:
 
     (Lin et al., "Feature Pyramid Networks for Object Detection", CVPR 2017, https://arxiv.org/abs/1612.03144.)
 
-    The tensors are the model's own, and share its weights: `keras.Model(model.input, {name: level.output for name,
-    level in feature_pyramid(model).items()})` is a model of all maps. It can be fused (`deployment.fuse`), and exported
-    with Keras's `export`.
+    The tensors are the model's own, and share its weights:
+    `keras.Model(model.input, {name: level.output for name, level in feature_pyramid(model).items()})` is a model of all
+    maps. You can fuse it (`deployment.fuse`), and export it with Keras's `export`.
 
     Args:
-        model: what `PolyNet` and `InceptionResNet` return, with the top or without, trained, loaded or fused; or a
-            functional model of its layers.
+        model: a model that `PolyNet` or `InceptionResNet` returned, with or without the top, trained, loaded or fused;
+            or a functional model of its layers.
 
     Returns:
-        By name, `"P1"` to `"P5"`, the levels that the model has: one that was cut after stage B has no P5.
+        The levels that the model has, by name (`"P1"` to `"P5"`). A model that was cut after stage B has no P5.
 
     Raises:
-        ValueError: it has none.
+        ValueError: the model has no level.
     """
     levels = {}
     for name, (pattern, stride, offset) in ENDS.items():

@@ -1,4 +1,4 @@
-"""The factor on the residual paths of each module, and the survival schedule that the released net took it from."""
+"""The factor on the residual paths of each module, and the survival schedule of the released network."""
 
 from collections.abc import Sequence
 
@@ -6,31 +6,31 @@ from polynet_keras.basics.checks import is_number
 from polynet_keras.basics.names import number_of
 
 MIN_SURVIVAL = 0.7
-"""Survival probability of the deepest module of the released net; that of the first is 1."""
+"""Survival probability of the deepest module of the released network; that of the first is 1."""
 
 
 def linear(first: float, last: float, count: int) -> tuple[float, ...]:
-    """`count` values from `first` to `last` in equal steps (`first` alone if `count` is 1)."""
+    """Returns `count` values from `first` to `last` in equal steps (`first` alone if `count` is 1)."""
     return tuple(first + (last - first) * i / max(count - 1, 1) for i in range(count))
 
 
 def scales_and_survival(
     residual_scale: float | Sequence[float] | None, modules: int
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The (scale, survival probability) of each module, in order of depth.
+    """Returns the scales and the survival probabilities of the modules, each in order of depth.
 
-    Module l of L multiplies its residual paths by `scale[l] · survival[l]` at inference, and in training too as
-    long as its stochastic paths are not active.
+    Module l of L multiplies its residual paths by `scale[l] · survival[l]` at inference, and also in training while
+    its stochastic paths are inactive.
 
     Args:
-        residual_scale: `None` is the released net's: scale 1 and the linear survival schedule of stochastic depth,
-            1 − 0.3·l/(L−1), which its authors multiplied in at inference. A number is one scale for all modules, a
-            pair a linear schedule from the first to the last module, a longer sequence has one scale a module;
-            with these the survival probability is 1.
+        residual_scale: `None` uses the factors of the released network: scale 1 and the linear survival schedule of
+            stochastic depth, 1 − 0.3·l/(L−1), which its authors multiplied in at inference. A number is one scale for
+            all modules. A pair is a linear schedule from the first to the last module. A longer sequence has one scale
+            per module. With all but `None`, the survival probability is 1.
         modules: L, the number of modules.
 
     Raises:
-        ValueError: not one of the above, or a scale that is not a finite number ≥ 0.
+        ValueError: `residual_scale` is none of the above, or a scale is not a finite number ≥ 0.
     """
     ones = (1.0,) * modules
     if residual_scale is None:

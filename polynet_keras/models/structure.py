@@ -18,13 +18,13 @@ STAGES = ("a", "b", "c")
 """The stages, in the order in which an image passes them."""
 
 MAX_MODULES = 1000
-"""The most residual units a stage may hold: a slip of the keyboard must not start to build a million layers."""
+"""The most residual units that a stage may hold, so that a typing error does not build a million layers."""
 
 _STAGE = re.compile(
     r"\s*(?P<count>\d*)\s*(?P<times>[x×]?)\s*(?P<opening>\[?)(?P<modules>[^\[\]]*)(?P<closing>\]?)\s*(?P<rest>.*)",
     re.DOTALL,
 )
-"""Which any text matches: its parts may be missing."""
+"""The parts of a stage. It matches any text: the parts may be missing."""
 _AS = "as in '10 x [poly-3, 2-way]'"
 _EXPECTED = {
     "count": f"expected the stage's count, {_AS}",
@@ -32,7 +32,7 @@ _EXPECTED = {
     "opening": f"expected '[' before the stage's modules, {_AS}",
     "closing": "expected ']' after the stage's modules",
 }
-"""What is said of a part that is missing."""
+"""The message for each missing part."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Structure:
         stages: three tuples of `Polynomial`: the units of stage A, B and C.
 
     Raises:
-        ValueError: not three stages, or a stage with no unit or more than `MAX_MODULES`.
+        ValueError: there are not three stages, or a stage has no unit or more than `MAX_MODULES`.
     """
 
     stages: tuple[tuple[Polynomial, ...], ...]
@@ -67,10 +67,10 @@ class Structure:
 
     @classmethod
     def parse(cls, text: "str | Structure") -> "Structure":
-        """Reads a name of `STRUCTURES` (`"polynet-g5"`) or the notation of this module; passes a `Structure` on.
+        """Reads a name of `STRUCTURES` (`"polynet-g5"`) or this module's notation; returns a `Structure` unchanged.
 
         Raises:
-            PolynomialSyntaxError: the text is neither; the message marks the fault and shows the nearest that is.
+            PolynomialSyntaxError: the text is neither; the message marks the fault and shows the nearest valid text.
             ValueError: `text` is not a string.
         """
         if isinstance(text, Structure):
@@ -84,7 +84,7 @@ class Structure:
 
     @classmethod
     def inception_resnet(cls, depths: Sequence[int]) -> "Structure":
-        """The structure of Inception-ResNet: `depths` (a, b, c) counts the `I + F` units of the stages."""
+        """Returns the structure of Inception-ResNet: `depths` (a, b, c) counts the `I + F` units of the stages."""
         if isinstance(depths, str) or not isinstance(depths, Iterable) or len(tuple(depths)) != len(STAGES):
             raise ValueError(f"depths must be {len(STAGES)} integers such as 5, 10 and 5; got {_depths_text(depths)}")
         for depth in depths:
@@ -109,7 +109,7 @@ class Structure:
 
 
 def _stage_text(modules: tuple[Polynomial, ...]) -> str:
-    """The stage as its shortest repeating pattern."""
+    """Writes the stage as its shortest repeating pattern."""
     for period in range(1, len(modules) + 1):
         repeats, rest = divmod(len(modules), period)
         if not rest and modules == modules[:period] * repeats:
@@ -138,7 +138,7 @@ def _parse_stages(text: str) -> Iterator[tuple[Polynomial, ...]]:
 
 
 def _parse_stage(part: str, text: str, offset: int) -> tuple[Polynomial, ...]:
-    """The units of the stage in `text`, which begins at `offset`."""
+    """Returns the units of the stage `part`, which begins at `offset` in `text`."""
 
     def fault(reason: str, position: int, accepted: str = "") -> PolynomialSyntaxError:
         return PolynomialSyntaxError(reason, text, offset + position, accepted)
