@@ -1,4 +1,5 @@
-"""Layers that Keras lacks: stochastic residual scaling, a fused, cheaply synchronized batch normalization, a split."""
+"""Layers that Keras lacks: stochastic residual scaling, a fused and cheaply synchronized batch normalization, a split.
+"""
 
 import lazy_loader
 

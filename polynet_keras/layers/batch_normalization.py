@@ -1,4 +1,4 @@
-"""Keras's batch normalization, computed by TensorFlow's fused kernel where there is one, and synchronized cheaply."""
+"""Keras's batch normalization on TensorFlow's fused kernel where there is one, with cheap synchronization."""
 
 import keras
 
@@ -9,24 +9,24 @@ from polynet_keras.basics.keras_internals import every_layer
 class BatchNormalization(keras.layers.BatchNormalization):
     """`keras.layers.BatchNormalization`, faster and smaller on TensorFlow.
 
-    Same arguments, config, variables, moving-average rule and numerics (1e-5): weights move between the two freely.
-    Keras 3 computes moments and then normalizes, each from element-wise operations that keep their results for
-    the backward pass; this layer calls `FusedBatchNormV3`, one operation in each direction. It does so on the
-    TensorFlow backend for 4-D inputs of float32, float16 or bfloat16, normalized over the last axis (or, with a
-    GPU visible to TensorFlow, over axis 1), without mask or `renorm`; otherwise it is Keras's layer.
+    Arguments, config, variables, moving-average rule and numerics (to 1e-5) are Keras's: weights move between the two
+    freely. Keras 3 computes moments and then normalizes, by element-wise operations that keep their results for the
+    backward pass. This layer calls `FusedBatchNormV3`, one operation in each direction, on the TensorFlow backend for
+    4-D inputs of float32, float16 or bfloat16. The input must be normalized over the last axis (or, with a GPU visible
+    to TensorFlow, over axis 1), without mask or `renorm`; otherwise the layer is Keras's.
 
     With `synchronized=True`, training in `strategy.run` on several replicas normalizes by the mean and the variance of
-    the global batch. Keras's layer takes three collectives forward and as many backward, and the variance as the
-    difference of two means, which a mean that is large beside the deviation leaves nothing of; this one takes one
-    each and combines the replicas' moments (`layers.synchronized_moments`), whatever their parts' sizes. Inference, a
-    frozen layer and a single replica take none. With a mask (as in Keras, where it is not synchronized) or `renorm` it
-    is Keras's layer, and so it is on the other backends, which take no `synchronized=True`; a saved layer that has it
-    comes back without it there.
+    the global batch. Keras's layer needs three collectives forward and three backward. It computes the variance as the
+    difference of two means, and loses it where the mean is large beside the deviation. This layer needs one collective
+    in each direction and combines the replicas' moments (`layers.synchronized_moments`), whatever the sizes of their
+    parts. Inference, a frozen layer and a single replica need none. With a mask (which Keras does not synchronize
+    either) or `renorm`, the layer is Keras's. Other backends do not accept `synchronized=True`; they load a saved layer
+    that has it without it.
 
-    Differences that remain: with a float16 or bfloat16 compute dtype the input is not cast up first (the kernel
-    accumulates in float32 itself), and a batch without examples, such as a replica of a distribution strategy gets at
-    the end of an uneven epoch, leaves the moving statistics as they are where Keras's layer fills them with NaN. (A
-    synchronized layer takes the other replicas' examples.)
+    Two differences from Keras's layer remain. With a float16 or bfloat16 compute dtype, the layer does not cast the
+    input up first (the kernel accumulates in float32 itself). A batch without examples leaves the moving statistics
+    unchanged, where Keras's layer fills them with NaN; a replica can get such a batch at the end of an uneven epoch. (A
+    synchronized layer uses the other replicas' examples.)
 
     Source: Ioffe and Szegedy, 2015; the arithmetic is `keras.layers.BatchNormalization`'s.
     """
@@ -99,13 +99,13 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return tf.cast(outputs, self.compute_dtype)
 
     def _needs_global_moments(self, inputs) -> bool:
-        """Whether the fused kernel, which sees one replica's part, will not do."""
+        """Whether the fused kernel is not enough: it sees only one replica's part."""
         from polynet_keras.layers.synchronized_moments import replica_count
 
         return replica_count() > 1 or not self._has_fused_kernel(inputs)
 
     def _values(self):
-        """Moving mean and variance, gamma and beta, as tensors (C,)."""
+        """Returns moving mean and variance, gamma and beta, as tensors (C,)."""
         import tensorflow as tf
 
         moving_mean, moving_variance = _read(self.moving_mean), _read(self.moving_variance)
@@ -129,15 +129,15 @@ class BatchNormalization(keras.layers.BatchNormalization):
 def synchronize_batch_normalization(model: keras.Model) -> None:
     """Sets `synchronized` on every batch normalization of a model, nested models included.
 
-    Worth it where a replica gets few images. Variables and weights stay as they are; the model's config says it, so
-    that a saved model comes back synchronized. May be called at any time: a training step compiled so far is made
-    anew. Layers of `keras.layers.BatchNormalization` are synchronized too, in Keras's way.
+    Synchronization pays off where a replica gets few images. Variables and weights do not change; the model's config
+    includes the setting, so that a saved model loads synchronized. You may call it at any time: it rebuilds a compiled
+    training step. It also synchronizes layers of `keras.layers.BatchNormalization`, in Keras's way.
 
     Args:
-        model: of any kind; built or not, if its layers are made in its constructor.
+        model: a model of any kind; it may be unbuilt if its constructor makes its layers.
 
     Raises:
-        ValueError: another backend than TensorFlow, or a model without batch normalization.
+        ValueError: the backend is not TensorFlow, or the model has no batch normalization.
     """
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
@@ -153,7 +153,7 @@ def synchronize_batch_normalization(model: keras.Model) -> None:
 
 
 def _read(variable: keras.Variable):
-    """The variable's tensor, without the detours of `tf.convert_to_tensor`: there are thousands to read."""
+    """Returns the variable's tensor, without the overhead of `tf.convert_to_tensor`: there are thousands to read."""
     import tensorflow as tf
 
     # Inside a `keras.StatelessScope` the value is a tensor already.
@@ -162,9 +162,9 @@ def _read(variable: keras.Variable):
 
 
 def _not_empty(inputs):
-    """Whether there are any values: a bool tensor where an empty batch has to be reckoned with, else True.
+    """Whether there are any values: a bool tensor if an empty batch is possible, else True.
 
-    A dataset gives none; but the replicas of a distribution strategy share a batch, and one may be left without.
+    A dataset has no empty batches, but the replicas of a distribution strategy share a batch, and one may get no part.
     """
     import tensorflow as tf
 
@@ -175,7 +175,7 @@ def _not_empty(inputs):
 
 
 def _bessel(inputs, axis: int):
-    """The biased variance over the unbiased one, as the op has it: a number, or a tensor where the shape is unknown."""
+    """Returns biased over unbiased variance, as in the op: a number, or a tensor if the shape is unknown."""
     import tensorflow as tf
 
     if inputs.shape.num_elements():

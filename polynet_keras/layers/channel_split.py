@@ -1,4 +1,4 @@
-"""A tensor split along its channels, with sizes that every exporter knows."""
+"""A layer that splits a tensor along its channels, with sizes that every exporter knows."""
 
 from collections.abc import Sequence
 
@@ -10,17 +10,18 @@ from keras import ops
 class ChannelSplit(keras.layers.Layer):
     """Splits the channels of a 4-D tensor into parts.
 
-    `keras.ops.split` does it too, but on PyTorch it makes the sizes a tensor, which `torch.export` cannot trace.
+    `keras.ops.split` splits tensors too, but on PyTorch it makes the sizes a tensor, which `torch.export` cannot
+    trace.
 
     Args:
         sizes: channels of each part; their sum is the number of channels.
-        axis: of the channels: -1, or 1.
+        axis: axis of the channels: -1 or 1.
 
     Call returns:
-        List of tensors, one a part.
+        List of tensors, one per part.
 
     Raises:
-        ValueError: sizes that do not add up to the channels of the input.
+        ValueError: the sizes do not add up to the channels of the input.
     """
 
     def __init__(self, sizes: Sequence[int], axis: int = -1, **kwargs):

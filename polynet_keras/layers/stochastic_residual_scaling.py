@@ -15,17 +15,17 @@ RESCALES = ("inference", "training")
 
 @keras.saving.register_keras_serializable(package="polynet_keras")
 class StochasticResidualScaling(keras.layers.Layer):
-    """Adds residual paths to a shortcut, scaled, each path kept with its survival probability.
+    """Adds scaled residual paths to a shortcut, and keeps each path with its survival probability.
 
-    `y = shortcut + Σ_k scale_k · m_k · path_k`, where with b_k ~ Bernoulli(p_k), drawn for each path apart,
+    `y = shortcut + Σ_k scale_k · m_k · path_k`, where, with b_k ~ Bernoulli(p_k) drawn independently for each path,
 
     | m_k                       | training, active | training, inactive | inference |
     | ------------------------- | ---------------- | ------------------ | --------- |
     | `rescale="inference"`     | b_k              | p_k                | p_k       |
     | `rescale="training"`      | b_k / p_k        | 1                  | 1         |
 
-    so that inactive training computes what inference does, and the expectation of active training is the
-    inference value in either mode. Which published code does which:
+    so that inactive training computes the same as inference, and the expectation of active training is the inference
+    value in either mode. Published code compares as follows:
 
     | code                                                    | `mode`                | `rescale`     |
     | ------------------------------------------------------- | --------------------- | ------------- |
@@ -40,12 +40,12 @@ class StochasticResidualScaling(keras.layers.Layer):
     a list that starts with the shortcut.
 
     Args:
-        scale: float or one float a path, ≥ 0.
-        survival_probability: float or one float a path, in [0, 1].
-        mode: `"batch"`: one draw a path for the whole batch, which is the global one where replicas share it
-            (`draws_agree`); `"sample"`: one draw a path and example.
-        rescale: `"inference"` or `"training"`, see the table.
-        active: whether training draws.
+        scale: float or one float per path, ≥ 0.
+        survival_probability: float or one float per path, in [0, 1].
+        mode: `"batch"`: one draw per path for the whole batch, which is the global batch if replicas share it
+            (`draws_agree`); `"sample"`: one draw per path and example.
+        rescale: `"inference"` or `"training"`; see the table.
+        active: whether training draws paths at random.
         seed: int, for reproducible draws; by default drawn from `keras.utils.set_random_seed`'s generator.
 
     Call arguments:
@@ -56,16 +56,16 @@ class StochasticResidualScaling(keras.layers.Layer):
         Tensor of the inputs' shape, in the layer's compute dtype. The draws are made in float32.
 
     Raises:
-        ValueError: an argument outside the ranges above, inputs that are no such list, or as many values of `scale`
-            or `survival_probability` as there are not paths.
+        ValueError: an argument is outside the ranges above, the inputs are not such a list, or the number of values of
+            `scale` or `survival_probability` differs from the number of paths.
 
-    `active` (a float32 scalar, 1 or 0), `survival_probability` and `scale` (float32, one value a path) are
-    non-trainable variables: a callback can `assign` them without a retrace, and a weights file holds all that decides
-    what the layer computes. They are numbers of one type, so that weights may be subtracted and averaged: a switch
-    above ½ is on. A survival probability assigned outside [0, 1] acts as the nearest bound.
+    `active` (a float32 scalar, 1 or 0), `survival_probability` and `scale` (float32, one value per path) are
+    non-trainable variables. A callback can `assign` them without a retrace, and a weights file holds everything that
+    decides the layer's output. They have one dtype, so that weights can be subtracted and averaged; `active` counts as
+    on above ½. A survival probability assigned outside [0, 1] acts as the nearest bound.
 
-    Source: Huang et al., "Deep Networks with Stochastic Depth", ECCV 2016, for the draws; the scaling at inference
-    is the released PolyNet's.
+    Source: Huang et al., "Deep Networks with Stochastic Depth", ECCV 2016, for the draws. The scaling at inference is
+    the released PolyNet's.
     """
 
     def __init__(
@@ -129,11 +129,11 @@ class StochasticResidualScaling(keras.layers.Layer):
 
     @property
     def draws_agree(self) -> bool:
-        """Whether all replicas of a distribution strategy have to draw the same numbers: those of mode `"batch"`.
+        """Whether all replicas of a distribution strategy must draw the same numbers: true in mode `"batch"`.
 
-        A training step that gives each replica a seed state of its own leaves the common one to a layer that says so;
-        otherwise one batch would have as many draws as there are replicas. In mode `"sample"` the replicas have to
-        differ: with a common state, their first examples would drop the same paths, and their second, and so on.
+        A training step gives each replica its own seed state, except for layers where this property is true. Otherwise
+        one batch would have as many draws as there are replicas. In mode `"sample"` the replicas must differ: with a
+        common state, the first examples of all replicas would drop the same paths, and so would the second ones.
         """
         return self.mode == "batch"
 
@@ -149,7 +149,7 @@ class StochasticResidualScaling(keras.layers.Layer):
         return y
 
     def _factors(self, batch_size, training):
-        """float32 `scale_k · m_k`, of shape (K,), or (batch, K) where examples draw apart."""
+        """Returns float32 `scale_k · m_k`, of shape (K,), or (batch, K) if each example has its own draws."""
         scale = ops.convert_to_tensor(self.scale)
         survival = ops.clip(ops.convert_to_tensor(self.survival_probability), 0.0, 1.0)
         kept = survival if self.rescale == "inference" else ops.ones_like(survival)
@@ -179,7 +179,7 @@ class StochasticResidualScaling(keras.layers.Layer):
 
 
 def _checked(name: str, value, *, upper: float):
-    """`value` as a float or a list of floats, each in [0, upper]."""
+    """Returns `value` as a float or a list of floats, each in [0, upper]."""
     values = list(value) if isinstance(value, (list, tuple)) else [value]
     if not values or not all(is_number(v) and 0.0 <= float(v) <= upper for v in values):
         bounds = "≥ 0" if math.isinf(upper) else f"in [0, {upper:g}]"

@@ -1,7 +1,7 @@
-"""Batch normalization by the moments of the global batch: one collective a layer forward, one backward.
+"""Batch normalization by the moments of the global batch: one collective per layer forward, one backward.
 
-Only for the TensorFlow backend. Each replica of a distribution strategy holds a part of the global batch; what it
-computes here, and the gradients, are what a single worker computes of the whole batch.
+For the TensorFlow backend only. Each replica of a distribution strategy holds a part of the global batch. Its outputs
+and gradients are those of a single worker with the whole batch.
 """
 
 import contextlib
@@ -11,12 +11,15 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 _replica = threading.local()
-"""Of TensorFlow's replicas each has a thread: `idle` is 1 where this one's part stands for none."""
+"""State of each replica; every TensorFlow replica has its own thread. `idle` is 1 if this replica's part is a stand-in.
+"""
 
 
 @contextlib.contextmanager
 def idle_part(idle: tf.Tensor | None) -> Iterator[None]:
-    """Where `idle` (a scalar, 0 or 1; None for 0), this replica's part counts for nothing: it only computes along."""
+    """If `idle` is 1 (a scalar, 0 or 1; None means 0), this replica takes part in the collectives but counts for
+    nothing.
+    """
     _replica.idle = idle
     try:
         yield
@@ -25,7 +28,7 @@ def idle_part(idle: tf.Tensor | None) -> Iterator[None]:
 
 
 def replica_count() -> int:
-    """Replicas that compute together where this is called: 1 outside of `strategy.run`, or without a strategy."""
+    """Returns the number of replicas that compute together: 1 outside of `strategy.run`, or without a strategy."""
     context = tf.distribute.get_replica_context()
     return 1 if context is None else context.num_replicas_in_sync
 
@@ -33,29 +36,29 @@ def replica_count() -> int:
 def normalize(
     x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, axis: int, epsilon: float
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """`gamma · (x - mean) / sqrt(variance + epsilon) + beta`, with mean and variance over all replicas' parts.
+    """Returns `gamma · (x - mean) / sqrt(variance + epsilon) + beta`, with mean and variance over all replicas' parts.
 
-    All replicas have to call it, also those whose part is empty, and the backward pass has to run on all or none: each
-    is one all-reduce, of (replicas, 2C + 1) numbers forward and of 2C backward. Outside of `strategy.run`, or with one
-    replica, there is none.
+    All replicas must call it, including those with an empty part, and the backward pass must run on all or none. Each
+    pass is one all-reduce: (replicas, 2C + 1) numbers forward, 2C backward. There is none outside of `strategy.run`, or
+    with one replica.
 
     Args:
         x: (..., C, ...), floats; this replica's part. The parts may differ in their number of examples.
         gamma, beta: (C,).
-        axis: of the channels; may be negative.
+        axis: axis of the channels; may be negative.
         epsilon: added to the variance.
 
     Returns:
-        The normalized part, of `x`'s shape and dtype; the global mean and biased variance, (C,); how many values a
-        channel has in the global batch, a scalar, 0 if all parts are empty. The last three are float32 (float64 for
-        float64 inputs) and carry no gradient.
+        The normalized part, of `x`'s shape and dtype; the global mean and biased variance, (C,); and the number of
+        values per channel in the global batch, a scalar, 0 if all parts are empty. The last three are float32 (float64
+        for float64 inputs) and carry no gradient.
 
-    The gradient of `x` is exact if the loss to differentiate is the sum of the replicas' losses: a replica's loss that
-    is a mean over its part has to be weighted by the part's size before the backward pass. The gradients of `gamma`
-    and `beta` are this replica's share: their sum over the replicas is the global batch's. There is no second gradient.
+    The gradient of `x` is exact if the loss to differentiate is the sum of the replicas' losses. If a replica's loss
+    is a mean over its part, weight it by the part's size before the backward pass. The gradients of `gamma` and `beta`
+    are this replica's share: their sum over the replicas is the global batch's. There is no second-order gradient.
 
     Source: Ioffe and Szegedy, 2015; the moments of the parts are combined as in Chan, Golub and LeVeque, "Updating
-    Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979, which has no difference of large squares.
+    Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979, which avoids differences of large squares.
     """
     dtype = tf.float64 if x.dtype == tf.float64 else tf.float32
     context = tf.distribute.get_replica_context()
@@ -98,7 +101,7 @@ def normalize(
 def _global_moments(
     context, x: tf.Tensor, part: tf.Tensor, axes: list[int], per_channel
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """(mean, biased variance, values a channel) of all replicas' parts; zeros if all are empty.
+    """Returns (mean, biased variance, values per channel) of all replicas' parts; zeros if all are empty.
 
     `part` is 1, or 0 where this replica's part is idle.
     """

@@ -1,4 +1,4 @@
-"""Thousands of TensorFlow variables, made quickly."""
+"""Faster creation of thousands of TensorFlow variables."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,10 +8,10 @@ import keras
 
 @contextlib.contextmanager
 def plain_variable_names() -> Iterator[None]:
-    """TensorFlow variables made inside share one TensorFlow name; their Keras names and paths are as ever.
+    """Gives all TensorFlow variables made inside one TensorFlow name; their Keras names and paths stay the same.
 
-    TensorFlow compiles and keeps one kernel for each distinct name of a variable, 0.5 ms and 30 KB each: of G5's
-    2,700 variables that is a quarter of the time to build it. On the other backends nothing happens.
+    TensorFlow compiles and keeps one kernel for each distinct variable name, 0.5 ms and 30 KB each. For the 2,700
+    variables of G5, this is a quarter of the build time. On the other backends, the context manager does nothing.
     """
     if keras.backend.backend() != "tensorflow":
         yield
