@@ -1,5 +1,4 @@
-"""Layers that Keras lacks: stochastic residual scaling, a fused and cheaply synchronized batch normalization, a split.
-"""
+"""Layers that Keras lacks: stochastic residual scaling, fused and cheaply synchronized batch normalization, a split."""
 
 import lazy_loader
 

@@ -11,15 +11,12 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 _replica = threading.local()
-"""State of each replica; every TensorFlow replica has its own thread. `idle` is 1 if this replica's part is a stand-in.
-"""
+"""State of each replica, which has its own thread; `idle` is 1 if this replica's part is a stand-in."""
 
 
 @contextlib.contextmanager
 def idle_part(idle: tf.Tensor | None) -> Iterator[None]:
-    """If `idle` is 1 (a scalar, 0 or 1; None means 0), this replica takes part in the collectives but counts for
-    nothing.
-    """
+    """If `idle` is 1 (a scalar, 0 or 1; None means 0), this replica computes too, but its part counts for nothing."""
     _replica.idle = idle
     try:
         yield

@@ -1,4 +1,4 @@
-"""Recipes and the runs they make; the optimizer, the callbacks, growth by insertion."""
+"""Recipes and the runs they make; optimizers, callbacks, and growth by insertion."""
 
 import lazy_loader
 

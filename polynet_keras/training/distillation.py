@@ -1,4 +1,4 @@
-"""Distillation: a model is trained towards what another one says of the same images.
+"""Distillation: training a model towards another one's predictions for the same images.
 
 Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, https://arxiv.org/abs/1503.02531.
 """
@@ -24,26 +24,27 @@ def teach(
     temperature: float,
     weight: float,
 ) -> None:
-    """Has a compiled model's training loss look at a teacher, too.
+    """Adds a teacher's predictions to a compiled model's training loss.
 
-    With the teacher's probabilities p and the model's q, both of logits that are divided by the temperature T, the loss
-    of an image is `(1 - weight) · (its loss so far) + weight · T² · Σ p · log(p / q)`. T² keeps the size of the
-    gradient when T changes, as in the paper; that the teacher's entropy is taken off changes no gradient, and lets the
-    loss reach 0. The teacher sees the images that the model sees, augmented and mixed, in inference.
+    Let p be the teacher's probabilities and q the model's, both from logits divided by the temperature T. The loss of
+    an image is `(1 - weight) · (its loss so far) + weight · T² · Σ p · log(p / q)`. T² keeps the size of the gradient
+    when T changes, as in the paper. Subtracting the teacher's entropy changes no gradient, and lets the loss reach 0.
+    The teacher runs in inference mode on the images that the model gets, augmented and mixed.
 
-    The teacher is no part of the model: neither saved nor in its checkpoints. Evaluation stays as it is.
+    The teacher is not part of the model: neither the saved model nor its checkpoints contain it. Evaluation does not
+    change.
 
     Args:
-        model: compiled, of probabilities (batch, classes), and on TensorFlow.
-        teacher: a Keras model that knows all classes, by their names. Its images may be of another size, to which they
-            are resized bilinearly, and normalized in another way.
-        class_names: of the model.
-        preprocessing: of the model.
+        model: compiled model on TensorFlow, whose outputs are probabilities (batch, classes).
+        teacher: a Keras model that knows all classes by their names. It may take images of another size (they are
+            resized bilinearly) and with another normalization.
+        class_names: names of the model's classes.
+        preprocessing: preprocessing of the model.
         temperature: above 0.
-        weight: of the teacher, from 0 to 1.
+        weight: weight of the teacher, from 0 to 1.
 
     Raises:
-        ValueError: a teacher of other classes or of images with other channels, or one that is exported.
+        ValueError: the teacher has other classes or image channels, or is exported.
     """
     theirs = teacher.preprocessing
     if theirs.channels != preprocessing.channels:
@@ -75,9 +76,9 @@ def teach(
 
 
 class _Divergence(keras.losses.Loss):
-    """Kullback and Leibler's, of the second logits from the first.
+    """Kullback-Leibler divergence of the second logits from the first.
 
-    A loss of Keras, for the mean over a batch: under a strategy that counts as those of the model's other losses do.
+    It is a Keras loss because of the mean over a batch: under a strategy, it is scaled like the model's other losses.
     """
 
     def call(self, y_true, y_pred):
@@ -86,7 +87,7 @@ class _Divergence(keras.losses.Loss):
 
 
 def _conversion(ours: Preprocessing, theirs: Preprocessing) -> Callable[[Any], Any]:
-    """From a batch that is prepared for the model to one as the teacher takes it."""
+    """Returns a function from a batch prepared for the model to a batch prepared for the teacher."""
     first = keras.config.image_data_format() == "channels_first"
 
     def of_channels(values: Sequence[float]) -> Any:

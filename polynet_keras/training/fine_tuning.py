@@ -1,4 +1,4 @@
-"""Fine-tuning: freezing the network up to a part, and training it in phases that unfreeze more and more of it."""
+"""Fine-tuning: freezing the network up to a part, and training in phases that unfreeze more and more of it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,21 +11,21 @@ from polynet_keras.models.parts import PARTS, check_part, part_of
 
 
 def freeze(model: keras.Model, through: str | None, normalizations: bool = False) -> None:
-    """Freezes a network from the image up to a part, and unfreezes all behind it.
+    """Freezes a network from the image up to a part, and unfreezes everything behind it.
 
-    A frozen layer's variables do not train, and a frozen batch normalization computes with its moving statistics and
-    leaves them as they are, in training too. As always in Keras, `compile` comes after it.
+    A frozen layer's variables do not train. A frozen batch normalization uses its moving statistics and does not update
+    them, in training too. As always in Keras, call `compile` afterwards.
 
     Args:
-        model: what `PolyNet` or `InceptionResNet` returned, with or without the top; of a model that is built around
-            it, the network itself.
+        model: a model that `PolyNet` or `InceptionResNet` returned, with or without the top. If your model is built
+            around it, pass the inner network.
         through: the last frozen part, one of `models.parts.PARTS`: "stem", "stage_a", "reduction_a", "stage_b",
-            "reduction_b", "stage_c", "predictions"; `None` unfreezes all.
-        normalizations: whether the batch normalizations of all parts are frozen, those behind `through` too. With few
-            images, or images unlike those before, their new statistics are worse than the old ones.
+            "reduction_b", "stage_c", "predictions"; `None` unfreezes everything.
+        normalizations: whether to freeze the batch normalizations of all parts, including those behind `through`. With
+            few images, or images unlike those before, their new statistics are worse than the old ones.
 
     Raises:
-        ValueError: no such part, or a model without parts.
+        ValueError: there is no such part, or the model has no parts.
     """
     if through is not None:
         check_part("through", through)
@@ -42,12 +42,12 @@ def freeze(model: keras.Model, through: str | None, normalizations: bool = False
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of a fine-tuning run.
+    """A phase of a fine-tuning run.
 
     Attributes:
-        frozen_through: what is frozen, as `freeze` takes it.
-        epochs: how many.
-        optimizer: of this phase, which begins with a new one of the same settings.
+        frozen_through: the last frozen part, as in `freeze`.
+        epochs: number of epochs.
+        optimizer: the phase begins with a new optimizer of the same settings.
         normalizations_frozen: whether all batch normalizations are frozen too.
     """
 
@@ -72,23 +72,25 @@ def fit_in_phases(
     network: keras.Model | None = None,
     **fit_arguments: Any,
 ) -> dict[str, list]:
-    """`compile` and `fit`, phase after phase: gradual unfreezing.
+    """Calls `compile` and `fit` for one phase after the other: gradual unfreezing.
 
-    Epochs are counted through all phases, so that logs and schedules of callbacks go on.
+    Epoch numbers continue through all phases, and so do the logs and schedules of callbacks.
 
     Args:
-        model: to train.
-        phases: in order.
-        *data: what `model.fit` takes first: a dataset, or images and labels; not an iterator, which one phase uses up.
-        compile_arguments: of `model.compile`, without the optimizer: loss, metrics and so on.
-        network: what is frozen, where `model` is built around it; else `model` itself.
-        **fit_arguments: of `model.fit`, without `epochs` and `initial_epoch`.
+        model: model to train.
+        phases: phases in order.
+        *data: the first arguments of `model.fit`: a dataset, or images and labels. An iterator is refused, as one phase
+            would use it up.
+        compile_arguments: arguments of `model.compile`, without the optimizer: loss, metrics and so on.
+        network: the network to freeze, if `model` is built around it; by default `model` itself.
+        **fit_arguments: arguments of `model.fit`, without `epochs` and `initial_epoch`.
 
     Returns:
-        What `fit(...).history` would be of one run: for each name, a list with a value an epoch.
+        The history as `fit(...).history` of one run: for each name, a list with one value per epoch.
 
     Raises:
-        ValueError: no phase, an argument that the phases decide, an iterator, or a phase with nothing to train.
+        ValueError: there is no phase, an argument is one that the phases decide, the data is an iterator, or a phase
+            has nothing to train.
     """
     if isinstance(phases, Phase) or not phases or not all(isinstance(phase, Phase) for phase in phases):
         raise ValueError(f"phases must be a list of at least one Phase; got {type(phases).__name__}")

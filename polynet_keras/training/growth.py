@@ -1,4 +1,4 @@
-"""A trained net grown by insertion: the larger net that a training can begin with."""
+"""Growth of a trained network by insertion, to a larger network that a training can begin with."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,17 +22,17 @@ def grown(
     new_paths: str = "xavier",
     carry_optimizer: bool = False,
 ) -> keras.Model:
-    """A net of another structure that begins with the weights of a trained one.
+    """Returns a network of another structure that begins with the weights of a trained one.
 
     Args:
-        source: a trained net of `PolyNet` or `InceptionResNet` with its classifier.
-        structure: of the larger net.
-        width: of both.
-        residual_scale: of what is new, as `PolyNet` takes it; kept paths bring their own.
-        positions: as `training.insertion.insert` takes it.
-        new_paths: as `training.insertion.insert` takes it.
-        carry_optimizer: whether the net is compiled, with an optimizer of the source's settings that remembers what the
-            source's does of kept variables (`insert_optimizer`). Its schedule begins anew, and it decays all weights.
+        source: a trained network of `PolyNet` or `InceptionResNet` with its classifier.
+        structure: structure of the larger network.
+        width: width of both.
+        residual_scale: factors of new paths, as in `PolyNet`; kept paths keep their own.
+        positions: as in `training.insertion.insert`.
+        new_paths: as in `training.insertion.insert`.
+        carry_optimizer: whether to compile the network, with an optimizer of the source's settings and its state for
+            kept variables (`insert_optimizer`). Its schedule begins anew, and it decays all weights.
 
     Raises:
         ValueError: as `training.insertion.insert` and `insert_optimizer`.
@@ -56,15 +56,15 @@ def grown(
 
 
 def carry_optimizer(file: str, model: keras.Model, structure: Structure) -> int:
-    """Gives a compiled model's optimizer what that of a file remembers of the same net.
+    """Copies the optimizer state in a file of the same network to a compiled model's optimizer.
 
     Args:
-        file: `.keras`.
-        model: compiled.
-        structure: of both.
+        file: a `.keras` file.
+        model: the compiled model.
+        structure: structure of both.
 
     Returns:
-        Of how many variables.
+        The number of variables copied.
 
     Raises:
         ValueError: the file's model has no optimizer, or another one.
@@ -77,7 +77,7 @@ def carry_optimizer(file: str, model: keras.Model, structure: Structure) -> int:
 
 
 def check_optimizer(source: keras.Model, what: str) -> None:
-    """Raises a `ValueError` unless the model has an optimizer that remembers something."""
+    """Raises a `ValueError` unless the model has an optimizer with state to carry."""
     optimizer = getattr(source, "optimizer", None)
     if optimizer is None:
         raise ValueError(f"{what}: the net was saved without its optimizer")

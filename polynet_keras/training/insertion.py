@@ -1,8 +1,8 @@
-"""Growth by insertion: a deeper net, or one of richer modules, that begins with the weights of a trained one.
+"""Growth by insertion: a deeper network, or one of richer modules, that begins with the weights of a trained one.
 
-The residual units of the trained net keep their order and their weights; the grown net has new units between them
-(Inception-ResNet 5-10-5 → 10-20-10), and new orders and ways in them (an `I + F` becomes `I + F + F²` or `I + F + G`,
-its block F).
+The residual units of the trained network keep their order and their weights. The grown network has new units between
+them (Inception-ResNet 5-10-5 → 10-20-10), and new orders and ways in them (an `I + F` becomes `I + F + F²` or
+`I + F + G`, with its block F).
 
 Source: the authors' poster on PolyNet, CVPR 2017: "Ultra-deep models are initialized via block insertion, where new
 blocks are initialized using Xavier." It does not say where the blocks go.
@@ -26,26 +26,26 @@ _UNIT = re.compile(r"(stage_[abc]_\d+)_([a-z]+)(?:_.*)?")
 def insert(
     source: keras.Model, target: keras.Model, positions: str = "interleaved", new_paths: str = "xavier"
 ) -> InsertionPlan:
-    """Gives a larger net the weights of a trained one, in place.
+    """Gives a larger network the weights of a trained one, in place.
 
-    The kept paths bring their residual factors. All else of the target stays as it is: the initialization it was built
-    with, which is Xavier's (Glorot's), and the residual factors of new paths.
+    The kept paths keep their residual factors. Everything else in the target stays unchanged: its own initialization,
+    which is Xavier's (Glorot's), and the residual factors of new paths.
 
     Args:
-        source: a trained net of `PolyNet` or `InceptionResNet`.
-        target: a net of the same functions that is larger, with the same `width`, `share_projection`, channels of the
-            image and classes.
+        source: a trained network of `PolyNet` or `InceptionResNet`.
+        target: a larger network of the same functions, with the same `width`, `share_projection`, image channels and
+            classes.
         positions: see `plan_insertion`.
-        new_paths: `"xavier"`, as on the poster: they change the outputs at once. `"zero"`: scale and offset of their
-            last batch normalization are set to zero, so that the target computes what the source does (where its
-            moving statistics are used) and new paths fade in as they learn.
+        new_paths: `"xavier"`, as on the poster: new paths change the outputs at once. `"zero"`: scale and offset of
+            their last batch normalization are set to zero, so that the target computes the same as the source (where it
+            uses its moving statistics), and new paths fade in as they learn.
 
     Returns:
-        The plan that was followed.
+        The plan of the insertion.
 
     Raises:
-        ValueError: one of them is no such net, the target is not larger, differs otherwise, or a new path cannot begin
-            at zero because a kept one computes with it. The target is as it was.
+        ValueError: one of them is not such a network, the target is not larger or differs otherwise, or a new path
+            cannot begin at zero because a kept one contains it. The target is unchanged then.
     """
     check_choice("new_paths", new_paths, NEW_PATHS)
     plan = plan_insertion(_structure_of(source), _structure_of(target), positions)
@@ -63,21 +63,22 @@ def insert(
 
 
 def insert_optimizer(source: keras.Model, target: keras.Model, plan: InsertionPlan) -> int:
-    """Gives the target's optimizer what the source's remembers of the kept variables (mean squares, momentum, ...).
+    """Copies the source optimizer's state of kept variables (mean squares, momentum, ...) to the target's.
 
-    Its own count of steps and learning rate stay; AdamW and LAMB, which take early moments for too small, begin with
-    smaller steps for it. Gradients that were accumulated for an update to come are left behind.
+    The target keeps its own step count and learning rate. AdamW and LAMB correct for moments that are small at the
+    beginning, so their first steps are smaller. Accumulated gradients of a pending update are not copied.
 
     Args:
-        source: as `insert` took it, compiled.
-        target: as `insert` took it, compiled with an optimizer of the same class. Both optimizers are built.
-        plan: what `insert` returned.
+        source: the source of `insert`, compiled.
+        target: the target of `insert`, compiled with an optimizer of the same class. Both optimizers are built if
+            needed.
+        plan: the return value of `insert`.
 
     Returns:
-        How many variables were carried.
+        The number of variables copied.
 
     Raises:
-        ValueError: no optimizer, or two of different classes.
+        ValueError: there is no optimizer, or the two have different classes.
     """
     optimizers = []
     for name, model in (("source", source), ("target", target)):
@@ -112,11 +113,11 @@ def insert_optimizer(source: keras.Model, target: keras.Model, plan: InsertionPl
 def kept_variables(
     source: keras.Model, target: keras.Model, plan: InsertionPlan
 ) -> list[tuple[keras.Variable, keras.Variable]]:
-    """(of the source, of the target): the variables of all that is kept, but for the residual factors.
+    """Returns pairs (source's, target's) of all kept variables, except for the residual factors.
 
     Raises:
-        ValueError: a variable of the source has no place in the target, or one of another shape, or the target lacks
-            one for what is kept.
+        ValueError: a variable of the source has no place in the target, or one of another shape, or the source lacks a
+            variable that is not new in the target.
     """
     theirs, ours = dict(_variables(source)), dict(_variables(target))
     units = {unit.name: unit for unit in plan.units}
@@ -158,7 +159,7 @@ def _structure_of(model: keras.Model) -> str:
 
 
 def _last_normalizations(plan: InsertionPlan) -> Iterator[str]:
-    """The names of the layers that end new paths."""
+    """Yields the names of the layers that end new paths."""
     for unit in plan.units:
         kept = unit.source.module.applications if unit.source else ()
         for term in unit.new_terms:
@@ -171,7 +172,7 @@ def _last_normalizations(plan: InsertionPlan) -> Iterator[str]:
 
 
 def _bring_factors(source: keras.Model, old: Unit, target: keras.Model, new: Unit) -> None:
-    """The residual factors of the paths that a unit keeps."""
+    """Copies the residual factors of the paths that a unit keeps."""
     theirs, ours = source.get_layer(_sum_name(old)), target.get_layer(_sum_name(new))
     for factor in ("scale", "survival_probability"):
         before = keras.ops.convert_to_numpy(getattr(theirs, factor))
@@ -182,12 +183,12 @@ def _bring_factors(source: keras.Model, old: Unit, target: keras.Model, new: Uni
 
 
 def _copy(source: keras.Variable, target: keras.Variable) -> None:
-    """JAX's steps give their variables' arrays away: two models may not share one."""
+    """Copies a variable's value. JAX's steps donate their variables' arrays, so two models must not share one."""
     target.assign(keras.ops.copy(source.value))
 
 
 def _variables(model: keras.Model) -> Iterator[tuple[str, keras.Variable]]:
-    """By `layer/variable`, but for the residual factors and states of random numbers."""
+    """Yields variables by `layer/variable`, except for residual factors and random states."""
     for layer in model.layers:
         if not isinstance(layer, StochasticResidualScaling):
             for variable in layer.weights:
@@ -195,7 +196,7 @@ def _variables(model: keras.Model) -> Iterator[tuple[str, keras.Variable]]:
 
 
 def _unit_and_part(name: str) -> tuple[str, str]:
-    """Of a variable: its unit, and the letter or application that its layer is of."""
+    """Returns the unit of a variable, and the letter or application of its layer."""
     match = _UNIT.fullmatch(name.partition("/")[0])
     return (match[1], match[2].upper()) if match else ("", "")
 
@@ -205,7 +206,7 @@ def _sum_name(unit: Unit) -> str:
 
 
 def _slot_prefix(variable: keras.Variable) -> str:
-    """What the names of an optimizer's variables for this one begin with."""
+    """Returns the prefix of the names of an optimizer's variables for this one."""
     return variable.path.replace("/", "_") + "_"
 
 

@@ -1,4 +1,4 @@
-"""Which unit of a trained net each unit of a grown one begins with, before any net is built."""
+"""The plan of an insertion: the unit of a trained network for each unit of a grown one, before any network is built."""
 
 import math
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ NEW_PATHS = ("xavier", "zero")
 
 @dataclass(frozen=True)
 class Unit:
-    """A residual unit of a net.
+    """A residual unit of a network.
 
     Attributes:
         name: the prefix of its layers' names, such as `"stage_b_03"`.
-        module: what it computes.
-        source: the trained net's unit that it begins with; `None` for a new one.
+        module: its polynomial.
+        source: the trained network's unit that it begins with; `None` for a new one.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Unit:
 
     @property
     def new_terms(self) -> tuple[str, ...]:
-        """The residual paths that the trained net does not have."""
+        """The residual paths that the trained network does not have."""
         known = self.source.module.terms if self.source else ()
         return tuple(term for term in self.module.terms if term not in known)
 
@@ -43,7 +43,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class InsertionPlan:
-    """Which unit of the trained net each unit of the grown one begins with: `str()` is a line for each."""
+    """The unit of the trained network that each unit of the grown one begins with; `str()` has a line for each."""
 
     units: tuple[Unit, ...]
 
@@ -52,19 +52,19 @@ class InsertionPlan:
 
 
 def plan_insertion(source: str | Structure, target: str | Structure, positions: str = "interleaved") -> InsertionPlan:
-    """Places the units of a trained net in a larger one.
+    """Places the units of a trained network in a larger one.
 
-    A unit can become one that has all its paths and more. Of the places that fit, those are taken that spread the units
-    most evenly (`"interleaved"`: unit i of n as near as can be to place i·m/n of m) or that leave the new ones at the
-    end (`"appended"`).
+    A unit can become one that has all its paths and more. `"interleaved"` takes the fitting places that spread the
+    units most evenly: unit i of n as near as possible to place i·m/n of m. `"appended"` leaves the new units at the
+    end.
 
     Args:
-        source: the trained net's structure, or its name or notation.
-        target: the larger one's.
+        source: the trained network's structure, or its name or notation.
+        target: the structure of the larger network.
         positions: `"interleaved"` or `"appended"`.
 
     Raises:
-        ValueError: not such structures, or the units of a stage find no places.
+        ValueError: the structures are invalid, or the units of a stage find no places.
     """
     check_choice("positions", positions, POSITIONS)
     source, target = Structure.parse(source), Structure.parse(target)
@@ -78,7 +78,7 @@ def plan_insertion(source: str | Structure, target: str | Structure, positions: 
 
 
 def _places(stage: str, old: tuple[Polynomial, ...], new: tuple[Polynomial, ...], positions: str) -> dict[int, int]:
-    """By place in the new stage, the number of the old unit there."""
+    """Returns the old unit's number by place in the new stage."""
     if len(new) < len(old):
         raise ValueError(
             f"stage {stage.upper()} has {number_of(len(old), 'unit')}, and the target's has {len(new)}: nets only grow"

@@ -14,21 +14,21 @@ class Lamb(LearningRateFactors, keras.optimizers.Lamb):
         r ← m̂ / (√v̂ + ε) + ratio_decay · w
         w ← w − learning_rate · ‖w‖ / ‖r‖ · r
 
-    Keras's own takes `learning_rate · weight_decay · w` off beside that, whatever the ratio. A net with batch
-    normalization then shrinks its kernels over a long run until its normalizations' ε counts: at ResNet strikes back's
-    rates and decay by a factor of several thousand. Here the ratio falls with the kernels, and so does the decay.
+    Keras's own optimizer subtracts `learning_rate · weight_decay · w` in addition, whatever the ratio. In a network
+    with batch normalization, the kernels then shrink over a long run until the ε of the normalizations matters: by a
+    factor of several thousand at the rates and decay of "ResNet strikes back". Here the ratio falls with the kernels,
+    and so does the decay.
 
-    With `ratio_decay`, vectors and scalars, which are biases and the parameters of normalizations, have neither decay
-    nor ratio.
+    With `ratio_decay`, vectors and scalars (biases and the parameters of normalizations) have neither decay nor ratio.
 
     Args:
         ratio_decay: ≥ 0; None for Keras's own update.
 
-    The other arguments are those of `keras.optimizers.Lamb`, and `learning_rate_factors` as `training.RMSprop` has it:
-    a factor multiplies the update with its ratio, which is computed without it.
+    The other arguments are those of `keras.optimizers.Lamb`, and `learning_rate_factors` as in `training.RMSprop`. A
+    factor multiplies the update with its ratio; the ratio is computed without the factor.
 
     Raises:
-        ValueError: an argument out of range, or `weight_decay` with `ratio_decay`.
+        ValueError: an argument is out of range, or both `weight_decay` and `ratio_decay` are given.
 
     Source: You et al., "Large batch optimization for deep learning", arXiv:1904.00962, Algorithm 2; timm's `Lamb`.
     """

@@ -9,22 +9,23 @@ from polynet_keras.models.parts import check_factors, part_of
 
 
 class LearningRateFactors(keras.optimizers.Optimizer):
-    """A base class that comes before one of Keras's optimizers: the learning rate of a variable is that of its part.
+    """A base class in front of one of Keras's optimizers: the learning rate of a variable depends on its part.
 
-    It multiplies what PyTorch's parameter groups have as `lr`: the whole update, decoupled weight decay too. All else
-    is of all variables together, as without factors: the global norm by which gradients are clipped, the count of
-    accumulated steps, the averages, the schedule, `learning_rate`, and the names of what a checkpoint holds.
-    `keras.optimizers.MultiOptimizer` has an optimizer for each part: each clips by the norm of its own gradients,
-    `learning_rate` raises an error, and it takes no gradients of some of the variables.
+    A factor multiplies the same as `lr` of PyTorch's parameter groups: the whole update, including decoupled weight
+    decay. Everything else covers all variables together, as without factors: the global norm for clipping, the count of
+    accumulated steps, the averages, the schedule, `learning_rate`, and the names in a checkpoint.
+    `keras.optimizers.MultiOptimizer` has one optimizer per part: each clips by the norm of its own gradients,
+    `learning_rate` raises an error, and it does not accept gradients for only some of the variables.
 
     Args:
-        learning_rate_factors: for parts of a PolyNet (`models.parts.PARTS`: "stem", "stage_a", …, "predictions") the
-            factor on the learning rate, ≥ 0; all other variables have 1.
+        learning_rate_factors: factors on the learning rate, ≥ 0, for parts of a PolyNet (`models.parts.PARTS`: "stem",
+            "stage_a", …, "predictions"). All other variables have 1.
 
     The other arguments are those of Keras's optimizer.
 
     Raises:
-        ValueError: no such part, or a factor out of range; when it is built, no variable is of a part.
+        ValueError: there is no such part, or a factor is out of range; when it is built, if no variable belongs to a
+            part.
     """
 
     def __init__(self, *args, learning_rate_factors: Mapping[str, float] | None = None, **kwargs):
@@ -69,9 +70,9 @@ class LearningRateFactors(keras.optimizers.Optimizer):
 
 @keras.saving.register_keras_serializable(package="polynet_keras")
 class SGD(LearningRateFactors, keras.optimizers.SGD):
-    """`keras.optimizers.SGD` with `learning_rate_factors` for parts of a PolyNet, as `training.RMSprop` has them."""
+    """`keras.optimizers.SGD` with `learning_rate_factors` for parts of a PolyNet, as in `training.RMSprop`."""
 
 
 @keras.saving.register_keras_serializable(package="polynet_keras")
 class AdamW(LearningRateFactors, keras.optimizers.AdamW):
-    """`keras.optimizers.AdamW` with `learning_rate_factors` for parts of a PolyNet, as `training.RMSprop` has them."""
+    """`keras.optimizers.AdamW` with `learning_rate_factors` for parts of a PolyNet, as in `training.RMSprop`."""

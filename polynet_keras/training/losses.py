@@ -1,4 +1,4 @@
-"""The loss that asks of each class by itself whether an image shows it: binary cross-entropy of a softmax's logits."""
+"""A loss that treats each class as a separate yes-or-no question: binary cross-entropy of a softmax's logits."""
 
 import keras
 from keras import ops
@@ -10,15 +10,15 @@ from polynet_keras.basics.keras_internals import logits_of
 class ClasswiseBinaryCrossentropy(keras.losses.Loss):
     """The mean over the classes of the binary cross-entropy of each class's logit, for a model that ends in a softmax.
 
-    The model keeps its softmax: the loss takes the logits in front of it. If each logit z_k is that of a sigmoid, and
-    these are independent, then softmax(z) are the probabilities of the classes where an image shows exactly one of
-    them: P(k alone) is in proportion to the odds exp(z_k).
+    The model keeps its softmax: the loss uses the logits in front of it. Let each logit z_k be that of an independent
+    sigmoid. Then softmax(z) are the class probabilities given that an image shows exactly one class: P(k alone) is
+    proportional to the odds exp(z_k).
 
-    Probabilities alone do not tell the logits, which have one number more: where a model's outputs bring no logits, as
-    on JAX and PyTorch, the loss is NaN, and no other loss is taken in its place.
+    Probabilities do not determine the logits, which have one more degree of freedom. Where a model's outputs carry no
+    logits, as on JAX and PyTorch, the loss is NaN; no other loss replaces it.
 
     Args:
-        target_threshold: shares of a class above it count as 1, the others as 0; `None` takes the shares as they are.
+        target_threshold: shares of a class above it count as 1, the others as 0; `None` uses the shares themselves.
 
     Source: Wightman et al., "ResNet strikes back", arXiv:2110.00476, and timm's `BinaryCrossEntropy`, for the mean and
     the threshold.

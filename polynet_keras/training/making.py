@@ -1,4 +1,4 @@
-"""What the settings of a recipe stand for in Keras: an optimizer, and the schedule of its learning rate."""
+"""Makes Keras objects from the settings of a recipe: an optimizer, and the schedule of its learning rate."""
 
 from typing import Any
 
@@ -25,14 +25,14 @@ def make_optimizer(
     weight_decay: float,
     model: keras.Model,
 ) -> keras.optimizers.Optimizer:
-    """The optimizer of a recipe for a model.
+    """Makes the optimizer of a recipe for a model.
 
     Args:
-        settings: of the recipe.
+        settings: optimizer settings of the recipe.
         learning_rate: a number, or a schedule over steps.
-        weight_decay: the share of a weight, times the learning rate, that an update takes off (AdamW's, decoupled
-            from the gradient, for every optimizer). Biases, and scales and offsets of normalizations, keep theirs.
-        model: built.
+        weight_decay: the share of a weight, times the learning rate, that an update subtracts (AdamW's, decoupled from
+            the gradient, for every optimizer). Biases, and scales and offsets of normalizations, do not decay.
+        model: the built model.
     """
     arguments: dict[str, Any] = {
         **{name: getattr(settings, name) for name in DEFAULTS[settings.name]},
@@ -61,7 +61,7 @@ def make_optimizer(
 def make_schedule(
     settings: ScheduleSettings, steps: int, steps_per_epoch: int
 ) -> keras.optimizers.schedules.LearningRateSchedule:
-    """The schedule of a run of so many steps; Keras counts steps, also those that end in no update."""
+    """Makes the schedule of a run of `steps` steps; Keras also counts steps without an update."""
     warmup = round(settings.warmup_share * steps)
     if settings.name == "cosine" and not warmup:
         return keras.optimizers.schedules.CosineDecay(settings.learning_rate, steps)
@@ -82,13 +82,13 @@ def make_schedule(
 
 @keras.saving.register_keras_serializable(package="polynet_keras")
 class Warmup(keras.optimizers.schedules.LearningRateSchedule):
-    """A learning rate that rises in equal steps, from zero, to that of another schedule.
+    """A learning rate that rises in equal steps, from zero, to the rate of another schedule.
 
-    `min(1, step / steps) · schedule(step)`; Keras has a warm-up for its cosine alone.
+    It is `min(1, step / steps) · schedule(step)`; Keras has a warm-up for its cosine schedule only.
 
     Args:
         schedule: a learning rate or a schedule.
-        steps: of the warm-up; 0 for none.
+        steps: steps of the warm-up; 0 for none.
     """
 
     def __init__(self, schedule: float | keras.optimizers.schedules.LearningRateSchedule, steps: int):

@@ -1,4 +1,4 @@
-"""RMSprop, the poster's optimizer: Keras's, with TensorFlow's fused update and the choices of other frameworks."""
+"""RMSprop, the poster's optimizer: Keras's, with TensorFlow's fused update and the variants of other frameworks."""
 
 from collections.abc import Mapping
 
@@ -14,9 +14,9 @@ INITIAL_MEAN_SQUARES = (0.0, 1.0)
 
 @keras.saving.register_keras_serializable(package="polynet_keras")
 class RMSprop(LearningRateFactors, keras.optimizers.RMSprop):
-    """`keras.optimizers.RMSprop`, faster and smaller on TensorFlow, and able to follow PyTorch's and TensorFlow 1's.
+    """`keras.optimizers.RMSprop`, faster and smaller on TensorFlow, with the variants of PyTorch and TensorFlow 1.
 
-    Same arguments, state and numerics as Keras's. With the gradient g, in float arithmetic of the variable's dtype,
+    Arguments, state and numerics are Keras's. With the gradient g, in float arithmetic of the variable's dtype,
 
         s ← ρ·s + (1 − ρ)·g²                       mean square, starts at `initial_mean_square`
         a ← ρ·a + (1 − ρ)·g                        only if `centered`; else a = 0
@@ -25,33 +25,32 @@ class RMSprop(LearningRateFactors, keras.optimizers.RMSprop):
         v ← momentum·v + learning_rate·g / d       without momentum, v = learning_rate·g / d
         variable ← variable − v
 
-    The two places of ε differ where it matters: with the ε = 1 of Inception's recipes, a gradient of
-    root mean square 0.1 is divided by 1.005 inside the root and by 1.1 outside. PyTorch keeps its learning
-    rate out of v: the same as long as the rate does not change, or without momentum. `initial_mean_square=1` is how
-    `tf.compat.v1.train.RMSPropOptimizer` starts, which the Inception papers used: the first steps are small instead of
-    1 / √(1 − ρ) times the learning rate.
+    The two places of ε differ if ε is large: with the ε = 1 of Inception's recipes, a gradient of root mean square 0.1
+    is divided by 1.005 inside the root and by 1.1 outside. PyTorch keeps its learning rate out of v; the result is the
+    same if the rate is constant, or without momentum. `initial_mean_square=1` is the start of
+    `tf.compat.v1.train.RMSPropOptimizer`, which the Inception papers used: the first steps are small instead of 1 / √(1
+    − ρ) times the learning rate.
 
     On the TensorFlow backend the whole update of a dense float variable is one operation, `ResourceApplyRMSProp` or
-    `ResourceApplyCenteredRMSProp`; with ε outside the root, and no momentum, there are five.
-    What those operations need and Keras's state does not have, a momentum where there is none, is not kept for every
-    variable: variables of one shape take turns with one buffer. It is no part of the state, so weights files and
-    checkpoints move between this optimizer and Keras's. With `tf.IndexedSlices` as gradients, and on the other
-    backends, the update is computed by `keras.ops`.
+    `ResourceApplyCenteredRMSProp`. With ε outside the root and no momentum, there are five. The operations need a
+    momentum even if the optimizer has none; variables of one shape share one buffer for it. The buffer is not part of
+    the state, so weights files and checkpoints move between this optimizer and Keras's. With `tf.IndexedSlices` as
+    gradients, and on the other backends, `keras.ops` compute the update.
 
     Args:
-        epsilon_inside_root: where ε is added, see above.
+        epsilon_inside_root: where ε is added; see above.
         initial_mean_square: 0 (Keras, PyTorch) or 1 (TensorFlow 1).
-        learning_rate_factors: for parts of a PolyNet (`models.parts.PARTS`: "stem", "stage_a", …, "predictions") the
-            factor on the learning rate, ≥ 0; all other variables have 1. For fine-tuning; it multiplies the whole
-            update, weight decay too.
+        learning_rate_factors: factors on the learning rate, ≥ 0, for parts of a PolyNet (`models.parts.PARTS`: "stem",
+            "stage_a", …, "predictions"), for fine-tuning. All other variables have 1. A factor multiplies the whole
+            update, including weight decay.
 
     The other arguments are those of `keras.optimizers.RMSprop`, among them `momentum`, `centered`, `weight_decay`,
-    `clipnorm`, `global_clipnorm`, `clipvalue`, `use_ema`, `loss_scale_factor` and `gradient_accumulation_steps`. Under
-    a distribution strategy of several replicas, models of this package accumulate gradients too
-    (`engine.replicated_step`); a `keras.Model` cannot where Keras's own step calls the optimizer.
+    `clipnorm`, `global_clipnorm`, `clipvalue`, `use_ema`, `loss_scale_factor` and `gradient_accumulation_steps`. Models
+    of this package also accumulate gradients under a distribution strategy of several replicas
+    (`engine.replicated_step`). A `keras.Model` cannot do so where Keras's own step calls the optimizer.
 
     Raises:
-        ValueError: an argument out of range.
+        ValueError: an argument is out of range.
 
     Source: Tieleman and Hinton, lecture 6.5 of "Neural networks for machine learning", 2012; Graves,
     "Generating sequences with recurrent neural networks", 2013, for the centered form.
@@ -177,7 +176,7 @@ class RMSprop(LearningRateFactors, keras.optimizers.RMSprop):
             tf.raw_ops.ResourceApplyRMSProp(**arguments)
 
     def _half_fused_update(self, gradient, variable, learning_rate) -> None:
-        """ε outside the root: TensorFlow has the last line of the update only, as Adagrad's with s given."""
+        """Updates with ε outside the root: TensorFlow fuses only its last line, as Adagrad's with s given."""
         import tensorflow as tf
 
         velocity = self._velocities[self._get_variable_index(variable)].value
@@ -196,7 +195,7 @@ class RMSprop(LearningRateFactors, keras.optimizers.RMSprop):
         )
 
     def _update(self, gradient, variable, learning_rate) -> None:
-        """ε outside the root, in `keras.ops`."""
+        """Updates with ε outside the root, in `keras.ops`."""
         index = self._get_variable_index(variable)
         learning_rate = ops.cast(learning_rate, variable.dtype)
         gradient = ops.cast(_dense(gradient), variable.dtype)
@@ -240,9 +239,9 @@ def _dense(gradient):
 
 
 class _Buffers:
-    """A momentum to write to for each shape of variable, where the optimizer has none: scratch, not state.
+    """Scratch momentums, one for each shape of variable, for an optimizer without momentum; they are not state.
 
-    It is an object of its own so that Keras and TensorFlow do not track, save and restore its variables.
+    A separate object keeps Keras and TensorFlow from tracking, saving and restoring the variables.
     """
 
     def __init__(self):
@@ -262,7 +261,7 @@ class _Buffers:
         return self._variables[tuple(variable.shape), variable.dtype]
 
     def clear(self, strategy) -> None:
-        """Zeros: a NaN of one step would otherwise outlive it, though weights and state be restored."""
+        """Sets the buffers to zero: a NaN would otherwise remain after weights and state are restored."""
         import tensorflow as tf
 
         from polynet_keras.engine.internals import call_once
@@ -276,9 +275,9 @@ class _Buffers:
 
 
 class _Constants:
-    """Numbers as tensors, made once a graph: one set for thousands of variables instead of one for each.
+    """Numbers as tensors, made once per graph: one set for thousands of variables instead of one for each.
 
-    Those of the latest graph are kept, and with them the graph.
+    The object keeps the tensors of the latest graph, and with them the graph.
     """
 
     def __init__(self):
@@ -286,7 +285,7 @@ class _Constants:
         self._known: dict = {}
 
     def of(self, dtype, *values: float) -> list:
-        """`values` as tensors of the graph that is being made, or eagerly."""
+        """Returns `values` as tensors of the graph under construction, or as eager tensors."""
         import tensorflow as tf
 
         if tf.executing_eagerly():

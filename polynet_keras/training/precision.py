@@ -1,4 +1,4 @@
-"""The precision of a recipe, which Keras takes from a policy of the process when it builds and loads."""
+"""The precision of a recipe, which Keras takes from a global policy when it builds and loads."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import keras
 
 @contextlib.contextmanager
 def precision(policy: str) -> Iterator[None]:
-    """Within it, layers are built in this precision, and optimizers are compiled and loaded to scale float16's loss."""
+    """Sets the precision inside: of layers that are built, and of optimizers, which scale the loss for float16."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:

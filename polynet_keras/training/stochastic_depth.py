@@ -1,4 +1,4 @@
-"""Stochastic depth against overfitting: on from the beginning, or adaptive, as it emerges."""
+"""Stochastic depth against overfitting: on from the beginning, or adaptive to the overfitting that emerges."""
 
 from typing import Any
 
@@ -12,17 +12,17 @@ from polynet_keras.layers.stochastic_residual_scaling import StochasticResidualS
 from polynet_keras.models.residual_scale import linear
 
 METRICS = ("accuracy", "loss")
-"""Between training and validation, the gap of which can be watched."""
+"""The metrics whose gap between training and validation can be watched."""
 
 
 def set_drop_rate(model: keras.Model, rate: float) -> None:
-    """Drops the residual paths of a net in training, the deepest unit's with this probability, the first one's never.
+    """Sets the drop rate of residual paths in training: `rate` for the deepest unit, 0 for the first.
 
-    The probability rises linearly with depth. What the net computes at inference, and the expectation of every sum in
-    training, stay what they were: the scale of a path is divided by its survival probability. Nothing is traced anew.
+    The rate rises linearly with depth. The outputs at inference, and the expectation of every sum in training, do not
+    change: the scale of a path is divided by its survival probability. Nothing is retraced.
 
     Args:
-        model: of `PolyNet` or `InceptionResNet`.
+        model: model of `PolyNet` or `InceptionResNet`.
         rate: in [0, 1); 0 switches the stochastic paths off.
 
     Raises:
@@ -47,36 +47,36 @@ def set_drop_rate(model: keras.Model, rate: float) -> None:
 
 
 class AdaptiveStochasticDepth(keras.callbacks.Callback):
-    """Switches stochastic depth on when overfitting emerges, and turns it up and down as it grows and wanes.
+    """Switches stochastic depth on when overfitting emerges, and adapts its rate as overfitting grows and wanes.
 
         model.fit(..., validation_data=..., callbacks=[AdaptiveStochasticDepth(), *writers])
 
-    After each epoch the gap between training and validation, in each of the last `window` epochs, decides:
+    After each epoch, the gaps between training and validation in the last `window` epochs decide:
 
-    * always above `threshold`, the net overfits: the drop rate of the deepest residual unit rises by `step`, up to
-      `max_drop_rate`;
-    * always below 0, training is worse than validation, and the net underfits: the rate falls by `step`, down to 0,
-      where the stochastic paths are off.
+    * If all are above `threshold`, the network overfits: the drop rate of the deepest residual unit rises by `step`, up
+      to `max_drop_rate`.
+    * If all are below 0, training is worse than validation, and the network underfits: the rate falls by `step`, down
+      to 0, where the stochastic paths are off.
 
-    One epoch alone decides nothing: in the first ones the moving statistics of normalizations lag behind, and
+    A single epoch decides nothing: in the first epochs the moving statistics of normalizations lag behind, and
     validation is bad without overfitting. After a decision the window begins anew. Drop rates rise linearly with depth
-    (`set_drop_rate`). The logs get `drop_rate`, of the epoch that is over, and `gap`, of it alone, for history, CSV and
-    TensorBoard, if the callback stands before their writers; decisions are logged. The state goes with `Checkpoints`.
-    Several workers all have it.
+    (`set_drop_rate`). The callback adds `drop_rate`, the rate in the epoch, and `gap`, the gap of the epoch alone, to
+    the logs. To have them in history, CSV and TensorBoard, put it before their writers. It logs its decisions.
+    `Checkpoints` save its state. With several workers, every worker needs it.
 
     Args:
         metric: `"accuracy"` (training − validation) or `"loss"` (validation − training), among the logs.
-        threshold: of the gap, > 0.
-        window: epochs.
+        threshold: threshold of the gap, > 0.
+        window: number of epochs.
         step: > 0.
-        max_drop_rate: in (0, 1).
+        max_drop_rate: in (0, 0.95].
 
     Raises:
-        ValueError: an argument out of range; from `fit`, no validation data, a metric that is not logged, or a model
-            without residual units.
+        ValueError: an argument is out of range; from `fit`, there is no validation data, the metric is not logged, or
+            the model has no residual units.
 
     Source: the authors' poster on PolyNet, CVPR 2017: "Overfitting observed for ultra-deep networks, and tackled by
-    adaptive stochastic depth". When it adapts, and to what, it does not say: that is this package's.
+    adaptive stochastic depth". The poster does not say when and how it adapts; these rules are this package's.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class AdaptiveStochasticDepth(keras.callbacks.Callback):
         self._set(rate)
 
     def get_state(self) -> dict[str, Any]:
-        """What goes into a checkpoint; the rates themselves are variables of the model."""
+        """Returns the state for a checkpoint; the rates themselves are variables of the model."""
         return {"drop_rate": self.drop_rate, "gaps": self._gaps[-self.window :]}
 
     def set_state(self, state: dict[str, Any]) -> None:

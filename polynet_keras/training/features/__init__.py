@@ -1,1 +1,1 @@
-"""What the frozen part of a network puts out, computed once, kept in files, and trained on in place of images."""
+"""The outputs of a network's frozen part: computed once, stored in files, and used for training in place of images."""

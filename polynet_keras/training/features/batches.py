@@ -1,4 +1,4 @@
-"""Features from files as `fit` and `evaluate` take them: in the order in which images would come."""
+"""Features from files for `fit` and `evaluate`, in the order that the images would have."""
 
 from collections.abc import Sequence
 
@@ -22,19 +22,19 @@ def training_features(
     *,
     augmented: bool,
 ) -> tf.data.Dataset:
-    """Batches of (features, labels), without end, from a step on.
+    """Returns an endless dataset of (features, labels) batches, from a step on.
 
-    An epoch has the copy after the last one's; what an epoch draws several times it has in as many copies, as far as
-    there are so many. An image that could not be read is replaced by the next one that could: an augmented copy holds
-    that in its place.
+    Each epoch uses the next copy in turn. Repeated draws of an image in one epoch come from different copies, as far as
+    there are enough. The next readable image replaces an unreadable one; augmented copies contain the replacement
+    already.
 
     Args:
-        copies: of the training images.
-        examples: of which they are.
-        order: of their indices.
+        copies: features of the training images, one for each copy.
+        examples: the training images.
+        order: order of their indices.
         first_step: global step to begin with.
-        unreadable: takes this worker's part of those that could not be read, at once.
-        augmented: whether copies are augmented, and not centre crops.
+        unreadable: receives this worker's part of the unreadable images at once.
+        augmented: whether the copies are augmented; otherwise they are centre crops.
     """
     facts = [one.facts() for one in copies]
     all_readable = np.logical_and.reduce([readable for _, readable in facts])
@@ -59,15 +59,15 @@ def training_features(
 def evaluation_features(
     files: FeatureFiles, examples: Examples, batch_size: int, workers: int, worker: int, unreadable: Unreadable
 ) -> Batches:
-    """Batches of (features, labels, indices, valid), as `evaluation_batches` has them of images.
+    """Returns batches of (features, labels, indices, valid), like `evaluation_batches` for images.
 
     Args:
-        files: of the examples' features.
-        examples: of which they are.
-        batch_size: of one worker.
-        workers: how many share the examples.
-        worker: which of them this is, from 0.
-        unreadable: takes those of this worker that could not be read, at once.
+        files: features of the examples.
+        examples: the examples.
+        batch_size: batch size of one worker.
+        workers: number of workers that share the examples.
+        worker: index of this worker, from 0.
+        unreadable: receives this worker's unreadable images at once.
     """
     share = evaluation_share(len(examples), batch_size, workers, worker)
     labels, readable = files.facts()
@@ -98,9 +98,9 @@ def _batches(dataset: tf.data.Dataset, files: FeatureFiles, batch, types: tuple[
 
 
 def _next_readable(readable: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
-    """For each example the first one from it on, around, that could be read: int64 array (count,).
+    """Returns for each example the next readable one, itself included, cyclically: int64 array (count,).
 
-    With labels, of its class, where there is one.
+    With labels, it is the next one of the same class if there is one.
     """
     good = np.flatnonzero(readable)
     if not len(good):

@@ -1,4 +1,4 @@
-"""Computes the features of a run's images, or finds those that are in files already."""
+"""Computes the features of a run's images, or finds them in files."""
 
 import contextlib
 import dataclasses
@@ -38,18 +38,18 @@ from polynet_keras.version import __version__
 
 ABOUT_FILE = "about.json"
 KEY_DIGITS = 16
-"""Of the SHA-256 of all that decides what features are, in the name of their folder."""
+"""Hexadecimal digits in the name of a folder of features: of the SHA-256 of everything that decides the features."""
 
 
 @dataclass(frozen=True)
 class Pass:
-    """Examples that go through the frozen part once.
+    """One pass of examples through the frozen part.
 
     Attributes:
         examples: the examples.
         epoch: the epoch whose augmentation they get; None for their centre crops.
-        about: what decides the features, as JSON, whose hash names the folder.
-        files: of the features.
+        about: everything that decides the features, as JSON; its hash names the folder.
+        files: files of the features.
     """
 
     examples: Examples
@@ -60,12 +60,12 @@ class Pass:
 
 @dataclass(frozen=True)
 class RunFeatures:
-    """What a run trains on and is measured by, in place of images.
+    """The features that a run trains on and is evaluated with, in place of images.
 
     Attributes:
-        training: copies of each training image: epoch e has copy e % len(training).
-        held_out: of the held-out images.
-        validation: of those that the best epoch is chosen on, where there are such.
+        training: copies of each training image: epoch e uses copy e % len(training).
+        held_out: features of the held-out images.
+        validation: features of the images that choose the best epoch, if there are any.
     """
 
     training: list[FeatureFiles]
@@ -81,17 +81,17 @@ def run_features(
     folder: Path,
     strategy: tf.distribute.Strategy | None,
 ) -> RunFeatures:
-    """What the frozen part of a model puts out for all images of a run: from files where it is there, else computed.
+    """Returns the frozen part's outputs for all images of a run: from files if they exist, else computed.
 
-    Each worker computes a part. When this returns, all files are there, and all workers see them.
+    Each worker computes a part. On return, all files exist, and all workers see them.
 
     Args:
-        model: of the recipe, with the weights that it begins with.
-        recipe: of the run, with `start.cache_features`.
-        source: of its images.
-        preprocessing: the protocol.
-        folder: of the files, which all workers share; it has a folder for each key.
-        strategy: of the model.
+        model: model of the recipe, with its initial weights.
+        recipe: recipe of the run, with `start.cache_features`.
+        source: source of its images.
+        preprocessing: preprocessing for evaluation.
+        folder: folder of the files, which all workers share; it has a subfolder for each key.
+        strategy: strategy of the model.
 
     Raises:
         ValueError: an image cannot be read, the files cannot be written, or the disk has no room.
@@ -114,7 +114,7 @@ def run_features(
 
 
 def _key(front: Network, recipe: Recipe, preprocessing: Preprocessing) -> dict[str, object]:
-    """All that decides what the frozen part puts out for an image."""
+    """Returns everything that decides the frozen part's output for an image."""
     return {
         "weights": weights_hash(front),
         "network": [recipe.structure, recipe.width, recipe.start.frozen_through, recipe.precision],
@@ -133,7 +133,7 @@ def _passes(
     recipe: Recipe,
     folder: Path,
 ) -> list[Pass]:
-    """Those of one set of images, for each copy of it."""
+    """Returns the passes of one set of images, one for each copy."""
     images = [examples.name, len(examples), examples.fingerprint, _times(examples)]
     (output,) = front.outputs
     passes = []
@@ -151,7 +151,7 @@ def _passes(
 
 
 def _times(examples: Examples) -> str:
-    """When files were changed: a fingerprint knows their names and sizes only."""
+    """Returns a hash of the files' modification times: a fingerprint covers only their names and sizes."""
     digest = hashlib.sha256()
     for index in range(len(examples) if examples.are_files else 0):
         with contextlib.suppress(OSError):  # who reads it says that it is gone
@@ -160,7 +160,7 @@ def _times(examples: Examples) -> str:
 
 
 def _prepare(folder: Path, passes: Sequence[Pass]) -> ValueError | None:
-    """Says what will be done, and makes the folders; returns what makes it impossible."""
+    """Logs the work to do, and makes the folders; returns the error if the work is impossible."""
     files = [one.files for one in passes]
     missing = [sum(len(one.examples_of(chunk)) for chunk in one.missing()) for one in files]
     images, needed = sum(one.count for one in files), sum(one.bytes for one in files)
@@ -198,7 +198,7 @@ def _compute(
     preprocessing: Preprocessing,
     strategy: tf.distribute.Strategy | None,
 ) -> None:
-    """Computes what is missing: each worker a part of the files, all of them file by file, so that none waits long."""
+    """Computes missing features: each worker a part of the files, all file by file, so that no worker waits long."""
     workers, worker = (1, 0) if strategy is None else (worker_count(strategy), worker_index(strategy))
     batch_size = -(-recipe.batch_size // (1 if strategy is None else strategy.num_replicas_in_sync))
     unreadable = [Unreadable(recipe.on_error) for _ in groups]
@@ -241,7 +241,7 @@ def _written(
     batch_size: int,
     unreadable: Unreadable,
 ) -> Iterator[int]:
-    """Computes and writes the files of some passes of the same examples; yields how many images each is of."""
+    """Computes and writes the files of some passes of the same examples; yields each file's number of images."""
     indices = [one.files.examples_of(chunk) for one, chunk in jobs]
     sizes = [[min(batch_size, len(part) - start) for start in range(0, len(part), batch_size)] for part in indices]
     epochs = [np.full(len(part), one.epoch or 0) for (one, _), part in zip(jobs, indices, strict=True)]
@@ -271,10 +271,10 @@ def _written(
 
 
 def _wait_for(passes: Sequence[Pass], strategy: tf.distribute.Strategy | None) -> None:
-    """A network file system may show later what other workers wrote.
+    """Waits for the files of other workers, which a network file system may show late.
 
     Raises:
-        ValueError: on every worker, if one of them does not see it.
+        ValueError: on every worker, if one of them does not see the files.
     """
     seconds = half_a_wait(strategy, APPEAR_SECONDS)
     deadline = time.monotonic() + seconds

@@ -1,4 +1,4 @@
-"""The files of one pass of examples through the frozen part of a network, read by index."""
+"""The files of one pass of examples through a network's frozen part, with access by index."""
 
 import math
 from collections.abc import Sequence
@@ -10,25 +10,25 @@ import tensorflow as tf
 from polynet_keras.basics.files import written_whole
 
 CHUNK = 32
-"""Examples in a file: so much is lost at most when a process is killed, and so far workers are apart at most."""
+"""Examples per file. A killed process loses at most one file, and workers are at most one file apart."""
 
 
 class FeatureFiles:
-    """Features, labels, and whether the image could be read, of so many examples in so many files.
+    """Features, labels and readability of a number of examples, in a number of files.
 
-    A file is written whole or not at all. A set is whole when all its files are there, whoever wrote them, and any
-    number of workers reads it.
+    A file is written completely or not at all. A set is complete when all its files exist, whoever wrote them. Any
+    number of workers can read it.
 
     Args:
-        folder: of the files, which need not be there yet.
+        folder: folder of the files, which need not exist yet.
         count: number of examples.
-        shape: of an example's features.
-        dtype: of the features, as Keras calls it.
+        shape: shape of an example's features.
+        dtype: Keras dtype of the features.
 
     Attributes:
-        folder: of the files.
+        folder: folder of the files.
         count: number of examples.
-        dtype: NumPy's, of the features.
+        dtype: NumPy dtype of the features.
     """
 
     def __init__(self, folder: Path, count: int, shape: Sequence[int], dtype: str):
@@ -40,12 +40,12 @@ class FeatureFiles:
 
     @property
     def bytes(self) -> int:
-        """That all files take."""
+        """Size of all files together."""
         return self.count * self._row.itemsize
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of an example's features."""
+        """Shape of an example's features."""
         return self._row["features"].shape
 
     @property
@@ -54,18 +54,18 @@ class FeatureFiles:
         return math.ceil(self.count / CHUNK)
 
     def examples_of(self, chunk: int) -> np.ndarray:
-        """The indices of a file's examples."""
+        """Returns the indices of a file's examples."""
         return np.arange(chunk * CHUNK, min((chunk + 1) * CHUNK, self.count))
 
     def missing(self) -> list[int]:
-        """The files that are not there, or are not whole: a disk that lost power may have cut one off."""
+        """Returns the files that are missing or incomplete: a power failure may truncate a file."""
         return [chunk for chunk in range(self.chunks) if not self._is_whole(chunk)]
 
     def write(self, chunk: int, features: np.ndarray, labels: np.ndarray, readable: np.ndarray) -> None:
         """Writes a file.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: the file cannot be written.
         """
         rows = np.empty(len(labels), self._row)
         rows["features"] = features.astype(self.dtype, copy=False).view(self._row["features"].base)
@@ -74,7 +74,7 @@ class FeatureFiles:
             np.save(partial, rows)
 
     def facts(self) -> tuple[np.ndarray, np.ndarray]:
-        """Of all examples: labels, int64 (count,), and whether their images could be read, bool (count,)."""
+        """Returns labels, int64 (count,), and readability, bool (count,), of all examples."""
         labels, readable = np.empty(self.count, "int64"), np.empty(self.count, bool)
         for chunk in range(self.chunks):  # a system maps only so many files at once
             rows, here = self._rows(chunk), self.examples_of(chunk)
@@ -82,7 +82,7 @@ class FeatureFiles:
         return labels, readable
 
     def features(self, indices: np.ndarray) -> np.ndarray:
-        """The features of some examples, in this order: array (len(indices), *shape)."""
+        """Returns the features of some examples, in the order of `indices`: array (len(indices), *shape)."""
         found = np.empty((len(indices), *self.shape), self.dtype)
         places = indices // CHUNK
         for chunk in np.unique(places):
@@ -109,10 +109,10 @@ class FeatureFiles:
         return rows
 
     def _opened(self, chunk: int) -> np.ndarray | None:
-        """A file's rows, which stay on disk; `None` where they are not there, or not whole.
+        """Returns a file's rows, memory-mapped; `None` if the file is missing or incomplete.
 
         Raises:
-            OSError: the file is there, and cannot be read.
+            OSError: the file exists, but cannot be read.
         """
         try:
             rows = np.load(self._path(chunk), mmap_mode="r")

@@ -1,4 +1,4 @@
-"""The frozen part of a network, from the images to what goes into the first layer that is trained."""
+"""The frozen part of a network, from the images to the input of the first trained layer."""
 
 import hashlib
 
@@ -11,11 +11,11 @@ from polynet_keras.models.parts import PARTS, part_of
 
 
 def end_of_frozen(model: keras.Model, through: str) -> keras.KerasTensor:
-    """What the frozen part puts out, symbolic; through stage C that is pooled, for the pooling has nothing to train.
+    """Returns the frozen part's symbolic output; through stage C it is pooled, as the pooling has nothing to train.
 
     Args:
-        model: of `PolyNet`, with the top.
-        through: the last frozen part, as of `freeze`.
+        model: model of `PolyNet`, with the top.
+        through: the last frozen part, as in `freeze`.
     """
     if through == PARTS[-2]:
         return model.get_layer(PARTS[-1]).input
@@ -23,15 +23,18 @@ def end_of_frozen(model: keras.Model, through: str) -> keras.KerasTensor:
 
 
 def frozen_part(model: keras.Model, through: str) -> Network:
-    """The network from the images to `end_of_frozen`, with the layers and weights of the model.
+    """Returns the network from the images to `end_of_frozen`, with the layers and weights of the model.
 
-    Made outside of a strategy's scope it computes in this process alone, on one device.
+    Made outside of a strategy's scope, it computes in this process alone, on one device.
     """
     return Network(model.inputs, end_of_frozen(model, through))
 
 
 def weights_hash(model: keras.Model) -> str:
-    """SHA-256 of all weights: moving statistics and residual factors too, and not the states of random layers."""
+    """Returns the SHA-256 of all weights.
+
+    It covers moving statistics and residual factors, but not the states of random layers.
+    """
     digest = hashlib.sha256()
     for weight in model.weights:
         digest.update(np.array(tf.convert_to_tensor(weight.value)).tobytes())

@@ -1,1 +1,1 @@
-"""A training run as a value: what it starts with, its optimizer, its schedule, its regularization."""
+"""A training run as a value: its start, its optimizer, its schedule, its regularization."""

@@ -1,4 +1,4 @@
-"""What settings of a recipe say of each other: those that would undo or falsify one another are refused together."""
+"""Checks that a recipe's settings agree: settings that undo or falsify one another are refused."""
 
 import dataclasses
 from typing import TYPE_CHECKING
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 def check_agreement(recipe: "Recipe") -> None:
-    """Refuses settings, each within its range, that contradict each other.
+    """Refuses settings that contradict each other, each within its range.
 
     Raises:
-        ValueError: with both.
+        ValueError: two settings contradict each other; the message has both.
     """
     _check_balance(recipe)
     _check_targets(recipe)
@@ -57,7 +57,7 @@ def _check_targets(recipe: "Recipe") -> None:
 
 
 def _check_gap(recipe: "Recipe") -> None:
-    """Training and validation must be measured alike, or their gap says nothing of overfitting."""
+    """Refuses settings that measure training and validation differently: their gap would not show overfitting."""
     metric = recipe.regularization.gap_metric
     if recipe.augmentation.mixes:
         raise ValueError(f"stochastic_depth='adaptive' with mixed images: their {metric} tells nothing; use 'on'")
@@ -80,7 +80,7 @@ def _check_gap(recipe: "Recipe") -> None:
 
 
 def _check_cached(recipe: "Recipe") -> None:
-    """Features can be kept where the frozen part puts out the same for an image whenever it comes."""
+    """Refuses settings that cached features cannot serve."""
     cached, augmented = f"cache_features={recipe.start.cache_features}", recipe.augmentation
     if augmented.mixes:
         raise ValueError(f"{cached} with mixup or cutmix: they mix images anew in each step; leave one out")

@@ -1,4 +1,4 @@
-"""The optimizer of a recipe: which one, its settings, clipping, accumulation and averages of the weights."""
+"""The optimizer of a recipe: its name, settings, clipping, accumulation and averages of the weights."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ DEFAULTS: dict[str, dict[str, float]] = {
     "adamw": {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7},
     "lamb": {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7},
 }
-"""Of each optimizer, the settings that are its own, and what they are where a recipe does not say."""
+"""The settings that only some optimizers have, by optimizer, with their defaults."""
 OPTIMIZERS_OWN = ("momentum", "rho", "epsilon", "beta_1", "beta_2", "decay_in_ratio")
 
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """An optimizer: the package's RMSprop, or SGD (with Nesterov's momentum), AdamW or Lamb as Keras has them.
+    """An optimizer: the package's RMSprop, or Keras's SGD (with Nesterov's momentum), AdamW or Lamb.
 
     Attributes:
         name: `"rmsprop"`, the poster's, `"sgd"`, `"adamw"` or `"lamb"`.
@@ -26,20 +26,21 @@ class OptimizerSettings:
         rho: decay of the mean square of rmsprop (default 0.9).
         epsilon: of rmsprop, adamw and lamb (default 1e-7).
         beta_1, beta_2: decay of the moments of adamw and lamb (default 0.9 and 0.999).
-        decay_in_ratio: of lamb: whether the weight decay is a part of the update that the trust ratio scales, as its
-            paper and timm have it (`training.lamb`); else it is beside it, as in Keras.
-        global_clipnorm: the gradient, of all variables together, is scaled down to this norm; 0 for no clipping.
-        gradient_accumulation_steps: so many steps' gradients are averaged for one update. `batch_size` is a step's.
-        ema_momentum: of the exponential moving averages of the weights, an update: 0.999, say. Validation and the
-            model that is saved use the averages. 0 for none.
-        learning_rate_factors: on the learning rate of parts of the network, by name (`models.parts.PARTS`); those that
-            are not named have 1. They multiply the whole update, weight decay too.
-        layer_decay: such factors for all parts: 1 for the classifier, and for each part before it that of the part
-            behind it times `layer_decay`, so that the stem has its sixth power. timm and BEiT count single blocks; the
+        decay_in_ratio: for lamb: whether the weight decay is part of the update that the trust ratio scales, as in its
+            paper and timm (`training.lamb`); otherwise it is separate, as in Keras.
+        global_clipnorm: the norm to which the gradient of all variables together is scaled down; 0 for no clipping.
+        gradient_accumulation_steps: number of steps whose gradients are averaged for one update. `batch_size` is per
+            step.
+        ema_momentum: momentum of the exponential moving averages of the weights, per update, such as 0.999. Validation
+            and the saved model use the averages. 0 for none.
+        learning_rate_factors: factors on the learning rate, by part of the network (`models.parts.PARTS`); other parts
+            have 1. A factor multiplies the whole update, including weight decay.
+        layer_decay: such factors for all parts: 1 for the classifier, and for each part before it the factor of the
+            next part times `layer_decay`, so that the stem has its sixth power. timm and BEiT count single blocks; the
             parts are the same for a network of any depth.
 
     Raises:
-        ValueError: a value out of range, or a setting that is not one of this optimizer.
+        ValueError: a value is out of range, or a setting does not belong to this optimizer.
     """
 
     name: str = "rmsprop"
@@ -85,7 +86,7 @@ class OptimizerSettings:
 
     @property
     def factors(self) -> dict[str, float] | None:
-        """On the learning rate, by part; None where all parts have the same."""
+        """Factors on the learning rate, by part; None if all parts have the same."""
         if self.layer_decay < 1:
             return {part: self.layer_decay**distance for distance, part in enumerate(reversed(PARTS))}
         return dict(self.learning_rate_factors) if self.learning_rate_factors else None

@@ -14,12 +14,12 @@ class PhaseSettings:
     """A phase of a run.
 
     Attributes:
-        frozen_through: the last part of the network that is not trained; None where all of it is.
-        epochs: of the phase.
+        frozen_through: the last part of the network that is not trained; None if all of it is trained.
+        epochs: number of epochs.
         learning_rate: its highest; None for the schedule's own.
 
     Raises:
-        ValueError: a value out of range.
+        ValueError: a value is out of range.
     """
 
     frozen_through: str | None
@@ -36,14 +36,14 @@ class PhaseSettings:
 
 
 def checked_unfreezing(value: object, frozen_through: str | None) -> tuple[PhaseSettings, ...]:
-    """Phases that come before a run's last one, as `PhaseSettings` or, from JSON, as objects with their fields.
+    """Checks the phases before a run's last one, given as `PhaseSettings` or, from JSON, as objects with their fields.
 
     Args:
         value: the phases, in order.
-        frozen_through: of the last phase.
+        frozen_through: the last frozen part of the last phase.
 
     Raises:
-        ValueError: no such phases, or one that does not train more than the one before it.
+        ValueError: the phases are invalid, or one does not train more than the one before it.
     """
     fields = [field.name for field in dataclasses.fields(PhaseSettings)]
     phases = []
@@ -64,5 +64,5 @@ def checked_unfreezing(value: object, frozen_through: str | None) -> tuple[Phase
 
 
 def phases_of(unfreezing: Sequence[PhaseSettings], frozen_through: str | None, epochs: int) -> list[PhaseSettings]:
-    """All phases of a run: those of `unfreezing`, and the last one, which has the epochs that are left."""
+    """Returns all phases of a run: those of `unfreezing`, and a last one with the remaining epochs."""
     return [*unfreezing, PhaseSettings(frozen_through, epochs - sum(phase.epochs for phase in unfreezing))]

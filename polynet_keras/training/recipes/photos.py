@@ -1,4 +1,4 @@
-"""The recipe for somebody's photographs: rules that begin with the preset `photos`, each with its reason."""
+"""The recipe for a user's photographs: rules that begin with the preset `photos`, each with its reason."""
 
 import math
 import os
@@ -12,36 +12,37 @@ from polynet_keras.training.recipes.presets import PRESETS
 from polynet_keras.training.recipes.recipe import Recipe
 
 SIDES = (75, 99, 131)
-"""Of the network's input, in pixels: 75 is the least that it takes, 131 what two cores train in minutes."""
+"""Sides of the network's input, in pixels: 75 is the minimum, and two cores train at 131 in minutes."""
 LARGE = 800
-"""Shorter side, in pixels, from which JPEGs are decoded at a smaller scale: cameras and telephones."""
+"""Shorter side, in pixels, from which JPEGs are decoded at a smaller scale: photographs of cameras and telephones."""
 IMAGES_SEEN = 80_000
-"""In a whole run at 131 px: a quarter of an hour on two cores."""
+"""Images seen in a whole run at 131 px: a quarter of an hour on two cores."""
 EPOCHS = (15, 150)
-"""The fewest, for many images, and the most: with more, a network learns few images by heart."""
+"""The fewest epochs, for many images, and the most: with more, a network memorizes few images."""
 FEW = 320
-"""Images below which a batch is halved, so that an epoch still has ten steps."""
+"""Number of images below which the batch size is halved, so that an epoch still has ten steps."""
 UNBALANCED = 3.0
-"""How many times as large as the smallest the largest class is where classes are weighed."""
+"""Ratio of the largest to the smallest class from which classes are weighted."""
 AVERAGED = 0.05
-"""The share of a run's updates that the average of the weights goes back."""
+"""The share of a run's updates that the average of the weights covers."""
 
 
 def photos_recipe(
     data: str | os.PathLike, layout: str = "auto", settings: Mapping[str, Any] | None = None
 ) -> tuple[Recipe, dict[str, str]]:
-    """Looks at photographs and chooses the recipe that `polynet train --data DATA` takes for them.
+    """Looks at photographs and chooses the recipe that `polynet train --data DATA` uses for them.
 
     Args:
         data: a folder of images or of records, or a table of images.
-        layout: of a folder of images; see `Recipe`.
-        settings: that are not to be chosen, by name as `Recipe.replaced` takes them; those that are follow them.
+        layout: layout of a folder of images; see `Recipe`.
+        settings: settings that you fix yourself, by name as in `Recipe.replaced`; the chosen ones take them into
+            account.
 
     Returns:
-        The recipe, and by setting that was chosen (`"image_size"`, `"optimizer.ema_momentum"`) why it has this value.
+        The recipe, and for each chosen setting (`"image_size"`, `"optimizer.ema_momentum"`) the reason for its value.
 
     Raises:
-        ValueError: the data cannot be listed, an unknown setting, or a value out of range.
+        ValueError: the data cannot be listed, a setting is unknown, or a value is out of range.
     """
     return recipe_from(data, layout, photo_facts(data, layout), settings)
 
@@ -49,7 +50,7 @@ def photos_recipe(
 def recipe_from(
     data: str | os.PathLike, layout: str, facts: PhotoFacts, settings: Mapping[str, Any] | None = None
 ) -> tuple[Recipe, dict[str, str]]:
-    """What `photos_recipe` chooses from what is known of the data."""
+    """Chooses for `photos_recipe` from the known facts about the data."""
     given = settings or {}
     recipe = PRESETS["photos"].recipe.replaced({"data": os.fspath(data), "layout": layout, **given})
     reasons: dict[str, str] = {}

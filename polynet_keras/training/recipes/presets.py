@@ -1,4 +1,4 @@
-"""Recipes with names: the small ones that end on a laptop, fine-tuning, and on ImageNet the poster's and others'."""
+"""Named recipes: small ones that end on a laptop, fine-tuning, and on ImageNet the poster's and others'."""
 
 from dataclasses import dataclass, replace
 
@@ -13,22 +13,22 @@ from polynet_keras.training.recipes.schedule import ScheduleSettings
 from polynet_keras.training.recipes.start import Start
 
 FLOPS_A_SECOND = 1e14
-"""Floating-point operations a second, of all devices together, in which a cost is told as time: no measurement."""
+"""Assumed floating-point operations per second, of all devices together, for costs in hours; not a measurement."""
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A recipe with a name, what it costs and what it gave.
+    """A named recipe, with its cost and its result.
 
     Attributes:
-        about: one line.
-        command: that runs it.
-        recipe: what it sets.
-        channels: of the images.
-        classes: of the data; 0 where they are the user's.
-        images: to train on; 0 where they are the user's.
-        time: of a run that was measured, and where; `""` if none was.
-        result: of that run; `""` if there was none.
+        about: description in one line.
+        command: command that runs it.
+        recipe: its settings.
+        channels: channels of the images.
+        classes: classes of the data; 0 if the data are the user's.
+        images: number of training images; 0 if they are the user's.
+        time: time of a measured run, and its machine; `""` if there was none.
+        result: result of that run; `""` if there was none.
     """
 
     about: str
@@ -42,20 +42,22 @@ class Preset:
 
     @property
     def flops_per_image(self) -> float:
-        """Floating-point operations to train with one image, two a multiply-accumulate: those of a forward pass, and
-        twice those of the parts that are trained, for the gradients of their activations and weights."""
+        """Floating-point operations to train with one image, two per multiply-accumulate.
+
+        They count a forward pass, and twice the trained parts' operations for the gradients of activations and weights.
+        """
         return sum(self._flops_of_parts)
 
     @property
     def flops(self) -> float:
-        """Of the whole training; 0 where the number of images is not known."""
+        """Floating-point operations of the whole training; 0 if the number of images is unknown."""
         frozen, trained = self._flops_of_parts
         copies, epochs = self.recipe.start.cache_features, self.recipe.epochs
         return self.images * (frozen * (min(copies, epochs) or epochs) + trained * epochs)
 
     @property
     def _flops_of_parts(self) -> tuple[float, float]:
-        """For one image: of the parts that are frozen, and of those that are trained."""
+        """Floating-point operations for one image: of the frozen parts, and of the trained ones."""
         size, frozen = self.recipe.image_size, self.recipe.start.frozen_through
         parts = network_cost(
             self.recipe.structure,
@@ -68,7 +70,7 @@ class Preset:
 
     @property
     def hours(self) -> float:
-        """That the whole training takes at `FLOPS_A_SECOND`; 0 where the number of images is not known."""
+        """Hours of the whole training at `FLOPS_A_SECOND`; 0 if the number of images is unknown."""
         return self.flops / FLOPS_A_SECOND / 3600
 
 
@@ -186,4 +188,4 @@ PRESETS = {
         )
     },
 }
-"""The named recipes, by name."""
+"""The presets, by name."""

@@ -1,14 +1,15 @@
-"""Recipes that others published for ImageNet, with their numbers, on the net that PolyNets grow from.
+"""Recipes that others published for ImageNet, with their numbers, for the network that PolyNets grow from.
 
-What is different here holds for all of them:
+These differences from the originals hold for all of them:
 
-* The network: ResNet-50 and EfficientNets there, IR 5-10-5 here, with residual paths scaled by 0.3. Nobody has tuned
-  these numbers for it, and none of them was run to its end.
-* Evaluation squashes an image to a square of 378/331 of the crop; they keep the aspect ratio and resize less, to 236 or
-  232 for 224. They resize bicubically too, or by turns; here it is bilinear.
-* MixUp and CutMix: here each pair of images draws which of them, and its share, there a batch does.
-* Weight decay leaves biases and normalizations alone, as there. It is decoupled from the gradient here: see each.
-* They compute in 16 bits (`precision`).
+* The network: the originals train ResNet-50 and EfficientNets; here it is IR 5-10-5, with residual paths scaled by 0.3.
+  Nobody has tuned these numbers for it, and none of them was run to its end.
+* Evaluation squashes an image to a square of 378/331 of the crop. The originals keep the aspect ratio and resize less,
+  to 236 or 232 for 224. They also resize bicubically, or alternate; here resizing is bilinear.
+* MixUp and CutMix: here each pair of images draws the method and its share; there each batch does.
+* Weight decay leaves biases and normalizations alone, as there. Here it is decoupled from the gradient; see each
+  recipe.
+* The originals compute in 16 bits (`precision`).
 """
 
 from dataclasses import replace
@@ -42,9 +43,10 @@ A2 = replace(
     loss="binary",
     target_threshold=0.2,
 )
-"""A2 of Wightman et al., "ResNet strikes back", arXiv:2110.00476, table 2. ε and the clipping are defaults of timm's
-LAMB; the threshold of 0.2 is that of the commands that repositories give for A2. Repeated augmentation draws the images
-of each epoch anew there, and goes through all of them here."""
+"""A2 of Wightman et al., "ResNet strikes back", arXiv:2110.00476, table 2.
+
+ε and the clipping are defaults of timm's LAMB. The threshold of 0.2 comes from the commands that repositories give for
+A2. The original's repeated augmentation draws each epoch's images anew; here an epoch goes through all of them."""
 
 A3 = A2.replaced(
     {
@@ -72,12 +74,14 @@ RA2 = replace(
     schedule=ScheduleSettings("step", 0.048, warmup_share=3 / 450, decay_epochs=2.4, decay_factor=0.97),
     regularization=Regularization(weight_decay=1e-5, label_smoothing=0.1, stochastic_depth="on", max_drop_rate=0.2),
 )
-"""timm's RMSprop recipe, of which its `ra` and `ra2` weights are: the command for EfficientNet-B0 in timm's training
-examples, of 2 × 384 images a step. Warm-up and smoothing are timm's defaults of that time.
+"""timm's RMSprop recipe, the source of its `ra` and `ra2` weights.
 
-There is dropout of 0.2 before the classifier there, and none here. Mean squares begin at 1 there, and at 0 here. The
+It is the command for EfficientNet-B0 in timm's training examples, with 2 × 384 images per step. Warm-up and smoothing
+are timm's defaults of that time.
+
+The original has dropout of 0.2 before the classifier; here there is none. Its mean squares begin at 1, here at 0. The
 command has RandAugment's older strengths, some of which fall as the magnitude rises. Its decay of 1e-5 is in the
-gradient, which RMSprop scales up: beside the gradient, as here, the same number does less."""
+gradient, which RMSprop scales up. Separate from the gradient, as here, the same number has less effect."""
 
 TORCHVISION = replace(
     _NETWORK,
@@ -98,9 +102,11 @@ TORCHVISION = replace(
     schedule=ScheduleSettings("cosine", 0.5, warmup_share=5 / 600),
     regularization=Regularization(weight_decay=2e-4, label_smoothing=0.1),
 )
-"""torchvision's recipe of 2021, of which its `IMAGENET1K_V2` weights are: the command for ResNet-50 of 8 × 128 images a
-step, in "How to train state-of-the-art models using TorchVision's latest primitives" on pytorch.org.
+"""torchvision's recipe of 2021, the source of its `IMAGENET1K_V2` weights.
 
-Its decay of 2e-5 is in the gradient, and a momentum of 0.9 adds it up ten times: that is 2e-4 beside the gradient. Its
-averages take 2e-5 · 32 · 1024 / 600 of the weights every 32 steps; these take a 32nd of that every step. SGD has
-Nesterov's momentum here, and none there. Erasing leaves noise here, and ImageNet's mean there."""
+It is the command for ResNet-50, with 8 × 128 images per step, in "How to train state-of-the-art models using
+TorchVision's latest primitives" on pytorch.org.
+
+The original's decay of 2e-5 is in the gradient, and a momentum of 0.9 adds it up ten times: this is 2e-4 separate from
+the gradient. Its averages take 2e-5 · 32 · 1024 / 600 of the weights every 32 steps; here they take a 32nd of that at
+every step. SGD has Nesterov's momentum here, and none there. Erasing leaves noise here, and ImageNet's mean there."""

@@ -1,4 +1,4 @@
-"""The recipe: everything that decides a training run, as a value that is saved with it."""
+"""The recipe: everything that decides a training run, as a value that is saved with the run."""
 
 import dataclasses
 import difflib
@@ -34,10 +34,10 @@ LOSSES = ("categorical", "binary")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 RESIZE_RATIO = 378 / 331
-"""Side of the resized image to that of its crop: the released net's protocol."""
+"""Ratio of the side of the resized image to that of its crop: the released network's protocol."""
 
 MAX_SEED = 2**32 - 1
-"""NumPy's limit."""
+"""NumPy's largest seed."""
 
 LATER = {
     "layout": "auto",
@@ -61,7 +61,7 @@ LATER = {
     "start.unfreezing": None,
     "start.cache_features": 0,
 }
-"""Settings that older recipes do not have, with what they meant: checkpoints have the fingerprints of those."""
+"""Settings that older recipes lack, with the values that keep the old behaviour: fingerprints leave these out."""
 
 
 @dataclass(frozen=True)
@@ -69,67 +69,67 @@ class Recipe:
     """A training run. The defaults train a small PolyNet on scikit-learn's digits in minutes on a laptop.
 
     Raises:
-        ValueError: a value out of range; the message names it, what it is and what is accepted.
+        ValueError: a value is out of range; the message has the setting, its value and the accepted values.
     """
 
     data: str = DIGITS
-    """What `data.sources.open_source` opens: `"digits"`, `"fashion_mnist"`, `"tfds:NAME"`, a folder of images or of
-    records, or a table of images."""
+    """Data that `data.sources.open_source` opens: `"digits"`, `"fashion_mnist"`, `"tfds:NAME"`, a folder of images or
+    of records, or a table of images."""
     layout: str = "auto"
-    """What the folders of a folder of images are: `"classes"`, `"splits"`, or `"auto"`, what their names say."""
+    """Meaning of the folders in a folder of images: `"classes"`, `"splits"`, or `"auto"` to decide by their names."""
     validation_share: float | None = None
-    """Of each class's training images, on which the best epoch is chosen; 0 for none, and then the last one is taken.
-    None takes the split `val` of data that has a split `test` or `held_out` too, and else none."""
+    """Share of each class's training images that chooses the best epoch; with 0, the last epoch is used. None uses the
+    split `val` if the data have a split `test` or `held_out` too, and otherwise means 0."""
     class_weights: str | Mapping[str, float] | None = None
-    """How much a training image counts in the loss, by the name of its class (1 for those that are not named), or
-    `"balanced"`: all classes the same. None: every image the same."""
+    """Weights of training images in the loss, by the name of their class (1 for classes not named), or `"balanced"`:
+    all classes count the same. None: all images count the same."""
     sampling: str = "uniform"
-    """What an epoch has equally often: each image (`"uniform"`), or each class (`"balanced"`)."""
+    """What an epoch draws equally often: each image (`"uniform"`), or each class (`"balanced"`)."""
     structure: str = "1 x [2-way] | 1 x [poly-3, 2-way] | 1 x [poly-3]"
     """The residual units: a name or a notation; see `polynet_keras.PolyNet`."""
     width: float = 0.25
     """Multiplier of the channel counts."""
     residual_scale: float | tuple[float, ...] | None = 0.3
-    """The factor on the residual paths: at most 0.3 is the authors' advice for training from scratch."""
+    """The factor on the residual paths. The authors advise at most 0.3 for training from scratch."""
     image_size: int = MIN_SIZE
     """Side of the network's input, in pixels; images are resized to 378/331 of it and cropped."""
     evaluation_size: int | None = None
-    """Of the images that the network is evaluated and used with, in place of `image_size`, which it is trained with."""
+    """Side of the images in evaluation and use, in pixels; None for `image_size`, the training size."""
     decoding: str = "exact"
-    """Of large JPEG files: `"exact"`, or `"scaled"` at 1/2, 1/4 or 1/8, as `Preprocessing` says."""
+    """Decoding of large JPEG files: `"exact"`, or `"scaled"` to 1/2, 1/4 or 1/8, as in `Preprocessing`."""
     epochs: int = 15
     """Passes over the training images."""
     patience: int | None = None
-    """Epochs after the best one, after which training ends; None for all `epochs`."""
+    """Epochs without a better one before training ends early; None trains all `epochs`."""
     batch_size: int = 32
-    """Images a step, of all devices and workers together."""
+    """Images per step, of all devices and workers together."""
     seed: int = 0
-    """Of the initialization, the split, the order and the augmentation."""
+    """Seed of the initialization, the split, the order and the augmentation."""
     start: Start = field(default_factory=Start)
-    """What the net begins with."""
+    """Initial weights of the network."""
     augmentation: Augmentation = field(default_factory=Augmentation)
-    """What is done to a training image: by default the poster's random crop alone."""
+    """Augmentation of training images: by default only the poster's random crop."""
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
-    """By default the poster's RMSprop."""
+    """The optimizer; by default the poster's RMSprop."""
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
-    """Of the learning rate."""
+    """Schedule of the learning rate."""
     regularization: Regularization = field(default_factory=Regularization)
-    """Against overfitting."""
+    """Measures against overfitting."""
     loss: str = "categorical"
     """`"categorical"`, the cross-entropy of the softmax; or `"binary"`, the mean of the binary cross-entropies of the
     classes, each of its own logit (`training.losses`)."""
     target_threshold: float | None = None
-    """Of `loss="binary"`: the share of a mixed image from which a class counts as in it; None for the shares."""
+    """For `loss="binary"`: the share of a mixed image above which a class counts as present; None uses the shares."""
     precision: str = "float32"
-    """In which the net computes: a policy of Keras, one of `PRECISIONS`."""
+    """Precision of the network's computations: a Keras policy, one of `PRECISIONS`."""
     remat: str = "none"
-    """What the backward pass computes again instead of keeping it: `"none"`, `"stage_b"` or `"all"`."""
+    """The activations that the backward pass recomputes instead of keeping: `"none"`, `"stage_b"` or `"all"`."""
     synchronized: bool = False
-    """Whether batch normalization takes its statistics of the global batch, or of the part that a device has."""
+    """Whether batch normalization uses the statistics of the global batch, instead of those of each device's part."""
     crops: int = 1
-    """Of each image, that `polynet evaluate` shows the net: 1, 10 or the poster's 144."""
+    """Crops of each image in `polynet evaluate`: 1, 10 or the poster's 144."""
     on_error: str = "error"
-    """What to do about an image that cannot be read: `"error"`, or `"skip"`, which lists them at the end."""
+    """Handling of unreadable images: `"error"`, or `"skip"`, which lists them at the end."""
 
     def __post_init__(self):
         if not isinstance(self.data, (str, os.PathLike)):
@@ -187,7 +187,7 @@ class Recipe:
 
     @property
     def phases(self) -> list[PhaseSettings]:
-        """In which parts of the net are trained: one, or those of `start.unfreezing` and the one after them."""
+        """The phases of the run: one, or those of `start.unfreezing` and a last one."""
         return phases_of(self.start.unfreezing or (), self.start.frozen_through, self.epochs)
 
     @property
@@ -196,12 +196,12 @@ class Recipe:
 
     @property
     def labels_are_shares(self) -> bool:
-        """Whether a training image has shares of the classes, and not one class."""
+        """Whether a training image's label has shares of the classes, instead of one class."""
         return self.augmentation.mixes or self.regularization.label_smoothing > 0 or self.loss == "binary"
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of what the recipe says."""
+        """SHA-256 of the recipe's settings."""
         settings = dataclasses.asdict(self)
         for name, default in LATER.items():
             section, _, setting = name.rpartition(".")
@@ -211,11 +211,11 @@ class Recipe:
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
     def facts(self) -> dict[str, str]:
-        """What the recipe says, by setting (`"width"`, `"optimizer.momentum"`), as JSON."""
+        """Returns the recipe's values by setting (`"width"`, `"optimizer.momentum"`), as JSON."""
         return {name: json.dumps(value, sort_keys=True) for name, value in self._settings().items()}
 
     def differences(self, other: "Recipe") -> list[str]:
-        """In what another recipe differs: `name=its value, here this one's`."""
+        """Returns the settings that differ in another recipe, as `name=its value, here this one's`."""
         mine, others = self._settings(), other._settings()
         return [f"{name}={others[name]!r}, here {mine[name]!r}" for name in mine if mine[name] != others[name]]
 
@@ -227,14 +227,15 @@ class Recipe:
         return settings
 
     def replaced(self, settings: Mapping[str, Any]) -> "Recipe":
-        """The recipe with other settings.
+        """Returns the recipe with other settings.
 
         Args:
-            settings: by name; of a section's, by `"section.name"`. If another optimizer, schedule, loss or teacher is
-                chosen, the settings that only the old one had are dropped, and those of the new one are its defaults.
+            settings: values by name; for a setting of a section, by `"section.name"`. If you choose another optimizer,
+                schedule, loss or teacher, the settings that only the old one had are dropped, and the new one's get
+                their defaults.
 
         Raises:
-            ValueError: an unknown setting, or a value out of range.
+            ValueError: a setting is unknown, or a value is out of range.
         """
         values: dict[str, Any] = {}
         sections: dict[str, dict[str, Any]] = {}
@@ -259,16 +260,16 @@ class Recipe:
         return dataclasses.replace(self, **values)
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes the recipe as JSON, whole or not at all."""
+        """Writes the recipe as JSON, completely or not at all."""
         with written_whole(Path(path)) as partial:
             partial.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Recipe":
-        """Reads a recipe: a JSON file that `save` wrote, or one with some of the settings; the others are the defaults.
+        """Reads a recipe from JSON: a file of `save`, or one with some of the settings; the others are the defaults.
 
         Raises:
-            ValueError: the file cannot be read or holds no recipe; the message names it, and the setting.
+            ValueError: the file cannot be read or holds no recipe; the message names the file and the setting.
         """
         try:
             values = json.loads(Path(path).read_text())
@@ -289,12 +290,12 @@ class Recipe:
 
 
 def resize_size_of(image_size: int) -> int:
-    """Side of the image that a crop of this side is cut from."""
+    """Returns the side of the resized image that a crop of this side is cut from."""
     return round(image_size * RESIZE_RATIO)
 
 
 def _meant(name: str, known: list[str]) -> str:
-    """What an unknown setting may stand for."""
+    """Returns a suggestion for an unknown setting, or the known settings."""
     wanted = name.rpartition(".")[2]
     likely = [one for one in known if one.rpartition(".")[2] == wanted or one == f"{wanted}.name"]
     likely += difflib.get_close_matches(name, known, 3)
@@ -308,11 +309,11 @@ SECTIONS: dict[str, type] = {
     "schedule": ScheduleSettings,
     "regularization": Regularization,
 }
-"""The settings that are values with settings of their own."""
+"""The settings that have settings of their own."""
 OWN_SETTINGS: dict[str, dict[str, tuple[str, ...]]] = {
     "augmentation": {"crop": ("crop_min_area",), "policy": POLICIES_OWN},
     "optimizer": {"name": OPTIMIZERS_OWN},
     "schedule": {"name": SCHEDULES_OWN},
     "regularization": {"stochastic_depth": DEPTHS_OWN, "teacher": tuple(TEACHER)},
 }
-"""Of a section, by the setting that chooses a kind, those that are only some kinds'."""
+"""For each section: the setting that chooses a kind, and the settings that only some kinds have."""

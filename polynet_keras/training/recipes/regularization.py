@@ -1,4 +1,4 @@
-"""What a recipe does against overfitting, apart from the images: decay, smoothed labels, stochastic depth."""
+"""A recipe's measures against overfitting, apart from the images: decay, smoothed labels, stochastic depth."""
 
 import os
 from dataclasses import dataclass
@@ -17,35 +17,36 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "gap_window": 3,
     },
 }
-"""Of each kind of stochastic depth, its settings, and what they are where a recipe does not say."""
+"""The settings of each kind of stochastic depth, with their defaults."""
 TEACHER = {"teacher_temperature": 4.0, "teacher_weight": 0.9}
-"""What is usual in the field, as in Zagoruyko, Komodakis, "Paying More Attention to Attention", ICLR 2017."""
+"""The usual values in the field, as in Zagoruyko, Komodakis, "Paying More Attention to Attention", ICLR 2017."""
 DEPTHS_OWN = tuple(DEFAULTS["adaptive"])
 
 
 @dataclass(frozen=True)
 class Regularization:
-    """What a run does against overfitting.
+    """A run's measures against overfitting.
 
     Attributes:
-        weight_decay: the share of a weight, times the learning rate, that an update takes off; of kernels only.
+        weight_decay: the share of a weight, times the learning rate, that an update subtracts; of kernels only.
         label_smoothing: the share of a label that is spread over all classes, in training.
-        teacher: a trained model that the net learns from besides the labels (`training.distillation`): a run folder, a
-            `.keras` file with a card, or the name of a published checkpoint. It knows all classes of the data.
-        teacher_temperature: by which the logits of both are divided where they are compared.
-        teacher_weight: of the teacher in the loss, where the labels have what is left to 1.
+        teacher: a trained model that the network learns from besides the labels (`training.distillation`): a run
+            folder, a `.keras` file with a card, or the name of a published checkpoint. It must know all classes of the
+            data.
+        teacher_temperature: divisor of both networks' logits where they are compared.
+        teacher_weight: weight of the teacher in the loss; the labels have 1 minus this weight.
         stochastic_depth: `"off"`; `"on"` from the beginning; or `"adaptive"`, the poster's: when overfitting emerges
             (`training.stochastic_depth`).
-        max_drop_rate: the most that the deepest residual unit's paths may be dropped (default 0.25); it falls linearly
-            to 0 at the first unit.
-        drop_rate_step: by which the adaptive drop rate rises and falls (default 0.05).
-        gap_metric: `"accuracy"` (the default) or `"loss"`, of training and validation: the adaptive one watches the gap
-            between them.
-        gap_threshold: the gap from which there is overfitting (default 0.05).
-        gap_window: epochs that have to say the same, one after the other, for a decision (default 3).
+        max_drop_rate: the highest drop rate of the deepest residual unit's paths (default 0.25); the rate falls
+            linearly to 0 at the first unit.
+        drop_rate_step: step by which the adaptive drop rate rises and falls (default 0.05).
+        gap_metric: `"accuracy"` (the default) or `"loss"`: the metric whose gap between training and validation
+            controls the adaptive drop rate.
+        gap_threshold: the gap above which the network overfits (default 0.05).
+        gap_window: consecutive epochs that must agree for a decision (default 3).
 
     Raises:
-        ValueError: a value out of range, or a setting that is not one of this kind of stochastic depth.
+        ValueError: a value is out of range, or a setting does not belong to this kind of stochastic depth.
     """
 
     weight_decay: float = 0.0

@@ -6,23 +6,23 @@ from polynet_keras.basics.checks import check_choice, check_number, plain_number
 
 SCHEDULES = ("cosine", "step", "exponential", "constant")
 SCHEDULES_OWN = ("decay_epochs", "decay_factor")
-"""The settings that only some of them have."""
+"""The settings that only some schedules have."""
 
 
 @dataclass(frozen=True)
 class ScheduleSettings:
-    """How the learning rate goes over a run.
+    """The learning rate over a run.
 
     Attributes:
-        name: `"cosine"` falls to zero at the end of the run; `"step"` is multiplied with `decay_factor` every
-            `decay_epochs`, and `"exponential"` falls by the same factor smoothly; `"constant"`.
+        name: `"cosine"` falls to zero at the end of the run; `"step"` is multiplied by `decay_factor` every
+            `decay_epochs`; `"exponential"` falls by the same factor smoothly; `"constant"` does not fall.
         learning_rate: the highest.
-        warmup_share: of the run's steps, over which the learning rate rises from zero, in equal steps.
+        warmup_share: share of the run's steps in which the learning rate rises from zero, in equal steps.
         decay_epochs: of step and exponential, counted from the beginning of the run.
         decay_factor: of step and exponential.
 
     Raises:
-        ValueError: a value out of range, or a setting that is not one of this schedule.
+        ValueError: a value is out of range, or a setting does not belong to this schedule.
     """
 
     name: str = "cosine"

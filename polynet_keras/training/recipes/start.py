@@ -1,4 +1,4 @@
-"""What a run begins with: random weights, or those of another net, of which parts may stay as they are."""
+"""The start of a run: random weights, or another network's weights, some of which may stay frozen."""
 
 import os
 from dataclasses import dataclass
@@ -13,24 +13,25 @@ from polynet_keras.training.recipes.phases import PhaseSettings, checked_unfreez
 
 @dataclass(frozen=True)
 class Start:
-    """What a run begins with.
+    """The start of a run.
 
     Attributes:
-        weights: the name of a published checkpoint, a weights file, a `.keras` file such as `polynet grow` leaves, or a
-            run folder; `None` for random weights. With other classes than the run's, all but the classifier is loaded.
-            Weights bring their own residual factors.
-        carry_optimizer: whether the optimizer goes on with what it remembers in a `.keras` file or run folder.
-        frozen_through: the last part of the net that is not trained, such as `"stage_b"`; see `training.fine_tuning`.
-        frozen_normalizations: whether no batch normalization is trained, and none takes new statistics.
-        unfreezing: phases at the beginning of the run in which more is frozen, each less than the one before it; then
-            comes what `frozen_through` says. In each phase optimizer and schedule begin anew.
-        cache_features: copies of each training image whose features, what the frozen part puts out, are computed once
-            and kept in files; what is behind trains on them. With 1 that is the centre crop, as it is evaluated, and
-            nothing is augmented. With k ≥ 2 they are augmented as in the first k epochs without a cache, and epoch e
-            takes copy e modulo k. 0 for no cache.
+        weights: the name of a published checkpoint, a weights file, a `.keras` file (of `polynet grow`, for example),
+            or a run folder; `None` for random weights. If the run has other classes, everything but the classifier is
+            loaded. Weights bring their own residual factors.
+        carry_optimizer: whether the optimizer continues with its state in the `.keras` file or run folder.
+        frozen_through: the last part of the network that is not trained, such as `"stage_b"`; see
+            `training.fine_tuning`.
+        frozen_normalizations: whether no batch normalization is trained, and none updates its statistics.
+        unfreezing: phases at the beginning of the run that freeze more, each less than the one before it; the last
+            phase uses `frozen_through`. In each phase optimizer and schedule begin anew.
+        cache_features: number of copies of each training image whose features (the frozen part's output) are computed
+            once and kept in files; the other parts train on them. With 1, the copy is the centre crop, as in
+            evaluation, without augmentation. With k ≥ 2, the copies are augmented as in the first k epochs without a
+            cache, and epoch e uses copy e modulo k. 0 for no cache.
 
     Raises:
-        ValueError: a value out of range, or settings that contradict each other.
+        ValueError: a value is out of range, or settings contradict each other.
     """
 
     weights: str | None = None
@@ -74,15 +75,15 @@ class Start:
 
     @property
     def is_published(self) -> bool:
-        """Whether the weights are named, and no file of the user's."""
+        """Whether the weights are a published checkpoint, and not the user's file."""
         return self.weights in list_published()
 
     @property
     def file(self) -> str | None:
-        """What `PolyNet(weights=...)` takes: the checkpoint's name, or the file; of a run folder, its model.
+        """The value for `PolyNet(weights=...)`: the checkpoint's name, the file, or the model in a run folder.
 
         Raises:
-            ValueError: there is none, or it is exported.
+            ValueError: there is no such model, or it is exported.
         """
         if self.weights is None:
             return None

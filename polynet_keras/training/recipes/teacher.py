@@ -12,10 +12,10 @@ TEACHERS = (Kind.RUN, Kind.MODEL, Kind.PUBLISHED)
 
 
 def find_teacher(teacher: str) -> ModelSource:
-    """What `Regularization.teacher` names.
+    """Finds the model that `Regularization.teacher` names.
 
     Raises:
-        ValueError: there is none, or it does not say its classes, or is exported.
+        ValueError: there is no such model, it does not name its classes, or it is exported.
     """
     source = find_model(teacher, "teacher")
     if source.kind not in TEACHERS:
@@ -28,20 +28,20 @@ def find_teacher(teacher: str) -> ModelSource:
 
 
 def teacher_hash(source: ModelSource) -> str:
-    """The SHA-256 of a teacher's file; of a published one, what its record has."""
+    """Returns the SHA-256 of a teacher's file; for a published teacher, the one in its record."""
     return published(source.name).digest if source.kind is Kind.PUBLISHED else file_hash(source.file)
 
 
 def places_of_classes(teacher: str, known: Sequence[str], wanted: Sequence[str]) -> list[int]:
-    """Where the classes of a run are among those of its teacher, by their names.
+    """Returns the indices of a run's classes among those of its teacher, by their names.
 
     Args:
-        teacher: its name.
-        known: its classes.
-        wanted: those of the run.
+        teacher: name of the teacher.
+        known: classes of the teacher.
+        wanted: classes of the run.
 
     Raises:
-        ValueError: it does not know one of them, or knows it more than once.
+        ValueError: the teacher lacks one of the classes, or has it more than once.
     """
     if tuple(known) == tuple(wanted):
         return list(range(len(wanted)))
