@@ -1,1 +1,1 @@
-"""A training run: what is made of a recipe, fitted, shown and left in a folder."""
+"""A training run, from the recipe through fitting and progress to the folder of its results."""

@@ -1,4 +1,4 @@
-"""The best epoch of a run, by images that are there to choose it: its weights are kept, and training may end soon."""
+"""The best epoch of a run, chosen by validation images: keeps its weights, and may end training early."""
 
 import contextlib
 import dataclasses
@@ -20,25 +20,26 @@ from polynet_keras.pretrained.model_card import ModelCard, card_file
 
 
 class BestEpoch(keras.callbacks.Callback):
-    """Keeps the weights of the epoch with the highest validation accuracy; of equal ones that with the lower loss, then
-    the earlier one.
+    """Keeps the weights of the epoch with the highest validation accuracy.
 
-    The weights are part of its state, and so of each checkpoint: a run that goes on has those that belong to the epoch
-    it goes on from, whatever was written to `best.keras` since. The chief decides, and writes. What is kept is what was
-    validated: it stands before `SwapEMAWeights`, which takes the averages away after validation, and before the
-    callbacks that write logs, which get `best_epoch`, counted from 0.
+    A lower loss decides between equal accuracies, and then the earlier epoch.
+
+    The weights are part of the callback's state, and so of each checkpoint: a resumed run has the best weights of its
+    own past, whatever `best.keras` holds by then. The chief decides, and writes. The validated weights are the ones
+    kept, so the callback must stand before `SwapEMAWeights`, which removes the averages after validation. It must also
+    stand before the callbacks that write logs; they get `best_epoch`, counted from 0.
 
     Args:
-        file: for the best model so far, with a card; only to look at while the run goes on.
-        card: of the model, without counts.
-        images: counts those that were validated; all workers call it together.
-        patience: epochs after the best one, after which training ends; None for no end.
-        last_phase: its first epoch, from 0; before it nothing ends, and epochs before it are not waited for.
+        file: file of the best model so far, with a card; it serves only for inspection during the run.
+        card: card of the model, without counts.
+        images: returns the number of validated images; all workers call it together.
+        patience: epochs without a better one before training ends; None for no early end.
+        last_phase: first epoch of the last phase, from 0. Training does not end before it, and patience counts from it.
 
     Attributes:
-        epoch: the best one so far, counted from 0; None before the first validation.
-        accuracy, loss: of its validation.
-        validated: images that these are of.
+        epoch: the best epoch so far, counted from 0; None before the first validation.
+        accuracy, loss: of the best epoch's validation.
+        validated: number of images in this validation.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class BestEpoch(keras.callbacks.Callback):
 
     @property
     def card(self) -> ModelCard:
-        """That of the model, with the best epoch and what it was chosen on."""
+        """The model's card, with the best epoch and its validation counts."""
         assert self.epoch is not None
         correct = round(self.accuracy * self.validated)
         return dataclasses.replace(
@@ -72,13 +73,13 @@ class BestEpoch(keras.callbacks.Callback):
         )
 
     def restore(self) -> None:
-        """Gives the model the best weights, moving statistics and all; the optimizer keeps what it remembers."""
+        """Gives the model the best weights, including moving statistics; the optimizer keeps its state."""
         with self.model.distribute_strategy.scope():
             for variable, value in zip(self.model.variables, self._values, strict=True):
                 variable.assign(value)
 
     def get_state(self) -> dict[str, Any]:
-        """What goes into a checkpoint."""
+        """Returns the state for a checkpoint."""
         if self.epoch is None:
             return {}
         names = ("epoch", "accuracy", "loss", "validated")
@@ -128,7 +129,7 @@ class BestEpoch(keras.callbacks.Callback):
             logging.info("training ends: %s without a better one than epoch %d", waited, self.epoch + 1)
 
     def remove(self) -> None:
-        """Removes the file and its card, of a run that is done: its model is the best one."""
+        """Removes the file and its card when the run is done: the run's model is the best one."""
         for file in (self._file, card_file(self._file)):
             with contextlib.suppress(OSError):  # a file that stays is no reason for the run to fail
                 file.unlink()

@@ -1,4 +1,4 @@
-"""What a run does before it trains on the features of a frozen part that are computed once."""
+"""Preparation of a run on cached features: computes them, and starts the model behind its frozen part."""
 
 import shlex
 from pathlib import Path
@@ -34,17 +34,17 @@ def begin_behind(
     """Computes the features of all images, and makes the model start behind its frozen part.
 
     Args:
-        model: of the run, compiled.
-        path: of the run folder.
-        recipe: of the run.
-        source: of its images.
-        preprocessing: the protocol.
-        checkpoints: of the run.
-        execution: of the run.
-        strategy: of the model.
+        model: model of the run, compiled.
+        path: the run folder.
+        recipe: recipe of the run.
+        source: source of its images.
+        preprocessing: preprocessing for evaluation.
+        checkpoints: checkpoints of the run.
+        execution: execution of the run.
+        strategy: strategy of the model.
 
     Raises:
-        ValueError: as `run_features`, or the folder is none, or not the same for all workers.
+        ValueError: as `run_features`; or the folder cannot be made, or differs between workers.
     """
     folder = path / FEATURES_FOLDER
     if execution.features_dir is not None:

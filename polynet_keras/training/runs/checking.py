@@ -1,4 +1,4 @@
-"""What a run needs, seen before TensorFlow is imported and anything is written."""
+"""Checks of a run's requirements, before TensorFlow is imported and anything is written."""
 
 import os
 from importlib.metadata import version
@@ -22,13 +22,13 @@ def check_run(
     """Refuses a run that could not begin.
 
     Args:
-        recipe: of the run.
-        folder: of the run; a new one by default.
-        attempt: as of `Execution`.
-        features_dir: as of `Execution`.
+        recipe: recipe of the run.
+        folder: folder of the run; a new one by default.
+        attempt: as in `Execution`.
+        features_dir: as in `Execution`.
 
     Raises:
-        ValueError: packages or the data are missing, or the weights to start with; or the folder holds something else.
+        ValueError: packages, the data or the initial weights are missing, or the folder holds something else.
     """
     require_extra("data", "PIL", "matplotlib", "tensorboard", *modules_of(recipe.data))
     check_phases(recipe)
@@ -55,10 +55,10 @@ def check_run(
 
 
 def check_phases(recipe: Recipe) -> None:
-    """Refuses phases with averages where Keras would swap them for weights of other layers.
+    """Refuses phases with averages of the weights where Keras would swap them with weights of other layers.
 
-    Its `SwapEMAWeights` took the averages for those of all that is trained just now, and the optimizer has those of
-    all that the last phase trains.
+    Older `SwapEMAWeights` assumes that the averages belong to the currently trained weights; the optimizer has averages
+    of all weights that the last phase trains.
 
     Raises:
         ValueError: Keras is older than 3.15.
@@ -99,11 +99,14 @@ def check_range_test(recipe: Recipe) -> None:
 
 
 def check_patience(recipe: Recipe, has_validation: bool) -> None:
-    """Refuses to wait for a better epoch where there are no images to choose one by.
+    """Refuses patience without images that choose the best epoch.
 
     Args:
-        recipe: of the run.
-        has_validation: whether there are.
+        recipe: recipe of the run.
+        has_validation: whether there are such images.
+
+    Raises:
+        ValueError: the recipe has patience, and there are no such images.
     """
     if recipe.patience is not None and not has_validation:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The curves of a run over epochs, as a picture."""
+"""Plots a run's curves over the epochs."""
 
 import os
 from pathlib import Path
@@ -9,12 +9,12 @@ PANELS = ("loss", "accuracy", "learning_rate", "drop_rate")
 
 
 def plot_curves(history_file: str | os.PathLike, picture_file: str | os.PathLike) -> None:
-    """Draws what a `history.csv` has of `PANELS`, one point an epoch; of loss and accuracy the `val_` twins too.
+    """Plots the `PANELS` columns of a `history.csv`, one point per epoch, with the `val_` twins of loss and accuracy.
 
-    Where an epoch was chosen, there is a line at it.
+    A line marks the chosen epoch, if there is one.
 
     Raises:
-        ValueError: the file is no history, or has no epoch.
+        ValueError: the file is not a history, or has no epoch.
     """
     # The object interface draws without pyplot's global state and without a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg

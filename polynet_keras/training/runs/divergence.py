@@ -1,4 +1,4 @@
-"""The end of a training whose loss is no number any more."""
+"""Stops a training whose loss is not finite any more."""
 
 import math
 
@@ -6,14 +6,14 @@ import keras
 
 
 class DivergenceError(ValueError):
-    """The loss of a training is not finite: nothing that comes after it is of use."""
+    """Raised when the loss of a training is not finite: further steps would be useless."""
 
 
 class StopOnDivergence(keras.callbacks.Callback):
     """Raises a `DivergenceError` after the first step whose loss is not finite, before anything of it is saved.
 
-    All workers of a distributed model see the same loss and stop at the same step. To look at it, every step of an
-    accelerator is waited for, as Keras's progress bar does.
+    All workers of a distributed model see the same loss and stop at the same step. Reading the loss waits for every
+    step of an accelerator, as Keras's progress bar does.
     """
 
     def __init__(self):

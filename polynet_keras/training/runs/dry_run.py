@@ -1,4 +1,4 @@
-"""A run that only begins: a few steps, to see that it would go and for how long, and nothing that is left."""
+"""A dry run: a few steps of a run, to see whether it works and how long it takes; it leaves no files."""
 
 import contextlib
 import math
@@ -17,12 +17,12 @@ from polynet_keras.training.runs.opening import opened, tell_of_data
 from polynet_keras.training.runs.preparation import compiled_model, held_out_data, preprocessing_of, training_data
 
 STEPS = 4
-"""Of the three later ones the median is a full one, even where the last of an epoch is smaller, and traced anew."""
+"""Number of steps. The median of the last three is a full step, even if an epoch's last one is smaller and retraced."""
 
 
 @dataclass(frozen=True)
 class DryRun:
-    """What the first steps came to.
+    """The results of the first steps.
 
     Attributes:
         loss: of the first training batch.
@@ -30,7 +30,7 @@ class DryRun:
         seconds: time of the first step, compilation included.
         held_out_seconds: time of the held-out batch, compilation included.
         next_seconds: median time of a later step.
-        epochs, steps: of the run, and of each of its epochs.
+        epochs, steps: number of epochs in the run, and of steps in an epoch.
     """
 
     loss: float
@@ -43,16 +43,16 @@ class DryRun:
 
     @property
     def run_seconds(self) -> float:
-        """An estimate of all training steps; validation, and what is saved, come on top.
+        """An estimate of the time for all training steps, in seconds, without validation and saving.
 
-        It is too low where images are read more slowly than the network takes them: the batches of the later
-        steps were made while the first one was traced.
+        It is too low if reading images is slower than the network: the batches of the later steps were prepared while
+        the first one was traced.
         """
         return self.epochs * self.steps * self.next_seconds
 
 
 class _Steps(keras.callbacks.Callback):
-    """The loss of the first step, and when each has ended."""
+    """Records the loss of the first step, and the end time of each step."""
 
     def __init__(self):
         super().__init__()
@@ -65,16 +65,16 @@ class _Steps(keras.callbacks.Callback):
 
 
 def dry_run(recipe: Recipe, execution: Execution | None = None, *, strict: bool = False) -> DryRun:
-    """Does what `train` does for its first steps, of which the first is traced, and evaluates one held-out batch.
+    """Runs the first steps of `train`, the first of which includes tracing, and evaluates one held-out batch.
 
     Args:
-        recipe: as of `train`.
-        execution: as of `train`.
-        strict: as of `train`.
+        recipe: as in `train`.
+        execution: as in `train`.
+        strict: as in `train`.
 
     Raises:
         DivergenceError: the loss of a step is not finite.
-        ValueError: as `train`, or a recipe whose features are cached.
+        ValueError: as `train`, or the recipe caches features.
         PeerFailure: as `train`.
     """
     check_dry_run(recipe)

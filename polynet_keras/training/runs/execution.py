@@ -1,4 +1,4 @@
-"""How a run is carried out: on which devices, with how much patience, and how often it is saved."""
+"""The execution of a run: its devices, its timeouts, and how often it is saved."""
 
 from dataclasses import dataclass, field
 
@@ -8,34 +8,34 @@ from polynet_keras.cluster.communication import GRADIENT_DTYPES, STRATEGIES, Com
 
 @dataclass(frozen=True)
 class Execution:
-    """What may differ between two runs of one recipe that compute the same, but for rounding.
+    """Settings that may differ between two runs of one recipe without changing the results, except for rounding.
 
     Raises:
-        ValueError: a value out of range.
+        ValueError: a value is out of range.
     """
 
     strategy: str = "auto"
-    """`"auto"` (what TF_CONFIG or Slurm say, else all local GPUs, else one device), `"multi_worker"`, `"mirrored"`,
+    """`"auto"` (as TF_CONFIG or Slurm say, else all local GPUs, else one device), `"multi_worker"`, `"mirrored"`,
     `"tpu"` or `"none"`."""
     tpu: str | None = None
     """Name or address of the TPU, for `strategy="tpu"`."""
     communication: Communication = field(default_factory=Communication)
-    """Between workers."""
+    """Communication between workers."""
     gradient_dtype: str = "float32"
-    """In which gradients are summed over the replicas: `"float32"`, or `"float16"` for half the bytes
+    """Dtype of gradients in the sum over replicas: `"float32"`, or `"float16"` for half the bytes
     (`engine.compression`)."""
     save_every_steps: int | None = None
     """Steps between two checkpoints."""
     save_every_minutes: float | None = 10.0
     """Minutes between two checkpoints."""
     features_dir: str | None = None
-    """Folder of the features that are computed once (`Start.cache_features`), which several runs may share; by default
-    `features` in the run folder."""
+    """Folder of cached features (`Start.cache_features`), which several runs may share; by default `features` in the
+    run folder."""
     deterministic: bool = False
-    """Whether TensorFlow keeps to operations that give the same bits again on the same machine; slower on GPUs. Once
-    said, it holds for the process."""
+    """Whether TensorFlow uses only operations that repeat bit by bit on the same machine; slower on GPUs. Once set, it
+    applies to the whole process."""
     attempt: int = 0
-    """How often a supervisor has started this run again: a finished run is then no mistake."""
+    """How often a supervisor has restarted this run. On a restart, a finished run is not an error."""
 
     def __post_init__(self):
         check_choice("strategy", self.strategy, STRATEGIES)

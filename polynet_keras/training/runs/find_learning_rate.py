@@ -1,4 +1,4 @@
-"""The range test of the learning rate: a training whose rate grows from far too small to too large."""
+"""The range test of the learning rate: a training whose rate grows from far too small to far too large."""
 
 import contextlib
 import math
@@ -17,35 +17,35 @@ from polynet_keras.training.runs.opening import opened, tell_of_data
 from polynet_keras.training.runs.preparation import compiled_model, preprocessing_of, training_data
 
 LOWEST, HIGHEST, UPDATES = 1e-7, 10.0, 100
-"""Those of fastai's `lr_find`."""
+"""The values of fastai's `lr_find`."""
 LINE = 20
-"""Updates between two lines where there is no terminal."""
+"""Updates between two log lines if there is no terminal."""
 DIVERGED = 4.0
-"""Times the lowest smoothed loss: there the test ends, as fastai's does."""
+"""The test ends when the smoothed loss is above this multiple of its lowest value, as in fastai."""
 
 
 def find_learning_rate(
     recipe: Recipe, execution: Execution | None = None, *, strict: bool = False
 ) -> LearningRateRange:
-    """Trains by a recipe for a hundred updates, at rates from 1e-7 to 10 that grow by a factor, and nothing is left.
+    """Trains for a hundred updates at rates that grow by a constant factor from 1e-7 to 10, and leaves no files.
 
-    All of the recipe is used but its schedule: network and weights to start with, data and augmentation, optimizer with
-    its accumulated steps, clipping and factors by part, regularization and precision. The test ends early where the
-    loss is not finite, or four times its lowest smoothed value.
+    The test uses the whole recipe except its schedule: network and initial weights, data and augmentation,
+    regularization and precision, and the optimizer with its accumulated steps, clipping and factors by part. It ends
+    early if the loss is not finite, or if the smoothed loss exceeds four times its lowest value.
 
     Args:
-        recipe: as of `train`.
-        execution: as of `train`; of one worker.
-        strict: as of `train`.
+        recipe: as in `train`.
+        execution: as in `train`; one worker only.
+        strict: as in `train`.
 
     Returns:
-        Rates, losses, and the proposal.
+        Rates, losses, and the proposed rate.
 
     Raises:
         ValueError: as `train`; or there are several workers, or cached features.
 
-    Source: Smith, "Cyclical learning rates for training neural networks", 2017 (arXiv 1506.01186), section 3.3, whose
-    rates grow linearly and which watches the accuracy; growth by a factor, the smoothed loss, the end and the proposal
+    Source: Smith, "Cyclical learning rates for training neural networks", 2017 (arXiv 1506.01186), section 3.3, where
+    the rates grow linearly and the accuracy is watched. Growth by a factor, the smoothed loss, the end and the proposal
     are those of `lr_find` of fastai 2.
     """
     check_one_worker()
@@ -75,7 +75,7 @@ def find_learning_rate(
 
 
 class _Rising(keras.optimizers.schedules.LearningRateSchedule):
-    """From `LOWEST` to `HIGHEST` by a factor, in so many steps an update."""
+    """A learning rate that grows by a constant factor per update from `LOWEST` to `HIGHEST`."""
 
     def __init__(self, accumulated: int):
         super().__init__()
@@ -87,7 +87,7 @@ class _Rising(keras.optimizers.schedules.LearningRateSchedule):
 
 
 class _Steps(keras.callbacks.Callback):
-    """Keeps rate and loss of each update, and ends the test where the loss diverges."""
+    """Records rate and loss of each update, and ends the test if the loss diverges."""
 
     def __init__(self, accumulated: int):
         super().__init__()

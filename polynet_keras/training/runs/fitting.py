@@ -1,4 +1,4 @@
-"""The call of `fit` of a run: its callbacks, what is left when it is interrupted, and when it diverges."""
+"""The call of `fit` of a run: its callbacks, and what is kept when it is interrupted or diverges."""
 
 import shlex
 from pathlib import Path
@@ -41,22 +41,22 @@ def fit(
     strategy: tf.distribute.Strategy | None,
     best: BestEpoch | None = None,
 ) -> None:
-    """Trains a model from where its checkpoints are to the end of its recipe.
+    """Trains a model from the position of its checkpoints to the end of its recipe.
 
     Args:
-        model: compiled.
-        recipe: of the run.
-        training: batches from the checkpoints' place on.
-        images: of an epoch.
-        validation: as `fit` of the model takes it.
-        path: of the run folder.
-        checkpoints: of the run.
-        strategy: of the model.
-        best: chooses the epoch, if any does.
+        model: the compiled model.
+        recipe: recipe of the run.
+        training: training batches from the checkpoints' position on.
+        images: number of images in an epoch.
+        validation: validation data, as for `model.fit`.
+        path: the run folder.
+        checkpoints: checkpoints of the run.
+        strategy: strategy of the model.
+        best: chooses the best epoch; None for no choice.
 
     Raises:
-        DivergenceError: with what is left, and what may help.
-        KeyboardInterrupt: interrupted.
+        DivergenceError: the loss is not finite; the message says what is left of the run, and what may help.
+        KeyboardInterrupt: the run was interrupted.
     """
     place, writers, progress = checkpoints.position, [], None
     if is_chief(strategy):
@@ -120,7 +120,7 @@ def _with_advice(
     checkpoints: Checkpoints,
     strategy: tf.distribute.Strategy | None,
 ) -> DivergenceError:
-    """The error, with what is left of the run and what may help."""
+    """Returns the error with what is left of the run, and what may help."""
     position = None
     if is_chief(strategy):
         try:

@@ -1,4 +1,4 @@
-"""The folder that a training run leaves, and where the next one goes."""
+"""The folder of a training run, and the place of a new one."""
 
 import contextlib
 import itertools
@@ -18,12 +18,12 @@ from polynet_keras.training.runs.history import read_history
 
 HISTORY_FILE = "history.csv"
 LAST_GOOD_FILE = "last_good.keras"
-"""Of a run that came to nothing: the net as it was saved last."""
+"""The last saved network of a run that diverged."""
 CURVES_FILE = "curves.png"
 TENSORBOARD_FOLDER = "tensorboard"
 SAMPLES_FOLDER = "samples"
 CHECKPOINTS_FOLDER = "checkpoints"
-"""There until the run is done."""
+"""The folder of checkpoints, which exists until the run is done."""
 FILES = (
     RECIPE_FILE,
     HISTORY_FILE,
@@ -35,30 +35,30 @@ FILES = (
     CARD_FILE,
 )
 FEATURES_FOLDER = "features"
-"""What the frozen part puts out, where it is computed once: may be removed when the run is done."""
+"""The frozen part's output, if it is cached; you may remove the folder when the run is done."""
 FOLDERS = (TENSORBOARD_FOLDER, SAMPLES_FOLDER, CHECKPOINTS_FOLDER, FEATURES_FOLDER)
-"""What a run writes."""
+"""The folders that a run writes."""
 CHECKPOINT_NAME = re.compile(r"checkpoint-\d+\.(index|data-\d+-of-\d+)(\.tempstate\d+)?")
 JOB_OUTPUT = re.compile(r"nohup\.out|.*\.(log|out|err)|.*\.[oe]\d+", re.DOTALL)
-"""Names that shells, Slurm and PBS give to what a job prints."""
+"""Names that shells, Slurm and PBS give to a job's output."""
 NAME_BYTES = 200
-"""Of the data's name in the name of a run folder; file systems take 255 in all."""
+"""Bytes of the data's name in the name of a run folder; file systems allow 255 in all."""
 
 
 @contextlib.contextmanager
 def run_folder(folder: str | os.PathLike | None, recipe: Recipe) -> Iterator[Path]:
-    """The folder of a run that begins, or of an unfinished run of the same recipe that goes on; held by this process.
+    """Opens the folder of a new run, or of an unfinished run of the same recipe, and locks it for this process.
 
-    An error before an epoch is done, a checkpoint is written or features are computed removes what the run has written
-    since, so that the same command can run again.
+    An error before an epoch is done, a checkpoint is written or features are computed removes the files of this run so
+    far, so that the same command can run again.
 
     Args:
         folder: the folder; by default a new one in `runs/`, named after the data and the time.
-        recipe: of the run; saved in a new folder.
+        recipe: recipe of the run; saved in a new folder.
 
     Raises:
-        ValueError: the folder cannot be made or written to, is held by another process, is finished or of another
-            recipe, or holds anything that no run writes.
+        ValueError: the folder cannot be made or written to, another process has locked it, it belongs to a finished run
+            or another recipe, or it holds files that no run writes.
     """
     runs_are_new = False
     if folder:
@@ -88,7 +88,7 @@ def run_folder(folder: str | os.PathLike | None, recipe: Recipe) -> Iterator[Pat
 
 
 def _open(path: Path, recipe: Recipe) -> None:
-    """Saves the recipe in an empty folder, or sees that the folder is of an unfinished run of this recipe."""
+    """Saves the recipe in an empty folder, or checks that the folder belongs to an unfinished run of this recipe."""
     check_goes_on(path, recipe)
     if not (path / RECIPE_FILE).is_file():
         try:
@@ -101,7 +101,7 @@ def check_goes_on(path: Path, recipe: Recipe) -> None:
     """Refuses a folder that is neither empty nor of an unfinished run of this recipe.
 
     Raises:
-        ValueError: with what is there.
+        ValueError: the message says what the folder holds.
     """
     name = f"run_dir={os.fspath(path)!r}"
     if not (path / RECIPE_FILE).is_file():
@@ -124,15 +124,15 @@ def check_goes_on(path: Path, recipe: Recipe) -> None:
 
 
 def check_data_is_there(path: Path, recipe: Recipe, otherwise: str = "") -> None:
-    """Whether the data of a run are found from here, where its recipe has a relative path.
+    """Checks that a run's data exist from the current folder, if its recipe has a relative path.
 
     Args:
-        path: of the recipe's file.
-        recipe: of the run.
-        otherwise: what else could be done, for the message.
+        path: path of the recipe's file.
+        recipe: recipe of the run.
+        otherwise: an alternative, for the message.
 
     Raises:
-        ValueError: they are not; the message says from where the path is relative.
+        ValueError: the data do not exist; the message says to which folder the path is relative.
     """
     if os.path.isabs(recipe.data) or is_there(recipe.data):
         return
@@ -144,12 +144,12 @@ def check_data_is_there(path: Path, recipe: Recipe, otherwise: str = "") -> None
 
 
 def is_finished(folder: str | os.PathLike) -> bool:
-    """Whether the folder's run is done: its card is what a run writes last."""
+    """Whether the folder's run is done: a run writes its card last."""
     return Path(folder, CARD_FILE).is_file()
 
 
 def has_checkpoints(folder: Path) -> bool:
-    """Whether the folder's run was saved, and can go on."""
+    """Whether the folder's run was saved, and can be resumed."""
     return any((folder / CHECKPOINTS_FOLDER).glob("*.index"))
 
 
@@ -161,15 +161,15 @@ def _has_epochs(path: Path) -> bool:
 
 
 def has_features(folder: Path) -> bool:
-    """Whether a folder of features holds any of them."""
+    """Whether a folder of features contains any features."""
     return any(folder.glob("*/*.npy"))
 
 
 def check_holds_only(argument: str, path: Path, names: Collection[str]) -> None:
-    """Refuses a folder with anything but hidden files and what may be there.
+    """Refuses a folder with anything but hidden files and the allowed names.
 
     Raises:
-        ValueError: with what is there.
+        ValueError: the message says what the folder holds.
     """
     others = sorted(child.name for child in path.iterdir() if child.name not in names and child.name[0] != ".")
     if others:
@@ -184,12 +184,12 @@ def check_holds_only(argument: str, path: Path, names: Collection[str]) -> None:
 
 
 def remove_checkpoints(path: Path) -> None:
-    """Removes those of a run that is done."""
+    """Removes the checkpoints of a run that is done."""
     _remove(path, _checkpoint_files(path))
 
 
 def _files_of_runs(path: Path) -> set[Path]:
-    """What is in a folder and has a name that this process may have given, before the first epoch is done."""
+    """Returns the files whose names this process may have given them before the first epoch was done."""
     files = {path / name for name in FILES if (path / name).is_file()}
     logs = path / TENSORBOARD_FOLDER
     if not logs.is_symlink():
@@ -208,7 +208,7 @@ def _checkpoint_files(path: Path) -> set[Path]:
 
 
 def _remove(path: Path, files: set[Path]) -> None:
-    """Removes files, and those of a run's folders that are empty then."""
+    """Removes files, and the run's folders that are then empty."""
     for file in files:
         with contextlib.suppress(OSError):
             file.unlink()
@@ -227,7 +227,7 @@ def new_run_folder(data: str) -> Path:
     """Makes a folder in `runs/`, named after a recipe's data and the time.
 
     Raises:
-        ValueError: it cannot be made.
+        ValueError: the folder cannot be made.
     """
     name = "".join("_" if is_escaped(letter) else letter for letter in Path(data).resolve().name).lstrip(".") or "data"
     name = name.encode()[:NAME_BYTES].decode(errors="ignore")

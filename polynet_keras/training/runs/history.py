@@ -8,13 +8,13 @@ from polynet_keras.basics.files import written_whole
 
 
 def read_history(path: Path) -> list[dict[str, str]]:
-    """A row for each epoch, with the epoch's number from 0 in `"epoch"`; empty if the file is not there.
+    """Reads a row for each epoch, with the epoch's number from 0 in `"epoch"`; no rows if the file is missing.
 
-    A last line without its end was cut off, by a full disk say, and is no row: nobody can tell whether its last number
-    is whole.
+    A last line without a line end was truncated, by a full disk for example. It is ignored, because its last number may
+    be incomplete.
 
     Raises:
-        ValueError: it is no history; the message names the file and the line.
+        ValueError: the file is not a history; the message names the file and the line.
     """
     try:
         text = path.read_bytes().decode()
@@ -42,7 +42,7 @@ def read_history(path: Path) -> list[dict[str, str]]:
 
 
 def _fault(row: dict[str, str], before: list[dict[str, str]]) -> str | None:
-    """What is wrong with a row, in words that follow the number of its line."""
+    """Returns the fault of a row, as words that follow the number of its line; None if there is none."""
     if "epoch" not in row:
         return "is below a header without the column 'epoch'"
     if None in row or None in row.values():
@@ -56,7 +56,7 @@ def _fault(row: dict[str, str], before: list[dict[str, str]]) -> str | None:
 
 
 def forget_epochs(path: Path, epochs: int) -> None:
-    """Leaves the epochs before this one: those after them are about to run again."""
+    """Keeps the epochs before this one, and removes the later ones, which are about to run again."""
     kept = [row for row in read_history(path) if int(row["epoch"]) < epochs]
     if not path.exists():
         return

@@ -1,4 +1,4 @@
-"""What a range test of the learning rate has seen, the rate that it proposes, and both as a table and a picture."""
+"""The results of a range test of the learning rate, the rate that it proposes, and both as a table and a plot."""
 
 import csv
 import os
@@ -12,19 +12,19 @@ from polynet_keras.basics.files import written_whole
 from polynet_keras.cluster.cluster import Cluster
 
 SMOOTHING = 0.98
-"""The share of the mean so far in the smoothed loss, which is corrected for its beginning with nothing."""
+"""The share of the previous mean in the smoothed loss, which is corrected for its start at zero."""
 FIRST_SHARE, LAST = 0.1, 5
-"""Updates at the beginning, as a share, and at the end, of which the proposal is not made."""
+"""Updates that the proposal ignores: at the beginning, as a share, and at the end, as a number."""
 
 
 @dataclass(frozen=True)
 class LearningRateRange:
-    """A range test: the loss of one update after another, at learning rates that grow.
+    """A range test: the loss of each update, at learning rates that grow.
 
     Attributes:
-        rates: of the updates, ascending.
-        losses: of the training batches, before the updates.
-        updates: that the test would have had, if the loss had not diverged.
+        rates: learning rates of the updates, ascending.
+        losses: losses of the training batches, before the updates.
+        updates: number of updates that a test without divergence has.
 
     The smoothed losses and the proposal are those of fastai's `lr_find`.
     """
@@ -35,7 +35,7 @@ class LearningRateRange:
 
     @cached_property
     def smoothed(self) -> np.ndarray:
-        """float64 (updates): the exponential moving average of the losses."""
+        """The exponential moving average of the losses: float64 (updates,)."""
         values, value = [], 0.0
         for number, loss in enumerate(self.losses, 1):
             value = SMOOTHING * value + (1 - SMOOTHING) * loss
@@ -44,10 +44,10 @@ class LearningRateRange:
 
     @cached_property
     def proposal(self) -> float | None:
-        """The learning rate to train with; None where the loss diverged too soon, or never fell.
+        """The learning rate to train with; None if the loss diverged too soon, or never fell.
 
-        In the longest subsequence of smoothed losses that falls (the valley), the rate at the middle of its second
-        third: fastai's rule `valley`, of fastai/callback/schedule.py.
+        It comes from the longest falling subsequence of smoothed losses (the valley): the rate at the middle of its
+        second third. This is fastai's rule `valley`, of fastai/callback/schedule.py.
         """
         first = int(self.updates * FIRST_SHARE)
         losses = self.smoothed[first:-LAST]
@@ -68,7 +68,7 @@ class LearningRateRange:
 
 
 def check_one_worker() -> None:
-    """Refuses to test where this process is one of several workers."""
+    """Refuses a range test if this process is one of several workers."""
     if Cluster.from_environment().is_distributed:
         raise ValueError(
             "the range test of the learning rate runs on one worker: start it on one alone, and use what it proposes "
@@ -77,14 +77,14 @@ def check_one_worker() -> None:
 
 
 def write_range(found: LearningRateRange, table: str | os.PathLike) -> Path:
-    """Writes the columns learning_rate, loss, smoothed_loss as CSV, and beside it the same as a picture.
+    """Writes the columns learning_rate, loss, smoothed_loss as CSV, and a plot of them beside the file.
 
     Args:
-        found: by the test.
-        table: ends in `.csv`; the picture has the same name with `.png`.
+        found: results of the test.
+        table: ends in `.csv`; the plot has the same name with `.png`.
 
     Returns:
-        The picture.
+        The path of the plot.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

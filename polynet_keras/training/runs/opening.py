@@ -1,4 +1,4 @@
-"""What a run begins with: its devices and its images, on which all workers agree, and what is said of them."""
+"""Opens a run's devices and images, with the agreement of all workers, and reports on the data."""
 
 import contextlib
 import dataclasses
@@ -30,23 +30,23 @@ from polynet_keras.training.runs.checking import check_patience
 from polynet_keras.training.runs.execution import Execution
 
 _told: set[str] = set()
-"""Fingerprints of the data that this process has told of: the runs of an ablation have the same."""
+"""Fingerprints of the data that this process has reported: the runs of an ablation have the same data."""
 
 
 @contextlib.contextmanager
 def opened(
     recipe: Recipe, execution: Execution, goes_on: bool = False
 ) -> Iterator[tuple[Source, tf.distribute.Strategy | None]]:
-    """The images and the devices of a run; what fails on another worker in the meantime is told as that.
+    """Opens the images and the devices of a run; reports another worker's failure inside the context as such.
 
     Args:
-        recipe: of the run.
-        execution: of the run.
-        goes_on: whether it goes on from a checkpoint: the file that it began with may be gone.
+        recipe: recipe of the run.
+        execution: execution of the run.
+        goes_on: whether the run continues from a checkpoint: the file of its initial weights may be gone.
 
     Raises:
-        ValueError: the data or the weights to start with cannot be read, the extra `data` is not installed, or the
-            workers do not do the same thing.
+        ValueError: the data or the initial weights cannot be read, the extra `data` is not installed, or the workers do
+            not do the same thing.
         PeerFailure: another worker failed or did not answer in time.
     """
     require_extra("data", "PIL", "matplotlib", "tensorboard", *modules_of(recipe.data))
@@ -70,10 +70,10 @@ def opened(
 
 
 def tell_of_data(recipe: Recipe, source: Source, strategy: tf.distribute.Strategy | None, strict: bool) -> None:
-    """Has the chief say what the images are, once in a process.
+    """Has the chief report on the images, once per process.
 
     Raises:
-        ValueError: `strict`, and an image file is in several splits.
+        ValueError: `strict` is set, and an image file is in several splits.
     """
     fingerprint = _fingerprint(source)
     failure = None
@@ -93,7 +93,7 @@ def tell_of_data(recipe: Recipe, source: Source, strategy: tf.distribute.Strateg
 
 
 def _images(recipe: Recipe, strategy: tf.distribute.Strategy | None) -> Source:
-    """The images of a run; of what is left out of a folder only the chief tells."""
+    """Opens the images of a run; only the chief logs what a folder leaves out."""
     if is_chief(strategy):
         return open_source(recipe.data, recipe.seed, recipe.layout, recipe.validation_share)
     with without_logs():
@@ -112,7 +112,7 @@ def _open_strategy(cluster: Cluster, execution: Execution, facts: dict[str, str]
 
 
 def _check_same_images(source: Source, strategy: tf.distribute.Strategy | None) -> None:
-    """All workers must list the same examples: each reads its part of them by number."""
+    """Checks that all workers list the same examples: each reads its part of them by index."""
     number = zlib.crc32(_fingerprint(source).encode()) >> 1
     chiefs = sum_over_workers(strategy, number if is_chief(strategy) else 0)
     failure = None
@@ -126,7 +126,7 @@ def _fingerprint(source: Source) -> str:
 
 
 def _facts_of_file(file: str | None) -> dict[str, str]:
-    """What all workers must find in the file that they start with."""
+    """Returns facts about the file of initial weights that all workers must share."""
     if file is None or not os.path.isfile(file):
         return {}
     return {"start.weights, the file's SHA-256": file_hash(file)}

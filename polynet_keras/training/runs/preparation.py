@@ -1,4 +1,4 @@
-"""What a recipe makes of a source of images: the network, its optimizer, and the batches that it is trained on."""
+"""Makes the network, its optimizer, and its training batches from a recipe and a source of images."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -43,14 +43,14 @@ GREY_MEAN, GREY_STD = (0.5,), (0.5,)
 
 
 def preprocessing_of(recipe: Recipe, source: Source) -> Preprocessing:
-    """The protocol that a run's network is evaluated with."""
+    """Returns the preprocessing for a run's evaluation."""
     mean, std = (GREY_MEAN, GREY_STD) if source.channels == 1 else (IMAGENET_MEAN, IMAGENET_STD)
     size = recipe.evaluation_size or recipe.image_size
     return Preprocessing(size, resize_size_of(size), mean, std, decoding=recipe.decoding)
 
 
 def _trained_with(recipe: Recipe, preprocessing: Preprocessing) -> Preprocessing:
-    """The same protocol for images of the size that the recipe trains with."""
+    """Returns the same preprocessing for images of the training size."""
     return replace(preprocessing, image_size=recipe.image_size, resize_size=recipe.resize_size)
 
 
@@ -63,12 +63,12 @@ def training_data(
     first_step: int,
     features: Sequence[FeatureFiles] = (),
 ) -> Batches:
-    """The training images as `fit` takes them, from a step of the run on: every worker reads its part of each batch.
+    """Returns the training images for `fit`, from a step of the run on; every worker reads its part of each batch.
 
-    They are prepared as those of the protocol, of the size that the recipe trains with.
+    The images are preprocessed as in evaluation, at the training size.
 
-    With weights of the classes, an example has the weight of its class; a mixed one the mean of both, by their shares.
-    With features of the images, in one copy or several, these take their place.
+    With class weights, an example has the weight of its class; a mixed example has the mean of both, by their shares.
+    `features`, in one copy or several, take the place of the images.
     """
     classes, smoothing = len(source.class_names), recipe.regularization.label_smoothing
     preprocessing = _trained_with(recipe, preprocessing)
@@ -120,7 +120,7 @@ def training_data(
 
 
 def steps_of(recipe: Recipe, source: Source) -> int:
-    """Batches of an epoch."""
+    """Returns the number of batches in an epoch."""
     return -(-len(source.training) // recipe.batch_size)
 
 
@@ -132,8 +132,9 @@ def held_out_data(
     strategy: tf.distribute.Strategy | None,
     features: FeatureFiles | None = None,
 ):
-    """Images that are not trained on, or their features, as `fit` takes them; every worker reads a part, and each is
-    counted once."""
+    """Returns images that are not trained on, or their features, for `fit`.
+
+    Every worker reads a part, and each image counts once."""
 
     def one_hot(images, labels):
         return images, tf.one_hot(labels, len(examples.class_names))
@@ -153,13 +154,13 @@ def held_out_data(
 
 
 def network(recipe: Recipe, channels: int, classes: int, weights: str | None) -> keras.Model:
-    """The network of a recipe.
+    """Builds the network of a recipe.
 
     Args:
-        recipe: of the run.
-        channels: of the images.
-        classes: of the data.
-        weights: as `PolyNet` takes them.
+        recipe: recipe of the run.
+        channels: channels of the images.
+        classes: classes of the data.
+        weights: as in `PolyNet`.
     """
     # Of two sizes, the network takes images of any.
     size = recipe.image_size if recipe.evaluation_size in (None, recipe.image_size) else None
@@ -177,16 +178,16 @@ def network(recipe: Recipe, channels: int, classes: int, weights: str | None) ->
 
 
 def compiled_model(recipe: Recipe, source: Source, steps_per_epoch: int, goes_on: bool = False) -> keras.Model:
-    """The network of a run, with optimizer and loss, as its last phase trains it.
+    """Builds the network of a run with optimizer and loss, for the training of its last phase.
 
     Args:
-        recipe: of the run.
-        source: of its images.
-        steps_per_epoch: of its training data.
-        goes_on: whether a checkpoint is about to bring all values: the files that the run began with may be gone.
+        recipe: recipe of the run.
+        source: source of its images.
+        steps_per_epoch: steps per epoch of its training data.
+        goes_on: whether a checkpoint is about to restore all values: the files of the initial weights may be gone.
 
     Raises:
-        ValueError: the weights to start with cannot be read or are of another net, the run would make no update, or
+        ValueError: the initial weights cannot be read or belong to another network, the run would make no update, or
             Keras is too old for its phases.
     """
     check_phases(recipe)
@@ -217,7 +218,7 @@ def compiled_model(recipe: Recipe, source: Source, steps_per_epoch: int, goes_on
 
 
 def make_loss(recipe: Recipe) -> str | keras.losses.Loss:
-    """The loss of a recipe, as `compile` takes it."""
+    """Makes the loss of a recipe, for `compile`."""
     if recipe.loss == "binary":
         return ClasswiseBinaryCrossentropy(recipe.target_threshold)
     return "categorical_crossentropy" if recipe.labels_are_shares else "sparse_categorical_crossentropy"
@@ -226,7 +227,7 @@ def make_loss(recipe: Recipe) -> str | keras.losses.Loss:
 def phase_schedule(
     recipe: Recipe, phase: PhaseSettings, steps_per_epoch: int
 ) -> keras.optimizers.schedules.LearningRateSchedule:
-    """The learning rate of one phase of a run, counted from the phase's beginning."""
+    """Makes the learning rate schedule of one phase of a run, counted from the phase's beginning."""
     settings = recipe.schedule
     if phase.learning_rate is not None:
         settings = replace(settings, learning_rate=phase.learning_rate)
@@ -234,11 +235,11 @@ def phase_schedule(
 
 
 def _check_updates(recipe: Recipe, steps: int) -> None:
-    """Refuses a run, or a phase of one, without an update, and warns of averages that it is too short for.
+    """Refuses a run, or a phase of one, without an update, and warns if it is too short for its averages.
 
     Args:
-        recipe: of the run.
-        steps: of its shortest phase.
+        recipe: recipe of the run.
+        steps: steps of its shortest phase.
     """
     settings = recipe.optimizer
     updates = steps // settings.gradient_accumulation_steps

@@ -1,4 +1,4 @@
-"""How far a run is: a bar on a terminal, a line an epoch and a minute elsewhere."""
+"""The progress of a run: a bar on a terminal, elsewhere a line per epoch and per minute."""
 
 import math
 import time
@@ -8,22 +8,22 @@ from absl import logging
 from tqdm import tqdm
 
 REFRESH_SECONDS = 0.5
-"""Between two looks at loss and accuracy, on a terminal."""
+"""Seconds between two updates of loss and accuracy, on a terminal."""
 LINE_SECONDS = 60
-"""Between two lines within an epoch, where there is no terminal."""
+"""Seconds between two lines within an epoch, if there is no terminal."""
 
 
 class ProgressDisplay(keras.callbacks.Callback):
-    """Shows an epoch's progress, images a second and the time that is left, and adds two columns to the logs.
+    """Shows an epoch's progress, images per second and remaining time, and adds two columns to the logs.
 
-    `images_per_second` is of an epoch's training steps, without the first one of the process (which is traced) and
-    without validation, and NaN where there were no others; `learning_rate` is that after the epoch. It stands before
-    the callbacks that write logs.
+    `images_per_second` covers an epoch's training steps, without validation and without the process's first step (which
+    includes tracing); it is NaN if there were no others. `learning_rate` is the rate after the epoch. The callback must
+    stand before the callbacks that write logs.
 
     Args:
-        images: of an epoch.
-        batch_size: of a step.
-        first_step: of its first epoch, with which the training really begins; those before are only counted.
+        images: number of images in an epoch.
+        batch_size: images per step.
+        first_step: step of the first epoch where training really begins; earlier steps are only counted.
     """
 
     def __init__(self, images: int, batch_size: int, first_step: int = 0):
@@ -83,13 +83,13 @@ class ProgressDisplay(keras.callbacks.Callback):
         logs["images_per_second"] = rate
 
     def close(self) -> None:
-        """Takes the bar away: after an epoch, and where `fit` was left by an error."""
+        """Removes the bar, after an epoch or when an error ended `fit`."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
 
     def _to_go(self) -> str:
-        """The time to the end of the run at the pace so far, validations and all."""
+        """Returns the time to the end of the run at the pace so far, including validation."""
         if not self._paced_images or not self._left:
             return ""
         return f"; about {duration((time.monotonic() - self._paced_from) * self._left / self._paced_images)} left"
@@ -100,7 +100,7 @@ def _numbers(logs) -> str:
 
 
 def duration(seconds: float) -> str:
-    """For people: `1 h 5 min`, `2 min 3 s`, `40 s`."""
+    """Formats a duration for people: `1 h 5 min`, `2 min 3 s`, `40 s`."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

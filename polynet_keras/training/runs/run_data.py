@@ -1,4 +1,4 @@
-"""The data of a run that is done, split as they were for it."""
+"""The data of a finished run, in the run's own splits."""
 
 import dataclasses
 from pathlib import Path
@@ -10,13 +10,13 @@ from polynet_keras.training.recipes.recipe import Recipe
 
 
 def source_of_run(run_folder: Path, recipe: Recipe, layout: str, otherwise: str) -> Source:
-    """What a run was trained on, and what it held out.
+    """Opens the training and held-out images of a run.
 
     Args:
-        run_folder: of the run.
-        recipe: of the run.
-        layout: of its data.
-        otherwise: what to do if they have changed, for the message.
+        run_folder: folder of the run.
+        recipe: recipe of the run.
+        layout: layout of its data.
+        otherwise: what to do if the data have changed, for the message.
 
     Raises:
         ValueError: the data have changed since the run was trained.

@@ -1,4 +1,4 @@
-"""A few held-out images as files, to predict with after a run."""
+"""A few held-out images as files, for predictions after a run."""
 
 import os
 from pathlib import Path
@@ -12,17 +12,17 @@ from polynet_keras.data.passed_over import IMAGE_SUFFIXES
 
 SAMPLES = 10
 NAME_BYTES = 100
-"""Of an image's and of a class's name, in that of a sample: file systems take 255 bytes in all."""
+"""Bytes of an image's and of a class's name in the name of a sample: file systems allow 255 in all."""
 
 
 def held_out_samples(source: Source, folder: Path, skipped: set[int]) -> tuple[str, ...]:
-    """Held-out images as files in a folder: copies of the source's own, or PNG where it has none.
+    """Saves held-out images as files in a folder: copies of the source's files, or PNG if it has none.
 
-    The run is done by now: what cannot be read or written is left out, and nothing is raised.
+    The run is already done: images that cannot be read or written are left out without an error.
 
     Args:
-        source: of the run.
-        folder: where they go; it is made.
+        source: source of the run.
+        folder: the folder to write to; it is made if missing.
         skipped: indices of held-out images that could not be read.
     """
     held_out = source.held_out

@@ -1,4 +1,4 @@
-"""The run: from a recipe to a folder with a trained model and what is needed to judge it and to use it."""
+"""The run, from a recipe to a folder with a trained model and its evaluation."""
 
 import contextlib
 import dataclasses
@@ -59,12 +59,12 @@ from polynet_keras.training.runs.samples import held_out_samples
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run left.
+    """The results of a run.
 
     Attributes:
-        folder: of the run.
-        card: of the model, with the held-out counts.
-        samples: a few held-out image files, to predict with.
+        folder: folder of the run.
+        card: card of the model, with the held-out counts.
+        samples: a few held-out image files for predictions.
     """
 
     folder: Path
@@ -81,27 +81,27 @@ def train(
 ) -> RunResult:
     """Trains a PolyNet and leaves the model, recipe, history, TensorBoard logs and curves in a run folder.
 
-    The model is that of the last epoch, or of the best one where the data have images to choose it by
-    (`Recipe.validation_share`); then what is held out is evaluated with that one alone.
+    The model is that of the last epoch, or of the best one if the data have images that choose it
+    (`Recipe.validation_share`). Only this model is evaluated on the held-out images.
 
-    A run that ended before it was done goes on where it was saved last, when it is started again with its recipe
-    and its folder. Several workers, each in a process of its own that calls this with the same arguments, train
-    together; the chief writes. Where nothing was saved yet, an interrupt or an unreadable image leaves no run folder.
+    If you call it again with the recipe and the folder of an unfinished run, the run continues from its last save.
+    Several workers train together, each in its own process that calls this function with the same arguments; the chief
+    writes. If nothing was saved yet, an interrupt or an unreadable image leaves no run folder.
 
     Args:
-        recipe: what to do.
+        recipe: the recipe.
         run_dir: folder of the run: new, empty, or of an unfinished run of this recipe; by default one in `runs/`, named
-            after the data and the time. Several workers need one that all of them see.
-        execution: on which devices, and how often to save; by default what the environment says, every ten minutes.
-        strict: whether an image file that is in several splits is an error.
+            after the data and the time. Several workers need a folder that all of them see.
+        execution: devices, and how often to save; by default as the environment says, and every ten minutes.
+        strict: whether an image file in several splits is an error.
 
     Raises:
-        DivergenceError: the loss is not finite any more. The net as it was last saved is in `last_good.keras`.
-        ValueError: the data or the weights to start with cannot be read, the folder not be written, the extra `data` is
+        DivergenceError: the loss is not finite any more. The last saved network is in `last_good.keras`.
+        ValueError: the data or the initial weights cannot be read, the folder cannot be written, the extra `data` is
             not installed, or the workers do not do the same thing.
-        KeyboardInterrupt: interrupted; the run goes on from where it was saved last.
+        KeyboardInterrupt: the run was interrupted; it continues from its last save when started again.
         PeerFailure: another worker failed or did not answer in time.
-        Preempted: this process or another worker was told to end (SIGTERM); the run was saved.
+        Preempted: this process or another worker got SIGTERM; the run was saved.
     """
     execution = execution or Execution()
     if run_dir is None and Cluster.from_environment().is_distributed:
@@ -133,8 +133,9 @@ def _train(
 
 
 def _is_finished(folder: str | os.PathLike, execution: Execution, strategy: tf.distribute.Strategy | None) -> bool:
-    """Whether an attempt before this one ended after it was done: the chief says so, for a shared folder may show it to
-    the others later."""
+    """Whether an earlier attempt ended after the run was done.
+
+    The chief decides, because a shared folder may show it to the others later."""
     return sum_over_workers(strategy, int(is_chief(strategy) and execution.attempt > 0 and is_finished(folder))) > 0
 
 
@@ -257,9 +258,9 @@ def _model(
 
 
 def _chose_none(history_file: Path, epoch: int, strategy: tf.distribute.Strategy | None) -> bool:
-    """Whether there are epochs before this one that no best one was chosen of: of a run that an older version began.
+    """Whether this run has earlier epochs without a choice of the best one, as runs of older versions have.
 
-    Its history has no column for it, and its checkpoints have no best weights. What the chief reads counts.
+    Their history has no column for it, and their checkpoints have no best weights. The chief's reading decides.
     """
     if not is_chief(strategy):
         return sum_over_workers(strategy, 0) > 0
@@ -268,17 +269,17 @@ def _chose_none(history_file: Path, epoch: int, strategy: tf.distribute.Strategy
 
 
 def _counts(examples: Examples) -> tuple[int, ...]:
-    """Images of each class, where the labels are known."""
+    """Returns the number of images of each class; empty if the labels are unknown."""
     if examples.labels is None:
         return ()
     return tuple(np.bincount(examples.labels, minlength=len(examples.class_names)).tolist())
 
 
 def _readable(examples: Examples, unreadable: Unreadable, strategy: tf.distribute.Strategy | None) -> int:
-    """How many of the images that were evaluated could be read, by all workers together.
+    """Returns how many of the evaluated images were readable, over all workers.
 
     Raises:
-        ValueError: not a single one.
+        ValueError: no image was readable.
     """
     readable = len(examples) - sum_over_workers(strategy, len(unreadable.skipped))
     if not readable:
@@ -287,8 +288,7 @@ def _readable(examples: Examples, unreadable: Unreadable, strategy: tf.distribut
 
 
 def _no_room(path: Path, model: keras.Model, keeps_best: bool) -> ValueError | None:
-    """The error of a disk that cannot hold the model, and the best weights that a checkpoint has besides, before hours
-    are spent on it."""
+    """Returns an early error if the disk has no room for the model, and for the best weights in a checkpoint."""
     needed = sum(math.prod(v.shape) * tf.as_dtype(v.dtype).size for v in model.variables) * (1 + keeps_best)
     what = "a checkpoint of the model with its best weights takes at least" if keeps_best else "the model alone takes"
     free = shutil.disk_usage(path).free

@@ -12,18 +12,20 @@ from polynet_keras.training.runs.preparation import phase_schedule
 
 
 class Unfreezing(keras.callbacks.Callback):
-    """Begins each phase of a run at its first epoch: other parts are frozen, and optimizer and schedule begin anew.
+    """Begins each phase of a run at its first epoch: freezes its parts, and restarts optimizer and schedule.
 
-    The optimizer is built for all that the last phase trains, and gets the gradients of what the phase trains. So a
-    checkpoint of any phase holds the same variables, and `fit`, its callbacks and its data are those of one run. A new
-    phase gives the optimizer its first values, its count of steps among them: AdamW corrects its moments by it, and
-    would take steps several times too large for weights that it sees later. The averages begin anew with it.
+    The optimizer is built for everything that the last phase trains, and gets the gradients of the current phase's
+    variables. So a checkpoint of any phase holds the same variables, and one `fit` with its callbacks and data covers
+    the run. A new phase resets the optimizer to its first values, including its step count: AdamW corrects its moments
+    by the count, and would otherwise take steps several times too large for newly trained weights. The averages restart
+    too.
 
-    It stands before the callbacks that save: where a training goes on within a phase, they bring the values of then.
+    The callback must stand before the callbacks that save: when a training resumes within a phase, they restore the
+    optimizer's values.
 
     Args:
-        recipe: of the run.
-        steps_per_epoch: of its training data.
+        recipe: recipe of the run.
+        steps_per_epoch: steps per epoch of its training data.
     """
 
     def __init__(self, recipe: Recipe, steps_per_epoch: int):
