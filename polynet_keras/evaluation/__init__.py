@@ -1,4 +1,4 @@
-"""Using and judging trained models."""
+"""Prediction and evaluation with trained models."""
 
 import lazy_loader
 

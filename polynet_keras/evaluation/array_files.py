@@ -1,4 +1,4 @@
-"""Arrays and what is said about them, in one `.npz` file: how `Scores` and `Features` are saved."""
+"""Arrays and their metadata in one `.npz` file: the storage of `Scores` and `Features`."""
 
 import contextlib
 import dataclasses
@@ -20,14 +20,14 @@ DAMAGE = (
     *(OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RuntimeError, OverflowError, MemoryError),
     *(zipfile.BadZipFile, tokenize.TokenError),
 )
-"""What zipfile, NumPy and json raise of damaged files, and dataclasses of fields that they do not have."""
+"""Errors that zipfile, NumPy and json raise for damaged files, and dataclasses for unknown fields."""
 ABOUT = "about"
 MAX_ABOUT = 16 << 20
-"""Bytes of the text: ImageNet's class names take 20 kB."""
+"""Most bytes of the metadata text: ImageNet's class names take 20 kB."""
 
 
 def write_arrays(path: str | os.PathLike, value: Any, names: Sequence[str]) -> None:
-    """Writes an `.npz` file, whole or not at all: the arrays of a dataclass, and its other fields as JSON, `about`."""
+    """Writes a dataclass to an `.npz` file, completely or not at all: arrays, and other fields as JSON in `about`."""
     about = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     arrays = {name: about.pop(name) for name in names}
     with written_whole(Path(path)) as partial, open(partial, "wb") as file:
@@ -35,10 +35,10 @@ def write_arrays(path: str | os.PathLike, value: Any, names: Sequence[str]) -> N
 
 
 def read_arrays(path: str | os.PathLike, names: Sequence[str]) -> dict[str, Any]:
-    """Reads the fields. Nothing is unpickled, and no array is made for which the file has no bytes.
+    """Reads the fields. It never unpickles, and allocates no array for which the file has no bytes.
 
     Raises:
-        Exception: of many types; call it in `errors_of_file`.
+        Exception: of many types; call the function inside `errors_of_file`.
     """
     with open_regular(path) as file, zipfile.ZipFile(file) as archive:
         size = os.fstat(file.fileno()).st_size
@@ -50,12 +50,12 @@ def read_arrays(path: str | os.PathLike, names: Sequence[str]) -> dict[str, Any]
 
 @contextlib.contextmanager
 def errors_of_file(path: str | os.PathLike, content: str, command: str) -> Iterator[None]:
-    """One line for whatever is wrong with a file.
+    """Turns any error of a bad file into a `ValueError` with one line.
 
     Args:
-        path: of the file.
-        content: what it should hold.
-        command: what writes such a file.
+        path: path of the file.
+        content: what the file should contain.
+        command: the command that writes such files.
     """
     try:
         yield
@@ -66,7 +66,7 @@ def errors_of_file(path: str | os.PathLike, content: str, command: str) -> Itera
 
 
 def _read(archive: zipfile.ZipFile, name: str, most: int) -> np.ndarray:
-    """Reads an array whose member is not compressed, once its header and the archive agree on at most so many bytes."""
+    """Reads an array from an uncompressed member whose size, checked against its header, is at most `most` bytes."""
     member = archive.getinfo(f"{name}.npy")
     if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
         raise ValueError(f"{name} is compressed; write the file with `numpy.savez`")

@@ -1,4 +1,4 @@
-"""What `polynet evaluate --json` prints: docs/evaluation.md describes it."""
+"""The output of `polynet evaluate --json`; docs/evaluation.md describes it."""
 
 import math
 from typing import TYPE_CHECKING, Any
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from polynet_keras.evaluation.evaluating import Evaluation
 
 SCHEMA = 1
-"""Of the document: it rises when a field is left out or means something else, not when one is added."""
+"""Version of the document: it rises when a field is removed or changes its meaning, not when one is added."""
 
 
 def evaluation_as_json(evaluation: "Evaluation") -> dict[str, Any]:
-    """An evaluation as values that JSON has; `None` is what is not known or not defined."""
+    """Returns an evaluation as JSON values; `None` means unknown or undefined."""
     result, counts = evaluation.result, evaluation.counts
     numbers = {
         "precision": _shares(counts.class_precision),
@@ -41,7 +41,7 @@ def evaluation_as_json(evaluation: "Evaluation") -> dict[str, Any]:
 
 
 def comparison_as_json(comparison: "Comparison") -> dict[str, Any]:
-    """The first evaluation with the second one and the comparison in it."""
+    """Returns the first evaluation as JSON values, with the second one and the comparison inside."""
     paired = comparison.paired
     low, high = paired.interval()
     return evaluation_as_json(comparison.first) | {

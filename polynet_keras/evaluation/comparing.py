@@ -1,4 +1,4 @@
-"""Two models on the same images: which one is better."""
+"""Comparison of two models on the same images."""
 
 import os
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from polynet_keras.evaluation.scoring import check_pooling, fitted_to
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Two evaluations, and what they have in common.
+    """Two evaluations, and their common images.
 
     Attributes:
-        first: of the model.
-        second: of the one it is compared with.
-        paired: of the images that both could be shown.
+        first: evaluation of the model.
+        second: evaluation of the other model.
+        paired: counts of the images that both models could read.
     """
 
     first: Evaluation
@@ -42,13 +42,13 @@ def compare(
     """Evaluates two models on the same images, each under its own protocol.
 
     Args:
-        model: a name that `polynet_keras.load_model` takes, or what that returns.
-        against: another one.
+        model: a name for `polynet_keras.load_model`, or the model that it returned.
+        against: the other model.
         examples: a dataset of classes that both know, or of some of them.
-        batch_size: as of `evaluate`.
-        crops: of each image, for both models.
-        pooling: of the crops, for both.
-        on_error: `"error"` or `"skip"`: what to do about an image that cannot be read; it counts for neither model.
+        batch_size: as in `evaluate`.
+        crops: crops per image, for both models.
+        pooling: pooling of the crops, for both models.
+        on_error: `"error"` or `"skip"`: how to handle an image that cannot be read; it counts for neither model.
 
     Raises:
         ValueError: as `evaluate`; or SciPy is not installed.

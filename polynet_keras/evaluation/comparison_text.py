@@ -1,4 +1,4 @@
-"""A comparison of two models in words: what the command line prints, and the report shows."""
+"""A comparison of two models as text, for the command line and the report."""
 
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ HEADER = ("model", "right", "top-1 %", "95 % interval", "loss", "images/s", "eva
 
 
 def comparison_rows(comparison: "Comparison") -> list[tuple[str, ...]]:
-    """A row of `HEADER` for each model, which are called A and B; of the images that both were evaluated on."""
+    """Returns a row of `HEADER` for each model, named A and B, from the images that both were evaluated on."""
     paired = comparison.paired
     rows: list[tuple[str, ...]] = []
     for letter, evaluation, hits in (
@@ -36,7 +36,7 @@ def comparison_rows(comparison: "Comparison") -> list[tuple[str, ...]]:
 
 
 def comparison_facts(comparison: "Comparison") -> dict[str, str]:
-    """By what they are called: who is right of which images, how far the models are apart, and which one is better."""
+    """Returns labelled facts: how many images each model gets right, the difference, and which model is better."""
     paired = comparison.paired
     low, high = (100 * end for end in paired.interval())
     right = {"both": paired.both, "A alone": paired.first_only, "B alone": paired.second_only, "none": paired.neither}

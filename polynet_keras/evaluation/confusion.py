@@ -8,29 +8,29 @@ import numpy as np
 from polynet_keras.evaluation.metrics import Counts
 
 SHADES = 10
-"""Shades of a field, by its share of the images of its row."""
+"""Number of shades of a cell, by its share of the images in its row."""
 STRONG = 8
-"""Shade from which a number is better read in the colour of the page than in that of its text: the test computes it."""
+"""Shade from which a number is easier to read in the background colour than in the text colour (see the test)."""
 NAMED = 60
-"""Classes, at most, whose names are at the rows and columns; of more, the names would be smaller than can be read."""
+"""Most classes whose names label the rows and columns; with more, the names would be too small to read."""
 NUMBERED = 25
-"""Classes, at most, whose fields hold their numbers."""
+"""Most classes whose cells show their numbers."""
 LETTERS = 24
-"""Of a class's name."""
+"""Most letters of a class's name."""
 
 FIELD, LABELS = 22, 160
-"""Sides of a field and widths of the names, in pixels; fields of classes without names are smaller."""
+"""Side of a cell and width of the names, in pixels; cells are smaller if the classes have no names."""
 SIDE = 600
-"""Of the matrix, where names are left out."""
+"""Side of the matrix without names, in pixels."""
 
 
 def occurring(counts: Counts) -> np.ndarray:
-    """int64 array: the classes that have an image or were predicted."""
+    """Returns the classes that have an image or were predicted, as an int64 array."""
     return np.flatnonzero(counts.class_images + counts.class_predictions)
 
 
 def confusion_rows(counts: Counts, class_names: Sequence[str]) -> Iterator[list[object]]:
-    """Rows of a table: a header, then for each true class its name and how many images were taken for each class."""
+    """Returns table rows: a header, then each true class with its number of images predicted as each class."""
     classes = occurring(counts)
     yield ["true class", *(class_names[i] for i in classes)]
     for i in classes:
@@ -38,10 +38,10 @@ def confusion_rows(counts: Counts, class_names: Sequence[str]) -> Iterator[list[
 
 
 def confusion_svg(counts: Counts, class_names: Sequence[str]) -> str:
-    """The `<svg>` element: true classes down, predicted ones across.
+    """Returns the `<svg>` element: true classes down, predicted classes across.
 
-    It uses the CSS variables `--accent`, `--wrong`, `--line`, `--text`, `--back` and `--faint`. It grows with the
-    fields that are not 0, not with the square of the classes.
+    It uses the CSS variables `--accent`, `--wrong`, `--line`, `--text`, `--back` and `--faint`. Its size grows with the
+    cells that are not 0, not with the square of the classes.
     """
     classes = occurring(counts)
     matrix = counts.confusion[np.ix_(classes, classes)]
@@ -78,7 +78,7 @@ def confusion_svg(counts: Counts, class_names: Sequence[str]) -> str:
 
 
 def _fields(matrix: np.ndarray) -> Iterator[str]:
-    """One path for the fields of a shade, each a square of side 1; right ones and wrong ones have a colour each."""
+    """Yields one path per shade, each cell a square of side 1; correct and wrong cells have different colours."""
     rows, columns = np.nonzero(matrix)
     shades = _shades(matrix)[rows, columns]
     for color, chosen in (("--accent", rows == columns), ("--wrong", rows != columns)):
@@ -89,7 +89,7 @@ def _fields(matrix: np.ndarray) -> Iterator[str]:
 
 
 def _shades(matrix: np.ndarray) -> np.ndarray:
-    """int64 array of the shades, 0 for no image; no mistake is so rare that it has no colour."""
+    """Returns an int64 array of shades, 0 for no image; even the rarest mistake has a colour."""
     return np.ceil(matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1) * SHADES).astype(int)
 
 

@@ -1,4 +1,4 @@
-"""A picture of the crops that a network is shown: where each lies in the image, and the views."""
+"""A picture of the crops that a network gets: their places in the image, and the views."""
 
 import os
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
 PLACES = ("top left", "top right", "bottom left", "bottom right", "centre", "square")
-"""What the views of a row show, in the order of `crop_plan`; then the same mirrored."""
+"""Content of a row's views, in the order of `crop_plan`; the mirrored views follow."""
 
 COLORS = ("#1f77b4", "#d95f02", "#2a9d4f")
-"""Of the squares, in the order of `crop_plan`."""
+"""Colours of the squares, in the order of `crop_plan`."""
 INK, GREY = "#222222", "#666666"
 
 # In pixels.
@@ -41,14 +41,14 @@ def save_contact_sheet(
     Args:
         source: an image file.
         output: the PNG file to write.
-        preprocessing: of 3 channels.
+        preprocessing: the preprocessing, with 3 channels.
         crops: 1, 10 or 144.
 
     Returns:
-        The crops that are drawn.
+        The crops in the picture.
 
     Raises:
-        ValueError: the source is no image, or cannot be cropped; see `crop_plan`.
+        ValueError: the source is not an image, or cannot be cropped; see `crop_plan`.
         OSError: the output cannot be written.
     """
     require_extra("data", "PIL")
@@ -63,12 +63,12 @@ def save_contact_sheet(
 def contact_sheet(image: np.ndarray, preprocessing: Preprocessing, plan: Sequence[Crop]) -> "PillowImage":
     """Draws a plan of `crop_plan`.
 
-    Above, the image once for each size that it is resized to, with the boxes on it; below, the views, a row for each
-    square that is cropped.
+    The upper part shows the image once for each resized size, with its boxes. The lower part shows the views, a row
+    for each square.
 
     Args:
         image: uint8 array (height, width, 3).
-        preprocessing: that the plan was made with.
+        preprocessing: the preprocessing of the plan.
         plan: the crops.
 
     Returns:
@@ -121,7 +121,7 @@ def contact_sheet(image: np.ndarray, preprocessing: Preprocessing, plan: Sequenc
 
 
 def _map(image: np.ndarray, rows: Sequence[Sequence[Crop]]) -> "PillowImage":
-    """The image, paled, with the boxes of one size: those larger than a crop, the squares, with a thick line."""
+    """Draws the boxes of one size on the faded image; squares larger than a crop have a thick line."""
     from PIL import Image, ImageDraw
 
     height, width = rows[0][0].resized
@@ -140,5 +140,5 @@ def _map(image: np.ndarray, rows: Sequence[Sequence[Crop]]) -> "PillowImage":
 
 
 def _text(shape: Sequence[int]) -> str:
-    """Width first, as sizes of pictures are given; the font that comes with Pillow has no multiplication sign."""
+    """Formats a size with the width first, as usual for pictures; Pillow's own font lacks the multiplication sign."""
     return f"{shape[1]} x {shape[0]}"

@@ -1,4 +1,4 @@
-"""From a published file to one of this package's, with what a person wants to see of it."""
+"""Conversion of a published file to one of this package's, with facts about it for the user."""
 
 import os
 from dataclasses import dataclass
@@ -17,19 +17,19 @@ from polynet_keras.pretrained.store import opened_source
 from polynet_keras.pretrained.stored_arrays import Format
 
 LARGEST_DIFFERENCE = 1e-4
-"""Of logits, relative to the largest: what float32 in another order of sums can make."""
+"""Largest difference of logits, relative to the largest logit, that float32 sums in another order can cause."""
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What `convert` did.
+    """The result of `convert`.
 
     Attributes:
         source: the file that was read.
-        report: what was found in it; all of it was used, and it filled the whole network.
-        classes: of its classifier.
+        report: the arrays found in it; all of them were used, and they filled the whole network.
+        classes: number of classes of its classifier.
         source_hash, target_hash: SHA-256 of both files.
-        parity: how far the two sides are apart; `None` if it was not asked for.
+        parity: the difference between the two implementations; `None` if it was not requested.
     """
 
     source: Path
@@ -45,13 +45,13 @@ def convert(source: str | os.PathLike, output: str | os.PathLike, compare: bool 
 
     Args:
         source: a published file, or the name of a published checkpoint.
-        output: `.weights.h5` (the weights) or `.keras` (the whole model, with softmax); written last, and whole.
-        compare: whether a photograph goes through both sides.
+        output: `.weights.h5` (the weights) or `.keras` (the whole model, with softmax); it appears only when complete.
+        compare: whether to compare both implementations on a photograph.
 
     Raises:
         ValueError: the source is missing, damaged, of another network or this package's own; or its publisher's
-            implementation gives other logits: then nothing is written.
-        OSError: the source cannot be fetched, or the output not be written.
+            implementation gives other logits, and nothing is written.
+        OSError: the source cannot be fetched, or the output cannot be written.
     """
     check_source(source)
     named = os.fspath(source) in list_published()

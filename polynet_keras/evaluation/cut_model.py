@@ -1,4 +1,4 @@
-"""A classifier in two parts: from the images to what one of its layers puts out, and from there to the logits."""
+"""A classifier in two parts: from the images to the output of one layer, and from there to the logits."""
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
@@ -16,22 +16,22 @@ from polynet_keras.evaluation.outputs import ACTIVATED, softmax_of, without_acti
 from polynet_keras.models.parts import PARTS, ends_of_parts
 
 IMAGE = 0
-"""The number of the model's input."""
+"""The index of the model's input."""
 FINE = 5
-"""Places, each way, of a map that is looked at where no stage is named. Of an image of 131 px stage C has 2."""
+"""Least places, in each direction, of the default map. For an image of 131 px, stage C has 2."""
 
 
 @dataclass(eq=False)
 class Call:
-    """A layer or an operation where it is applied, in the model or in one inside.
+    """One application of a layer or an operation, in the model or in a nested one.
 
     Attributes:
-        node: Keras's, whose tensors are symbolic.
-        run: what is called: the layer, or what takes the place of the last softmax.
-        inputs, outputs: the numbers of its tensors, which are the model's own.
-        last_uses: the numbers of the tensors that no later call takes.
-        places: height and width of what it puts out, if that is one value for each place of the image, and channel;
-            `None` where they are not known.
+        node: Keras's node, with symbolic tensors.
+        run: the layer, or the replacement of the last softmax.
+        inputs, outputs: the model's own indices of its tensors.
+        last_uses: indices of the tensors that no later call takes.
+        places: height and width of the output if it has one value per place of the image and channel; `None` for an
+            unknown side.
     """
 
     node: Any
@@ -47,23 +47,25 @@ class Call:
 
 
 class CutModel:
-    """A classifier, cut where its gradient is to be taken.
+    """A classifier, cut at the layer whose gradient is wanted.
 
-    The layers are called one by one, not as a compiled step: for a few images that takes less time than to compile it.
-    The logits are what goes into the last softmax, which is left out, in a model inside as well; a model without one
-    ends in logits. What does not depend on the layer is not a part of the gradient.
+    The layers are called one by one, not as a compiled step: for a few images, this takes less time than compilation.
+    The logits are the input of the last softmax, which is removed, in a nested model too; a model without softmax ends
+    in logits. Anything that does not depend on the layer is not part of the gradient.
 
     Args:
-        model: a functional or sequential Keras model of one input and one output; models in it may be such ones.
-        stage: a part of a PolyNet, as the names of its layers tell, at its end; or the name of a layer that puts out a
-            map. `None` is the last one that everything goes through and that has `FINE` by `FINE` places.
-        sides: height and width of the images, of which the maps' sizes follow where the model takes images of any size.
+        model: a functional or sequential Keras model of one input and one output; nested models must be of the same
+            kind.
+        stage: a part of a PolyNet by the names of its layers, cut at its end; or the name of a layer whose output is a
+            map. `None` selects the last layer that everything passes through with a map of at least `FINE` by `FINE`
+            places.
+        sides: height and width of the images; they decide the maps' sizes if the model takes images of any size.
 
     Attributes:
         stage: the part, or the layer.
 
     Raises:
-        ValueError: a model of another kind, or without such a map.
+        ValueError: the model is of another kind, or has no such map.
     """
 
     def __init__(self, model: keras.Model, stage: str | None = None, sides: Sequence[int] = ()):
@@ -96,7 +98,7 @@ class CutModel:
             used.update(call.inputs)
 
     def before(self, images: Any) -> tuple[Any, dict[int, Any]]:
-        """What the layer puts out, and what else the second part takes, of a batch of images."""
+        """Returns the layer's output for a batch of images, and the other inputs of the second part."""
         values = {IMAGE: ops.convert_to_tensor(images, self._dtype)}
         for call in self._before:
             _run(call, values)
@@ -105,7 +107,7 @@ class CutModel:
         return values.pop(self._map), values
 
     def after(self, activations: Any, values: dict[int, Any]) -> Any:
-        """The logits, float32 (batch, classes), of what `before` gave."""
+        """Returns the logits, float32 (batch, classes), from the results of `before`."""
         values = {**values, self._map: activations}
         for call in self._after:
             _run(call, values)
@@ -124,7 +126,7 @@ def _first(x: Any, *_: Any, **__: Any) -> Any:
 
 
 def _calls(model: keras.Model) -> tuple[list[Call], int]:
-    """What a model calls for its output, inputs first, with those of models inside; and the number of its output."""
+    """Returns the calls that a model's output needs, inputs first, nested models included; and the output's index."""
     if graph_of(model) is None or len(model.inputs) != 1 or len(model.outputs) != 1:
         raise ValueError(
             f"model {model.name!r} must be a functional or sequential Keras model of one input and one output"
@@ -157,20 +159,20 @@ def _read(model: keras.Model, inputs: Sequence[int], calls: list[Call], number: 
 
 
 def graph_of(operation: Any) -> Any:
-    """The functional model that this is, or that a sequential one has made of itself; `None` of anything else."""
+    """Returns the functional model of a model, also of a sequential one; `None` for anything else."""
     if isinstance(operation, keras.Sequential):
         return functional_of(operation)
     return operation if isinstance(operation, keras.Model) and isinstance(operation, keras.Function) else None
 
 
 def nodes_of(graph: Any) -> Iterator[Any]:
-    """What such a model calls, in the order in which it is computed."""
+    """Yields the nodes of such a model in the order of computation."""
     for _, nodes in sorted(nodes_by_depth(graph).items(), reverse=True):
         yield from (node for node in nodes if not node.is_input)
 
 
 def _settle_places(calls: Sequence[Call], model: keras.Model, sides: Sequence[int]) -> None:
-    """Says of each call how large a map it puts out, of images of these sides."""
+    """Sets the map size of each call, for images of these sides."""
     shape = list(model.inputs[0].shape)
     if None in shape[1:] and sides and len(shape) == 4:
         first = 2 if keras.config.image_data_format() == "channels_first" else 1
@@ -197,7 +199,7 @@ def _is_map(call: Call) -> bool:
 
 
 def _named(model: str, calls: Sequence[Call], stage: str) -> Call:
-    """The call whose map is meant."""
+    """Returns the call whose map `stage` names."""
     stages = {part: call for part, call in ends_of_parts(calls).items() if _is_map(call)}
     if stage in stages:
         return stages[stage]
@@ -217,7 +219,7 @@ def _named(model: str, calls: Sequence[Call], stage: str) -> Call:
 
 
 def _last_map(calls: Sequence[Call]) -> Call:
-    """The last call that all goes through and whose map is not too coarse; of a model without one, its last map."""
+    """Returns the last call that everything passes through with a fine enough map, or else the last map."""
     maps, through = [], []
     later: set[int] = set()  # what the calls behind one take
     for call in reversed(calls):

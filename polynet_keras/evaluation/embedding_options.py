@@ -1,14 +1,14 @@
-"""What an embedding may be asked to be, checked before Keras is imported and a model is loaded."""
+"""Checks of the options for embeddings, before Keras is imported and a model is loaded."""
 
 from polynet_keras.basics.checks import check_choice, check_integer
 from polynet_keras.data.image_files import ON_ERROR
 
 POOLINGS = ("avg", "max")
-"""As of `PolyNet`'s argument `pooling`."""
+"""The values of `PolyNet`'s argument `pooling`."""
 
 
 def check_embedding_options(stage: str | None, pooling: str, batch_size: int, on_error: str) -> None:
-    """Raises a `ValueError` unless these can be arguments of `extract_features`."""
+    """Raises a `ValueError` unless `extract_features` accepts these arguments."""
     if stage == "":
         raise ValueError("stage='' is empty; name a stage, such as stage_c, or leave it out")
     check_choice("pooling", pooling, POOLINGS)

@@ -1,4 +1,4 @@
-"""Ensembles: weighted mixtures of what several models said of the same images, and what they gain."""
+"""Ensembles: weighted mixtures of several models' predictions for the same images, and their gain."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ class Member:
     """One model of a mixture.
 
     Attributes:
-        name: of the model.
-        weight: in the mixture, 0 to 1; those of all members sum to 1.
-        counts: of the model alone.
+        name: name of the model.
+        weight: weight in the mixture, 0 to 1; all weights sum to 1.
+        counts: counts of the model alone.
     """
 
     name: str
@@ -32,16 +32,16 @@ class Member:
 
 @dataclass(frozen=True, eq=False)
 class EnsembleReport:
-    """A mixture beside its members, all on the same images.
+    """A mixture and its members on the same images.
 
     Attributes:
-        dataset: what the images are of.
-        members: in the order of the scores.
-        best: the member of the most top-1 hits, the first of equal ones. It is found on the images that it is compared
-            on, which can only make the gain look smaller than it is.
+        dataset: name of the dataset.
+        members: the members, in the order of the scores.
+        best: the member with the most top-1 hits; the first of equals. It is chosen on the same images that it is
+            compared on, so the gain can only look smaller than it is.
         mixture: the counts of the mixture.
-        paired: what the mixture and the best member predicted rightly; it has the interval and the p-value of `gain`.
-        fitted_images: how many images the weights were fitted on, none of which is counted; 0 for other weights.
+        paired: correct predictions of the mixture and the best member, with the interval and the p-value of `gain`.
+        fitted_images: number of images that the weights were fitted on, none of which counts; 0 for other weights.
     """
 
     dataset: str
@@ -53,12 +53,12 @@ class EnsembleReport:
 
     @property
     def gain(self) -> float:
-        """Top-1 of the mixture less that of the best member, -1 to 1."""
+        """Top-1 accuracy of the mixture minus that of the best member, -1 to 1."""
         return self.paired.difference
 
     @property
     def loss_gain(self) -> float:
-        """By how much the mixture's loss is below the lowest of a member, in nats."""
+        """The lowest loss of a member minus the mixture's loss, in nats."""
         return min(member.counts.loss for member in self.members) - self.mixture.loss
 
 
@@ -70,21 +70,21 @@ def evaluate_ensemble(
     pooling: Callable[[np.ndarray], np.ndarray] = pool,
     seed: int = 0,
 ) -> EnsembleReport:
-    """Evaluates a mixture of models, each with crops, input size and preprocessing of its own.
+    """Evaluates a mixture of models, each with its own crops, input size and preprocessing.
 
-    Nothing is measured on images that the weights were fitted on.
+    Images that the weights were fitted on are never evaluated.
 
     Args:
-        members: scores of two models or more on the same images: cached ones, or `score` of live models.
-        mixture: the weights of the members: `"uniform"`; `"fit"`, see `fit_weights`; or a number of at least 0 for
-            each, of which they are the shares.
-        fit: scores of the same members on other images, to fit on. Without them, a random half of the images is
-            fitted on and the other half is measured.
-        pooling: from the logits of an image's crops to its probabilities; by default `pool(logits)`.
-        seed: of the halves.
+        members: scores of two or more models on the same images: cached ones, or `score` of live models.
+        mixture: the weights of the members: `"uniform"`; `"fit"`, see `fit_weights`; or one number ≥ 0 for each, which
+            are divided by their sum.
+        fit: scores of the same members on other images, for the fit. Without them, the fit uses a random half of the
+            images, and the evaluation uses the other half.
+        pooling: function from the logits of an image's crops to its probabilities; by default `pool(logits)`.
+        seed: seed of the halves.
 
     Raises:
-        ValueError: members that do not fit each other or the held-out scores, or weights that are not accepted.
+        ValueError: the members do not match each other or the held-out scores, or the weights are not accepted.
     """
     check_members(members)
     given = None if isinstance(mixture, str) else _shares(mixture, len(members))
@@ -130,7 +130,7 @@ def evaluate_ensemble(
 
 
 def weighted_sum(members: Sequence[np.ndarray], weights: Sequence[float] | np.ndarray) -> np.ndarray:
-    """The weighted sum of the members' probabilities.
+    """Returns the weighted sum of the members' probabilities.
 
     Args:
         members: float arrays (images, classes) of probabilities.
@@ -146,21 +146,21 @@ def weighted_sum(members: Sequence[np.ndarray], weights: Sequence[float] | np.nd
 
 
 def fit_weights(members: Sequence[np.ndarray], labels: np.ndarray) -> np.ndarray:
-    """The weights of the least mean cross-entropy of the mixture: at least 0, of sum 1.
+    """Returns the weights, ≥ 0 and of sum 1, that minimize the mean cross-entropy of the mixture.
 
-    The loss is convex in the weights. With the sum of the weights added to it the minimum is the same one, and its
-    weights sum to 1 of their own accord (their multiplier in the Karush-Kuhn-Tucker conditions is 1); as squares they
-    are at least 0. So nothing is left to constrain, and BFGS minimizes over the square roots.
+    The loss is convex in the weights. Adding the sum of the weights to the loss does not change the minimum, and makes
+    the weights sum to 1 without a constraint (their multiplier in the Karush-Kuhn-Tucker conditions is 1). As squares,
+    the weights are at least 0. So no constraint remains, and BFGS minimizes over the square roots.
 
     Args:
         members: float arrays (images, classes) of probabilities.
         labels: integer array (images,).
 
     Returns:
-        float64 array (members,). Of members that say the same, each gets as much.
+        float64 array (members,). Members with equal predictions get equal weights.
 
     Raises:
-        ValueError: no images, arrays of different shapes, labels that are no classes, or SciPy is not installed.
+        ValueError: there are no images, the arrays' shapes differ, labels are not classes, or SciPy is not installed.
     """
     require_extra("data", "scipy")
     from scipy.optimize import minimize
@@ -190,7 +190,7 @@ def fit_weights(members: Sequence[np.ndarray], labels: np.ndarray) -> np.ndarray
 
 
 def check_members(scores: Sequence[Scores]) -> None:
-    """Raises a `ValueError` unless these are scores of two models or more, of the same classes, for the same images."""
+    """Raises a `ValueError` unless the scores are of two or more models, with the same classes and images."""
     if len(scores) < 2:
         raise ValueError(f"a mixture has two members or more; got the scores of {len(scores)}")
     first = scores[0]

@@ -25,13 +25,13 @@ from polynet_keras.models.macs import count_macs
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What an evaluation found.
+    """The results of an evaluation.
 
     Attributes:
         result: the row of the table.
-        judged: the counts, and what was found of each image.
-        class_names: by label.
-        skipped: for the index of each image that cannot be read, why.
+        judged: the counts, and the results of each image.
+        class_names: names by label.
+        skipped: for the index of each image that cannot be read, the reason.
     """
 
     result: Result
@@ -57,17 +57,17 @@ def evaluate(
     """Evaluates a model under its protocol.
 
     Args:
-        model: a name that `polynet_keras.load_model` takes, or what that returns.
+        model: a name for `polynet_keras.load_model`, or the model that it returned.
         examples: a dataset of its classes, or of some of them.
-        batch_size: images, or crops of one image, that go through the model at once: what bounds the memory.
-        crops: of each image, one of 1, 10 and 144.
-        pooling: of the crops; by default `Pooling()`.
-        scores: an `.npz` file of `Scores`: written if it is not there; if it is, the model is not run, and another
-            pooling of the same scores costs nothing.
-        on_error: `"error"` or `"skip"`: what to do about an image that cannot be read.
+        batch_size: images, or crops of one image, in one forward pass; it bounds the memory.
+        crops: crops per image: 1, 10 or 144.
+        pooling: pooling of the crops; by default `Pooling()`.
+        scores: an `.npz` file of `Scores`. It is written if it does not exist. If it exists, the model does not run,
+            and another pooling of the same scores costs nothing.
+        on_error: `"error"` or `"skip"`: how to handle an image that cannot be read.
 
     Raises:
-        ValueError: arguments out of range, classes that are not the model's, an image that cannot be read, or a file of
+        ValueError: arguments are out of range, classes are not the model's, an image cannot be read, or the file has
             other scores.
     """
     pooling = pooling or Pooling()

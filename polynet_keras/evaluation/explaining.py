@@ -1,4 +1,4 @@
-"""What a classifier sees in an image: how much each place of it speaks for a class."""
+"""Explanations of a classifier: how strongly each place of an image supports a class."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -19,16 +19,16 @@ from polynet_keras.evaluation.occlusion import occlusion
 from polynet_keras.evaluation.outputs import gives_logits
 
 BATCH = 8
-"""Images whose gradient is taken at once."""
+"""Images per gradient computation."""
 
 
 def batch_size(images: int) -> int:
-    """As many at once that the last batch is as large as the others: JAX compiles each size anew."""
+    """Returns a batch size that makes all batches equally large: JAX compiles each size anew."""
     return -(-images // max(1, -(-images // BATCH)))
 
 
 class View(NamedTuple):
-    """A way to look at an image: the arguments of `explain`."""
+    """One kind of explanation: the arguments of `explain`."""
 
     stage: str | None
     method: str
@@ -41,43 +41,46 @@ def explain(
     stage: str | None = None,
     method: str = "grad-cam",
 ) -> np.ndarray:
-    """Where in an image a classifier finds what speaks for a class.
+    """Shows where in an image a classifier finds evidence for a class.
 
     * `"grad-cam"` weights each channel of a stage's output by the mean of the class's gradient over the map, adds the
       channels up, and keeps what is above zero (Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via
       Gradient-based Localization", ICCV 2017, https://arxiv.org/abs/1610.02391).
-    * `"grad-cam++"` takes a weighted sum of the positive gradients alone, which shows several objects of one class
-      better (Chattopadhay et al., "Grad-CAM++: Generalized Gradient-Based Visual Explanations for Deep Convolutional
+    * `"grad-cam++"` uses a weighted sum of the positive gradients alone, which shows several objects of one class
+    better (Chattopadhay et al., "Grad-CAM++: Generalized Gradient-Based Visual Explanations for Deep Convolutional
       Networks", WACV 2018, https://arxiv.org/abs/1710.11063; the class's score is its exponential there).
-    * `"occlusion"` takes no gradient, and no stage: a square of the image's mean colour, as wide as a quarter of the
-      image, hides one place after the other, and the map is by how much the class's probability falls (Zeiler, Fergus,
+    * `"occlusion"` needs no gradient, and no stage. A square of the image's mean colour, a quarter of the image wide,
+    hides one place after the other; the map shows how much the class's probability falls (Zeiler, Fergus,
       "Visualizing and Understanding Convolutional Networks", ECCV 2014, https://arxiv.org/abs/1311.2901). The model
       runs 50 times for each image.
 
-    The gradient is that of the class's logit, its score before the softmax: the softmax at the end of the model is left
-    out, wherever it stands (a layer, an activation of the last layer, the end of a model inside). A model without one
-    gives logits itself. Of a model that tells two classes by one number, the logits are half of it, and minus half.
+    The gradient is that of the class's logit, its score before the softmax. The softmax at the end of the model is
+    removed, wherever it is (a layer, an activation of the last layer, the end of a nested model). A model without
+    softmax outputs logits itself. For a model of two classes with one output, the logits are minus half and half of its
+    logit.
 
-    Gradients need a functional or sequential Keras model, on any of Keras's backends TensorFlow, JAX and PyTorch, fused
-    or not; an export can be looked at by occlusion.
+    Gradients need a functional or sequential Keras model, fused or not, on the backend TensorFlow, JAX or PyTorch. For
+    an export, use occlusion.
 
     Args:
-        model: what `polynet_keras.load_model` returns, a name that it takes, or a Keras classifier.
-        images: float array (batch, height, width, channels), prepared for the model as its `preprocessing` does; with
-            channels first where Keras has them so.
-        class_index: the class to explain, or one for each image; by default the class that the model gives each image.
-        stage: whose output is looked at: of a PolyNet `stem`, `stage_a`, `reduction_a`, `stage_b`, `reduction_b` or
-            `stage_c`, at its end; of this or any other network the name of a layer that puts out a map. Later ones
-            know more of the class, and are coarser. By default the last layer that everything goes through and whose
-            map has at least 5 by 5 places: stage C of an image of 224 px and more, stage B of one of 131 px.
+        model: a name for `polynet_keras.load_model`, the model that it returned, or a Keras classifier.
+        images: float array (batch, height, width, channels), preprocessed by the model's `preprocessing`; with
+            channels first if that is Keras's data format.
+        class_index: the class to explain, or one for each image; by default the class that the model predicts for each
+            image.
+        stage: the stage whose output is explained: for a PolyNet `stem`, `stage_a`, `reduction_a`, `stage_b`,
+            `reduction_b` or `stage_c`, at its end; for any network, the name of a layer whose output is a map. Later
+            stages know more about the class, and are coarser. The default is the last layer that everything passes
+            through with a map of at least 5 by 5 places: stage C for images of 224 px and more, stage B for 131 px.
         method: `"grad-cam"`, `"grad-cam++"` or `"occlusion"`.
 
     Returns:
-        float32 array (batch, height, width): a map of each image, from 0 to 1, its largest value; all 0 where nothing
-        speaks for the class. Maps are enlarged bilinearly. They say where, not how much: each image has its own scale.
+        float32 array (batch, height, width): a map of each image, from 0 to 1, its largest value; all 0 if nothing
+        supports the class. Maps are enlarged bilinearly. They show where, not how much: each image has its own scale.
 
     Raises:
-        ValueError: an unknown method or stage, a class or images that are not the model's, or a model of another kind.
+        ValueError: the method or stage is unknown, the class or images do not fit the model, or the model is of
+            another kind.
         OSError: a published checkpoint cannot be fetched.
     """
     check_choice("method", method, METHODS)
@@ -92,10 +95,10 @@ def explained(
     class_index: int | Sequence[int] | None,
     views: Sequence[View],
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """The model's probabilities, float32 (batch, classes), and what `explain` returns for each view.
+    """Returns the model's probabilities, float32 (batch, classes), and the maps of `explain` for each view.
 
     Raises:
-        ValueError: as `explain`, but for an unknown method.
+        ValueError: as `explain`, except for an unknown method.
     """
     classes, shape = _classes_and_shape(model)
     images = _checked_images(images, shape)
@@ -122,7 +125,7 @@ def explained(
 def _looked_at(
     cut: CutModel, images: np.ndarray, chosen: np.ndarray | None, views: Sequence[View]
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Probabilities of a batch, and maps by method, of the layer's size."""
+    """Returns probabilities of a batch, and maps by method, in the layer's size."""
     with without_gradients():
         activations, values = cut.before(images)
 
@@ -141,12 +144,15 @@ def _looked_at(
 
 
 def grad_cam(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
-    """Maps (batch, height, width) of float64 arrays (batch, height, width, channels)."""
+    """Returns maps (batch, height, width) from float64 arrays (batch, height, width, channels)."""
     return np.maximum(np.einsum("bhwc,bc->bhw", activations, gradients.mean(axis=(1, 2))), 0)
 
 
 def grad_cam_plus_plus(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
-    """As `grad_cam`. Of an exponential all derivatives have the factor exp(score), which is the same for all places."""
+    """Returns maps as `grad_cam` does, by Grad-CAM++.
+
+    All derivatives of an exponential have the factor exp(score), which is the same for all places.
+    """
     squares = gradients**2
     bottom = 2 * squares + activations.sum(axis=(1, 2), keepdims=True) * squares * gradients
     shares = np.divide(squares, bottom, out=np.zeros_like(squares), where=bottom != 0)
@@ -161,7 +167,7 @@ CAMS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 
 
 def _enlarged(maps: np.ndarray, size: Sequence[int]) -> np.ndarray:
-    """Maps of the images' size, each with 1 as its largest value."""
+    """Enlarges maps to the images' size, each with 1 as its largest value."""
     height, width = size
     peaks = maps.max(axis=(1, 2), keepdims=True)
     maps = np.divide(maps, peaks, out=np.zeros_like(maps), where=peaks > 0)
@@ -187,7 +193,7 @@ def _probabilities(model: keras.Model | TrainedModel) -> Callable[[np.ndarray], 
 
 
 def _classes_and_shape(model: keras.Model | TrainedModel) -> tuple[int, Sequence[int | None]]:
-    """How many classes a model has, and the shape of its images."""
+    """Returns the number of a model's classes, and the shape of its images."""
     first = keras.config.image_data_format() == "channels_first"
     if isinstance(model, TrainedModel):
         side, channels = model.preprocessing.image_size, model.preprocessing.channels

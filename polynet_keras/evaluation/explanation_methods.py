@@ -1,4 +1,4 @@
-"""The ways in which `explain` looks at a model, by name."""
+"""The methods of `explain`, by name."""
 
 OCCLUSION = "occlusion"
 METHODS = ("grad-cam", "grad-cam++", OCCLUSION)

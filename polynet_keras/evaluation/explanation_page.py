@@ -1,4 +1,4 @@
-"""A page of explanations to look at: each photograph beside the same under its maps."""
+"""An HTML page of explanations: each photograph beside its overlays."""
 
 import os
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ TITLES = {"grad-cam": "Grad-CAM", "grad-cam++": "Grad-CAM++", OCCLUSION: "occlus
 def write_explanation_page(
     path: str | os.PathLike, model: TrainedModel, explanations: Sequence[Explanation], views: Sequence[View]
 ) -> None:
-    """Writes a page that holds its pictures and loads nothing, whole or not at all.
+    """Writes a self-contained page with its pictures, completely or not at all.
 
     Args:
-        path: of the HTML file.
-        model: that is explained.
-        explanations: to show, in their order.
-        views: of each.
+        path: path of the HTML file.
+        model: the explained model.
+        explanations: the explanations to show, in order.
+        views: the views of each.
 
     Raises:
         OSError: the page cannot be written.

@@ -1,4 +1,4 @@
-"""Pictures of what a model sees: in image files, and in the mistakes of a report."""
+"""Pictures of explanations: of image files, and of the mistakes in a report."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,20 +18,20 @@ from polynet_keras.evaluation.overlay import overlay, shown_part
 from polynet_keras.evaluation.pages import LARGE, THUMBNAIL, Picture, name
 
 WORST = 8
-"""Pictures of a report, at most, that get an overlay: they are to cost no time."""
+"""Most pictures of a report that get an overlay, so that overlays cost little time."""
 
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """What a model sees in an image file.
+    """Explanation of an image file.
 
     Attributes:
-        image: its path.
-        error: why it cannot be read, or `None`.
-        picture: uint8 array (height, width, 3): what of it the model is shown.
-        overlays: the same under a map, for each view.
+        image: path of the file.
+        error: the reason if it cannot be read, or `None`.
+        picture: uint8 array (height, width, 3): the part of the image that the model gets.
+        overlays: the picture under a map, for each view.
         probabilities: float array (classes,).
-        label: index of the class that is explained.
+        label: index of the explained class.
     """
 
     image: str
@@ -48,13 +48,13 @@ def explanations(
     """Explains image files, with a progress bar.
 
     Args:
-        model: to explain.
-        images: files.
+        model: the model to explain.
+        images: the image files.
         class_index: the class to explain; by default the most probable one of each image.
-        views: what to show of each.
+        views: the views of each image.
 
     Yields:
-        One for each file, in their order.
+        One explanation for each file, in their order.
 
     Raises:
         ValueError: as `explain`.
@@ -64,7 +64,7 @@ def explanations(
     following = 0
 
     def done(until: int) -> Iterator[Explanation]:
-        """What is known of the files before one."""
+        """Yields the explanations of the files before index `until`."""
         nonlocal following
         found = _explained(model, [image for _, _, image in waiting], class_index, views) if waiting else iter(())
         pictures = {index: picture for index, picture, _ in waiting}
@@ -97,7 +97,7 @@ def explanations(
 def _explained(
     model: TrainedModel, prepared: list[np.ndarray], class_index: int | Sequence[int] | None, views: Sequence[View]
 ) -> Iterator[tuple[np.ndarray, int, list[np.ndarray]]]:
-    """For each of the prepared images its probabilities, the class that is explained, and a map for each view."""
+    """Yields for each preprocessed image its probabilities, the explained class, and a map for each view."""
     batch = np.stack(prepared)
     if keras.config.image_data_format() == "channels_first":
         batch = np.moveaxis(batch, -1, 1)
@@ -108,24 +108,24 @@ def _explained(
 
 
 def default_stage(model: TrainedModel) -> str:
-    """The stage that `explain` takes where none is named.
+    """Returns the default stage of `explain`.
 
     Raises:
-        ValueError: as `explain`, of the model.
+        ValueError: as `explain`, for the model.
     """
     side = model.preprocessing.image_size
     return CutModel(model.network, sides=(side, side)).stage
 
 
 def with_overlays(model: TrainedModel, pictures: Sequence[Picture]) -> tuple[Picture, ...]:
-    """The first pictures of a report with what the model saw in them of the class that it gave them.
+    """Adds overlays to the first pictures of a report: the evidence for the class that the model predicted.
 
-    It is Grad-CAM of the stage that `explain` takes by default; of a model without one, and of an export, they stay as
-    they are.
+    Overlays show Grad-CAM of the default stage of `explain`. Pictures of a model without such a stage, or of an export,
+    stay unchanged.
 
     Args:
-        model: that gave the probabilities.
-        pictures: of images, as large as they are.
+        model: the model that gave the probabilities.
+        pictures: pictures with images at full size.
     """
     chosen = [(picture, picture.image) for picture in pictures[:WORST] if picture.image is not None]
     if isinstance(model.model, Runtime) or not chosen:

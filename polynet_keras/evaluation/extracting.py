@@ -1,4 +1,4 @@
-"""Embeddings of image files by a trained model: what it knows of them before it names a class."""
+"""Embeddings of image files by a trained model: its features before the classifier."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -22,10 +22,10 @@ from polynet_keras.evaluation.outputs import classifier_of
 from polynet_keras.models.parts import PARTS, ends_of_parts
 
 POOLED = (keras.layers.Dropout, keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling2D)
-"""What is left out before the classifier: the map is pooled as is asked for."""
+"""Layers to skip before the classifier: the map gets the requested pooling instead."""
 
 Unread = list[tuple[str, str]]
-"""Paths, and why they cannot be read."""
+"""Paths, each with the reason why the file cannot be read."""
 
 
 def extract_features(
@@ -36,27 +36,29 @@ def extract_features(
     batch_size: int = 32,
     on_error: str = "error",
 ) -> Features:
-    """Embeds image files, prepared as the model's card says, one view of each: images that look alike are near.
+    """Embeds image files, one view each, by the preprocessing on the model's card: similar images are near.
 
-    All embeddings are in memory at once: 4 bytes for each image and channel, 8 KB an image of the released net.
+    All embeddings are in memory at once: 4 bytes per image and channel, 8 KB per image for the released network.
 
     Args:
-        model: a name that `polynet_keras.load_model` takes, or what that returns; no export, which gives classes alone.
+        model: a name for `polynet_keras.load_model`, or the model that it returned; not an export, which outputs only
+            classes.
         images: files; folders, for all images below them, sorted; and patterns such as `"photos/*.jpg"`.
-        stage: whose output is taken: of a PolyNet `stem`, `stage_a`, `reduction_a`, `stage_b`, `reduction_b` or
-            `stage_c`, at its end; of this or any other network the name of a layer. By default what goes into the
-            classifier, of a PolyNet stage C. Earlier ones know less of the classes, and more of colours and textures.
-        pooling: `"avg"` or `"max"`, the mean or the largest value of each channel of a map; what a stage puts out as a
-            vector is taken as it is.
-        batch_size: images that go through the network at once.
-        on_error: `"error"` ends with the first image that cannot be read, `"skip"` leaves such images out.
+        stage: the stage whose output is used: for a PolyNet `stem`, `stage_a`, `reduction_a`, `stage_b`, `reduction_b`
+            or `stage_c`, at its end; for any network, the name of a layer. The default is the classifier's input before
+            pooling, which is stage C of a PolyNet. Earlier stages know less about the classes, and more about colours
+            and textures.
+        pooling: `"avg"` or `"max"`, the mean or the largest value of each channel of a map; a stage's vector is not
+            pooled.
+        batch_size: images in one forward pass.
+        on_error: `"error"` stops at the first image that cannot be read, `"skip"` leaves such images out.
 
     Returns:
-        The features of all files that can be read, in their order.
+        The features of all readable files, in their order.
 
     Raises:
-        ValueError: no image, or none that can be read, a value out of range, a stage that the model has not, an export,
-            or no such model or one that cannot be read.
+        ValueError: there is no image, or no readable one, a value is out of range, the model does not have the stage,
+            the model is an export, or it does not exist or cannot be read.
         OSError: a published checkpoint cannot be fetched.
     """
     check_embedding_options(stage, pooling, batch_size, on_error)
@@ -72,7 +74,7 @@ def embed(
     batch_size: int = 32,
     on_error: str = "error",
 ) -> tuple[Features, Unread]:
-    """What `extract_features` returns, and the files that were left out."""
+    """Returns the features of `extract_features`, and the files that were left out."""
     network, name, pooled = _cut(model.network, stage, pooling)
     embedding = _Embedding(model.preprocessing, model.class_names, network)
     # As large as it may become: a list of rows, put together in the end, would take the memory twice.
@@ -105,7 +107,7 @@ def embed(
 
 @dataclass(frozen=True)
 class _Embedding:
-    """As `scoring.Scoring` has it: the numbers for each image are no logits here."""
+    """A `scoring.Scoring` whose numbers for each image are embeddings instead of logits."""
 
     preprocessing: Preprocessing
     class_names: tuple[str, ...]
@@ -116,7 +118,7 @@ class _Embedding:
 
 
 def _cut(model: keras.Model, stage: str | None, pooling: str) -> tuple[keras.Model, str, bool]:
-    """The model up to a stage, pooled; what the stage is called; and whether it put out a map."""
+    """Returns the model up to a stage, pooled; the stage's name; and whether its output is a map."""
     graph = graph_of(model)
     nodes = [] if graph is None else list(nodes_of(graph))
     calls = {node.operation.name: node for node in nodes}
@@ -144,7 +146,7 @@ def _cut(model: keras.Model, stage: str | None, pooling: str) -> tuple[keras.Mod
 
 
 def _before_classifier(model: keras.Model, nodes: Sequence[Any]) -> Any:
-    """The call whose output is made into classes, before it is pooled; `None` where a model inside does that."""
+    """Returns the call whose output goes into the classifier, before pooling; `None` if a nested model has it."""
     makers = {id(output): node for node in nodes for output in node.outputs}
     classifier = classifier_of(model)
     node = next((node for node in nodes if node.operation is classifier), None)

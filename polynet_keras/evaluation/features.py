@@ -1,4 +1,4 @@
-"""Embeddings of images as a value that is saved: what is near to what needs no forward pass."""
+"""Embeddings of images as a value that can be saved: a search for similar images needs no forward pass."""
 
 import os
 from dataclasses import dataclass
@@ -14,16 +14,16 @@ ARRAYS = ("paths", "embeddings")
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """What a network makes of image files before it names a class.
+    """A network's features of image files, before the classifier.
 
     Attributes:
-        paths: str array (images,): of the files that could be read, in the order in which they were named.
+        paths: str array (images,): paths of the readable files, in their given order.
         embeddings: float32 array (images, channels).
-        stage: the layer, or the part of a PolyNet, whose output they are.
-        pooling: how a map became one number for each channel: `"avg"` or `"max"`; `""` where it was none.
-        class_names: the model's, by its output.
-        model: what to call the model.
-        weights_hash: of its weights; see `identity.weights_hash`.
+        stage: the layer, or the part of a PolyNet, with this output.
+        pooling: pooling of a map to one number per channel: `"avg"` or `"max"`; `""` if the output was not a map.
+        class_names: the model's class names, by output index.
+        model: name of the model.
+        weights_hash: hash of its weights; see `identity.weights_hash`.
         preprocessing: the protocol.
     """
 
@@ -45,15 +45,15 @@ class Features:
             )
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes an `.npz` file, whole or not at all: `paths`, `embeddings`, and `about`, JSON with all else."""
+        """Writes an `.npz` file, completely or not at all: `paths`, `embeddings`, and all else in `about`, as JSON."""
         write_arrays(path, self, ARRAYS)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Features":
-        """Reads what `save` wrote; nothing is unpickled.
+        """Reads a file of `save`; it never unpickles.
 
         Raises:
-            ValueError: the file cannot be read or holds no features; the message names it.
+            ValueError: the file cannot be read or holds no features; the message names the file.
         """
         with errors_of_file(path, "features", "polynet features"):
             fields = read_arrays(path, ARRAYS)

@@ -1,4 +1,4 @@
-"""Which model a result is of, and on what it was computed: the hash of its weights, versions, devices."""
+"""The identity of a result: the hash of its model's weights, versions, devices."""
 
 import hashlib
 import importlib
@@ -14,9 +14,9 @@ from polynet_keras.version import __version__
 
 
 def weights_hash(model: keras.Model) -> str:
-    """SHA-256 of a model's numbers, hexadecimal: the same for any file format, backend and layer names.
+    """Returns the SHA-256 of a model's weights, hexadecimal: the same for any file format, backend and layer names.
 
-    It is of each weight's dtype, shape and little-endian values, in the order of `model.weights`.
+    It covers each weight's dtype, shape and little-endian values, in the order of `model.weights`.
     """
     digest = hashlib.sha256()
     for weight in model.weights:
@@ -27,7 +27,7 @@ def weights_hash(model: keras.Model) -> str:
 
 
 def environment() -> dict[str, str]:
-    """The fields `date` and from `python` to `device` of a `Result` that ends now, here."""
+    """Returns the fields `date` and from `python` to `device` of a `Result` that ends now on this machine."""
     backend = keras.backend.backend()
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -1,4 +1,4 @@
-"""What a network puts out of image files: at the speed of the input pipeline, whatever some of the files hold."""
+"""Network outputs of image files, at the speed of the input pipeline, even if some files are unreadable."""
 
 from collections.abc import Iterator
 
@@ -14,20 +14,20 @@ from polynet_keras.data.image_paths import ImagePaths
 from polynet_keras.evaluation.scoring import Scoring, crop_logits, scored
 
 Output = tuple[int, np.ndarray | None, str]
-"""The index of a file; what the network puts out for its crops, (crops, numbers); or why the file cannot be read."""
+"""The index of a file, and its outputs (crops, numbers) or the reason why it cannot be read."""
 
 
 def image_outputs(model: Scoring, images: ImagePaths, crops: int = 1, batch_size: int = 32) -> Iterator[Output]:
-    """Reads image files, prepares them and runs the network on them, with a progress bar.
+    """Reads image files, preprocesses them and runs the network on them, with a progress bar.
 
     Args:
         model: the network, and its protocol.
-        images: files.
-        crops: of each image, one of 1, 10 and 144.
-        batch_size: images, or crops of one image, that go through the network at once.
+        images: the image files.
+        crops: crops per image: 1, 10 or 144.
+        batch_size: images, or crops of one image, in one forward pass.
 
     Yields:
-        One for each file, in their order.
+        One output for each file, in their order.
     """
     reasons = dict(images.refused)
     following = 0
@@ -51,11 +51,11 @@ def image_outputs(model: Scoring, images: ImagePaths, crops: int = 1, batch_size
 
 
 Batches = Iterator[tuple[np.ndarray, np.ndarray]]
-"""Outputs (images, crops, numbers) and indices (images,), ascending, of the files that can be read."""
+"""Outputs (images, crops, numbers) and indices (images,), ascending, of the readable files."""
 
 
 def _piped(model: Scoring, images: ImagePaths, crops: int, batch_size: int, reasons: dict[int, str]) -> Batches:
-    """Reads, decodes and prepares images in many threads beside the model."""
+    """Reads, decodes and preprocesses images in many threads beside the model."""
     from polynet_keras.data.decoder_warnings import log_damaged
     from polynet_keras.data.sources import unlabelled_files
     from polynet_keras.data.unreadable import Unreadable
@@ -77,7 +77,7 @@ def _piped(model: Scoring, images: ImagePaths, crops: int, batch_size: int, reas
 
 
 def _plain(model: Scoring, images: ImagePaths, crops: int, batch_size: int, reasons: dict[int, str]) -> Batches:
-    """One image after the other, without TensorFlow, which other backends do not need."""
+    """Reads one image after the other, without TensorFlow, which other backends do not need."""
     waiting: list[np.ndarray] = []
     indices: list[int] = []
 

@@ -1,4 +1,4 @@
-"""What an evaluation finds in a model's scores: the counts, and which images a person should look at."""
+"""Judges a model's scores: the counts, and the images that deserve a look."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,22 +13,22 @@ from polynet_keras.evaluation.pooling import Pooling
 from polynet_keras.evaluation.scoring import Scored
 
 PICTURES = 24
-"""How many of the worst mistakes, and of the least sure images, a report shows."""
+"""Number of worst mistakes, and of least sure images, in a report."""
 
 Ranked = tuple[float, int, int, np.ndarray]
-"""What an image is ranked by, its index, its label, and its probabilities (classes,)."""
+"""An image's rank value, index, label, and probabilities (classes,)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """What was found.
+    """The results of judging.
 
     Attributes:
-        counts: of all that was counted.
-        mistakes: the worst of them, see `worst_mistakes`.
-        unsure: the images that the model is least sure of, see `least_sure`.
-        indices: int64 array (images,): of the images in the dataset.
-        right: bool array (images,): which of them were predicted rightly.
+        counts: counts of all images.
+        mistakes: the worst mistakes; see `worst_mistakes`.
+        unsure: the images that the model is least sure of; see `least_sure`.
+        indices: int64 array (images,): indices of the images in the dataset.
+        right: bool array (images,): whether the prediction is correct.
     """
 
     counts: Counts
@@ -39,7 +39,7 @@ class Judged:
 
 
 def judged(batches: Iterable[Scored], pooling: Pooling, examples: Examples) -> Judged:
-    """Judges batches, which are forgotten one after the other.
+    """Judges batches one after the other, and keeps none of them.
 
     Raises:
         ValueError: there is no batch.
@@ -73,12 +73,12 @@ def judged(batches: Iterable[Scored], pooling: Pooling, examples: Examples) -> J
 
 
 def worst_mistakes(probabilities: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
-    """Which images were predicted wrongly with the least probability for their true class, worst first.
+    """Returns the wrongly predicted images with the lowest probability for their true class, worst first.
 
     Args:
         probabilities: float array (images, classes).
         labels: integer array (images,).
-        count: how many, at most.
+        count: most images to return.
 
     Returns:
         int64 array of the images' indices.
@@ -88,11 +88,11 @@ def worst_mistakes(probabilities: np.ndarray, labels: np.ndarray, count: int) ->
 
 
 def least_sure(probabilities: np.ndarray, count: int) -> np.ndarray:
-    """Of which images the two most probable classes are nearest to each other, nearest first.
+    """Returns the images whose two most probable classes are nearest to each other, nearest first.
 
     Args:
         probabilities: float array (images, classes).
-        count: how many, at most.
+        count: most images to return.
 
     Returns:
         int64 array of the images' indices.
@@ -101,7 +101,7 @@ def least_sure(probabilities: np.ndarray, count: int) -> np.ndarray:
 
 
 def _margins(probabilities: np.ndarray) -> np.ndarray:
-    """Probability of the best class less that of the second: (images,); of one class, its own."""
+    """Returns the best class's probability minus the second's: (images,); with one class, its own probability."""
     two_best = np.partition(np.pad(probabilities, ((0, 0), (1, 0))), -2, axis=1)[:, -2:]
     return two_best[:, 1] - two_best[:, 0]
 

@@ -1,4 +1,4 @@
-"""Trained models, by whatever name they have, with what their numbers hold for."""
+"""Trained models from any kind of source, with the preprocessing and the classes of their outputs."""
 
 import functools
 import os
@@ -24,7 +24,7 @@ from polynet_keras.pretrained.model_source import Kind, ModelSource, find_model
 from polynet_keras.pretrained.registry import PublishedCheckpoint, published
 
 LARGEST_RESCALING = 0.02
-"""Factor that brings values of 0 to 255 near 1."""
+"""A factor below it brings values of 0 to 255 near 1."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Runtime:
     """An exported model, in the runtime of its format.
 
     Attributes:
-        run: from prepared images, float32 (batch, image_size, image_size, channels), to probabilities, float32
-            (batch, classes).
+        run: function from preprocessed images, float32 (batch, image_size, image_size, channels), to probabilities,
+            float32 (batch, classes).
         hash: SHA-256 of its files, in hexadecimal digits.
     """
 
@@ -46,14 +46,14 @@ class TrainedModel:
     """A classifier and its protocol.
 
     Attributes:
-        name: what to call it: as it was named when it was loaded.
-        model: from prepared images to probabilities or logits: a Keras model, or an exported one.
-        preprocessing: from an image to the model's input.
-        class_names: by index of the model's output.
+        name: name of the model, as given when it was loaded.
+        model: a Keras model or an exported one, from preprocessed images to probabilities or logits.
+        preprocessing: preprocessing from an image to the model's input.
+        class_names: names by index of the model's output.
         structure: the residual units, in the structure notation; `""` for a network of another package.
 
     Raises:
-        ValueError: a Keras model of other images or classes.
+        ValueError: a Keras model takes other images or has other classes.
     """
 
     name: str
@@ -92,7 +92,7 @@ class TrainedModel:
         """The Keras model.
 
         Raises:
-            ValueError: it is exported.
+            ValueError: the model is exported.
         """
         if isinstance(self.model, Runtime):
             raise ValueError(f"{self.name} is exported: name the model that it was exported from")
@@ -100,7 +100,7 @@ class TrainedModel:
 
     @property
     def weights_hash(self) -> str:
-        """Of a Keras model's weights (`evaluation.identity.weights_hash`), or of an export's files."""
+        """Hash of a Keras model's weights (`evaluation.identity.weights_hash`), or of an export's files."""
         return self.model.hash if isinstance(self.model, Runtime) else weights_hash(self.model)
 
     @functools.cached_property
@@ -111,44 +111,45 @@ class TrainedModel:
         return logits_model(self.model).predict_on_batch
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """What the model says of prepared images, before the softmax.
+        """Returns the model's outputs for preprocessed images before the softmax.
 
-        An exported model gives probabilities alone, and this their logarithms: they differ from the logits by one
-        number an image, which no softmax sees.
+        An exported model outputs probabilities alone; this method returns their logarithms. They differ from the logits
+        by one number per image, which no softmax sees.
 
         Args:
-            images: float32 (batch, image_size, image_size, channels), prepared by `preprocessing`; with channels first
-                where Keras has them so.
+            images: float32 (batch, image_size, image_size, channels), preprocessed by `preprocessing`; with channels
+                first if that is Keras's data format.
 
         Returns:
             float32 (batch, classes).
 
         Raises:
-            ValueError: the model ends in an activation of which logits cannot be told.
+            ValueError: the model ends in an activation from which logits cannot be computed.
         """
         return np.asarray(self._logits(images), "float32")
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """The softmax of `logits`, float32 (batch, classes)."""
+        """Returns the softmax of `logits`, float32 (batch, classes)."""
         logits = self.logits(images)
         exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
         return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
 def trained(model: TrainedModel | str | os.PathLike) -> TrainedModel:
-    """The model, loaded if it is named."""
+    """Returns the model; loads it first if it is given by name."""
     return model if isinstance(model, TrainedModel) else load_source(find_model(model))
 
 
 def load_source(source: ModelSource, about: Description = NOTHING) -> TrainedModel:
-    """Loads whatever has been found.
+    """Loads a model from its source.
 
     Args:
-        source: of the model.
-        about: what is known of it beside.
+        source: source of the model.
+        about: a description beside the model.
 
     Raises:
-        ValueError: it cannot be read, or its card, or it lacks what `about` should say, or says itself what that does.
+        ValueError: the model or its card cannot be read, it lacks something that `about` should give, or it already has
+            something that `about` gives.
         OSError: a published checkpoint cannot be fetched.
     """
     card = check_described(source, about)
@@ -169,7 +170,7 @@ def load_source(source: ModelSource, about: Description = NOTHING) -> TrainedMod
 
 
 def _classifier(source: ModelSource, class_names: Sequence[str]) -> keras.Model:
-    """The model of a file; one that tells two classes by one number has two outputs."""
+    """Loads the model of a file; a model of two classes with one output gets two outputs."""
     model = load_model_file(source.file)
     tells_by_one = len(class_names) == 2 and getattr(model, "output_shape", None) == (None, 1)
     return two_class_model(model) if tells_by_one else model
@@ -180,7 +181,7 @@ def _of_checkpoint(checkpoint: PublishedCheckpoint, name: str, model: keras.Mode
 
 
 def _weights(source: ModelSource, about: Description) -> TrainedModel:
-    """A weights file: of the structure that is said, or of the released net."""
+    """Loads a weights file, into the given structure or the released network."""
     if about.structure is None:
         checkpoint = published("imagenet")
         model = PolyNet(weights=None, **checkpoint.network)
@@ -207,10 +208,10 @@ def _weights(source: ModelSource, about: Description) -> TrainedModel:
 
 
 def load_described(source: ModelSource, about: Description) -> TrainedModel:
-    """A Keras model as it is described, whatever its card says. Its images are those of its input, if that has a size.
+    """Loads a Keras model by its description, whatever its card says. A fixed input size decides the image size.
 
     Raises:
-        ValueError: the model cannot be read, or is not of such images and classes.
+        ValueError: the model cannot be read, or does not have such images and classes.
     """
     model, name = _classifier(source, about.class_names or ()), source.name
     shape = getattr(model, "input_shape", None)
@@ -232,7 +233,7 @@ def load_described(source: ModelSource, about: Description) -> TrainedModel:
 
 
 def _rescales(layer: keras.Layer) -> bool:
-    """Whether it takes images of 0 to 255, as that of Keras's tutorials and EfficientNet: all else is black to it."""
+    """Whether a layer rescales images of 0 to 255, as in Keras's tutorials and EfficientNet: others look black."""
     return isinstance(layer, keras.layers.Rescaling) and bool(np.max(layer.scale) < LARGEST_RESCALING)
 
 
@@ -241,5 +242,5 @@ def _channels_first() -> bool:
 
 
 def _channels_last(images: np.ndarray) -> np.ndarray:
-    """As exported models take them."""
+    """Returns the images with channels last, as exported models take them."""
     return np.moveaxis(images, 1, -1) if _channels_first() else images

@@ -1,4 +1,4 @@
-"""Exact metrics: counters that batches and workers add up, and what follows from them."""
+"""Exact metrics: counters that batches and workers add up, and metrics derived from them."""
 
 import math
 import sys
@@ -10,31 +10,32 @@ import numpy as np
 from polynet_keras.basics.names import size_text
 
 TOP = 5
-"""Of fewer classes, all are among the best: top-5 is then 1."""
+"""With fewer classes, all are among the best, and top-5 is 1."""
 
 CALIBRATION_BINS = 15
 """As in Guo et al. 2017, "On Calibration of Modern Neural Networks" (arXiv:1706.04599)."""
 
 SMALLEST = sys.float_info.min
-"""What a probability of 0 is taken for in the loss, so that one image adds at most 708.4 to its sum."""
+"""Replaces a probability of 0 in the loss, so that one image adds at most 708.4 to its sum."""
 
 SUM_TOLERANCE = 0.01
-"""How far from 1 the probabilities of an image may sum: half-precision networks stay within it, logits do not."""
+"""Tolerance for an image's sum of probabilities around 1: half-precision networks stay within it, logits do not."""
 
 
 @dataclass(frozen=True, eq=False)
 class Counts:
-    """What is known of the evaluated images. `a + b` counts the images of both.
+    """Counts of the evaluated images. `a + b` counts the images of both.
 
-    The integers are the same for any batch size and any split among workers; the float64 sums are so up to rounding.
+    The integers are the same for any batch size and any split among workers, and so are the float64 sums up to
+    rounding.
 
     Attributes:
-        confusion: int64 array (classes, classes): how many images of class [true] were predicted as [predicted].
+        confusion: int64 array (classes, classes): number of images of class [true] that were predicted as [predicted].
         top5_hits: images whose class is among the five best.
-        loss_sum: of the cross-entropies, in nats.
+        loss_sum: sum of the cross-entropies, in nats.
         bin_images: int64 array (15,): images by the probability of their predicted class, in equal bins of (0, 1]
-            that hold their upper end.
-        bin_hits: int64 array (15,): how many of them were predicted rightly.
+            that include their upper end.
+        bin_hits: int64 array (15,): number of them with a correct prediction.
         bin_confidence: float64 array (15,): the sum of their probabilities.
     """
 
@@ -49,16 +50,16 @@ class Counts:
     def of(cls, probabilities: np.ndarray, labels: np.ndarray, valid: np.ndarray | None = None) -> "Counts":
         """Counts a batch.
 
-        Equal probabilities rank in the order of the classes, whichever is the true one: the class that `predict`
-        names is the one that counts, and a network that cannot tell classes apart gains nothing from it.
+        Equal probabilities rank in the order of the classes, whichever is the true one: the counted class is the one
+        that `predict` names, and a network that cannot distinguish classes gains nothing.
 
         Args:
             probabilities: float array (images, classes), each row of sum 1.
             labels: integer array (images,).
-            valid: bool array (images,), `False` where a batch is padded; such rows may hold anything.
+            valid: bool array (images,), `False` for padding rows, which may have any values.
 
         Raises:
-            ValueError: other shapes, labels that are no classes, values that are not finite or no probabilities.
+            ValueError: shapes differ, labels are not classes, or values are not finite or not probabilities.
         """
         _check_shapes(probabilities, labels, valid)
         if valid is not None:
@@ -115,7 +116,7 @@ class Counts:
 
     @property
     def top1(self) -> float:
-        """Share of the images whose class is the best, 0 to 1; it and the others are nan without an image."""
+        """Share of the images whose class is the best, 0 to 1. It and the other metrics are nan without an image."""
         return _share(self.top1_hits, self.images)
 
     @property
@@ -130,7 +131,7 @@ class Counts:
 
     @property
     def ece(self) -> float:
-        """Expected calibration error, 0 to 1: by how much confidence and accuracy of a bin differ, over all images."""
+        """Expected calibration error, 0 to 1: the gap of confidence and accuracy per bin, averaged over all images."""
         return _share(float(np.abs(self.bin_hits - self.bin_confidence).sum()), self.images)
 
     @property
@@ -140,30 +141,30 @@ class Counts:
 
     @property
     def class_predictions(self) -> np.ndarray:
-        """int64 array (classes,): images that were taken for each class."""
+        """int64 array (classes,): images predicted as each class."""
         return self.confusion.sum(axis=0)
 
     @property
     def class_accuracy(self) -> np.ndarray:
-        """float64 array (classes,): recall, the share of a class's images that were predicted rightly.
+        """float64 array (classes,): recall, the share of a class's images with a correct prediction.
 
-        It, `class_precision` and `class_f1` are nan where they are not defined: what scikit-learn calls
-        `zero_division=nan`.
+        It, `class_precision` and `class_f1` are nan where they are undefined, as with `zero_division=nan` in
+        scikit-learn.
         """
         return _shares(self.confusion.diagonal(), self.class_images)
 
     @property
     def class_precision(self) -> np.ndarray:
-        """float64 array (classes,): of the images that were taken for a class, the share that is of it."""
+        """float64 array (classes,): share of correct predictions among the images predicted as a class."""
         return _shares(self.confusion.diagonal(), self.class_predictions)
 
     @property
     def class_f1(self) -> np.ndarray:
-        """float64 array (classes,): the harmonic mean of both; 0 where one is not defined, nan where neither is."""
+        """float64 array (classes,): the harmonic mean of both; 0 if one is undefined, nan if both are."""
         return _shares(2 * self.confusion.diagonal(), self.class_images + self.class_predictions)
 
     def worst_pairs(self, count: int) -> tuple[tuple[int, int, int], ...]:
-        """(true class, predicted class, images) of the most frequent confusions, at most `count`, worst first."""
+        """Returns (true class, predicted class, images) of the most frequent confusions, worst first, up to `count`."""
         mistakes = self.confusion - np.diag(self.confusion.diagonal())
         worst = np.argsort(-mistakes, axis=None, kind="stable")[:count]
         pairs = zip(*np.unravel_index(worst, mistakes.shape), strict=True)
@@ -196,7 +197,7 @@ def _share(total: float, images: int) -> float:
 
 
 def _shares(parts: np.ndarray, wholes: np.ndarray) -> np.ndarray:
-    """Quotients of two int64 arrays, nan where a whole is 0."""
+    """Divides two int64 arrays; the quotient is nan where the divisor is 0."""
     return np.divide(parts, wholes, out=np.full(len(wholes), np.nan), where=wholes > 0)
 
 

@@ -1,4 +1,4 @@
-"""Occlusion: what a classifier says of an image while a square hides one place of it after the other."""
+"""Occlusion: a classifier's probabilities while a square hides one place of the image after the other."""
 
 from collections.abc import Callable
 
@@ -6,24 +6,24 @@ import keras
 import numpy as np
 
 GRID = 8
-"""Cells of an image, each way; the square hides two by two of them, and moves by one."""
+"""Cells of an image in each direction; the square hides two by two of them, and moves by one."""
 BATCH = 10
-"""Images that are shown at once. Of one image there are 50: itself, and 7 by 7 with a square."""
+"""Images in one forward pass. One image needs 50: itself, and 7 by 7 with a square."""
 
 
 def occlusion(
     probabilities: Callable[[np.ndarray], np.ndarray], images: np.ndarray, classes: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """By how much a class's probability falls when a cell is hidden.
+    """Returns by how much a class's probability falls when a cell is hidden.
 
     Args:
-        probabilities: of prepared images.
-        images: float array, a batch of prepared images in Keras's data format.
+        probabilities: function that returns the probabilities of preprocessed images.
+        images: float array, a batch of preprocessed images in Keras's data format.
         classes: integer array (batch,); `None` for the most probable ones.
 
     Returns:
-        The probabilities of the images, float32 (batch, classes), and float64 array (batch, GRID, GRID), of at least 0:
-        of each cell the mean over the squares that hide it.
+        The probabilities of the images, float32 (batch, classes), and a float64 array (batch, GRID, GRID), ≥ 0: for
+        each cell the mean over the squares that hide it.
     """
     whole, maps = [], []
     for i, image in enumerate(images):
@@ -37,7 +37,7 @@ def occlusion(
 
 
 def _hidden(image: np.ndarray) -> np.ndarray:
-    """An image, and it with a square at each place: (50, ...)."""
+    """Returns an image, and the image with a square at each place: (50, ...)."""
     first = keras.config.image_data_format() == "channels_first"
     height, width = image.shape[1:] if first else image.shape[:2]
     colour = image.mean(axis=(1, 2) if first else (0, 1), keepdims=True)

@@ -1,4 +1,4 @@
-"""What a Keras classifier puts out: logits, or the probabilities that a softmax makes of them."""
+"""The kind of a Keras classifier's outputs: logits, or the probabilities that a softmax makes of them."""
 
 from collections.abc import Iterator
 
@@ -10,26 +10,26 @@ from polynet_keras.basics.keras_internals import nodes_by_depth
 from polynet_keras.engine.network import Network
 
 PASSING = (layers.InputLayer, layers.Reshape, layers.Flatten, layers.Dropout, layers.GlobalAveragePooling2D)
-"""Layers after which logits are logits still, and probabilities probabilities."""
+"""Layers that keep logits logits, and probabilities probabilities."""
 ACTIVATED = (layers.Dense, layers.Conv2D, layers.Activation)
 SMALLEST = float(np.finfo("float32").tiny)
-"""Probability whose logarithm is taken for that of 0."""
+"""Smallest probability for logarithms; it replaces 0."""
 
 
 def gives_logits(model: keras.Model) -> bool:
-    """Whether a model's outputs are logits, as its last activation tells; else they are probabilities.
+    """Whether a model's outputs are logits, according to its last activation; otherwise they are probabilities.
 
     Raises:
-        ValueError: it tells neither.
+        ValueError: the activation gives neither.
     """
     return softmax_of(model) is None
 
 
 def softmax_of(model: keras.Model) -> keras.Operation | None:
-    """What makes a model's probabilities of logits, also in a model inside; `None` if its outputs are logits.
+    """Returns the softmax that makes a model's probabilities, also in a nested model; `None` if its outputs are logits.
 
     Raises:
-        ValueError: it ends in another activation.
+        ValueError: the model ends in another activation.
     """
     for last in _from_the_end(model):
         if type(last).__name__ == "Softmax":  # the layer, or what `keras.ops.softmax` leaves, whose class is not public
@@ -53,7 +53,7 @@ def softmax_of(model: keras.Model) -> keras.Operation | None:
 
 
 def _from_the_end(model: keras.Model) -> Iterator[keras.Operation]:
-    """What a model computes its output with, last first, in the models in it too; of one that is no graph itself."""
+    """Yields a model's operations, last first, also those of nested models; a model without a graph yields itself."""
     if isinstance(model, keras.Sequential):
         operations: list[keras.Operation] = model.layers[::-1]
     elif isinstance(model, keras.Function):
@@ -70,18 +70,18 @@ def _from_the_end(model: keras.Model) -> Iterator[keras.Operation]:
 
 
 def classifier_of(model: keras.Model) -> layers.Dense | layers.Conv2D | None:
-    """The last layer that has a weight for each class, also in a model inside; `None` if there is none."""
+    """Returns the last layer with a weight for each class, also in a nested model; `None` if there is none."""
     return next((last for last in _from_the_end(model) if isinstance(last, ACTIVATED[:2])), None)
 
 
 def logits_model(model: keras.Model) -> keras.Model:
-    """The model without its last softmax, sharing the weights.
+    """Returns the model without its last softmax, sharing the weights.
 
-    A softmax that cannot be taken off, such as one in a model inside, stays: then these are the logarithms of the
-    probabilities, which differ from the logits by one number an image.
+    A softmax that cannot be removed, such as one in a nested model, stays. Then the outputs are the logarithms of the
+    probabilities, which differ from the logits by one number per image.
 
     Raises:
-        ValueError: it ends in another activation, of which logits cannot be told.
+        ValueError: the model ends in another activation, from which logits cannot be computed.
     """
     if gives_logits(model):
         return model
@@ -95,7 +95,7 @@ def logits_model(model: keras.Model) -> keras.Model:
 
 
 def probability_model(model: keras.Model) -> keras.Model:
-    """The model with a softmax at its end, sharing the weights.
+    """Returns the model with a softmax at its end, sharing the weights.
 
     Raises:
         ValueError: as `logits_model`.
@@ -104,12 +104,12 @@ def probability_model(model: keras.Model) -> keras.Model:
 
 
 def two_class_model(model: keras.Model) -> keras.Model:
-    """A model of one number, a sigmoid's or its logit, as one of two classes, sharing the weights.
+    """Returns a model with one output, a sigmoid's or its logit, as a model of two classes, sharing the weights.
 
-    The number is of the second class: Keras's `image_dataset_from_directory(label_mode="binary")` labels folders so.
+    The output belongs to the second class, as in Keras's `image_dataset_from_directory(label_mode="binary")`.
 
     Raises:
-        ValueError: it ends in neither.
+        ValueError: the model ends in neither.
     """
     last, sigmoid = model.layers[-1], keras.activations.sigmoid
     if isinstance(last, layers.Dense) and last.activation is sigmoid:
@@ -128,7 +128,7 @@ def two_class_model(model: keras.Model) -> keras.Model:
 
 
 def without_activation(last: layers.Dense | layers.Conv2D) -> layers.Dense | layers.Conv2D:
-    """A layer with the same weights."""
+    """Returns a layer with the same weights and no activation."""
     head = type(last).from_config({**last.get_config(), "activation": "linear"})
     head.build(last.input.shape)
     head.set_weights(last.get_weights())

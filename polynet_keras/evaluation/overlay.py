@@ -1,22 +1,22 @@
-"""Maps of `explain` as pictures: in colours, on the part of an image that the model was shown."""
+"""Maps of `explain` as pictures: in colours, on the part of an image that the model gets."""
 
 import numpy as np
 
 from polynet_keras.data.protocol import Preprocessing
 
 COLOURS = "turbo"
-"""matplotlib's: blue for little, red for much."""
+"""matplotlib's colour map: blue for low, red for high."""
 STRENGTH = 0.6
-"""Share of the colour where a map is 1; where it is 0, the image is as it is."""
+"""Share of the colour where a map is 1; where it is 0, the image is unchanged."""
 
 
 def shown_part(image: np.ndarray, preprocessing: Preprocessing, longest: int) -> np.ndarray:
-    """What of an image the model is shown, with the image's own aspect ratio.
+    """Returns the part of an image that the model gets, with the image's own aspect ratio.
 
     Args:
         image: uint8 array (height, width, channels).
         preprocessing: the protocol, which cuts off a margin.
-        longest: side of the picture, in pixels.
+        longest: longest side of the picture, in pixels.
 
     Returns:
         uint8 array (height, width, 3).
@@ -40,10 +40,10 @@ def shown_part(image: np.ndarray, preprocessing: Preprocessing, longest: int) ->
 
 
 def overlay(picture: np.ndarray, map_: np.ndarray) -> np.ndarray:
-    """A picture under a map of it.
+    """Blends a picture with a map of it.
 
     Args:
-        picture: uint8 array (height, width, 3), what `shown_part` gives.
+        picture: uint8 array (height, width, 3), as from `shown_part`.
         map_: float array of any height and width, 0 to 1.
 
     Returns:

@@ -1,4 +1,4 @@
-"""HTML pages that a person can open: each is one file that holds its pictures and tables, and loads nothing."""
+"""HTML pages for people: each is one file that contains its pictures and tables, and loads nothing."""
 
 import base64
 import csv
@@ -21,19 +21,19 @@ TEMPLATE = Path(__file__).with_name("report.html")
 THUMBNAIL = 160
 """Longest side of a picture, in pixels."""
 LARGE = 300
-"""That of a picture which is to be looked at closely."""
+"""Longest side of a picture for close inspection, in pixels."""
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """An image, and what a model says of it.
+    """An image and a model's prediction for it.
 
     Attributes:
-        name: of the image, its path or an identifier.
+        name: name of the image: its path or an identifier.
         image: uint8 array (height, width, channels) of 1 (grey), 3 (RGB) or 4 (RGBA) channels; `None` shows no picture.
         probabilities: float array (classes,).
-        label: index of its true class; `None` where nobody knows it.
-        overlays: pictures of it to show beside, uint8 arrays (height, width, 3), each with what it shows, as HTML.
+        label: index of its true class; `None` if it is unknown.
+        overlays: pictures to show beside it, uint8 arrays (height, width, 3), each with a caption as HTML.
     """
 
     name: str
@@ -44,12 +44,12 @@ class Picture:
 
 
 def write_page(path: str | os.PathLike, title: str, sections: Iterable[str]) -> None:
-    """Writes a page, whole or not at all.
+    """Writes a page, completely or not at all.
 
     Args:
-        path: of the HTML file.
-        title: text.
-        sections: HTML.
+        path: path of the HTML file.
+        title: title as text.
+        sections: sections as HTML.
     """
     title = escape(title)
     body = "\n".join((f"<h1>{title}</h1>", *sections))
@@ -60,29 +60,29 @@ def write_page(path: str | os.PathLike, title: str, sections: Iterable[str]) -> 
 
 
 def name(text: str) -> str:
-    """A name as HTML, whose letters from right to left do not turn what is around them."""
+    """Returns a name as HTML; right-to-left letters in it do not reverse the surrounding text."""
     return f"<bdi>{escape(text)}</bdi>"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Of cells that are HTML already."""
+    """Returns a table as HTML; its cells are HTML already."""
     lines = ["".join(f"<th>{cell}</th>" for cell in header)]
     lines += ["".join(f"<td>{cell}</td>" for cell in row) for row in rows]
     return "<table>" + "\n".join(f"<tr>{line}</tr>" for line in lines if line) + "</table>"
 
 
 def bar(share: float, kind: str) -> str:
-    """A bar of a share, 0 to 1, in a colour of the page: `accent`, `right` or `wrong`."""
+    """Returns a bar for a share, 0 to 1, in a colour of the page: `accent`, `right` or `wrong`."""
     return f'<span class="bar"><i class="{kind}" style="width:{100 * share:.1f}%"></i></span>'
 
 
 def gallery(pictures: Iterable[Picture], names: Sequence[str], large: bool = False) -> str:
-    """Pictures with their most probable classes.
+    """Returns pictures with their most probable classes as HTML.
 
     Args:
-        pictures: in their order.
-        names: of the classes, by label, as HTML.
-        large: whether they are shown one below the other, as large as `LARGE`.
+        pictures: pictures in order.
+        names: names of the classes, by label, as HTML.
+        large: whether the pictures are in one column, as large as `LARGE`.
 
     Raises:
         ValueError: Pillow, for pictures, is not installed.
@@ -93,12 +93,12 @@ def gallery(pictures: Iterable[Picture], names: Sequence[str], large: bool = Fal
 
 
 def csv_link(file_name: str, text: str, rows: Iterable[Sequence[object]]) -> str:
-    """A link that saves a table, which the page holds, as a CSV file.
+    """Returns a link that saves a table, which the page contains, as a CSV file.
 
     Args:
-        file_name: that a browser proposes.
-        text: of the link.
-        rows: of the table, its header first.
+        file_name: file name that a browser proposes.
+        text: text of the link.
+        rows: rows of the table, with the header first.
     """
     written = io.StringIO()
     csv.writer(written, lineterminator="\n").writerows(rows)

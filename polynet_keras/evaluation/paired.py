@@ -1,4 +1,4 @@
-"""Two models on the same images: how their accuracies differ, and whether that can be chance."""
+"""Two models on the same images: the difference of their accuracies, and whether chance explains it."""
 
 from dataclasses import dataclass
 
@@ -7,17 +7,17 @@ import numpy as np
 from polynet_keras.basics.extras import require_extra
 
 LEVEL = 0.95
-"""Of the interval, and of the decision."""
+"""Level of the interval and of the decision."""
 NODES = 100
-"""Of the integral in a limit: its error is below a thousandth of the interval then."""
+"""Nodes of the integral in a limit: its error is below a thousandth of the interval."""
 
 
 @dataclass(frozen=True)
 class Paired:
-    """What two models predicted rightly of the same images.
+    """Correct predictions of two models on the same images.
 
     Attributes:
-        both, first_only, second_only, neither: images that both, one or neither predicted rightly.
+        both, first_only, second_only, neither: images that both, one or neither predicted correctly.
     """
 
     both: int
@@ -27,10 +27,10 @@ class Paired:
 
     @classmethod
     def of(cls, first: np.ndarray, second: np.ndarray) -> "Paired":
-        """Counts two bool arrays (images,): which images each model predicted rightly.
+        """Counts two bool arrays (images,) of correct predictions, one for each model.
 
         Raises:
-            ValueError: no image.
+            ValueError: there is no image.
         """
         if not len(first):
             raise ValueError("there is no image that both models were evaluated on")
@@ -51,13 +51,14 @@ class Paired:
 
     @property
     def difference(self) -> float:
-        """The accuracy of the first less that of the second, -1 to 1."""
+        """The accuracy of the first minus that of the second, -1 to 1."""
         return (self.first_only - self.second_only) / self.images
 
     @property
     def p_value(self) -> float:
-        """Of McNemar's exact test, two-sided: of the images that one model alone predicted rightly, half would be each
-        model's if they were equally good (Q. McNemar, Psychometrika 12, 1947)."""
+        """The two-sided p-value of McNemar's exact test (Q. McNemar, Psychometrika 12, 1947).
+
+        If the models were equally good, each would have half of the images that only one of them predicts correctly."""
         require_extra("data", "scipy")
         from scipy.stats import binomtest
 
@@ -65,14 +66,15 @@ class Paired:
         return float(binomtest(self.first_only, discordant).pvalue) if discordant else 1.0
 
     def interval(self) -> tuple[float, float]:
-        """The 95 % confidence interval of `difference`, which agrees with the test: 0 is outside if the p-value is
-        below 0.05, and else inside.
+        """The 95 % confidence interval of `difference`, which agrees with the test.
+
+        0 is outside of it if the p-value is below 0.05, and otherwise inside.
 
         M. P. Fay and K. Lumbard, "Confidence intervals for difference in proportions for matched pairs compatible with
-        exact McNemar's or sign tests", Statistics in Medicine 40, 2021: the exact (Clopper and Pearson's) limits of
-        two shares are melded, of the images that one model alone predicted rightly, and of the first model's among
-        these. There is no proof that it covers the true difference at least as often as it says; no case that was
-        computed, there or in our tests, refutes it.
+        exact McNemar's or sign tests", Statistics in Medicine 40, 2021: the exact (Clopper and Pearson's) limits of two
+        shares are melded. The shares are those of the images that only one model predicts correctly, and of the first
+        model's among these. There is no proof that the interval covers the true difference at least as often as its
+        level; no case that was computed, there or in our tests, refutes it.
 
         Raises:
             ValueError: SciPy is not installed.
@@ -86,14 +88,14 @@ class Paired:
 
     @property
     def better(self) -> int | None:
-        """0 if the first is better, 1 if the second is; `None` where that is not decided at 95 %."""
+        """0 if the first is better, 1 if the second is; `None` if that is not decided at 95 %."""
         if self.p_value >= 1 - LEVEL:
             return None
         return 0 if self.first_only > self.second_only else 1
 
 
 def _lower_limit(wins: int, discordant: int, images: int) -> float:
-    """Of `discordant / images * (2 * wins / discordant - 1)`."""
+    """Returns the lower limit of `discordant / images * (2 * wins / discordant - 1)`."""
     from scipy.optimize import brentq
     from scipy.special import betainc, betaincinv  # the distribution of beta, and its quantiles
 

@@ -1,4 +1,4 @@
-"""A converted checkpoint beside the implementation that it was published with: the same photograph, how different?"""
+"""Comparison of a converted checkpoint with its publisher's implementation, on the same photograph."""
 
 import io
 import os
@@ -24,18 +24,18 @@ from polynet_keras.pretrained.open_file import Source, name_of
 from polynet_keras.pretrained.stored_arrays import Format
 
 MAX_REASON = 300
-"""The most characters that are quoted of what an implementation says of a file that it does not load."""
+"""Most characters quoted from an implementation's error about a file that it does not load."""
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How far this package's numbers are from the publisher's, on one photograph.
+    """Differences between this package's numbers and the publisher's, on one photograph.
 
     Attributes:
-        reference: the publisher's implementation and its version; `None` where it is not installed.
+        reference: the publisher's implementation and its version; `None` if it is not installed.
         preprocessing: the largest difference of a pixel, in levels of 0 to 255, from torchvision's steps with Pillow.
         logits: the largest difference of a logit, relative to the largest logit; `None` without a reference.
-        same_class: whether both take the photograph for the same class; `None` without a reference.
+        same_class: whether both predict the same class; `None` without a reference.
     """
 
     reference: str | None
@@ -45,13 +45,13 @@ class Parity:
 
 
 def compare(model: keras.Model, format_: Format, path: Source, preprocessing: Preprocessing) -> Parity:
-    """Runs a photograph that ships with scikit-learn (china.jpg) through both sides.
+    """Runs a photograph that ships with scikit-learn (china.jpg) through both implementations.
 
     Args:
-        model: the network of the converted checkpoint; gives logits.
-        format_: who published it.
-        path: the published file, or that file open.
-        preprocessing: how the photograph is prepared.
+        model: the network of the converted checkpoint; its outputs are logits.
+        format_: the publisher's format.
+        path: the published file, or the open file.
+        preprocessing: preprocessing of the photograph.
     """
     require_extra("data", "PIL", "sklearn")
     from sklearn.datasets import load_sample_image
@@ -73,7 +73,7 @@ def compare(model: keras.Model, format_: Format, path: Source, preprocessing: Pr
 
 
 def pillow_crop(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
-    """The crop as torchvision's `Resize` and `CenterCrop` make it of a Pillow image; uint8."""
+    """Returns the crop as torchvision's `Resize` and `CenterCrop` make it of a Pillow image; uint8."""
     from PIL import Image
 
     height, width = preprocessing.resized_shape(*image.shape[:2])
@@ -83,7 +83,7 @@ def pillow_crop(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
 
 
 def is_installed(format_: Format) -> bool:
-    """Whether a publisher's implementation can run here."""
+    """Whether a publisher's implementation is installed."""
     needs = {
         Format.PYTORCHCV: ("torch", "pytorchcv"),
         Format.CADENE: ("torch", "pretrainedmodels"),
@@ -93,13 +93,13 @@ def is_installed(format_: Format) -> bool:
 
 
 def published_logits(format_: Format, path: Source, images: np.ndarray, classes: int) -> np.ndarray:
-    """What the publisher's implementation makes of prepared images.
+    """Returns the logits of the publisher's implementation for preprocessed images.
 
     Args:
-        format_: who published the file; its implementation is installed.
-        path: the published file, or that file open.
+        format_: the publisher's format; its implementation is installed.
+        path: the published file, or the open file.
         images: float32 array (batch, 331, 331, 3).
-        classes: of the classifier in the file.
+        classes: number of classes of the classifier in the file.
 
     Returns:
         float32 array (batch, classes).
@@ -117,7 +117,7 @@ def pytorchcv_network(classes: int = 1000):
 
 
 def pretrainedmodels_network(classes: int = 1000):
-    """From its one file: the package itself would import torchvision."""
+    """Loads the network from its single source file: the package itself would import torchvision."""
     file = distribution("pretrainedmodels").locate_file("pretrainedmodels/models/polynet.py")
     loader = SourceFileLoader("pretrainedmodels_polynet", str(file))
     module = ModuleType(loader.name)
@@ -150,7 +150,7 @@ np.save(logits, net(np.load(images), training=False).numpy())
 
 
 def _tf2cv_logits(path: Source, images: np.ndarray, classes: int) -> np.ndarray:
-    """In a process of its own: tf2cv is written for Keras 2, which TensorFlow takes by an environment variable."""
+    """Computes logits in another process: tf2cv needs Keras 2, which TensorFlow selects by an environment variable."""
     with tempfile.TemporaryDirectory() as folder:
         weights, inputs, logits = (os.path.join(folder, name) for name in ("net.h5", "images.npy", "logits.npy"))
         Path(weights).write_bytes(hdf5_bytes(path))

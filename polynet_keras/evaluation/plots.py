@@ -1,4 +1,4 @@
-"""The table of results as a picture: what accuracy costs."""
+"""A plot of the table of results: accuracy against cost."""
 
 import math
 import os
@@ -10,16 +10,16 @@ from polynet_keras.evaluation.results import Result
 
 
 def plot_results(results: Sequence[Result], picture_file: str | os.PathLike) -> None:
-    """Draws top-1 error, with its 95 % interval, against the MACs of an image and against the parameters.
+    """Plots top-1 error, with its 95 % interval, against the MACs of an image and against the parameters.
 
-    The MACs are those of all crops. Each dataset has a colour. A result without MACs is missing from their half.
+    The MACs are those of all crops. Each dataset has a colour. The half for MACs omits results without MACs.
 
     Args:
-        results: at least one.
-        picture_file: of a format that matplotlib writes, by its suffix.
+        results: at least one result.
+        picture_file: file of a format that matplotlib writes, by its suffix.
 
     Raises:
-        ValueError: no results, an unknown suffix, or matplotlib is not installed.
+        ValueError: there are no results, the suffix is unknown, or matplotlib is not installed.
     """
     if not results:
         raise ValueError("there is no result to draw")

@@ -11,7 +11,7 @@ POOLINGS = ("selective", "mean", "max")
 SCORES = ("probabilities", "logits")
 
 SLICE_VALUES = 2**22
-"""Scores that are worked on at a time: 32 MB in float64, of some 30 images with 144 crops of 1000 classes."""
+"""Scores per slice of work: 32 MB in float64, of some 30 images with 144 crops of 1000 classes."""
 
 
 def pool(
@@ -20,22 +20,23 @@ def pool(
     """Pools the crops of each image, in float64.
 
     PolyNet's authors report their multi-crop numbers with a top-k pooling whose details they promised and never
-    published. Selective pooling is our reading of it: a class is scored by the crops that show it best, each class by
-    its own, since an object fills some crops and is cut off in others.
+    published. Selective pooling is our interpretation: the crops that show a class best decide its score, separately
+    for each class, since an object fills some crops and is cut off in others.
 
     Args:
         logits: float array (images, crops, classes).
         pooling: `"selective"`, for each class the mean of the best-scoring `fraction` of the crops; `"mean"` of all
             crops; or `"max"`, the best one.
-        fraction: of the crops, above 0 and up to 1, rounded to a whole number of them, at least one: 43 of 144.
-        on: what is pooled: `"probabilities"`, each image's result being divided by its sum, or `"logits"`, with the
+        fraction: fraction of the crops, above 0 and up to 1, rounded to a whole number of crops, at least one: 43 of
+            144.
+        on: the pooled values: `"probabilities"`, with each image's result divided by its sum, or `"logits"`, with the
             softmax afterwards.
 
     Returns:
         float64 array (images, classes) of probabilities; each row sums to 1.
 
     Raises:
-        ValueError: logits of another shape or that are not finite, or a value that is not accepted.
+        ValueError: the logits have another shape or are not finite, or a value is not accepted.
     """
     check_choice("pooling", pooling, POOLINGS)
     check_choice("on", on, SCORES)
@@ -67,7 +68,7 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Pooling:
-    """How the crops' scores become the image's, as a value; see `pool`."""
+    """The settings of `pool` as a value."""
 
     pooling: str = "selective"
     fraction: float = 0.3

@@ -17,12 +17,12 @@ from polynet_keras.evaluation.scoring import check_pooling
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of an image file.
+    """A prediction for an image file.
 
     Attributes:
-        image: its path.
-        classes: the best ones, best first: (class name, probability) pairs; none where the file cannot be read.
-        error: why it cannot be read, or `None`.
+        image: path of the file.
+        classes: (class name, probability) pairs of the best classes, best first; none if the file cannot be read.
+        error: the reason if it cannot be read, or `None`.
     """
 
     image: str
@@ -38,21 +38,21 @@ def predict(
     pooling: Pooling | None = None,
     batch_size: int = 32,
 ) -> list[Prediction]:
-    """Classifies image files, prepared as the model's card says.
+    """Classifies image files, with the preprocessing on the model's card.
 
     Args:
-        model: a name that `polynet_keras.load_model` takes, or what that returns.
+        model: a name for `polynet_keras.load_model`, or the model that it returned.
         images: files; folders, for all images below them, sorted; and patterns such as `"photos/*.jpg"`.
-        top: how many classes to give for each image, at most as many as there are.
-        crops: of each image that the model is shown: 1, 10 or 144.
-        pooling: of the crops; by default `Pooling()`.
-        batch_size: images, or crops of one image, that go through the model at once.
+        top: number of classes per image; at most the number of all classes.
+        crops: crops per image: 1, 10 or 144.
+        pooling: pooling of the crops; by default `Pooling()`.
+        batch_size: images, or crops of one image, in one forward pass.
 
     Returns:
-        One for each image, in their order; a file that cannot be read has an `error`.
+        One prediction for each image, in their order; a file that cannot be read has an `error`.
 
     Raises:
-        ValueError: no image, a value out of range, or no such model or one that cannot be read.
+        ValueError: there is no image, a value is out of range, or the model does not exist or cannot be read.
         OSError: a published checkpoint cannot be fetched.
     """
     _check_arguments(top, crops, batch_size)
@@ -75,7 +75,7 @@ def predictions(
     pooling: Pooling | None = None,
     batch_size: int = 32,
 ) -> Iterator[Prediction]:
-    """Yields what `predict` returns while it is computed, in the order of the files; with a progress bar."""
+    """Yields the predictions of `predict` as they are computed, in the order of the files; with a progress bar."""
     pooling = pooling or Pooling()
     check_pooling(model, pooling, crops)
     names = model.class_names

@@ -1,4 +1,4 @@
-"""A page of predictions to look at: the pictures by the class that they are taken for."""
+"""An HTML page of predictions: the pictures by predicted class."""
 
 import os
 from collections import defaultdict
@@ -14,20 +14,20 @@ from polynet_keras.evaluation.pages import THUMBNAIL, Picture, gallery, name, ta
 from polynet_keras.evaluation.predicting import Prediction
 
 PICTURES = 1000
-"""Pictures on a page, at most; of more images, each class gets as many as the others, the largest classes first."""
+"""Most pictures on a page. With more images, all classes get equally many, the largest classes first."""
 THREADS = 4
 """Threads that decode pictures; each may hold one of the largest images in memory."""
 
 
 def write_prediction_page(path: str | os.PathLike, model: str, predictions: Sequence[Prediction]) -> None:
-    """Writes a page that holds its pictures and loads nothing, whole or not at all.
+    """Writes a self-contained page with its pictures, completely or not at all.
 
-    The pictures stand under the class that they are taken for, the least sure first: mistakes are seen at a glance.
+    The pictures are grouped by predicted class, the least sure first, so that you see mistakes at a glance.
 
     Args:
-        path: of the HTML file.
-        model: what the model is called.
-        predictions: to show.
+        path: path of the HTML file.
+        model: name of the model.
+        predictions: the predictions to show.
 
     Raises:
         OSError: the page cannot be written.
@@ -83,7 +83,7 @@ def _gallery(predictions: Sequence[Prediction]) -> str:
 
 
 def _small(path: str) -> np.ndarray | None:
-    """The picture as it is shown; `None` if it is gone, though it was there when it was classified."""
+    """Returns the picture at its shown size; `None` if the file disappeared after its classification."""
     from PIL import Image
 
     try:

@@ -1,4 +1,4 @@
-"""Tables of predictions: CSV, JSON lines, Parquet. Each row is on the disk as soon as it is known."""
+"""Tables of predictions: CSV, JSON lines, Parquet. Each row is on disk as soon as it is computed."""
 
 import contextlib
 import csv
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 ROWS = 10_000
-"""Rows in memory at once while a Parquet file is written."""
+"""Rows in memory at once while writing a Parquet file."""
 
 Row = dict[str, str | float | None]
 
 
 def check_table(path: str | os.PathLike) -> None:
-    """Checks that a table can be begun.
+    """Checks that a table can be started.
 
     Raises:
-        ValueError: its name ends in another way, what Parquet needs is not installed, it is there already, or the rows
-            of a table of the same name that did not come to its end are.
+        ValueError: the name has another suffix, the extra for Parquet is missing, the table already exists, or rows of
+            an unfinished table with this name exist.
     """
     path = Path(path)
     if path.suffix not in SUFFIXES:
@@ -48,17 +48,17 @@ def check_table(path: str | os.PathLike) -> None:
 
 @contextlib.contextmanager
 def prediction_table(path: str | os.PathLike, top: int) -> Iterator[Callable[["Prediction"], None]]:
-    """A table that is there when it is whole; what it gives is called with each prediction.
+    """Opens a table that appears only when it is complete; call the function that it yields with each prediction.
 
     Until then the rows are in a file beside it, `out.partial.csv` for `out.csv`; those of a `.parquet` are JSON lines.
-    That file is left where the work ends early, and the log says so.
+    If the work ends early, this file stays, and the log says so.
 
-    The columns are `path`, `class_1`, `probability_1`, and so on, and `error`. What a row lacks is empty, or null.
+    The columns are `path`, `class_1`, `probability_1`, and so on, and `error`. Missing values are empty, or null.
     Probabilities have seven digits. A byte of a path that is not UTF-8 is written as `\\xe9`.
 
     Args:
-        path: of the table, `.csv`, `.jsonl` or `.parquet`.
-        top: classes of each row.
+        path: path of the table, `.csv`, `.jsonl` or `.parquet`.
+        top: number of classes in each row.
 
     Raises:
         ValueError: as `check_table`.
@@ -109,7 +109,7 @@ def prediction_table(path: str | os.PathLike, top: int) -> Iterator[Callable[["P
 
 
 def _move_to_new(source: Path, target: Path) -> None:
-    """Gives a file its name, unless another file has got that name meanwhile."""
+    """Renames a file, unless another file has the new name by now."""
     try:
         os.link(source, target)
         source.unlink()

@@ -5,13 +5,13 @@ import numpy as np
 from polynet_keras.evaluation.metrics import CALIBRATION_BINS, Counts
 
 LEFT, TOP, WIDTH, HEIGHT = 55, 10, 410, 260
-"""The diagram in the picture, in pixels; below it are the counts."""
+"""Place of the diagram in the picture, in pixels; the counts are below it."""
 COUNTS_TOP, COUNTS_HEIGHT = 290, 60
 AXIS = "stroke:var(--line)"
 
 
 def reliability_diagram(counts: Counts) -> str:
-    """The `<svg>` element: accuracy of each bin, the gap to its mean probability, and how many images it has.
+    """Returns the `<svg>` element: the accuracy of each bin, the gap to its mean probability, and its number of images.
 
     It uses the CSS variables `--accent`, `--wrong`, `--line` and `--faint`.
     """

@@ -1,4 +1,4 @@
-"""A report of an evaluation that a person can open: one HTML file that holds its pictures and loads nothing."""
+"""A report of an evaluation for people: one HTML file that contains its pictures and loads nothing."""
 
 import dataclasses
 import math
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from polynet_keras.evaluation.loading import TrainedModel
 
 SHOWN = 20
-"""Classes at each end, and confused pairs."""
+"""Number of classes at each end, and of confused pairs."""
 
 
 def write_report(
@@ -30,13 +30,13 @@ def write_report(
     comparison: "Comparison | None" = None,
     model: "TrainedModel | None" = None,
 ) -> None:
-    """Writes the report, whole or not at all.
+    """Writes the report, completely or not at all.
 
     Args:
-        path: of the HTML file.
-        evaluation: what `evaluate` found.
-        comparison: of it with that of another model.
-        model: that was evaluated, to show what it saw in the worst mistakes, if it is a Keras model.
+        path: path of the HTML file.
+        evaluation: result of `evaluate`.
+        comparison: its comparison with another model.
+        model: the evaluated model; a Keras model adds explanations of the worst mistakes.
 
     Raises:
         ValueError: Pillow or matplotlib, for pictures, is not installed.
@@ -164,7 +164,7 @@ def _number(share: float) -> str:
 
 
 def _blank(shares: np.ndarray) -> list[object]:
-    """As pandas writes and reads it: nothing where a number is not defined."""
+    """Formats as pandas does: an undefined number is an empty cell."""
     return ["" if math.isnan(share) else share for share in shares.tolist()]
 
 

@@ -1,4 +1,4 @@
-"""The table of results: one row a run, with all that tells what was measured, of what, how, on what."""
+"""The table of results: one row per run, with everything that identifies the measurement."""
 
 import csv
 import io
@@ -15,37 +15,38 @@ from polynet_keras.basics.names import shown
 from polynet_keras.evaluation.metrics import wilson_interval
 
 DERIVED = ("top1", "top1_low", "top1_high", "top5", "images_per_second")
-"""Columns that follow from the others. They are written for a reader, and not read back."""
+"""Columns that follow from the others. They are written for people, and not read back."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """A run of an evaluation: one row of `results.csv`.
+    """One evaluation run: a row of `results.csv`.
 
     Attributes:
-        date: of the end of the run, UTC, ISO 8601.
-        model: what to call the model.
+        date: end of the run, UTC, ISO 8601.
+        model: name of the model.
         structure: its residual units, in the structure notation; `""` for a network of another package.
-        weights_hash: see `identity.weights_hash`; of an exported model the hash of its files.
-        dataset: what to call the dataset and its split.
-        fingerprint: of the dataset, hexadecimal.
+        weights_hash: see `identity.weights_hash`; for an exported model the hash of its files.
+        dataset: name of the dataset and its split.
+        fingerprint: fingerprint of the dataset, hexadecimal.
         protocol: the `Preprocessing`, as JSON.
-        crops: of an image.
-        pooling: how the crops' scores became the image's.
-        images: that were evaluated.
-        skipped: images of the dataset that could not be read and were passed over.
+        crops: crops per image.
+        pooling: pooling of the crops' scores.
+        images: number of evaluated images.
+        skipped: number of skipped images, which could not be read.
         top1_hits: images whose class is the best.
         top5_hits: images whose class is among the five best.
         loss: mean cross-entropy, in nats.
         ece: expected calibration error, 0 to 1.
-        seconds: that all images take at the pace after the first batch, which is traced; of one batch, that it took.
-        parameters: of the model, moving statistics and frozen layers too; 0 where they are not known, as of an export.
-        macs: multiply-accumulates of one forward pass, that is of one crop; 0 where they are not known.
+        seconds: time for all images at the pace after the first batch, which includes tracing; with one batch, its
+            time.
+        parameters: of the model, including moving statistics and frozen layers; 0 if unknown, as for an export.
+        macs: multiply-accumulates of one forward pass, which is one crop; 0 if unknown.
         python, keras, backend, numpy, polynet_keras: versions.
         device: the CPU, and the accelerators that the backend sees.
 
     Raises:
-        ValueError: counts that cannot be.
+        ValueError: the counts are impossible.
     """
 
     date: str
@@ -82,7 +83,7 @@ class Result:
 
     @property
     def top1(self) -> float:
-        """In percent, as are the following."""
+        """Top-1 accuracy in percent, as are the following."""
         return 100 * self.top1_hits / self.images
 
     @property
@@ -92,7 +93,7 @@ class Result:
 
     @property
     def top1_high(self) -> float:
-        """Its upper end."""
+        """The upper end of the 95 % interval of `top1`."""
         return 100 * wilson_interval(self.top1_hits, self.images)[1]
 
     @property
@@ -109,12 +110,12 @@ COLUMNS = (*FIELDS, *DERIVED)
 
 
 def append(result: Result, path: str | os.PathLike) -> None:
-    """Adds a row to a file of results, made if it is not there. Processes that do so at once lose none.
+    """Appends a row to a file of results, and makes the file if it is missing. Concurrent processes lose no row.
 
-    Where the path is a link, the file that it leads to gets the row.
+    If the path is a link, its target gets the row.
 
     Raises:
-        ValueError: the file is no file of results, or has other columns; it is left as it was.
+        ValueError: the file is not a file of results, or has other columns; it stays unchanged.
     """
     path = Path(os.path.realpath(path))
     with locked(path) as hold:
@@ -127,7 +128,7 @@ def append(result: Result, path: str | os.PathLike) -> None:
 
 
 def as_csv(results: Sequence[Result]) -> str:
-    """A table with a header, as files of results hold it."""
+    """Returns results as a CSV table with a header, the format of files of results."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -136,16 +137,17 @@ def as_csv(results: Sequence[Result]) -> str:
 
 
 def as_json(result: Result) -> dict[str, Any]:
-    """All columns as values that JSON has: the protocol as an object, and `None` for what is not known."""
+    """Returns all columns as JSON values: the protocol as an object, and `None` for unknown values."""
     unknown = {name: getattr(result, name) or None for name in ("parameters", "macs")}
     return {name: getattr(result, name) for name in COLUMNS} | {"protocol": json.loads(result.protocol)} | unknown
 
 
 def read(path: str | os.PathLike) -> list[Result]:
-    """The rows of a file of results, in its order.
+    """Reads the rows of a file of results, in order.
 
     Raises:
-        ValueError: the file cannot be read, or has other columns or values than `append` writes; the message names it.
+        ValueError: the file cannot be read, or has other columns or values than those of `append`; the message names
+            it.
     """
     path = os.fspath(path)
     try:

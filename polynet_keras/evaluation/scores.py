@@ -1,4 +1,4 @@
-"""What a model said of a dataset, crop by crop, as a value that is saved: pooling and mixing need no forward pass."""
+"""A model's scores for a dataset, crop by crop, as a value that can be saved: pooling needs no forward pass."""
 
 import os
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ class Scores:
     Attributes:
         logits: float32 array (images, crops, classes).
         labels: int64 array (images,).
-        indices: int64 array (images,), ascending: of the images in the dataset.
-        class_names: by label.
-        model: what to call the model.
-        weights_hash: of the model's weights; see `identity.weights_hash`.
-        dataset: what to call the dataset.
-        fingerprint: of the dataset, hexadecimal.
+        indices: int64 array (images,), ascending: indices of the images in the dataset.
+        class_names: names by label.
+        model: name of the model.
+        weights_hash: hash of the model's weights; see `identity.weights_hash`.
+        dataset: name of the dataset.
+        fingerprint: fingerprint of the dataset, hexadecimal.
         preprocessing: the protocol of each crop.
-        seconds: that all images take; see `Result`.
+        seconds: time for all images; see `Result`.
     """
 
     logits: np.ndarray
@@ -53,15 +53,15 @@ class Scores:
             raise ValueError("indices must be ascending, one for each label")
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes an `.npz` file, whole or not at all."""
+        """Writes an `.npz` file, completely or not at all."""
         write_arrays(path, self, ARRAYS)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Scores":
-        """Reads what `save` wrote; nothing is unpickled.
+        """Reads a file of `save`; it never unpickles.
 
         Raises:
-            ValueError: the file cannot be read or holds no scores; the message names it.
+            ValueError: the file cannot be read or holds no scores; the message names the file.
         """
         with errors_of_file(path, "scores", "polynet evaluate --scores FILE"):
             fields = read_arrays(path, ARRAYS)

@@ -29,11 +29,11 @@ Scored = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 class Scoring(Protocol):
-    """A `TrainedModel`, or what else puts out a row of numbers for each prepared image.
+    """A `TrainedModel`, or another model that outputs a row of numbers for each preprocessed image.
 
     Attributes:
-        preprocessing: from an image to the input.
-        class_names: at least one.
+        preprocessing: preprocessing from an image to the input.
+        class_names: at least one name.
     """
 
     @property
@@ -43,19 +43,19 @@ class Scoring(Protocol):
     def class_names(self) -> tuple[str, ...]: ...
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """float32 (batch, numbers) of prepared images."""
+        """Returns float32 (batch, numbers) for preprocessed images."""
         ...
 
 
 class Pace:
-    """How long images take, without what is done once: the first batch waits for the pipeline, and traces the model."""
+    """Measures the time for images without one-time work: the first batch waits for the pipeline and for tracing."""
 
     def __init__(self):
         self._start = self._end = time.perf_counter()
         self._first_end, self._first_images, self._images = self._start, 0, 0
 
     def of(self, batches: Iterable[Scored]) -> Iterator[Scored]:
-        """The same batches, whose time is taken while they are consumed."""
+        """Yields the same batches, and measures the time of their consumption."""
         for batch in batches:
             yield batch
             self._end = time.perf_counter()
@@ -65,7 +65,7 @@ class Pace:
 
     @property
     def seconds(self) -> float:
-        """That all images take at the pace after the first batch; of one batch alone, that it took."""
+        """Time for all images at the pace after the first batch; with a single batch, its own time."""
         if self._images == self._first_images:
             return self._end - self._start
         return (self._end - self._first_end) * self._images / (self._images - self._first_images)
@@ -79,14 +79,14 @@ def score(
     crops: int = 1,
     unreadable: "Unreadable | None" = None,
 ) -> Scores:
-    """The logits of a model for all images of a dataset, in memory: 4 bytes for each image, crop and class.
+    """Returns the logits of a model for all images of a dataset, in memory: 4 bytes per image, crop and class.
 
     Args:
-        model: a name that `polynet_keras.load_model` takes, or what that returns.
+        model: a name for `polynet_keras.load_model`, or the model that it returned.
         examples: a dataset of its classes, or of some of them.
-        batch_size: images, or crops of one image, that go through the model at once.
-        crops: of each image, one of 1, 10 and 144.
-        unreadable: takes the images that cannot be read; by default they are errors.
+        batch_size: images, or crops of one image, in one forward pass.
+        crops: crops per image: 1, 10 or 144.
+        unreadable: receives the images that cannot be read; by default they are errors.
 
     Raises:
         ValueError: as `evaluate`.
@@ -130,16 +130,16 @@ def scored(
     workers: int = 1,
     worker: int = 0,
 ) -> Iterator[Scored]:
-    """Logits of a worker's share of a dataset, batch by batch, with a progress bar.
+    """Yields logits of a worker's share of a dataset, batch by batch, with a progress bar.
 
     Args:
-        model: to score.
+        model: the model to score.
         examples: a dataset whose labels are the model's.
-        unreadable: takes the images that cannot be read.
-        batch_size: images, or crops of one image, that go through the model at once.
-        crops: of each image, one of 1, 10 and 144.
-        workers: how many share the dataset; the `Counts` of all of them add up to those of the dataset.
-        worker: which of them this is, from 0.
+        unreadable: receives the images that cannot be read.
+        batch_size: images, or crops of one image, in one forward pass.
+        crops: crops per image: 1, 10 or 144.
+        workers: number of workers that share the dataset; their `Counts` add up to those of the dataset.
+        worker: index of this worker, from 0.
 
     Yields:
         Logits, float32 (images, crops, classes); labels, int64 (images,); and indices, int64 (images,).
@@ -177,7 +177,7 @@ def scored(
 
 
 def check_pooling(model: TrainedModel, pooling: Pooling, crops: int) -> None:
-    """Refuses to compare logits of crops that are known but for a number each."""
+    """Refuses to pool logits that are unknown up to one number per crop, except by their mean."""
     if isinstance(model.model, Runtime) and crops > 1 and pooling.on == "logits" and pooling.pooling != "mean":
         raise ValueError(
             f"{model.name} is exported and gives probabilities alone, which {pooling.pooling} pooling cannot take for "
@@ -192,14 +192,14 @@ def crop_logits(
     plan: Sequence[Crop],
     batch_size: int,
 ) -> np.ndarray:
-    """The logits of all crops of one image, `batch_size` crops at a time.
+    """Returns the logits of all crops of one image, computed `batch_size` crops at a time.
 
     Args:
-        logits: of prepared images.
+        logits: function that returns the logits of preprocessed images.
         image: uint8 array (height, width, channels).
         preprocessing: the protocol.
-        plan: what `crop_plan` gives for an image of this size.
-        batch_size: crops that go through the model at once.
+        plan: the result of `crop_plan` for an image of this size.
+        batch_size: crops in one forward pass.
 
     Returns:
         float array (crops, classes).
@@ -215,13 +215,13 @@ def crop_logits(
 
 
 def fitted_to(model: TrainedModel, examples: "Examples") -> "Examples":
-    """The examples with the labels of the model, which are told by the names of the classes, and its channels.
+    """Returns the examples with the model's labels, matched by the names of the classes, and its channels.
 
-    A dataset may lack classes, and that of ImageNet may call its classes by WordNet's numbers. Images of other channels
-    are converted, as `predict` does it.
+    A dataset may lack classes, and ImageNet's may name its classes by WordNet ids. Images with other channels are
+    converted, as in `predict`.
 
     Raises:
-        ValueError: the dataset has a class that the model does not know.
+        ValueError: the model does not know a class of the dataset, or knows it more than once.
     """
     examples = dataclasses.replace(examples, channels=model.preprocessing.channels)
     if examples.class_names == model.class_names:
