@@ -1,4 +1,4 @@
-"""From a trained net to a service: fuse, quantize, export, serve."""
+"""Deployment of a trained network: fusing, quantization, export, serving."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""The folder that an export leaves: the artifact where model servers look for it, its card, and how it is loaded."""
+"""The folder of an export: its artifact, in the layout of model servers, its card, and loading."""
 
 import dataclasses
 import json
@@ -21,36 +21,36 @@ from polynet_keras.deployment.formats.format import Runner
 from polynet_keras.pretrained.model_source import EXPORT_CARD_FILE as CARD_FILE
 
 MAX_FACTS = 100
-"""About a calibration."""
+"""Most fields of the facts about a calibration."""
 SHA256 = re.compile("[0-9a-f]{64}")
 VERSION_FOLDER = "1"
-"""TensorFlow Serving and OpenVINO Model Server load the folder of the highest number."""
+"""TensorFlow Serving and OpenVINO Model Server load the folder with the highest number."""
 MAX_REASON = 300
-"""Characters of a runtime's own error that are repeated."""
+"""Most characters of a runtime's own error in a message."""
 
 
 @dataclass(frozen=True)
 class ExportCard:
-    """What an exported model is, beside it as `card.json`.
+    """Description of an exported model, beside it as `card.json`.
 
     Attributes:
         format: a key of `FORMATS`.
-        precision: of the weights and, in int8, of what is computed.
-        name: of the run folder or the checkpoint that was exported.
-        class_names: by index of the output.
-        preprocessing: from an image to the float input.
+        precision: precision of the weights and, in int8, of the computation.
+        name: name of the exported run folder or checkpoint.
+        class_names: names by index of the output.
+        preprocessing: preprocessing from an image to the float input.
         source_hash: SHA-256 of the Keras model's weights, in hexadecimal digits.
         structure: the residual units, in the structure notation.
-        comparison: with the Keras model.
-        calibration: of int8: the data, how many images, the layers that were to stay in float, and, with a `max_drop`,
-            what was asked for and the layers that were given back to float for it.
-        versions: of the packages that wrote it, by name.
+        comparison: comparison with the Keras model.
+        calibration: for int8: the data, the number of images, the layers to keep in float, and, with a `max_drop`, its
+            value and the layers that went back to float for it.
+        versions: versions of the packages that wrote it, by name.
         size: bytes of all files of the artifact.
         files: SHA-256 of each file of the artifact, in hexadecimal digits, by its path in the folder; none in cards of
             version 0.1.
 
     Raises:
-        ValueError: a name that UTF-8 cannot write, or hashes that are none.
+        ValueError: a name cannot be written in UTF-8, or hashes are invalid.
     """
 
     format: str
@@ -83,7 +83,7 @@ class ExportCard:
         """Reads the card of `folder`.
 
         Raises:
-            ValueError: there is none, or it is not one; the message names the file, and the field that is wrong.
+            ValueError: the card is missing or invalid; the message names the file and the wrong field.
         """
         path = Path(folder, CARD_FILE)
         missing = "no card of an exported model can be read: {}; `polynet export` writes one"
@@ -133,15 +133,15 @@ def _files(fields: Fields) -> dict[str, str]:
 
 
 def artifact_path(folder: str | os.PathLike, format: str) -> Path:
-    """The file by which the artifact of an export's folder is loaded."""
+    """Returns the file that loads the artifact of an export's folder."""
     return Path(folder, VERSION_FOLDER, FORMATS[format].file)
 
 
 def opened_export(folder: str | os.PathLike) -> tuple[ExportCard, Path]:
-    """The card of an export's folder, and the file by which its artifact is loaded.
+    """Returns the card of an export's folder, and the file that loads its artifact.
 
     Raises:
-        ValueError: one of them is not there, or the card is none.
+        ValueError: one of them is missing, or the card is invalid.
     """
     card = ExportCard.load(folder)
     path = artifact_path(folder, card.format)
@@ -151,10 +151,10 @@ def opened_export(folder: str | os.PathLike) -> tuple[ExportCard, Path]:
 
 
 def file_hashes(folder: str | os.PathLike) -> dict[str, str]:
-    """SHA-256 of each file beside the card and below, by its path in the folder.
+    """Returns the SHA-256 of each file beside the card and below, by its path in the folder.
 
     Raises:
-        ValueError: a link or a device is among them.
+        ValueError: a link or a device is among the files.
     """
     found = {}
     for path in sorted(Path(folder).rglob("*")):
@@ -167,12 +167,12 @@ def file_hashes(folder: str | os.PathLike) -> dict[str, str]:
 
 
 def verify_files(folder: str | os.PathLike, card: ExportCard) -> None:
-    """Refuses an export whose files are not those that its card names.
+    """Refuses an export whose files differ from those on its card.
 
-    It finds damage and mistakes. Who can write to the folder can write the card too.
+    It finds damage and mistakes, not attacks: anyone who can write to the folder can also write the card.
 
     Raises:
-        ValueError: a file differs, is missing, or is not in the card; or the card names none.
+        ValueError: a file differs, is missing, or is not on the card; or the card names no files.
     """
     if not card.files:
         raise ValueError(
@@ -187,12 +187,12 @@ def verify_files(folder: str | os.PathLike, card: ExportCard) -> None:
 
 @dataclass(frozen=True)
 class ExportedModel:
-    """An exported model, loaded: call it with prepared images.
+    """A loaded export: call it with preprocessed images.
 
     Attributes:
-        card: what it is.
-        run: from prepared images, float32 (batch, image_size, image_size, channels), to probabilities, float32
-            (batch, classes). Any number of threads may call it at once.
+        card: its card.
+        run: function from preprocessed images, float32 (batch, image_size, image_size, channels), to probabilities,
+            float32 (batch, classes). Any number of threads may call it at once.
     """
 
     card: ExportCard
@@ -200,17 +200,17 @@ class ExportedModel:
 
 
 def load_exported(folder: str | os.PathLike, threads: int | None = None) -> ExportedModel:
-    """Loads what `polynet export` wrote, by the runtime of its format.
+    """Loads an export of `polynet export` with the runtime of its format.
 
-    An export is a program, and loading it may run it: load only what you exported or trust.
+    An export is a program, and loading it may run it: load only exports that you made or trust.
 
     Args:
-        folder: with the card and the artifact.
-        threads: that an inference uses at most; by default the runtime decides. LiteRT takes one by default, and
-            TensorFlow can be told only before anything runs in it.
+        folder: folder with the card and the artifact.
+        threads: most threads per inference; by default the runtime decides. LiteRT uses one by default. TensorFlow
+            accepts the number only before it runs anything.
 
     Raises:
-        ValueError: no such export, one that cannot be loaded, or its runtime is not installed.
+        ValueError: there is no such export, it cannot be loaded, or its runtime is not installed.
     """
     card, path = opened_export(folder)
     side, channels = card.preprocessing.image_size, card.preprocessing.channels
@@ -245,7 +245,7 @@ def load_artifact(path: Path, format: str, threads: int | None = None) -> Runner
 
 
 def _reason(error: Exception) -> str:
-    """In one line; OpenVINO begins with the places in its source that an error came through."""
+    """Returns an error as one line; OpenVINO's errors begin with places in its source code."""
     lines = [line.strip() for line in str(error).splitlines()]
     said = [line for line in lines if line and not line.startswith("Exception from")]
     return " ".join(said)[:MAX_REASON] or type(error).__name__

@@ -1,4 +1,4 @@
-"""The images that an int8 artifact is calibrated on, and those, which are others, that it is compared on."""
+"""The images for the calibration of an int8 artifact, and other images for its comparison."""
 
 import dataclasses
 import re
@@ -19,30 +19,32 @@ from polynet_keras.evaluation.loading import TrainedModel
 from polynet_keras.evaluation.scoring import fitted_to
 
 BATCH_SIZE = 32
-"""Of what is compared."""
+"""Images per batch in the comparison."""
 
 Labelled = tuple[np.ndarray, np.ndarray | None]
-"""Prepared images, float32 (batch, image_size, image_size, channels), and their labels, int64 (batch,), where the model
-knows their classes."""
+"""Preprocessed images, float32 (batch, image_size, image_size, channels), and their labels, int64 (batch,), if the
+model knows their classes."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What activations' ranges are read from, and what the artifact is compared on, and perhaps corrected by.
+    """Images for activation ranges, for the comparison of the artifact, and optionally for the choice of layers.
 
     Attributes:
-        examples: training images: the first of their fixed shuffle are calibrated on; their labels are not looked at.
-        held_out: images that the model was not trained on: the first of their fixed shuffle are compared on.
-        images: that are calibrated on, at most.
-        comparison_images: that are compared on, at most.
-        keep_float: names of layers, or beginnings of names, that are left in float.
-        on_error: `"error"` or `"skip"`: what becomes of images that cannot be read, as of `Recipe`.
-        max_drop: percentage points of top-1 that int8 may lose: layers go back to float until it loses no more. That is
+        examples: training images: the first of their fixed shuffle calibrate; their labels are not used.
+        held_out: images that the model was not trained on: the first of their fixed shuffle are used for the
+            comparison.
+        images: most images for the calibration.
+        comparison_images: most images for the comparison.
+        keep_float: names of layers, or beginnings of names, that stay in float.
+        on_error: `"error"` or `"skip"`: how to handle images that cannot be read, as in `Recipe`.
+        max_drop: percentage points of top-1 that int8 may lose: layers go back to float until it loses no more. This is
             measured on half of the held-out images (`comparison_images` of them at most), and the artifact is compared
             on the other half, which chose nothing. None: no layer goes back.
 
     Raises:
-        ValueError: a number that is out of range, no or too few images, or images that are held out and calibrated on.
+        ValueError: a number is out of range, there are no or too few images, or the held-out images are those of the
+            calibration.
     """
 
     examples: Examples
@@ -67,12 +69,12 @@ class Calibration:
                 )
 
     def batches(self, preprocessing: Preprocessing) -> list[np.ndarray]:
-        """The images to calibrate on, prepared, one by one: float32 (1, image_size, image_size, channels)."""
+        """Returns the images for the calibration, preprocessed, each float32 (1, image_size, image_size, channels)."""
         chosen = _shuffled(self.examples)[: self.images]
         return [images for images, _ in self._prepared(_subset(self.examples, chosen, preprocessing), preprocessing, 1)]
 
     def to_compare(self, trained: TrainedModel) -> Iterator[Labelled]:
-        """Batches of the images to compare on."""
+        """Yields batches of the images for the comparison."""
         shuffled = _shuffled(self.held_out)
         part = shuffled if self.max_drop is None else shuffled[len(shuffled) // 2 :]
         try:
@@ -85,7 +87,7 @@ class Calibration:
             yield images, labels if known else None
 
     def to_choose(self, trained: TrainedModel) -> list[tuple[np.ndarray, np.ndarray]]:
-        """The images by which layers go back to float, one by one, in memory.
+        """Returns the images that decide which layers go back to float, one by one, in memory.
 
         Raises:
             ValueError: the model does not know their classes.
@@ -97,10 +99,10 @@ class Calibration:
     def _prepared(
         self, examples: Examples, preprocessing: Preprocessing, batch_size: int
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Batches of what can be read.
+        """Yields batches of the readable images.
 
         Raises:
-            ValueError: an image cannot be read, under `on_error="error"`; or none can.
+            ValueError: an image cannot be read, under `on_error="error"`; or no image can be read.
         """
         unreadable = Unreadable(self.on_error)
         batches = evaluation_batches(examples, preprocessing, batch_size, unreadable=unreadable)
@@ -115,10 +117,10 @@ class Calibration:
             raise ValueError(f"{examples.name} has no image that can be read")
 
     def kept(self, operations: Sequence[str]) -> list[str]:
-        """Of the names of operations those of `keep_float`.
+        """Returns the names of operations that `keep_float` selects.
 
         Raises:
-            ValueError: one of `keep_float` is none of them.
+            ValueError: a name of `keep_float` selects no operation.
         """
         kept: dict[str, None] = {}
         for name in self.keep_float:
@@ -129,7 +131,7 @@ class Calibration:
         return list(kept)
 
     def facts(self, given_back: Sequence[str]) -> dict[str, Any]:
-        """For the card."""
+        """Returns the facts for the card."""
         facts = {
             "data": self.examples.name,
             "images": min(self.images, len(self.examples)),

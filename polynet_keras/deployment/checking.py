@@ -1,4 +1,4 @@
-"""What is asked of an export, checked before Keras is imported and weights are fetched."""
+"""Checks of an export's arguments, before Keras is imported and weights are fetched."""
 
 import os
 from pathlib import Path
@@ -20,10 +20,10 @@ def check_export(
     overwrite: bool,
     max_drop: float | None = None,
 ) -> tuple[Format, str]:
-    """The format and the precision of an export.
+    """Returns the format and the precision of an export.
 
     Raises:
-        ValueError: it cannot be done, for a reason that `export` lists.
+        ValueError: the export is impossible, for a reason that `export` lists.
     """
     chosen = format_of(format)
     precision = precision or next(iter(chosen.precisions))
@@ -55,7 +55,7 @@ def check_export(
 
 
 def check_place(folder: Path, overwrite: bool) -> None:
-    """Raises a `ValueError` unless nothing is at `folder`, or, to be overwritten, an export and nothing else."""
+    """Raises a `ValueError` unless `folder` does not exist, or is an export, without other files, to be overwritten."""
     if not os.path.lexists(folder):
         return
     if not overwrite:
@@ -74,6 +74,6 @@ def check_place(folder: Path, overwrite: bool) -> None:
 
 
 def _other_than_exported(folder: Path) -> str | None:
-    """A file that an export's folder holds besides the export, or that was changed; ValueError if it is no export's."""
+    """Returns a file in an export's folder that is not the export's or was changed; ValueError if it is no export's."""
     exported = ExportCard.load(folder).files
     return next((name for name, digest in file_hashes(folder).items() if exported.get(name) != digest), None)

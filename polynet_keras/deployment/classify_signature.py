@@ -1,4 +1,4 @@
-"""The signature `classify` of a SavedModel, with the weights' own protocol inside: from image files to names."""
+"""The signature `classify` of a SavedModel, with the preprocessing inside: from image files to class names."""
 
 import io
 from collections.abc import Callable
@@ -20,13 +20,12 @@ TOP = 5
 
 
 def classifier(model: keras.Model, trained: TrainedModel) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
-    """What the signature computes with `model`, the network of `trained`, under its protocol.
+    """Returns the function of the signature for `model`, the network of `trained`, with its preprocessing.
 
-    It takes `encoded`, strings (batch,), each a JPEG or PNG file, to `classes`, strings (batch, k), and `scores`,
-    float32 (batch, k), best first, where k is 5, or the number of classes if that is less. EXIF orientations are not
-    looked at, PNGs of 16 bits are read as 8, and in place of the last scans that a progressive JPEG lacks stands what
-    TensorFlow's libjpeg makes up; another file, or one of more than `MAX_PIXELS` pixels or `MAX_SCANS` scans, fails
-    the call.
+    It maps `encoded`, strings (batch,), each a JPEG or PNG file, to `classes`, strings (batch, k), and `scores`,
+    float32 (batch, k), best first, where k is the smaller of 5 and the number of classes. It ignores EXIF orientations,
+    and reads PNGs of 16 bits as 8. TensorFlow's libjpeg fills in the last scans that a progressive JPEG lacks. The call
+    fails for other files, and for files of more than `MAX_PIXELS` pixels or `MAX_SCANS` scans.
     """
     preprocessing = trained.preprocessing
     size, channels = preprocessing.image_size, preprocessing.channels
@@ -52,9 +51,10 @@ def classifier(model: keras.Model, trained: TrainedModel) -> Callable[[tf.Tensor
 
 
 def decode(encoded: tf.Tensor, channels: int, least_side: int | None = None) -> tf.Tensor:
-    """A JPEG or PNG as uint8 (height, width, channels), with TensorFlow's operations alone; other files are errors.
+    """Decodes a JPEG or PNG to uint8 (height, width, channels), by TensorFlow's operations; other files are errors.
 
-    Its pixels are those of `decode_image`: opaque where the file has no alpha, grey by the same weights of the colours.
+    The pixels are those of `decode_image`: opaque if the file has no alpha, and grey with the same weights of the
+    colours.
     """
     is_jpeg = tf.strings.substr(encoded, 0, 3) == JPEG_SIGNATURE
     is_png = tf.strings.substr(encoded, 0, 8) == PNG_SIGNATURE
@@ -67,7 +67,7 @@ def decode(encoded: tf.Tensor, channels: int, least_side: int | None = None) -> 
 
 
 def _grey(image: tf.Tensor) -> tf.Tensor:
-    """Of RGB, as Pillow's mode "L" (ITU-R BT.601, in 16 bits), which TensorFlow's decoders are a little off."""
+    """Converts RGB to grey as Pillow's mode "L" (ITU-R BT.601, in 16 bits); TensorFlow's decoders differ slightly."""
     red, green, blue = tf.unstack(tf.cast(image, tf.int32), axis=-1)
     return tf.cast((19595 * red + 38470 * green + 7471 * blue + 32768) // 65536, tf.uint8)[..., tf.newaxis]
 
@@ -91,20 +91,20 @@ def _jpeg(encoded: tf.Tensor, channels: int, least_side: int | None) -> tf.Tenso
 
 
 def _few_pixels(sides: tf.Tensor) -> tf.Operation:
-    """Before anything is decoded: a few kilobytes can claim to be gigabytes of pixels."""
+    """Asserts the pixel limit before decoding: a few kilobytes can claim to be gigabytes of pixels."""
     fits = has_at_most(MAX_PIXELS, sides[0], sides[1])
     return tf.debugging.Assert(fits, [f"the image is over {MAX_PIXELS:,} pixels"])
 
 
 def compare_classify(folder: Path, trained: TrainedModel) -> None:
-    """Runs the signature `classify` on image files, beside the model on what Pillow reads in them.
+    """Runs the signature `classify` on image files, and compares it with the model on Pillow's pixels.
 
     Args:
-        folder: of the SavedModel.
-        trained: the model that it came from.
+        folder: folder of the SavedModel.
+        trained: the exported model.
 
     Raises:
-        ValueError: it fails, or its names or scores are others.
+        ValueError: the signature fails, or its names or scores differ.
     """
     files, protocol, tolerance = encoded_photographs(), trained.preprocessing, LARGEST_DIFFERENCE["float32"]
     side = protocol.least_side
@@ -129,7 +129,7 @@ def compare_classify(folder: Path, trained: TrainedModel) -> None:
 
 
 def encoded_photographs() -> list[bytes]:
-    """scikit-learn's two photographs as image files: each a JPEG and a PNG."""
+    """Returns scikit-learn's two photographs as image files: each a JPEG and a PNG."""
     from PIL import Image
     from sklearn.datasets import load_sample_images
 

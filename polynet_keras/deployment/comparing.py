@@ -1,4 +1,4 @@
-"""An artifact in its own runtime beside the Keras model that it came from: how far they may differ."""
+"""Comparison of an artifact in its own runtime with its Keras model, and the allowed differences."""
 
 from collections.abc import Iterator
 
@@ -13,20 +13,21 @@ from polynet_keras.deployment.formats.format import Runner
 from polynet_keras.evaluation.loading import TrainedModel
 
 SMALLEST_PROBABILITY = 1e-6
-"""Whose logarithm still counts."""
+"""Smaller probabilities count as this one in logarithms."""
 LARGEST_DIFFERENCE = {"float32": 1e-4, "float16": 1e-2}
-"""Of a probability: what another order of sums, or weights of 11 bits, can make."""
+"""Largest difference of a probability, from sums in another order, or from weights of 11 bits."""
 CLEAR_MARGIN, SMALLEST_AGREEMENT = 0.3, 0.9
-"""With int8 weights: of the images whose two best probabilities are that far apart, that share keeps the best class."""
+"""For int8 weights: least margin of the two best probabilities, and share of such images that keep their best class."""
 LARGEST_MOVE, SMALLEST_CORRELATION = 0.3, 0.7
-"""With int8 weights, however unsure the model is: the mean total variation distance of the probabilities,
-and the correlation of what images change in their logarithms. Good exports of trained nets moved by 0.03 at most and
-correlated by 0.98 or more, of random nets by 0.28 and 0.80; one that gives every image the same correlates by 0.
+"""For int8 weights, however unsure the model is: the largest mean total variation distance of the probabilities, and
+the smallest correlation of the changes between images in their logarithms. Good exports of trained networks moved by
+0.03 at most and correlated by 0.98 or more, of random networks by 0.28 and 0.80. An export that returns the same for
+every image correlates by 0.
 """
 
 
 def compare(trained: TrainedModel, run: Runner, precision: str, calibration: Calibration | None = None) -> Comparison:
-    """Runs an artifact beside the model that it came from.
+    """Compares an artifact with its Keras model on the same images.
 
     Raises:
         ValueError: they differ by more than their precision explains.
@@ -69,7 +70,7 @@ def compare(trained: TrainedModel, run: Runner, precision: str, calibration: Cal
 def _both(
     trained: TrainedModel, run: Runner, batches: Iterator[Labelled]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """What the model and the artifact make of all batches, float32 (images, classes), and the labels (images,)."""
+    """Returns both models' probabilities for all batches, float32 (images, classes), and the labels (images,)."""
     parts: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]] = []
     for images, labels in batches:
         expected = trained.probabilities(images)
@@ -88,7 +89,7 @@ def _both(
 
 
 def _correlation(found: np.ndarray, expected: np.ndarray) -> float:
-    """Of the log-probabilities less each image's mean and each class's: of the logits, as far as images differ."""
+    """Correlates log-probabilities minus image and class means, which is what differs between images in the logits."""
 
     def changes(probabilities: np.ndarray) -> np.ndarray:
         logs = np.log(np.maximum(probabilities, SMALLEST_PROBABILITY))
@@ -101,7 +102,7 @@ def _correlation(found: np.ndarray, expected: np.ndarray) -> float:
 
 
 def photographs(preprocessing: Preprocessing) -> np.ndarray:
-    """10 crops of each of scikit-learn's two photographs, prepared: float32 (20, image_size, image_size, channels)."""
+    """Returns 10 crops of each of scikit-learn's two photographs: float32 (20, image_size, image_size, channels)."""
     from PIL import Image
     from sklearn.datasets import load_sample_images
 

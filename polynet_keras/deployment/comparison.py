@@ -1,4 +1,4 @@
-"""How far an exported model is from the one that it came from, as its card says it."""
+"""The difference between an exported model and its Keras model, as recorded on its card."""
 
 from dataclasses import dataclass
 
@@ -10,12 +10,12 @@ from polynet_keras.evaluation.paired import Paired
 
 @dataclass(frozen=True)
 class Top1:
-    """Of images whose class is known, how many two models predict rightly.
+    """Numbers of correct predictions of two models on images with known classes.
 
     Attributes:
-        original: how many the Keras model does.
-        exported: how many the exported one does.
-        drop: by how many percentage points of top-1 the exported one is worse; below 0 where it is better.
+        original: correct predictions of the Keras model.
+        exported: correct predictions of the exported model.
+        drop: percentage points of top-1 that the exported model loses; below 0 if it gains.
         drop_low, drop_high: the 95 % confidence interval of `drop` (`evaluation.paired`).
     """
 
@@ -27,7 +27,7 @@ class Top1:
 
     @classmethod
     def of(cls, original: np.ndarray, exported: np.ndarray) -> "Top1":
-        """Of two bool arrays (images,): which images each model predicts rightly."""
+        """Counts two bool arrays (images,) of correct predictions, one for each model."""
         paired = Paired.of(original, exported)
         low, high = paired.interval()
         return cls(paired.first_hits, paired.second_hits, 100 * paired.difference, 100 * low, 100 * high)
@@ -35,14 +35,14 @@ class Top1:
 
 @dataclass(frozen=True)
 class Comparison:
-    """An artifact in its own runtime beside the Keras model that it came from.
+    """Comparison of an artifact in its own runtime with its Keras model.
 
     Attributes:
-        data: what it was run on.
-        images: how many of it.
+        data: name of the images.
+        images: number of images.
         max_difference: the largest absolute difference of a probability.
-        top1_agreement: the share of the images whose best class is the same, from 0 to 1.
-        top1: what both get right; None where the images' classes are not known.
+        top1_agreement: the share of the images with the same best class, from 0 to 1.
+        top1: correct predictions of both; None if the images' classes are unknown.
     """
 
     data: str
@@ -53,7 +53,7 @@ class Comparison:
 
     @classmethod
     def from_fields(cls, values: Fields) -> "Comparison":
-        """Of a card; those of version 0.1 have no `top1`."""
+        """Reads the comparison of a card; cards of version 0.1 have no `top1`."""
         images, largest = values.whole("images"), values.number("max_difference", most=1e9)
         agreement = values.number("top1_agreement", most=1.0)
         known = values.take("top1") if "top1" in values else None

@@ -1,4 +1,4 @@
-"""From a rewritten graph back to a Keras model."""
+"""Conversion of a rewritten graph to a Keras model."""
 
 import keras
 import numpy as np
@@ -12,10 +12,10 @@ from polynet_keras.layers.channel_split import ChannelSplit
 
 
 def emit(graph: Graph, model: keras.Model, duplicating: bool) -> keras.Model:
-    """The model of a graph.
+    """Builds the model of a graph.
 
     Args:
-        graph: of `model`, rewritten.
+        graph: the rewritten graph of `model`.
         model: gives the name and the structure of the outputs.
         duplicating: whether convolutions that share a kernel get copies of it, with their scales inside.
     """
@@ -76,7 +76,7 @@ class _Emission:
         raise AssertionError(node)
 
     def _unique(self, name: str) -> str:
-        """The name, numbered from the second time on: layers are called twice, and nested models name theirs alike."""
+        """Returns the name, numbered from its second use on: layers are called twice, and nested models share names."""
         candidate, number = name, 1
         while candidate in self._names or (number > 1 and candidate in self._own_names):
             number += 1
@@ -130,7 +130,7 @@ def _conv_layer(kernel: Kernel, name: str, *, bias: bool, relu: bool) -> keras.l
 
 
 def _copied(layer: keras.Layer, name: str, x: KerasTensor) -> KerasTensor:
-    """A layer of the same settings and weights, applied."""
+    """Applies a layer of the same settings and weights."""
     try:
         copy = type(layer).from_config({**layer.get_config(), "name": name})
     except (TypeError, ValueError) as error:  # a function without a name that Keras could find it by

@@ -1,4 +1,4 @@
-"""Exporting a trained model: fused, written for a runtime, and run there beside the original before anyone gets it."""
+"""Export of a trained model: fused, written for a runtime, and compared there with the original."""
 
 import os
 import tempfile
@@ -30,32 +30,32 @@ def export(
     calibration: Calibration | None = None,
     overwrite: bool = False,
 ) -> ExportCard:
-    """Writes a trained model for a runtime, with a card, if it computes there what it did in Keras.
+    """Writes a trained model for a runtime, with a card, if the runtime computes the same as Keras.
 
-    The network is fused first (`fuse`), unless it is of another package and cannot be, written with Keras's own
-    `Model.export`, loaded by the runtime of the format, and compared with the unfused model: on 20 crops of
-    scikit-learn's two photographs, or in int8, whose ranges hold for what they were read from, on images that the
-    calibration holds out, of which the card says how many each of the two gets right. The folder appears in the end,
-    whole, or not at all. It has `card.json` and, in the folder `1`, the artifact, so that it is the base path that
-    TensorFlow Serving and OpenVINO Model Server expect.
+    The network is fused first (`fuse`), unless it is another package's and cannot be fused. Keras's own `Model.export`
+    writes it, the runtime of the format loads it, and the result is compared with the unfused model: on 20 crops of
+    scikit-learn's two photographs. An int8 export is compared on held-out images of the calibration, because its ranges
+    hold only for such images; the card has both models' correct predictions. The folder appears only when it is
+    complete. It has `card.json` and, in the folder `1`, the artifact, so that it is the base path that TensorFlow
+    Serving and OpenVINO Model Server expect.
 
     Args:
-        model: a name that `polynet_keras.load_model` takes, or what that returns, but no export. One that gives logits
-            is exported with a softmax.
-        output: folder to write, which is not there yet, or is to be overwritten.
+        model: a name for `polynet_keras.load_model`, or the model that it returned, but not an export. A model that
+            outputs logits is exported with a softmax.
+        output: folder to write; it must not exist, unless it is to be overwritten.
         format: `"saved_model"`, `"onnx"`, `"openvino"` and `"litert"`, which Keras writes on the TensorFlow backend, or
             `"torch"` (`torch.export`), on the PyTorch backend.
         precision: `"float32"`, the default; `"float16"` (OpenVINO: of the weights); `"int8"` (OpenVINO, ONNX); or
-            `"dynamic"` (LiteRT: weights in int8, activations quantized as they come).
-        calibration: of int8, which needs one.
-        overwrite: whether an export that is there is replaced, in one step, once the new one is whole. A folder that
-            holds anything else, or an export whose files were changed, is never replaced.
+            `"dynamic"` (LiteRT: weights in int8, activations quantized at run time).
+        calibration: required for int8.
+        overwrite: whether to replace an existing export, in one step, once the new one is complete. A folder with other
+            files, or an export whose files were changed, is never replaced.
 
     Raises:
-        ValueError: a format or precision that is not accepted, a backend that does not write it, a missing extra, a
-            folder that is there or that another process exports to, a model that cannot be fused, or an artifact that
-            computes something else.
-        OSError: another process has taken the folder meanwhile, since this one did not renew its lock in time.
+        ValueError: the format or precision is not accepted, the backend does not write it, an extra is missing, the
+            folder exists or another process exports to it, the model cannot be fused, or the artifact computes
+            something else.
+        OSError: another process took the folder meanwhile, because this one did not renew its lock in time.
     """
     chosen, precision = check_export(
         output, format, precision, calibration is not None, overwrite, calibration.max_drop if calibration else None
@@ -107,7 +107,7 @@ def export(
 
 
 def check_backend(chosen: Format) -> None:
-    """Raises a `ValueError` unless Keras, as it is set up here, writes a format."""
+    """Raises a `ValueError` unless the current backend of Keras writes the format."""
     backend, writer = keras.backend.backend(), chosen.backend
     if backend != writer:
         raise ValueError(
@@ -118,7 +118,7 @@ def check_backend(chosen: Format) -> None:
 
 
 def _fused(model: keras.Model, is_ours: bool) -> keras.Model:
-    """The model fused, if it is of this package or fusing knows all of its layers."""
+    """Fuses the model, if it is of this package or all of its layers can be fused."""
     try:
         return fuse(model)
     except ValueError as error:
@@ -129,7 +129,7 @@ def _fused(model: keras.Model, is_ours: bool) -> keras.Model:
 
 
 def _with_size(model: keras.Model, preprocessing: Preprocessing) -> keras.Model:
-    """The model for images of the protocol's size, which one that was built for any size leaves open."""
+    """Returns the model for images of the protocol's size, if the model takes any size."""
     shape = (preprocessing.image_size, preprocessing.image_size, preprocessing.channels)
     if tuple(model.input_shape[1:]) == shape:
         return model

@@ -1,4 +1,4 @@
-"""Fusing: the network of a trained model as a smaller graph that computes the same, for inference."""
+"""Fusing: rewrites the network of a trained model as a smaller graph that computes the same, for inference."""
 
 import keras
 import numpy as np
@@ -9,37 +9,37 @@ from polynet_keras.deployment.graph import BatchNorm, Concat, Conv, Graph, Kept,
 SHARED = ("duplicate", "affine")
 
 SMALLEST_FACTOR = 2.0**-20
-"""A residual path with a smaller factor, which other layers take too, is multiplied by itself: its inverse would blow
-up what they compute with."""
+"""A residual path that other layers use too is not folded by a smaller factor, whose inverse would amplify their
+errors; a separate multiplication remains."""
 
 
 def fuse(model: keras.Model, shared: str = "duplicate") -> keras.Model:
-    """A new model that computes in inference what `model` does, in fewer and larger operations.
+    """Returns a new model that computes the same as `model` in inference, in fewer and larger operations.
 
-    * Batch normalizations and residual factors go into the convolutions before them. A factor on a path that the next
-      order takes too is undone there, since a ReLU lets a positive factor through: `conv(relu(s·y)) / s`.
+    * Batch normalizations and residual factors go into the convolutions before them. If the next order uses the path
+      too, the factor is undone there, since a ReLU passes a positive factor on: `conv(relu(s·y)) / s`.
     * ReLUs become the convolutions' activations.
-    * The projections that only a residual sum takes (of a K-way unit) become one convolution of their concatenated
-      inputs, which adds them up.
+    * The projections that only a residual sum uses (in a K-way unit) become one convolution of their concatenated
+    inputs, which adds them up.
     * 1×1 convolutions of one tensor become one convolution, whose channels are split afterwards.
 
-    Everything is folded in float64, then rounded to the variables' dtype.
+    All folding is in float64; the results are rounded to the variables' dtype.
 
     Args:
-        model: a functional model of one input: what `PolyNet` and `InceptionResNet` return, trained in any way, with or
-            without the top, and with a head of common layers; models nested in it are taken apart.
-        shared: what becomes of a convolution that several orders of a polynomial share, each with a normalization
-            of its own: `"duplicate"` folds each normalization into a copy (fast; the full G5 grows from 95.4 to 120.6
-            million parameters), `"affine"` keeps one kernel and leaves a frozen batch normalization behind it,
-            which is one multiplication and addition a value.
+        model: a functional model of one input: a model of `PolyNet` or `InceptionResNet`, trained in any way, with or
+            without the top, and with a head of common layers. Nested models are flattened.
+        shared: how to fold a convolution that several orders of a polynomial share, each with its own normalization:
+            `"duplicate"` folds each normalization into a copy (fast; the full G5 grows from 95.4 to 120.6 million
+            parameters); `"affine"` keeps one kernel and a frozen batch normalization behind it, which is one
+            multiplication and addition per value.
 
     Returns:
         A functional model of the same inputs, outputs, dtypes and name, without dropout and stochastic depth. It is for
         inference: training it further makes no sense.
 
     Raises:
-        ValueError: another value of `shared`, a model that is not functional or has several inputs, or a layer whose
-            inference is not known; nothing that is not understood is passed over.
+        ValueError: `shared` has another value, the model is not functional or has several inputs, or the inference of
+            a layer is unknown; no unknown layer is skipped.
     """
     if shared not in SHARED:
         raise ValueError(f"shared={shared!r} must be one of {', '.join(SHARED)}")
@@ -53,7 +53,7 @@ def fuse(model: keras.Model, shared: str = "duplicate") -> keras.Model:
 
 
 def _fold_batch_norms(graph: Graph) -> None:
-    """Into the convolution before, if nothing else takes its output; others stay, frozen."""
+    """Folds batch normalizations into the convolution before, if nothing else uses its output; others stay, frozen."""
     consumers = graph.consumers()
     for node in graph.nodes():
         if not isinstance(node, BatchNorm):
@@ -77,7 +77,7 @@ def _fold_batch_norms(graph: Graph) -> None:
 
 
 def _affine(layer: keras.layers.BatchNormalization) -> tuple[np.ndarray, np.ndarray]:
-    """Factor and offset of each channel in inference, float64."""
+    """Returns factor and offset of each channel in inference, float64."""
     mean, variance = (_values(v) for v in (layer.moving_mean, layer.moving_variance))
     factor = (_values(layer.gamma) if layer.scale else 1.0) / np.sqrt(variance + layer.epsilon)
     return factor, (_values(layer.beta) if layer.center else 0.0) - mean * factor
@@ -88,7 +88,7 @@ def _values(variable: keras.Variable) -> np.ndarray:
 
 
 def _take_over(graph: Graph, consumers: dict[Node, list[Node | None]], old: Node, new: Node) -> None:
-    """Gives `new` to all that took `old`."""
+    """Replaces `old` by `new` in all its consumers."""
     for consumer in consumers[old]:
         if consumer is None:
             graph.outputs = [new if output is old else output for output in graph.outputs]
@@ -98,7 +98,7 @@ def _take_over(graph: Graph, consumers: dict[Node, list[Node | None]], old: Node
 
 
 def _fold_factors(graph: Graph) -> None:
-    """The factors of residual sums into the paths' convolutions."""
+    """Folds the factors of residual sums into the paths' convolutions."""
     for node in graph.nodes():
         if not isinstance(node, Sum):
             continue
@@ -115,7 +115,7 @@ def _fold_factors(graph: Graph) -> None:
 
 
 def _multiply(path: Node, factor: float, sum_: Sum, consumers: dict[Node, list[Node | None]]) -> bool:
-    """Multiplies a path by its factor and undoes that for whoever else takes it; False if that cannot be done."""
+    """Multiplies a path by its factor, and undoes the factor in its other consumers; False if that is impossible."""
     if not isinstance(path, Conv) or path.relu:
         return False
     pending = list(consumers[path])
@@ -138,7 +138,7 @@ def _multiply(path: Node, factor: float, sum_: Sum, consumers: dict[Node, list[N
 
 
 def _fold_relus(graph: Graph) -> None:
-    """Into the convolution before, if nothing else takes its output."""
+    """Folds ReLUs into the convolution before, if nothing else uses its output."""
     consumers = graph.consumers()
     for node in graph.nodes():
         if isinstance(node, Relu):
@@ -151,7 +151,7 @@ def _fold_relus(graph: Graph) -> None:
 
 
 def _merge_projections(graph: Graph, duplicating: bool) -> None:
-    """The 1×1 convolutions that only a sum takes: `P(f) + Q(g)` is one convolution of `[f, g]`."""
+    """Merges the 1×1 convolutions that only a sum uses: `P(f) + Q(g)` is one convolution of `[f, g]`."""
     consumers, uses = graph.consumers(), graph.uses()
     for node in graph.nodes():
         if not isinstance(node, Sum) or node.broadcasts:
@@ -179,12 +179,12 @@ def _merge_projections(graph: Graph, duplicating: bool) -> None:
 
 
 def _format(kernel: Kernel) -> tuple[str, str]:
-    """What convolutions must have in common to become one."""
+    """Returns the properties that convolutions must share to be merged."""
     return kernel.settings["dtype"].name, kernel.settings["data_format"]
 
 
 def _parts(projection: Conv, consumers: dict[Node, list[Node | None]]) -> list[Node]:
-    """What a projection's input is the concatenation of."""
+    """Returns the tensors whose concatenation is a projection's input."""
     (source,) = projection.inputs
     if (
         isinstance(source, Concat)
@@ -196,7 +196,7 @@ def _parts(projection: Conv, consumers: dict[Node, list[Node | None]]) -> list[N
 
 
 def _merge_siblings(graph: Graph, duplicating: bool) -> None:
-    """The 1×1 convolutions of one tensor."""
+    """Merges the 1×1 convolutions of one tensor."""
     consumers = graph.consumers()
     applied_to: dict[Kernel, list[Node]] = {}
     for node in graph.nodes():
@@ -225,7 +225,7 @@ def _merged(
     consumers: dict[Node, list[Node | None]],
     merged_kernels: dict[tuple[Kernel, ...], Kernel],
 ) -> dict[Node, Node]:
-    """Merges the convolutions of a tensor; returns the slice that takes the place of each."""
+    """Merges the convolutions of a tensor; returns the slice that replaces each."""
     kernels = tuple(sibling.kernel for sibling in siblings)
     if kernels not in merged_kernels:
         values = np.concatenate([kernel.values for kernel in kernels], axis=3)

@@ -1,8 +1,8 @@
-"""A network as a graph of few kinds of nodes, which fusing can rewrite: read from a Keras model.
+"""A network as a graph of few kinds of nodes, read from a Keras model, for rewriting by fusing.
 
-Every convolution is `scale · conv(x, kernel) + offset`, with one scale and one offset a channel, and a ReLU or none:
-what a batch normalization, a residual factor or a bias does to it goes into these, and whether they end up inside the
-kernel is decided last, by `deployment.emit`. A kernel is an object of its own, since several convolutions may share it.
+Every convolution is `scale · conv(x, kernel) + offset`, with one scale and one offset per channel, and an optional
+ReLU. Batch normalizations, residual factors and biases go into scale and offset; at the end, `deployment.emit` decides
+whether these go into the kernel. A kernel is a separate object, since several convolutions may share it.
 """
 
 from collections import Counter
@@ -24,7 +24,7 @@ IDENTITIES = (
     keras.layers.GaussianDropout,
     keras.layers.GaussianNoise,
 )
-"""What does nothing in inference."""
+"""Layers that do nothing in inference."""
 
 KEPT = (
     keras.layers.Activation,
@@ -38,16 +38,16 @@ KEPT = (
     keras.layers.Rescaling,
     keras.layers.Softmax,
 )
-"""Layers of one input that stay as they are."""
+"""Layers of one input that stay unchanged."""
 
 
 @dataclass(eq=False, repr=False)
 class Node:
-    """What makes one tensor.
+    """A node that makes one tensor.
 
     Attributes:
-        name: of the layer that it becomes.
-        inputs: the nodes whose tensors it takes.
+        name: name of the layer that it becomes.
+        inputs: the nodes of its input tensors.
     """
 
     name: str
@@ -61,12 +61,12 @@ class Input(Node):
 
 @dataclass(eq=False, repr=False)
 class Kernel:
-    """A convolution's kernel and how it is applied.
+    """A convolution's kernel and its settings.
 
     Attributes:
-        name: of the layer that has it.
+        name: name of its layer.
         values: (height, width, in channels / groups, out channels), of the variable's dtype.
-        settings: of `keras.layers.Conv2D`, without what `Conv` has.
+        settings: arguments of `keras.layers.Conv2D`, without those that `Conv` has.
     """
 
     name: str
@@ -91,7 +91,7 @@ class Conv(Node):
     relu: bool = False
 
     def folded_kernel(self) -> np.ndarray:
-        """The kernel with the scale of its outputs in it."""
+        """Returns the kernel with the scale of its outputs in it."""
         return (self.kernel.values * self.scale).astype(self.kernel.values.dtype)
 
 
@@ -107,7 +107,7 @@ class Relu(Node):
 
 @dataclass(eq=False, repr=False)
 class Sum(Node):
-    """The first input plus the others, each times its factor; whether shapes differ, and are broadcast."""
+    """The first input plus the others times their factors; `broadcasts` if their shapes differ."""
 
     factors: list[float]
     dtype: keras.DTypePolicy
@@ -130,7 +130,7 @@ class Slice(Node):
 
 @dataclass(eq=False, repr=False)
 class Kept(Node):
-    """A layer that stays as it is, with its weights."""
+    """A layer that stays unchanged, with its weights."""
 
     layer: keras.Layer
 
@@ -148,7 +148,7 @@ class Graph:
     outputs: list[Node]
 
     def nodes(self) -> list[Node]:
-        """What the outputs need, inputs first."""
+        """Returns the nodes that the outputs need, inputs first."""
         order: list[Node] = []
         seen: set[Node] = set()
         pending: list[tuple[Node, bool]] = [(node, False) for node in reversed(self.outputs)]
@@ -163,7 +163,7 @@ class Graph:
         return order
 
     def consumers(self) -> dict[Node, list[Node | None]]:
-        """For each node what takes its tensor, once for each time; `None` is an output of the network."""
+        """Returns for each node the consumers of its tensor, once for each use; `None` is an output of the network."""
         found: dict[Node, list[Node | None]] = {node: [] for node in self.nodes()}
         for node in found:
             for source in node.inputs:
@@ -173,22 +173,22 @@ class Graph:
         return found
 
     def replace(self, old: Node, new: Node) -> None:
-        """Gives `new` to all that take `old`."""
+        """Replaces `old` by `new` in all its consumers."""
         for node in self.nodes():
             if node is not new:
                 node.inputs = [new if source is old else source for source in node.inputs]
         self.outputs = [new if output is old else output for output in self.outputs]
 
     def uses(self) -> Counter[Kernel]:
-        """How many convolutions have each kernel."""
+        """Returns the number of convolutions for each kernel."""
         return Counter(node.kernel for node in self.nodes() if isinstance(node, Conv))
 
 
 def read(model: keras.Model) -> Graph:
-    """The graph of a functional model, with the values that its weights have now.
+    """Reads the graph of a functional model, with the current values of its weights.
 
     Raises:
-        ValueError: not a functional model of one input, or one with something whose inference is not known here.
+        ValueError: the model is not functional or has several inputs, or the inference of a layer is unknown.
     """
     if len(getattr(model, "inputs", None) or ()) != 1 or not _graph_of(model):
         raise ValueError(f"model {getattr(model, 'name', model)!r} must be a functional Keras model with one input")
@@ -200,7 +200,7 @@ def read(model: keras.Model) -> Graph:
 
 
 def _graph_of(model) -> dict | None:
-    """The nodes of a functional model by depth, which is what Keras itself runs; `None` for other models."""
+    """Returns the nodes of a functional model by depth, as Keras itself runs them; `None` for other models."""
     if isinstance(model, keras.Sequential):
         model = functional_of(model)
     return nodes_by_depth(model) if isinstance(model, keras.Function) else None
@@ -280,7 +280,7 @@ def _convolution(layer: keras.layers.Conv2D, sources: list[Node], kernels: dict[
 
 
 def _factors(layer: StochasticResidualScaling) -> list[float]:
-    """What each path is multiplied with in inference."""
+    """Returns the factor of each path in inference."""
     scale, survival = (
         keras.ops.convert_to_numpy(v).astype("float64") for v in (layer.scale, layer.survival_probability)
     )

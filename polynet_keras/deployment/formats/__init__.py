@@ -1,4 +1,4 @@
-"""The formats that a trained model is exported to. A new one is a file here, and its name in `FORMATS`."""
+"""The formats for export. A new format is a file in this folder, and a name in `FORMATS`."""
 
 from polynet_keras.basics.checks import near_name
 from polynet_keras.deployment.formats.format import Format
@@ -9,14 +9,14 @@ from polynet_keras.deployment.formats.saved_model import SAVED_MODEL
 from polynet_keras.deployment.formats.torch import TORCH
 
 FORMATS = {format.name: format for format in (SAVED_MODEL, ONNX, OPENVINO, LITERT, TORCH)}
-"""By name."""
+"""The formats by name."""
 
 
 def format_of(name: str) -> Format:
-    """The format of a name in `FORMATS`, or of an alias.
+    """Returns the format of a name in `FORMATS`, or of an alias.
 
     Raises:
-        ValueError: there is none; the message has the one that is near.
+        ValueError: there is no such format; the message has the nearest name.
     """
     found = FORMATS.get(name) or next((one for one in FORMATS.values() if one.alias == name), None)
     if found is None:

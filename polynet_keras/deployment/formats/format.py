@@ -1,6 +1,6 @@
-"""What a format is: all that export, card and loading know of one. Nothing else asks for its name.
+"""A format: everything that export, card and loading know about it. No other code depends on its name.
 
-A card is read, and a name refused, without Keras: what writes and loads imports what it needs.
+Cards are read, and names refused, without Keras: writers and loaders import their packages themselves.
 """
 
 import importlib
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from polynet_keras.evaluation.loading import TrainedModel
 
 Runner = Callable[["np.ndarray"], "np.ndarray"]
-"""From prepared images, float32 (batch, height, width, channels), to probabilities, float32 (batch, classes)."""
+"""From preprocessed images, float32 (batch, height, width, channels), to probabilities, float32 (batch, classes)."""
 
 # With Keras 3.14 an export asks whether a dictionary that TensorFlow has wrapped in a `wrapt.ObjectProxy` is a tensor.
 # From Python 3.12 on, that fails: "this __dict__ descriptor does not support '_DictWrapper' objects".
 FAILS_FROM_PYTHON = "3.12"
 FAILS_BEFORE = {"keras": "3.15", "tensorflow": "2.21", "wrapt": "2.2"}
-"""What TensorFlow writes."""
+"""Versions for the formats that TensorFlow writes."""
 
 
 @dataclass(frozen=True)
@@ -34,22 +34,24 @@ class Format:
     """A format of exported models.
 
     Attributes:
-        name: in `--format` and in cards.
-        file: by which an artifact is loaded.
-        precisions: what it can be written in, the default first, each with the packages of the extra `deploy` that
-            write and run it. `"dynamic"` are weights in int8, activations in float; `"int8"` needs a calibration.
-        write: takes the file to write, whose folder is there, the fused network, the model that this came from, the
-            precision, and the calibration of int8; gives the names of the layers that went back to float for its
-            `max_drop`, if any did.
-        load: takes the file and how many threads an inference uses at most, which the runtime decides if it is None.
-            Any number of threads may call the runner at once.
-        check: compares what an artifact offers besides with the model that it came from, or raises a `ValueError`.
+        name: name in `--format` and on cards.
+        file: the file that loads an artifact.
+        precisions: the precisions that it can be written in, the default first, each with the packages of the extra
+            `deploy` that write and run it. `"dynamic"` are weights in int8, activations in float; `"int8"` needs a
+            calibration.
+        write: takes the file to write, whose folder exists, the fused network, its original model, the precision, and
+            the calibration of int8; returns the names of the layers that went back to float for its `max_drop`, if any
+            did.
+        load: takes the file and the most threads per inference, or None to let the runtime decide. Any number of
+            threads may call the runner at once.
+        check: compares the artifact's other signatures with the original model, or raises a `ValueError`.
         runtime: the packages of the extra `deploy` that load it.
-        backend: of Keras, that writes it.
-        fails_before: Keras does not write it where all of these packages are older than these versions,
-        fails_from_python: on this version of Python or a later one.
-        alias: that `--format` takes too; no card has it.
-        gives_back: whether int8 gives layers back to float for a `max_drop`.
+        backend: the Keras backend that writes it.
+        fails_before: Keras does not write the format if all of these packages are older than these versions, on Python
+            `fails_from_python` or later.
+        fails_from_python: the first version of Python on which `fails_before` applies.
+        alias: another name for `--format`; no card has it.
+        gives_back: whether int8 can give layers back to float for a `max_drop`.
     """
 
     name: str
@@ -66,7 +68,7 @@ class Format:
     gives_back: bool = False
 
     def check_versions(self, installed: Mapping[str, str] | None = None) -> None:
-        """Raises a `ValueError` that says what to install if this format needs another Keras than this one.
+        """Raises a `ValueError` that says what to install if this format needs a newer Keras.
 
         Args:
             installed: the versions of `"python"` and of the packages in `fails_before`; by default the installed ones.
@@ -86,21 +88,21 @@ class Format:
 
 
 def named(model: "keras.Model") -> "keras.Model":
-    """The model with its one output called `predictions`, which runtimes show; Keras would number it."""
+    """Returns the model with its output named `predictions`, which runtimes show; Keras would number it."""
     import keras
 
     return keras.Model(model.inputs, {"predictions": model.outputs[0]}, name=model.name)
 
 
 def signature(model: "keras.Model") -> "list[keras.InputSpec]":
-    """Of the float input; Keras finds it by itself only of a model that was called."""
+    """Returns the signature of the float input; Keras infers it only for a model that was called."""
     import keras
 
     return [keras.InputSpec(dtype="float32", shape=model.input_shape, name="image")]
 
 
 def version(module: str) -> str:
-    """Of the package that has the module."""
+    """Returns the version of the package that has the module."""
     try:
         return importlib.metadata.version(module.replace("_", "-"))
     except importlib.metadata.PackageNotFoundError:  # installed under another name: onnxruntime-gpu, tensorflow-cpu
@@ -108,5 +110,5 @@ def version(module: str) -> str:
 
 
 def _number(version: str) -> tuple[int, ...]:
-    """Major and minor."""
+    """Returns major and minor version."""
     return tuple(int(part) for part in re.findall(r"\d+", version)[:2])

@@ -1,4 +1,4 @@
-"""ONNX: written by Keras with tf2onnx, in int8 quantized and always run by ONNX Runtime."""
+"""ONNX, written by Keras with tf2onnx; ONNX Runtime quantizes to int8, and runs all precisions."""
 
 import tempfile
 from pathlib import Path
@@ -29,15 +29,15 @@ def _write(
 
 
 def _quantize(source: Path, target: Path, trained: "TrainedModel", calibration: "Calibration") -> None:
-    """Writes the int8 model of a float one, with ONNX Runtime's static quantizer, in the format QDQ.
+    """Quantizes a float model to int8 with ONNX Runtime's static quantizer, and writes it in the format QDQ.
 
-    Weights are symmetric for each channel, activations asymmetric. The range of an activation is the mean of its range
-    in each image: with the widest one of all, the Fashion-MNIST checkpoint lost 15 points of top-1, with the mean none.
-    Weights have 7 bits: on processors with AVX2 or AVX-512 and without VNNI, sums of products with 8 saturate in ONNX
-    Runtime, and the checkpoint lost 2.8 points (the quantizer's `reduce_range`).
+    Weights are symmetric for each channel, activations asymmetric. The range of an activation is the mean of its
+    ranges in the images: with the widest range, the Fashion-MNIST checkpoint lost 15 points of top-1, with the mean
+    none. Weights have 7 bits (the quantizer's `reduce_range`): with 8 bits, sums of products saturate in ONNX Runtime
+    on processors with AVX2 or AVX-512 and without VNNI, and the checkpoint lost 2.8 points.
 
     Raises:
-        ValueError: a name of `keep_float` that no operation has.
+        ValueError: no operation has a name of `keep_float`.
     """
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static

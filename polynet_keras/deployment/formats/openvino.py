@@ -1,4 +1,4 @@
-"""OpenVINO: converted from a SavedModel; in int8 quantized by NNCF."""
+"""OpenVINO, converted from a SavedModel; NNCF quantizes to int8."""
 
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -35,9 +35,9 @@ def _write(
 
 
 def _name_by_layer(converted: Any, model: "keras.Model") -> None:
-    """Gives the operations of an `openvino.Model` that have a kernel names that begin with that of their layer.
+    """Renames operations with a kernel in an `openvino.Model`, so that their names begin with their layer's name.
 
-    The conversion numbers convolutions anew. They are told by what their kernels hold, in whatever order of the axes.
+    The conversion renumbers convolutions. They are matched by the values of their kernels, in any order of the axes.
     """
     import keras
 
@@ -58,7 +58,7 @@ def _name_by_layer(converted: Any, model: "keras.Model") -> None:
 
 
 def _digest(kernel: "np.ndarray") -> tuple[int, int, int]:
-    """The same for the same numbers in any order."""
+    """Returns a digest of the kernel's numbers, independent of their order."""
     import numpy as np
 
     bits = np.ascontiguousarray(kernel, "float32").ravel().view("uint32").astype("uint64")
@@ -66,7 +66,7 @@ def _digest(kernel: "np.ndarray") -> tuple[int, int, int]:
 
 
 def _with_kernel(model: Any) -> list[Any]:
-    """The operations whose second input is a kernel in float."""
+    """Returns the operations whose second input is a kernel in float."""
     inputs = ((operation, operation.inputs()) for operation in model.get_ops())
     kinds = ("Convolution", "GroupConvolution", "MatMul")
     return [
@@ -81,12 +81,15 @@ def _kernel(operation: Any) -> Any:
 
 
 def _quantized(model: Any, trained: "TrainedModel", calibration: "Calibration") -> tuple[Any, Sequence[str]]:
-    """The int8 model of an `openvino.Model`, by NNCF's post-training quantization, and layers that went back to float.
+    """Quantizes an `openvino.Model` to int8 by NNCF's post-training quantization.
 
     Weights are symmetric for each channel, activations asymmetric (NNCF's preset "mixed").
 
+    Returns:
+        The int8 model, and the layers that went back to float.
+
     Raises:
-        ValueError: a name of `keep_float` that no layer has, or a `max_drop` that no int8 keeps to.
+        ValueError: no layer has a name of `keep_float`, or no int8 model satisfies `max_drop`.
     """
     import nncf
 
@@ -123,13 +126,13 @@ def _quantized(model: Any, trained: "TrainedModel", calibration: "Calibration") 
 
 
 def _in_float(model: Any, layers: Sequence[str]) -> list[str]:
-    """Those of the layers whose kernels are in float."""
+    """Returns the layers whose kernels are in float."""
     in_float = {operation.get_friendly_name() for operation in _with_kernel(model)}
     return [layer for layer in layers if layer in in_float]
 
 
 def _top1(run: Any, images: "Iterable[tuple[np.ndarray, np.ndarray]]") -> tuple[float, list[float]]:
-    """The share of images that a compiled model predicts rightly, and 1 or 0 for each: what NNCF asks for."""
+    """Returns the share of images that a compiled model predicts correctly, and 1 or 0 for each, as NNCF requires."""
     right = [float(run(image)[0].argmax() == label[0]) for image, label in images]
     return sum(right) / len(right), right
 

@@ -1,6 +1,6 @@
-"""A SavedModel with two signatures: from prepared images to probabilities, and from image files to names.
+"""A SavedModel with two signatures: from preprocessed images to probabilities, and from image files to names.
 
-* `serving_default`: `image`, float32 (batch, image_size, image_size, channels), prepared as the protocol says, to
+* `serving_default`: `image`, float32 (batch, image_size, image_size, channels), preprocessed by the protocol, to
   `predictions`, float32 (batch, classes).
 * `classify`: see `deployment.classify_signature`.
 """

@@ -1,4 +1,4 @@
-"""PyTorch: what `torch.export` writes on Keras's PyTorch backend."""
+"""PyTorch, written by `torch.export` on Keras's PyTorch backend."""
 
 import os
 from pathlib import Path
