@@ -1,4 +1,4 @@
-"""Images to batches: sources, the preprocessing protocol, augmentation, the tf.data pipeline."""
+"""Data from images to batches: sources, the preprocessing protocol, augmentation, the tf.data pipeline."""
 
 import lazy_loader
 

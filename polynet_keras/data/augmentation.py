@@ -17,37 +17,38 @@ POLICY_DEFAULTS: dict[str | None, dict[str, float]] = {
     **{policy: {} for policy in (None, *POLICIES)},
     "rand_augment_increasing": {"magnitude": 9.0, "magnitude_std": 0.5},
 }
-"""Of each policy, its settings, and what they are where nobody says."""
+"""The settings of each policy, with their defaults."""
 POLICIES_OWN = tuple(POLICY_DEFAULTS["rand_augment_increasing"])
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done to a training image before it is normalized, in this order.
+    """The augmentation of a training image before it is normalized, in this order.
 
     Attributes:
-        crop: `"random"`, the poster's: a square from anywhere in the image that was resized as the protocol says; or
+        crop: `"random"`, the poster's: a square from anywhere in the image, resized by the protocol; or
             `"random_resized"`, GoogLeNet's: a part of 8 to 100 % of the area and of an aspect ratio of 3:4 to 4:3,
-            resized to the network's input, with a filter only if it shrinks to less than half; of a JPEG that part
-            alone is decoded.
-        crop_min_area: of a random-resized crop, the least share of the area, in place of GoogLeNet's 0.08.
+            resized to the network's input, with a filter only if it shrinks to less than half. Of a JPEG, only this
+            part is decoded.
+        crop_min_area: least share of the area in a random-resized crop, instead of GoogLeNet's 0.08.
         flip: whether half of the images are mirrored.
         color_jitter: how far brightness, contrast and saturation vary, as a share: 0.4 is common. RGB only.
         policy: `"trivial_augment_wide"`, one operation of any strength (arXiv:2103.10158); `"rand_augment"`, Keras's;
-            `"rand_augment_increasing"`, timm's, of a magnitude with noise; or of tf-models-official (extra
+            `"rand_augment_increasing"`, timm's, with a noisy magnitude; or from tf-models-official (extra
             `model-garden`) `"model_garden_auto_augment"` (its policy for ImageNet) or `"model_garden_rand_augment"`.
             RGB only.
-        magnitude: of rand_augment_increasing, from 0 to 10 (default 9).
-        magnitude_std: standard deviation of what each operation draws around it (default 0.5).
-        erasing: the probability that a rectangle is replaced by noise.
-        mixup: alpha of the Beta distribution that weighs the two images of a pair, 0 for none (arXiv:1710.09412).
-        cutmix: the same for the area of one that is pasted into the other (arXiv:1905.04899). With both, half of the
-            pairs get one, half the other.
+        magnitude: magnitude of rand_augment_increasing, from 0 to 10 (default 9).
+        magnitude_std: standard deviation of each operation's magnitude around it (default 0.5).
+        erasing: the probability that noise replaces a rectangle.
+        mixup: alpha of the Beta distribution that weights the two images of a pair, 0 for none (arXiv:1710.09412).
+        cutmix: the same for the area of one image that is pasted into the other (arXiv:1905.04899). With both, half of
+            the pairs get MixUp, half CutMix.
         repeats: how often an image is in a batch, augmented anew each time (repeated augmentation, arXiv:1901.09335).
-            An epoch has as many images as ever, and so a share of the different ones; those after it have the others.
+            The number of images in an epoch stays the same, so an epoch has only a share of the different images; the
+            next epochs have the others.
 
     Raises:
-        ValueError: a value out of range.
+        ValueError: a value is out of range.
     """
 
     crop: str = "random"

@@ -1,4 +1,4 @@
-"""How much may be in work at once, where one piece may take a thousand times another's memory."""
+"""A limit for concurrent work whose pieces differ in memory by a factor of thousands."""
 
 import contextlib
 import threading
@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 
 class Budget:
-    """So much may be held at once by all threads; who wants more waits until others have given back.
+    """A budget that all threads share; a thread waits until others have released enough.
 
-    What is larger than the whole budget is held alone.
+    An amount above the whole budget is reduced to it, and is held alone.
     """
 
     def __init__(self, total: int):

@@ -1,4 +1,4 @@
-"""How much an example of each class counts in the loss: by the classes' sizes, or as a file says."""
+"""Weights of examples in the loss, by class: from the classes' sizes, or from a file."""
 
 import csv
 import json
@@ -18,10 +18,10 @@ EXPECTED = 'JSON such as {"cat": 2.5, "dog": 1}, or a table.csv with the columns
 
 
 def check_class_weights(weights: str | Mapping[str, float] | None) -> None:
-    """Refuses what is neither None, `"balanced"` nor a finite weight of at least 0 for each of some classes.
+    """Refuses everything but None, `"balanced"` and a mapping of classes to finite weights of at least 0.
 
     Raises:
-        ValueError: with the class, where there is one.
+        ValueError: the weights are invalid; the message names the class, if there is one.
     """
     if weights is None or weights == BALANCED:
         return
@@ -35,20 +35,20 @@ def check_class_weights(weights: str | Mapping[str, float] | None) -> None:
 
 
 def weights_by_label(weights: str | Mapping[str, float], class_names: Sequence[str], labels: np.ndarray) -> np.ndarray:
-    """The weight of each class.
+    """Returns the weight of each class.
 
     Args:
-        weights: by name; those that are not named weigh 1. Or `"balanced"`: n / (k · n_c) for a class of n_c of the n
-            examples of k classes, as scikit-learn computes it, so that all classes weigh the same and the mean over the
-            examples is 1.
-        class_names: by label.
-        labels: of the training examples, int64 array (count,).
+        weights: weights by name; other classes weigh 1. Or `"balanced"`: n / (k · n_c) for a class with n_c of the n
+            examples of k classes, as in scikit-learn, so that all classes weigh the same and the mean over the examples
+            is 1.
+        class_names: names by label.
+        labels: labels of the training examples, int64 array (count,).
 
     Returns:
         float64 array (classes,).
 
     Raises:
-        ValueError: a name that is no class, or nothing of what there is to train on has a weight.
+        ValueError: a name is not a class, or no training example has a weight.
     """
     counts = np.bincount(labels, minlength=len(class_names))
     if isinstance(weights, str):

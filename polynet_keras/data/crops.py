@@ -1,4 +1,4 @@
-"""The crops of an image that are shown to a network: 1, 10 or 144 of them, as boxes and as pixels."""
+"""The crops of an image for a network: 1, 10 or 144 of them, as boxes and as pixels."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,7 +26,7 @@ Box = tuple[int, int, int, int]
 
 
 def least_side(preprocessing: Preprocessing, crops: int) -> int | None:
-    """As `Preprocessing.least_side`, of an image that is cropped so many times."""
+    """Returns `Preprocessing.least_side` for an image with this number of crops."""
     if preprocessing.least_side is None or crops != 144:
         return preprocessing.least_side
     return _shorter_side(preprocessing, max(SCALES))
@@ -38,13 +38,13 @@ def _shorter_side(preprocessing: Preprocessing, scale: int) -> int:
 
 @dataclass(frozen=True)
 class Crop:
-    """Which part of an image one view shows.
+    """The part of an image in one view.
 
     Attributes:
-        resized: height and width, in pixels, that the whole image is resized to.
-        box: (top, left, bottom, right) in the resized image; a square. One that is larger than the network's input is
-            itself resized to that.
-        mirrored: whether left and right change places, last of all.
+        resized: height and width, in pixels, of the whole image after resizing.
+        box: (top, left, bottom, right) in the resized image; a square. A box larger than the network's input is itself
+            resized to the input.
+        mirrored: whether left and right are swapped at the end.
     """
 
     resized: tuple[int, int]
@@ -53,30 +53,30 @@ class Crop:
 
 
 def crop_plan(height: int, width: int, preprocessing: Preprocessing, crops: int) -> tuple[Crop, ...]:
-    """The crops of an image of a size.
+    """Returns the crops of an image of this size.
 
-    1 is the crop of the protocol. 10 are the corners and the centre of the image resized as the protocol says, mirrored
-    too (Krizhevsky et al., NIPS 2012; of the whole resized image, as torchvision's `TenCrop` takes them, where they cut
-    out a square first). 144 are GoogLeNet's (arXiv:1409.4842, section 7): the shorter side is brought to each of
-    four scales, in proportion to `image_size` those of the paper for 224; of each image the left, centre and right
-    square are taken (of one that is higher than wide the top, centre and bottom one); of each square the corners, the
-    centre and the whole square, resized; mirrored too. Of a square image the three squares are the same.
+    1 is the crop of the protocol. 10 are the corners and the centre of the image resized by the protocol, and their
+    mirror images (Krizhevsky et al., NIPS 2012). They come from the whole resized image, as in torchvision's `TenCrop`;
+    the paper cuts out a square first. 144 are GoogLeNet's (arXiv:1409.4842, section 7). The shorter side is resized to
+    each of four scales: the paper's for 224, in proportion to `image_size`. Each resized image gives the left, centre
+    and right square (top, centre and bottom if it is higher than wide). Each square gives the corners, the centre and
+    the whole square, resized, and their mirror images. The three squares of a square image are the same.
 
-    Margins are halved as in `Preprocessing`. So the boxes are their own mirror image, except that what is centred in an
-    odd margin is half a pixel off the middle.
+    Margins are halved as in `Preprocessing`. So the boxes are their own mirror image, except that boxes centred in an
+    odd margin are half a pixel off the middle.
 
     Args:
-        height: of the image, in pixels.
-        width: of the image, in pixels.
-        preprocessing: gives the size of the crops and, for 1 and 10 of them, how the image is resized.
+        height: height of the image, in pixels.
+        width: width of the image, in pixels.
+        preprocessing: gives the size of the crops and, for 1 and 10 crops, the resizing of the image.
         crops: one of `CROPS`.
 
     Returns:
-        The crops by scale, ascending; by square, left or top first; first as they are, then mirrored; by place: top
-        left, top right, bottom left, bottom right, centre, square.
+        The crops by scale, ascending; by square, left or top first; original, then mirrored; by place: top left, top
+        right, bottom left, bottom right, centre, square.
 
     Raises:
-        ValueError: another number of crops, or an image so narrow that it would be too large when resized.
+        ValueError: `crops` is another number, or the image is so narrow that it would be too large when resized.
     """
     check_crops("crops", crops)
     size = preprocessing.image_size
@@ -96,7 +96,7 @@ def crop_plan(height: int, width: int, preprocessing: Preprocessing, crops: int)
 
 
 def _squares(height: int, width: int) -> list[Box]:
-    """Left, centre and right of a wide image, top, centre and bottom of a high one."""
+    """Returns left, centre and right square of a wide image, or top, centre and bottom square of a high one."""
     side, margin = min(height, width), abs(width - height)
     starts = (0, half_to_even(margin), margin)
     if height > width:
@@ -117,15 +117,15 @@ def _both_ways(resized: tuple[int, int], boxes: Sequence[Box]) -> tuple[Crop, ..
 
 
 def views(image: np.ndarray, preprocessing: Preprocessing, plan: Sequence[Crop]) -> np.ndarray:
-    """The crops of one image, still of values 0 to 255; a single one is `Preprocessing.crop`.
+    """Returns the crops of one image, with values 0 to 255; a single one is `Preprocessing.crop`.
 
     Args:
         image: uint8 array (height, width, channels).
         preprocessing: the protocol.
-        plan: what `crop_plan` gives for an image of this size.
+        plan: the result of `crop_plan` for an image of this size.
 
     Returns:
-        float32 array (crops, image_size, image_size, channels), in the order of the plan; to be normalized.
+        float32 array (crops, image_size, image_size, channels), in the order of the plan; not yet normalized.
     """
     size = preprocessing.image_size
     result = np.empty((len(plan), size, size, image.shape[2]), "float32")
@@ -135,7 +135,7 @@ def views(image: np.ndarray, preprocessing: Preprocessing, plan: Sequence[Crop])
 
 
 def each_view(image: np.ndarray, preprocessing: Preprocessing, plan: Iterable[Crop]) -> Iterator[np.ndarray]:
-    """The views of a plan of this image, one after the other: float32 arrays (image_size, image_size, channels)."""
+    """Yields the views of a plan for this image one by one: float32 arrays (image_size, image_size, channels)."""
     size = preprocessing.image_size
     for shape, group in groupby(plan, lambda crop: crop.resized):
         resized = preprocessing.resized(image, shape)

@@ -1,4 +1,4 @@
-"""The names of damaged images, where a decoder only warns that there is one."""
+"""Finds the names of damaged images when a decoder only warns of damage."""
 
 import os
 import tempfile
@@ -15,13 +15,13 @@ from polynet_keras.data.image_headers import claimed_pixels, jpeg_orientation
 JPEG = b"\xff\xd8\xff"
 TIFF = b"II*\0", b"MM\0*"
 LISTED = 20
-"""How many damaged images are listed by name."""
+"""Most damaged images that are listed by name."""
 SECONDS = 20.0
-"""To look for damaged images, at most."""
+"""Most seconds for the search for damaged images."""
 
 
 def log_damaged(*datasets: Examples) -> None:
-    """Names the images of datasets of which a decoder warns."""
+    """Logs the names of images that make a decoder warn."""
     count = sum(map(len, datasets))
     logging.info("a decoder has warned of damaged images; looking for them, for at most %d seconds", SECONDS)
     looked_at, found, stop = 0, [], time.monotonic() + SECONDS
@@ -48,7 +48,7 @@ def log_damaged(*datasets: Examples) -> None:
 
 
 def _warning(examples: Examples, index: int) -> str:
-    """What a decoder says of an image that it decodes, in one line; empty if that is nothing."""
+    """Returns a decoder's warning about an image that it decodes, in one line; empty if there is none."""
     try:
         encoded = examples.read(tf.constant(index, tf.int64))[0].numpy()
     except tf.errors.OpError:

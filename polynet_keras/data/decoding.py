@@ -1,9 +1,9 @@
-"""Decoding inside a tf.data pipeline: TensorFlow's decoders for what they read exactly, Pillow for the rest.
+"""Decoding inside a tf.data pipeline: TensorFlow's decoders for files that they read exactly, Pillow for the rest.
 
-Folders of photographs hold everything: CMYK, 16 bits, palettes, animations, phones' orientations, and files that are no
-images. TensorFlow decodes 8-bit JPEG (of which only a region, if that is what is wanted) and plain PNG, to the
-same pixels as Pillow; whatever it refuses, and every other format, goes to `image_files.decode_image`. So does a whole
-JPEG that is decoded at a smaller scale: Pillow's libjpeg is faster at that.
+Folders of photographs contain everything: CMYK, 16 bits, palettes, animations, phones' orientations, and files that are
+not images. TensorFlow decodes 8-bit JPEG (only a region, if that is enough) and plain PNG, to the same pixels as
+Pillow. Files that it refuses, and all other formats, go to `image_files.decode_image`. So does a whole JPEG that is
+decoded at a smaller scale: Pillow's libjpeg is faster at that.
 """
 
 import errno
@@ -21,7 +21,7 @@ from polynet_keras.data.tensorflow_decoders import Box, Region, cut, decode_with
 from polynet_keras.data.unreadable import OF_THE_FILE, Unreadable
 
 LARGE_PIXELS = 16_000_000
-"""Images above take turns: so much is 48 MB as RGB, for each thread of a pipeline."""
+"""Pixels above which images take turns: 48 MB as RGB, for each thread of a pipeline."""
 IN_WORK = Budget(2 * MAX_PIXELS)
 """Pixels of large images that are decoded and resized at once, in all pipelines of this process: two of the largest,
 whatever the number of cores."""
@@ -39,21 +39,21 @@ def decode_region(
     """Reads an example and decodes a region of its image, inside a graph.
 
     Args:
-        index: of the example, int64 scalar.
-        examples: among which it is.
-        unreadable: takes the images that cannot be read.
-        region: from the upright image's height and width, int32 scalars, and `inputs` to the region; by default the
-            whole image.
-        finish: from the region, uint8, the index and `inputs` to what is wanted of it, float32 of 3 dimensions, and
-            whether that could be made; it is called in graphs and, for large images, with values. Of these, no more are
-            in work at once than `IN_WORK` says.
+        index: index of the example, int64 scalar.
+        examples: the examples.
+        unreadable: receives the images that cannot be read.
+        region: function from the upright image's height and width, int32 scalars, and `inputs` to the region; by
+            default the whole image.
+        finish: function from the region, uint8, the index and `inputs` to the final result, float32 of 3 dimensions,
+            and whether it could be made. It is called in graphs and, for large images, eagerly; `IN_WORK` limits the
+            large images at once.
         inputs: tensors that `region` and `finish` need.
-        least_side: as of `read_image`, of the region's shorter side. Of a part of an image, only JPEGs that TensorFlow
-            decodes are scaled, and the region becomes one of whole pixels of the smaller image.
+        least_side: as in `read_image`, for the region's shorter side. For a part of an image, only JPEGs that
+            TensorFlow decodes are scaled, and the region becomes whole pixels of the smaller image.
 
     Returns:
-        What `finish` gives, or without it the region, uint8 (height, width, channels); the label, an int64 scalar; and
-        whether the image could be read, a bool scalar; if not, the first is empty, or what `finish` made of it.
+        The result of `finish`, or without it the region, uint8 (height, width, channels); the label, an int64 scalar;
+        and whether the image could be read, a bool scalar. If not, the first is empty, or the result of `finish`.
     """
     channels = examples.channels
     nothing = tf.zeros((0, 0, channels), tf.uint8), tf.zeros((), tf.int64)

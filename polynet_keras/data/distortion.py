@@ -1,7 +1,7 @@
-"""The augmentation of training images, each draw a function of the example's seed.
+"""The augmentation of training images, where each draw is a function of the example's seed.
 
-Keras's layers draw from a generator that counts on; here each of them gets one that is set to an example's seed, so
-that an example is distorted the same way whatever the threads, the workers and the restarts.
+Keras's layers draw from a generator that advances with each draw. Here each layer gets a generator that is set to an
+example's seed, so that the distortion of an example does not depend on threads, workers and restarts.
 """
 
 import keras
@@ -13,21 +13,21 @@ from polynet_keras.data.policies import policy_of
 
 MIN_AREA = 0.08
 ASPECT_RATIO = (3 / 4, 4 / 3)
-"""Of a random-resized crop: GoogLeNet's (arXiv:1409.4842, section 6)."""
+"""Aspect ratios of a random-resized crop: GoogLeNet's (arXiv:1409.4842, section 6)."""
 ATTEMPTS = 100
-"""Random boxes that are tried before the whole image is taken."""
+"""Random boxes to try before the whole image is used."""
 ERASING_AREA = (0.02, 0.33)
-"""Random erasing's (arXiv:1708.04896)."""
+"""Share of the area in random erasing (arXiv:1708.04896)."""
 
 
 def example_seed(seed: int, epoch: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-    """The seed of all that is drawn for an example in an epoch: int64 tensor (2,)."""
+    """Returns the seed of all draws for an example in an epoch: int64 tensor (2,)."""
     fold = tf.random.experimental.stateless_fold_in
     return fold(fold(tf.constant([seed, 0], tf.int64), epoch), index)
 
 
 def random_crop(image: tf.Tensor, size: int, seed: tf.Tensor) -> tf.Tensor:
-    """A square cut from anywhere in the image, each position as likely as another.
+    """Cuts a square from anywhere in the image; all positions are equally likely.
 
     Args:
         image: tensor (height, width, channels), sides at least `size`.
@@ -41,7 +41,7 @@ def random_crop(image: tf.Tensor, size: int, seed: tf.Tensor) -> tf.Tensor:
 
 
 def random_resized_box(height: tf.Tensor, width: tf.Tensor, seed: tf.Tensor, min_area: float | None = None):
-    """The region of a random-resized crop, by TensorFlow's sampler: (top, left, height, width), int32 scalars."""
+    """Draws the region of a random-resized crop by TensorFlow's sampler: (top, left, height, width), int32."""
     begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
         tf.stack([height, width, 1]),
         bounding_boxes=tf.zeros((1, 0, 4)),
@@ -56,10 +56,10 @@ def random_resized_box(height: tf.Tensor, width: tf.Tensor, seed: tf.Tensor, min
 
 
 class ExampleSeeds(keras.random.SeedGenerator):
-    """What Keras's layers draw seeds from, here: functions of one example's seed."""
+    """A source of seeds for Keras's layers: functions of one example's seed."""
 
     def start(self, seed: tf.Tensor) -> None:
-        """From here on, seeds are those of an example. Called while a graph is traced."""
+        """Sets the seed of the example for the following draws. Called while a graph is traced."""
         self._seed, self._drawn = seed, 0
 
     def next(self, ordered: bool = True) -> tf.Tensor:
@@ -68,7 +68,7 @@ class ExampleSeeds(keras.random.SeedGenerator):
 
 
 def take_seeds_from(layer: keras.Layer, seeds: ExampleSeeds) -> None:
-    """Lets a random layer of Keras, and the layers that it is made of, draw from `seeds`."""
+    """Makes a random layer of Keras, and its inner layers, draw from `seeds`."""
     draw_from(layer, seeds, [value for value in vars(layer).values() if isinstance(value, keras.Layer)])
 
 
@@ -76,8 +76,8 @@ class Distortion:
     """Flip, colour, policy and erasing of one cropped image.
 
     Args:
-        augmentation: which of them.
-        channels: of the images.
+        augmentation: selects the distortions.
+        channels: channels of the images.
     """
 
     def __init__(self, augmentation: Augmentation, channels: int):
@@ -108,7 +108,7 @@ class Distortion:
             take_seeds_from(layer, self._seeds)
 
     def __call__(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """Distorts a float32 tensor (size, size, channels) of values 0 to 255; the result is one."""
+        """Distorts a float32 tensor (size, size, channels) of values 0 to 255, and returns such a tensor."""
         fold = tf.random.experimental.stateless_fold_in
         if self._flip:
             image = tf.image.stateless_random_flip_left_right(image, fold(seed, 1))
@@ -127,11 +127,11 @@ class Distortion:
 
 
 class Mixing:
-    """MixUp and CutMix of pairs of images that follow each other.
+    """MixUp and CutMix of pairs of consecutive images.
 
     Args:
-        augmentation: how much of which.
-        classes: how many there are.
+        augmentation: selects the methods and their strength.
+        classes: number of classes.
     """
 
     def __init__(self, augmentation: Augmentation, classes: int):
@@ -150,9 +150,9 @@ class Mixing:
         """Mixes a pair.
 
         Args:
-            images: float32 (2, size, size, channels), or one image, which stays as it is.
+            images: float32 (2, size, size, channels), or one image, which stays unchanged.
             labels: int64 (2,) or (1,).
-            seed: int64 (2,), of the pair.
+            seed: seed of the pair, int64 (2,).
 
         Returns:
             The images, and float32 shares of the classes (2, classes).

@@ -1,4 +1,4 @@
-"""Image files that are in more than one split, byte by byte."""
+"""Image files that are in more than one split, compared byte by byte."""
 
 import hashlib
 import time
@@ -16,9 +16,9 @@ class Duplicates:
     """Files of one split that are in another too.
 
     Attributes:
-        count: of the files that are in a split before theirs.
-        pair: names of two that are the same; None where there are none.
-        looked_at, alike: how many files were hashed, of those that have a size in common with one of another split.
+        count: number of files that are also in an earlier split.
+        pair: names of two equal files; None if there are none.
+        looked_at, alike: number of hashed files, and of files with the same size as one of another split.
     """
 
     count: int
@@ -28,11 +28,11 @@ class Duplicates:
 
 
 def find_duplicates(splits: Sequence[Examples], seconds: float | None) -> Duplicates:
-    """Looks for files of the same bytes in several splits, with a progress bar: only those of equal size are read.
+    """Looks for files of the same bytes in several splits, with a progress bar; reads only files of equal size.
 
     Args:
-        splits: of image files; others are passed over.
-        seconds: after which it leaves off; None for as long as it takes.
+        splits: splits of image files; splits of other data are skipped.
+        seconds: time limit of the search; None for no limit.
     """
     files = [part for part in splits if part.file_sizes is not None]
     if len(files) < 2:

@@ -1,4 +1,4 @@
-"""One example as a network takes it, inside a graph: augmented, or its centre crop."""
+"""One example as a network's input, inside a graph: augmented, or its centre crop."""
 
 from collections.abc import Callable, Sequence
 
@@ -15,7 +15,7 @@ from polynet_keras.data.sampling import next_of_class
 from polynet_keras.data.unreadable import Unreadable
 
 ATTEMPTS = 100
-"""So many images in a row that cannot be read are no accident: then skipping ends."""
+"""Number of consecutive unreadable images that is no accident: skipping ends there."""
 
 
 def augmented_example(
@@ -26,10 +26,10 @@ def augmented_example(
     unreadable: Unreadable,
     labels: np.ndarray | None,
 ) -> Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, ...]]:
-    """A function that augments: from an epoch and what it draws, int64 scalars, to (image, label, its seed, readable).
+    """Returns a function that augments: from epoch and draw, int64 scalars, to (image, label, its seed, readable).
 
-    Arguments are those of `training_batches`, and so is the image, before it is mixed; `labels` are those of
-    `TrainingOrder`. `readable` says whether it is the image that was drawn, and not the one that replaces it.
+    Arguments are those of `training_batches`, and so is the image, before mixing; `labels` are those of
+    `TrainingOrder`. `readable` is False if the image replaces an unreadable one.
     """
     of_class = None if labels is None else [tf.constant(table) for table in next_of_class(labels)]
     distort = Distortion(augmentation, examples.channels)
@@ -48,7 +48,7 @@ def augmented_example(
 def centre_crop(
     examples: Examples, preprocessing: Preprocessing, unreadable: Unreadable
 ) -> Callable[[tf.Tensor], tuple[tf.Tensor, ...]]:
-    """A function from an index, or -1, int64 scalar, to (image, label, index, valid), as `evaluation_batches` has them.
+    """Returns a function from an index or -1, int64, to (image, label, index, valid), as in `evaluation_batches`.
 
     Arguments are those of `evaluation_batches`.
     """
@@ -92,10 +92,10 @@ def _readable(
     unreadable: Unreadable,
     of_class: Sequence[tf.Tensor] | None,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The crop of an example, or of the next one that can be read: float32 (size, size, channels), its label, and
-    whether the first one could be read.
+    """Returns the crop of an example, or of the next readable one.
 
-    With `of_class`, what `next_of_class` gives, the next one of the same class is taken while that has others.
+    The results are the crop, float32 (size, size, channels), its label, and whether the first example was readable.
+    With `of_class`, the result of `next_of_class`, the next one of the same class is taken as long as there are others.
     """
     size, channels = preprocessing.image_size, examples.channels
 
@@ -150,7 +150,7 @@ def _readable(
 def _resized(
     image: tf.Tensor, index: tf.Tensor, examples: Examples, preprocessing: Preprocessing, unreadable: Unreadable
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """The image resized as the protocol says, float32 of 0 to 255, and whether it could be; if not, it is empty."""
+    """Resizes the image by the protocol, float32 of 0 to 255; also returns whether the result is not empty."""
     height, width = tf.unstack(tf.shape(image, tf.int64)[:2])
     high, wide, fits = preprocessing.resized_sides(height, width)
     if fits is True:

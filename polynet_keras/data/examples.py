@@ -1,4 +1,4 @@
-"""The interface of all sources: encoded, labelled images that are read by their index."""
+"""The interface of all sources: encoded, labelled images with access by index."""
 
 import errno
 import hashlib
@@ -18,19 +18,19 @@ from polynet_keras.data.unreadable import OF_THE_FILE
 
 @dataclass(frozen=True)
 class Examples:
-    """Encoded, labelled images that are read by their index, in any order.
+    """Encoded, labelled images with access by index, in any order.
 
     Attributes:
-        name: of the dataset and its split, in results.
-        class_names: by label.
-        channels: of every decoded image.
+        name: name of the dataset and its split, for results.
+        class_names: names by label.
+        channels: channels of every decoded image.
         count: number of images.
-        read: from an index, an int64 scalar tensor, to the encoded image, a string scalar, and its label, an int64
-            scalar, inside a graph.
-        name_of: what to call image i: its path, or an identifier.
-        fingerprint: SHA-256 of what tells these images from others: 64 hexadecimal digits.
-        labels: int64 array (count,), where they are known without reading all images.
-        file_sizes: int64 array (count,), in bytes, where the images are files, whose paths are the names.
+        read: function from an index, an int64 scalar tensor, to the encoded image, a string scalar, and its label, an
+            int64 scalar, inside a graph.
+        name_of: returns the name of image i: its path, or an identifier.
+        fingerprint: SHA-256 that distinguishes these images from others: 64 hexadecimal digits.
+        labels: int64 array (count,), if they are known without reading all images.
+        file_sizes: int64 array (count,), in bytes, if the images are files, whose paths are the names.
     """
 
     name: str
@@ -52,10 +52,10 @@ class Examples:
         return self.file_sizes is not None
 
     def encoded(self, index: int) -> bytes:
-        """Image i as it is stored.
+        """Returns image i as it is stored.
 
         Raises:
-            ValueError: it cannot be read; the message names it.
+            ValueError: the image cannot be read; the message names it.
         """
         try:
             encoded, _ = self.read(tf.constant(index, tf.int64))
@@ -64,26 +64,26 @@ class Examples:
         return encoded.numpy()
 
     def image(self, index: int) -> np.ndarray:
-        """Image i, decoded: uint8 array (height, width, channels).
+        """Returns image i, decoded: uint8 array (height, width, channels).
 
         Raises:
-            ValueError: it cannot be read or decoded; the message names it.
+            ValueError: the image cannot be read or decoded; the message names it.
         """
         return decode_image(self.encoded(index), self.channels, self.shown_name(index))
 
     def shown_name(self, index: int) -> str:
-        """What a message calls image i."""
+        """Returns the name of image i in messages."""
         return shown(self.name_of(index))
 
     def label(self, index: int) -> int:
         return int(self.read(tf.constant(index, tf.int64))[1])
 
     def labelled(self, on_error: str = "error") -> "Examples":
-        """The same examples with their labels known, for which all are read where they are not.
+        """Returns the same examples with known labels; reads all examples if needed.
 
         Args:
-            on_error: `"error"` or `"skip"`: what to do about an example that cannot be read. One that is skipped counts
-                for the class of the one before it, or else after it, that can be read.
+            on_error: `"error"` or `"skip"`: how to handle an example that cannot be read. A skipped example counts for
+                the class of the readable one before it, or else after it.
 
         Raises:
             ValueError: an example cannot be read, or under `"skip"` none can.
@@ -115,13 +115,13 @@ class Examples:
         return replace(self, labels=labels)
 
     def dataset(self) -> tf.data.Dataset:
-        """All examples in order: (encoded image, label, index)."""
+        """Returns all examples in order: (encoded image, label, index)."""
         indices = tf.data.Dataset.range(self.count)
         examples = indices.map(lambda index: (*self.read(index), index), num_parallel_calls=tf.data.AUTOTUNE)
         return untuned(examples, usual_threads())
 
     def subset(self, indices: np.ndarray, name: str) -> "Examples":
-        """Some of the examples, under a name of their own, in the order of `indices`."""
+        """Returns some of the examples under another name, in the order of `indices`."""
         table = tf.constant(indices, tf.int64)
         digest = hashlib.sha256(self.fingerprint.encode() + np.asarray(indices, "<i8").tobytes())
         return replace(
@@ -136,7 +136,7 @@ class Examples:
         )
 
     def relabelled(self, class_names: Sequence[str], labels: Sequence[int]) -> "Examples":
-        """The same images with `labels[i]` for the label i, an index into other class names."""
+        """Returns the same images with label i replaced by `labels[i]`, an index into other class names."""
         table = np.asarray(labels, "int64")
         label_of = tf.constant(table)
 
@@ -150,14 +150,14 @@ class Examples:
 
 @dataclass(frozen=True)
 class Source:
-    """A training and a held-out set of examples of the same classes, and perhaps a third to choose by, all disjoint.
+    """Disjoint training and held-out examples of the same classes, and optionally examples that choose the best epoch.
 
     Attributes:
-        training, held_out: the sets.
-        seed: with which the held-out ones were drawn; None where the data has splits of its own.
-        unused: its other splits, by name.
-        validation: on which the best epoch is chosen; None where the last one is taken.
-        validation_share: of the training images, that was drawn for it; 0 where the data has such a split of its own.
+        training, held_out: the two sets.
+        seed: seed that drew the held-out examples; None if the data has its own splits.
+        unused: other splits of the data, by name.
+        validation: examples that choose the best epoch; None if the last epoch is used.
+        validation_share: share of the training images drawn for it; 0 if the data has its own split for it.
     """
 
     training: Examples
@@ -169,7 +169,7 @@ class Source:
 
     @property
     def parts(self) -> list[Examples]:
-        """The sets that a run takes: to train on, to choose by where there is one, and held out."""
+        """Returns the sets of a run: training, validation if there is one, and held-out."""
         return [part for part in (self.training, self.validation, self.held_out) if part is not None]
 
     @property
@@ -184,10 +184,10 @@ class Source:
 def hold_out(examples: Examples, seed: int) -> Source:
     """Holds out the same share of each class, at least one image, drawn with `seed`.
 
-    Where the labels are not known without reading all images, the share is one of all images.
+    If the labels are not known without reading all images, the share is one of all images.
 
     Raises:
-        ValueError: a class of fewer than two images.
+        ValueError: a class has fewer than two images.
     """
     held_out = _drawn(examples, HELD_OUT, np.random.default_rng(seed), "held out")
     return Source(
@@ -198,10 +198,10 @@ def hold_out(examples: Examples, seed: int) -> Source:
 
 
 def with_validation(source: Source, share: float, seed: int) -> Source:
-    """Takes a share of each class's training images out, as `hold_out` does, to choose the best epoch by.
+    """Takes a share of each class's training images out, as `hold_out` does, to choose the best epoch.
 
     Raises:
-        ValueError: a class of fewer than two training images.
+        ValueError: a class has fewer than two training images.
     """
     training = source.training
     chosen = _drawn(training, share, np.random.default_rng((seed, 1)), f"for validation_share={share:g}")
@@ -214,7 +214,7 @@ def with_validation(source: Source, share: float, seed: int) -> Source:
 
 
 def _drawn(examples: Examples, share: float, generator: np.random.Generator, what_for: str) -> np.ndarray:
-    """Which examples are drawn: bool array (count,), of each class the share, but one at least and not all."""
+    """Draws examples: bool array (count,), the share of each class, but at least one and not all."""
     labels = np.zeros(len(examples), int) if examples.labels is None else examples.labels
     drawn = np.zeros(len(examples), dtype=bool)
     for label in np.unique(labels):

@@ -1,4 +1,4 @@
-"""Folders with one folder of images a class, or with such a folder for each split, listed without opening a file."""
+"""Folders with one folder of images per class, optionally inside split folders, listed without opening a file."""
 
 import os
 from collections import Counter
@@ -15,30 +15,30 @@ from polynet_keras.data.passed_over import IMAGE_SUFFIXES, PassedOver, is_folder
 from polynet_keras.data.splits import SPELLINGS, check_spellings, in_order, split_of
 
 LAYOUTS = ("auto", "classes", "splits")
-"""What the folders of a folder are: classes, splits that hold classes, or what their names say."""
+"""Meaning of the folders in a folder: classes, splits that contain classes, or automatic by their names."""
 CLASSES_FILE = "classes.txt"
-"""Names of the classes' folders in the order of their labels, one a line; where there is none, they are sorted."""
+"""Names of the classes' folders in the order of their labels, one per line; without this file, they are sorted."""
 RENAME = "give both one name, or name them in classes.txt if they are two classes"
 EXPECTED = "a folder with one folder of images for each class, such as DATA/cat/1.jpg"
 
 
 def list_folder(folder: str | os.PathLike, class_names: Sequence[str] | None = None) -> LabelledFiles:
-    """Lists a folder with one folder of images a class, as torchvision's `ImageFolder` and Keras do.
+    """Lists a folder with one folder of images per class, as torchvision's `ImageFolder` and Keras do.
 
-    Images lie anywhere below their class's folder, links are followed. Hidden files and folders, such as macOS's
-    `._1.jpg`, and `SYSTEM_FOLDERS` are passed over, which the log says. A link to nothing counts as an image, of 0
-    bytes: it is refused when it is read, not passed over in silence. What is neither a file nor a folder (a FIFO, a
-    device) is passed over, and so is a link to it.
+    Images may be anywhere below their class's folder; links are followed. Hidden files and folders, such as macOS's
+    `._1.jpg`, and `SYSTEM_FOLDERS` are skipped, and the log says so. A broken link counts as an image of 0 bytes:
+    reading it raises an error, so that it is not skipped silently. Anything that is neither a file nor a folder (a
+    FIFO, a device) is skipped, and so is a link to it.
 
     Args:
         folder: the folder of classes.
-        class_names: names of the classes' folders, by label; those of the folder's `classes.txt` by default, else the
-            folders' own, sorted. A class that is named may have no folder here.
+        class_names: names of the classes' folders, by label; by default those of the folder's `classes.txt`, else the
+            folders' own, sorted. A named class need not have a folder here.
 
     Raises:
-        ValueError: no such folder, fewer than two classes, a folder that is none of `class_names`, one without images,
-            a class whose name is no text (see `check_class_names`) or nearly that of another (see `check_distinct`), or
-            a link that leads in a circle.
+        ValueError: there is no such folder, there are fewer than two classes, a folder is not in `class_names` or has
+            no images, a class's name is not text (see `check_class_names`) or nearly equals another (see
+            `check_distinct`), or a link leads in a circle.
     """
     root = Path(folder)
     found, names = _classes(root, class_names)
@@ -71,7 +71,7 @@ def list_folder(folder: str | os.PathLike, class_names: Sequence[str] | None = N
 
 
 def _classes(root: Path, class_names: Sequence[str] | None = None) -> tuple[list[str], Sequence[str]]:
-    """The folders of classes that are there, sorted, and the names of all classes, by label."""
+    """Returns the existing class folders, sorted, and the names of all classes, by label."""
     found = _class_folders(root)
     given = _given_class_names(root, class_names)
     names = given or found
@@ -91,10 +91,10 @@ def _classes(root: Path, class_names: Sequence[str] | None = None) -> tuple[list
 
 
 def check_folder(folder: str | os.PathLike, layout: str = "auto") -> list[str]:
-    """Refuses what `list_splits` refuses for the names of the folders in it; returns its splits, none of classes.
+    """Refuses a folder whose folder names `list_splits` refuses; returns its splits, none for classes.
 
     Raises:
-        ValueError: as `list_splits`, but for what only a list of the images shows.
+        ValueError: as `list_splits`, except for faults that only a list of the images shows.
     """
     splits = split_folders(folder, layout)
     if not splits:
@@ -110,14 +110,14 @@ def list_splits(
 ) -> dict[str, LabelledFiles]:
     """Lists a folder of splits, such as DATA/train/cat/1.jpg and DATA/val/cat/2.jpg, or a folder of classes.
 
-    All splits have the same labels: those of `class_names`, of the folder's `classes.txt`, or else of all class folders
-    of all splits together, sorted. A split may lack a class.
+    All splits have the same labels: those of `class_names`, of the folder's `classes.txt`, or else of the sorted class
+    folders of all splits together. A split may lack a class.
 
     Args:
-        folder: of splits or of classes.
-        split: what a folder of classes, which has no splits, is called.
+        folder: folder of splits or of classes.
+        split: name for a folder of classes, which has no splits.
         class_names: names of the classes' folders, by label.
-        layout: what the folders in it are: one of `LAYOUTS`.
+        layout: meaning of the folders in it: one of `LAYOUTS`.
 
     Returns:
         The images by the name of the split's folder, in lower case, in the order of `SPLITS`.
@@ -145,9 +145,9 @@ def list_splits(
 
 
 def images_below(folder: str | os.PathLike) -> list[str]:
-    """The paths of all images below a folder, whatever its folders are called, sorted; they begin with the folder's.
+    """Returns the paths of all images below a folder, whatever its folders' names, sorted; they begin with `folder`.
 
-    What is passed over is that of `list_folder`, and told as it tells it.
+    The function skips and logs the same files as `list_folder`.
 
     Raises:
         ValueError: the folder cannot be read, or a link leads in a circle.
@@ -162,16 +162,16 @@ def images_below(folder: str | os.PathLike) -> list[str]:
 
 
 def split_folders(folder: str | os.PathLike, layout: str = "auto") -> dict[str, Path]:
-    """The folders of a folder that are splits, by name in lower case, in the order of `SPLITS`; of classes, none.
+    """Returns the split folders of a folder, by name in lower case, in the order of `SPLITS`; none for classes.
 
     Args:
-        folder: of splits or of classes.
-        layout: `"auto"`: they are splits if all have a split's name, in any of its spellings. `"splits"`: those that
-            have one are, and the others are passed over. `"classes"`: all are classes, whatever their names.
+        folder: folder of splits or of classes.
+        layout: `"auto"`: the folders are splits if all have a split's name, in any of its spellings. `"splits"`: those
+            with such a name are splits, and the others are skipped. `"classes"`: all are classes, whatever their names.
 
     Raises:
-        ValueError: no such folder or layout; splits beside other folders, of which one of both may be meant; none where
-            splits are said to be there; or two spellings of one split.
+        ValueError: there is no such folder or layout; splits are beside other folders, so that the meaning is
+            ambiguous; `layout` says splits, and there are none; or one split has two spellings.
     """
     check_choice("layout", layout, LAYOUTS)
     root = Path(folder)
@@ -195,10 +195,10 @@ def split_folders(folder: str | os.PathLike, layout: str = "auto") -> dict[str, 
 
 
 def read_class_names(path: str | os.PathLike) -> tuple[str, ...]:
-    """Reads a text file of class names: one a line, in the order of their labels; empty lines are passed over.
+    """Reads class names from a text file: one per line, in the order of their labels; skips empty lines.
 
     Raises:
-        ValueError: the file cannot be read, or names fewer than two classes or one twice.
+        ValueError: the file cannot be read, or has fewer than two classes or one twice.
     """
     path = os.fspath(path)
     try:
@@ -243,13 +243,13 @@ def _passed_over_folders(root: Path) -> PassedOver:
 
 
 def _images(folder: Path | str, prefix: str, above: frozenset, passed_over: PassedOver) -> Iterator[tuple[str, int]]:
-    """(path below the root, bytes) of all images below a folder.
+    """Yields (path below the root, bytes) of all images below a folder.
 
     Args:
-        folder: where.
+        folder: the folder.
         prefix: its path below the root, with a slash at the end.
-        above: identities of the folders that it lies in.
-        passed_over: takes what is no image.
+        above: identities of its parent folders.
+        passed_over: receives everything that is not an image.
     """
     status = os.stat(folder)
     identity = (status.st_dev, status.st_ino)

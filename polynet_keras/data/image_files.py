@@ -1,4 +1,4 @@
-"""Image files as pixels, by Pillow: whatever a header claims is checked before."""
+"""Decodes image files with Pillow, after checks of everything that a header claims."""
 
 import contextlib
 import io
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
 CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}
-"""Pillow's mode of an image of so many channels."""
+"""Pillow's mode of an image by its number of channels."""
 
 ON_ERROR = ("error", "skip")
-"""What can be done about an image that cannot be read."""
+"""Ways to handle an image that cannot be read."""
 
 UPRIGHT = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
-"""Pillow's `Transpose` that makes an image upright, by EXIF's orientation."""
+"""Pillow's `Transpose` that makes an image upright, by EXIF orientation."""
 TURNED = range(5, 9)
 """Orientations of images whose rows are columns of the upright image."""
 
@@ -41,23 +41,23 @@ def read_image(path: str | os.PathLike, channels: int, least_side: int | None = 
     """Decodes an image file.
 
     Args:
-        path: a file of one of `image_headers.FORMATS`, whatever its name; of an animation, the first frame.
-        channels: 1 (grey), 3 (RGB) or 4 (RGBA): what the image is converted to.
-        least_side: pixels that are needed of the shorter side: a JPEG that has at least twice as many is decoded at
-            1/2, 1/4 or 1/8, as far as it leaves them. By default every pixel is decoded.
+        path: a file of one of `image_headers.FORMATS`, whatever its name; of an animation, the first frame is read.
+        channels: 1 (grey), 3 (RGB) or 4 (RGBA), to which the image is converted.
+        least_side: pixels needed in the shorter side: a JPEG with at least twice as many is decoded at 1/2, 1/4 or
+            1/8, as long as enough pixels remain. By default every pixel is decoded.
 
     Returns:
-        uint8 array (height, width, channels), upright where the file's EXIF data says how it was held.
+        uint8 array (height, width, channels), upright if the file has EXIF orientation.
 
     Raises:
-        TooLargeError: it claims more than a limit of `image_headers`, of which `MAX_PIXELS` is one.
-        ValueError: the file is missing, is no image, is truncated, or has more than `MAX_ENCODED_BYTES` bytes.
+        TooLargeError: the file claims more than a limit of `image_headers`, such as `MAX_PIXELS`.
+        ValueError: the file is missing, is not an image, is truncated, or has more than `MAX_ENCODED_BYTES` bytes.
     """
     return decode_image(read_encoded(path), channels, shown(path), least_side=least_side)
 
 
 def file_size(path: str | os.PathLike) -> int:
-    """The bytes of an image file, without opening it.
+    """Returns the size of an image file in bytes, without opening it.
 
     Raises:
         ValueError: as `read_encoded`.
@@ -70,10 +70,10 @@ def file_size(path: str | os.PathLike) -> int:
 
 
 def read_encoded(path: str | os.PathLike) -> bytes:
-    """The bytes of an image file.
+    """Returns the bytes of an image file.
 
     Raises:
-        ValueError: the file is missing, is no regular file, or has more than `MAX_ENCODED_BYTES` bytes.
+        ValueError: the file is missing, is not a regular file, or has more than `MAX_ENCODED_BYTES` bytes.
     """
     with _errors_name(path), open_regular(path) as file:
         # A file may grow between a look at its size and the reading.
@@ -84,11 +84,11 @@ def read_encoded(path: str | os.PathLike) -> bytes:
 
 
 def read_picture(path: str | os.PathLike) -> Picture:
-    """The header of an image file, of which no more is read than that takes, as a rule.
+    """Reads the header of an image file; usually it reads no more of the file.
 
     Raises:
         OSError: the file cannot be opened.
-        ValueError: as `image_headers.first_picture`, or it is no regular file.
+        ValueError: as `image_headers.first_picture`, or the file is not a regular file.
     """
     with open_regular(path) as file:
         head = file.read(HEAD)
@@ -102,7 +102,7 @@ def read_picture(path: str | os.PathLike) -> Picture:
 
 @contextlib.contextmanager
 def _errors_name(path: str | os.PathLike) -> Iterator[None]:
-    """Names the file in a `ValueError`; an `OSError` of storage that fails stays one, since the image may be good."""
+    """Adds the file's name to a `ValueError`; an `OSError` of failing storage stays, since the image may be good."""
     try:
         yield
     except (OSError, ValueError) as error:
@@ -121,18 +121,18 @@ def _check_encoded_size(path: str | os.PathLike, size: int) -> None:
 def decode_image(
     encoded: bytes, channels: int, name: str, max_pixels: int | None = None, least_side: int | None = None
 ) -> np.ndarray:
-    """Decodes what an image file holds; as `read_image`, which it is the other half of.
+    """Decodes the bytes of an image file: the second half of `read_image`.
 
     Args:
         encoded: the bytes of the file.
-        channels: 1 (grey), 3 (RGB) or 4 (RGBA): what the image is converted to.
-        name: what to call the image in an error.
-        max_pixels: of the image; by default `MAX_PIXELS`.
-        least_side: as of `read_image`.
+        channels: 1 (grey), 3 (RGB) or 4 (RGBA), to which the image is converted.
+        name: name of the image in an error.
+        max_pixels: most pixels of the image; by default `MAX_PIXELS`.
+        least_side: as in `read_image`.
 
     Raises:
-        TooLargeError: it claims more than a limit of `image_headers`.
-        ValueError: no image, or a truncated one.
+        TooLargeError: the image claims more than a limit of `image_headers`.
+        ValueError: the bytes are not an image, or a truncated one.
     """
     return decode_sized(encoded, channels, name, max_pixels, least_side)[0]
 
@@ -140,7 +140,7 @@ def decode_image(
 def decode_sized(
     encoded: bytes, channels: int, name: str, max_pixels: int | None = None, least_side: int | None = None
 ) -> tuple[np.ndarray, tuple[int, int]]:
-    """What `decode_image` returns, and the height and width, in pixels, of the upright image before it was scaled."""
+    """Returns the result of `decode_image`, and height and width, in pixels, of the upright image before scaling."""
     require_extra("data", "PIL")
     from PIL import Image
 
@@ -167,14 +167,14 @@ def decode_sized(
 
 
 def scaled_length(length, ratio: int):
-    """How many pixels of one at 1/ratio are nearest to a length; of tensors, tensors."""
+    """Returns the nearest number of pixels at 1/ratio to a length; also for tensors."""
     return (length + ratio // 2) // ratio
 
 
 def _to_nearest(image: "PillowImage", box: tuple[float, ...]) -> "PillowImage":
-    """A scaled image without a last row or column of which less than half is in the file's, as `scaled_length` has it.
+    """Removes a scaled image's last row or column if the file covers less than half of it, as in `scaled_length`.
 
-    libjpeg fills such a pixel up; taken for a whole one, it would move all others by up to as much.
+    libjpeg fills up such a pixel; counted as a whole one, it would shift all others by up to as much.
     """
     size = int(box[2] + 0.5), int(box[3] + 0.5)
     return image if size == image.size else image.crop((0, 0, *size))
@@ -198,7 +198,7 @@ def _converted(image: "PillowImage", picture: Picture, channels: int) -> np.ndar
 
 
 def _eight_bits(pixels: np.ndarray, bits: int, inverted: bool) -> np.ndarray:
-    """Deep grey as eight bits, the upper ones: Pillow's own conversion would clip, not scale."""
+    """Converts deep grey to its upper eight bits: Pillow's own conversion would clip, not scale."""
     if not np.issubdtype(pixels.dtype, np.integer) or pixels.min() < 0 or pixels.max() >= 1 << bits:
         raise ValueError("its pixels are neither 8 nor 16 bit; convert it to one of these")
     grey = (pixels >> (bits - 8)).astype("uint8")

@@ -1,9 +1,8 @@
-"""What may be decoded: the formats, and what a file may claim before a decoder believes it.
+"""Limits for decoding: the formats, and the claims in a file that are checked before a decoder believes them.
 
-A few bytes can claim tiles of gigabytes, tables that lie one on the other, or a thousand passes over the picture, and
-decoders allocate what is claimed. So the headers are read here first, in Python, where nothing is allocated that is not
-in the file. What the pixels do not need (profiles, texts, further frames and pages, all of EXIF but the orientation) no
-decoder is shown at all.
+A few bytes can claim tiles of gigabytes, overlapping tables, or a thousand passes over the picture, and decoders
+allocate what is claimed. So Python reads the headers first, and allocates nothing that is not in the file. Decoders do
+not get anything that the pixels do not need: profiles, texts, further frames and pages, and EXIF except orientation.
 """
 
 import contextlib
@@ -21,38 +20,38 @@ In RGB it takes 268 MB."""
 MAX_ENCODED_BYTES = 1 << 28
 """The largest image file that is read."""
 MAX_SCANS = 100
-"""Of a JPEG, as in libtiff. A progressive one has some ten; each costs a pass over the image for a few bytes."""
+"""Most scans of a JPEG, as in libtiff. A progressive one has about ten; each costs a pass over the image."""
 MAX_SEGMENTS = 300_000
-"""Strips or tiles of a TIFF."""
+"""Most strips or tiles of a TIFF."""
 MAX_METADATA = 1 << 24
-"""Bytes before a GIF's first picture."""
+"""Most bytes before a GIF's first picture."""
 HEAD = 1 << 16
-"""Bytes that hold the header of most files."""
+"""Bytes that contain the header of most files."""
 MAX_TEXT = 1 << 20
-"""Bytes of an unpacked text in which an orientation is looked for."""
+"""Most bytes of an unpacked text that is searched for an orientation."""
 
 JPEG_SIGNATURE, PNG_SIGNATURE = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 START_OF_SCAN, END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
 """Markers of a JPEG."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-"""What is decoded, by Pillow's names. It reads forty others, some by starting another program."""
+"""The accepted formats, by Pillow's names. Pillow reads forty others, some by starting another program."""
 
 
 class TooLargeError(ValueError):
-    """An image that claims more than a limit allows."""
+    """Raised for an image that claims more than a limit allows."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """What a file claims of its first picture.
+    """A file's claims about its first picture.
 
     Attributes:
         format: one of `FORMATS`.
         width, height: in pixels, as stored.
         encoded: a file of this picture alone.
         orientation: EXIF's, 1 to 8.
-        bits: of a sample of deep grey.
+        bits: bits of a sample of deep grey.
         inverted: whether 0 is white in deep grey.
     """
 
@@ -66,11 +65,11 @@ class Picture:
 
 
 def first_picture(encoded: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
-    """Reads the header of an image file, told by its content.
+    """Reads the header of an image file, whose format it detects by content.
 
     Raises:
-        TooLargeError: it claims more than a limit.
-        ValueError: it is of none of `FORMATS`, or its header is damaged.
+        TooLargeError: the file claims more than a limit.
+        ValueError: the file has none of `FORMATS`, or its header is damaged.
     """
     if not encoded:
         raise ValueError("it is empty")
@@ -86,7 +85,7 @@ def first_picture(encoded: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
 
 
 def claimed_pixels(encoded: bytes) -> int:
-    """Of the first picture; of a file that is none, 0."""
+    """Returns the pixels of the first picture; 0 for a file without one."""
     for part in (encoded[:HEAD], encoded):  # that of a JPEG or a GIF is a header, most often, and needs no second look
         with contextlib.suppress(ValueError):
             picture = first_picture(part)
@@ -102,10 +101,10 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
 
 
 def jpeg_orientation(encoded: bytes) -> int:
-    """Of a JPEG that all decoders read alike; 0 of one that is not whole.
+    """Returns the orientation of a JPEG that all decoders read alike; 0 for an incomplete one.
 
-    One that is cut may be refused, or filled with grey. From a progressive one without its last scans libjpeg makes up
-    what is missing (block smoothing), and each version otherwise.
+    Decoders may refuse a truncated JPEG, or fill it with grey. If a progressive one lacks its last scans, libjpeg makes
+    up the missing data (block smoothing), and each version does so differently.
     """
     try:
         picture, frame, scan = _jpeg_segments(encoded, MAX_PIXELS)
@@ -131,15 +130,15 @@ def _is_whole(encoded: bytes, frame: bytes, scan: int) -> bool:
 
 
 def _scans(encoded: bytes, position: int) -> int:
-    """How many begin from there on; `bytes.count` takes four times as long, and its file one tenth of its decoding."""
+    """Counts the scans from a position on; `bytes.count` takes four times as long, a tenth of the time for decoding."""
     values = np.frombuffer(encoded, "uint8", offset=position)
     return int(np.count_nonzero((values[:-1] == START_OF_SCAN[0]) & (values[1:] == START_OF_SCAN[1])))
 
 
 PROGRESSIVE = (0xC2, 0xCA)
-"""Markers of frames: Huffman-coded, arithmetic-coded."""
+"""Markers of progressive frames: Huffman-coded, arithmetic-coded."""
 SMOOTHED = range(1, 10)
-"""The coefficients of which libjpeg smooths a block while the lowest bits of one are missing (`jdcoefct.c`)."""
+"""The coefficients whose missing lowest bits make libjpeg smooth a block (`jdcoefct.c`)."""
 
 
 def _jpeg(encoded: bytes, max_pixels: int) -> Picture:
@@ -147,7 +146,7 @@ def _jpeg(encoded: bytes, max_pixels: int) -> Picture:
 
 
 def _jpeg_segments(encoded: bytes, max_pixels: int) -> tuple[Picture, bytes, int]:
-    """The picture, the segment of its frame, and where its first scan begins."""
+    """Returns the picture, the segment of its frame, and the position of its first scan."""
     kept, position, size, exif, xmp, frame = [b"\xff\xd8"], 2, (0, 0), b"", b"", b""
     while True:
         position = encoded.find(b"\xff", position)
@@ -212,7 +211,7 @@ def _png(encoded: bytes, max_pixels: int) -> Picture:
 
 
 def _png_text(kind: bytes, content: bytes) -> tuple[bytes, bytes]:
-    """The keyword, and the text if it may hold an orientation."""
+    """Returns the keyword, and the text if it may contain an orientation."""
     name, _, text = content.partition(b"\0")
     if name not in (b"XML:com.adobe.xmp", b"Raw profile type exif"):
         return name, b""
@@ -310,19 +309,19 @@ PPM_SPACE = rb"(?:[ \t\n\v\f\r]|#[^\n\r]*+[\n\r])++"
 PPM_HEADERS = [
     re.compile(rb"P[1-6]" + count * (PPM_SPACE + rb"(\d{1,10})") + rb"[ \t\n\v\f\r]", re.DOTALL) for count in (3, 2)
 ]
-"""With the largest value of a sample, and without."""
+"""Headers with the largest value of a sample, and without."""
 
 TIFF_TYPES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-"""Bytes of a value of each type; of BigTIFF too."""
+"""Bytes per value of each type; also of BigTIFF."""
 TIFF_TAGS = frozenset(
     (256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323, 324, 325, 332, 338)
 ) | {339, 347, 529, 530, 531, 532}
-"""Those that the pixels need (TIFF 6.0, its technical notes, libtiff)."""
+"""Tags that the pixels need (TIFF 6.0, its technical notes, libtiff)."""
 TIFF_COMPRESSIONS = frozenset((1, 2, 3, 4, 5, 7, 8, 32771, 32773, 32946, 50000))
-"""None, CCITT, LZW, JPEG, Deflate, PackBits, Zstandard: not LZMA, which allocates what its stream claims, not the first
-JPEG, which was given up in 1995, and not WebP, of which the libtiff in Pillow's wheels knows nothing but a warning."""
+"""None, CCITT, LZW, JPEG, Deflate, PackBits, Zstandard. Not LZMA, which allocates what its stream claims; not the first
+JPEG, which was abandoned in 1995; and not WebP, for which the libtiff in Pillow's wheels has only a warning."""
 MAX_SAMPLES = 6
-"""Of a pixel of a TIFF: colours and what else a file has; Pillow reads no more, and logs it."""
+"""Most samples of a TIFF's pixel: colours and extra samples; Pillow reads no more, and logs it."""
 CCITT = (2, 3, 4)
 ORIENTATION = 274
 COUNTS = frozenset((256, 257, 258, 259, 262, 274, 277, 278, 284, 322, 323, 339))
@@ -398,7 +397,7 @@ def _tiff(encoded: bytes, max_pixels: int) -> Picture:
 
 
 def _tiff_entries(encoded: bytes, order: str, big: bool, start: int) -> Iterator[tuple[int, int, int, bytes, int]]:
-    """Of each entry of a directory: tag, type, count, its bytes, and where in the file its value is."""
+    """Yields tag, type, count, bytes, and position of the value in the file, for each entry of a directory."""
     (count,) = struct.unpack_from(order + ("Q" if big else "H"), encoded, start)
     position, size = start + (8 if big else 2), 20 if big else 12
     for _ in range(min(count, 0xFFFF)):
@@ -408,7 +407,7 @@ def _tiff_entries(encoded: bytes, order: str, big: bool, start: int) -> Iterator
 
 
 def _orientation(exif: bytes, xmp: bytes) -> int:
-    """From EXIF's first directory (CIPA DC-008, 4.6.4), or else from XMP."""
+    """Returns the orientation of EXIF's first directory (CIPA DC-008, 4.6.4), or else of XMP."""
     found = 0
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
     if order:
@@ -437,4 +436,4 @@ READERS = tuple(
         (rb"P[1-6][ \t\n\v\f\r#]", _ppm),
     )
 )
-"""By the beginning of the file."""
+"""Readers by the beginning of the file."""

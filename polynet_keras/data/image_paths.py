@@ -1,4 +1,4 @@
-"""Which image files a user means: files, folders, patterns, and a list on standard input."""
+"""Finds the image files that a user names: files, folders, patterns, and a list on standard input."""
 
 import glob
 import os
@@ -21,9 +21,9 @@ class ImagePaths:
     """Files to read as images, in their order.
 
     Attributes:
-        paths: of all files.
-        sizes: of those that are there and may be read, by index, in bytes.
-        refused: why the others cannot be read, by index; the texts begin with the path.
+        paths: paths of all files.
+        sizes: sizes of the existing, acceptable files in bytes, by index.
+        refused: reasons why the others cannot be read, by index; the texts begin with the path.
     """
 
     paths: tuple[str, ...]
@@ -38,13 +38,13 @@ def image_paths(named: str | os.PathLike | Iterable[str | os.PathLike], stdin: B
     """Lists image files, without opening one.
 
     Args:
-        named: files; folders, which stand for all images below them, sorted, without what `folders.list_folder` passes
-            over; and patterns such as `photos/*.jpg` (`**` is any folders), which are taken for names where there are
-            such files. A file that is named by itself may have any name.
-        stdin: what `"-"` stands for: a list of files and folders, one a line, or with a null character between two.
+        named: files; folders, for all images below them, sorted, without those that `folders.list_folder` skips; and
+            patterns such as `photos/*.jpg` (`**` is any folders), which count as names if such files exist. A file that
+            is named by itself may have any name.
+        stdin: the stream for `"-"`: a list of files and folders, one per line, or separated by null characters.
 
     Raises:
-        ValueError: nothing is named or found, a pattern that nothing matches, or a folder that cannot be read.
+        ValueError: nothing is named or found, nothing matches a pattern, or a folder cannot be read.
     """
     names = [os.fspath(named)] if isinstance(named, str | os.PathLike) else [os.fspath(one) for one in named]
     empty: list[str] = []
@@ -66,7 +66,7 @@ def image_paths(named: str | os.PathLike | Iterable[str | os.PathLike], stdin: B
 
 
 def _files(name: str, stdin: BinaryIO | None, empty: list[str]) -> Iterator[str]:
-    """The files that a name stands for; folders that hold none are added to `empty`."""
+    """Returns the files of a name; adds folders without images to `empty`."""
 
     def files_of(path: str) -> list[str]:
         if not os.path.isdir(path):
@@ -92,6 +92,6 @@ def _files(name: str, stdin: BinaryIO | None, empty: list[str]) -> Iterator[str]
 
 
 def _lines(content: bytes) -> list[str]:
-    """The paths of a list, which are bytes: of `find -print0` with a null character after each."""
+    """Returns the paths in a list, as bytes; from `find -print0`, each ends with a null character."""
     lines = content.split(b"\0") if b"\0" in content else content.splitlines()
     return [os.fsdecode(line) for line in lines if line]

@@ -1,4 +1,4 @@
-"""What data hold, as it is said before a run begins: classes, sizes, and what looks like a mistake."""
+"""Reports on data before a run begins: classes, sizes, and likely mistakes."""
 
 import time
 from dataclasses import dataclass
@@ -15,24 +15,24 @@ from polynet_keras.data.splits import HELD_OUT
 
 CLASSES_SHOWN = 20
 NAME_SHOWN = 40
-"""Characters of a class's name."""
+"""Most characters of a class's name."""
 FEW = 5
-"""Images of a class below which little can be learned of it."""
+"""Number of images below which a class can hardly be learned."""
 LISTED = 3
 FILES_LOOKED_AT, OTHERS_LOOKED_AT = 2000, 200
-"""Images whose headers are read: of files, and of what is read through TensorFlow."""
+"""Images whose headers are read: of files, and of data that is read through TensorFlow."""
 SECONDS = 5.0
-"""For the headers, and again for the duplicates: of a slow disk less is looked at."""
+"""Most seconds for the headers, and again for the duplicates: on a slow disk, fewer files are checked."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """What the headers of some images say.
+    """Facts from the headers of some images.
 
     Attributes:
-        sizes: int64 array (count, 2): width and height of the upright image, in pixels, of those that can be read.
-        bad: name and reason of those that are no images.
-        looked_at, total: how many were looked at, of how many.
+        sizes: int64 array (count, 2): width and height of the upright image, in pixels, of readable ones.
+        bad: name and reason of files that are not images.
+        looked_at, total: number of images checked, and of all images.
     """
 
     sizes: np.ndarray
@@ -42,19 +42,19 @@ class Look:
 
 
 def tell_inventory(data: str, source: Source, on_error: str, strict: bool = False) -> None:
-    """Logs what a source holds: how many images of which class, what is held out, sizes; and warns of what looks wrong.
+    """Logs the contents of a source: images per class, the held-out ones, sizes; and warns of likely mistakes.
 
-    Headers of up to 2,000 images are read, and of images in several splits the files of equal size, each for at most 5
-    seconds. What was not looked at is said.
+    It reads the headers of up to 2,000 images, and, to find images in several splits, the files of equal size, each for
+    at most 5 seconds. The log says what was not checked.
 
     Args:
-        data: what the source is called.
-        source: to train on.
-        on_error: what a run does about an image that cannot be read: `"error"` or `"skip"`.
+        data: name of the source.
+        source: source of a run.
+        on_error: how a run handles an image that cannot be read: `"error"` or `"skip"`.
         strict: whether files in several splits are an error; then all files of equal size are read.
 
     Raises:
-        ValueError: `strict`, and a file is in several splits.
+        ValueError: `strict` is set, and a file is in several splits.
     """
     parts = [*source.parts, *source.unused.values()]
     logging.info("%s", "\n".join([f"{shown(data)}: {_counted(source)}", *_table(source, parts), _held_out(source)]))
@@ -71,7 +71,7 @@ def tell_inventory(data: str, source: Source, on_error: str, strict: bool = Fals
 
 
 def look_at(parts: list[Examples]) -> Look:
-    """Reads headers of images, a sample where there are many."""
+    """Reads headers of images, of a sample if there are many."""
     starts = np.cumsum([0, *map(len, parts)])
     are_files = all(part.are_files for part in parts)
     order = np.random.default_rng(0).permutation(starts[-1])[: FILES_LOOKED_AT if are_files else OTHERS_LOOKED_AT]
@@ -106,7 +106,7 @@ def _counted(source: Source) -> str:
 
 
 def _table(source: Source, parts: list[Examples]) -> list[str]:
-    """Images by class and split; without the classes, where the labels are not known."""
+    """Returns a table of images by class and split; without the classes if the labels are unknown."""
     validation = ["validation"] if source.validation is not None else []
     titles = ["to train on", *validation, "held out", *map(shown, source.unused)]
     rows = [("all", [len(part) for part in parts])]

@@ -1,4 +1,4 @@
-"""Labelled image files, as a folder or a table lists them, and what their classes must be."""
+"""Labelled image files from a folder or a table, and the checks of their classes."""
 
 import hashlib
 import os
@@ -18,9 +18,10 @@ class LabelledFiles:
     """The labelled images of a folder or of a table.
 
     Attributes:
-        folder: that the paths start from.
-        class_names: by label; a class may have no image here.
-        paths: of the images, relative, with slashes; sorted by class, then by path. A table may name absolute ones.
+        folder: the folder that the paths are relative to.
+        class_names: names by label; a class may have no image here.
+        paths: relative paths of the images, with slashes; sorted by class, then by path. A table may name absolute
+            ones.
         labels: int64 array (count,), indices into the class names.
         sizes: int64 array (count,), in bytes.
     """
@@ -36,7 +37,7 @@ class LabelledFiles:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256, in hex, of the class names and of each image's path, size and label; not of its bytes."""
+        """SHA-256, in hex, of the class names and of each image's path, size and label, but not of its bytes."""
         digest = hashlib.sha256("\n".join(self.class_names).encode("utf-8", "surrogateescape"))
         for path, size, label in zip(self.paths, self.sizes, self.labels, strict=True):
             digest.update(b"\0%s\0%d\0%d" % (os.fsencode(path), size, label))
@@ -44,17 +45,17 @@ class LabelledFiles:
 
 
 def check_distinct(classes: Mapping[str, str], where: str, cure: str) -> None:
-    """Refuses two classes whose names differ only in upper and lower case, or in how an accent is encoded.
+    """Refuses two classes whose names differ only in upper and lower case, or in the encoding of an accent.
 
-    Systems that take such names for one make them: of two classes three would be trained.
+    Such names come from systems that treat them as equal: training would have three classes instead of two.
 
     Args:
-        classes: where each class was found, by its name.
-        where: all of them are, for the message.
+        classes: for each class name, the place where it was found.
+        where: the place of all of them, for the message.
         cure: what to do.
 
     Raises:
-        ValueError: there are two; the message has both.
+        ValueError: there are two such classes; the message has both.
     """
     first: dict[str, str] = {}
     for name, place in classes.items():
@@ -75,12 +76,12 @@ def _escaped(name: str) -> str:
 
 
 def warn_of_untrained(class_names: Sequence[str], labels: np.ndarray, where: str) -> None:
-    """Says which classes have no image to train on: nothing can be learned of them.
+    """Warns of classes without training images, which cannot be learned.
 
     Args:
-        class_names: by label.
-        labels: of the training images.
-        where: these are, for the message.
+        class_names: names by label.
+        labels: labels of the training images.
+        where: place of the images, for the message.
     """
     missing = np.setdiff1d(np.arange(len(class_names)), labels)
     if len(missing):

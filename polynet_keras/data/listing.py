@@ -1,4 +1,4 @@
-"""Labelled image files by the folder or the table that names them."""
+"""Lists labelled image files from a folder or a table."""
 
 import os
 from collections.abc import Sequence
@@ -11,16 +11,16 @@ from polynet_keras.data.tables import is_table, list_table
 def list_images(
     data: str | os.PathLike, split: str = "train", class_names: Sequence[str] | None = None, layout: str = "auto"
 ) -> dict[str, LabelledFiles]:
-    """Lists what a folder or a table names, by the split's name.
+    """Lists the images of a folder or a table, by the split's name.
 
     Args:
-        data: as `list_splits` or `list_table` takes it.
-        split: what data without splits is called.
-        class_names: by label.
-        layout: as `list_splits` takes it.
+        data: as in `list_splits` or `list_table`.
+        split: name for data without splits.
+        class_names: names by label.
+        layout: as in `list_splits`.
 
     Raises:
-        ValueError: as `list_splits` and `list_table`; a layout of a table.
+        ValueError: as `list_splits` and `list_table`; or a table has a layout.
     """
     if not is_table(data):
         return list_splits(data, split, class_names, layout)

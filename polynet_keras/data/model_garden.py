@@ -1,8 +1,8 @@
-"""AutoAugment and RandAugment of tf-models-official, each draw a function of the example's seed.
+"""AutoAugment and RandAugment of tf-models-official, where each draw is a function of the example's seed.
 
 AutoAugment is arXiv:1805.09501, RandAugment arXiv:1909.13719. tf-models-official draws from TensorFlow's generator,
-which counts on. Here a copy of its module of our own gets another `tf.random`; its source and what others import of it
-stay as they are.
+which advances with each draw. Here a private copy of its module gets another `tf.random`; its source and other imports
+of it are unaffected.
 """
 
 import importlib.util
@@ -13,17 +13,18 @@ import tensorflow as tf
 
 
 class SeededDraws:
-    """What tf-models-official's module takes for `tf.random`: draws that follow from one seed.
+    """A replacement of `tf.random` for tf-models-official's module: its draws follow from one seed.
 
-    Only what the two policies use is here: a release that drew otherwise would fail, not draw from elsewhere.
+    It has only the functions that the two policies use: a release that drew otherwise would fail instead of drawing
+    from elsewhere.
     """
 
     def start(self, seed: tf.Tensor) -> None:
-        """From here on, draws are those of a seed. Called while a graph is traced, which one thread does."""
+        """Sets the seed of the following draws. Called while a graph is traced, in one thread."""
         self._seed, self._drawn = seed, 0
 
     def uniform(self, shape, minval=0, maxval=None, dtype=tf.float32) -> tf.Tensor:
-        """As `tf.random.uniform`."""
+        """Draws as `tf.random.uniform`."""
         # In the order of tracing, which is that of the source: branches of which one runs have draws of their own.
         self._drawn += 1
         seed = tf.random.experimental.stateless_fold_in(self._seed, self._drawn)
@@ -41,7 +42,7 @@ class TensorFlow:
 
 
 def augment_module() -> Any:
-    """A new copy of `official.vision.ops.augment`.
+    """Returns a new copy of `official.vision.ops.augment`.
 
     Raises:
         ValueError: tf-models-official is not installed.
@@ -59,16 +60,16 @@ def augment_module() -> Any:
 
 
 def distortion(policy: str) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    """A policy with the settings that tf-models-official trains image classifiers with.
+    """Returns a policy with tf-models-official's settings for image classifiers.
 
     Args:
         policy: `"model_garden_auto_augment"`, its policy v0 for ImageNet; or `"model_garden_rand_augment"`, two of 16
-            operations, or none in place of each, at magnitude 10.
+            operations, each of which may be omitted, at magnitude 10.
 
     Returns:
-        From an image, float32 tensor (height, width, 3) of values 0 to 255, and a seed, int64 tensor (2,), to the
-        distorted image of the same shape. Its values are whole: the operations are those of 8-bit images, to which
-        fractions are cut off. For use in a graph.
+        A function for use in a graph, from an image, float32 tensor (height, width, 3) of values 0 to 255, and a seed,
+        int64 tensor (2,), to the distorted image of the same shape. Its values are whole: the operations are those of
+        8-bit images, and truncate fractions.
 
     Raises:
         ValueError: tf-models-official is not installed.

@@ -1,4 +1,4 @@
-"""Named normalizations: how common models take the values of an image."""
+"""Named normalizations of common models."""
 
 from collections.abc import Sequence
 
@@ -12,25 +12,25 @@ NORMALIZATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...], str]] = {
     "raw": ((0.0,), (1 / 255,), "RGB"),
     "caffe": ((103.939 / 255, 116.779 / 255, 123.68 / 255), (1 / 255,) * 3, "BGR"),
 }
-"""By name: mean and deviation, on the scale [0, 1], and the order of the channels.
+"""Mean and deviation, on the scale [0, 1], and the order of the channels, by name.
 
-`imagenet` is torchvision's and most of timm's; `symmetric` gives -1 to 1, `unit` 0 to 1, `raw` 0 to 255, for
-models that have a `Rescaling` layer of their own; `caffe` is that of Keras's ResNet and VGG.
+`imagenet` is used by torchvision and most of timm; `symmetric` gives -1 to 1, `unit` 0 to 1, `raw` 0 to 255, for
+models with their own `Rescaling` layer; `caffe` is used by Keras's ResNet and VGG.
 """
 
 
 def preprocessing_named(
     normalization: str | tuple[Sequence[float], Sequence[float]], image_size: int, channels: int
 ) -> Preprocessing:
-    """A protocol that squashes the whole image to a square and normalizes it.
+    """Returns a protocol that squashes the whole image to a square and normalizes it.
 
     Args:
         normalization: a name of `NORMALIZATIONS`, or mean and deviation, one value for all channels or one for each.
         image_size: side of the square, in pixels.
-        channels: of the model's images: 1, 3 or 4.
+        channels: channels of the model's images: 1, 3 or 4.
 
     Raises:
-        ValueError: no such name, or values of other channels.
+        ValueError: there is no such name, or the number of values differs from the channels.
     """
     if isinstance(normalization, str):
         if normalization not in NORMALIZATIONS:

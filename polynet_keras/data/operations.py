@@ -1,8 +1,9 @@
-"""The distortions that policies are made of: Pillow's, of one image, with a strength that is a tensor.
+"""The distortions in policies: Pillow's operations on one image, with a tensor as strength.
 
-Keras's layers draw a strength from a range that is fixed when they are made, and some draw another one than policies
-mean: these take the strength that a policy has drawn. Images are float32 (height, width, 3) of values 0 to 255, and
-stay so. Pillow rounds to 8 bits after each operation, and these only where its operation is a table of 256 values.
+Keras's layers draw a strength from a range that is fixed at construction, and some draw a different quantity than
+policies define. These operations take the strength that a policy has drawn. Images are float32 (height, width, 3) of
+values 0 to 255, before and after. Pillow rounds to 8 bits after each operation; these operations round only where
+Pillow's is a table of 256 values.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 GREY = (0.299, 0.587, 0.114)
-"""Of red, green and blue in a pixel's light, as Pillow has it (ITU-R 601-2)."""
+"""Weights of red, green and blue in a pixel's brightness, as in Pillow (ITU-R 601-2)."""
 
 Operation = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
@@ -43,19 +44,19 @@ def sharpness(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
 
 
 def posterize(image: tf.Tensor, bits: tf.Tensor) -> tf.Tensor:
-    """Keeps so many of the 8 bits of a value."""
+    """Keeps `bits` of the 8 bits of each value."""
     step = tf.pow(2.0, 8.0 - tf.floor(bits))
     return tf.floor(_whole(image) / step) * step
 
 
 def solarize(image: tf.Tensor, threshold: tf.Tensor) -> tf.Tensor:
-    """Inverts what is at least as bright as the threshold."""
+    """Inverts values at or above the threshold."""
     image = _whole(image)
     return tf.where(image < threshold, image, 255.0 - image)
 
 
 def solarize_add(image: tf.Tensor, more: tf.Tensor) -> tf.Tensor:
-    """Makes what is darker than 128 brighter."""
+    """Brightens values below 128."""
     image = _whole(image)
     return tf.where(image < 128.0, _bounded(image + more), image)
 
@@ -65,14 +66,14 @@ def invert(image: tf.Tensor, strength: tf.Tensor) -> tf.Tensor:
 
 
 def auto_contrast(image: tf.Tensor, strength: tf.Tensor) -> tf.Tensor:
-    """Has each channel reach from 0 to 255."""
+    """Stretches each channel to 0 to 255."""
     low, high = (reduce(image, axis=(0, 1), keepdims=True) for reduce in (tf.reduce_min, tf.reduce_max))
     stretched = (image - low) * 255.0 / tf.maximum(high - low, 1e-6)
     return tf.where(high - low >= 1.0, _bounded(stretched), image)
 
 
 def equalize(image: tf.Tensor, strength: tf.Tensor) -> tf.Tensor:
-    """Has all values be as frequent in each channel."""
+    """Equalizes the histogram of each channel."""
     channels = [_equalized(channel) for channel in tf.unstack(tf.cast(_whole(image), tf.int32), axis=-1)]
     return tf.stack(channels, axis=-1)
 
@@ -103,7 +104,7 @@ def translate_y(fill: tuple[float, ...]) -> Operation:
 
 
 def rotate(fill: tuple[float, ...]) -> Operation:
-    """Turns an image around its centre, by degrees."""
+    """Returns an operation that rotates an image around its centre, by degrees."""
 
     def rotated(image: tf.Tensor, degrees: tf.Tensor) -> tf.Tensor:
         angle = -degrees * np.pi / 180
@@ -115,8 +116,9 @@ def rotate(fill: tuple[float, ...]) -> Operation:
 
 
 def _moved(image: tf.Tensor, matrix: tuple, fill: tuple[float, ...]) -> tf.Tensor:
-    """What Pillow's `transform` with `AFFINE` and `BILINEAR` gives: (a, b, c, d, e, f) leads from a place in the result
-    to one in the image, of which pixels are squares, and their centres halves."""
+    """Computes Pillow's `transform` with `AFFINE` and `BILINEAR`.
+
+    (a, b, c, d, e, f) map a place in the result to one in the image. Pixels are squares, with centres at halves."""
     a, b, c, d, e, f = (tf.convert_to_tensor(number, tf.float32) for number in matrix)
     # TensorFlow counts centres of pixels.
     transform = tf.stack([a, b, c + (a + b - 1) / 2, d, e, f + (d + e - 1) / 2, 0.0, 0.0])

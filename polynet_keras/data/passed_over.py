@@ -1,4 +1,4 @@
-"""Which files are images by their names, and what is passed over in folders."""
+"""Identifies image files by their names, and counts the files that folder listings skip."""
 
 import os
 from collections import Counter
@@ -10,22 +10,22 @@ from polynet_keras.basics.names import listed, number_of, shown
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found")
-"""What macOS puts into archives, a Synology disk beside photographs, Windows and Linux on disks: never pictures of the
-user's."""
+"""Folders that macOS puts into archives, Synology disks beside photographs, and Windows and Linux on disks; they never
+contain the user's pictures."""
 SYSTEM_FILES = ("thumbs.db", "ehthumbs.db", "desktop.ini")
-"""What Windows puts beside photographs, in lower case."""
+"""Files that Windows puts beside photographs, in lower case."""
 SUFFIXES_TOLD = 5
 
 
 @dataclass
 class PassedOver:
-    """What is no image of a folder.
+    """Everything in a folder that is not an image.
 
     Attributes:
-        folders: names of hidden and of the system's folders.
-        hidden: how many hidden image files there are.
-        loose: how many images lie in no class's folder.
-        suffixes: of the other files, by their number.
+        folders: names of hidden folders and of system folders.
+        hidden: number of hidden image files.
+        loose: number of images outside of any class's folder.
+        suffixes: suffixes of the other files, with their numbers.
     """
 
     folders: set[str] = field(default_factory=set)

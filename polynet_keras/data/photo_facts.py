@@ -1,4 +1,4 @@
-"""What photographs are like, seen before a recipe is chosen for them: how many, how large, and whether in colour."""
+"""Facts about photographs, found before a recipe is chosen: their number, their size, and whether they have colours."""
 
 import os
 from collections.abc import Sequence
@@ -13,22 +13,22 @@ from polynet_keras.data.records.manifest import MANIFEST, load_manifest
 from polynet_keras.data.splits import TRAINING, WHOLE, find_split, held_out_of
 
 HEADERS, DECODED = 200, 20
-"""Images whose size is looked at, and of these whose colours, until one has some. No clock ends it: all workers have to
-see the same."""
+"""Images whose size is read, and images among them whose colours are checked, until one has some. There is no time
+limit, because all workers must find the same."""
 COLOURS_SEEN = 256
-"""Rows or columns, about, of the pixels whose colours are looked at; all of a large photograph take gigabytes."""
+"""Approximate number of rows or columns whose colours are checked; all pixels of a large photograph take gigabytes."""
 COLOURED = 4.0
-"""Mean difference of two channels above which an image has colours: a grey one that was scanned has a tint."""
+"""Mean difference of two channels above which an image has colours: a scanned grey image has a tint."""
 
 
 @dataclass(frozen=True)
 class PhotoFacts:
-    """What is known of photographs before a run.
+    """Facts about photographs before a run.
 
     Attributes:
-        images: to train on.
-        imbalance: how many times as many of them are of the largest class as of the smallest; 1 where it is not known.
-        shorter_side: median of the shorter sides in pixels, of a sample; 0 where it is not known.
+        images: number of training images.
+        imbalance: ratio of the largest class to the smallest among them; 1 if unknown.
+        shorter_side: median of the shorter sides in pixels, of a sample; 0 if unknown.
         is_grey: whether no image of a sample has colours.
     """
 
@@ -39,9 +39,9 @@ class PhotoFacts:
 
 
 def photo_facts(data: str | os.PathLike, layout: str = "auto") -> PhotoFacts:
-    """Looks at a folder or a table of images, at headers and colours of a sample.
+    """Looks at a folder or a table of images, and reads headers and colours of a sample.
 
-    Of a folder of records the manifest says how many there are, and no more.
+    For a folder of records, the manifest gives only the number of images and their channels.
 
     Raises:
         ValueError: as `listing.list_images` and `Manifest.load`.
@@ -64,7 +64,7 @@ def photo_facts(data: str | os.PathLike, layout: str = "auto") -> PhotoFacts:
 
 
 def _look(paths: Sequence[str]) -> tuple[int, bool]:
-    """The median of the shorter sides, and whether the images are grey."""
+    """Returns the median of the shorter sides, and whether the images are grey."""
     sides: list[int] = []
     decoded, coloured = 0, False
     for path in paths:

@@ -1,4 +1,4 @@
-"""From a source's examples to the batches that `fit` and `evaluate` take, as tf.data datasets."""
+"""Batches for `fit` and `evaluate` from a source's examples, as tf.data datasets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,16 +19,16 @@ from polynet_keras.data.sampling import SAMPLINGS, TrainingOrder, evaluation_sha
 from polynet_keras.data.unreadable import Unreadable
 
 PREFETCHED_BATCHES = 2
-"""One that is ready for `fit`, and one that is being made."""
+"""Batches ahead of use: one that is ready for `fit`, and one in preparation."""
 
 
 @dataclass(frozen=True)
 class Batches:
-    """A dataset of batches, and how many there are.
+    """A dataset of batches, and their number.
 
     Attributes:
-        dataset: of batches.
-        steps: batches of an epoch.
+        dataset: dataset of batches.
+        steps: number of batches in an epoch.
     """
 
     dataset: tf.data.Dataset
@@ -49,34 +49,33 @@ def training_batches(
     replicas: int = 1,
     unreadable: Unreadable | None = None,
 ) -> Batches:
-    """Shuffled batches of augmented images, without end; `fit` takes them with `steps_per_epoch=batches.steps`.
+    """Returns endless shuffled batches of augmented images; call `fit` with `steps_per_epoch=batches.steps`.
 
-    Order, crops and distortions of an epoch are functions of the seed, the epoch and the example: not of the
-    number of threads or workers, nor of the step that is begun with. An image that is skipped is replaced by the next
-    one in the source that can be read, so that batches stay full; where classes are sampled equally often, by the next
-    one of its class, unless the class has none.
+    Order, crops and distortions of an epoch are functions of the seed, the epoch and the example. They do not depend on
+    the number of threads or workers, nor on the first step. The next readable image in the source replaces a skipped
+    image, so that batches stay full. With balanced sampling, it is the next one of the same class, if there is any.
 
     Args:
-        examples: to train on.
+        examples: the training examples.
         preprocessing: the protocol of the network.
-        batch_size: of all workers together.
-        seed: of order and augmentation.
-        augmentation: by default the poster's random crop alone.
-        sampling: `"uniform"`: an epoch has each image once; `"balanced"`: it has as many images, each class as often as
-            every other (`data.sampling`). An image that it has twice is augmented anew.
+        batch_size: batch size of all workers together.
+        seed: seed of order and augmentation.
+        augmentation: by default only the poster's random crop.
+        sampling: `"uniform"`: an epoch has each image once; `"balanced"`: it has as many images, and each class equally
+            often (`data.sampling`). An image that it has twice is augmented anew.
         first_step: global step to begin with, counted from the first epoch's first.
-        workers: how many share the batches.
-        worker: which of them this is, from 0.
-        replicas: devices of a worker: each gets a batch of its own at every step, one after the other.
-        unreadable: takes the images that cannot be read while the dataset is iterated; by default they are errors.
+        workers: number of workers that share the batches.
+        worker: index of this worker, from 0.
+        replicas: devices of a worker: each gets its own batch at every step, one after the other.
+        unreadable: receives the images that cannot be read while the dataset is iterated; by default they are errors.
 
     Returns:
         Batches of (images, labels): float32 (batch, size, size, channels), or (batch, channels, size, size) under the
-        data format channels_first; int64 (batch,), or float32 (batch, classes) where images are mixed. The last batch
-        of an epoch holds what is left.
+        data format channels_first; int64 (batch,), or float32 (batch, classes) if images are mixed. The last batch of
+        an epoch has the remaining images.
 
     Raises:
-        ValueError: arguments out of range or that do not fit each other.
+        ValueError: arguments are out of range or do not fit each other.
     """
     augmentation = augmentation or Augmentation()
     unreadable = unreadable or Unreadable()
@@ -127,14 +126,14 @@ def training_order(
     repeats: int = 1,
     on_error: str = "error",
 ) -> TrainingOrder:
-    """The order in which examples are trained on; arguments as of `training_batches` and `TrainingOrder`."""
+    """Returns the order of training examples; arguments as in `training_batches` and `TrainingOrder`."""
     check_choice("sampling", sampling, SAMPLINGS)
     labels = examples.labelled(on_error).labels if sampling == "balanced" else None
     return TrainingOrder(len(examples), batch_size, seed, workers, worker, replicas, group, labels, repeats)
 
 
 def drawn_batches(order: TrainingOrder, first_step: int) -> tf.data.Dataset:
-    """What a worker draws for each of its batches, without end, from a step on: (epochs, draws), int64 (batch,)."""
+    """Returns a worker's draws for each batch, endless, from a step on: (epochs, draws), int64 (batch,)."""
     draws = _endless(order, *divmod(first_step, order.steps)).batch(1)
     return _without_end(draws.rebatch(order.sizes_from(first_step)))
 
@@ -151,23 +150,23 @@ def images_once(
     augmentation: Augmentation | None = None,
     labels: np.ndarray | None = None,
 ) -> tf.data.Dataset:
-    """Chosen examples in a given order, each once.
+    """Returns chosen examples in a given order, each once.
 
     Args:
-        examples: among which they are.
+        examples: the examples.
         preprocessing: the protocol of the network.
         indices: int64 array (count,), of the examples.
-        sizes: of the batches, one after the other; they add up to `count`.
-        unreadable: takes the images that cannot be read.
-        epochs: int64 array (count,): images are those that `training_batches` has in these epochs. By default they are
-            centre crops, as `evaluation_batches` has them.
-        seed: as of `training_batches`, where there are epochs.
-        augmentation: likewise.
-        labels: likewise, as of `TrainingOrder`.
+        sizes: sizes of the batches in order; they add up to `count`.
+        unreadable: receives the images that cannot be read.
+        epochs: int64 array (count,): the images are those of `training_batches` in these epochs. By default they are
+            centre crops, as in `evaluation_batches`.
+        seed: as in `training_batches`, if there are epochs.
+        augmentation: as in `training_batches`, if there are epochs.
+        labels: as in `TrainingOrder`, if there are epochs.
 
     Returns:
-        Batches of (images, labels, valid), as `evaluation_batches` has them. With epochs, the place of an image that is
-        skipped holds the image and the label that replace it in training, and is not valid.
+        Batches of (images, labels, valid), as in `evaluation_batches`. With epochs, the place of a skipped image has
+        the image and the label that replace it in training, and is not valid.
     """
     if epochs is None:
         crop = centre_crop(examples, preprocessing, unreadable)
@@ -199,22 +198,22 @@ def evaluation_batches(
     worker: int = 0,
     unreadable: Unreadable | None = None,
 ) -> Batches:
-    """Full batches of centre crops in the source's order: what `Preprocessing` gives, image by image.
+    """Returns full batches of centre crops in the source's order, as `Preprocessing` makes them image by image.
 
-    Every worker has as many batches as every other, and all examples are in them once: the places that are left, and
-    those of skipped images, hold zeros and are marked.
+    Every worker has the same number of batches, and all examples are in them once. Empty places, and those of skipped
+    images, are zeros and are marked.
 
     Args:
-        examples: to evaluate.
+        examples: the examples to evaluate.
         preprocessing: the protocol.
-        batch_size: of one worker.
-        workers: how many share the examples.
-        worker: which of them this is, from 0.
-        unreadable: takes the images that cannot be read while the dataset is iterated; by default they are errors.
+        batch_size: batch size of one worker.
+        workers: number of workers that share the examples.
+        worker: index of this worker, from 0.
+        unreadable: receives the images that cannot be read while the dataset is iterated; by default they are errors.
 
     Returns:
-        Batches of (images, labels, indices, valid): images as `training_batches` has them, int64 (batch,) twice, and
-        whether the place holds an example, bool (batch,).
+        Batches of (images, labels, indices, valid): images as in `training_batches`, int64 (batch,) twice, and whether
+        the place has an example, bool (batch,).
     """
     share = evaluation_share(len(examples), batch_size, workers, worker)
     example = centre_crop(examples, preprocessing, unreadable or Unreadable())
@@ -225,7 +224,7 @@ def evaluation_batches(
 
 
 def validation_data(batches: Batches) -> tf.data.Dataset:
-    """Evaluation batches as `fit` takes them, (images, labels), without the places that hold no example."""
+    """Returns evaluation batches for `fit`, (images, labels), without the places that have no example."""
 
     def valid_part(images, labels, _, valid):
         return tf.boolean_mask(images, valid), tf.boolean_mask(labels, valid)
@@ -242,8 +241,10 @@ def decoded_images(
     worker: int = 0,
     unreadable: Unreadable | None = None,
 ) -> Batches:
-    """A worker's share of the examples as whole images, in batches of one: (uint8 (1, height, width, channels), label,
-    index, whether it could be read); arguments as of `evaluation_batches` and `read_image`."""
+    """Returns a worker's share of the examples as whole images, in batches of one.
+
+    Batches are (uint8 (1, height, width, channels), label, index, whether the image could be read). Arguments are as in
+    `evaluation_batches` and `read_image`."""
     share = evaluation_share(len(examples), 1, workers, worker)
     share = share[share >= 0]
     unreadable = unreadable or Unreadable()
@@ -260,12 +261,12 @@ def decoded_images(
 
 
 def _without_end(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Known to have no end, a distributed dataset needs not ask all workers at every step whether theirs has."""
+    """Marks a dataset as infinite, so that a distributed dataset does not ask all workers at every step for its end."""
     return dataset.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
 
 
 def _endless(order: TrainingOrder, first_epoch: int, first_step: int) -> tf.data.Dataset:
-    """(epoch, draw) of a worker's examples, from a step of an epoch on."""
+    """Returns (epoch, draw) of a worker's examples, from a step of an epoch on."""
 
     def share(epoch: np.int64) -> np.ndarray:
         return order.share(int(epoch), first_step if epoch == first_epoch else 0)
@@ -284,7 +285,7 @@ def _pair_sizes(count: int) -> list[int]:
 
 
 def _finished(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Batches, images first, as Keras's data format wants them, made ahead of their use."""
+    """Returns batches, images first, in Keras's data format, prefetched."""
 
     def transpose(images, *others):
         return tf.transpose(images, (0, 3, 1, 2)), *others

@@ -1,4 +1,4 @@
-"""Images as arrays, on any backend: resized, normalized, and warned of where their values cannot be right."""
+"""Images as arrays, on any backend: resizing, normalization, and warnings of impossible values."""
 
 import warnings
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ from polynet_keras.basics.names import size_text
 
 
 def resized(image: np.ndarray, size: tuple[int, int], interpolation: str, antialias: bool) -> np.ndarray:
-    """An image of another size, still of values 0 to 255.
+    """Resizes an image; its values stay in 0 to 255.
 
     Args:
         image: uint8 or float32 array (height, width, channels).
         size: height and width, in pixels.
         interpolation: `"bilinear"` or `"bicubic"`.
-        antialias: whether an image that shrinks is filtered before it is sampled.
+        antialias: whether to filter a shrinking image before sampling.
 
     Returns:
         float32 array (*size, channels).
@@ -31,18 +31,18 @@ def resized(image: np.ndarray, size: tuple[int, int], interpolation: str, antial
 
 
 def normalize(x: Any, mean: Sequence[float], std: Sequence[float], data_format: str | None = None) -> Any:
-    """`(x / 255 - mean) / std` for each channel, never in place.
+    """Returns `(x / 255 - mean) / std` for each channel, never in place.
 
     Args:
         x: array or tensor of values 0 to 255, 3-D or 4-D.
-        mean, std: one value a channel.
+        mean, std: one value per channel.
         data_format: `"channels_last"`, `"channels_first"`, or `None` for `keras.config.image_data_format()`.
 
     Returns:
         A NumPy array for a NumPy array, else a backend tensor; integers become `keras.config.floatx()`.
 
     Raises:
-        ValueError: another number of dimensions or channels than expected, or an unknown data format.
+        ValueError: the number of dimensions or channels is wrong, or the data format is unknown.
     """
     data_format = data_format or keras.config.image_data_format()
     if data_format not in ("channels_last", "channels_first"):
@@ -69,16 +69,15 @@ def normalize(x: Any, mean: Sequence[float], std: Sequence[float], data_format: 
 
 
 OVERSHOOT = 64
-"""How far outside 0 to 255 values may be: a bicubic or Lanczos resize goes some way beyond what it was given."""
+"""Tolerance outside 0 to 255: a bicubic or Lanczos resize overshoots."""
 NORMALIZED = 20
-"""No value of an image whose mean was subtracted and that was divided by its deviation is larger."""
+"""Largest value of an image after subtraction of its mean and division by its deviation."""
 
 
 def warn_of_impossible_range(x: Any) -> None:
-    """Warns of images that cannot be of values 0 to 255: already scaled to [0, 1] or normalized, or far outside.
+    """Warns of images whose values cannot be 0 to 255: already scaled to [0, 1] or normalized, or far outside.
 
-    Python shows a warning of one text once for each place that it is raised from. Symbolic tensors have no values and
-    pass.
+    Python shows the same warning once for each calling line. Symbolic tensors have no values and pass.
     """
     values = _values(x)
     if values is None or not values.size:

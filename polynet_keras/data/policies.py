@@ -1,4 +1,4 @@
-"""Policies of distortions, each draw a function of the example's seed: TrivialAugment, and timm's RandAugment."""
+"""Policies of distortions, where each draw is a function of the example's seed: TrivialAugment, timm's RandAugment."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,15 +11,15 @@ from polynet_keras.data.operations import Operation
 
 BLACK = (0.0, 0.0, 0.0)
 MEAN = (124.0, 116.0, 104.0)
-"""ImageNet's, rounded."""
+"""ImageNet's mean, rounded."""
 BINS = 31
-"""Strengths of an operation of TrivialAugment."""
+"""Number of strengths of a TrivialAugment operation."""
 TURNS = 2
-"""Operations of RandAugment, one after the other."""
+"""Number of consecutive RandAugment operations."""
 NOISE = 9
-"""Which draw of an operation its noise is: others have lower numbers."""
+"""Index of the draw of an operation's noise; other draws have lower numbers."""
 LEVELS = 10.0
-"""The highest magnitude of RandAugment, in timm."""
+"""The highest magnitude of timm's RandAugment."""
 
 Distort = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
@@ -48,7 +48,7 @@ TRIVIAL: dict[str, tuple[Operation, np.ndarray, bool]] = {
 
 
 def trivial_augment_wide(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """One operation of `TRIVIAL`, of one of its strengths, all equally likely.
+    """Applies one operation of `TRIVIAL` at one of its strengths, all equally likely.
 
     Args:
         image: float32 (height, width, 3) of values 0 to 255.
@@ -57,7 +57,7 @@ def trivial_augment_wide(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     Returns:
         The distorted image, of the same shape.
 
-    Source: Müller and Hutter, "TrivialAugment", arXiv:2103.10158; what is uncovered is black, as in torchvision.
+    Source: Müller and Hutter, "TrivialAugment", arXiv:2103.10158; uncovered areas are black, as in torchvision.
     """
     number, place, sign = _whole_numbers(seed, (len(TRIVIAL), BINS, 2))
     strengths = tf.constant(np.stack([table for _, table, _ in TRIVIAL.values()]), tf.float32)
@@ -68,7 +68,7 @@ def trivial_augment_wide(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 
 def _of_side(operation: Operation, axis: int) -> Operation:
-    """An operation whose strength is a share of the image's height (0) or width (1)."""
+    """Returns an operation whose strength is a share of the image's height (0) or width (1)."""
     return lambda image, share: operation(image, share * tf.cast(tf.shape(image)[axis], tf.float32))
 
 
@@ -93,19 +93,19 @@ INCREASING: dict[str, tuple[Operation, Callable[[tf.Tensor, tf.Tensor], tf.Tenso
     "TranslateXRel": (_of_side(operations.translate_x(MEAN), 1), lambda level, sign: sign * 0.45 * level),
     "TranslateYRel": (_of_side(operations.translate_y(MEAN), 0), lambda level, sign: sign * 0.45 * level),
 }
-"""Of RandAugment as timm's `rand-...-inc1`: by name the operation, and the strength that a level from 0 to 1
-and a sign give it."""
+"""Operations of timm's `rand-...-inc1`: by name the operation, and a function from a level, 0 to 1, and a sign to its
+strength."""
 
 
 def rand_augment_increasing(magnitude: float, magnitude_std: float) -> Distort:
-    """Two operations of `INCREASING`, all equally likely, each left out half of the times.
+    """Returns a policy of two operations of `INCREASING`, all equally likely, each omitted half of the time.
 
     Args:
-        magnitude: from 0 to 10, of all operations.
-        magnitude_std: standard deviation of a normal distribution around it, of which each operation draws its own.
+        magnitude: magnitude of all operations, from 0 to 10.
+        magnitude_std: standard deviation of the normal distribution around it from which each operation draws its own.
 
     Returns:
-        A function as `trivial_augment_wide`.
+        A function like `trivial_augment_wide`.
 
     Source: Cubuk et al., "RandAugment", arXiv:1909.13719; operations, strengths and noise are those of
     timm's `rand-m9-mstd0.5-inc1`.
@@ -128,8 +128,9 @@ def rand_augment_increasing(magnitude: float, magnitude_std: float) -> Distort:
 
 
 def policy_of(augmentation: Augmentation) -> Distort | None:
-    """The policy that an augmentation names, as a function of a float32 image (height, width, 3) of values 0 to 255 and
-    a seed, int64 (2,); `None` for one that is a layer of Keras, and for none."""
+    """Returns the policy that an augmentation names; `None` for a layer of Keras, and for no policy.
+
+    It is a function of a float32 image (height, width, 3) of values 0 to 255 and a seed, int64 (2,)."""
     if augmentation.policy == "trivial_augment_wide":
         return trivial_augment_wide
     if augmentation.policy == "rand_augment_increasing":
@@ -148,7 +149,7 @@ def _with_strength(operation: Operation, strength: Callable, sign: tf.Tensor) ->
 
 
 def _applied(made: Sequence[Operation], number: tf.Tensor, image: tf.Tensor, strength: tf.Tensor) -> tf.Tensor:
-    """What one of the operations makes of an image; the others are not computed."""
+    """Applies one of the operations to an image; the others are not computed."""
 
     def branch(operation: Operation) -> Callable[[], tf.Tensor]:
         return lambda: tf.ensure_shape(operation(image, strength), image.shape)
@@ -157,6 +158,6 @@ def _applied(made: Sequence[Operation], number: tf.Tensor, image: tf.Tensor, str
 
 
 def _whole_numbers(seed: tf.Tensor, ends: Sequence[int]) -> list[tf.Tensor]:
-    """A number from 0 to below each of the ends, int32 scalars."""
+    """Draws a number from 0 to below each of the ends, int32 scalars."""
     fold = tf.random.experimental.stateless_fold_in
     return [tf.random.stateless_uniform((), fold(seed, place), 0, end, tf.int32) for place, end in enumerate(ends, 1)]

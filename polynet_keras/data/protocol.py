@@ -1,6 +1,6 @@
-"""The preprocessing protocol: how an image becomes a network's input, as a value that travels with the weights.
+"""The preprocessing protocol from an image to a network's input, as a value that travels with the weights.
 
-Keras, which computes with images, is imported when one is prepared (`pixels`).
+Keras, which computes with images, is imported only when an image is preprocessed (`pixels`).
 """
 
 import math
@@ -18,7 +18,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 MAX_SIDE = math.isqrt(MAX_PIXELS)
-"""Of an image that a protocol asks for, in pixels."""
+"""Largest side of an image in a protocol, in pixels."""
 RESIZES = ("square", "shorter_side")
 INTERPOLATIONS = ("bilinear", "bicubic")
 CHANNEL_ORDERS = ("RGB", "BGR")
@@ -31,23 +31,24 @@ def _numbers(values: Iterable[float]) -> str:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resize, crop the centre, scale to [0, 1], normalize: the evaluation protocol that a net's numbers hold for.
+    """Resize, crop the centre, scale to [0, 1], normalize: the evaluation protocol of a network's results.
 
-    Rounding is torchvision's, which the released PolyNet was evaluated with: the longer side is rounded down, the
-    margin of the crop to the nearest even number of two equally near ones.
+    Rounding is torchvision's, which the released PolyNet was evaluated with: the longer side is rounded down, and the
+    margin of the crop is rounded half to even.
 
     Attributes:
         image_size: side of the crop, in pixels: the network's input.
         resize_size: side that the crop is cut from, at least `image_size`.
-        mean, std: of each channel, on the scale [0, 1]; their length is the number of channels (1 grey, 3 RGB, 4 RGBA).
+        mean, std: values of each channel, on the scale [0, 1]; their length is the number of channels (1 grey, 3 RGB, 4
+            RGBA).
         resize: `"square"` squashes the image to a square of `resize_size`; `"shorter_side"` keeps its aspect ratio.
-        antialias: whether an image that shrinks is filtered before it is sampled, as Pillow does it.
+        antialias: whether a shrinking image is filtered before sampling, as in Pillow.
         interpolation: `"bilinear"`, or `"bicubic"` (with antialias, without which backends and Pillow differ).
-        channel_order: of the network's input: `"RGB"`, or `"BGR"` for nets that were converted from Caffe. `mean` and
+        channel_order: order of the network's input: `"RGB"`, or `"BGR"` for networks converted from Caffe. `mean` and
             `std` are in this order.
-        decoding: of JPEG files: `"exact"`, every pixel; or `"scaled"`, at 1/2, 1/4 or 1/8 as libjpeg does it, the
-            smallest of them whose shorter side is at least what the image is resized to. What follows then takes the
-            smaller image for the file's. Arrays are pixels already: nothing is scaled of them.
+        decoding: decoding of JPEG files: `"exact"`, every pixel; or `"scaled"`, at 1/2, 1/4 or 1/8 by libjpeg: the
+            smallest scale whose shorter side is at least that of the resized image. All further steps use the smaller
+            image. Arrays are already pixels, and are not scaled.
     """
 
     image_size: int
@@ -100,7 +101,7 @@ class Preprocessing:
 
     @classmethod
     def from_fields(cls, fields: Fields) -> "Preprocessing":
-        """The protocol that an object of a JSON file says.
+        """Reads the protocol from an object of a JSON file.
 
         Raises:
             ValueError: a field is missing, unknown or out of range.
@@ -121,14 +122,14 @@ class Preprocessing:
 
     @property
     def least_side(self) -> int | None:
-        """Pixels that the shorter side of an image is decoded with at least; `None`: with all it has."""
+        """Least pixels of an image's shorter side after decoding; `None` for all pixels."""
         return self.resize_size if self.decoding == "scaled" else None
 
     def resized_shape(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width, in pixels, that an image is resized to.
+        """Returns height and width, in pixels, of an image after resizing.
 
         Raises:
-            ValueError: it is so narrow that these would be more than `MAX_PIXELS`.
+            ValueError: the image is so narrow that it would have more than `MAX_PIXELS`.
         """
         high, wide, fits = self.resized_sides(height, width)
         if not fits:
@@ -136,8 +137,10 @@ class Preprocessing:
         return high, wide
 
     def resized_sides(self, height, width):
-        """Height and width that an image is resized to, and whether they fit into `MAX_PIXELS`: `resized_shape`, for
-        graphs too. Of int64 tensors, tensors; those of a square are Python's, and fit."""
+        """Returns height and width of an image after resizing, and whether they fit into `MAX_PIXELS`.
+
+        It is `resized_shape` for graphs too: int64 tensors give tensors. The sides of a square are Python's, and fit.
+        """
         side = self.resize_size
         if self.resize == "square":
             return side, side, True
@@ -146,12 +149,12 @@ class Preprocessing:
         return side * height // shorter, side * width // shorter, side**2 * longer <= MAX_PIXELS * shorter
 
     def crop_box(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """(top, left, bottom, right) of the centre crop of a resized image; of tensors, tensors."""
+        """Returns (top, left, bottom, right) of the centre crop of a resized image; tensors give tensors."""
         top, left = (half_to_even(side - self.image_size) for side in (height, width))
         return top, left, top + self.image_size, left + self.image_size
 
     def crop(self, image: np.ndarray) -> np.ndarray:
-        """The centre crop of one image, resized, still of values 0 to 255.
+        """Returns the centre crop of one image after resizing, with values 0 to 255.
 
         Args:
             image: uint8 array (height, width, channels).
@@ -164,7 +167,7 @@ class Preprocessing:
         return self.resized(image, size)[top:bottom, left:right]
 
     def resized(self, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        """An image of another size, still of values 0 to 255.
+        """Resizes an image; its values stay in 0 to 255.
 
         Args:
             image: uint8 or float32 array (height, width, channels).
@@ -178,7 +181,7 @@ class Preprocessing:
         return resized(image, size, self.interpolation, self.antialias)
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """The network's input for one image.
+        """Returns the network's input for one image.
 
         Args:
             image: uint8 array (height, width, channels).
@@ -189,7 +192,7 @@ class Preprocessing:
         return self.normalize(self.crop(image))
 
     def normalize(self, images: np.ndarray) -> np.ndarray:
-        """Crops, or views of another shape, as the network takes them.
+        """Normalizes crops, or views of another shape, for the network.
 
         Args:
             images: array (..., height, width, channels) of 3 or 4 dimensions, RGB, values 0 to 255.
@@ -205,6 +208,6 @@ class Preprocessing:
 
 
 def half_to_even(length):
-    """`round(length / 2)`, which tensors do not have."""
+    """Returns `round(length / 2)`, which tensors lack."""
     half = length // 2
     return half + (length % 2) * (half % 2)

@@ -1,4 +1,4 @@
-"""The arithmetic of the protocol inside a graph, one image at a time and fast: resizing and normalizing."""
+"""The arithmetic of the protocol inside a graph, fast and for one image at a time: resizing and normalizing."""
 
 from collections.abc import Callable
 
@@ -8,17 +8,17 @@ import tensorflow as tf
 from polynet_keras.data.protocol import Preprocessing
 
 LARGE = 6_000_000
-"""Values of an image, which are 24 MB as float32."""
+"""Number of values in a large image; 24 MB as float32."""
 
 
 def resize(image: tf.Tensor, size, preprocessing: Preprocessing) -> tf.Tensor:
-    """As `Preprocessing.resized` does it; the filter changes nothing in an image that grows, and takes its time."""
+    """Resizes as `Preprocessing.resized`; skips the filter if the image grows, since it would change nothing."""
     shrinks = tf.reduce_any(tf.shape(image)[:2] > size)
     return _resize_by(image, size, preprocessing, shrinks)
 
 
 def resize_crop(image: tf.Tensor, size: int, preprocessing: Preprocessing) -> tf.Tensor:
-    """A crop of random size, resized. Up to half the side, interpolation alone passes no pixel over; it is faster."""
+    """Resizes a crop of random size. Down to half the side, it needs no filter to use every pixel, and is faster."""
     return _resize_by(image, (size, size), preprocessing, tf.reduce_any(tf.shape(image)[:2] > 2 * size))
 
 
@@ -45,8 +45,10 @@ def _resize_as_it_is(image: tf.Tensor, size, preprocessing: Preprocessing, filte
 
 
 def normalizer(preprocessing: Preprocessing) -> Callable[[tf.Tensor], tf.Tensor]:
-    """`Preprocessing.normalize` of one image, while it is in the CPU's cache, and row by row: a multiplication by
-    three numbers, over and over, is many times slower than one by a row of them."""
+    """Returns `Preprocessing.normalize` for one image, while it is in the CPU's cache.
+
+    It works row by row: repeated multiplication by three numbers is many times slower than multiplication by a row of
+    them."""
     shape = (preprocessing.image_size, preprocessing.image_size, preprocessing.channels)
     mean, std = np.array(preprocessing.mean), np.array(preprocessing.std)
     scale, offset = (

@@ -1,7 +1,7 @@
-"""Which examples make which batch, as arithmetic: the order of an epoch, and each worker's share of it.
+"""The examples in each batch, as arithmetic: the order of an epoch, and each worker's share of it.
 
-The order is a function of (seed, epoch) alone, and a global batch is a slice of it, so that training goes on exactly
-where it stopped, with as many workers as there are then.
+The order is a function of (seed, epoch) alone, and a global batch is a slice of it. So training resumes exactly where
+it stopped, with any number of workers.
 """
 
 from dataclasses import dataclass, field
@@ -10,40 +10,40 @@ from functools import cached_property
 import numpy as np
 
 SAMPLINGS = ("uniform", "balanced")
-"""What is equally often in an epoch: each example, or each class."""
+"""What an epoch has equally often: each example, or each class."""
 
 
 @dataclass(frozen=True)
 class TrainingOrder:
     """The order of training examples, epoch after epoch, and one worker's part of each batch.
 
-    Every epoch holds every example once. With labels it is as long, and holds every class as often as every other: of
-    `count` draws and k classes, count // k times each, and what is left over goes around the classes, from epoch to
-    epoch. A class's examples are gone through from epoch to epoch, in a new order each time, so that all of them are
-    drawn equally often.
+    Every epoch has every example once. With labels, an epoch has the same length, and every class equally often: of
+    `count` draws and k classes, count // k each, and the remainder rotates over the classes from epoch to epoch. The
+    examples of a class continue from epoch to epoch, in a new order each time, so that all of them are drawn equally
+    often.
 
-    With `repeats` it is as long again, of a share of the examples: each of them comes so many times in a row, over the
-    end of an epoch too, and examples that an epoch has not are in those after it. Within a batch all first times come
-    first, then all second ones, so that neighbours, which may be mixed, are different examples (but in a batch of one
-    example), and workers share the times of one.
+    With `repeats`, an epoch has the same length, with a share of the examples: each comes `repeats` times in a row,
+    also across the end of an epoch, and the next epochs have the other examples. A batch has all first repeats, then
+    all second ones, and so on. So neighbours, which may be mixed, are different examples (except in a batch of one
+    example), and workers share the repeats of one example.
 
-    An order is of draws: draw d is of example d % count, and d // count tells the times apart that an epoch has it.
-    Without labels and repeats draws are examples.
+    An order consists of draws: draw d is example d % count, and d // count distinguishes the repeats of an example in
+    an epoch. Without labels and repeats, draws are examples.
 
-    An epoch's last batch holds what is left, and so has a worker's part of it: perhaps nothing, but all workers have as
-    many batches.
+    An epoch's last batch has the remaining examples, and so has a worker's part of it. The part may be empty, but all
+    workers have the same number of batches.
 
     Attributes:
         count: number of examples.
-        global_batch_size: examples of a batch, of all workers together.
-        seed: of the order.
-        workers: how many share the batches, in equal parts.
-        worker: which of them this is, from 0.
-        replicas: into how many equal parts, one for each of its devices, a worker splits its own.
-        group: how many examples that follow each other stay together: 2 where pairs are mixed. A batch's part is a
-            multiple of it, but at the end of an epoch.
-        labels: int array (count,), of classes that are to be drawn equally often.
-        repeats: how often an example comes in a row, not together with labels.
+        global_batch_size: examples per batch, of all workers together.
+        seed: seed of the order.
+        workers: number of workers that share the batches, in equal parts.
+        worker: index of this worker, from 0.
+        replicas: number of equal parts of a worker's share, one for each of its devices.
+        group: number of consecutive examples that stay together: 2 if pairs are mixed. A part of a batch is a multiple
+            of it, except at the end of an epoch.
+        labels: int array (count,), of classes that are drawn equally often.
+        repeats: how often an example comes in a row; not with labels.
     """
 
     count: int
@@ -77,18 +77,18 @@ class TrainingOrder:
 
     @property
     def steps(self) -> int:
-        """Batches of an epoch."""
+        """Number of batches in an epoch."""
         return -(-self.count // self.global_batch_size)
 
     def order(self, epoch: int) -> np.ndarray:
-        """All draws of an epoch in order: int64 array (count,)."""
+        """Returns all draws of an epoch in order: int64 array (count,)."""
         if self.repeats > 1:
             return self._repeated(epoch)
         draws = self.count if self.labels is None else self._balanced(epoch)
         return np.random.default_rng((self.seed, epoch)).permutation(draws)
 
     def _repeated(self, epoch: int) -> np.ndarray:
-        """An epoch's part of one long row, in which every example comes `repeats` times before any comes again."""
+        """Returns an epoch's part of one long row; every example comes `repeats` times before any comes again."""
         places = np.arange(epoch * self.count, (epoch + 1) * self.count)
         numbers, times = places // self.repeats, places % self.repeats
         cycles, within = numbers // self.count, numbers % self.count
@@ -109,7 +109,7 @@ class TrainingOrder:
         return np.split(by_class, np.cumsum(counts)[:-1])
 
     def _balanced(self, epoch: int) -> np.ndarray:
-        """The draws of an epoch, class by class."""
+        """Returns the draws of an epoch, class by class."""
         classes = len(self._members)
         each, rest = divmod(self.count, classes)
         draws = []
@@ -128,16 +128,16 @@ class TrainingOrder:
 
     @cached_property
     def sizes(self) -> np.ndarray:
-        """Examples of this worker's replicas in each batch of an epoch: int64 array (steps, replicas)."""
+        """Number of examples of this worker's replicas in each batch of an epoch: int64 array (steps, replicas)."""
         bounds = np.array([[self._bounds(step, r) for r in range(self.replicas)] for step in range(self.steps)])
         return bounds[..., 1] - bounds[..., 0]
 
     def sizes_from(self, step: int) -> np.ndarray:
-        """The sizes from a global step on, around: int64 array (steps · replicas,), one epoch after the other."""
+        """Returns the sizes from a global step on, cyclically: int64 array (steps · replicas,), epoch by epoch."""
         return np.roll(self.sizes, -(step % self.steps), axis=0).ravel()
 
     def share(self, epoch: int, first_step: int = 0) -> np.ndarray:
-        """This worker's examples from a step of an epoch to the epoch's end, in order: int64 array."""
+        """Returns this worker's draws from a step of an epoch to the epoch's end, in order: int64 array."""
         order = self.order(epoch)
         return np.concatenate(
             [
@@ -156,7 +156,7 @@ class TrainingOrder:
 
 
 def next_of_class(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each example the next one of its class, around, and how many examples the class has.
+    """Returns for each example the next one of its class, cyclically, and the number of examples in the class.
 
     Args:
         labels: int array (count,).
@@ -174,16 +174,16 @@ def next_of_class(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def evaluation_share(count: int, batch_size: int, workers: int = 1, worker: int = 0) -> np.ndarray:
-    """The examples that a worker evaluates: a run of the dataset, filled up to full batches, as many as others have.
+    """Returns the examples that a worker evaluates: a slice of the dataset, padded to the same number of full batches.
 
     Args:
         count: number of examples of the dataset.
-        batch_size: of one worker.
-        workers: how many share the dataset.
-        worker: which of them this is, from 0.
+        batch_size: batch size of one worker.
+        workers: number of workers that share the dataset.
+        worker: index of this worker, from 0.
 
     Returns:
-        int64 array (batches · batch_size,) of examples, ascending, then -1 for each place that is filled up.
+        int64 array (batches · batch_size,) of examples, ascending, then -1 for each place of padding.
     """
     check_worker(workers, worker)
     if batch_size < 1:

@@ -1,4 +1,4 @@
-"""What `data` may be, by its name: seen before anything is opened."""
+"""Checks of the name in `data`, before anything is opened."""
 
 import os
 
@@ -12,46 +12,46 @@ from polynet_keras.data.tables import check_table, is_table
 DIGITS = "digits"
 FASHION_MNIST = "fashion_mnist"
 BUILT_IN = (DIGITS, FASHION_MNIST)
-"""The sources that have a name; all others are folders, tables, or `tfds:NAME`."""
+"""The named sources; all others are folders, tables, or `tfds:NAME`."""
 SPLITS_OF: dict[str, list[str]] = {DIGITS: [], FASHION_MNIST: ["train", "test"]}
-"""Of these."""
+"""Splits of the named sources."""
 TFDS = "tfds:"
 
 
 def modules_of(data: str) -> tuple[str, ...]:
-    """The modules of the extra `data` without which a source cannot be opened."""
+    """Returns the modules of the extra `data` that a source needs."""
     return ("sklearn",) if data == DIGITS else ()
 
 
 def has_name(data: str) -> bool:
-    """Whether data is named, and no path."""
+    """Whether `data` is a name, and not a path."""
     return data in BUILT_IN or data.startswith(TFDS)
 
 
 def is_there(data: str) -> bool:
-    """Whether data has a name, or a path that leads to a folder or a table."""
+    """Whether `data` is a name, or the path of an existing folder or table."""
     return has_name(data) or os.path.isdir(data) or (is_table(data) and os.path.exists(data))
 
 
 def is_same_data(data: str, other: str) -> bool:
-    """Whether two names are of one source, or lead to one place."""
+    """Whether two names mean the same source or place."""
     return os.path.realpath(data) == os.path.realpath(other)
 
 
 def check_data(argument: str, data: str, layout: str = "auto", split: str | None = None) -> list[str] | None:
-    """Refuses what is neither the name of a source nor a folder or a table, and a folder that may be read in two ways.
+    """Refuses everything but the name of a source, a folder or a table; and a folder with an ambiguous layout.
 
     Args:
-        argument: what the data was given as.
-        data: what was given.
-        layout: what the folders of a folder of images are; see `folders.split_folders`.
-        split: of a folder or a table, that has to be there.
+        argument: name of the argument that gave the data.
+        data: the data as given.
+        layout: meaning of the folders in a folder of images; see `folders.split_folders`.
+        split: required split of a folder or a table.
 
     Returns:
-        The names of its splits, none of a folder of classes; None where that takes more than a look.
+        The names of its splits, none for a folder of classes; None if they cannot be found quickly.
 
     Raises:
-        ValueError: neither, the layout does not fit, or there is no such split.
+        ValueError: the data is neither, the layout does not fit, or there is no such split.
     """
     check_choice("layout", layout, LAYOUTS)
     if not is_there(data):

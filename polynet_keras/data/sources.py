@@ -1,4 +1,4 @@
-"""Sources: where labelled images come from, by the name or the folder that a user gives."""
+"""Sources of labelled images, by the name or the folder that a user gives."""
 
 import dataclasses
 import hashlib
@@ -32,19 +32,20 @@ from polynet_keras.data.tables import is_table
 
 
 def open_splits(data: str | os.PathLike, layout: str = "auto") -> dict[str, Examples]:
-    """Opens data with the splits that it has.
+    """Opens data with its own splits.
 
     Args:
-        data: `"digits"`, `"fashion_mnist"`; a folder with one folder of images a class, or with such folders for each
-            split; a table of such images (`data.tables.list_table`); a folder of TFRecords with a manifest, as
-            `polynet records` leaves it; or `"tfds:NAME"`, a dataset that tensorflow-datasets has prepared.
-        layout: what the folders of a folder of images are: `"classes"`, `"splits"`, or `"auto"`, what their names say.
+        data: `"digits"`, `"fashion_mnist"`; a folder with one folder of images per class, or with such folders for
+            each split; a table of such images (`data.tables.list_table`); a folder of TFRecords with a manifest, made
+            by `polynet records`; or `"tfds:NAME"`, a dataset that tensorflow-datasets has prepared.
+        layout: meaning of the folders in a folder of images: `"classes"`, `"splits"`, or `"auto"` to decide by their
+            names.
 
     Returns:
         Examples by the split's name; data without splits has one, `"all"`.
 
     Raises:
-        ValueError: no such data; the message says what was expected.
+        ValueError: there is no such data; the message says what was expected.
     """
     data = os.fspath(data)
     check_data("data", data, layout)
@@ -66,20 +67,20 @@ def open_splits(data: str | os.PathLike, layout: str = "auto") -> dict[str, Exam
 def open_source(
     data: str | os.PathLike, seed: int, layout: str = "auto", validation_share: float | None = None
 ) -> Source:
-    """Opens data to train on: its training split, its held-out one, and perhaps one to choose the best epoch by.
+    """Opens data for training: its training split, its held-out split, and optionally one that chooses the best epoch.
 
-    Classes without a training image are told.
+    The log reports classes without training images.
 
     Args:
-        data: as `open_splits` takes it.
-        seed: of the split, where the data has none: a fifth of each class is held out.
-        layout: as `open_splits` takes it.
-        validation_share: of each class's training images, to choose the best epoch by, drawn with the seed; 0 for none.
-            By default the split `val` of data that has a split `test` or `held_out` too, else none.
+        data: as in `open_splits`.
+        seed: seed of the split for data without splits: a fifth of each class is held out.
+        layout: as in `open_splits`.
+        validation_share: share of each class's training images that chooses the best epoch, drawn with the seed; 0 for
+            none. By default the split `val` of data that has a split `test` or `held_out` too, else none.
 
     Raises:
-        ValueError: no such data, splits of other names, a class that is too small to be split, or a share of data that
-            has a split to choose by.
+        ValueError: there is no such data, its splits have other names, a class is too small to be split, or a share is
+            given for data that has its own split for it.
     """
     splits = open_splits(data, layout)
     if len(splits) == 1 and split_of(next(iter(splits))) not in HELD_OUT_SPLITS:
@@ -110,22 +111,22 @@ def open_source(
 
 
 def open_split(data: str | os.PathLike, split: str | None = None, layout: str = "auto") -> Examples:
-    """Opens one split of data to evaluate on.
+    """Opens one split of data for evaluation.
 
     Args:
-        data: as `open_splits` takes it.
-        split: its name, in any spelling; by default the held-out one, or all of data that has no splits.
-        layout: as `open_splits` takes it.
+        data: as in `open_splits`.
+        split: its name, in any spelling; by default the held-out split, or all of data without splits.
+        layout: as in `open_splits`.
 
     Raises:
-        ValueError: no such data or split.
+        ValueError: there is no such data or split.
     """
     splits = open_splits(data, layout)
     return splits[split_named(splits, split, data)]
 
 
 def digits() -> Examples:
-    """The 1,797 handwritten digits that ship with scikit-learn: scans of 8 x 8 px, grey, ink bright on black.
+    """Opens the 1,797 handwritten digits that ship with scikit-learn: scans of 8 x 8 px, grey, ink bright on black.
 
     Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository,
     1998: its test set, of 13 writers.
@@ -139,7 +140,7 @@ def digits() -> Examples:
 
 
 def fashion_mnist() -> dict[str, Examples]:
-    """Fashion-MNIST's 60,000 training and 10,000 test images; see `load_fashion_mnist`."""
+    """Opens Fashion-MNIST's 60,000 training and 10,000 test images; see `load_fashion_mnist`."""
     return {
         split: _from_arrays(f"{FASHION_MNIST}, {split}", *part, CLASSES, split + "-{:05d}")
         for split, part in zip(("train", "test"), load_fashion_mnist(), strict=True)
@@ -147,7 +148,7 @@ def fashion_mnist() -> dict[str, Examples]:
 
 
 def _from_arrays(name: str, images: np.ndarray, labels: np.ndarray, class_names: Sequence[str], names: str) -> Examples:
-    """Grey images that are in memory: uint8 array (count, height, width)."""
+    """Makes examples from grey images in memory: uint8 array (count, height, width)."""
     digest = hashlib.sha256(images.tobytes() + labels.astype("uint8").tobytes())
     pixels, labels = tf.constant(images[..., np.newaxis]), labels.astype("int64")
     label_of = tf.constant(labels)
@@ -164,7 +165,7 @@ def _from_arrays(name: str, images: np.ndarray, labels: np.ndarray, class_names:
 
 
 def image_files(data: str | os.PathLike, layout: str = "auto") -> dict[str, Examples]:
-    """Opens a folder with one folder of images a class, or with such folders for each split, or a table of them; RGB.
+    """Opens RGB images from a folder with one folder per class, or with such folders per split, or from a table.
 
     Raises:
         ValueError: as `listing.list_images`.
@@ -173,13 +174,13 @@ def image_files(data: str | os.PathLike, layout: str = "auto") -> dict[str, Exam
 
 
 def unlabelled_files(paths: Sequence[str], sizes: Sequence[int], class_names: Sequence[str], channels: int) -> Examples:
-    """Image files of which nobody has said the class: their label is 0.
+    """Makes examples from image files of unknown class: their label is 0.
 
     Args:
-        paths: of the files.
-        sizes: of the files, in bytes.
-        class_names: that they may have.
-        channels: of every decoded image.
+        paths: paths of the files.
+        sizes: sizes of the files, in bytes.
+        class_names: names of the possible classes.
+        channels: channels of every decoded image.
     """
     labels = np.zeros(len(paths), "int64")
     listed = LabelledFiles(Path(), tuple(class_names), tuple(paths), labels, np.array(sizes, "int64"))

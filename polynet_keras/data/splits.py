@@ -1,4 +1,4 @@
-"""Names of splits, in the spellings that people give them."""
+"""Names of splits, in their common spellings."""
 
 import os
 from collections.abc import Iterable
@@ -9,34 +9,34 @@ SPELLINGS = {
     "test": ("test", "testing"),
     "held_out": ("held_out",),
 }
-"""By split, its names; upper and lower case are the same."""
+"""Names of each split; upper and lower case are the same."""
 SPLITS = tuple(SPELLINGS)
 TRAINING = "train"
 HELD_OUT_SPLITS = ("held_out", "test", "val")
-"""What the held-out part is called in data that has splits of its own: the first of these that is there."""
+"""Names of the held-out part in data with its own splits: the first of these that exists."""
 VALIDATION = "val"
-"""What an epoch is chosen on, beside one of the other held-out splits."""
+"""The split that chooses the best epoch, beside one of the other held-out splits."""
 WHOLE = "all"
-"""The one split of data that has none."""
+"""The only split of data without splits."""
 
 HELD_OUT = 0.2
-"""The share of each class that is held out from training, where the data has no split of its own."""
+"""The share of each class that is held out from training, for data without splits."""
 
 _SPLIT_OF = {name: split for split, names in SPELLINGS.items() for name in names}
 
 
 def held_out_of(count: int, share: float = HELD_OUT) -> int:
-    """How many of so many images of a class are held out: the share, but one at least, and of several not all."""
+    """Returns how many of `count` images of a class to hold out: the share, at least one, never all of several."""
     return max(1, min(count - 1, round(share * count)))
 
 
 def split_of(name: str) -> str | None:
-    """Which split a name means: one of `SPLITS`; None where it is no split's name."""
+    """Returns the split that a name means, one of `SPLITS`; None if it is not a split's name."""
     return _SPLIT_OF.get(name.lower())
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Names of splits in the order of `SPLITS`."""
+    """Returns names of splits in the order of `SPLITS`."""
     return sorted(names, key=lambda name: SPLITS.index(_SPLIT_OF[name.lower()]))
 
 
@@ -44,8 +44,8 @@ def check_spellings(names: Iterable[str], where: str) -> None:
     """Refuses two spellings of one split.
 
     Args:
-        names: of splits.
-        where: they were found, for the message.
+        names: names of splits.
+        where: place of the names, for the message.
 
     Raises:
         ValueError: two names mean the same split; the message has both.
@@ -61,7 +61,7 @@ def check_spellings(names: Iterable[str], where: str) -> None:
 
 
 def find_split(splits: Iterable[str], name: str) -> str | None:
-    """The name that a split has in data: this one, or another spelling of it; None where it is not there."""
+    """Returns the name of a split in data: this name, or another spelling of it; None if the split does not exist."""
     splits = list(splits)
     if name in splits:
         return name
@@ -69,7 +69,7 @@ def find_split(splits: Iterable[str], name: str) -> str | None:
 
 
 def validation_split(splits: Iterable[str]) -> str | None:
-    """The split that the best epoch is chosen on, by its name in data that has another one to hold out; else None."""
+    """Returns the split that chooses the best epoch, by its name, in data with another held-out split; else None."""
     splits = list(splits)
     held_out = next((name for split in HELD_OUT_SPLITS if (name := find_split(splits, split))), None)
     validation = find_split(splits, VALIDATION)
@@ -77,15 +77,15 @@ def validation_split(splits: Iterable[str]) -> str | None:
 
 
 def split_named(splits: Iterable[str], split: str | None, data: str | os.PathLike) -> str:
-    """The split to evaluate on, of those that data has: in another spelling, too.
+    """Returns the split for evaluation, among those of data; another spelling is accepted.
 
     Args:
-        splits: the names that data has.
-        split: a name; by default the held-out one, or all of data that has no splits.
-        data: for the message.
+        splits: names of the splits in the data.
+        split: a name; by default the held-out split, or all of data without splits.
+        data: name of the data, for the message.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no such split.
     """
     splits = list(splits)
     wanted = (split,) if split else (*HELD_OUT_SPLITS, WHOLE)

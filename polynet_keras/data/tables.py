@@ -1,4 +1,4 @@
-"""Tables of labelled image files: CSV with the columns `path`, `label` and, where there are splits, `split`."""
+"""Tables of labelled image files: CSV with the columns `path`, `label` and, if there are splits, `split`."""
 
 import contextlib
 import csv
@@ -22,36 +22,36 @@ COLUMNS = ("path", "label")
 SPLIT = "split"
 EXPECTED = "a table begins with the line path,label or path,label,split"
 CHECKED_BYTES = 1 << 20
-"""Of a table that is read to its end before TensorFlow is imported: some 30,000 images, in a fifth of a second."""
+"""Most bytes of a table that is read fully before TensorFlow is imported: 30,000 images, in a fifth of a second."""
 CSV_FIELD = 1 << 16
-"""The longest text of a field, in characters: a quote that nothing closes must not take the whole file."""
+"""Most characters of a field, so that an unclosed quote does not swallow the whole file."""
 
 
 def is_table(data: str | os.PathLike) -> bool:
-    """Whether this is the name of a table."""
+    """Whether `data` is the name of a table."""
     return os.fspath(data).lower().endswith(SUFFIX) and not os.path.isdir(data)
 
 
 def list_table(
     table: str | os.PathLike, split: str = "train", class_names: Sequence[str] | None = None
 ) -> dict[str, LabelledFiles]:
-    """Lists the images that a CSV file names.
+    """Lists the images of a CSV file.
 
     The first line names the columns `path`, `label` and, if there are splits, `split`, in any order; other columns are
-    passed over, which the log says. Paths are relative to the table's folder, or absolute. It is UTF-8, with a byte
-    order mark or without, separated by commas and quoted as pandas and spreadsheets do.
+    ignored, and the log says so. Paths are relative to the table's folder, or absolute. The encoding is UTF-8, with or
+    without a byte order mark; fields are separated by commas and quoted as in pandas and spreadsheets.
 
     Args:
         table: the file.
-        split: what the images of a table without splits are called.
-        class_names: by label; the labels of the table, sorted, by default.
+        split: name for the images of a table without splits.
+        class_names: names by label; by default the sorted labels of the table.
 
     Returns:
         The images by the split's name, sorted by label and path: the order of the rows does not matter.
 
     Raises:
         ValueError: the table cannot be read, lacks a column, or has a row with an empty, unknown or repeated entry, or
-            with a file that is not there; fewer than two classes, or two whose names nearly agree.
+            with a missing file; there are fewer than two classes, or the names of two nearly agree.
     """
     images, unused = _listed(Path(table), split, class_names)
     if unused:
@@ -61,10 +61,10 @@ def list_table(
 
 
 def check_table(table: str | os.PathLike, split: str) -> list[str]:
-    """Refuses what `list_table` refuses: of a table up to `CHECKED_BYTES` all, of a larger one the header.
+    """Checks a table as `list_table` does: all of it up to `CHECKED_BYTES`, only the header of a larger one.
 
     Returns:
-        The splits that it has; none of a larger one.
+        Its splits; none for a larger table.
 
     Raises:
         ValueError: as `list_table`.
@@ -84,7 +84,7 @@ def _named(path: Path) -> str:
 def _listed(
     path: Path, split: str, class_names: Sequence[str] | None = None
 ) -> tuple[dict[str, LabelledFiles], list[str]]:
-    """What `list_table` returns, and the columns that are not used."""
+    """Returns the result of `list_table`, and the unused columns."""
     name = _named(path)
     with _reading(path, name) as reader:
         header = _header(reader, name)
@@ -120,7 +120,7 @@ def _listed(
 
 @contextlib.contextmanager
 def _reading(path: Path, name: str) -> Iterator[Any]:
-    """A reader of a CSV file, whose errors are told as those of the table."""
+    """Opens a reader of a CSV file, and reports its errors as errors of the table."""
     try:
         opened = open_regular(path)
     except OSError as error:
@@ -155,7 +155,7 @@ def _header(reader, name: str) -> list[str]:
 
 
 def _read(reader, header: list[str], folder: str, name: str) -> dict[str, list[tuple[str, str, int]]]:
-    """(label, path, bytes) of each image, by split; `""` where the table has none."""
+    """Returns (label, path, bytes) of each image, by split; `""` if the table has no splits."""
     rows: dict[str, list[tuple[str, str, int]]] = {}
     lines: dict[str, int] = {}
     missing: list[str] = []
@@ -194,7 +194,7 @@ def _read(reader, header: list[str], folder: str, name: str) -> dict[str, list[t
 
 
 def _size(file: str, where: str) -> int | None:
-    """In bytes; None where there is no such file."""
+    """Returns the size in bytes; None if there is no such file."""
     if "\0" in file:
         raise ValueError(f"{where}: its path holds a null character, which no name can have")
     try:

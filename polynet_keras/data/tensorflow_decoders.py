@@ -1,6 +1,6 @@
 """TensorFlow's decoders: a region of an 8-bit JPEG or a plain PNG, to the same pixels as Pillow.
 
-What they would decode to other pixels, and what may be more than a header claims, is left to Pillow.
+Files that they would decode to other pixels, or that may contain more than the header claims, are left to Pillow.
 """
 
 from collections.abc import Callable
@@ -19,20 +19,20 @@ from polynet_keras.data.image_headers import (
 )
 
 MAY_BE_ROTATED = r"\C*(Exif\x00\x00|tiff:Orientation)\C*"
-"""In RE2, whose `.` is a character of UTF-8 and whose `\\C` is a byte."""
+"""A pattern of RE2, whose `.` is a character of UTF-8 and whose `\\C` is a byte."""
 PLAIN_PNG = {1: b"\x08\x00", 3: b"\x08\x02"}
 """Bit depth and colour type of the PNGs that need no conversion, by the number of channels."""
 UNPACKED_TEXTS = r"\C*(eXIf|zTXt|iTXt)\C*"
-"""Behind the pixels of a PNG: an orientation, or texts that libpng would unpack to any size."""
+"""Chunks after the pixels of a PNG: an orientation, or texts that libpng would unpack to any size."""
 PROGRESSIVE = b"\xff\xc2"
-"""The marker of a progressive JPEG's frame, as most have it."""
+"""The marker of most progressive JPEGs' frames."""
 
 Box = tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]
 """(top, left, height, width) of a region, in pixels: int32 scalars."""
 Region = Callable[[tf.Tensor, tf.Tensor], Box]
-"""From an upright image's height and width, int32 scalars."""
+"""A function from an upright image's height and width, int32 scalars."""
 RATIOS = (1, 2, 4, 8)
-"""At one over which libjpeg decodes."""
+"""Denominators of libjpeg's scales."""
 
 
 def whole(height: tf.Tensor, width: tf.Tensor) -> Box:
@@ -50,7 +50,7 @@ def cut(image: tf.Tensor, region: Region | None) -> tf.Tensor:
 def decode_with_tensorflow(
     encoded: tf.Tensor, channels: int, region: Region | None, most: int, least_side: int | None
 ) -> tf.Tensor:
-    """The region by TensorFlow's decoders; raises, or is empty, for what is Pillow's."""
+    """Decodes the region with TensorFlow; raises, or returns an empty one, for images that are left to Pillow."""
     is_own = _is_plain(encoded, channels)
     if region is None and least_side is not None:
         is_own &= ~_is_to_be_scaled(encoded, least_side)
@@ -93,7 +93,7 @@ def _is_plain(encoded: tf.Tensor, channels: int) -> tf.Tensor:
 
 
 def _fast(encoded: tf.Tensor, channels: int, region: Region, most: int, least_side: int | None) -> tf.Tensor:
-    """The region by TensorFlow's decoders; raises, or is empty, for what they do not read as Pillow does."""
+    """Decodes the region with TensorFlow; raises, or returns an empty one, if Pillow would read other pixels."""
     is_png = tf.strings.substr(encoded, 0, 8) == PNG_SIGNATURE
     if channels == 1:
         return _png_region(encoded, channels, region, most)
@@ -149,7 +149,7 @@ def _jpeg_region(encoded: tf.Tensor, channels: int, region: Region, most: int, l
 
 
 def _if_small(encoded: tf.Tensor, most: int, read: Callable, nothing: Callable) -> tf.Tensor:
-    """`read` of the height and width, unless a JPEG is larger or is CMYK, whose colours TensorFlow sees differently."""
+    """Calls `read` with height and width, unless a JPEG is larger, or CMYK: TensorFlow gives it other colours."""
     shape = tf.io.extract_jpeg_shape(encoded)
     rows, columns = shape[0], shape[1]
     small = has_at_most(most, rows, columns)
@@ -157,7 +157,7 @@ def _if_small(encoded: tf.Tensor, most: int, read: Callable, nothing: Callable) 
 
 
 def decode_jpeg(encoded: tf.Tensor, channels: int, box: Box, least_side: int | None = None) -> tf.Tensor:
-    """A region of a JPEG as it is stored; scaled where its shorter side is at least twice `least_side`."""
+    """Decodes a region of a JPEG as it is stored; scaled if its shorter side is at least twice `least_side`."""
     if least_side is None:
         return _decoded(encoded, channels, box)
     times = tf.minimum(box[2], box[3]) // least_side
@@ -170,7 +170,7 @@ def decode_jpeg(encoded: tf.Tensor, channels: int, box: Box, least_side: int | N
 
 
 def _scaled(box: Box, ratio: int) -> Box:
-    """The box in the smaller image, to a pixel, and never smaller than what is left of its sides."""
+    """Returns the box in the smaller image, in whole pixels, and never smaller than the rest of its sides."""
     top, left, height, width = box
     return top // ratio, left // ratio, scaled_length(height, ratio), scaled_length(width, ratio)
 
@@ -214,12 +214,12 @@ def _upright_region(
 
 
 def png_sides(encoded: tf.Tensor) -> tf.Tensor:
-    """int32 (2,): width and height, by the header; one of 2³¹ and more is below 0."""
+    """Returns width and height in the header, int32 (2,); values of 2³¹ and more are below 0."""
     return tf.io.decode_raw(tf.strings.substr(encoded, 16, 8), tf.int32, little_endian=False)
 
 
 def has_at_most(most: int, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
-    """Whether an image of these sides, int32, has pixels, and no more."""
+    """Whether an image of these sides, int32, has pixels, but at most `most`."""
     pixels = tf.cast(rows, tf.int64) * tf.cast(columns, tf.int64)
     return (pixels > 0) & (pixels <= most)
 

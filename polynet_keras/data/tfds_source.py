@@ -1,4 +1,4 @@
-"""Datasets that tensorflow-datasets has prepared: its TFRecord files, whose records are read by their index."""
+"""Datasets that tensorflow-datasets has prepared: its TFRecord files, with access to records by index."""
 
 import hashlib
 import importlib.util
@@ -16,25 +16,25 @@ from polynet_keras.data.records.features import Features
 from polynet_keras.data.records.read import record_reader
 
 NAMING_ERRORS = (ValueError, AssertionError, ImportError)
-"""What tensorflow-datasets raises of a dataset, a configuration or a version that it does not know, or of a dataset
-whose code needs a package that is not there."""
+"""Errors of tensorflow-datasets for an unknown dataset, configuration or version, or for a dataset whose code needs a
+missing package."""
 
 
 def tfds_splits(name: str) -> dict[str, Examples]:
     """Opens a dataset of images with one label each, that `tfds build` has prepared; nothing is downloaded.
 
-    It is looked for where tensorflow-datasets itself does: in the folder that the environment variable TFDS_DATA_DIR
-    names, else in ~/tensorflow_datasets.
+    The search folders are those of tensorflow-datasets: the one in the environment variable TFDS_DATA_DIR, else
+    ~/tensorflow_datasets.
 
     Args:
-        name: as `tfds.load` takes it: `"mnist"`, `"mnist:3.0.1"`, or with a configuration, `"name/config:version"`.
+        name: as in `tfds.load`: `"mnist"`, `"mnist:3.0.1"`, or with a configuration, `"name/config:version"`.
 
     Returns:
         Examples by the split's name; splits without examples are left out.
 
     Raises:
-        ValueError: tensorflow-datasets is not installed, there is no such dataset, it is not prepared, it is of
-            another file format, or its examples are no image with a label.
+        ValueError: tensorflow-datasets is not installed, there is no such dataset, it is not prepared, it has another
+            file format, or its examples are not an image with a label.
     """
     if importlib.util.find_spec("tensorflow_datasets") is None:
         raise ValueError(
@@ -96,7 +96,7 @@ def _has_labels(read: Callable) -> bool:
 
 
 def _image_and_label(name: str, features) -> tuple[str, str]:
-    """What the image and the label of an example are called."""
+    """Returns the names of the image and the label of an example."""
     import tensorflow_datasets as tfds
 
     images, labels = (

@@ -1,4 +1,4 @@
-"""What becomes of images that cannot be read: the end of a pipeline, or a list of what was skipped."""
+"""Handling of unreadable images: the end of a pipeline, or a list of the skipped images."""
 
 import atexit
 import contextlib
@@ -14,10 +14,10 @@ from polynet_keras.basics.tensorflow_errors import plain_message
 from polynet_keras.data.image_files import ON_ERROR
 
 LISTED = 20
-"""How many skipped images are listed by name."""
+"""Most skipped images that are listed by name."""
 
 READING_ERRORS = (tf.errors.NotFoundError, tf.errors.DataLossError, tf.errors.PermissionDeniedError)
-"""What a file that vanished or a record that was damaged raises; the message names it."""
+"""Errors of a file that vanished or a damaged record; the message names it."""
 
 OF_THE_FILE = (
     tf.errors.NotFoundError,
@@ -27,17 +27,17 @@ OF_THE_FILE = (
     tf.errors.OutOfRangeError,
     tf.errors.FailedPreconditionError,  # it is a folder
 )
-"""What is wrong with a file, and will be the next time; everything else is the storage's."""
+"""Errors of a file itself, which occur again the next time; all others are the storage's."""
 
 
 class Unreadable:
-    """What to do about images that cannot be read, and which those were.
+    """How to handle images that cannot be read, and a record of them.
 
     Attributes:
-        on_error: `"error"` ends the pipeline, `"skip"` goes on without the image.
-        error: what ended the pipeline and names the image, where TensorFlow's own error does not: a `ValueError`, or an
-            `OSError` where the storage failed and the image may be as good as any.
-        skipped: for the index of each image that was skipped, why.
+        on_error: `"error"` ends the pipeline, `"skip"` continues without the image.
+        error: the error that ended the pipeline and names the image, if TensorFlow's own error does not: a
+            `ValueError`, or an `OSError` if the storage failed and the image may be good.
+        skipped: the reason for each skipped image, by index.
     """
 
     def __init__(self, on_error: str = "error"):
@@ -47,22 +47,22 @@ class Unreadable:
         self.skipped: dict[int, str] = {}
 
     def add(self, index: int, error: ValueError) -> None:
-        """Takes an image that cannot be read; under `"error"` raises its error."""
+        """Records an image that cannot be read; under `"error"` raises its error."""
         self.keep(index, error)
         if self.on_error == "error":
             raise error
 
     def keep(self, index: int, error: ValueError) -> None:
-        """Takes an image that cannot be read, inside a graph: `refused` ends that."""
+        """Records an image that cannot be read, inside a graph; then `refused` ends the pipeline."""
         if self.on_error == "error":
             self.error = self.error or error
         else:
             self.skipped[index] = str(error)
 
     def refused(self, *nothing: tf.Tensor) -> list[tf.Tensor]:
-        """What an image that was kept is replaced by; inside a graph, under `"error"`, the end of the pipeline.
+        """Returns the replacement of a recorded image; inside a graph, under `"error"`, ends the pipeline.
 
-        TensorFlow writes a traceback to standard error for each exception of a Python function, and none for this.
+        TensorFlow writes a traceback to standard error for each exception of a Python function, but not for this.
         """
         if self.on_error == "skip" or tf.executing_eagerly():
             return list(nothing)
@@ -72,7 +72,7 @@ class Unreadable:
             return [tf.identity(one) for one in nothing]
 
     def log(self, count: int) -> None:
-        """Lists what was skipped, of a dataset of `count` images."""
+        """Logs the skipped images of a dataset of `count` images."""
         if not self.skipped:
             return
         reasons = [self.skipped[index] for index in sorted(self.skipped)]
@@ -83,14 +83,14 @@ class Unreadable:
 
 @contextlib.contextmanager
 def reading(*unreadable: Unreadable) -> Iterator[None]:
-    """Says which image or file it was where TensorFlow's error of a pipeline says an operation.
+    """Replaces errors of a pipeline, which name an operation, by errors that name the image or file.
 
     Args:
-        unreadable: those of all datasets that are read.
+        unreadable: the records of all datasets that are read.
 
     Raises:
         ValueError: in place of an error of reading.
-        OSError: likewise, where the storage failed.
+        OSError: in place of an error of the storage.
     """
     try:
         yield
@@ -108,10 +108,10 @@ def reading(*unreadable: Unreadable) -> Iterator[None]:
 
 @atexit.register
 def _end_pipelines() -> None:
-    """Ends what only the last error, or a cycle, still holds, while Python can still wait for it.
+    """Ends pipelines that only the last error, or a cycle, still holds, while Python can still wait for them.
 
-    As Python ends, a thread that asks for Python's lock is ended. An iterator that is destroyed after that waits for
-    the answer of such a thread for ever: with TensorFlow 2.21, a process with an image that cannot be read did not end.
+    When Python ends, a thread that asks for Python's lock is ended. An iterator that is destroyed after that waits for
+    such a thread for ever: with TensorFlow 2.21, a process with an unreadable image did not end.
     """
     sys.last_value = sys.last_traceback = None
     if sys.version_info >= (3, 12):

@@ -1,1 +1,1 @@
-"""A folder of images as TFRecord files: written, described, verified and read by index."""
+"""Folders of images as TFRecord files: writing, description, verification and access by index."""

@@ -1,4 +1,4 @@
-"""A manifest for ImageNet's records as tf-models and others write them: counted, checked and described once."""
+"""Makes a manifest for ImageNet's records of tf-models and others: counts, checks and describes them once."""
 
 import os
 import re
@@ -18,18 +18,18 @@ SHARD_NAME = re.compile(r"(?:.*[-.])?(?P<split>[A-Za-z_]+)(?:\.tfrecord)?-(?P<nu
 
 
 def describe_records(folder: str | os.PathLike, class_names: Sequence[str], first_label: int) -> Manifest:
-    """Writes a manifest beside records that another program has written, so that they can be opened as data.
+    """Writes a manifest beside records of another program, so that they can be opened as data.
 
-    Every record is read: `image/encoded` has to be there, and `image/class/label` to be one of the classes.
+    It reads every record: each must have `image/encoded`, and an `image/class/label` of one of the classes.
 
     Args:
-        folder: of files such as `train-00000-of-01024` and `validation-00000-of-00128`.
-        class_names: by class.
-        first_label: that the first class has in the records: 1 in the ImageNet of tf-models, whose 0 is background.
+        folder: folder of files such as `train-00000-of-01024` and `validation-00000-of-00128`.
+        class_names: names by class.
+        first_label: label of the first class in the records: 1 in the ImageNet of tf-models, whose 0 is background.
 
     Raises:
-        ValueError: no records, shards that are missing, a damaged one, labels that are not of these classes, or a
-            manifest that is there already.
+        ValueError: there are no records, shards are missing, one is damaged, labels are not of these classes, or a
+            manifest already exists.
     """
     folder = Path(folder)
     check_class_names(class_names, "class_names")

@@ -1,4 +1,4 @@
-"""What the parts of a record are called."""
+"""The names of the parts of a record."""
 
 from dataclasses import dataclass
 
@@ -8,8 +8,8 @@ class Features:
     """The names in a record, and its first label.
 
     Attributes:
-        image: the encoded image.
-        label: int64.
+        image: name of the encoded image.
+        label: name of the label, an int64.
         first_label: the label of the first class: 0, or 1 in the ImageNet records of tf-models.
     """
 

@@ -1,4 +1,4 @@
-"""What a folder of TFRecord files holds: its manifest, and whether the files still are what it says."""
+"""The manifest of a folder of TFRecord files, and the verification of the files against it."""
 
 import hashlib
 import json
@@ -17,10 +17,10 @@ from polynet_keras.data.records.shrinking import Shrinking
 
 MANIFEST = "manifest.json"
 UNFINISHED = "manifest.partial.json"
-"""The manifest of the shards that are there so far; `MANIFEST` takes its place when all are."""
+"""The manifest of the finished shards; `MANIFEST` replaces it when all are finished."""
 FORMAT_VERSION = 1
 MAX_BYTES = 256 << 20
-"""Of a manifest: it lists each image that was skipped, with the reason."""
+"""Most bytes of a manifest: it lists each skipped image, with the reason."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Shard:
 
     Attributes:
         file: its name.
-        count: of the records in it.
+        count: number of its records.
         bytes, sha256: its size, and its checksum in hex.
-        skipped: by the image's path, why it is not in here.
+        skipped: reasons for skipped images, by path.
     """
 
     file: str
@@ -42,7 +42,7 @@ class Shard:
 
 
 def fingerprint_of(shards: Iterable[Shard]) -> str:
-    """SHA-256 of all records in their order, by the files' checksums: 64 hexadecimal digits."""
+    """Returns the SHA-256 of all records in order, from the files' checksums: 64 hexadecimal digits."""
     return hashlib.sha256("".join(shard.sha256 for shard in shards).encode()).hexdigest()
 
 
@@ -51,9 +51,9 @@ class Split:
     """The shards of a split.
 
     Attributes:
-        fingerprint: of the folder that they were made of, `ClassFolder.fingerprint`.
-        shard_count: how many there are when it is finished.
-        shards: in order.
+        fingerprint: fingerprint of the source folder, `LabelledFiles.fingerprint`.
+        shard_count: number of shards when the split is finished.
+        shards: the shards in order.
     """
 
     fingerprint: str
@@ -71,15 +71,15 @@ class Split:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a folder of records of RGB images holds.
+    """Contents of a folder of records of RGB images.
 
     Attributes:
-        class_names: by label.
-        seed: of the order.
-        splits: by name.
-        channels: of the decoded images.
-        first_label: that the first class has in the records.
-        shrinking: what was done to large images; `None`: every file is as it was.
+        class_names: names by label.
+        seed: seed of the order.
+        splits: splits by name.
+        channels: channels of the decoded images.
+        first_label: label of the first class in the records.
+        shrinking: how large images were shrunk; `None`: all files are unchanged.
     """
 
     class_names: tuple[str, ...]
@@ -90,7 +90,7 @@ class Manifest:
     shrinking: Shrinking | None = None
 
     def save(self, path: Path) -> None:
-        """Writes it as JSON, whole or not at all."""
+        """Writes the manifest as JSON, completely or not at all."""
         splits = {name: {"count": split.count, **asdict(split)} for name, split in self.splits.items()}
         content = {"format_version": FORMAT_VERSION, **asdict(self), "splits": splits}
         if self.shrinking is None:
@@ -100,10 +100,10 @@ class Manifest:
 
     @classmethod
     def load(cls, path: Path) -> "Manifest":
-        """Reads what `save` wrote.
+        """Reads a file of `save`.
 
         Raises:
-            ValueError: it cannot be read or is anything else; the message names the file and the field.
+            ValueError: the file cannot be read or is not a manifest; the message names the file and the field.
         """
         with fields_of(path, "cannot be read: {}", "not a manifest of records", MAX_BYTES) as fields:
             version = fields.take("format_version")
@@ -158,10 +158,10 @@ def _shard(fields: Fields) -> Shard:
 
 
 def load_manifest(folder: str | os.PathLike) -> Manifest:
-    """The manifest of a folder that `write_records` has finished.
+    """Returns the manifest of a folder that `write_records` has finished.
 
     Raises:
-        ValueError: there is none, or it is damaged.
+        ValueError: the manifest is missing or damaged.
     """
     path = Path(folder, MANIFEST)
     if not path.is_file():
@@ -181,13 +181,13 @@ def verify_records(folder: str | os.PathLike) -> tuple[str, ...]:
     """Reads all shards again and compares them with the manifest.
 
     Args:
-        folder: of records and their manifest.
+        folder: folder of records and their manifest.
 
     Returns:
-        For each damaged shard, its path and what is wrong; of undamaged records, nothing.
+        The path and the fault of each damaged shard; empty if the records are undamaged.
 
     Raises:
-        ValueError: no manifest, or a damaged one.
+        ValueError: the manifest is missing or damaged.
     """
     shards = [shard for split in load_manifest(folder).splits.values() for shard in split.shards]
     damages = []
@@ -202,7 +202,7 @@ def verify_records(folder: str | os.PathLike) -> tuple[str, ...]:
 
 
 def damage(path: Path, shard: Shard) -> str | None:
-    """What is wrong with a shard's file; nothing if it is as it was written."""
+    """Returns the fault of a shard's file; None if it is unchanged."""
     if not path.is_file():
         return "is missing"
     if path.stat().st_size != shard.bytes:

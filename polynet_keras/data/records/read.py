@@ -1,4 +1,4 @@
-"""TFRecord files whose records are read by their index, in any order."""
+"""TFRecord files with access to records by index, in any order."""
 
 import os
 import struct
@@ -12,15 +12,15 @@ from polynet_keras.basics.names import number_of
 from polynet_keras.data.records.features import Features
 
 HEADER = struct.Struct("<Q4x")
-"""A record's length and the checksum of it, before its bytes; another checksum of four bytes comes after them."""
+"""A record's length and the length's checksum, before its bytes; a checksum of four bytes comes after them."""
 BUFFER_BYTES = 1 << 18
-"""What is read of a file at once: most photographs of ImageNet, and little that is thrown away."""
+"""Bytes read from a file at once: enough for most photographs of ImageNet, with little waste."""
 
 
 def record_offsets(path: str | os.PathLike) -> np.ndarray:
-    """Where each record of an uncompressed TFRecord file begins: int64 array.
+    """Returns the position of each record in an uncompressed TFRecord file: int64 array.
 
-    Only the lengths are read, so that a file of many gigabytes takes seconds.
+    It reads only the lengths, so that a file of many gigabytes takes seconds.
 
     Raises:
         ValueError: the file cannot be read, or ends within a record; the message names it.
@@ -51,11 +51,11 @@ def record_reader(
 
     Args:
         paths: the files, in order.
-        features: what the parts of a record are called.
-        classes: how many there are; a record with a label outside of them is an error that names it.
+        features: names of the parts of a record.
+        classes: number of classes; a record with a label outside of them is an error that names it.
 
     Returns:
-        The number of records; the `read` and the `name_of` that `Examples` takes.
+        The number of records; and `read` and `name_of` for `Examples`.
 
     Raises:
         ValueError: a file is damaged.

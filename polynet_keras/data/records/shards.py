@@ -1,4 +1,4 @@
-"""Shards of records, each written whole or not at all, in several processes."""
+"""Shards of records, each written completely or not at all, in several processes."""
 
 import functools
 import multiprocessing
@@ -26,7 +26,7 @@ from polynet_keras.data.records.manifest import Shard, damage
 from polynet_keras.data.records.shrinking import Shrinking
 
 LOG_SECONDS = 10.0
-"""Between the lines that say how far it is, where there is no terminal for a progress bar."""
+"""Seconds between progress lines if there is no terminal for a progress bar."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ class Task:
 
     Attributes:
         target: its path.
-        images: what goes into it, in this order.
-        on_error: as of `write_records`.
-        shrinking: of large images.
-        known: what an earlier call has written there, if it has.
+        images: its images, in order.
+        on_error: as in `write_records`.
+        shrinking: shrinking of large images.
+        known: the shard that an earlier call has written there, if any.
     """
 
     target: Path
@@ -49,7 +49,7 @@ class Task:
 
 
 def write_all(tasks: Sequence[Task], processes: int, keep: Callable[[Shard], None]) -> None:
-    """Writes shards in parallel and calls `keep` for each; after an error or an interrupt, no file is half written."""
+    """Writes shards in parallel and calls `keep` for each; an error or an interrupt leaves no partial file."""
     total = sum(len(task.images) for task in tasks)
     context = multiprocessing.get_context("spawn")
     shared = _Shared(context.Value("q", 0), context.Event())
@@ -83,11 +83,11 @@ def write_all(tasks: Sequence[Task], processes: int, keep: Callable[[Shard], Non
 
 @dataclass(frozen=True)
 class _Shared:
-    """What all who write for one call share.
+    """State that all writers of one call share.
 
     Attributes:
-        counter: of the images that they are done with.
-        stop: set when they are to leave off.
+        counter: number of finished images.
+        stop: set when the writers must stop.
     """
 
     counter: Any
@@ -99,7 +99,7 @@ class _Shared:
 
 
 _shared: _Shared
-"""In a process that was started to write for one call, and only there: no task can hold it on its way to a process."""
+"""Exists only in a process that was started to write for one call: a task cannot carry it to a process."""
 
 
 def _start_process(shared: _Shared) -> None:
@@ -122,7 +122,7 @@ def _write_shard_here(task: Task) -> Shard:
 
 
 def _write_shard(shared: _Shared, task: Task) -> Shard:
-    """Writes a shard, or sees that it is there."""
+    """Writes a shard, or verifies that it already exists."""
     import tensorflow as tf
 
     if task.known is not None and damage(task.target, task.known) is None:
@@ -153,7 +153,7 @@ def _write_shard(shared: _Shared, task: Task) -> Shard:
 
 
 def _record(images: LabelledFiles, index: int, shrinking: Shrinking | None) -> bytes:
-    """The serialized `tf.train.Example` of an image; ValueError if it cannot be read."""
+    """Returns the serialized `tf.train.Example` of an image; ValueError if it cannot be read."""
     import tensorflow as tf
 
     path = images.folder / images.paths[index]

@@ -1,4 +1,4 @@
-"""Photographs that become smaller as they are written as records."""
+"""Shrinking of photographs as they are written as records."""
 
 import io
 from dataclasses import dataclass
@@ -8,19 +8,19 @@ from polynet_keras.data.image_files import decode_sized
 
 QUALITY = 95
 BYTES_OF_A_PIXEL = 0.5
-"""Of a small photograph of that quality, as JPEG, about."""
+"""Approximate bytes per pixel of a small photograph of this quality, as JPEG."""
 
 
 @dataclass(frozen=True)
 class Shrinking:
-    """How large an image may be, and what a larger one becomes.
+    """The limit for an image's size, and the form of a larger image.
 
     Attributes:
-        max_side: of the longer side, in pixels.
-        quality: of the JPEG file that a larger image becomes, 1 to 100, as libjpeg counts.
+        max_side: most pixels of the longer side.
+        quality: quality of the JPEG file of a larger image, 1 to 100, on libjpeg's scale.
 
     Raises:
-        ValueError: a value out of range.
+        ValueError: a value is out of range.
     """
 
     max_side: int
@@ -32,18 +32,18 @@ class Shrinking:
 
     @property
     def usual_bytes(self) -> int:
-        """Of the file of a larger image."""
+        """Usual bytes of the file of a larger image."""
         return int(BYTES_OF_A_PIXEL * self.max_side**2)
 
     def __call__(self, encoded: bytes, name: str) -> tuple[bytes, tuple[int, int]]:
-        """A file of the image, at most so large, and its height and width, in pixels.
+        """Returns a file of the image within the limit, and its height and width, in pixels.
 
-        A file that is small enough stays as it is. A larger image becomes an RGB JPEG, upright, of the colours that
-        `decode_image` reads, without a profile. It is decoded with twice the side at least, then filtered by Pillow.
+        A small enough file stays unchanged. A larger image becomes an upright RGB JPEG with the colours of
+        `decode_image`, without a profile. It is decoded at twice the side or more, then filtered by Pillow.
 
         Args:
             encoded: the image file.
-            name: what to call it in an error.
+            name: name of the image in an error.
 
         Raises:
             ValueError: as `decode_image`.

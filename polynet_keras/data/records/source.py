@@ -11,7 +11,7 @@ from polynet_keras.data.records.read import record_reader
 
 
 def record_splits(folder: str | os.PathLike) -> dict[str, Examples]:
-    """Opens a folder of records that `polynet records` has written or described, split by split.
+    """Opens the splits of a folder of records that `polynet records` has written or described.
 
     Raises:
         ValueError: the manifest or a file is damaged, or missing.

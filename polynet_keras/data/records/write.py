@@ -23,7 +23,7 @@ from polynet_keras.data.splits import TRAINING, split_of
 from polynet_keras.data.tables import is_table
 
 SHARD_BYTES = 128 << 20
-"""Of image files in a shard, by default: TensorFlow's guide advises 100 MB or more."""
+"""Default bytes of image files in a shard: TensorFlow's guide advises 100 MB or more."""
 
 
 def write_records(
@@ -42,30 +42,30 @@ def write_records(
 ) -> Manifest:
     """Writes the images of a folder as TFRecord files, `train-00000-of-00008.tfrecord`, and a manifest.
 
-    A record is a `tf.train.Example` with tf-models' names: `image/encoded` (the file, as it is or shrunk),
+    A record is a `tf.train.Example` with tf-models' names: `image/encoded` (the file, unchanged or shrunk),
     `image/class/label` (from 0), `image/class/text`, `image/filename` (the path in the split), `image/height` and
-    `image/width` (upright). Every image is decoded once to see that it can be. What an interrupted call has finished,
-    the next one keeps; the files' bytes depend neither on that nor on `processes`.
+    `image/width` (upright). Every image is decoded once to check it. A call keeps the finished files of an interrupted
+    one; the files' bytes do not depend on interruptions or on `processes`.
 
     Args:
-        folder: of classes, or of splits that are folders of classes, or a table; see `list_images`.
-        output: where the files go: a new or empty folder, or one that the same call has begun.
+        folder: folder of classes, or of splits that are folders of classes, or a table; see `list_images`.
+        output: folder for the files: new or empty, or begun by the same call.
         split: the name of the only split of a folder of classes.
         class_names: names of the classes' folders, by label; see `list_splits`.
-        layout: what the folders in it are: `"classes"`, `"splits"`, or `"auto"`, what their names say.
-        shards: how many for each split; by default so many that each has at most about 128 MiB. They differ by one
+        layout: meaning of the folders in it: `"classes"`, `"splits"`, or `"auto"` to decide by their names.
+        shards: number of shards per split; by default enough for at most about 128 MiB each. Their sizes differ by one
             image at most, before unreadable ones are left out.
-        seed: of the order of the images.
+        seed: seed of the order of the images.
         on_error: `"error"` stops at an image that cannot be read, `"skip"` leaves it out and lists it in the manifest.
-        processes: how many write at once, each with one image in memory; by default one a core. Two or more are
-            spawned: a script that calls this has to guard it with `if __name__ == "__main__"`.
-        max_side: of the longer side, in pixels: a larger image is shrunk to it, turned upright, and written as JPEG; of
-            a smaller one the file is copied. By default all are.
-        quality: of these JPEG files, 1 to 100.
+        processes: number of writing processes, each with one image in memory; by default one per core. Two or more are
+            spawned: a script that calls this function must guard the call with `if __name__ == "__main__"`.
+        max_side: most pixels of the longer side: a larger image is shrunk to it, turned upright, and written as JPEG;
+            files of smaller images are copied. By default all files are copied.
+        quality: quality of these JPEG files, 1 to 100.
 
     Raises:
-        ValueError: an argument out of range, a folder that cannot be listed, an `output` that holds something else or
-            is written by another process, or an image that cannot be read.
+        ValueError: an argument is out of range, a folder cannot be listed, `output` holds something else or another
+            process writes to it, or an image cannot be read.
         OSError: a file cannot be written, a process was killed, or another one has taken `output` meanwhile.
     """
     check_choice("on_error", on_error, ON_ERROR)
@@ -119,9 +119,9 @@ def _shard_count(name: str, images: LabelledFiles, shards: int | None, shrinking
 
 
 def _parts(name: str, images: LabelledFiles, plan: Manifest) -> dict[str, LabelledFiles]:
-    """By the file's name, the images of each shard of a split.
+    """Returns the images of each shard of a split, by the file's name.
 
-    Their order is that of hashes of seed and path, and so the same with every version of every random generator.
+    Their order is that of hashes of seed and path, and so does not depend on the version of a random generator.
     """
     keys = [hashlib.sha256(b"%d:%s" % (plan.seed, os.fsencode(path))).digest() for path in images.paths]
     order = np.array(sorted(range(len(keys)), key=keys.__getitem__))
@@ -145,7 +145,7 @@ def _with_shards(plan: Manifest, shards: dict[str, Shard]) -> Manifest:
 
 
 def _shards_so_far(output: Path, plan: Manifest) -> list[Shard]:
-    """What an earlier call of the same plan has finished.
+    """Returns the finished shards of an earlier call with the same plan.
 
     Raises:
         ValueError: the folder holds something else; the message says what differs.
