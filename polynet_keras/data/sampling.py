@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 SAMPLINGS = ("uniform", "balanced")
-"""What an epoch has equally often: each example, or each class."""
+"""The unit that an epoch has equally often: each example, or each class."""
 
 
 @dataclass(frozen=True)

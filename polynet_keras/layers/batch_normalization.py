@@ -20,8 +20,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
     difference of two means, and loses it where the mean is large beside the deviation. This layer needs one collective
     in each direction and combines the replicas' moments (`layers.synchronized_moments`), whatever the sizes of their
     parts. Inference, a frozen layer and a single replica need none. With a mask (which Keras does not synchronize
-    either) or `renorm`, the layer is Keras's. Other backends do not accept `synchronized=True`; they load a saved layer
-    that has it without it.
+    either) or `renorm`, the layer is Keras's. Other backends do not accept `synchronized=True`, and drop it when they
+    load a saved layer.
 
     Two differences from Keras's layer remain. With a float16 or bfloat16 compute dtype, the layer does not cast the
     input up first (the kernel accumulates in float32 itself). A batch without examples leaves the moving statistics

@@ -84,7 +84,7 @@ class Recipe:
     """Weights of training images in the loss, by the name of their class (1 for classes not named), or `"balanced"`:
     all classes count the same. None: all images count the same."""
     sampling: str = "uniform"
-    """What an epoch draws equally often: each image (`"uniform"`), or each class (`"balanced"`)."""
+    """The unit that an epoch draws equally often: each image (`"uniform"`), or each class (`"balanced"`)."""
     structure: str = "1 x [2-way] | 1 x [poly-3, 2-way] | 1 x [poly-3]"
     """The residual units: a name or a notation; see `polynet_keras.PolyNet`."""
     width: float = 0.25
