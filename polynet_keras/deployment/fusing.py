@@ -20,7 +20,7 @@ def fuse(model: keras.Model, shared: str = "duplicate") -> keras.Model:
       too, the factor is undone there, since a ReLU passes a positive factor on: `conv(relu(s·y)) / s`.
     * ReLUs become the convolutions' activations.
     * The projections that only a residual sum uses (in a K-way unit) become one convolution of their concatenated
-    inputs, which adds them up.
+      inputs, which adds them up.
     * 1×1 convolutions of one tensor become one convolution, whose channels are split afterwards.
 
     All folding is in float64; the results are rounded to the variables' dtype.

@@ -47,10 +47,10 @@ def explain(
       channels up, and keeps what is above zero (Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via
       Gradient-based Localization", ICCV 2017, https://arxiv.org/abs/1610.02391).
     * `"grad-cam++"` uses a weighted sum of the positive gradients alone, which shows several objects of one class
-    better (Chattopadhay et al., "Grad-CAM++: Generalized Gradient-Based Visual Explanations for Deep Convolutional
+      better (Chattopadhay et al., "Grad-CAM++: Generalized Gradient-Based Visual Explanations for Deep Convolutional
       Networks", WACV 2018, https://arxiv.org/abs/1710.11063; the class's score is its exponential there).
     * `"occlusion"` needs no gradient, and no stage. A square of the image's mean colour, a quarter of the image wide,
-    hides one place after the other; the map shows how much the class's probability falls (Zeiler, Fergus,
+      hides one place after the other; the map shows how much the class's probability falls (Zeiler, Fergus,
       "Visualizing and Understanding Convolutional Networks", ECCV 2014, https://arxiv.org/abs/1311.2901). The model
       runs 50 times for each image.
 

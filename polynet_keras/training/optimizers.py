@@ -28,8 +28,8 @@ class RMSprop(LearningRateFactors, keras.optimizers.RMSprop):
     The two places of ε differ if ε is large: with the ε = 1 of Inception's recipes, a gradient of root mean square 0.1
     is divided by 1.005 inside the root and by 1.1 outside. PyTorch keeps its learning rate out of v; the result is the
     same if the rate is constant, or without momentum. `initial_mean_square=1` is the start of
-    `tf.compat.v1.train.RMSPropOptimizer`, which the Inception papers used: the first steps are small instead of 1 / √(1
-    − ρ) times the learning rate.
+    `tf.compat.v1.train.RMSPropOptimizer`, which the Inception papers used: the first steps are small instead of
+    1 / √(1 − ρ) times the learning rate.
 
     On the TensorFlow backend the whole update of a dense float variable is one operation, `ResourceApplyRMSProp` or
     `ResourceApplyCenteredRMSProp`. With ε outside the root and no momentum, there are five. The operations need a
