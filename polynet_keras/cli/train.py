@@ -163,7 +163,8 @@ def _print_dry_run(tried) -> None:
     print(f"\nfirst step:         loss {tried.loss:.4f}, {tried.seconds:.1f} s, compilation included")
     print(f"one held-out batch: loss {tried.held_out_loss:.4f}, {tried.held_out_seconds:.1f} s, compilation included")
     steps = f"{number_of(tried.epochs, 'epoch')} of {number_of(tried.steps, 'step')}, {tried.next_seconds:.2g} s each"
-    print(f"the whole run:      about {duration(tried.run_seconds)}, an estimate: {steps}; validation comes on top")
+    print(f"training steps:     about {duration(tried.run_seconds)} in the whole run: {steps}")
+    print("                    starting, validation and saving come on top")
     print("that was a dry run: no folder is left")
 
 

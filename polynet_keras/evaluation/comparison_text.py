@@ -39,8 +39,15 @@ def comparison_facts(comparison: "Comparison") -> dict[str, str]:
     """Returns labelled facts: how many images each model gets right, the difference, and which model is better."""
     paired = comparison.paired
     low, high = (100 * end for end in paired.interval())
-    right = {"both": paired.both, "A alone": paired.first_only, "B alone": paired.second_only, "none": paired.neither}
-    if paired.better is None:
+    right = {
+        "both": paired.both,
+        "A alone": paired.first_only,
+        "B alone": paired.second_only,
+        "neither": paired.neither,
+    }
+    if not (paired.first_only or paired.second_only):
+        answer = "both are right on the same images: nothing tells them apart here"
+    elif paired.better is None:
         answer = "not decided at 95 %: the difference may be chance"
     else:
         names = [shown(evaluation.result.model) for evaluation in (comparison.first, comparison.second)]

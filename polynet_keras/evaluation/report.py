@@ -53,8 +53,9 @@ def write_report(
         _headline(evaluation),
         *(_compared(comparison) if comparison is not None else ()),
         "<h2>Calibration</h2>",
-        "<p>Blue: the share of right images among those predicted with about this probability. Orange: how far it is "
-        f"from their mean probability. Expected calibration error: {counts.ece:.4f}.</p>",
+        "<p>Blue, also where orange lies over it: the share of right images among those predicted with about this "
+        "probability. Orange: from this share to their mean probability. Expected calibration error: "
+        f"{counts.ece:.4f}.</p>",
         reliability_diagram(counts),
         "<h2>Classes</h2>",
         _classes(counts, names, evaluation.class_names),

@@ -115,7 +115,7 @@ def test_a_model_is_compared_with_another(capsys, here):
     assert [line.split()[:2] for line in lines[1:3]] == [["A:", "runs/small"], ["B:", "runs/other"]]
     assert "A alone 0, B alone 0" in output
     assert "+0.00 points of top-1 for A; 95 % interval -84.19 to +84.19; McNemar's exact p-value 1\n" in output
-    assert "answer:      not decided at 95 %" in output
+    assert "answer:      both are right on the same images" in output
     with open("both.csv") as file:
         assert [row["model"] for row in csv.DictReader(file)] == ["runs/small", "runs/other"]
     card = ModelCard.load(here / "runs" / "other")
@@ -147,7 +147,7 @@ def test_the_better_of_two_is_said(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split() == [*("A:", "a", "81", "of", "100", "81.00", "72.22", "to", "87.49"), "0.5000", "2.0", *(
         "d,", "1", "crop")]  # fmt: skip
-    assert lines[4] == "right:       both 80, A alone 1, B alone 9, none 10"
+    assert lines[4] == "right:       both 80, A alone 1, B alone 9, neither 10"
     assert lines[5].startswith("difference:  -8.00 points of top-1 for A; 95 % interval -")
     assert lines[5].endswith("McNemar's exact p-value 0.021")
     assert lines[6] == "answer:      B is better: b is right more often than a"

@@ -387,7 +387,7 @@ def test_a_comparison_is_told(tmp_path):
     assert said[1:8] == ["model", "right", "top-1 %", "95 % interval", "loss", "images/s", "evaluated on"]
     assert said[8:12] == ["A: runs/a", "81 of 100", "81.00", "72.22 to 87.49"]
     assert said[15:19] == ["B: <b>", "89 of 100", "89.00", "81.37 to 93.75"]
-    assert said[22:24] == ["right", "both 80, A alone 1, B alone 9, none 10"]
+    assert said[22:24] == ["right", "both 80, A alone 1, B alone 9, neither 10"]
     assert re.fullmatch(
         r"-8\.00 points of top-1 for A; 95 % interval -\S+ to -\S+; McNemar's exact p-value 0\.021", said[25]
     )
