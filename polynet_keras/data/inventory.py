@@ -183,7 +183,7 @@ def _duplicates(found: Duplicates) -> str | None:
     if found.pair is None:
         return None
     one, other = map(shown, found.pair)
-    what = "file is in two splits" if found.count == 1 else "files are in two splits"
+    what = "image is in two parts of the data" if found.count == 1 else "images are in two parts of the data"
     part = "" if found.looked_at == found.alike else f" of {found.looked_at:,} looked at"
     such = f"such as {one} and {other}"
     return f"{found.count:,}{part} {what}, byte by byte, {such}: accuracy on them tells nothing of new images"

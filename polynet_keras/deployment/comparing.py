@@ -33,7 +33,7 @@ def compare(trained: TrainedModel, run: Runner, precision: str, calibration: Cal
         ValueError: they differ by more than their precision explains.
     """
     if calibration is None:
-        data = "crops of photographs"
+        data = "crops of scikit-learn's two photographs"
         batches: Iterator[Labelled] = iter([(photographs(trained.preprocessing), None)])
     else:
         data, batches = calibration.held_out.name, calibration.to_compare(trained)

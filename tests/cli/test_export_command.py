@@ -21,7 +21,7 @@ def test_a_run_is_exported(digits_run, tmp_path, capsys):
     card = ExportCard.load(output)
     assert f"exported:    {digits_run.folder} as openvino, float32, {card.size / 1e6:.1f} MB" in printed
     assert f"artifact:    {output}/1/model.xml" in printed
-    assert "compared:    on 20 crops of photographs: probabilities differ by at most" in printed
+    assert "compared:    on 20 crops of scikit-learn's two photographs: probabilities differ by at most" in printed
     assert f"serve it:    polynet serve {output}" in printed
 
 

@@ -84,8 +84,8 @@ def test_a_file_in_two_splits_is_an_error_that_was_asked_for(here, capsys):
     shutil.copy(here / "photos" / "dark" / "0.png", here / "photos" / "dark" / "copy.png")
     for i in range(1, 5):  # so that one of both is held out, whatever is drawn
         (here / "photos" / "dark" / f"{i}.png").unlink()
-    assert "1 file is in two splits" in fails(capsys, *SMALL, "--strict", "--run_dir=run")
-    assert "1 file is in two splits" in fails(capsys, *SMALL, "--strict", "--dry_run")
+    assert "1 image is in two parts of the data" in fails(capsys, *SMALL, "--strict", "--run_dir=run")
+    assert "1 image is in two parts of the data" in fails(capsys, *SMALL, "--strict", "--dry_run")
     assert [path.name for path in here.iterdir()] == ["photos"]
 
 

@@ -140,8 +140,8 @@ def test_copies_between_splits(tmp_path, told):
     assert "two splits" not in told(tmp_path, strict=True)
     shutil.copy(tmp_path / "train" / "dog" / "0-3.png", tmp_path / "val" / "cat" / "copy.png")
     told_of = (
-        f"1 file is in two splits, byte by byte, such as {tmp_path}/train/dog/0-3.png and {tmp_path}/val/cat/copy.png: "
-        "accuracy on them tells nothing of new images"
+        f"1 image is in two parts of the data, byte by byte, such as {tmp_path}/train/dog/0-3.png and "
+        f"{tmp_path}/val/cat/copy.png: accuracy on them tells nothing of new images"
     )
     assert f"warning: {told_of}" in told(tmp_path)
     with pytest.raises(ValueError, match=f"^{told_of}. Remove one of each pair, or leave --strict out$"):
