@@ -130,7 +130,7 @@ def flag_help(values: flags.FlagValues, left_out: Sequence[str] = (), full: bool
         full: whether rare flags are shown.
     """
     headings = {
-        title: {_shown(flag): _text(flag) for flag in defined if flag.name not in left_out}
+        title: {flag_name(flag): flag_text(flag) for flag in defined if flag.name not in left_out}
         for title, defined in values.flags_by_module_dict().items()
         if full or not all(is_rare(flag) for flag in defined)
     }
@@ -147,11 +147,12 @@ def choices_of(flag: flags.Flag) -> Sequence[str]:
     return getattr(flag, "choices", ())
 
 
-def _shown(flag: flags.Flag) -> str:
+def flag_name(flag: flags.Flag) -> str:
+    """A flag as one writes it: `--crops`, and a switch as `--[no]flip`."""
     return f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}"
 
 
-def _text(flag: flags.Flag) -> str:
+def flag_text(flag: flags.Flag) -> str:
     """What a flag is for, and its default: as the text itself says it, in brackets, or as it is."""
     default = flag.default
     if default is None or default == []:
