@@ -1,1 +1,1 @@
-"""What every room uses: checks of arguments, files, names, optional packages, exit codes. No Keras, no TensorFlow."""
+"""For all rooms: checks of arguments, files, names, optional packages, exit codes. No Keras, no TensorFlow."""

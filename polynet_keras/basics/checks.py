@@ -10,19 +10,19 @@ from typing import Any
 
 
 def is_number(value) -> bool:
-    """Whether this is a finite real number; `True` is none."""
+    """Whether a value is a finite real number; `True` is not one."""
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def is_integer(value) -> bool:
-    """Whether this is an integer, Python's or NumPy's; `True` is none."""
+    """Whether a value is an integer of Python or NumPy; `True` is not one."""
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def plain_numbers(settings) -> None:
-    """Makes the numbers of a frozen dataclass Python's own, and those of fields declared `float` floats.
+    """Converts the numbers of a frozen dataclass to Python's own types, and those of fields declared `float` to floats.
 
-    So that equal settings are equal in JSON too, and schedules compute in floats.
+    Equal settings are then equal in JSON too, and schedules compute in floats.
     """
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
@@ -43,7 +43,7 @@ def check_number(
     at_most: float | None = None,
     below: float | None = None,
 ) -> None:
-    """A finite number within bounds: `above` and `below` exclude theirs."""
+    """Raises a `ValueError` unless a value is a finite number within bounds; `above` and `below` are exclusive."""
     fits = is_number(value) and (above is None or value > above) and (at_least is None or value >= at_least)
     if not fits or (at_most is not None and value > at_most) or (below is not None and value >= below):
         bounds = ((">", above), ("≥", at_least), ("≤", at_most), ("<", below))
@@ -68,7 +68,7 @@ def check_choice(name: str, value, choices: Sequence[str]) -> None:
 
 
 def near_name(value: object, choices: Iterable[str]) -> str:
-    """`; did you mean ...?` with the choice that is nearest to a value; `""` if none is near."""
+    """Returns `; did you mean ...?` with the choice nearest to a value, or `""` if no choice is near."""
     text = value.lower() if isinstance(value, str) else ""
     near = {choice.lower(): choice for choice in choices}
     found = difflib.get_close_matches(text, near, 1)
@@ -76,13 +76,13 @@ def near_name(value: object, choices: Iterable[str]) -> str:
 
 
 def settle_own(settings, choice: str, kind: str | None, defaults: Mapping[Any, Mapping[str, Any]]) -> None:
-    """Gives a frozen dataclass the defaults of the kind that it chose, where it says `None`.
+    """Replaces `None` in a frozen dataclass by the defaults of the chosen kind.
 
     Args:
         settings: the dataclass.
-        choice: the name of what is chosen, for the message.
-        kind: that was chosen; None for none.
-        defaults: of each kind, by setting; the other settings of other kinds must be `None`.
+        choice: the name of the setting that chooses a kind, for the message.
+        kind: the chosen kind, or None.
+        defaults: for each kind, its defaults by setting. Settings of other kinds must be `None`.
     """
     for name in dict.fromkeys(name for own in defaults.values() for name in own):
         value = getattr(settings, name)

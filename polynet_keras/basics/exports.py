@@ -1,4 +1,4 @@
-"""How an export is opened, for rooms below the one that knows the formats."""
+"""Opens an export, for rooms below the one that knows the formats."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Optional packages: told in one line, before any work, when they are missing."""
+"""Optional packages: one message names the missing ones before any work starts."""
 
 import importlib.metadata
 from collections.abc import Collection, Mapping, Sequence
@@ -32,16 +32,16 @@ PACKAGES = {
     },
     "tables": {"pyarrow": "pyarrow"},
 }
-"""By extra, then by the module that is imported."""
+"""For each extra, its packages by the name of the imported module."""
 
 
 def require_extra(extra: str, *modules: str) -> None:
-    """Raises a `ValueError` that says what to install unless all `modules` of an extra are there."""
+    """Raises a `ValueError` that says what to install unless all `modules` of an extra are installed."""
     require_extras({extra: modules})
 
 
 def require_extras(needed: Mapping[str, Collection[str]]) -> None:
-    """Raises a `ValueError` that says at once what to install, of all extras, unless it is there.
+    """Raises a `ValueError` that lists the missing packages of all extras, unless all are installed.
 
     Args:
         needed: modules by extra.
@@ -61,7 +61,7 @@ def missing_packages(extra: str) -> list[str]:
 
 
 def install_line(extras: Sequence[str]) -> str:
-    """The command that installs extras: by their names, where pip knows this package, or what they are made of."""
+    """Returns the command that installs extras: by name if pip knows this package, else package by package."""
     try:
         importlib.metadata.version(DISTRIBUTION)
     except importlib.metadata.PackageNotFoundError:

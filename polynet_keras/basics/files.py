@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, opened without waiting for pipes, and hashed."""
+"""Files: written completely or not at all, opened without waiting for pipes, and hashed."""
 
 import contextlib
 import ctypes
@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 _HERE, _EXCHANGE = -100, 2
-"""Of Linux: paths from the working folder (`AT_FDCWD`), and that two of them change places (`RENAME_EXCHANGE`)."""
+"""Constants of Linux: paths start at the working folder (`AT_FDCWD`), and two paths swap (`RENAME_EXCHANGE`)."""
 
 
 @contextlib.contextmanager
 def written_whole(target: Path) -> Iterator[Path]:
-    """A path of the target's name, in a folder of its own beside it, that becomes `target` if nothing is raised."""
+    """Yields a path of the target's name in a temporary folder beside it; moves it to `target` if nothing is raised."""
     with tempfile.TemporaryDirectory(prefix=".polynet-", dir=target.parent) as folder:
         partial = Path(folder, target.name)
         yield partial
@@ -24,10 +24,10 @@ def written_whole(target: Path) -> Iterator[Path]:
 
 
 def exchange(one: Path, other: Path) -> None:
-    """Two folders of one file system change places.
+    """Swaps two folders of one file system.
 
-    In one step where the system and the file system can (Linux: ext4, xfs, btrfs, tmpfs). Elsewhere `other` is not
-    there for the moment between two of three renames.
+    The swap is one step if the system and the file system support it (Linux: ext4, xfs, btrfs, tmpfs). Elsewhere it
+    takes three renames, and `other` is missing for a moment between two of them.
     """
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None, use_errno=True)
@@ -44,11 +44,11 @@ def exchange(one: Path, other: Path) -> None:
 
 
 def open_regular(path: str | os.PathLike) -> BinaryIO:
-    """Opens a file for reading. Unlike `open`, does not wait for ever for a pipe.
+    """Opens a file for reading. Unlike `open`, it does not wait for the writer of a pipe.
 
     Raises:
-        OSError: it cannot be opened.
-        ValueError: it is a pipe or a device; the message goes on after the file's name.
+        OSError: the file cannot be opened.
+        ValueError: the path is a pipe or a device. The message continues a sentence that begins with the file's name.
     """
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
@@ -60,22 +60,22 @@ def open_regular(path: str | os.PathLike) -> BinaryIO:
 
 
 def check_regular(mode: int) -> None:
-    """Raises a `ValueError`, which goes on after the file's name, unless a mode (`st_mode`) is that of a file."""
+    """Raises a `ValueError`, whose message follows the file's name, unless a mode (`st_mode`) is that of a file."""
     if not stat.S_ISREG(mode):
         raise ValueError(f"is a {'folder' if stat.S_ISDIR(mode) else 'pipe or a device'}, not a file")
 
 
 def digest_of(file: BinaryIO, algorithm: str = "sha256") -> str:
-    """The hash of all of an open file, in hexadecimal digits."""
+    """Returns the hash of the whole content of an open file, in hexadecimal digits."""
     file.seek(0)
     return hashlib.file_digest(cast(Any, file), algorithm).hexdigest()
 
 
 def file_hash(path: str | os.PathLike) -> str:
-    """The SHA-256 of a file, in hexadecimal digits.
+    """Returns the SHA-256 of a file, in hexadecimal digits.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     with open(path, "rb") as file:
         return digest_of(file)

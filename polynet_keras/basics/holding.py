@@ -1,4 +1,4 @@
-"""One process at a time: in a folder, or for a file or folder that it makes. Who comes second is told who holds it."""
+"""Locks: one process at a time writes a folder, or makes a file or folder. The next process learns who holds it."""
 
 import contextlib
 import hashlib
@@ -19,41 +19,41 @@ from polynet_keras.basics.names import shown
 
 LOCK_FILE = ".lock"
 LEASE_SECONDS = 60.0
-"""For so long a process that is not seen to live keeps its hold from other machines."""
+"""A lock that is not renewed for this long is free for processes on other machines."""
 
 
 @dataclass
 class Hold:
-    """That this process holds a folder or file.
+    """The lock of this process on a folder or file.
 
     Attributes:
-        is_lost: whether another process has taken it since: what is there is that one's now.
+        is_lost: whether another process has taken the lock since. The folder or file then belongs to that process.
     """
 
     is_lost: bool = False
 
     def check(self, path: str | os.PathLike) -> None:
-        """Raises an `OSError` if another process has taken `path` since: call it before anything is put there."""
+        """Raises an `OSError` if another process has taken `path` since. Call it before you write anything there."""
         if self.is_lost:
-            raise OSError(f"{shown(path)}: another process has taken it meanwhile; nothing is written there any more")
+            raise OSError(f"{shown(path)}: another process has taken it; this process no longer writes there")
 
 
 @contextlib.contextmanager
 def holding(argument: str, path: Path, *, beside: bool = False) -> Iterator[Hold]:
     """Keeps other processes from writing to a folder while this one does.
 
-    The holder renews its lock, a hidden file with its machine and process, so that it holds on file systems without
-    locks too. It is free at once when the holder has ended or was killed on this machine; if that was another machine,
-    after `LEASE_SECONDS`.
+    The lock is a hidden file with the holder's machine and process. The holder renews it, so it also works on file
+    systems without locks. When the holder exits or is killed, the lock is free at once on its machine, and on other
+    machines after `LEASE_SECONDS`.
 
     Args:
-        argument: that named the folder.
+        argument: the name of the argument that named the folder.
         path: the folder.
-        beside: whether it is not there yet, so that the lock lies beside it.
+        beside: whether the folder does not exist yet, so that the lock is beside it.
 
     Raises:
-        ValueError: the folder cannot be written to, or another process holds it; the message says which, where, and
-            since when.
+        ValueError: the folder cannot be written to, or another process holds it. The message names that process, its
+            machine, and the time since when.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -65,10 +65,10 @@ def holding(argument: str, path: Path, *, beside: bool = False) -> Iterator[Hold
 
 @contextlib.contextmanager
 def locked(target: Path) -> Iterator[Hold]:
-    """Holds a file that this process is to make or change, once no other does; its folder is made.
+    """Waits for the lock of a file that this process will make or change, and makes the file's folder.
 
     Raises:
-        OSError: its folder cannot be written to.
+        OSError: the file's folder cannot be written to.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with _held(_lock_beside(target), target) as hold:
@@ -76,37 +76,37 @@ def locked(target: Path) -> Iterator[Hold]:
 
 
 def make_folder(argument: str, path: Path) -> bool:
-    """Makes a folder that was named with an argument, before anything is computed.
+    """Makes a folder that an argument named, before anything is computed.
 
     Returns:
-        Whether it was not there.
+        Whether the folder is new.
 
     Raises:
-        ValueError: it cannot be made.
+        ValueError: the folder cannot be made.
     """
     named = f"{argument}={os.fspath(path)!r}"
-    is_new = not os.path.exists(path)  # a name that is too long, or in a folder that is shut, is told below
+    is_new = not os.path.exists(path)  # below: errors of a name that is too long, or in a closed folder
     if is_new and os.path.islink(path):
-        raise ValueError(f"{named} is a link to {os.readlink(path)!r}, which is not there; make it, or remove the link")
+        raise ValueError(f"{named} is a link to {os.readlink(path)!r}, which is missing; make it, or remove the link")
     if not is_new and not path.is_dir():
         raise ValueError(f"{named} is not a folder; name another")
     try:
         path.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:  # a ValueError is of a null character
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
         raise ValueError(f"{named} cannot be written: {getattr(error, 'strerror', error)}") from None
     return is_new
 
 
 @contextlib.contextmanager
 def _held(lock_file: Path, path: Path, argument: str | None = None) -> Iterator[Hold]:
-    """Holds a lock for `path`; one that another process holds is refused if an argument named it, else waited for."""
+    """Holds a lock for `path`. If another process holds it: an error if an argument named the path, else it waits."""
     told = lock_file.with_name(f"{lock_file.name}-holder.json")
     hold = Hold()
 
     def lost(_):
         hold.is_lost = True
-        text = "%s is held by another process now: this one did not renew its lock in time"
-        if argument is None:  # a file that is written whole, perhaps in somebody's notebook, which must not end
+        text = "%s is now held by another process: this one did not renew its lock in time"
+        if argument is None:  # perhaps a notebook, which must survive; the file appears only when it is complete
             logging.warning(text, shown(path))
             return
         logging.error(f"{text}, and stops", shown(path))
@@ -126,13 +126,13 @@ def _held(lock_file: Path, path: Path, argument: str | None = None) -> Iterator[
         else:
             lives = owner is not None and owner.hostname == _host()  # else filelock would have taken its lock
             if owner is not None and not lives:
-                logging.warning("%s is held by %s; waiting to see whether that lives", shown(path), holder)
+                logging.warning("%s is held by %s; waiting to see whether it is alive", shown(path), holder)
             try:
                 lock.acquire(timeout=0 if lives else LEASE_SECONDS + 5)
             except filelock.Timeout:
                 raise ValueError(
                     f"{argument}={os.fspath(path)!r} is being written by {holder}; name another folder, or wait until "
-                    "that has ended"
+                    "that process has ended"
                 ) from None
     try:
         facts = {"pid": os.getpid(), "host": _host_of(lock), "node": platform.node()}
@@ -146,7 +146,7 @@ def _held(lock_file: Path, path: Path, argument: str | None = None) -> Iterator[
 
 
 def _lock_beside(path: Path) -> Path:
-    """A hidden file in the same folder, whose name has room for what is added to it, however long that of `path` is."""
+    """Returns a hidden file in the same folder. Its name is short enough for suffixes, however long that of `path`."""
     return path.with_name(f".polynet-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.lock")
 
 
@@ -156,7 +156,7 @@ def _host_of(lock: filelock.SoftFileLease) -> str | None:
 
 
 def _host() -> str | None:
-    """This machine as filelock's records name it: in a container, with a number of its own."""
+    """Returns this machine's name in filelock's records; a container has its own number there."""
     with contextlib.suppress(OSError), tempfile.TemporaryDirectory() as folder:
         lock = filelock.SoftFileLease(Path(folder, "own"))
         with lock.acquire(timeout=0):
@@ -165,7 +165,7 @@ def _host() -> str | None:
 
 
 def _holder(told: Path, owner: "filelock.OwnerRecord | None") -> str:
-    """Whose lock it is, in words."""
+    """Returns the holder of a lock, in words."""
     if owner is None:
         return "another process"
     node, since = owner.hostname, ""

@@ -1,4 +1,4 @@
-"""JSON files that describe a model: read within bounds, and field by field, whoever wrote them."""
+"""Reads JSON files that describe a model: within bounds, field by field, and without trust in their author."""
 
 import json
 import math
@@ -14,16 +14,16 @@ MAX_BYTES = 4 << 20
 MAX_CLASSES = 100_000
 MAX_CLASS_NAME = 500
 MAX_TEXT = 4_096
-"""Characters; a structure of G5 has 200, a path on Linux at most as many."""
+"""Characters. A structure of G5 has 200, a path on Linux has at most this many."""
 MAX_SHOWN = 160
 LARGEST = 2**53
-"""Whole numbers above it are others in most programs that read JSON."""
+"""Most programs that read JSON round whole numbers above this one."""
 
 
 class Fields:
-    """The fields of an object, each taken once, with its type and its bounds.
+    """The fields of an object; each is taken once, with its type and its bounds checked.
 
-    Each error is a `ValueError` that names the field: what it has, and what is accepted.
+    Each error is a `ValueError` that names the field, its value, and what is accepted.
     """
 
     def __init__(self, values: Any, name: str = "it"):
@@ -36,27 +36,27 @@ class Fields:
         return field in self._values
 
     def take(self, field: str) -> Any:
-        """A field as it is."""
+        """Returns a field without checks of its value."""
         if field not in self._values:
             raise ValueError(f"the field {self._name}{field} is missing")
         return self._values.pop(field)
 
     def text(self, field: str, default: str | None = None, most: int = MAX_TEXT) -> str:
-        """A text that UTF-8 can write; of a missing field the default, if there is one."""
+        """Returns a text that UTF-8 can write. A missing field has the default, if there is one."""
         value = default if default is not None and field not in self else self.take(field)
         if not _is_text(value, most):
             raise self.error(field, value, f"a text of at most {most:,} characters that UTF-8 can write")
         return value
 
     def whole(self, field: str, most: int = LARGEST) -> int:
-        """A whole number from 0 to `most`."""
+        """Returns a whole number from 0 to `most`."""
         value = self.take(field)
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
             raise self.error(field, value, f"a whole number from 0 to {most:,}")
         return value
 
     def wholes(self, field: str, count: int) -> tuple[int, ...]:
-        """An empty list, or one of so many whole numbers."""
+        """Returns an empty list, or one of `count` whole numbers."""
         values = self.take(field)
         if not isinstance(values, list) or len(values) not in (0, count):
             raise self.error(field, values, f"a list of {count:,} whole numbers, or an empty one")
@@ -66,14 +66,14 @@ class Fields:
         return tuple(values)
 
     def number(self, field: str, most: float, least: float = 0.0) -> float:
-        """A finite number from `least` to `most`."""
+        """Returns a finite number from `least` to `most`."""
         value = self.take(field)
         if not is_number(value) or not least <= value <= most:
             raise self.error(field, value, f"a number from {least:g} to {most:g}")
         return value
 
     def class_names(self, field: str) -> tuple[str, ...]:
-        """By index of a model's output; two classes may have one name, as the two cranes of ImageNet."""
+        """Returns names in the order of a model's outputs. Two classes may share a name, as ImageNet's cranes do."""
         value = self.take(field)
         if not isinstance(value, list) or not 1 <= len(value) <= MAX_CLASSES:
             raise self.error(field, value, f"a list of 1 to {MAX_CLASSES:,} names")
@@ -85,11 +85,11 @@ class Fields:
         return tuple(value)
 
     def object(self, field: str) -> "Fields":
-        """The fields of an object within this one."""
+        """Returns the fields of an object within this one."""
         return Fields(self.take(field), f"{self._name}{field}")
 
     def texts_by_name(self, field: str, most: int = 10_000) -> dict[str, str]:
-        """An object of texts."""
+        """Returns an object of texts."""
         value = self.take(field)
         plain = isinstance(value, dict) and len(value) <= most
         if not plain or not all(_is_text(text, MAX_TEXT) for pair in value.items() for text in pair):
@@ -97,9 +97,9 @@ class Fields:
         return value
 
     def end(self) -> None:
-        """Refuses fields that nobody took."""
+        """Raises a `ValueError` for a field that was not taken."""
         for field in self._values:
-            raise ValueError(f"the field {self._name}{_brief(field)[1:-1]} is not known")
+            raise ValueError(f"the field {self._name}{_brief(field)[1:-1]} is unknown")
 
     def error(self, field: str, value: Any, accepted: str) -> ValueError:
         return ValueError(f"{self._name}{field}={_brief(value)} must be {accepted}")
@@ -107,16 +107,16 @@ class Fields:
 
 @contextmanager
 def fields_of(path: str | os.PathLike, missing: str, wrong: str, most: int = MAX_BYTES) -> Iterator[Fields]:
-    """The fields of a file that holds one JSON object; errors name the file, also those of the block.
+    """Yields the fields of a file that holds one JSON object. Errors name the file, also errors raised in the block.
 
     Args:
         path: the file.
-        missing: what is said if it cannot be read, with `{}` for the reason.
-        wrong: what is said if it is something else.
-        most: bytes of the file.
+        missing: the message if the file cannot be read, with `{}` for the reason.
+        wrong: the message if the file holds something else.
+        most: the largest size of the file, in bytes.
 
     Raises:
-        ValueError: it cannot be read, is no such file, or has fields that nobody took.
+        ValueError: the file cannot be read, holds something else, or has fields that were not taken.
     """
     name = shown(path)
     try:
@@ -138,13 +138,13 @@ def fields_of(path: str | os.PathLike, missing: str, wrong: str, most: int = MAX
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value of JSON is a finite number."""
+    """Whether a JSON value is a finite number."""
     plain = isinstance(value, (int, float)) and not isinstance(value, bool)
     return plain and abs(value) <= LARGEST and math.isfinite(value)
 
 
 def is_plain(value: Any, depth: int = 2) -> bool:
-    """Whether a value is a text, a number, a truth value, nothing, or a list or object of such ones."""
+    """Whether a value is a text, a number, a boolean, None, or a list or object of such values."""
     if isinstance(value, str):
         return _is_text(value, MAX_TEXT)
     if value is None or isinstance(value, bool) or is_number(value):
@@ -169,11 +169,11 @@ def _is_text(value: Any, most: int) -> bool:
 
 
 def _brief(value: Any) -> str:
-    """A value in one line, and not of any length."""
+    """Returns a value as one line of bounded length."""
     if isinstance(value, (list, dict)) and len(value) > 3:
         return f"{'a list' if isinstance(value, list) else 'an object'} of {len(value):,}"
     return quoted(value) if isinstance(value, str) else shown(repr(value), MAX_SHOWN)
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"it has the number {name}, which JSON does not have")
+    raise ValueError(f"it has {name}, which is not a JSON number")

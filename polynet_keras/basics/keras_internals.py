@@ -1,7 +1,7 @@
-"""All that this package reads and sets of Keras without a public name, and what happens if a name goes.
+"""All private names of Keras that this package reads and sets, and the consequence if a name is removed.
 
-It stands below every room and imports neither Keras nor a room: it looks only at what it is given. What Keras's classes
-have for their subclasses stands in the subclasses. `tests/contracts` holds each name to what is needed of it.
+It is below every room and imports neither Keras nor a room: it looks only at its arguments. What Keras's classes offer
+to their subclasses is in the subclasses. `tests/contracts` checks each name.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,59 +19,59 @@ STEP_PARTS = (
     "_symbolic_build",
     "get_metrics_result",
 )
-"""What the distributed step uses of a `keras.Model` beyond its documented methods."""
+"""Undocumented parts of a `keras.Model` that the distributed step uses."""
 
 CALLED_BY_KERAS = ("make_train_function", "make_test_function", "make_predict_function", "_maybe_symbolic_build")
-"""The methods of a model by which Keras makes its steps. Without one: AttributeError where it is replaced."""
+"""Keras makes its steps with these methods of a model. Without one: AttributeError where it is replaced."""
 
 
 def missing_parts(model: Any) -> list[str]:
-    """Those of `STEP_PARTS` that a model has not, which its training under a strategy refuses."""
+    """Returns the `STEP_PARTS` that a model lacks; training under a strategy refuses such a model."""
     return [part for part in STEP_PARTS if not hasattr(model, part)]
 
 
 def strategy_of(model: Any) -> Any:
-    """The strategy that a model was made under, or None. Without the name: AttributeError."""
+    """Returns the strategy that a model was made under, or None. Without the name: AttributeError."""
     return model._distribute_strategy
 
 
 def initial_epoch(model: Any) -> int | None:
-    """Where a callback has `fit` begin. Without the name: AttributeError in every fit of our models."""
+    """Returns the epoch that a callback has `fit` begin with. Without the name: AttributeError in every fit."""
     return model._initial_epoch
 
 
 def set_initial_epoch(model: Any, epoch: int | None) -> None:
-    """Has `fit` begin with an epoch. Without the name: AttributeError."""
+    """Makes `fit` begin with an epoch. Without the name: AttributeError."""
     _set(model, "_initial_epoch", epoch)
 
 
 def every_layer(model: Any) -> list[Any]:
-    """A model, its layers and theirs. Without the name: AttributeError."""
+    """Returns a model with all its layers, nested ones too. Without the name: AttributeError."""
     return list(model._flatten_layers())
 
 
 def build_symbolically(model: Any, data_batch: Any) -> None:
-    """Makes all variables from shapes. Without the name, `missing_parts` has it."""
+    """Makes all variables from shapes. Without the name: `missing_parts` lists it."""
     model._symbolic_build(data_batch=data_batch)
 
 
 def takes_training(model: Any) -> bool:
-    """Whether a model's `call` has the argument `training`. Without the name, `missing_parts` has it."""
+    """Whether a model's `call` has the argument `training`. Without the name: `missing_parts` lists it."""
     return model._call_has_training_arg
 
 
 def loss_of_batch(model: Any, **arguments: Any) -> Any:
-    """What a training step differentiates. Without the name, `missing_parts` has it."""
+    """Returns the loss that a training step differentiates. Without the name: `missing_parts` lists it."""
     return model._compute_loss(**arguments)
 
 
 def loss_tracker(model: Any) -> Any:
-    """The metric `loss` of the logs. Without the name, `missing_parts` has it."""
+    """Returns the metric `loss` of the logs. Without the name: `missing_parts` lists it."""
     return model._loss_tracker
 
 
 def change_losses(model: Any, change: Callable[[Any], Any]) -> None:
-    """Puts another loss in the place of each; there is none before they are built.
+    """Replaces each loss by another one; there are no losses before they are built.
 
     Without the names: AttributeError in every fit under a strategy.
     """
@@ -81,20 +81,21 @@ def change_losses(model: Any, change: Callable[[Any], Any]) -> None:
 
 
 def loss_metrics(model: Any) -> list[Any]:
-    """The metrics that show the loss of each output. Without the names: AttributeError in fits under a strategy."""
+    """Returns the metrics of each output's loss. Without the names: AttributeError in fits under a strategy."""
     return [] if model._compile_loss is None else model._compile_loss.metrics
 
 
 def nodes_by_depth(model: Any) -> dict[int, list[Any]]:
-    """The applications of layers in a functional model, the outputs' at depth 0.
+    """Returns the applications of layers in a functional model, those of the outputs at depth 0.
 
-    A layer's own would be those of all models. Without the name: AttributeError with every functional model.
+    The list that a layer keeps has its applications in all models. Without the name: AttributeError with every
+    functional model.
     """
     return model._nodes_by_depth
 
 
 def functional_of(sequential: Any) -> Any:
-    """The functional model that a `keras.Sequential` has made of itself, or None. Without the name: AttributeError."""
+    """Returns the functional model inside a `keras.Sequential`, or None. Without the name: AttributeError."""
     return sequential._functional
 
 
@@ -102,19 +103,22 @@ def functional_of(sequential: Any) -> Any:
 
 
 def own_variables(layer: Any) -> list[Any]:
-    """A layer's, not those of its layers, in the order of Keras's files. Without the names: AttributeError."""
+    """Returns a layer's variables without those of its sublayers, in the order of Keras's files.
+
+    Without the names: AttributeError.
+    """
     return [*layer._trainable_variables, *layer._non_trainable_variables]
 
 
 def set_holder(variable: Any, holder: Any) -> None:
-    """Has another `tf.Variable` hold what a `keras.Variable` stands for. Without the name: AttributeError."""
+    """Stores the value of a `keras.Variable` in another `tf.Variable`. Without the name: AttributeError."""
     _set(variable, "_value", holder)
 
 
 def copy_notes(tensor: Any, other: Any, change: Callable[[Any], Any]) -> None:
-    """Hangs on another tensor what Keras has hung on this one, changed: its mask, the logits of probabilities.
+    """Copies what Keras has attached to a tensor to another one, changed: its mask, the logits of probabilities.
 
-    Most tensors have neither. Without the names: silence; masks are lost, and losses of saturated outputs are clipped.
+    Most tensors have neither. Without the names: no error; masks are lost, and losses of saturated outputs are clipped.
     """
     for name in ("_keras_mask", "_keras_logits"):
         note = getattr(tensor, name, None)
@@ -123,24 +127,24 @@ def copy_notes(tensor: Any, other: Any, change: Callable[[Any], Any]) -> None:
 
 
 def logits_of(probabilities: Any) -> Any:
-    """The logits that Keras's softmax has hung on its output, or None. Without the name: None, and a loss of NaN."""
+    """Returns the logits that Keras's softmax attaches to its output, or None. Without the name: None, a NaN loss."""
     return getattr(probabilities, "_keras_logits", None)
 
 
 def draw_from(layer: Any, generator: Any, parts: list[Any]) -> None:
-    """Has a random layer for images, and the layers it is made of, draw from a generator, for TensorFlow.
+    """Makes a random layer for images, and its sublayers, draw from a generator of TensorFlow.
 
-    Without the names: AttributeError, or a RuntimeError that says that the layer draws from another.
+    Without the names: AttributeError, or a RuntimeError because the layer draws from another generator.
     """
     for part in (layer, *parts):
         part.generator = generator
-        part._backend_generators = {"tensorflow": generator}  # where another backend than TensorFlow is Keras's
+        part._backend_generators = {"tensorflow": generator}  # for the layer's TensorFlow code on another backend
     if layer._get_seed_generator("tensorflow") is not generator:
-        raise RuntimeError(f"the layer {layer.name!r} of this version of Keras draws from a generator of its own")
+        raise RuntimeError(f"in this version of Keras the layer {layer.name!r} draws from its own generator")
 
 
 def mix_in_order(transformation: dict[str, Any], order: Any) -> None:
-    """Says whom `MixUp` and `CutMix` mix with whom in a batch. Without the name: KeyError."""
+    """Sets which images of a batch `MixUp` and `CutMix` mix. Without the name: KeyError."""
     transformation["permutation_order"]
     transformation["permutation_order"] = order
 
@@ -158,34 +162,37 @@ ADAPTERS = (
 
 
 def data_of(epoch_iterator: Any) -> Any:
-    """What Keras's epoch iterator makes an iterator of, in each epoch. Without the name: AttributeError."""
+    """Returns the data that Keras's epoch iterator iterates over in each epoch. Without the name: AttributeError."""
     return epoch_iterator._get_iterator()
 
 
 def replace_data(epoch_iterator: Any, data: Any) -> None:
-    """Has an epoch iterator iterate over something else. Without the name: AttributeError."""
+    """Makes an epoch iterator iterate over other data. Without the name: AttributeError."""
     _set(epoch_iterator, "_get_iterator", lambda: data)
 
 
 def iterator_under_way(epoch_iterator: Any) -> Any:
-    """The iterator that `fit(steps_per_epoch=...)` goes on with, or None. Without the name: AttributeError."""
+    """Returns the iterator that `fit(steps_per_epoch=...)` continues, or None. Without the name: AttributeError."""
     return epoch_iterator._current_iterator
 
 
 def dataset_of(epoch_iterator: Any) -> Any:
-    """The tf.data dataset that `fit` was given, or None. Without the names: AttributeError, RuntimeError."""
+    """Returns the tf.data dataset that `fit` was given, or None. Without the names: AttributeError, RuntimeError."""
     adapter, kind = _adapter(epoch_iterator)
     return adapter._dataset if kind == "TFDatasetAdapter" else None
 
 
 def py_dataset_of(epoch_iterator: Any) -> Any:
-    """The `keras.utils.PyDataset` that `fit` was given, or None. Without the names: AttributeError, RuntimeError."""
+    """Returns the `keras.utils.PyDataset` given to `fit`, or None. Without the names: AttributeError, RuntimeError."""
     adapter, kind = _adapter(epoch_iterator)
     return adapter.py_dataset if kind == "PyDatasetAdapter" else None
 
 
 def sampler_of(epoch_iterator: Any) -> Any:
-    """Of the PyTorch `DataLoader` that `fit` was given, or None. Without the names: AttributeError, RuntimeError."""
+    """Returns the sampler of the PyTorch `DataLoader` given to `fit`, or None.
+
+    Without the names: AttributeError, RuntimeError.
+    """
     adapter, kind = _adapter(epoch_iterator)
     return adapter._dataloader.sampler if kind == "TorchDataLoaderAdapter" else None
 
@@ -206,7 +213,7 @@ def _adapter(epoch_iterator: Any) -> tuple[Any, str]:
     kind = classes[0].__name__
     if kind not in ADAPTERS:
         raise RuntimeError(
-            f"this version of Keras reads its data by a {kind}, whose order is not known; install a version that this "
+            f"this version of Keras reads its data with a {kind}, whose order is unknown; install a version that this "
             "package was tested with (3.14 or 3.15)"
         )
     return adapter, kind
@@ -222,11 +229,11 @@ CALLBACK_STATE = {
     "SwapEMAWeights": ("_ema_weights_in_model",),
     "TensorBoard": ("_global_train_batch", "_global_test_batch"),
 }
-"""What Keras's callbacks remember, by class."""
+"""The attributes that hold the state of Keras's callbacks, by class."""
 
 
 def remembered(callback: Any, names: tuple[str, ...]) -> dict[str, Any]:
-    """The values of such attributes. Some public ones are set late; without a private one: AttributeError."""
+    """Returns the values of these attributes. Some public ones are set late. Without a private one: AttributeError."""
     return {name: getattr(callback, name) for name in names if name.startswith("_") or hasattr(callback, name)}
 
 
@@ -234,13 +241,13 @@ def remembered(callback: Any, names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def strategy_of_optimizer(optimizer: Any) -> Any:
-    """The strategy that an optimizer was made under, on TensorFlow. Without the name: AttributeError."""
+    """Returns the strategy that an optimizer was made under, on TensorFlow. Without the name: AttributeError."""
     return optimizer._distribution_strategy
 
 
 @contextmanager
 def gradients_are_summed(optimizer: Any) -> Iterator[None]:
-    """Has an optimizer not sum gradients over the replicas once more. Without the name: AttributeError."""
+    """Keeps an optimizer from summing gradients over the replicas again. Without the name: AttributeError."""
     before = optimizer._all_reduce_sum_gradients
     optimizer._all_reduce_sum_gradients = list
     try:
@@ -250,6 +257,6 @@ def gradients_are_summed(optimizer: Any) -> Iterator[None]:
 
 
 def _set(owner: Any, name: str, value: Any) -> None:
-    """Sets an attribute that is there: a new one would change nothing, without an error."""
+    """Sets an attribute that exists. A new attribute would have no effect, and would raise no error."""
     getattr(owner, name)
     setattr(owner, name, value)

@@ -1,4 +1,4 @@
-"""Names of files and classes: how a message shows them, how a shell takes them, and which ones a class may have."""
+"""Names of files and classes: shown in messages, quoted for a shell, and checked for classes."""
 
 import os
 import shlex
@@ -6,18 +6,19 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 
 ESCAPED = ("Cc", "Cf", "Cs", "Zl", "Zp")
-"""Unicode's categories of what moves a cursor, turns text around, ends a line, or is no text."""
+"""Unicode categories of characters that move a cursor, reverse text, end a line, or are not text."""
 QUOTED = 80
-"""Characters of a name that are quoted: a file may have names of megabytes."""
+"""The number of characters of a name that a message quotes: a file may hold names of megabytes."""
 
 
 def shown(name: str | os.PathLike, most: int | None = None) -> str:
-    """A name as a message may hold it, in one line: what is no text, or would command the terminal, is escaped.
+    """Returns a name for a message, in one line. Characters that are not text or control the terminal are escaped.
 
     A byte that is not UTF-8, which Python keeps as a surrogate, becomes `\\xe9`, a line feed `\\n`.
 
     Args:
-        most: characters of it that are shown.
+        name: the name.
+        most: the largest number of characters of the name.
     """
     name = os.fspath(name)
     if most is not None and len(name) > most:
@@ -28,32 +29,34 @@ def shown(name: str | os.PathLike, most: int | None = None) -> str:
 
 
 def quoted(name: object) -> str:
-    """A name out of a file, which may have any content and length, for a message."""
+    """Quotes a name from a file, which may have any content and length, for a message."""
     return f"'{shown(str(name), QUOTED)}'"
 
 
 def number_of(number: int, noun: str, plural: str = "") -> str:
-    """A number of things: `1 shard`, `1,024 shards`.
+    """Returns a number with its noun: `1 shard`, `1,024 shards`.
 
     Args:
-        plural: of a noun that takes more than an s.
+        number: the number.
+        noun: the noun, in the singular.
+        plural: the plural, if it is not the noun with an s.
     """
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def some_of(texts: Sequence[str], most: int, between: str = ", ") -> str:
-    """Texts for a message: the first ones, and how many more there are."""
+    """Joins the first texts for a message, and says how many more there are."""
     more = f" and {len(texts) - most:,} more" if len(texts) > most else ""
     return between.join(texts[:most]) + more
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:
-    """Names out of files for a message, in quotes: the first ones, and how many more there are."""
+    """Quotes the first names from files for a message, and says how many more there are."""
     return some_of([f"'{shown(name)}'" for name in names], most)
 
 
 def size_text(shape: Iterable[object]) -> str:
-    """A shape as people write it, `331 x 331 x 3`; `any` stands for a side of any size."""
+    """Returns a shape as people write it, `331 x 331 x 3`; `any` is a side of any size."""
     return (
         " x ".join("any" if side is None else repr(side) if isinstance(side, str) else str(side) for side in shape)
         or "a single number"
@@ -61,7 +64,7 @@ def size_text(shape: Iterable[object]) -> str:
 
 
 def is_escaped(letter: str) -> bool:
-    """Whether a letter cannot be shown as it is."""
+    """Whether a character must be escaped before it is shown."""
     return unicodedata.category(letter) in ESCAPED
 
 
@@ -72,7 +75,7 @@ def _escaped(letter: str) -> str:
 
 
 def shell_quoted(words: Iterable[str]) -> str:
-    """A command line that can be printed, and pasted into bash or zsh, whatever bytes its words hold."""
+    """Returns a command line that you can print, and paste into bash or zsh, whatever bytes its words hold."""
     return " ".join(shlex.quote(word) if shown(word) == word else _dollar_quoted(word) for word in words)
 
 
@@ -83,10 +86,10 @@ def _dollar_quoted(word: str) -> str:
 
 
 def check_class_names(names: Iterable[str], where: str) -> None:
-    """Class names go into JSON, CSV, text files of one name a line, and answers of the service.
+    """Checks class names for JSON, CSV, text files with one name a line, and answers of the service.
 
     Raises:
-        ValueError: a name that cannot: one that is not UTF-8, or that holds a line's end or a control character.
+        ValueError: a name is not UTF-8, or holds a line break or a control character.
     """
     for name in names:
         if any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in name):

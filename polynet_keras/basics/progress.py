@@ -1,4 +1,4 @@
-"""How far the work on a dataset is: a bar on a terminal, a line a minute elsewhere."""
+"""Progress of the work on a dataset: a bar on a terminal, a line a minute elsewhere."""
 
 import contextlib
 import time
@@ -8,16 +8,16 @@ from absl import logging
 from tqdm import tqdm
 
 LINE_SECONDS = 60
-"""Between two lines, where there is no terminal."""
+"""The time between two lines without a terminal."""
 
 
 @contextlib.contextmanager
 def progress(images: int, work: str = "") -> Iterator[Callable[[int], None]]:
-    """Shows how many of so many images are done: what it gives is called with the number of further ones.
+    """Shows how many images are done. Yields a function to call with the number of newly done images.
 
     Args:
-        images: in all.
-        work: what is done, where that is not plain.
+        images: the number of all images.
+        work: the name of the work, if it is not obvious.
     """
     with tqdm(total=images, desc=work or None, unit=" images", disable=None, leave=False) as bar:
         done, start = 0, time.monotonic()

@@ -1,4 +1,4 @@
-"""Work without a word: what is done twice is told once."""
+"""Work without log lines, so that a step that is done twice logs once."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from absl import logging
 
 @contextlib.contextmanager
 def without_logs() -> Iterator[None]:
-    """Leaves out information and warnings."""
+    """Suppresses log lines below errors."""
     logger = logging.get_absl_logger()
     level = logger.level
     logger.setLevel("ERROR")

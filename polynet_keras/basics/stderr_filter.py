@@ -1,13 +1,13 @@
-"""Standard error without two kinds of lines: warnings of image decoders, and what TensorFlow says of itself.
+"""Filters two kinds of lines out of standard error: warnings of image decoders, and TensorFlow's start-up messages.
 
-TensorFlow's libjpeg, and the libtiff in Pillow, write a line for each damaged image that they decode all the same.
-It names no file, and comes again in each epoch. `decoder_warnings.log_damaged` names the files.
+TensorFlow's libjpeg, and the libtiff in Pillow, write a line for each damaged image that they can still decode. The
+line names no file, and comes again in each epoch. `decoder_warnings.log_damaged` names the files.
 
-TensorFlow greets as it is imported, before `TF_CPP_MIN_LOG_LEVEL` counts: twice of oneDNN and of CUDA, which is not
-there. Its errors and warnings stay, but for those of `GREETING`.
+TensorFlow logs while it is imported, before `TF_CPP_MIN_LOG_LEVEL` takes effect: twice about oneDNN, and about missing
+CUDA. Its other errors and warnings stay; `GREETING` lists the filtered ones.
 
-What C code writes to descriptor 2 goes through a process that runs this file: so the last words of a process that
-crashes are passed on too. What Python writes to `sys.stderr` goes where it went before.
+A process that runs this file filters what C code writes to descriptor 2, so the last lines of a process that crashes
+are passed on too. What Python writes to `sys.stderr` is not filtered.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ import sys
 from collections.abc import Iterator
 
 WARNING = re.compile(
-    # What libjpeg warns of (JWRN_* of its jerror.h); libtiff says the name that Pillow gives it, whatever the file's.
+    # The warnings of libjpeg (JWRN_* of its jerror.h). libtiff prints the name that Pillow gives it, not the file's.
     rb"(?:Corrupt JPEG data: |Premature end of JPEG file|Invalid SOS parameters for sequential JPEG"
     rb"|Inconsistent progression sequence for component |Invalid progressive parameters "
     rb"|Warning: unknown JFIF revision number |Unknown Adobe color transform code |(?<![\w/\\.-])tempfile\.tif: )"
@@ -32,19 +32,19 @@ _LINE = rb"\d{4} [\d:.]+ +\d+ "
 GREETING = re.compile(
     rb"(?m)^(?:WARNING: All log messages before absl::InitializeLog\(\) is called are written to STDERR"
     rb"|I" + _LINE + rb"[\w./-]+:\d+\] [^\n]*"  # information
-    # An optimization that is left out: nothing is wrong, and nobody can do anything about it.
+    # A skipped optimization: nothing is wrong, and the user cannot change it.
     rb"|W"
     + _LINE
     + rb"loop_optimizer\.cc:\d+\] Skipping loop optimization for Merge node with control input[^\n]*"
-    # An error ends what a process computes: Python raises it.
+    # An error that Python raises too.
     + rb"|W"
     + _LINE
     + rb"local_rendezvous\.cc:\d+\] Local rendezvous is aborting with status: [^\n]*(?:\n\t \[\[[^\n]*)*"
-    # Of processors without AVX-512: it computes in another way.
+    # Processors without AVX-512 compute in another way.
     + rb"|E"
     + _LINE
     + rb"util\.cc:\d+\] oneDNN supports DT_[^\n]*"
-    # There is no driver, which is an error only where there is a card.
+    # A missing driver is an error only on a machine with a card.
     + (
         b""
         if os.path.exists("/dev/nvidiactl")
@@ -54,32 +54,32 @@ GREETING = re.compile(
 )
 DECODERS, TENSORFLOW = "d", "t"
 LINES = {DECODERS: WARNING, TENSORFLOW: GREETING}
-"""By kind: the lines."""
+"""The lines of each kind."""
 READ_BYTES = 1 << 16
 SWITCH = re.compile(rb"\0polynet: without ([dt]*)\0")
-"""Tells the filter which kinds of lines it leaves out from here on."""
+"""Tells the filter which kinds of lines to drop from now on."""
 MARK = b"\0polynet: said so far\0"
-"""The filter answers it when it has passed on all that was written before."""
+"""The filter answers this mark after it has passed on everything written before it."""
 SECONDS = 2.0
-"""To wait for the filter."""
+"""The longest wait for the filter."""
 LEFT_OUT, MARKED = b".", b"+"
-"""What the filter says on its standard output."""
+"""The answers of the filter on its standard output."""
 
 _filter: subprocess.Popen | None = None
 _left_out = ""
-"""The kinds of lines that are left out now."""
+"""The kinds of lines that the filter drops now."""
 _is_told = False
 
 
 @contextlib.contextmanager
 def held_back(kind: str = DECODERS) -> Iterator[None]:
-    """Leaves lines out of what this process writes. For commands: a library's caller may want descriptor 2.
+    """Drops lines that this process writes. Only for commands: the caller of a library may need descriptor 2.
 
-    Nothing changes where standard error is closed, where no process can be started, and in the first process of a
-    container, with which the system ends all others at once.
+    Nothing changes if standard error is closed, if no process can be started, and in the first process of a container:
+    when it ends, the system ends all others at once.
 
     Args:
-        kind: of the lines. Another kind may be held back already; one process filters both.
+        kind: the kind of lines. Another kind may be held back already; one process filters both.
     """
     global _is_told
     with contextlib.ExitStack() as stack:
@@ -91,13 +91,13 @@ def held_back(kind: str = DECODERS) -> Iterator[None]:
         try:
             yield
         except BaseException:
-            if kind == DECODERS and warned():  # nobody came to name them
+            if kind == DECODERS and warned():  # no caller has named them
                 logging.warning("damaged images: `polynet train` and `polynet evaluate` name them at their end")
             raise
 
 
 def _started(stack: contextlib.ExitStack) -> bool:
-    """Starts the filter, which ends with `stack`; false where there can be none."""
+    """Starts the filter, which ends with `stack`. Returns false if it cannot start."""
     global _filter
     if os.name != "posix" or os.getpid() == 1 or sys.stderr is None or sys.stderr.closed:
         return False
@@ -124,7 +124,7 @@ def _leave_out(kinds: str) -> None:
 
 
 def warned() -> bool:
-    """Whether a warning was left out, once: who is told so names the damaged images, and need not again."""
+    """Whether a warning was dropped since the last call. The caller then names the damaged images once."""
     global _is_told
     if _filter is None or _filter.stdout is None or DECODERS not in _left_out or _is_told:
         return False
@@ -141,7 +141,7 @@ def warned() -> bool:
 
 
 def _filtered(original: int) -> subprocess.Popen:
-    """Sends what is written to descriptor 2 through a filter, to `original`."""
+    """Sends everything written to descriptor 2 through a filter to `original`."""
     readable, writable = os.pipe()
     try:
         process = subprocess.Popen(
@@ -149,7 +149,7 @@ def _filtered(original: int) -> subprocess.Popen:
             stdin=readable,
             stdout=subprocess.PIPE,
             stderr=original,
-            start_new_session=True,  # without Ctrl-C: it ends after the process whose output it passes on
+            start_new_session=True,  # no Ctrl-C: it ends after the process whose output it filters
         )
         os.dup2(writable, 2)
     finally:
@@ -164,19 +164,19 @@ def _end() -> None:
     _left_out = ""
     assert ended is not None
     assert ended.stdout is not None
-    with contextlib.suppress(subprocess.TimeoutExpired):  # a process that we started may live on and write
+    with contextlib.suppress(subprocess.TimeoutExpired):  # a process that we started may still run and write
         ended.wait(SECONDS)
     ended.stdout.close()
 
 
 @contextlib.contextmanager
 def _python_writes_to(original: int) -> Iterator[None]:
-    """Lets `sys.stderr` and the root logger write to `original`, which may be a terminal: progress bars need one."""
+    """Makes `sys.stderr` and the root logger write to `original`: progress bars need the terminal, if it is one."""
     before = sys.stderr
     before.flush()
     try:
         is_our_own = before.fileno() == 2
-    except (OSError, ValueError, AttributeError):  # a notebook's, or one of a test
+    except (OSError, ValueError, AttributeError):  # the stream of a notebook or a test
         is_our_own = False
     if not is_our_own:
         yield
@@ -203,7 +203,7 @@ def _python_writes_to(original: int) -> Iterator[None]:
 
 def main() -> None:
     """Filters standard input to standard error."""
-    # A scheduler ends all processes of a job: this one has to pass on what the others say to it.
+    # A scheduler signals all processes of a job. This one must still pass on the last lines of the others.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     os.set_blocking(1, False)
@@ -217,16 +217,16 @@ def main() -> None:
 
 
 def _parts(data: bytes, kinds: str) -> list[tuple[bytes, str]]:
-    """What was written before, between and after the switches, each with the kinds of lines to leave out of it."""
+    """Returns the text before, between and after the switches, each part with the kinds of lines to drop from it."""
     texts = SWITCH.split(data)
     return list(zip(texts[::2], [kinds, *(after.decode() for after in texts[1::2])], strict=True))
 
 
 def _passed_on(data: bytes, kinds: str, is_cut: bool) -> bytes:
-    """Writes what is to be read; returns the beginning of a line that may be left out."""
+    """Writes what is not filtered; returns the beginning of a line that may have to be dropped."""
     end = data.rfind(b"\n") + 1
     rest = data[end:]
-    # A line without its end is not waited for, unless it is one to leave out or was cut by reading.
+    # An incomplete line is passed on at once, unless it may have to be dropped or was cut by reading.
     if len(rest) >= READ_BYTES or not (is_cut or any(LINES[kind].search(rest) for kind in kinds)):
         end, rest = len(data), b""
     _pass_on(data[:end], kinds)
@@ -234,13 +234,13 @@ def _passed_on(data: bytes, kinds: str, is_cut: bool) -> bytes:
 
 
 def _pass_on(text: bytes, kinds: str) -> None:
-    """Writes a text without lines of these kinds, then says whether a decoder has warned in it, and of its marks."""
+    """Writes a text without lines of these kinds, then reports the decoder warnings and the marks in it."""
     left, warnings = text.replace(MARK, b""), 0
     for kind in kinds:
         left, count = LINES[kind].subn(b"", left)
         warnings += count * (kind == DECODERS)
     _write(left)
-    with contextlib.suppress(OSError):  # nobody has read what it says so often
+    with contextlib.suppress(OSError):  # the pipe is full of unread answers
         os.write(1, LEFT_OUT * (warnings > 0) + MARKED * text.count(MARK))
 
 
@@ -250,7 +250,7 @@ def _write(data: bytes) -> None:
             data = data[os.write(2, data) :]
         except BlockingIOError:
             select.select([], [2], [])
-        except OSError:  # nobody reads it, which must not stop the process that writes
+        except OSError:  # the reader is gone, which must not stop the writing process
             return
 
 

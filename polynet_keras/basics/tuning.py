@@ -1,31 +1,32 @@
 """Datasets that tf.data does not tune while they run, so that their iterators end at once.
 
-In TensorFlow 2.21 and before, an iterator that ends wakes the thread that tunes it before it marks it as cancelled. If
-the thread looks first, which on a process's only core it does, it sees nothing and sleeps on, and the end waits for it:
-up to a minute, at the end of each epoch and of each evaluation, and of several workers all wait for the one. Without
-tuning there is no such thread.
+In TensorFlow 2.21 and before, an iterator that ends wakes its tuning thread before it sets the mark of cancellation. If
+the thread looks first, as it does if the process has one core, it sees no mark and sleeps again. The end of each epoch
+and of each evaluation then waits for the thread, up to a minute, and all workers wait for the slow one. Without tuning
+there is no such thread.
 """
 
 import os
 from typing import Any
 
 THREADS_A_CORE = 2
-"""Of a pipeline: with one, a core is idle while its thread waits for another's copy, 8 % of the time on two."""
+"""Threads of a pipeline for each core. With one, a core idles while its thread waits for another thread's copy: 8 % of
+the time on two cores."""
 
 
 def untuned(dataset: Any, threads: int | None = None) -> Any:
-    """A `tf.data.Dataset` without tuning.
+    """Returns a `tf.data.Dataset` without tuning.
 
-    A map with `num_parallel_calls=tf.data.AUTOTUNE` then runs as many calls at a time as the dataset has threads of its
-    own, or, without such, as many as there are cores, up to 16. Give `prefetch` a number: without tuning, what AUTOTUNE
-    buffers has no bound.
+    A map with `num_parallel_calls=tf.data.AUTOTUNE` then runs as many calls at a time as the dataset has private
+    threads, or, without private threads, as many as there are cores, up to 16. Give `prefetch` a number: without
+    tuning, AUTOTUNE buffers without a bound.
 
     Args:
-        dataset: any.
-        threads: of its own; by default those that it has.
+        dataset: the dataset.
+        threads: the number of private threads; by default those that the dataset has.
     """
     before = dataset.options()
-    options = type(before)()  # which needs no import of TensorFlow
+    options = type(before)()  # avoids an import of TensorFlow
     options.autotune.enabled = False
     threads = threads or before.threading.private_threadpool_size
     if threads:
@@ -35,6 +36,6 @@ def untuned(dataset: Any, threads: int | None = None) -> Any:
 
 
 def usual_threads() -> int:
-    """Of a pipeline in this process: `THREADS_A_CORE` for each core that it may use."""
+    """Returns the usual threads of a pipeline in this process: `THREADS_A_CORE` for each core that it may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return THREADS_A_CORE * cores

@@ -1,4 +1,4 @@
-"""A training that is saved between two steps, and goes on from there as if nothing had happened."""
+"""Saves a training between two steps, and resumes it from there with the same result."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Checkpoints between two steps of `fit`, from which it goes on as if nothing had happened."""
+"""Checkpoints between two steps of `fit`, from which it resumes with the same result."""
 
 import os
 import sys
@@ -23,54 +23,55 @@ from polynet_keras.engine.session import TrainingSession
 
 
 class Checkpoints(keras.callbacks.Callback):
-    """Saves a training every so many steps or minutes, and goes on from there when `fit` is called again.
+    """Saves a training at intervals of steps or minutes, and resumes from there when you call `fit` again.
 
         checkpoints = Checkpoints("checkpoints", every_steps=1000, every_minutes=10)
         model.fit(dataset, epochs=90, callbacks=[checkpoints])
 
-    A process that is killed and started again with the same script gets the weights, losses, metrics and history of one
-    that ran through: bit for bit, where the training itself is deterministic. It works on TensorFlow for a PolyNet, a
-    `DistributedModel` and other subclasses of `DistributedTraining`, without a strategy or with one, of several
-    replicas or workers. Workers share the folder; the chief writes, and all go on from the same checkpoint.
+    A process that is killed and started again with the same script gets the weights, losses, metrics and history of an
+    uninterrupted run: bit for bit, if the training itself is deterministic. It works on TensorFlow for a PolyNet, a
+    `DistributedModel` and other subclasses of `DistributedTraining`, without a strategy or with one of several replicas
+    or workers. Workers share the folder; the chief writes, and all resume from the same checkpoint.
 
-    What is saved: all variables of the model (with the states of its random layers), of its optimizers and metrics; the
-    place; the logs; what other callbacks remember (`callback_state.ATTRIBUTES`, or their `get_state` and `set_state`).
-    `checkpoints.model_state` says why no global generator's state is. Files have checksums and are renamed when
-    they are complete. A checkpoint that cannot be read is passed over, with a warning, for the one before it; one that
-    cannot be written, on a full disk say, is a warning too, and the training goes on.
+    A checkpoint holds all variables of the model (with the states of its random layers), of its optimizers and metrics;
+    the position; the logs; and the state of other callbacks (`callback_state.ATTRIBUTES`, or their `get_state` and
+    `set_state`). `checkpoints.model_state` says why it holds no state of global generators. Files have checksums and
+    are renamed when they are complete. If a checkpoint cannot be read, the callback warns and takes the one before it.
+    If one cannot be written, for example on a full disk, it warns, and the training continues.
 
-    When it is saved: after every so many steps, or minutes on the chief's clock, and at the end of training. Weights
-    that are not finite are not saved, with a warning: the newest checkpoint is of the last good state.
-    If the process gets SIGTERM, the training is saved after the step of training or validation that is under way, and
-    `Preempted` is raised: of one worker's SIGTERM all workers of a `DistributedModel` hear.
+    A checkpoint is written every `every_steps` steps, every `every_minutes` minutes on the chief's clock, and at the
+    end of training. If weights are not finite, the callback warns and writes none: the newest checkpoint has the last
+    good state. After SIGTERM it saves when the current step of training or validation is done, and raises `Preempted`:
+    a SIGTERM to one worker stops all workers of a `DistributedModel`.
 
-    Going on:
+    On resuming:
 
-    * In the middle of an epoch Keras steps through the steps that were done, without computing them. Other callbacks
-      see these steps, with the logs of the last one; afterwards they remember what they did at the checkpoint. A
-      `CSVLogger` needs `append=True`.
+    * In the middle of an epoch Keras goes through the completed steps without computing them. Other callbacks see these
+      steps, with the logs of the last one; afterwards they get their state at the checkpoint. A `CSVLogger` needs
+      `append=True`.
     * The data must come in the same order again. With `skip_data` the batches of this epoch that were trained on are
-      read and dropped, and a tf.data dataset is put where the epochs before leave it: `ds.shuffle(n, seed=0)` shuffles
-      anew in each epoch, and goes on in the right order. A `PyDataset` gets the calls of `on_epoch_begin` and
-      `on_epoch_end` that it would have got. `fit` warns at its start of what cannot be right: a shuffle without a seed,
-      a `PyDataset` with `shuffle=True`. A generator must give the same batches again by itself. Instead of reading and
-      dropping, the dataset may start at `position.global_step`, with `skip_data=False`.
-    * When validation was interrupted, it runs again from its beginning.
-    * A training that was over, or was ended by a callback such as `EarlyStopping`, has nothing left to do: `fit`
-      returns at once, with the weights and the history. With more epochs it goes on, unless a callback had ended it.
+      read and dropped, and a tf.data dataset is put into its state after the epochs before: `ds.shuffle(n, seed=0)`
+      shuffles anew in each epoch, and continues in the right order. A `PyDataset` gets the calls of `on_epoch_begin`
+      and `on_epoch_end` of those epochs. `fit` warns at its start of orders that cannot be repeated: a shuffle without
+      a seed, a `PyDataset` with `shuffle=True`. A generator must give the same batches again by itself. Instead of
+      reading and dropping batches, you can let the dataset start at `position.global_step`, with `skip_data=False`.
+    * An interrupted validation runs again from its beginning.
+    * If the training was complete, or a callback such as `EarlyStopping` had ended it, `fit` returns at once, with the
+      weights and the history. With more epochs a complete training continues, unless a callback had ended it.
 
     Args:
-        folder: of the checkpoints, theirs alone.
-        every_steps: save when so many more steps (batches) are done.
-        every_minutes: save when so many minutes have gone by. At least one of the two is needed.
+        folder: the folder of the checkpoints; it must hold nothing else.
+        every_steps: the number of steps (batches) between two checkpoints.
+        every_minutes: the number of minutes between two checkpoints. Give at least one of the two.
         at_epoch_ends: save after every epoch too.
         keep: how many of the newest checkpoints to keep.
-        skip_data: whether `fit` is given the data from their beginning, rather than from `position.global_step`.
-        fingerprint: of what decides the training, such as its recipe. A checkpoint with another one is refused.
-        strategy: of the model, if `position` is used with several workers: they agree on it.
+        skip_data: whether `fit` gets the data from their beginning, rather than from `position.global_step`.
+        fingerprint: a text for everything that decides the training, such as its recipe. A checkpoint with another one
+            is refused.
+        strategy: the model's strategy, if you use `position` with several workers: they agree on it.
 
     Raises:
-        ValueError: an argument is out of range, or the backend is not TensorFlow. From `fit`: the checkpoints are of
+        ValueError: an argument is out of range, or the backend is not TensorFlow. From `fit`: the checkpoints are from
             another model, recipe or number of steps, or none of them can be read.
     """
 
@@ -101,12 +102,12 @@ class Checkpoints(keras.callbacks.Callback):
 
     @property
     def position(self) -> Position:
-        """Where the next `fit` will go on: at the newest checkpoint that can be read, or at the beginning.
+        """The position where the next `fit` will resume: that of the newest readable checkpoint, or the beginning.
 
-        To be asked before `fit`; on several workers by all of them, and with `strategy` given.
+        Read it before `fit`; with several workers, give `strategy` and read it on all of them.
 
         Raises:
-            ValueError: the checkpoint is of another recipe, or there are checkpoints and none can be read.
+            ValueError: the checkpoint is from another recipe, or there are checkpoints but none can be read.
         """
         if self._chosen is None:
             self._chosen = (choose(self._files, self._strategy, self._accept),)
@@ -114,13 +115,13 @@ class Checkpoints(keras.callbacks.Callback):
         return _progress(saved).position
 
     def reload(self, model: keras.Model) -> Position | None:
-        """Gives a model, and its optimizers, the values of the newest checkpoint: where a training came to nothing.
+        """Sets a model and its optimizers to the values of the newest checkpoint, for a training that failed.
 
         Returns:
-            What the checkpoint is of; None where there is none, and the model stays as it is.
+            The position of the checkpoint. None if there is none; the model is then unchanged.
 
         Raises:
-            ValueError: there are checkpoints and none can be read.
+            ValueError: there are checkpoints but none can be read.
         """
         saved = self._files.newest()
         if saved is None:
@@ -129,18 +130,16 @@ class Checkpoints(keras.callbacks.Callback):
         return _progress(saved).position
 
     def set_session(self, session: TrainingSession) -> None:
-        """Takes part in a call of `fit`, which calls this before the training begins.
+        """Joins a call of `fit`, which calls this method before the training begins.
 
         Raises:
-            ValueError: it takes part in another one, or another callback of this one does the same work.
+            ValueError: this callback has joined another call, or this call has another callback for the same work.
         """
         rivals = (Checkpoints, keras.callbacks.BackupAndRestore)
         if sum(isinstance(one, rivals) for one in session.callbacks) > 1:
-            raise ValueError("one fit() takes one Checkpoints, or keras.callbacks.BackupAndRestore: leave one out")
+            raise ValueError("fit() takes only one of Checkpoints and keras.callbacks.BackupAndRestore: leave one out")
         if self._session is not None:
-            raise ValueError(
-                "this Checkpoints takes part in a fit() that is under way: make another one, in another folder"
-            )
+            raise ValueError("this Checkpoints is in use by a running fit(): make another one, in another folder")
         self._session = session
         session.ends.callback(self._end, session.model, session.model.interruption)
 
@@ -159,7 +158,7 @@ class Checkpoints(keras.callbacks.Callback):
         self._after_training_steps: State | None = None
         self._in_epoch = False
         self._saved = self._restore(session)
-        # With a strategy of several workers, all of them hear of one's SIGTERM at the same step.
+        # With a strategy of several workers, all of them learn of a SIGTERM at the same step.
         self._interruption = self.model.interruption = session.ends.enter_context(Interruption())
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -197,7 +196,7 @@ class Checkpoints(keras.callbacks.Callback):
         ended = bool(self.model.stop_training)
         if self._told_to_stop():
             self._preempt(self._state_now(ended) if self._chief else None)
-        # Not at `on_train_end`: by then Keras has put the optimizer's averages in the place of the weights.
+        # Not in `on_train_end`: there Keras has replaced the weights by the optimizer's averages.
         if self._chief and (ended or self._at_epoch_ends or epoch + 1 >= self.params["epochs"]):
             self._write(self._state_now(ended))
 
@@ -205,15 +204,15 @@ class Checkpoints(keras.callbacks.Callback):
         found = saved.facts["fingerprint"]
         if found != self._fingerprint:
             raise ValueError(
-                f"{saved.path} was written by a training with fingerprint {found!r}, this one has "
+                f"{saved.path} was written by a training with fingerprint {found!r}, but this one has "
                 f"{self._fingerprint!r}: name another folder to start anew"
             )
 
     def _restore(self, session: TrainingSession) -> SavedState | None:
-        """Has model, callbacks and `fit` go on from the newest checkpoint, if there is one."""
+        """Makes the model, the callbacks and `fit` resume from the newest checkpoint, if there is one."""
         strategy, steps = self.model.distribute_strategy, self._steps
         before, self._chosen = self._chosen, None
-        # What one process found is not known to the others, unless they looked together.
+        # Processes do not know what the others found, unless they looked together.
         if before is None or (self._several and self._strategy is None):
             saved = choose(self._files, strategy, self._accept)
         else:
@@ -223,7 +222,7 @@ class Checkpoints(keras.callbacks.Callback):
         try:
             if before is not None and _progress(before[0]) != progress:
                 raise ValueError(
-                    "`position` was not the chief's: with several workers, Checkpoints(strategy=...) is needed"
+                    "`position` may differ from the chief's: with several workers, use Checkpoints(strategy=...)"
                 )
             if not self.model.built:
                 raise ValueError(
@@ -247,10 +246,10 @@ class Checkpoints(keras.callbacks.Callback):
         if saved is not None:
             place, epochs = progress.position, self.params["epochs"]
             if self._chief:
-                _tell(f"going on from {saved.path}: epoch {place.epoch + 1}, step {place.step}")
+                _tell(f"resuming from {saved.path}: epoch {place.epoch + 1}, step {place.step}")
             if progress.ended or place.epoch >= epochs:
                 how = "ended by a callback" if progress.ended else f"done with its {epochs} epochs"
-                logging.warning("%s is of a training that was %s: there is nothing left to do", saved.path, how)
+                logging.warning("%s is from a training that was %s: there is nothing left to do", saved.path, how)
             steps.go_on(progress, self._skip_data)
             session.start_at(max(place.epoch, epochs) if progress.ended else place.epoch)
         return saved
@@ -258,13 +257,13 @@ class Checkpoints(keras.callbacks.Callback):
     def _put_back(self, saved: SavedState) -> None:
         model_state.assign(self.model, saved)
         missing = set_states(self._callbacks, saved.facts["callbacks"], saved.tensor)
-        if missing and self._chief:  # the others have no writers
+        if missing and self._chief:  # the other workers have no callbacks that write
             logging.info("%s has states of callbacks that this run does not have: %s", saved.path, ", ".join(missing))
 
     def _replayed(self) -> None:
-        """After a step that was done before: at the last one, all is as it was then, whatever callbacks did since."""
+        """Runs after a replayed step. After the last one it restores the saved state, also what callbacks changed."""
         saved = self._saved
-        assert saved is not None  # it is what steps are replayed from
+        assert saved is not None  # steps are replayed from it
         position = _progress(saved).position
         if not self._several and self._told_to_stop():
             self._stop(position, saved=True)
@@ -284,7 +283,7 @@ class Checkpoints(keras.callbacks.Callback):
     def _preempt(self, state: State | None) -> NoReturn:
         """Saves, on the chief, and stops."""
         saved = state is not None and self._write(state)
-        # The others wait until it is written: whoever starts them again may do so once the first one has ended.
+        # The others wait until it is written: a scheduler may start all again when the first one has exited.
         saved = sum_over_workers(self.model.distribute_strategy, int(saved)) > 0
         self._stop(self._position_now(), saved)
 
@@ -327,7 +326,7 @@ class Checkpoints(keras.callbacks.Callback):
         return self._saver.write(state, self._position_now().global_step)
 
     def _end(self, model: keras.Model, interruption: Interruption | None) -> None:
-        """Takes everything back that concerns one call of `fit` of a model; the one around it listened before."""
+        """Undoes all changes for one call of `fit` of a model; an outer call listens to SIGTERM again."""
         if self._steps is not None:
             self._steps.detach()
         model.interruption = interruption
@@ -342,8 +341,8 @@ def _progress(saved: SavedState | None) -> Progress:
 def _check_arguments(folder, every_steps, every_minutes, keep, fingerprint) -> None:
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
-            f"Checkpoints need Keras's TensorFlow backend, this is {keras.backend.backend()!r}; "
-            "keras.callbacks.BackupAndRestore works on all"
+            f"Checkpoints need Keras's TensorFlow backend, but this is {keras.backend.backend()!r}; "
+            "keras.callbacks.BackupAndRestore works on all backends"
         )
     if not isinstance(folder, (str, os.PathLike)) or not os.fspath(folder):
         raise ValueError(f"folder={folder!r} must be the path of a folder")
@@ -359,7 +358,7 @@ def _check_arguments(folder, every_steps, every_minutes, keep, fingerprint) -> N
 
 
 def _tell(line: str) -> None:
-    """Where absl's log does not show information, as in a plain script, the line goes where Keras's callbacks write."""
+    """Logs a line. If absl's log does not show information, as in a plain script, it prints as Keras's callbacks do."""
     if logging.get_verbosity() >= logging.INFO or not keras.config.is_interactive_logging_enabled():
         logging.info("%s", line)
     else:

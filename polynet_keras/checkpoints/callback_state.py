@@ -1,4 +1,4 @@
-"""What callbacks remember from epoch to epoch, as values that can be saved."""
+"""The state that callbacks keep from epoch to epoch, as values that can be saved."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,17 +10,17 @@ import tensorflow as tf
 from polynet_keras.basics.keras_internals import CALLBACK_STATE, remembered
 
 ATTRIBUTES = tuple((getattr(keras.callbacks, kind), names) for kind, names in CALLBACK_STATE.items())
-"""What Keras's callbacks remember. Others say it themselves, with `get_state()` and `set_state(state)`: a dictionary of
-what JSON holds and of arrays."""
+"""The state of Keras's callbacks. Other callbacks give theirs with `get_state()` and take it with `set_state(state)`: a
+dictionary of arrays and of values that JSON can hold."""
 
 TENSOR = "tensor:"
 
 
 def get_states(callbacks: Sequence[keras.callbacks.Callback]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """What callbacks remember.
+    """Returns the state of callbacks.
 
     Returns:
-        As JSON holds it, by class and number within the class, and the arrays that it names.
+        Values for JSON, by class and number within the class, and the arrays that they name.
     """
     arrays: dict[str, np.ndarray] = {}
 
@@ -50,10 +50,10 @@ def get_states(callbacks: Sequence[keras.callbacks.Callback]) -> tuple[dict[str,
 def set_states(
     callbacks: Sequence[keras.callbacks.Callback], states: dict[str, Any], tensor: Callable[[str], np.ndarray]
 ) -> list[str]:
-    """Has callbacks remember what `get_states` returned; `tensor` gives the arrays by their names.
+    """Sets the state of callbacks to the result of `get_states`; `tensor` returns the arrays by name.
 
     Returns:
-        Whose states are none of these callbacks': by class and number within the class.
+        The states that belong to none of these callbacks, by class and number within the class.
     """
 
     def unpacked(value):

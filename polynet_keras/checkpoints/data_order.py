@@ -1,8 +1,8 @@
-"""In which order `fit` sees its examples, and what puts a training that goes on into the same order.
+"""The order in which `fit` sees its examples, and the same order for a resumed training.
 
 A dataset with `shuffle(n, seed=S)` draws another order for each iterator over it: the first epoch's order is that of
-the first iterator, and so on. For a training that goes on in a later epoch, each shuffle draws the orders of the epochs
-before, by iterators from which nothing is read.
+the first iterator, and so on. If a training resumes in a later epoch, each shuffle first draws the orders of the epochs
+before, with iterators that are not read.
 """
 
 import weakref
@@ -17,7 +17,7 @@ from polynet_keras.basics import keras_internals
 from polynet_keras.engine import internals
 
 _drawn: "weakref.WeakKeyDictionary[tf.data.Dataset, int]" = weakref.WeakKeyDictionary()
-"""How many orders `fit` has had each shuffle draw: in a notebook the next `fit` finds a dataset used."""
+"""The number of orders that each shuffle has drawn for `fit`: in a notebook the next `fit` may get a used dataset."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,10 @@ class _Shuffle:
     """A part of a tf.data dataset that draws an order.
 
     Attributes:
-        dataset: the part, with what it shuffles.
-        seed: two numbers; [0, 0] where it draws its own.
-        when_read: whether it draws once an iterator is read from, not when it is made: so does what another shuffle
-            comes after.
+        dataset: the part, with its input.
+        seed: two numbers; [0, 0] if it draws its own.
+        when_read: whether it draws when an iterator is first read, not when the iterator is made. So does a shuffle
+            before another shuffle.
         repeats: whether one iterator draws several orders.
     """
 
@@ -42,12 +42,12 @@ class DataOrder:
     """The iterators that `fit` makes over its data.
 
     Args:
-        epoch_iterator: Keras's, of a call of `fit` that has not begun to iterate.
+        epoch_iterator: Keras's iterator, of a call of `fit` that has not begun to iterate.
 
     Attributes:
-        latest: the iterator that was made last.
-        made: how many iterators there were so far, with those of earlier processes.
-        read: how many of them were read from.
+        latest: the newest iterator.
+        made: the number of iterators made so far, including those of earlier processes.
+        read: the number of these iterators that were read.
     """
 
     def __init__(self, epoch_iterator):
@@ -70,7 +70,7 @@ class DataOrder:
         return self.latest
 
     def begin_to_read(self) -> None:
-        """To be called when an iterator is read from for the first time."""
+        """Call this when an iterator is read for the first time."""
         self.read += 1
         self._note()
 
@@ -80,19 +80,19 @@ class DataOrder:
 
     @property
     def begins_anew(self) -> bool:
-        """Whether the next epoch makes an iterator of its own."""
+        """Whether the next epoch makes its own iterator."""
         return self._epochs.steps_per_epoch is None or keras_internals.iterator_under_way(self._epochs) is None
 
     @property
     def seeds(self) -> list[list[int]]:
-        """Of what shuffles a tf.data dataset; [0, 0] where it draws its own."""
+        """Returns the seeds of the shuffles of a tf.data dataset; [0, 0] for a shuffle that draws its own."""
         return [shuffle.seed for shuffle in self._shuffles]
 
     def check(self, validation_data: Any) -> None:
-        """Warns if nothing can put a training that goes on into the same order.
+        """Warns if a resumed training cannot get the same order.
 
         Args:
-            validation_data: of the same call of `fit`.
+            validation_data: the validation data of the same call of `fit`.
         """
         what = self._random_order()
         validated = [id(shuffle.dataset) for shuffle in _shuffles(validation_data)]
@@ -102,19 +102,19 @@ class DataOrder:
             )
         if what:
             logging.warning(
-                "%s: a training that goes on in the middle of an epoch will see some of its examples twice and others "
+                "%s: a training that resumes in the middle of an epoch will see some of its examples twice and others "
                 "not at all",
                 what,
             )
 
     def go_on(self, made: int, read: int, epochs: int, seeds: list[list[int]]) -> None:
-        """Puts the data into the order that the epochs before leave.
+        """Puts the data into the order after the epochs before.
 
         Args:
-            made: iterators before the one that the next step reads from.
-            read: those of them that were read from.
-            epochs: that are done.
-            seeds: of the data then.
+            made: the number of iterators before the one that the next step reads.
+            read: the number of these iterators that were read.
+            epochs: the number of completed epochs.
+            seeds: the seeds of the data at the checkpoint.
         """
         if seeds != self.seeds:
             logging.warning(
@@ -135,13 +135,13 @@ class DataOrder:
         if used:
             logging.warning(
                 "the dataset was iterated over more often than when the checkpoint was written: its examples come in "
-                "another order. Make the dataset anew before fit()"
+                "another order. Make a new dataset before fit()"
             )
         self.made, self.read = max(self.made, made), max(self.read, read)
         self._note()
 
     def _random_order(self) -> str:
-        """What draws an order that nobody can repeat, and what to write instead; empty if nothing does."""
+        """Returns the source of an order that cannot be repeated, and the code to write instead; empty if none is."""
         shuffles = keras_internals.keras_shuffles(self._epochs)
         if [0, 0] in self.seeds or _draws_inside(keras_internals.dataset_of(self._epochs)):
             return (
@@ -151,7 +151,7 @@ class DataOrder:
             return "the dataset repeats what it shuffles, write .repeat(n) before .shuffle(...)"
         if keras_internals.py_dataset_of(self._epochs) is not None and shuffles:
             return (
-                "fit(shuffle=True) shuffles a PyDataset with Python's own generator, write fit(shuffle=False) and have "
+                "fit(shuffle=True) shuffles a PyDataset with Python's own generator, write fit(shuffle=False) and let "
                 "its on_epoch_end() shuffle with a seed"
             )
         if shuffles and internals.global_seed() is None:
@@ -166,9 +166,9 @@ class DataOrder:
 
 
 def _shuffles(dataset: Any, when_read: bool = False, repeats: bool = False) -> Iterator[_Shuffle]:
-    """The parts of a tf.data dataset that draw an order, the last one first.
+    """Yields the parts of a tf.data dataset that draw an order, the last one first.
 
-    What is kept in a cache is drawn once, and the same again by the process that goes on.
+    A shuffle before a cache draws once. The resumed process draws the same order again.
     """
     if not isinstance(dataset, tf.data.Dataset) or internals.is_cache(dataset):
         return
@@ -184,7 +184,7 @@ def _shuffles(dataset: Any, when_read: bool = False, repeats: bool = False) -> I
 
 
 def _draws_inside(dataset: Any) -> bool:
-    """Whether a function of a tf.data dataset, of `interleave` or `flat_map` say, shuffles without a seed."""
+    """Whether a function of a tf.data dataset, for example of `interleave` or `flat_map`, shuffles without a seed."""
     if not isinstance(dataset, tf.data.Dataset):
         return False
     for graph in internals.graphs_of(dataset):

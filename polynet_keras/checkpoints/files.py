@@ -1,11 +1,11 @@
-"""The files of a training's checkpoints: written whole or not at all, read only if every checksum is right.
+"""The files of a training's checkpoints: written completely or not at all, read only if every checksum is right.
 
-A checkpoint is one of TensorFlow's bundles, `checkpoint-N.index` and `checkpoint-N.data-00000-of-00001`: tensors by
-name, each with its CRC-32C, and one of them is the JSON of all that is no tensor. TensorFlow writes both to temporary
-files, which it renames when they are complete, the index last. It does not wait until they are on the disk: what a
-power failure leaves is told by the checksums. The files in the folder are the only list of what there is:
-`tf.train.CheckpointManager` keeps another one, in a file that it replaces afterwards. If the process is killed between
-the two, that list lacks the newest checkpoint.
+A checkpoint is a bundle of TensorFlow, `checkpoint-N.index` and `checkpoint-N.data-00000-of-00001`: tensors by name,
+each with its CRC-32C. One of them is the JSON of all values that are not tensors. TensorFlow writes both to temporary
+files, which it renames when they are complete, the index last. It does not wait until they are on the disk: after a
+power failure the checksums show the damage. The files in the folder are the only list of checkpoints.
+`tf.train.CheckpointManager` keeps a second list, in a file that it replaces afterwards. If the process is killed
+between the two, that list lacks the newest checkpoint.
 """
 
 import json
@@ -32,12 +32,12 @@ DATA = ".data-00000-of-00001"
 
 
 class SavedState:
-    """A checkpoint on disk, all of whose tensors were read once and found right.
+    """A checkpoint on disk. All its tensors have been read once and verified.
 
     Attributes:
-        number: of the checkpoint: a later one has a higher number.
-        path: of its files, without their endings.
-        facts: what was saved besides tensors.
+        number: the number of the checkpoint; a later one has a higher number.
+        path: the path of its files, without their endings.
+        facts: the saved values that are not tensors.
 
     Raises:
         ValueError: a file is missing, cut short or damaged; the message names it.
@@ -51,17 +51,17 @@ class SavedState:
             for name in self._reader.get_variable_to_shape_map():
                 self._reader.get_tensor(name)  # verifies its checksum
             self.facts = json.loads(self._reader.get_tensor(FACTS))
-        # What a damaged file leads to depends on where it is damaged: TensorFlow raises its own errors and Python's.
+        # The error depends on the place of the damage: TensorFlow raises its own errors and Python's.
         except Exception as error:
             raise ValueError(f"{path}{_damaged_file(path)} cannot be read: {plain_message(error)}") from None
         if self.facts.get("format") != FORMAT:
-            raise ValueError(f"{path}.index is of format {self.facts.get('format')!r}; this version reads {FORMAT}")
+            raise ValueError(f"{path}.index has format {self.facts.get('format')!r}; this version reads {FORMAT}")
 
     def tensor(self, name: str) -> np.ndarray:
-        """A tensor by its name.
+        """Returns a tensor by its name.
 
         Raises:
-            ValueError: it cannot be read any more.
+            ValueError: the tensor can no longer be read.
         """
         try:
             return self._reader.get_tensor(name)
@@ -73,7 +73,7 @@ class CheckpointFiles:
     """The checkpoints in a folder.
 
     Args:
-        folder: theirs alone; need not exist.
+        folder: a folder that holds nothing else; it need not exist.
         keep: how many of the newest to keep.
     """
 
@@ -83,7 +83,7 @@ class CheckpointFiles:
         self._rejected: set[int] = set()
 
     def numbers(self) -> list[int]:
-        """Of the checkpoints that are there, oldest first.
+        """Returns the numbers of the checkpoints in the folder, oldest first.
 
         Raises:
             ValueError: the folder cannot be listed.
@@ -98,10 +98,10 @@ class CheckpointFiles:
         return sorted(int(match[1]) for match in matches if match)
 
     def newest(self) -> SavedState | None:
-        """The newest checkpoint that can be read, or None if there is none. Warns of those that cannot.
+        """Returns the newest readable checkpoint, or None if there is none. Warns of unreadable ones.
 
         Raises:
-            ValueError: there are some, and none can be read.
+            ValueError: there are checkpoints, but none can be read.
         """
         failures = []
         numbers = self.numbers()
@@ -116,20 +116,20 @@ class CheckpointFiles:
             return saved
         if failures:
             raise ValueError(
-                f"folder={os.fspath(self.folder)!r} has {number_of(len(failures), 'checkpoint')}, and none can be read "
+                f"folder={os.fspath(self.folder)!r} has {number_of(len(failures), 'checkpoint')}, but none can be read "
                 f"({'; '.join(failures)}); name another folder, or empty this one to start anew"
             )
         return None
 
     def open(self, number: int) -> SavedState:
-        """The checkpoint of a number; ValueError if it cannot be read."""
+        """Returns the checkpoint with a number. Raises a `ValueError` if it cannot be read."""
         return SavedState(self._path(number), number)
 
     def wait_for(self, number: int, seconds: float) -> SavedState:
-        """A checkpoint that another machine has written, and that a shared folder may show late.
+        """Waits for a checkpoint from another machine, which a shared folder may show late.
 
         Raises:
-            ValueError: it cannot be read, not even after so many seconds.
+            ValueError: the checkpoint cannot be read within `seconds`.
         """
         deadline = time.monotonic() + seconds
         while True:
@@ -144,7 +144,7 @@ class CheckpointFiles:
             look_again(self.folder)
 
     def prepare(self) -> None:
-        """Makes the folder, and removes what a process left that was killed while it wrote.
+        """Makes the folder, and removes the incomplete files of a process that was killed while it wrote.
 
         Raises:
             ValueError: the folder cannot be made or written to.
@@ -162,14 +162,14 @@ class CheckpointFiles:
             raise ValueError(f"folder={os.fspath(self.folder)!r} cannot be written: {error.strerror}") from None
 
     def write(self, facts: dict[str, Any], tensors: Mapping[str, tf.Tensor | np.ndarray]) -> int:
-        """Writes one more checkpoint, and then removes those that are not to be kept.
+        """Writes one more checkpoint, and then removes the oldest ones.
 
         Returns:
-            Its number.
+            The number of the new checkpoint.
 
         Raises:
-            OSError, tf.errors.OpError: it could not be written; those before are as they were.
-            ValueError, TypeError: the folder cannot be listed, or a fact be written as JSON.
+            OSError, tf.errors.OpError: the checkpoint could not be written; the older ones are unchanged.
+            ValueError, TypeError: the folder cannot be listed, or a fact cannot be written as JSON.
         """
         number = max([0, *self.numbers()]) + 1
         values = {FACTS: json.dumps({"format": FORMAT, **facts}, default=_plain), **tensors}
@@ -184,7 +184,7 @@ class CheckpointFiles:
         except Exception:
             self._remove(number)
             raise
-        # What could not be read would be taken for the newest again if this one were lost.
+        # An unreadable checkpoint would become the newest again if this one were lost.
         numbers = [n for n in self.numbers() if n not in self._rejected]
         for old in [*self._rejected, *numbers[: -self._keep]]:
             self._remove(old)
@@ -196,7 +196,7 @@ class CheckpointFiles:
 
     def _remove(self, number: int) -> None:
         path = self._path(number)
-        # Without its index a checkpoint is none.
+        # Files without an index do not count as a checkpoint.
         for file in (path.with_name(f"{path.name}.index"), *self.folder.glob(f"{path.name}.*")):
             try:
                 file.unlink(missing_ok=True)
@@ -205,7 +205,7 @@ class CheckpointFiles:
 
 
 def _damaged_file(path: Path) -> str:
-    """The ending of the file that an error is about, as far as it can be told."""
+    """Returns the ending of the damaged file, as far as it can be found."""
     if not os.path.exists(f"{path}.index"):
         return ".index"
     try:
@@ -216,7 +216,7 @@ def _damaged_file(path: Path) -> str:
 
 
 def _plain(value):
-    """Of NumPy's numbers and arrays Python's."""
+    """Converts NumPy's numbers and arrays to Python's."""
     if isinstance(value, (np.generic, np.ndarray)):
         return value.tolist()
     raise TypeError(f"{type(value).__name__} cannot be saved as JSON")

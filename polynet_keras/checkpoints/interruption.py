@@ -1,4 +1,4 @@
-"""A request to stop: SIGTERM, which comes before a machine is taken away, heard between two steps of training."""
+"""A request to stop: SIGTERM, which a machine gets before it is taken away, handled between two training steps."""
 
 import os
 import signal
@@ -11,11 +11,11 @@ from polynet_keras.checkpoints.position import Position
 
 
 class Preempted(Restart):
-    """Training stopped because the process was told to end (SIGTERM): a `SystemExit` of code 75.
+    """Training stopped because the process got SIGTERM: a `SystemExit` with code 75.
 
     Attributes:
         position: where training stopped.
-        saved: whether a checkpoint of that position is on disk. If not, an older one is, or none.
+        saved: whether a checkpoint of that position is on disk. If not, there may be an older one.
     """
 
     def __init__(self, position: Position, saved: bool = True):
@@ -25,7 +25,7 @@ class Preempted(Restart):
 
     def __str__(self) -> str:
         place = f"epoch {self.position.epoch + 1}, step {self.position.step}"
-        return f"told to stop at {place}, which is {'saved' if self.saved else 'not saved'}"
+        return f"stopped at {place}, which is {'saved' if self.saved else 'not saved'}"
 
 
 class Interruption:
@@ -37,14 +37,15 @@ class Interruption:
                 if interruption.requested:
                     ...
 
-    Only the main thread may listen; in another one nothing is changed and nothing heard. A second SIGTERM goes to the
-    handler that was there before, which by default ends the process. So does, at the end, a request that nobody
-    followed, because it came too late. Python hears a signal once the operation of TensorFlow that runs is over.
+    Only the main thread can listen; in another thread this class has no effect. A second SIGTERM goes to the handler
+    that was set before, which by default ends the process. At the end of the block, a request that came too late to be
+    followed goes there too. Python handles a signal when the running operation of TensorFlow is over.
 
     Attributes:
         requested: this process got SIGTERM.
-        agreed: all workers of a strategy know of one that got it, since the same step; whoever has them agree sets it.
-        followed: whoever stopped for it sets it.
+        agreed: all workers of a strategy know, since the same step, that one got it. The code that makes them agree
+            sets it.
+        followed: the code that stopped because of the request sets it.
     """
 
     def __init__(self):
@@ -54,13 +55,13 @@ class Interruption:
         self._former: Callable | int | None = None
 
     def __enter__(self) -> "Interruption":
-        # A handler that was not installed from Python could not be put back.
+        # A handler that was not installed from Python could not be restored.
         if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is not None:
             self._former = signal.signal(signal.SIGTERM, self._hear)
         return self
 
     def __exit__(self, *exception) -> None:
-        """Puts the former handler back, unless somebody has put another one over this one since."""
+        """Restores the former handler, unless other code has replaced this one since."""
         if self._former is None or threading.current_thread() is not threading.main_thread():
             return
         if signal.getsignal(signal.SIGTERM) == self._hear:

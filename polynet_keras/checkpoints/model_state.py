@@ -1,9 +1,9 @@
-"""The variables that decide how a training goes on: of the model, its optimizers and its metrics.
+"""The variables that decide the rest of a training: those of the model, its optimizers and its metrics.
 
 Keras's layers draw random numbers from `keras.random.SeedGenerator`s, whose states are among `model.variables`. The
-global generators of Python, NumPy and TensorFlow, which `keras.utils.set_random_seed` seeds, decide initial values, and
-the seeds that layers and datasets are made with: all of that a resumed process does again in the same way. They are no
-part of the state. A layer or loss that draws from `tf.random` itself, without Keras's generators, is not reproduced.
+global generators of Python, NumPy and TensorFlow, which `keras.utils.set_random_seed` seeds, decide initial values and
+the seeds of layers and datasets. A resumed process repeats all of this in the same way, so they are not part of the
+state. A layer or loss that draws from `tf.random` itself, without Keras's generators, is not reproduced.
 """
 
 import re
@@ -23,10 +23,10 @@ Description = dict[str, list[tuple[str, list[int], str]]]
 
 
 def describe(model: keras.Model) -> Description:
-    """(path, shape, dtype) of every variable, by group: "model", each optimizer's attribute, and "metrics"."""
+    """Returns (path, shape, dtype) of every variable, by group: "model", each optimizer's attribute, and "metrics"."""
 
     def of(group: str, variable: keras.Variable) -> tuple[str, list[int], str]:
-        # The path of an optimizer's variable depends on where it is first called.
+        # The path of an optimizer's variable depends on the place of its first call.
         path = variable.path if group in (MODEL, METRICS) else variable.name
         return path, list(variable.shape), variable.dtype
 
@@ -34,9 +34,9 @@ def describe(model: keras.Model) -> Description:
 
 
 def read(model: keras.Model) -> dict[str, tf.Tensor | np.ndarray]:
-    """The values of all variables by name, as they are now, whatever is assigned later.
+    """Returns the current values of all variables by name; later assignments do not change them.
 
-    No worker waits for another. Tensors share the variables' memory until those are assigned.
+    No worker waits for another. Tensors share the variables' memory until the variables are assigned.
     """
     values: dict[str, tf.Tensor | np.ndarray] = {}
     with model.distribute_strategy.scope():
@@ -49,7 +49,7 @@ def read(model: keras.Model) -> dict[str, tf.Tensor | np.ndarray]:
 
 
 def first_not_finite(model: keras.Model) -> str | None:
-    """The path of a trained variable with a value that is infinite or NaN; None where there is none."""
+    """Returns the path of a trained variable with an infinite or NaN value; None if there is none."""
     with model.distribute_strategy.scope():
         for variable in model.trainable_variables:
             is_float = variable.dtype.startswith(("float", "bfloat"))
@@ -59,10 +59,10 @@ def first_not_finite(model: keras.Model) -> str | None:
 
 
 def check(model: keras.Model, saved: SavedState) -> None:
-    """Makes the optimizer's variables, if they are not made yet, and compares all with those of a checkpoint.
+    """Makes the optimizer's variables, if they do not exist yet, and compares all variables with a checkpoint.
 
     Raises:
-        ValueError: the checkpoint is of another model or optimizer; numbers in the names do not count.
+        ValueError: the checkpoint is from another model or optimizer; numbers in the names do not count.
     """
     found = saved.facts["variables"]
     optimizer = model.optimizer
@@ -76,10 +76,10 @@ def check(model: keras.Model, saved: SavedState) -> None:
 
 
 def assign(model: keras.Model, saved: SavedState) -> None:
-    """Gives the variables of model and optimizers their saved values.
+    """Sets the variables of the model and its optimizers to their saved values.
 
     Raises:
-        ValueError: the checkpoint cannot be read any more.
+        ValueError: the checkpoint can no longer be read.
     """
     with model.distribute_strategy.scope():
         for group, variables in _groups(model).items():
@@ -90,12 +90,12 @@ def assign(model: keras.Model, saved: SavedState) -> None:
 
 
 def check_metrics(model: keras.Model, saved: SavedState, data_spec) -> None:
-    """Makes the metrics' variables, if they are not made yet, and compares them with those of a checkpoint.
+    """Makes the metrics' variables, if they do not exist yet, and compares them with those of a checkpoint.
 
     Args:
-        model: compiled.
+        model: a compiled model.
         saved: the checkpoint.
-        data_spec: of the training data, to make them with.
+        data_spec: the specification of the training data, from which the variables are made.
 
     Raises:
         ValueError: the model was compiled with other metrics.
@@ -108,7 +108,7 @@ def check_metrics(model: keras.Model, saved: SavedState, data_spec) -> None:
 
 
 def assign_metrics(model: keras.Model, saved: SavedState) -> None:
-    """Gives the metrics their saved totals."""
+    """Sets the metrics to their saved totals."""
     with model.distribute_strategy.scope():
         for number, variable in enumerate(model.metrics_variables):
             _assign_totals(model, variable, saved.tensor(_name(METRICS, number)))
@@ -116,7 +116,7 @@ def assign_metrics(model: keras.Model, saved: SavedState) -> None:
 
 def _groups(model: keras.Model) -> dict[str, list[keras.Variable]]:
     groups = {MODEL: model.variables}
-    # A model with a training step of its own may have several optimizers, and not use the one it was compiled with.
+    # A model with its own training step may have several optimizers, and not use the one it was compiled with.
     for attribute, value in vars(model).items():
         if isinstance(value, keras.optimizers.Optimizer) and value.built:
             groups[attribute] = value.variables
@@ -133,9 +133,9 @@ def _check_group(saved: SavedState, group: str, found: list | None, expected: li
     advice = f"another model or compile() wrote {saved.path}; use that, or name another folder to start anew"
     if found is None or expected is None:
         where, elsewhere = ("checkpoint", "model here") if expected is None else ("model here", "checkpoint")
-        raise ValueError(f"the {where} has variables of {group!r}, the {elsewhere} has none: {advice}")
+        raise ValueError(f"the {where} has variables of {group!r}, but the {elsewhere} has none: {advice}")
     for (path, shape, dtype), (own_path, own_shape, own_dtype) in zip(found, expected, strict=False):
-        # The switch of stochastic depth was a bool before it was a number.
+        # In older files the switch of stochastic depth is a bool, not a number.
         same_dtype = dtype == own_dtype or (dtype, own_dtype) == ("bool", "float32")
         if (_plain(path), list(shape)) != (_plain(own_path), own_shape) or not same_dtype:
             raise ValueError(
@@ -144,26 +144,26 @@ def _check_group(saved: SavedState, group: str, found: list | None, expected: li
             )
     if len(found) != len(expected):
         raise ValueError(
-            f"the checkpoint has {number_of(len(found), 'variable')} of {group!r}, this training {len(expected)}: "
+            f"the checkpoint has {number_of(len(found), 'variable')} of {group!r}, but this training {len(expected)}: "
             f"{advice}"
         )
 
 
 def _plain(path: str) -> str:
-    """A path without the numbers that Keras counts up with every layer that a process makes."""
+    """Returns a path without the numbers that Keras increases with every layer that a process makes."""
     return re.sub(r"_\d+(?=[/_]|$)", "", path)
 
 
 def _totals(model: keras.Model, variable: keras.Variable) -> tf.Tensor | np.ndarray:
-    """A metric's sum, or, where each replica adds one up for itself, those of this process: (replicas, ...)."""
+    """Returns a metric's sum, or, if each replica has its own sum, those of this process: (replicas, ...)."""
     if not _is_in_parts(variable):
         return tf.convert_to_tensor(variable.value)
-    # All of them together, as the variable's own value is, would take the other workers.
+    # The variable's own value is the sum of all replicas, which would need the other workers.
     return np.stack([part.numpy() for part in model.distribute_strategy.experimental_local_results(variable.value)])
 
 
 def _assign_totals(model: keras.Model, variable: keras.Variable, totals: np.ndarray) -> None:
-    """The same sum, whether it was saved in parts and is in parts; of other workers, their parts are taken for ours."""
+    """Restores a sum, saved in parts or not, to a variable in parts or not; other workers' parts are taken as ours."""
     was_in_parts = totals.ndim > len(variable.shape)
     if not _is_in_parts(variable):
         variable.assign(totals.sum(0, dtype=totals.dtype) if was_in_parts else totals)
@@ -178,5 +178,5 @@ def _assign_totals(model: keras.Model, variable: keras.Variable, totals: np.ndar
 
 
 def _is_in_parts(variable: keras.Variable) -> bool:
-    """Whether each replica adds to a sum of its own, and reading it is a collective: so are Keras's metrics."""
+    """Whether each replica adds to its own sum, and reading the total is a collective, as for Keras's metrics."""
     return getattr(variable.value, "synchronization", None) == tf.VariableSynchronization.ON_READ

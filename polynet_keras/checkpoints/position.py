@@ -1,4 +1,4 @@
-"""How far a training has come."""
+"""The position of a training."""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -12,9 +12,9 @@ class Position:
     ended within it.
 
     Attributes:
-        epoch: from 0.
-        step: steps of this epoch that are done. All of them, if its validation is what comes next.
-        global_step: steps that are done, of all epochs.
+        epoch: the epoch, from 0.
+        step: the number of completed steps of this epoch. It is all steps if the epoch's validation comes next.
+        global_step: the number of completed steps of all epochs.
     """
 
     epoch: int = 0
@@ -24,18 +24,19 @@ class Position:
 
 @dataclass(frozen=True)
 class Progress:
-    """A position, and what else `fit` has to be told to go on from it.
+    """A position, with the other values that `fit` needs to resume from it.
 
     Attributes:
-        position: the place.
-        steps_per_epoch: that Keras counted with; None where it did not know.
-        steps_per_execution: of the model.
-        batches_read: by the iterator that `fit` held, which is of one epoch, or of all epochs of an endless dataset.
-        iterators: that were made over the data before that one; None in files of older versions.
-        iterators_read: those of them that were read from; None in files of older versions.
-        seeds: of what shuffles the data, see `data_order`; None in files of older versions.
+        position: the position.
+        steps_per_epoch: the number that Keras used; None if it did not know the number.
+        steps_per_execution: the model's setting.
+        batches_read: the number of batches read by `fit`'s iterator, which is for one epoch, or for all epochs of an
+            endless dataset.
+        iterators: the number of iterators made before that one; None in files of older versions.
+        iterators_read: the number of these iterators that were read; None in files of older versions.
+        seeds: the seeds of the data's shuffles, see `data_order`; None in files of older versions.
         ended: whether a callback ended the training.
-        logs: of the last step: what Keras shows and hands to callbacks.
+        logs: the logs of the last step, which Keras shows and passes to callbacks.
     """
 
     position: Position
@@ -49,10 +50,10 @@ class Progress:
     logs: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict:
-        """As values that JSON holds."""
+        """Returns values that JSON can hold."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, values: dict) -> "Progress":
-        """What `to_json` gave."""
+        """Makes a value from the result of `to_json`."""
         return cls(**{**values, "position": Position(**values["position"])})

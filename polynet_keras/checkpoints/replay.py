@@ -1,7 +1,7 @@
-"""The steps of `fit`, so that it can go on in the middle of an epoch.
+"""Replays the steps of `fit`, so that it can resume in the middle of an epoch.
 
-Keras's `fit` starts at the beginning of an epoch. The steps that were done before are therefore stepped through again,
-without computing anything: Keras counts and shows them, and every callback sees them, with the logs of the last one.
+Keras's `fit` starts at the beginning of an epoch. The completed steps of the epoch are therefore replayed without
+computing anything: Keras counts and shows them, and every callback sees them, with the logs of the last one.
 """
 
 from typing import Any
@@ -16,21 +16,21 @@ from polynet_keras.checkpoints.position import Progress
 
 
 class TrainingSteps:
-    """Stands in for a model's `train_function`: counts the batches that are read, and replays steps on demand.
+    """Replaces a model's `train_function`: counts the batches that are read, and replays steps on demand.
 
-    Keras iterates anew over the data in every epoch. Given `steps_per_epoch`, it goes on with one iterator, until the
+    Keras makes a new iterator over the data in every epoch. With `steps_per_epoch` it keeps one iterator, until the
     data end if it knows their number.
 
     Args:
-        model: compiled, while `fit` runs.
-        steps_per_epoch: that `fit` was given, or None.
-        epoch_iterator: Keras's, over the data of this `fit`.
+        model: a compiled model, while `fit` runs.
+        steps_per_epoch: the argument of `fit`, or None.
+        epoch_iterator: Keras's iterator over the data of this `fit`.
 
     Attributes:
         model: the argument.
-        order: of the data.
+        order: the order of the data.
         replays: whether steps are replayed.
-        data_spec: of a batch, once one was asked for.
+        data_spec: the specification of a batch, after the first request for one.
     """
 
     def __init__(self, model: keras.Model, steps_per_epoch: int | None, epoch_iterator):
@@ -50,11 +50,13 @@ class TrainingSteps:
         self._skip_data = False
 
     def go_on(self, done: Progress, skip_data: bool) -> None:
-        """Has the data, and within an epoch the steps, go on from a place; `replays` is to be set to False there.
+        """Makes the data, and within an epoch the steps, resume from a position.
+
+        At this position the caller sets `replays` to False.
 
         Args:
-            done: what was done.
-            skip_data: whether to read the batches of what was done, and drop them. Otherwise the data begin after them.
+            done: the completed part of the training.
+            skip_data: whether to read and drop the batches of that part. Otherwise the data begin after them.
         """
         self._done, self._skip_data = done, skip_data
         self.replays = done.position.step > 0
@@ -62,31 +64,31 @@ class TrainingSteps:
             self.order.go_on(done.iterators, done.iterators_read, done.position.epoch, done.seeds)
 
     def attach(self) -> None:
-        """Puts itself in the place of the model's step, which may have been made anew since, for one step.
+        """Replaces the model's step for one step; the model may have made a new one since.
 
-        What callbacks do with the model between the steps, and whatever comes after an error, finds the model's own.
+        Between the steps and after an error, callbacks and other code find the model's own step.
         """
         if self.model.train_function is not self:
             self._function = self.model.train_function
             self.model.train_function = self
 
     def detach(self) -> None:
-        """Puts the model's own step back."""
+        """Restores the model's own step."""
         if self.model.train_function is self:
             self.model.train_function = self._function
         self._iterator = None
 
     def begin_epoch(self) -> None:
-        """To be called at the beginning of each epoch."""
+        """Call this at the beginning of each epoch."""
         self._epoch_begins = True
         self._epochs_begun += 1
 
     def batches_read(self, epoch_is_over: bool = False) -> int:
-        """Batches that were read by the iterator that the next step will read from."""
+        """Returns the number of batches read so far by the iterator of the next step."""
         return 0 if epoch_is_over and self._is_used_up() else self._batches_read
 
     def iterators_before(self, epoch_is_over: bool = False) -> tuple[int, int]:
-        """How many iterators were made, and read from, before the one that the next step will read from."""
+        """Returns how many iterators were made, and how many read, before the iterator of the next step."""
         if not epoch_is_over:
             return self._number - 1, self.order.read - 1
         return self.order.made - (not self.order.begins_anew), self.order.read - (not self._is_used_up())
@@ -98,7 +100,7 @@ class TrainingSteps:
     def __call__(self, iterator):
         self.model.train_function = self._function
         if iterator is not self.order.latest:
-            return self._function(iterator)  # of another `fit`: an interrupt ended this one before the step
+            return self._function(iterator)  # another `fit`: an interrupt ended this one before the step
         first, self._epoch_begins = self._epoch_begins, False
         if self._iterator is not iterator:
             self._iterator, self._batches_read, self._passed_epochs = iterator, 0, False
@@ -117,7 +119,7 @@ class TrainingSteps:
             if first and self._passed_epochs:
                 raise ValueError(
                     f"the dataset ended after {number_of(self._batches_read, 'batch', 'batches')}, between two "
-                    "epochs: to go on from a "
+                    "epochs: to resume from a "
                     "checkpoint with steps_per_epoch, it must be endless. Call .repeat() on it, or leave "
                     "steps_per_epoch out"
                 ) from None
@@ -126,10 +128,10 @@ class TrainingSteps:
         return logs
 
     def _pass_over_epochs(self, done: Progress) -> None:
-        """The batches of the epochs before, where all epochs share one iterator."""
+        """Skips the batches of the epochs before, if all epochs share one iterator."""
         before = done.batches_read - done.position.step
         if self._skip_data and before > 0:
-            logging.info("passing over %d batches of the epochs that are done", before)
+            logging.info("skipping %d batches of the completed epochs", before)
         self._read(before, at_least=before)
         self._passed_epochs = before > 0
 
@@ -142,8 +144,8 @@ class TrainingSteps:
                 if number < at_least:
                     raise ValueError(
                         f"the dataset ended after {number_of(self._batches_read + number, 'batch', 'batches')}, "
-                        "before the place that the "
-                        "checkpoint is of: it is not the one that the checkpoint was trained on"
+                        "before the checkpoint's "
+                        "position: it is not the dataset that the checkpoint was trained on"
                     ) from None
                 break
         self._batches_read += batches

@@ -1,4 +1,4 @@
-"""Which checkpoint to go on from: the same on all workers, or none of them goes on."""
+"""Chooses the checkpoint to resume from: the same one on all workers, or none of them resumes."""
 
 from collections.abc import Callable
 
@@ -12,24 +12,24 @@ from polynet_keras.cluster.patience import half_a_wait
 from polynet_keras.cluster.workers import is_chief
 
 WAIT_SECONDS = 120
-"""How long a worker waits for files that the chief has read: network file systems may show them a minute later."""
+"""The time a worker waits for files that the chief has read: network file systems may show them a minute later."""
 
 
 def choose(
     files: CheckpointFiles, strategy: tf.distribute.Strategy | None, accept: Callable[[SavedState], None]
 ) -> SavedState | None:
-    """The newest checkpoint that the chief can read, on every worker; all of them call this at once.
+    """Returns, on every worker, the newest checkpoint that the chief can read; all workers call this at once.
 
     Args:
-        files: in a folder that all workers share.
-        strategy: whose workers choose together; None for this process alone.
-        accept: raises a `ValueError` if a checkpoint may not be used here.
+        files: the checkpoints, in a folder that all workers share.
+        strategy: the strategy of the workers that choose together; None for a single process.
+        accept: raises a `ValueError` if a checkpoint cannot be used here.
 
     Returns:
         The checkpoint, or None if there is none.
 
     Raises:
-        ValueError: there are checkpoints and none can be read, or the newest may not be used: on all workers.
+        ValueError: on all workers: there are checkpoints but none can be read, or the newest one cannot be used.
     """
     chief = is_chief(strategy)
     saved, failure = None, None
@@ -42,7 +42,7 @@ def choose(
     number = sum_over_workers(strategy, number if chief else 0)
     if number < 0:
         raise failure or ValueError(
-            f"the chief cannot go on from the checkpoints in {files.folder}; what it says tells why"
+            f"the chief cannot resume from the checkpoints in {files.folder}; its message says why"
         )
     if not chief and number:
         try:
@@ -54,17 +54,17 @@ def choose(
 
 
 def check_steps(saved: SavedState, progress: Progress, steps: int | None, steps_per_execution: int) -> None:
-    """Raises `ValueError` if `fit`, with so many steps an epoch, does not come by the place that a checkpoint is of."""
+    """Raises `ValueError` if `fit`, with this number of steps an epoch, does not stop at a checkpoint's position."""
     if steps and progress.steps_per_epoch and steps != progress.steps_per_epoch:
         raise ValueError(
-            f"{saved.path} is of a training with {number_of(progress.steps_per_epoch, 'step')} an epoch, and this "
+            f"{saved.path} is from a training with {number_of(progress.steps_per_epoch, 'step')} an epoch, but this "
             f"one has {steps}: use the "
             "same data, batch size and steps_per_epoch, or name another folder to start anew"
         )
     if progress.position.step % steps_per_execution:
         raise ValueError(
-            f"{saved.path} is of step {progress.position.step} of an epoch, where steps_per_execution="
-            f"{steps_per_execution} does not stop: compile the model with {progress.steps_per_execution}, as it was"
+            f"{saved.path} is at step {progress.position.step} of an epoch, where steps_per_execution="
+            f"{steps_per_execution} does not stop: compile the model with {progress.steps_per_execution}, as before"
         )
 
 

@@ -1,4 +1,4 @@
-"""When a checkpoint is due, and what happens if it cannot be written."""
+"""Decides when a checkpoint is due, and handles failures to write one."""
 
 import time
 from typing import Any
@@ -14,12 +14,12 @@ State = tuple[dict[str, Any], dict[str, Any]]
 
 
 class Saver:
-    """Writes checkpoints every so many steps, every so many seconds, or both.
+    """Writes checkpoints at intervals of steps, of seconds, or both.
 
     Args:
-        files: where to.
-        every_steps: or None.
-        every_seconds: or None.
+        files: the checkpoints' files.
+        every_steps: the interval in steps, or None.
+        every_seconds: the interval in seconds, or None.
     """
 
     def __init__(self, files: CheckpointFiles, every_steps: int | None, every_seconds: float | None):
@@ -29,11 +29,11 @@ class Saver:
         self.start(0)
 
     def start(self, step: int) -> None:
-        """Counts steps and seconds from now on, `step` being done."""
+        """Counts steps and seconds from now on; `step` steps are done."""
         self._step, self._time = step, time.monotonic()
 
     def is_due(self, step: int) -> bool:
-        """Whether to write after a step: the number of steps that are done, by whatever number it grew."""
+        """Whether to write now. `step` is the number of completed steps; it may grow by any number."""
         every, seconds = self._every_steps, self._every_seconds
         if every is not None and step // every > self._step // every:
             return True
@@ -45,12 +45,12 @@ class Saver:
             self._files.write(*state)
         except (OSError, TypeError, ValueError, tf.errors.OpError) as error:
             logging.warning(
-                "no checkpoint was written to %s: %s. Training goes on, and it will be tried again",
+                "no checkpoint was written to %s: %s. Training continues, and will try again",
                 self._files.folder,
                 plain_message(error),
             )
             return False
         finally:
-            # A full disk is not written to again at every step.
+            # On a full disk, it should not try again at every step.
             self.start(step)
         return True

@@ -1,4 +1,4 @@
-"""Which processes train together: how they are found, meet, wait for each other, and learn of one that failed."""
+"""The processes that train together: how they are found, meet, wait for each other, and learn of a failed one."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""What the workers of a strategy find out together: every one of them calls these functions, at the same place."""
+"""Agreement of a strategy's workers: every worker calls these functions, at the same point."""
 
 import tensorflow as tf
 
@@ -6,10 +6,10 @@ from polynet_keras.cluster.workers import worker_count, worker_index
 
 
 def sum_over_workers(strategy: tf.distribute.Strategy | None, value: int) -> int:
-    """The sum of the workers' numbers: a collective, if there are several."""
+    """Returns the sum of the workers' numbers: a collective, if there are several workers."""
     if strategy is None or worker_count(strategy) == 1:
         return value
-    # One replica of each worker speaks for it.
+    # One replica of each worker contributes its number.
     first = worker_index(strategy) * (strategy.num_replicas_in_sync // worker_count(strategy))
 
     def number_of(context) -> tf.Tensor:
@@ -20,9 +20,9 @@ def sum_over_workers(strategy: tf.distribute.Strategy | None, value: int) -> int
 
 
 def fail_together(strategy: tf.distribute.Strategy | None, failure: ValueError | None) -> None:
-    """Raises this worker's failure, or, if another one has one, a `ValueError` that says so; all workers call this."""
+    """Raises this worker's failure, or a `ValueError` if only others failed. All workers call this."""
     failures = sum_over_workers(strategy, int(failure is not None))
     if failure is not None:
         raise failure
     if failures:
-        raise ValueError(f"{failures} of {worker_count(strategy)} workers cannot go on; what they say tells why")
+        raise ValueError(f"{failures} of {worker_count(strategy)} workers cannot continue; their messages say why")

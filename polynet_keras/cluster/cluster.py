@@ -1,4 +1,4 @@
-"""Which processes train together, and which of them this one is: a value, read from the environment."""
+"""The processes that train together, and the place of this one among them: a value, read from the environment."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from polynet_keras.basics.checks import is_integer
 from polynet_keras.basics.names import number_of
 
 SLURM_PORT = 8888
-"""Of every task under Slurm, which gives addresses no ports; tasks that share a node count on from it."""
+"""The port of every task under Slurm, whose addresses have no ports. Tasks that share a node count upwards from it."""
 
 LAYOUT = '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}'
 
@@ -22,12 +22,12 @@ class Cluster:
     """The workers of a training, and this process's place among them.
 
     Attributes:
-        workers: their addresses, `host:port`; empty for a process alone.
-        index: of this process.
-        source: where it was read: `"TF_CONFIG"`, `"Slurm"` or `"none"`.
+        workers: the addresses of all workers, `host:port`; empty for a single process.
+        index: the index of this process.
+        source: the source of the settings: `"TF_CONFIG"`, `"Slurm"` or `"none"`.
 
     Raises:
-        ValueError: an address that is none or comes twice, or an index that is no worker's.
+        ValueError: an address is invalid or given twice, or no worker has the index.
     """
 
     workers: tuple[str, ...] = ()
@@ -47,12 +47,12 @@ class Cluster:
 
     @property
     def count(self) -> int:
-        """Processes: at least 1."""
+        """The number of processes, at least 1."""
         return max(1, len(self.workers))
 
     @property
     def is_chief(self) -> bool:
-        """Whether this process is the one that writes and shows progress."""
+        """Whether this process writes files and shows progress."""
         return self.index == 0
 
     @property
@@ -61,25 +61,25 @@ class Cluster:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether all workers are at addresses that only this machine reaches."""
+        """Whether only this machine can reach the addresses of all workers."""
         hosts = {split_address(worker)[0] for worker in self.workers}
         return bool(hosts) and all(host in ("localhost", "::1") or host.startswith("127.") for host in hosts)
 
     def name(self, index: int) -> str:
-        """A worker as messages call it: `worker 1 (host:port)`."""
+        """Returns the name of a worker in messages: `worker 1 (host:port)`."""
         return f"worker {index} ({self.workers[index]})" if self.workers else f"worker {index}"
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> "Cluster":
-        """The cluster of TF_CONFIG, else of a Slurm job step with several tasks, else this process alone.
+        """Returns the cluster of TF_CONFIG, else of a Slurm job step with several tasks, else this process alone.
 
-        A job named `chief` in TF_CONFIG is worker 0, as for TensorFlow.
+        A job named `chief` in TF_CONFIG is worker 0, as in TensorFlow.
 
         Args:
             environ: the environment; by default the process's.
 
         Raises:
-            ValueError: the variables are there and say no cluster; the message quotes what they say.
+            ValueError: the variables are set but describe no cluster. The message quotes them.
         """
         environ = os.environ if environ is None else environ
         if environ.get("TF_CONFIG", "").strip():
@@ -105,13 +105,13 @@ def _from_tf_config(text: str) -> Cluster:
         raise refuse("has no `cluster` and `task`")
     unknown = sorted(set(cluster) - {"chief", "worker"})
     if unknown:
-        raise refuse(f"has the job {unknown[0]!r}, and only `worker` and `chief` train together")
+        raise refuse(f"has the job {unknown[0]!r}; only `worker` and `chief` train together")
     jobs: dict[str, list[Any]] = {job: cluster.get(job, []) for job in ("chief", "worker")}
     for job, addresses in jobs.items():
         if not isinstance(addresses, list) or not all(isinstance(address, str) for address in addresses):
             raise refuse(f"has no list of addresses as {job!r}")
     if len(jobs["chief"]) > 1:
-        raise refuse(f"has {len(jobs['chief'])} chiefs, and may have one")
+        raise refuse(f"has {len(jobs['chief'])} chiefs; at most one is possible")
     kind: Any = task.get("type")
     index: Any = task.get("index")
     if not isinstance(kind, str) or not jobs.get(kind):
@@ -120,14 +120,14 @@ def _from_tf_config(text: str) -> Cluster:
         index = int(index)
     if not is_integer(index) or not 0 <= index < len(jobs[kind]):
         raise refuse(
-            f"has the index {task.get('index')!r}, and the job {kind!r} has {number_of(len(jobs[kind]), 'task')}"
+            f"has the index {task.get('index')!r}, but the job {kind!r} has {number_of(len(jobs[kind]), 'task')}"
         )
     first = len(jobs["chief"]) if kind == "worker" else 0
     return Cluster(tuple(jobs["chief"] + jobs["worker"]), first + index, "TF_CONFIG")
 
 
 def _from_slurm(environ: Mapping[str, str]) -> Cluster:
-    """TensorFlow's resolver needs `scontrol` on every node; the job step's own variables say as much."""
+    """Reads the job step's variables. TensorFlow's resolver would need `scontrol` on every node."""
     try:
         hosts = expand_hosts(environ["SLURM_STEP_NODELIST"])
         tasks = expand_counts(environ["SLURM_STEP_TASKS_PER_NODE"])
@@ -140,7 +140,7 @@ def _from_slurm(environ: Mapping[str, str]) -> Cluster:
             f"({environ['SLURM_STEP_TASKS_PER_NODE']})"
         )
     if sum(tasks) != count:
-        raise ValueError(f"Slurm says that {count} tasks run, and {sum(tasks)} on {environ['SLURM_STEP_NODELIST']}")
+        raise ValueError(f"Slurm says that {count} tasks run, but {sum(tasks)} on {environ['SLURM_STEP_NODELIST']}")
     workers = [f"{host}:{SLURM_PORT + task}" for host, count in zip(hosts, tasks, strict=True) for task in range(count)]
     return Cluster(tuple(workers), index, "Slurm")
 
@@ -152,12 +152,12 @@ def _slurm_number(environ: Mapping[str, str], name: str) -> int:
 
 
 def expand_hosts(text: str) -> list[str]:
-    """The hosts of a Slurm node list: `"gpu[1-2,07],rack[1-2]n[1-2]"` → gpu1, gpu2, gpu07, rack1n1, rack1n2, ..."""
+    """Returns the hosts of a Slurm node list: `"gpu[1-2,07],rack[1-2]n1"` → gpu1, gpu2, gpu07, rack1n1, rack2n1."""
     if not re.fullmatch(r"(?:[^\[\]]|\[[^\[\]]+\])+", text):
         raise ValueError(f"Slurm's node list {text!r} cannot be read")
     hosts: list[str] = []
     for name in re.findall(r"(?:[^,\[]|\[[^\]]*\])+", text):
-        # Names outside of brackets and numbers inside take turns.
+        # Text outside of brackets alternates with numbers inside.
         parts = [_expand_numbers(part, text) if i % 2 else [part] for i, part in enumerate(re.split(r"[\[\]]", name))]
         hosts += map("".join, product(*parts))
     return hosts
@@ -175,7 +175,7 @@ def _expand_numbers(numbers: str, text: str) -> list[str]:
 
 
 def expand_counts(text: str) -> list[int]:
-    """The tasks of each node: `"2(x3),1"` → 2, 2, 2, 1."""
+    """Returns the number of tasks of each node: `"2(x3),1"` → 2, 2, 2, 1."""
     counts: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part)
@@ -186,7 +186,7 @@ def expand_counts(text: str) -> list[int]:
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """Host (without the brackets of IPv6) and port."""
+    """Returns the host (without the brackets of IPv6) and the port."""
     host, _, port = address.rpartition(":")
     return host.strip("[]"), int(port)
 
@@ -196,6 +196,6 @@ def _check_address(address: str, source: str) -> None:
     if match is None or int(match[1]) > 65535:
         raise ValueError(f"{source} has the address {address!r}; expected host:port with a port from 1 to 65535")
     try:
-        split_address(address)[0].encode("idna")  # as the socket module does, whose error names no address
+        split_address(address)[0].encode("idna")  # the socket module encodes it too, but its error names no address
     except UnicodeError:
-        raise ValueError(f"{source} has the address {address!r}, whose host is not the name of a machine") from None
+        raise ValueError(f"{source} has the address {address!r}, whose host is not a valid name") from None

@@ -1,4 +1,4 @@
-"""What can be said of how workers train together, and how they sum their tensors, as a value."""
+"""Settings: how workers train together, and how they sum their tensors, as a value."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from polynet_keras.basics.checks import check_choice, check_integer, check_numbe
 STRATEGIES = ("auto", "multi_worker", "mirrored", "tpu", "none")
 IMPLEMENTATIONS = ("auto", "ring", "nccl")
 GRADIENT_DTYPES = ("float32", "float16")
-"""In which gradients can be summed."""
+"""The dtypes in which gradients can be summed."""
 
 
 @dataclass(frozen=True)
@@ -19,16 +19,16 @@ class Communication:
     """
 
     timeout_seconds: float = 1800.0
-    """How long a worker is in a training, test or prediction step, its own computing included, or in another sum over
-    the workers, before it gives up. Longer than the first step takes to trace and compile, and than one worker may be
-    later than another: checkpoints are written by the chief alone. A worker that is gone or stopped is found in seconds
-    whatever this says."""
+    """A worker gives up when a training, test or prediction step, its own computing included, or another sum over the
+    workers takes longer than this. It must be longer than tracing and compiling the first step takes, and longer than
+    one worker can lag behind another: only the chief writes checkpoints. A worker that is gone or stopped is found in
+    seconds, whatever the value."""
     implementation: str = "auto"
     """`"ring"` (gRPC), `"nccl"`, or `"auto"`: NCCL for GPUs, else the ring."""
     bytes_per_pack: int = 8 * 2**20
     """Tensors are summed in packs of this size, one after the other; 0 for one pack."""
     start_timeout: float = 300.0
-    """Seconds for all workers to be there at the beginning."""
+    """The longest time, in seconds, until all workers have started."""
 
     def __post_init__(self):
         for name in ("timeout_seconds", "start_timeout"):

@@ -1,4 +1,4 @@
-"""TensorFlow's servers connect in bounded time, though nothing in this process could end their waiting."""
+"""Bounds the time in which TensorFlow's servers connect; nothing in this process could interrupt them."""
 
 import contextlib
 import json
@@ -22,23 +22,23 @@ for index, address in enumerate(addresses):
         silent.append(names[index])
 if select.select([sys.stdin], [], [], 0)[0]:
     sys.exit()
-why = f"{', '.join(silent)} cannot be reached" if silent else "each has a server, and one does not take part"
+why = f"{', '.join(silent)} cannot be reached" if silent else "each has a server, but one does not take part"
 print(f"{names[me]}: the workers met, but did not connect within {seconds:g} s: {why}", file=sys.stderr, flush=True)
 os.kill(pid, signal.SIGKILL)
 """
-"""Ends the process that started it after so many seconds, unless its standard input is closed before."""
+"""Kills the process that started it after the given seconds, unless its standard input is closed before."""
 
 
 @contextlib.contextmanager
 def limited_connecting(cluster: Cluster, seconds: float) -> Iterator[None]:
-    """Inside, TensorFlow may connect its servers; a process that is still at it after so many seconds is killed.
+    """Lets TensorFlow connect its servers inside the block. Kills this process if that takes too long.
 
-    A worker that ends after the workers met and before TensorFlow has connected them lets the others wait for an hour,
-    in C++ and with Python's lock held: no thread or signal handler of this process runs, so another process watches.
+    If a worker exits after the workers met and before TensorFlow has connected them, the others wait for an hour, in
+    C++ and with Python's lock held: no thread or signal handler of this process runs, so another process watches.
 
     Args:
-        cluster: of the workers; the guard says on standard error which of them cannot be reached.
-        seconds: to connect.
+        cluster: the cluster. The guard reports unreachable workers on standard error.
+        seconds: the longest time to connect.
     """
     names = [cluster.name(index) for index in range(cluster.count)]
     addresses = [split_address(address) for address in cluster.workers]

@@ -1,4 +1,4 @@
-"""Who has connected to the chief, until it has said who it is: read as it sends, limited, and never waited for."""
+"""Connections to the chief until they identify themselves: read as they send, limited, and never waited for."""
 
 import contextlib
 import json
@@ -15,9 +15,9 @@ from polynet_keras.cluster.signed_lines import MAX_LINE, SECRET_VARIABLE, is_non
 
 GREETING = "polynet_keras rendezvous"
 MAX_STRANGERS = 64
-"""Connections that have not said who they are. Of more, the oldest one is closed of the host that has most of them."""
+"""The limit of unidentified connections. Beyond it, the host with most of them loses its oldest one."""
 HELLO_SECONDS = 10
-"""For a guest to say who it is, for the chief to send its number, to welcome: for a whole line, however it comes."""
+"""The limit for each whole line: a guest's identification, the chief's number, the welcome."""
 
 
 @dataclass
@@ -25,9 +25,9 @@ class Guest:
     """A connection to the chief.
 
     Attributes:
-        nonce: the chief's number; a signed line that was overheard is of no use without it.
-        deadline: for the whole of its first line.
-        context: both sides' numbers; what it is told is signed with them.
+        nonce: the chief's number for this guest. It makes an overheard signed line useless.
+        deadline: the time by which the guest's whole first line must arrive.
+        context: both sides' numbers; they are part of the signature of the answers.
         process: the number of the process at the other end.
     """
 
@@ -41,10 +41,10 @@ class Guest:
 
 
 class Entrance:
-    """Who has connected to the chief and not yet said who it is; each is read as it sends, and none is waited for.
+    """The connections to the chief that have not identified themselves; each is read as it sends, without waiting.
 
     Attributes:
-        refused: guests that did not know the secret, and the last one's host.
+        refused: the number of guests without the secret, and the host of the last one.
     """
 
     def __init__(self, listener: socket.socket, key: bytes):
@@ -64,7 +64,7 @@ class Entrance:
         self._selector.close()
 
     def next(self, deadline: float) -> list[tuple[Guest, dict]]:
-        """Guests who have said who they are, with what they said; none after a while, or at the deadline."""
+        """Returns newly identified guests with their identifications; none after a while, or at the deadline."""
         now = time.monotonic()
         for guest in [guest for guest in self._strangers.values() if guest.deadline <= now]:
             self._drop(guest)
@@ -73,7 +73,7 @@ class Entrance:
         for event, _ in self._selector.select(max(0.0, until - now)):
             if event.fileobj is self._listener:
                 self._let_in(deadline)
-            elif event.fileobj in self._strangers:  # it may have had to go a moment ago
+            elif event.fileobj in self._strangers:  # it may just have been dropped
                 guest = self._strangers[event.fileobj]
                 hello = self._heard(guest)
                 if hello is not None:
@@ -85,14 +85,14 @@ class Entrance:
             connection, address = self._listener.accept()
         except BlockingIOError:
             return
-        except OSError:  # it is gone already, or there are no file descriptors left for a moment
+        except OSError:  # the guest has left, or there are no free file descriptors at the moment
             time.sleep(0.01)
             return
         guest = Guest(connection, address[0], min(deadline, time.monotonic() + HELLO_SECONDS))
         connection.setblocking(False)
         challenge = {"greeting": GREETING, "nonce": guest.nonce, "secret": bool(self._key)}
         try:
-            connection.send(json.dumps(challenge).encode() + b"\n")  # into a buffer that is empty
+            connection.send(json.dumps(challenge).encode() + b"\n")  # does not block: the buffer is empty
         except OSError:
             connection.close()
             return
@@ -104,7 +104,7 @@ class Entrance:
             self._drop(next(guest for guest in self._strangers.values() if counts[guest.host] == most))
 
     def _heard(self, guest: Guest) -> dict | None:
-        """What a guest says of itself, once its line is whole; who says something else is closed."""
+        """Returns a guest's identification when its line is complete. Closes the connection after any other line."""
         try:
             more = guest.connection.recv(1 << 16)
         except BlockingIOError:
@@ -121,22 +121,22 @@ class Entrance:
         if hello is None or hello.get("greeting") != GREETING or not is_nonce(hello.get("nonce")):
             if self._key and GREETING.encode() in line:
                 self._refuse(guest)
-            self._drop(guest)  # a port scanner, say
+            self._drop(guest)  # for example a port scanner
             return None
         guest.context = f"{guest.nonce} {hello['nonce']}"
         guest.data.clear()
         welcome = {"greeting": GREETING, "welcome": True}
-        with contextlib.suppress(OSError):  # it is gone, as is found when the last one comes
+        with contextlib.suppress(OSError):  # if it is gone, that is noticed when the last guest arrives
             guest.connection.send(sealed(welcome, f"welcome {guest.context}", self._key))
         del self._strangers[guest.connection]
         self._selector.unregister(guest.connection)
         return hello
 
     def _refuse(self, guest: Guest) -> None:
-        """Tells one who may be a worker with another secret; a stranger learns nothing by it."""
+        """Answers a guest that may be a worker with another secret; a stranger learns nothing from the answer."""
         if not self.refused[0]:
             logging.warning(
-                "a process at %s says that it is a worker, and does not know %s", guest.host, SECRET_VARIABLE
+                "a process at %s says that it is a worker, but does not know %s", guest.host, SECRET_VARIABLE
             )
         self.refused = self.refused[0] + 1, guest.host
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""When a worker fails, the others end at once, with a message that says which one and why."""
+"""When a worker fails, the others exit at once, with a message that names the worker and the reason."""
 
 import contextlib
 import os
@@ -18,9 +18,9 @@ from polynet_keras.cluster import internals
 from polynet_keras.cluster.cluster import Cluster
 
 CHECK_SECONDS = 3
-"""For a worker to answer whether it is there. A stopped process accepts connections, and answers nothing."""
+"""The time for a worker to answer whether it is alive. A stopped process accepts connections but does not answer."""
 LINGER_SECONDS = 2
-"""For the others to ask this process the same, and to hear what it reported."""
+"""The time for the others to ask this process the same, and to receive its report."""
 
 PEER_ERRORS = (
     tf.errors.UnavailableError,
@@ -32,18 +32,18 @@ PEER_ERRORS = (
 )
 TRACES = re.compile(r"[Cc]ollective|RecvBuf|coordination service|tasks have crashed|^\s*\[_Derived_\]")
 TASK = re.compile(r"/job:worker/(?:replica:\d+/)?task:(\d+)")
-"""What TensorFlow's errors say where another process is the reason: one of these, or the number of another task. What
-is derived has its reason where this process does not see it."""
+"""If another process caused an error, TensorFlow's message has one of these, or the number of another task. The
+cause of a derived error is not visible to this process."""
 REPORTED = re.compile(
     r"(?:Error reported from /job:worker/\S+|Collective ops is aborted by): "
     r"(worker \d+ \(.*|a sum over the workers failed.*)"
 )
-"""What one of us told the others, by the service or by the one who was waited for; TensorFlow's service reports of its
-own, and names no address."""
+"""A report that a worker sent to the others, by the service or by the worker that was waited for. TensorFlow's service
+also sends its own reports, without an address."""
 
 
 class PeerFailure(Restart):
-    """Another worker failed, or did not answer in time: a `SystemExit` of code 75. The message names the worker."""
+    """Another worker failed, or did not answer in time: a `SystemExit` with code 75. The message names the worker."""
 
     def __init__(self, reason: str):
         super().__init__()
@@ -55,28 +55,28 @@ class PeerFailure(Restart):
 
 @contextlib.contextmanager
 def peer_failures(cluster: Cluster) -> Iterator[None]:
-    """Turns TensorFlow's errors about other workers into a `PeerFailure`, and tells the others of errors here.
+    """Turns TensorFlow's errors about other workers into a `PeerFailure`, and reports errors here to the others.
 
-    What waits for a sum with a failed worker ends as soon as any of them sees the failure: an exception at once; a
-    process that is gone or stopped when its connections break, or after TensorFlow's heartbeat of ten seconds; one that
-    hangs after the `timeout_seconds` of `Communication`, if the strategy is of `open_strategy`.
+    All waits for a sum with a failed worker end as soon as one worker sees the failure. An exception is seen at once. A
+    process that is gone or stopped is seen when its connections break, or after TensorFlow's heartbeat of ten seconds.
+    A worker that hangs is seen after the `timeout_seconds` of `Communication`, if `open_strategy` made the strategy.
 
     Args:
-        cluster: whose workers train inside.
+        cluster: the cluster whose workers train inside the block.
 
     Raises:
-        PeerFailure: in place of an error that another worker is the reason of.
+        PeerFailure: in place of an error that another worker caused.
     """
     if not cluster.is_distributed:
         yield
         return
     try:
         yield
-    except Restart:  # all workers end, and all know
+    except Restart:  # all workers exit, and know why
         raise
     except SystemExit as error:
         if error.code not in (None, 0):
-            _tell(cluster, f"{cluster.name(cluster.index)} ended with {error.code}")
+            _tell(cluster, f"{cluster.name(cluster.index)} exited with {error.code}")
         raise
     except PEER_ERRORS as error:
         if not _is_of_another(cluster, str(error)):
@@ -84,7 +84,7 @@ def peer_failures(cluster: Cluster) -> Iterator[None]:
             raise
         reason = _reason(cluster, error)
         _tell(cluster, reason)
-        logging.error("%s; all workers end, and can be started again", reason)
+        logging.error("%s; all workers exit, and can be started again", reason)
         raise PeerFailure(reason) from None
     except (Exception, KeyboardInterrupt) as error:
         _tell(cluster, _own_failure(cluster, error))
@@ -92,7 +92,7 @@ def peer_failures(cluster: Cluster) -> Iterator[None]:
 
 
 def leave(code: int = 0) -> NoReturn:
-    """Ends this process of several, without TensorFlow's teardown, which may wait half a minute for who left before."""
+    """Exits from one process of several without TensorFlow's teardown, which may wait half a minute for absent ones."""
     logging.flush()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -100,13 +100,13 @@ def leave(code: int = 0) -> NoReturn:
 
 
 def _is_of_another(cluster: Cluster, text: str) -> bool:
-    """Whether an error's text has another process for its reason."""
+    """Whether an error's text says that another process is the cause."""
     text = without_place(text)
     return bool(TRACES.search(text)) or any(int(task) != cluster.index for task in TASK.findall(text))
 
 
 def _reason(cluster: Cluster, error: tf.errors.OpError) -> str:
-    """Who failed, and how, as one of us has told, or as this worker can see."""
+    """Returns the failed worker and its failure, as a worker has reported it, or as this worker can see it."""
     logging.debug("TensorFlow's error: %s", error)
     reported = REPORTED.search(str(error))
     if reported:
@@ -117,12 +117,12 @@ def _reason(cluster: Cluster, error: tf.errors.OpError) -> str:
     lines = [line for line in str(error).splitlines() if TRACES.search(line) or TASK.search(line)]
     lines = [line for line in lines if "Detected at node" not in line]
     what = without_place(lines[0]) if lines else type(error).__name__
-    logging.error("no worker is gone, and none has told why; TensorFlow says: %s", error)
+    logging.error("all workers are alive, and none has reported a failure; TensorFlow says: %s", error)
     return f"a sum over the workers failed, though all of them answer ({what})"
 
 
 def silent_workers(cluster: Cluster) -> str | None:
-    """Says which other workers are gone, or stopped, if some are."""
+    """Returns a message that names the other workers that are gone or stopped, or None."""
     others = [index for index in range(cluster.count) if index != cluster.index]
     silent = [cluster.name(index) for index in others if not internals.answers(index, CHECK_SECONDS)]
     return f"{' and '.join(silent)} {'does' if len(silent) == 1 else 'do'} not answer" if silent else None
@@ -136,19 +136,19 @@ def _own_failure(cluster: Cluster, error: BaseException) -> str:
 
 
 def _tell(cluster: Cluster, reason: str) -> None:
-    """Ends what the others wait for, with this reason."""
+    """Ends the waits of the other workers, with this reason."""
     if not internals.is_connected():
         return
     if not cluster.is_chief and not internals.answers(0, CHECK_SECONDS):
-        return  # the chief is to hear it first
+        return  # without the chief the report reaches nobody
 
     def report() -> None:
         try:
             internals.tell_all(reason)
         except (tf.errors.OpError, ValueError) as error:
-            logging.debug("the other workers could not be told: %s", error)
+            logging.debug("the report did not reach the other workers: %s", error)
 
-    # TensorFlow waits without end for a chief that has stopped.
+    # TensorFlow waits for ever for a stopped chief.
     reporter = threading.Thread(target=report, daemon=True)
     reporter.start()
     reporter.join(CHECK_SECONDS)

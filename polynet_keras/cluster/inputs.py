@@ -1,4 +1,4 @@
-"""Datasets of which every worker makes its own part, instead of reading all and passing most of it over."""
+"""Datasets from which every worker reads only its own part, instead of reading all and skipping most of it."""
 
 from collections.abc import Callable
 
@@ -8,10 +8,10 @@ import tensorflow as tf
 def distributed_dataset(
     strategy: tf.distribute.Strategy | None, dataset_of: Callable[[int, int, int], tf.data.Dataset]
 ) -> tf.data.Dataset | tf.distribute.DistributedDataset:
-    """What `fit` and `evaluate` take under a strategy, from a function that makes one worker's batches.
+    """Makes the data for `fit` and `evaluate` under a strategy from a function that makes one worker's batches.
 
     Args:
-        strategy: of the model; `None` for one device.
+        strategy: the model's strategy; `None` for one device.
         dataset_of: (workers, worker, replicas) → the batches of worker `worker` of `workers`: at each step one batch
             for each of its `replicas` devices, one after the other. All workers need as many steps, or a dataset
             without end.

@@ -1,4 +1,4 @@
-"""All that this room uses of TensorFlow without a public name, and what happens if a name goes."""
+"""All private names of TensorFlow that this room uses, and the consequence if a name is removed."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -9,21 +9,21 @@ from absl import logging
 from tensorflow.python.data.ops import multi_device_iterator_ops
 from tensorflow.python.eager import context
 
-# If one of the two modules goes, the import of this one fails, and with it every use of a strategy.
+# Without one of these two modules the import of this one fails, and with it every use of a strategy.
 
 
 def something_ran() -> bool:
-    """Whether TensorFlow has opened its devices in this process, after which it starts no server.
+    """Whether TensorFlow has opened its devices in this process; it then cannot start a server any more.
 
-    Without the name: False always, and the other workers wait for a server that does not start.
+    Without the name: always False, and the other workers wait for a server that does not start.
     """
     return getattr(context.context(), "_context_handle", None) is not None
 
 
 def limit_connecting(workers: int, seconds: int) -> None:
-    """Lets TensorFlow's servers, which no strategy has started yet, wait for each other for so long, not for an hour.
+    """Limits how long TensorFlow's servers wait for each other, from an hour to `seconds`; call it before a strategy.
 
-    Without the names: a warning where the messages' module goes, silence where the method does; they wait an hour.
+    Without the messages' module: a warning. Without the method: no error. They then wait for an hour.
     """
     current = context.context()
     if not hasattr(current, "configure_coordination_service") or current.coordination_service is not None:
@@ -31,9 +31,7 @@ def limit_connecting(workers: int, seconds: int) -> None:
     try:
         from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
     except ImportError:
-        logging.warning(
-            "TensorFlow %s has its timeouts for connecting elsewhere; they stay as they are", tf.__version__
-        )
+        logging.warning("TensorFlow %s has its timeouts for connecting elsewhere; they are not changed", tf.__version__)
         return
     current.configure_coordination_service(
         service_type="standalone",
@@ -46,15 +44,15 @@ def limit_connecting(workers: int, seconds: int) -> None:
 def is_connected() -> bool:
     """Whether a strategy has connected this process with other workers.
 
-    Without the name: AttributeError where an error is handled.
+    Without the name: AttributeError while an error is handled.
     """
     return context.context().coordination_service is not None
 
 
 def answers(worker: int, seconds: int) -> bool:
-    """Whether a worker answers within so many seconds.
+    """Whether a worker answers within `seconds`.
 
-    Without the name: AttributeError where another worker's error is handled.
+    Without the name: AttributeError while another worker's error is handled.
     """
     try:
         context.context().check_collective_ops_peer_health(_task(worker), seconds * 1000)
@@ -64,18 +62,18 @@ def answers(worker: int, seconds: int) -> bool:
 
 
 def tell_all(reason: str) -> None:
-    """Ends what the others wait for, with this reason. Waits without end for a chief that has stopped.
+    """Ends the waits of the other workers, with this reason. Waits for ever for a stopped chief.
 
-    Without the name: AttributeError in a thread; the others find out by themselves, and do not know why.
+    Without the name: AttributeError in a thread; the others notice the failure, but not its reason.
 
     Raises:
-        OpError, ValueError: nobody could be told; a ValueError where nothing of TensorFlow's has run.
+        OpError, ValueError: the report reached nobody. A ValueError if nothing of TensorFlow has run.
     """
     context.context().report_error_to_cluster(tf.errors.UNAVAILABLE, reason)
 
 
 def end_sums(reason: str) -> None:
-    """Ends the sums that this worker waits for, with an error of this reason.
+    """Ends the sums that this worker waits for, with an error that has this reason.
 
     Without the name: a warning a minute; workers wait for each other without a limit.
     """
@@ -99,7 +97,7 @@ def take_down(key: str) -> None:
 
 
 def is_up(key: str, seconds: int) -> bool:
-    """Whether a worker shows a key within so many seconds.
+    """Whether a worker shows a key within `seconds`.
 
     Without the name: a warning a minute; workers wait for each other without a limit.
     """
@@ -111,9 +109,9 @@ def is_up(key: str, seconds: int) -> bool:
 
 
 def make_variables_within(strategy: tf.distribute.Strategy, around: Callable[[], AbstractContextManager]) -> None:
-    """Has a strategy make each variable inside of such a context.
+    """Makes a strategy create each variable inside a context that `around` returns.
 
-    Without the name: AttributeError where a strategy of several workers is opened.
+    Without the name: AttributeError when a strategy of several workers is opened.
     """
     create_variable = strategy.extended._create_variable
 
@@ -125,13 +123,13 @@ def make_variables_within(strategy: tf.distribute.Strategy, around: Callable[[],
 
 
 def change_device_datasets(change: Callable[[tf.data.Dataset], tf.data.Dataset]) -> None:
-    """Changes the datasets that TensorFlow puts, with options of their own, before each device, in the whole process.
+    """Changes the datasets that TensorFlow puts before each device, with their own options, in the whole process.
 
     A second call changes nothing. Without the name: a warning; epochs under a strategy may end a minute late.
     """
     create = getattr(multi_device_iterator_ops, "_create_device_dataset", None)
     if create is None:
-        logging.warning("TensorFlow %s feeds its devices otherwise; epochs may end slowly", tf.__version__)
+        logging.warning("TensorFlow %s feeds its devices in another way; epochs may end slowly", tf.__version__)
     elif create.__module__ != __name__:
 
         def create_changed(*args: Any, **kwargs: Any) -> tf.data.Dataset:

@@ -1,4 +1,4 @@
-"""A cluster on this machine: addresses on loopback, and servers that other machines do not reach."""
+"""A cluster on this machine: loopback addresses, and servers that other machines cannot reach."""
 
 import contextlib
 import ipaddress
@@ -12,10 +12,11 @@ from collections.abc import Iterator, Sequence
 
 @contextlib.contextmanager
 def loopback_addresses(count: int) -> Iterator[list[str]]:
-    """So many addresses, `127.0.0.1:port`, with ports that are free.
+    """Yields `count` addresses, `127.0.0.1:port`, with free ports.
 
-    On Linux nobody else is given them while inside: a socket that is bound and does not listen is in nobody's way who
-    asks for its port with SO_REUSEADDR, as servers do. Elsewhere another program may take one before the worker does.
+    On Linux the ports are reserved inside the block: a bound socket that does not listen keeps a port from other
+    programs, but not from servers that ask for this port with SO_REUSEADDR. Elsewhere another program may take a port
+    before the worker does.
     """
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
@@ -29,18 +30,18 @@ def loopback_addresses(count: int) -> Iterator[list[str]]:
 
 
 def tf_config(addresses: Sequence[str], worker: int) -> str:
-    """The value of TF_CONFIG for a worker, counted from 0."""
+    """Returns the value of TF_CONFIG for a worker, counted from 0."""
     return json.dumps({"cluster": {"worker": list(addresses)}, "task": {"type": "worker", "index": worker}})
 
 
 def keep_to_loopback(port: int) -> bool:
     """Closes this process's server at a port to other machines, and ends their connections to it.
 
-    TensorFlow's server listens on all addresses, whatever its own is, and nothing tells it otherwise; so the device
-    that its socket hears is set afterwards.
+    TensorFlow's server listens on all addresses, whatever its own is, and has no setting for that. This function binds
+    its socket to the loopback device afterwards.
 
     Returns:
-        Whether that could be done: it takes Linux 5.7.
+        Whether it succeeded: it needs Linux 5.7.
     """
     if not hasattr(socket, "SO_BINDTODEVICE"):
         return False
@@ -52,18 +53,18 @@ def keep_to_loopback(port: int) -> bool:
                 listens = True
     except PermissionError:  # before Linux 5.7
         return False
-    for one in _sockets(port):  # somebody may have come before
-        with contextlib.suppress(OSError):  # it listens, or its other end is gone
+    for one in _sockets(port):  # another machine may have connected before
+        with contextlib.suppress(OSError):  # a listening socket, or one whose peer is gone
             if not _is_loopback(one.getpeername()[0]):
                 one.shutdown(socket.SHUT_RDWR)
     return listens
 
 
 def _sockets(port: int) -> Iterator[socket.socket]:
-    """This process's sockets of TCP with that port, whoever opened them."""
+    """Yields this process's TCP sockets with that port, whichever code opened them."""
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
-            # The duplicate of a file that is no socket would stay open.
+            # The duplicate of a file that is not a socket would stay open.
             if not stat.S_ISSOCK(os.fstat(int(name)).st_mode):
                 continue
             with socket.socket(fileno=os.dup(int(name))) as one:

@@ -1,8 +1,8 @@
-"""A worker that waits too long for what all workers do together gives up, and says who did not come.
+"""A worker that waits too long for a joint operation gives up, and names the workers that did not arrive.
 
-TensorFlow's own timeout of a collective costs a thread for each, which sleeps until the timeout is over though the
-sum came long ago: with 120 sums a step and 600 s a process has 32768 threads, and is ended, after some 140 steps. Here
-one thread watches them all.
+TensorFlow's own timeout uses a thread for each collective. The thread sleeps until the timeout is over, even if the sum
+finished long ago: with 120 sums a step and 600 s, a process has 32768 threads after some 140 steps, and is killed. Here
+one thread watches all waits.
 """
 
 import contextlib
@@ -20,16 +20,16 @@ from polynet_keras.cluster.cluster import Cluster
 from polynet_keras.cluster.failures import leave, silent_workers
 
 ANNOUNCE_SECONDS = 5
-"""After so long a wait the others are told of it: whoever has not told waits for something else."""
+"""After this wait a worker announces it to the others. A worker without an announcement waits for something else."""
 ASK_SECONDS = 2
-"""For another worker's word to come that it waits for the same."""
+"""The time for another worker's announcement of the same wait to arrive."""
 STUCK_SECONDS = 60
-"""For what was waited for to end, once it is given up."""
+"""The time for an operation to end after a worker has given it up."""
 
 
 @dataclass(frozen=True)
 class Wait:
-    """One wait of this worker: its number, when it began, and the seconds that it may take."""
+    """One wait of this worker: its number, its start, and its limit in seconds."""
 
     number: int
     since: float
@@ -37,11 +37,11 @@ class Wait:
 
 
 class Patience:
-    """Watches a worker's waits for the other workers of one strategy, which has it as its attribute `patience`.
+    """Watches a worker's waits for the other workers of one strategy, whose attribute `patience` it is.
 
     Args:
-        cluster: of the workers; their strategy is open.
-        seconds: how long a wait may be.
+        cluster: the cluster; its strategy is open.
+        seconds: the longest wait.
     """
 
     def __init__(self, cluster: Cluster, seconds: float):
@@ -53,7 +53,7 @@ class Patience:
 
     @contextlib.contextmanager
     def waiting(self, steps: int) -> Iterator[None]:
-        """While the others are waited for. All workers come here equally often; a wait within another is part of it."""
+        """Marks a wait for the others. All workers come here equally often; a nested wait is part of the outer one."""
         if self._wait is not None:
             yield
             return
@@ -75,12 +75,12 @@ class Patience:
                 seconds = time.monotonic() - wait.since
                 if wait.number != announced and seconds > min(ANNOUNCE_SECONDS, self.seconds / 2):
                     before, announced = announced, wait.number
-                    # Who cannot tell is named too, and gives up all the same.
+                    # A worker that cannot announce its wait is reported too, and gives up as well.
                     with contextlib.suppress(tf.errors.OpError):
                         self._announce(before, wait.number)
                 if seconds > wait.limit:
                     self._give_up(wait)
-            except Exception as error:  # without this thread nothing would be limited any more
+            except Exception as error:  # this thread must survive: it limits all waits
                 logging.log_every_n_seconds(logging.WARNING, "the wait for others could not be limited: %r", 60, error)
 
     def _announce(self, before: int, number: int) -> None:
@@ -100,30 +100,30 @@ class Patience:
             reason = f"{' and '.join(missing)} did not come to a sum over the workers within {wait.limit:g} s"
         else:
             reason = (
-                f"a sum over the workers failed: all are at it for {wait.limit:g} s; one hangs in its step, or the "
-                "timeout is too short"
+                f"a sum over the workers failed: all have been in it for {wait.limit:g} s; one hangs in its step, or "
+                "the timeout is too short"
             )
         if self._wait is not wait:
-            return  # it has come meanwhile
+            return  # the sum has finished meanwhile
         internals.end_sums(reason)
         time.sleep(STUCK_SECONDS)
         if self._wait is wait:
-            logging.error("%s; this worker is stuck, and ends", reason)
+            logging.error("%s; this worker is stuck, and exits", reason)
             leave(EXIT_RESTART)
 
 
 def half_a_wait(strategy: tf.distribute.Strategy | None, seconds: float) -> float:
-    """So many seconds, or less where others, who meanwhile wait for this worker, would give it up: half of that."""
+    """Returns `seconds`, or half the limit of the other workers' wait for this one, whichever is less."""
     patience = _patience_of(strategy)
     return seconds if patience is None else min(seconds, patience.seconds / 2)
 
 
 def waiting(strategy: tf.distribute.Strategy | None, steps: int = 1) -> contextlib.AbstractContextManager[None]:
-    """For what all workers of a strategy do together, and none can do without the others.
+    """Marks an operation that all workers of a strategy do together.
 
     Args:
-        strategy: without effect unless it is one of several workers, of `open_strategy`.
-        steps: that are done, each of which may take the limit.
+        strategy: no effect unless it has several workers and `open_strategy` made it.
+        steps: the number of steps in the operation, each of which may take the limit.
     """
     patience = _patience_of(strategy)
     return contextlib.nullcontext() if patience is None else patience.waiting(steps)

@@ -1,11 +1,12 @@
-"""Before they train, all workers meet: everyone is there, once, and is about to do the same thing.
+"""Before they train, all workers meet: each is present, once, and is about to do the same thing.
 
 They meet at the chief's address, before TensorFlow opens its server there. TensorFlow itself waits for an hour for a
-worker that never comes, and compares nothing. The chief sends each guest a number that is used once, the guest says who
-it is and what it is about to do, the chief welcomes it and answers in the end: a line of JSON each. Where the job has a
-secret, all but the first are signed with it (HMAC-SHA-256 over the line and both sides' numbers). Who does not show
-that it knows the secret is passed over, as a guest and at the chief's address: it ends nobody's start.
-Anybody may connect: what a guest sends, how long it takes and how many wait is limited.
+missing worker, and compares nothing. The exchange has four lines of JSON: the chief sends each guest a number that is
+used once, the guest says who it is and what it is about to do, the chief welcomes it, and answers when all have met. If
+the job has a secret, all lines but the first are signed with it (HMAC-SHA-256 over the line and both sides' numbers). A
+process that does not prove that it knows the secret is ignored, as a guest and at the chief's address: it cannot stop a
+job from starting. Any process may connect: the length and the time of what a guest sends and the number of guests are
+limited.
 """
 
 import contextlib
@@ -28,48 +29,48 @@ from polynet_keras.cluster.entrance import GREETING, HELLO_SECONDS, Entrance, Gu
 from polynet_keras.cluster.signed_lines import SECRET_VARIABLE, Lines, is_nonce, key_of, opened, sealed
 
 MAX_FAILURE = 2000
-"""Characters of what the chief says is wrong."""
+"""The largest number of characters of the chief's error message."""
 LONG = 40
-"""Characters of a value that a message shows."""
+"""The largest number of characters of a value in a message."""
 RETRY_SECONDS = 0.2
 CONNECT_SECONDS = 10.0
 STRANGER_SECONDS = 2.0
-"""Until the next attempt, where something else answers at the chief's address: the last attempt's chief, say, which has
-not yet noticed that the worker before this one is gone."""
+"""The time until the next attempt if another program answers at the chief's address: for example the chief of the last
+attempt, which has not yet noticed that the worker before this one is gone."""
 NO_CHIEF = (
-    "what answers there does not wait for workers: its job runs already, which a worker cannot join later (end it and "
-    "start all), or another program has its port"
+    "the process that answers there does not wait for workers: its job already runs, and a worker cannot join it later "
+    "(stop it and start all workers), or another program has its port"
 )
 ONE_SECRET = "all workers of a job need the same, or none"
 ANSWER_SECONDS = 5
-"""For what the chief has to say, once it need not wait any longer."""
+"""The time for the chief's answer, after the chief has stopped waiting."""
 MAX_WARNINGS = 10
-"""Of guests that are no workers of this job; the others are counted."""
+"""The largest number of warnings about guests that are not workers of this job; further guests are only counted."""
 
 
 class MissingWorkerError(ValueError):
-    """A worker did not come, or the chief could not be reached, in time."""
+    """A worker did not arrive, or the chief could not be reached, in time."""
 
 
 class _NotTheChiefError(Exception):
-    """What answers at the chief's address has not shown that it is the chief; it may come yet."""
+    """The process at the chief's address has not proved that it is the chief. The chief may still come."""
 
 
 def meet(cluster: Cluster, facts: Mapping[str, str], timeout_seconds: float = 300, secret: str | None = None) -> None:
     """Returns when all workers have called this with the same facts.
 
     Args:
-        cluster: of the workers; one process alone meets nobody.
-        facts: by name, what must be alike: versions, the fingerprint of the code, what a recipe says.
+        cluster: the cluster. A single process meets nobody.
+        facts: values by name that must be equal: versions, the fingerprint of the code, the values of a recipe.
         timeout_seconds: how long to wait for the others.
-        secret: that the workers of this job share; by default that of the environment's `POLYNET_JOB_SECRET`, if it is
-            there.
+        secret: the secret that the workers of this job share; by default the value of the environment variable
+            `POLYNET_JOB_SECRET`, if it is set.
 
     Raises:
-        MissingWorkerError: on every worker that is there: one did not come.
-        ValueError: likewise: one came twice, or differs from the chief in a fact; an address is not this machine's, or
-            a port is taken. Without a secret only the one that came is told of the first two: it may be a stranger.
-            On one worker: its secret is too short.
+        MissingWorkerError: on every present worker: another worker did not arrive.
+        ValueError: on every present worker: a worker came twice, or differs from the chief in a fact; an address is not
+            this machine's, or a port is taken. Without a secret, only the worker that came learns of the first two: it
+            may be a stranger. On one worker: its secret is too short.
     """
     if not cluster.is_distributed:
         return
@@ -85,7 +86,7 @@ def meet(cluster: Cluster, facts: Mapping[str, str], timeout_seconds: float = 30
 
 
 def code_fingerprint() -> str:
-    """SHA-256 of the package's source files."""
+    """Returns the SHA-256 of the package's source files."""
     package = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
@@ -99,7 +100,7 @@ def _own_port(cluster: Cluster) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except socket.gaierror as error:
-        raise ValueError(f"{me}: its own host name is not known here: {error.strerror}") from None
+        raise ValueError(f"{me}: its own host name is unknown here: {error.strerror}") from None
     listener = socket.socket(family, kind, protocol)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -117,8 +118,8 @@ def _own_port(cluster: Cluster) -> socket.socket:
             ) from None
         raise ValueError(f"the address of {me} cannot be listened on: {error.strerror}") from None
     if len({split_address(worker)[0] for worker in cluster.workers}) > 1 and family == socket.AF_INET:
-        # The name was this machine's, and may yet stand for the loopback, as Debian's own does in /etc/hosts. Others
-        # come to another address: as TensorFlow's server, this one listens on all.
+        # The name is this machine's, but may stand for the loopback, as in Debian's /etc/hosts. Other machines come to
+        # another address, so this server listens on all addresses, as TensorFlow's does.
         listener.close()
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -139,9 +140,9 @@ def _receive_all(
     timeout_seconds: float,
     key: bytes,
 ) -> None:
-    """The chief's part: hears every worker, and tells all of them what is wrong, or that nothing is."""
+    """The chief's part: reads every worker's line, and answers all of them with the error, or with none."""
     guests: dict[int, Guest] = {}
-    failure: ValueError | None = ValueError(f"{cluster.name(0)} ended before all workers were there")
+    failure: ValueError | None = ValueError(f"{cluster.name(0)} exited before all workers were there")
     try:
         with Entrance(listener, key) as entrance:
             failure = _gather(cluster, facts, entrance, deadline, timeout_seconds, guests, key)
@@ -161,9 +162,9 @@ def _gather(
     guests: dict[int, Guest],
     key: bytes,
 ) -> ValueError | None:
-    """Fills `guests` with the connections of all workers; returns what is wrong, if something is.
+    """Fills `guests` with the connections of all workers. Returns an error, or None.
 
-    Without a secret a guest that is wrong ends nothing: it may be no worker of this job.
+    Without a secret, a wrong guest does not end the meeting: it may not be a worker of this job.
     """
     turned_away, reason = 0, ""
     while len(guests) < cluster.count - 1:
@@ -171,18 +172,18 @@ def _gather(
             missing = ", ".join(cluster.name(i) for i in range(1, cluster.count) if i not in guests)
             count, host = entrance.refused
             strangers = f"; {count} did not know {SECRET_VARIABLE}, the last one at {host}" if count else ""
-            strangers += f"; turned away were {turned_away}, the last one because {reason}" if turned_away else ""
+            strangers += f"; {turned_away} were turned away, the last one because {reason}" if turned_away else ""
             return MissingWorkerError(f"{missing} did not come within {timeout_seconds:g} s{strangers}")
         arrived = entrance.next(deadline)
         for place, (guest, hello) in enumerate(arrived):
             index, guest.process = hello.get("index"), hello.get("process")
             objection = _objection(cluster, facts, hello)
             if objection is None:
-                # Those that ended while they waited will be started again. Whoever comes last finds the others there.
+                # A worker that exits while it waits will be started again. The last worker to come completes the set.
                 for other in [other for other, one in guests.items() if _has_left(one.connection)]:
                     guests.pop(other).connection.close()
             if objection is None and index in guests:
-                if guests[index].process == guest.process:  # its first connection broke, which nobody told us
+                if guests[index].process == guest.process:  # its first connection broke without notice
                     guests.pop(index).connection.close()
                 else:
                     hosts = f"at {guests[index].host} and at {guest.host}"
@@ -203,7 +204,7 @@ def _gather(
 
 
 def _has_left(guest: socket.socket) -> bool:
-    """Whether the process at the other end of a connection has closed it, or is gone."""
+    """Whether the process at the other end has closed the connection, or is gone."""
     guest.setblocking(False)
     try:
         return guest.recv(1, socket.MSG_PEEK) == b""
@@ -221,12 +222,12 @@ def _objection(cluster: Cluster, facts: Mapping[str, str], hello: dict) -> str |
     is_index = is_integer(index) and 0 < index < cluster.count
     if hello.get("workers") != list(cluster.workers) or not is_index:
         return (
-            f"a process that says it is worker {shown(str(index), LONG)} knows other workers than {cluster.name(0)}: "
+            f"a process that says it is worker {shown(str(index), LONG)} has other workers than {cluster.name(0)}: "
             f"{shown(str(hello.get('workers')), 10 * LONG)} and not {', '.join(cluster.workers)}"
         )
     theirs = hello.get("facts")
     theirs = theirs if isinstance(theirs, dict) else {}
-    # In the chief's order, which has versions first: from them others may follow.
+    # In the chief's order, which has versions first: they may cause the other differences.
     different = [name for name in {**facts, **theirs} if facts.get(name) != theirs.get(name)]
     if different:
         name, *others = (shown(name, LONG) for name in different[:20])
@@ -237,7 +238,7 @@ def _objection(cluster: Cluster, facts: Mapping[str, str], hello: dict) -> str |
 
 
 def _report(cluster: Cluster, facts: Mapping[str, str], deadline: float, timeout_seconds: float, key: bytes) -> None:
-    """The other workers' part: says hello to the chief and hears what it answers."""
+    """The other workers' part: says hello to the chief and reads its answer."""
     hello = {
         "greeting": GREETING,
         "index": cluster.index,
@@ -250,7 +251,7 @@ def _report(cluster: Cluster, facts: Mapping[str, str], deadline: float, timeout
     while time.monotonic() < deadline:
         pause = RETRY_SECONDS
         try:
-            # Of several addresses the first may be dead.
+            # The first of several addresses may be dead.
             seconds = max(0.1, min(CONNECT_SECONDS, deadline - time.monotonic()))
             with socket.create_connection(address, timeout=seconds) as connection:
                 answer = _ask(connection, cluster, hello, deadline, timeout_seconds, key)
@@ -273,14 +274,14 @@ def _report(cluster: Cluster, facts: Mapping[str, str], deadline: float, timeout
 def _ask(
     connection: socket.socket, cluster: Cluster, hello: dict, deadline: float, timeout_seconds: float, key: bytes
 ) -> dict:
-    """The chief's answer. Raises `_NotTheChiefError`, or `OSError` if the connection breaks."""
+    """Returns the chief's answer. Raises `_NotTheChiefError`, or `OSError` if the connection breaks."""
     chief, me, lines = cluster.name(0), cluster.name(cluster.index), Lines(connection)
     challenge = opened(lines.next(min(deadline, time.monotonic() + HELLO_SECONDS))) or {}
     if challenge.get("greeting") != GREETING or not is_nonce(challenge.get("nonce")):
         raise _NotTheChiefError(NO_CHIEF)
     if bool(challenge.get("secret")) != bool(key):
         has, lacks = (me, chief) if key else (chief, me)
-        raise _NotTheChiefError(f"{has} has a {SECRET_VARIABLE}, and {lacks} has none; {ONE_SECRET}")
+        raise _NotTheChiefError(f"{has} has a {SECRET_VARIABLE}, but {lacks} has none; {ONE_SECRET}")
     hello = {**hello, "nonce": secrets.token_hex(16)}
     context = f"{challenge['nonce']} {hello['nonce']}"
     connection.settimeout(HELLO_SECONDS)
@@ -288,30 +289,30 @@ def _ask(
     line = lines.next(time.monotonic() + HELLO_SECONDS)
     if "welcome" not in (opened(line, f"welcome {context}", key) or {}):
         if key and (opened(line) or {}).get("refused") == "secret":
-            raise _NotTheChiefError(f"{me} has another {SECRET_VARIABLE} than {chief}; {ONE_SECRET}")
+            raise _NotTheChiefError(f"{me} has a different {SECRET_VARIABLE} from {chief}; {ONE_SECRET}")
         raise _NotTheChiefError(NO_CHIEF)
-    # A chief that came later waits for the others until later; what it then says is the reason.
+    # A chief that started later waits longer for the others; its answer then has the reason.
     line = lines.next(time.monotonic() + timeout_seconds + ANSWER_SECONDS)
     answer = opened(line, f"answer {context}", key)
     if answer is None or "failure" not in answer:
-        raise ConnectionError("it was there, and left before all had come")
+        raise ConnectionError("it was there, but left before all workers had come")
     return answer
 
 
 def _answer(guest: Guest, failure: ValueError | None, key: bytes) -> None:
-    """Tells a guest the end of the meeting, and leaves it."""
+    """Sends a guest the result of the meeting, and closes the connection."""
     message = {
         "greeting": GREETING,
         "failure": None if failure is None else str(failure),
         "missing": isinstance(failure, MissingWorkerError),
     }
-    with contextlib.suppress(OSError), guest.connection:  # where it is gone, TensorFlow will notice
+    with contextlib.suppress(OSError), guest.connection:  # if the guest is gone, TensorFlow will notice
         guest.connection.settimeout(1.0)
         guest.connection.sendall(sealed(message, f"answer {guest.context}", key))
 
 
 def _distinct(*values: str | None) -> list[str]:
-    """Different values, in words: of long ones, from shortly before they differ."""
+    """Returns different values as text; long ones are cut to begin shortly before the difference."""
     found = ["nothing" if value is None else str(value) for value in values]
     if max(map(len, found)) <= LONG:
         return [shown(value, LONG) for value in found]

@@ -1,4 +1,4 @@
-"""Whether all workers see one folder, before they compute for hours and one of them looks for what the chief saved."""
+"""Checks that all workers see the same folder before they compute for hours and look for the chief's files in it."""
 
 import contextlib
 import hashlib
@@ -14,25 +14,25 @@ from polynet_keras.cluster.patience import half_a_wait
 from polynet_keras.cluster.workers import is_chief, worker_count
 
 APPEAR_SECONDS = 60
-"""For a network file system to show on one machine what another one wrote."""
+"""The time for a network file system to show on one machine what another one wrote."""
 LOOK_AGAIN_SECONDS = 0.5
 
 
 def check_shared_folder(
     folder: str | os.PathLike, strategy: tf.distribute.Strategy | None, what: str = "run folder"
 ) -> None:
-    """Returns if a file that the chief makes in the folder appears there on every worker; all of them call this.
+    """Returns if a file that the chief makes in the folder appears on every worker. All workers call this.
 
-    Paths are not compared: machines may have mounted one file system at different places. Where the chief cannot write,
-    a file or folder that is there already takes the place of the new one: all that a run needs may be complete.
+    Paths are not compared: machines may mount one file system at different places. If the chief cannot write, an
+    existing file or folder takes the place of the new one: the run may already be complete.
 
     Args:
-        folder: on this worker.
-        strategy: of the workers.
-        what: the folder is, for the message.
+        folder: the folder's path on this worker.
+        strategy: the workers' strategy.
+        what: the folder's purpose, for the message.
 
     Raises:
-        ValueError: on every worker, if one of them does not see it, or the chief can neither write nor find a file.
+        ValueError: on every worker, if one of them does not see the file, or the chief can neither write nor find one.
     """
     if strategy is None or worker_count(strategy) == 1:
         return
@@ -46,12 +46,12 @@ def check_shared_folder(
             except OSError as error:
                 failure = ValueError(f"the {what} {os.fspath(folder)!r} cannot be written: {error.strerror or error}")
         fail_together(strategy, failure)
-        number = sum_over_workers(strategy, _number_of(name) if chief else 0)  # now it is there
+        number = sum_over_workers(strategy, _number_of(name) if chief else 0)  # now the file exists
         seconds = half_a_wait(strategy, APPEAR_SECONDS)
         if not _appears(Path(folder), number, seconds):
             failure = ValueError(
-                f"the chief's {what} is not {os.fspath(folder)!r} here: a file that it has there did not appear "
-                f"within {seconds:g} s. Give all workers one folder, on storage that they share"
+                f"the chief's {what} is not {os.fspath(folder)!r} here: a file of the chief did not appear "
+                f"within {seconds:g} s. Give all workers the same folder, on storage that they share"
             )
         fail_together(strategy, failure)
     finally:
@@ -61,10 +61,10 @@ def check_shared_folder(
 
 
 def _made_or_found(mark: Path) -> str:
-    """The name of a file that is made, or, where it cannot be, of what is in its folder.
+    """Returns the name of a new file, or, if it cannot be made, of an existing one in its folder.
 
     Raises:
-        OSError: it cannot be made, and the folder is empty.
+        OSError: the file cannot be made, and the folder is empty.
     """
     try:
         mark.touch()
@@ -77,12 +77,12 @@ def _made_or_found(mark: Path) -> str:
 
 
 def _number_of(name: str) -> int:
-    """A name as workers can tell it to each other: as an integer of 62 bits."""
+    """Returns a name as a number of 62 bits, which workers can sum."""
     return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8]) >> 2
 
 
 def _appears(folder: Path, number: int, seconds: float) -> bool:
-    """Whether a file appears whose name has this number."""
+    """Whether a file with this number appears."""
     deadline = time.monotonic() + seconds
     while True:
         with contextlib.suppress(OSError):
@@ -94,7 +94,7 @@ def _appears(folder: Path, number: int, seconds: float) -> bool:
 
 
 def look_again(folder: Path) -> None:
-    """Waits a moment, and lists a folder, which makes network file systems ask for what is new in it."""
+    """Waits a moment, and lists a folder: network file systems then look for new files in it."""
     time.sleep(LOOK_AGAIN_SECONDS)
     with contextlib.suppress(OSError):
         os.listdir(folder)

@@ -1,4 +1,4 @@
-"""Lines of JSON between two processes, signed where they share a secret."""
+"""Lines of JSON between two processes, signed if they share a secret."""
 
 import hashlib
 import hmac
@@ -9,29 +9,29 @@ import time
 
 SECRET_VARIABLE = "POLYNET_JOB_SECRET"
 MIN_SECRET = 16
-"""Characters: of a shorter one, who listens to a meeting could find out by trying."""
+"""The smallest number of characters. An eavesdropper could guess a shorter secret."""
 MAX_LINE = 1 << 20
 
 
 def key_of(secret: str) -> bytes:
-    """Empty for no secret."""
-    secret = secret.strip()  # of a file, with the end of its line
+    """Returns the key of a secret; an empty key for no secret."""
+    secret = secret.strip()  # a secret from a file ends with a line break
     if 0 < len(secret) < MIN_SECRET:
         raise ValueError(
-            f"{SECRET_VARIABLE} has {len(secret)} characters; expected at least {MIN_SECRET}, such as what "
-            "`openssl rand -hex 32` prints"
+            f"{SECRET_VARIABLE} has {len(secret)} characters; expected at least {MIN_SECRET}, such as the output of "
+            "`openssl rand -hex 32`"
         )
     return secret.encode()
 
 
 def sealed(message: dict, context: str, key: bytes) -> bytes:
-    """A line of JSON, after its signature where there is a key."""
+    """Returns a line of JSON, after its signature if there is a key."""
     body = json.dumps(message).encode()
     return (_signature(body, context, key) + b" " if key else b"") + body + b"\n"
 
 
 def opened(line: bytes, context: str = "", key: bytes = b"") -> dict | None:
-    """What `sealed` made a line of, or None: it is something else, or signed by nobody who knows the key."""
+    """Returns the message of a line that `sealed` made, or None if it is another line or its signature is wrong."""
     if key:
         signature, _, line = line.partition(b" ")
         if not hmac.compare_digest(signature, _signature(line, context, key)):
@@ -48,21 +48,21 @@ def _signature(body: bytes, context: str, key: bytes) -> bytes:
 
 
 def is_nonce(value: object) -> bool:
-    """Whether it is as `secrets.token_hex(16)` makes them: signed words must not be read in two ways."""
+    """Whether a value looks like one of `secrets.token_hex(16)`. Other values could make signed text ambiguous."""
     return isinstance(value, str) and re.fullmatch("[0-9a-f]{32}", value) is not None
 
 
 class Lines:
-    """The lines that come on a connection."""
+    """The lines that arrive on a connection."""
 
     def __init__(self, connection: socket.socket):
         self._connection, self._data = connection, bytearray()
 
     def next(self, deadline: float) -> bytes:
-        """What comes until the end of a line, of the connection, or of the time; raises `OSError` if that breaks."""
+        """Returns the bytes up to the end of the line, the connection or the time. Raises `OSError` if it breaks."""
         while b"\n" not in self._data and len(self._data) < MAX_LINE:
             left = deadline - time.monotonic()
-            if left <= 0:  # however fast the bytes come
+            if left <= 0:  # also if bytes keep arriving
                 break
             self._connection.settimeout(left)
             try:

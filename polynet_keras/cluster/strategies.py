@@ -1,4 +1,4 @@
-"""TensorFlow's distribution strategies, as a cluster and a few settings ask for them."""
+"""Opens TensorFlow's distribution strategies from a cluster and a few settings."""
 
 import contextlib
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from polynet_keras.cluster.rendezvous import code_fingerprint, meet
 from polynet_keras.cluster.tpu import tpu_strategy
 
 CONNECT_SECONDS = 120
-"""For TensorFlow's servers to find each other, after the workers have met."""
+"""The time for TensorFlow's servers to find each other, after the workers have met."""
 
 
 def open_strategy(
@@ -29,33 +29,33 @@ def open_strategy(
     tpu: str | None = None,
     facts: Mapping[str, str] | None = None,
 ) -> tf.distribute.Strategy | None:
-    """The strategy to build a model under.
+    """Returns the strategy to build a model under.
 
-    Call it before anything else of TensorFlow's runs: a strategy of several workers starts a server in this process.
-    The workers meet first, and none goes on unless all are there and do the same thing (`cluster.rendezvous`).
+    Call it before any other operation of TensorFlow: a strategy of several workers starts a server in this process. The
+    workers meet first, and none continues unless all are present and do the same thing (`cluster.rendezvous`).
 
     Args:
         name: `"multi_worker"`; `"mirrored"`, over all local GPUs, or the CPU; `"tpu"`; `"none"`; or `"auto"`:
-            multi-worker where there is a cluster, else mirrored where there are several GPUs, else none.
+            multi-worker if there is a cluster, else mirrored if there are several GPUs, else none.
         cluster: by default `Cluster.from_environment()`.
-        communication: between workers.
+        communication: the communication between workers.
         tpu: name or address of the TPU; by default the one of the environment.
-        facts: by name, what all workers must have alike, beside this package's code, the versions of TensorFlow and
-            Keras and how tensors are summed: what a recipe says, say.
+        facts: values by name that must be equal on all workers, for example the values of a recipe. This package's
+            code, the versions of TensorFlow and Keras and the way to sum tensors are always compared.
 
     Returns:
         The strategy, or `None` for one device.
 
     Raises:
-        ValueError: an unknown name, an environment that is no cluster, workers that are not there or not alike, or a
-            TPU that is not there.
+        ValueError: the name is unknown, the environment describes no cluster, workers are missing or differ, or the TPU
+            is missing.
     """
     check_choice("strategy", name, STRATEGIES)
     if tpu is not None and name != "tpu":
-        raise ValueError(f"tpu={tpu!r} is for strategy='tpu', and strategy={name!r}")
+        raise ValueError(f"tpu={tpu!r} is for strategy='tpu', but strategy={name!r}")
     cluster = Cluster.from_environment() if cluster is None else cluster
     if name in ("mirrored", "tpu", "none") and cluster.is_distributed:
-        raise ValueError(f"strategy={name!r} is for one process, and {cluster.source} has {cluster.count} workers")
+        raise ValueError(f"strategy={name!r} is for one process, but {cluster.source} has {cluster.count} workers")
     if name == "tpu":
         return tpu_strategy(tpu)
     if cluster.is_distributed:
@@ -89,21 +89,21 @@ def _multi_worker_strategy(cluster: Cluster, communication: Communication) -> tf
         num_accelerators={"GPU": len(tf.config.list_physical_devices("GPU"))},
         rpc_layer="grpc",
     )
-    with limited_connecting(cluster, CONNECT_SECONDS + 15):  # TensorFlow's own limit, where it holds, says more
+    with limited_connecting(cluster, CONNECT_SECONDS + 15):  # TensorFlow's own limit, if it works, says more
         strategy = MultiWorkerStrategy(resolver, communication_options(communication))
     if cluster.is_loopback:
         port = split_address(cluster.workers[cluster.index])[1]
         if not keep_to_loopback(port) and cluster.is_chief:
             logging.warning(
-                "other machines reach TensorFlow's servers of this job, which run anybody's operations; Linux 5.7 or "
-                "later would close them (docs/distribution.md, Security of a cluster)"
+                "other machines can reach TensorFlow's servers of this job, which run anybody's operations; Linux 5.7 "
+                "or later would close them (docs/distribution.md, Security of a cluster)"
             )
     strategy.patience = Patience(cluster, communication.timeout_seconds)
     return strategy
 
 
 def communication_options(communication: Communication) -> tf.distribute.experimental.CommunicationOptions:
-    """As TensorFlow takes them, all but the timeout: `cluster.patience` has it, and says why."""
+    """Returns TensorFlow's options, without the timeout: `cluster.patience` applies it, and says why."""
     implementation = communication.implementation
     if implementation == "auto":
         # TensorFlow's own choice on CPUs takes up to twice the time of its ring.
@@ -115,19 +115,19 @@ def communication_options(communication: Communication) -> tf.distribute.experim
 
 
 def _check_nothing_ran() -> None:
-    """Before the workers meet: one that TensorFlow then lets start no server would leave the others waiting for it."""
+    """Checks before the workers meet: a worker that cannot start a server would keep the others waiting."""
     if internals.something_ran():
         raise ValueError(
-            "a strategy of several workers comes first: something of TensorFlow's ran in this process before "
-            "open_strategy, such as the making of a layer or a tensor"
+            "open a strategy of several workers first: TensorFlow has already run in this process before "
+            "open_strategy, for example to make a layer or a tensor"
         )
 
 
 class MultiWorkerStrategy(tf.distribute.MultiWorkerMirroredStrategy):
-    """TensorFlow's, with limited waits and with datasets that are not tuned, whose iterators end at once.
+    """TensorFlow's strategy with limited waits, and with untuned datasets, whose iterators end at once.
 
-    What sums outside of steps waits as they do: `reduce`, by which a dataset's end and the values of metrics are found
-    too, and a new variable, which takes the chief's value.
+    Sums outside of steps have limited waits too: `reduce`, which also finds the end of a dataset and the values of
+    metrics, and a new variable, which takes the chief's value.
 
     Attributes:
         patience: limits the waits; None before the workers are connected.

@@ -1,4 +1,4 @@
-"""Never run on a TPU, for there was none: TensorFlow's strategy of one, as its guide opens it."""
+"""TensorFlow's strategy for a TPU, opened as its guide does. It has never run on a TPU, since none was available."""
 
 import tensorflow as tf
 
@@ -6,13 +6,13 @@ from polynet_keras.basics.tensorflow_errors import plain_message
 
 
 def tpu_strategy(tpu: str | None) -> tf.distribute.Strategy:
-    """The strategy of a TPU.
+    """Returns the strategy of a TPU.
 
     Args:
-        tpu: its name or address; by default the one of the environment.
+        tpu: the TPU's name or address; by default the one of the environment.
 
     Raises:
-        ValueError: it is not there, or cannot be initialized.
+        ValueError: the TPU is missing, or cannot be initialized.
     """
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=tpu or "")

@@ -1,10 +1,10 @@
-"""Which of the workers of a TensorFlow strategy this process is."""
+"""The place of this process among the workers of a TensorFlow strategy."""
 
 import tensorflow as tf
 
 
 def worker_index(strategy: tf.distribute.Strategy) -> int:
-    """From 0; 0 where there is one process."""
+    """Returns the index of this worker, from 0; 0 if there is one process."""
     resolver = strategy.cluster_resolver
     if worker_count(strategy) == 1 or resolver is None:
         return 0
@@ -15,7 +15,7 @@ def worker_index(strategy: tf.distribute.Strategy) -> int:
 
 
 def worker_count(strategy: tf.distribute.Strategy) -> int:
-    """Processes that train together."""
+    """Returns the number of processes that train together."""
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) or strategy.cluster_resolver is None:
         return 1
     jobs = strategy.cluster_resolver.cluster_spec().as_dict()
@@ -23,5 +23,5 @@ def worker_count(strategy: tf.distribute.Strategy) -> int:
 
 
 def is_chief(strategy: tf.distribute.Strategy | None) -> bool:
-    """Whether this process is the one that writes and shows progress."""
+    """Whether this process writes files and shows progress."""
     return strategy is None or worker_index(strategy) == 0

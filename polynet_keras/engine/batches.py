@@ -1,4 +1,4 @@
-"""Batches as Keras hands them to a step on TensorFlow, and how one in memory is shared out to the replicas."""
+"""Batches as Keras passes them to a step on TensorFlow, and the distribution of a batch in memory to the replicas."""
 
 import keras
 import tensorflow as tf
@@ -7,12 +7,12 @@ from polynet_keras.cluster.workers import worker_count, worker_index
 
 
 def without_optionals(data):
-    """Keras wraps the `None` that a generator yields, for a dataset cannot hold it."""
+    """Unwraps the `None` of a generator, which Keras wraps because a dataset cannot hold it."""
     return keras.tree.map_structure(lambda x: None if isinstance(x, tf.experimental.Optional) else x, data)
 
 
 def open_batch(data):
-    """The specification of tensors, with any batch size; of distributed values their own."""
+    """Returns the specification of tensors with any batch size; distributed values keep their own specification."""
 
     def spec(x):
         if not isinstance(x, tf.Tensor):
@@ -23,14 +23,14 @@ def open_batch(data):
 
 
 def share_of_worker(batch, strategy: tf.distribute.Strategy):
-    """A worker's part of a batch that every worker holds whole.
+    """Returns a worker's part of a batch that every worker holds completely.
 
     Args:
         batch: nest of arrays or tensors (batch, ...), and `None`.
-        strategy: whose replicas share it, in their order, as evenly as they can.
+        strategy: the strategy whose replicas share the batch, in their order, as evenly as possible.
 
     Returns:
-        The nest, of tensors, or of distributed values where this worker has several replicas.
+        The nest with tensors, or with distributed values if this worker has several replicas.
     """
     replicas = strategy.num_replicas_in_sync
     local = replicas // worker_count(strategy)
@@ -63,6 +63,6 @@ def share_of_worker(batch, strategy: tf.distribute.Strategy):
 
 
 def _zipped(function, nests: list):
-    """`function` of the leaves at one place of several nests; `None` is a leaf."""
+    """Applies `function` to the leaves at the same place of several nests; `None` is a leaf."""
     flat = [keras.tree.flatten(nest) for nest in nests]
     return keras.tree.pack_sequence_as(nests[0], [function(*leaves) for leaves in zip(*flat, strict=True)])

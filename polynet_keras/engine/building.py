@@ -1,4 +1,4 @@
-"""Before the first distributed step: what can be refused is refused, and all variables are made."""
+"""Before the first distributed step: checks all that can be checked, and makes all variables."""
 
 import functools
 
@@ -15,9 +15,9 @@ def build(model: keras.Model, iterator, data_batch) -> None:
     """Makes the variables of a model, its losses, metrics and optimizer, from the shapes of its data.
 
     Args:
-        model: built and compiled in the scope of a strategy.
+        model: a model that was built and compiled in the scope of a strategy.
         iterator: Keras's epoch iterator, or None.
-        data_batch: a batch, where there is no iterator.
+        data_batch: a batch, if there is no iterator.
     """
     check_keras(model)
     if iterator is not None:
@@ -31,24 +31,25 @@ def build(model: keras.Model, iterator, data_batch) -> None:
 
 
 def check_keras(model: keras.Model) -> None:
-    """Raises `RuntimeError` if this Keras is not one whose internals the distributed step knows."""
+    """Raises `RuntimeError` if this version of Keras lacks internals that the distributed step uses."""
     missing = keras_internals.missing_parts(model)
     if missing:
         raise RuntimeError(
-            f"Keras {keras.__version__} has no {', '.join(missing)} in its models, which distributed training uses; "
+            f"the models of Keras {keras.__version__} lack {', '.join(missing)}, which distributed training uses; "
             "install a version of Keras that this package was tested with (3.14 or 3.15)"
         )
 
 
 def check_call(model: keras.Model, method: str, arguments: dict) -> None:
-    """Refuses what would train or count wrongly, or wait for ever.
+    """Refuses calls that would train or count wrongly, or wait for ever.
 
     Raises:
-        ValueError: called in the strategy's scope; compiled outside of it, or with an optimizer that was made there; a
-            callback of Keras's that several workers cannot have; shuffled arrays without a seed that all workers share.
+        ValueError: the call is inside of the strategy's scope; the model was compiled outside of it, or with an
+            optimizer from outside; a callback of Keras does not work with several workers; or arrays are shuffled
+            without a seed that all workers share.
     """
     if tf.distribute.has_strategy():
-        raise ValueError(f"model.{method}() is called outside of strategy.scope(); build and compile the model inside")
+        raise ValueError(f"call model.{method}() outside of strategy.scope(); build and compile the model inside")
     if method == "fit" and model.compiled and model.distribute_strategy.num_replicas_in_sync > 1:
         optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
         if keras_internals.strategy_of_optimizer(optimizer) is not model.distribute_strategy:
@@ -62,18 +63,18 @@ def check_call(model: keras.Model, method: str, arguments: dict) -> None:
         if isinstance(callback, keras.callbacks.BackupAndRestore):
             raise ValueError(
                 "keras.callbacks.BackupAndRestore crashes with several workers; use "
-                "polynet_keras.checkpoints.callback.Checkpoints, which also goes on within an epoch"
+                "polynet_keras.checkpoints.callback.Checkpoints, which also resumes within an epoch"
             )
     shuffles = method == "fit" and arguments.get("shuffle", True)
     if shuffles and _holds_arrays(arguments.get("x")) and global_seed() is None:
         raise ValueError(
-            "fit() shuffles arrays, and without a common seed each worker would do so in its own way: call "
+            "fit() shuffles arrays, and without a common seed each worker would shuffle in its own order: call "
             "keras.utils.set_random_seed(SEED) on every worker first, or pass shuffle=False or a tf.data.Dataset"
         )
 
 
 def has_keras_steps(model: keras.Model) -> bool:
-    """Whether the model's training and test steps are Keras's own."""
+    """Whether the model has Keras's own training and test steps."""
     return all(
         getattr(getattr(model, step), "__func__", None) is getattr(keras.Model, step)
         for step in ("train_step", "test_step")
@@ -81,10 +82,10 @@ def has_keras_steps(model: keras.Model) -> bool:
 
 
 def _mirror_metrics(model: keras.Model) -> None:
-    """Has every replica hold the metrics' totals, in place of its own part of them.
+    """Makes every replica hold the metrics' totals, instead of its own part of them.
 
-    Keras declares them as sums that are read over all workers: one collective a variable and reading, and only where
-    all workers read at once.
+    Keras declares them as sums that are read over all workers. Each reading of a variable is then a collective, and
+    possible only if all workers read at once.
     """
     for variable in model.metrics_variables:
         value = variable.value
@@ -101,27 +102,27 @@ def _mirror_metrics(model: keras.Model) -> None:
 
 
 def _reduce_losses(model: keras.Model) -> None:
-    """Has every loss of a model reduced to one number, and divided by the number of replicas, as Keras does with most.
+    """Reduces every loss of a model to one number, divided by the number of replicas, as Keras does with most losses.
 
-    It leaves a loss that returns one number, its own mean, as it is, which would count once for each replica; and a
-    vector of no losses, where a replica is known to have no examples.
+    Keras does not divide a loss that returns one number, its own mean: it would count once for each replica. It also
+    leaves an empty vector of losses as it is, if a replica is known to have no examples.
     """
 
-    def reduced(loss):  # an earlier call may have made it
+    def reduced(loss):  # an earlier call may have wrapped it
         return loss if isinstance(loss, _ReducedLoss) else _ReducedLoss(loss)
 
     keras_internals.change_losses(model, reduced)
 
 
 class _ReducedLoss:
-    """A loss whose every value is reduced.
+    """A loss whose values are always reduced.
 
     Args:
-        loss: Keras's object, which is left as it is.
+        loss: Keras's object, which is not changed.
     """
 
     def __init__(self, loss: keras.losses.Loss):
-        # `copy.copy` would have Keras save and load it.
+        # Keras would save and load an object made by `copy.copy`.
         self._loss = object.__new__(type(loss))
         self._loss.__dict__.update(loss.__dict__)
         self._loss.call = functools.partial(_at_least_vector, loss.call)
@@ -137,7 +138,7 @@ def _at_least_vector(call, y_true, y_pred):
 
 
 def _symbol(value):
-    """A shape and a dtype, for Keras to build with."""
+    """Returns a shape and a dtype from which Keras can build."""
     if value is None or isinstance(value, (tf.experimental.Optional, tf.OptionalSpec)):
         return None
     if not hasattr(value, "dtype"):
@@ -154,5 +155,5 @@ def _as_list(callbacks) -> list:
 
 
 def _holds_arrays(x) -> bool:
-    """Whether Keras shuffles by itself: it does arrays, not datasets and generators."""
+    """Whether Keras shuffles the data: it shuffles arrays, but not datasets and generators."""
     return any(isinstance(part, (np.ndarray, tf.Tensor, list)) for part in keras.tree.flatten(x)) or isinstance(x, list)

@@ -1,16 +1,16 @@
-"""On TensorFlow: how a step of `fit`, `evaluate` or `predict` becomes a graph, so that it starts soon and stays small.
+"""On TensorFlow: makes a graph of a step of `fit`, `evaluate` or `predict` that starts soon and stays small.
 
-Keras 3 needs two minutes before the first training step of G5 is done. What is different here, and why:
+Keras 3 needs two minutes until the first training step of G5 is done. The differences here, and the reasons:
 
-* The optimizer's and the metrics' variables are made before the step is traced. Made during the trace, they have
-  everything traced a second time. (The metrics' Python code runs once more for it.)
+* The optimizer's and the metrics' variables are made before the step is traced. If they are made during the trace,
+  everything is traced a second time. (The metrics' Python code runs once more to make them.)
 * The step is one flat function, called batch by batch, without the iterator and the functions that Keras nests.
-* Of the passes that TensorFlow's graph optimizer runs, twice each, over every graph, those run once that pay for
-  themselves here (`PASSES`). They are set for this one function, in its call, and not for the process; whoever sets
-  passes with `tf.config.optimizer.set_experimental_options` gets those instead.
-* The batch size is left open where the dataset leaves it open, or where there is none, so that a smaller last batch
-  is no new function. Other sizes, of the batch or of the images, open the axis in which they differ: the third
-  size is no new function either, and the first one's is dropped.
+* TensorFlow's graph optimizer runs all its passes over every graph, twice each. Here only passes that pay for
+  themselves (`PASSES`) run, once. They are set in the call of this one function, and not for the process. If you set
+  passes with `tf.config.optimizer.set_experimental_options`, TensorFlow runs those instead.
+* The batch size stays open if the dataset leaves it open, or if there is no dataset, so that a smaller last batch
+  needs no new function. If the batch or the images get another size, the function is replaced by one that is open in
+  the axis that differs: a third size needs no new function.
 """
 
 import threading
@@ -24,17 +24,17 @@ from polynet_keras.engine.batches import open_batch, without_optionals
 from polynet_keras.engine.internals import call_options, called_with, configuration_of_calls
 
 NO_OPTIONS = {"disable_model_pruning": False, "disable_meta_optimizer": False}
-"""Of TensorFlow's graph optimizer, where nobody has set any."""
+"""The options of TensorFlow's graph optimizer if none have been set."""
 PASSES = ("remapping",)
-"""What TensorFlow's graph optimizer does to a step: ReLU becomes part of the normalization before it."""
+"""The passes of TensorFlow's graph optimizer for a step: this one fuses ReLU into the normalization before it."""
 
 
 class CompiledStep:
     """A training or test step, as Keras calls it: with an iterator, returning the logs of its next batch.
 
     Args:
-        model: whose optimizer and metrics the step uses.
-        step: of a batch, `model.train_step` or `model.test_step`.
+        model: the model whose optimizer and metrics the step uses.
+        step: a function of a batch, `model.train_step` or `model.test_step`.
         trains: whether the step uses the optimizer.
     """
 
@@ -45,7 +45,7 @@ class CompiledStep:
         self._function = FlatFunction(model, step, before_trace=self._make_variables)
 
     def __call__(self, iterator: Iterator):
-        # Where the data is over, `next` raises the StopIteration that Keras waits for.
+        # At the end of the data, `next` raises the StopIteration that Keras expects.
         if isinstance(iterator, tf.data.Iterator):
             return self._function(next(iterator), iterator.element_spec)
         data = _as_tensors(next(iterator))
@@ -53,16 +53,16 @@ class CompiledStep:
 
     def _make_variables(self, spec) -> None:
         model = self._model
-        # A step of somebody's own may train other variables, and measure other data: they are made in its trace.
+        # A user's own step may train other variables, and measure other data: they are made in its trace.
         if not _is_keras_own_step(model):
             return
-        if self._trains and not model.optimizer.built:  # one that scales the loss would start anew
+        if self._trains and not model.optimizer.built:  # a second build would reset an optimizer that scales the loss
             model.optimizer.build(model.trainable_variables)
         if self._metrics_are_made:
             return
 
-        # Metrics make their variables when they are first computed: here in a graph that never runs, of which they
-        # see the outputs' shapes only.
+        # Metrics make their variables when they are first computed: here in a graph that never runs, with the shapes
+        # of the outputs only.
         def compute(data, y_pred):
             x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(without_optionals(data))
             return model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
@@ -85,7 +85,7 @@ class CompiledPrediction:
 
 
 class FlatFunction:
-    """`step`, compiled once for each structure and dtypes of data, with axes that are open or of one size."""
+    """`step`, compiled once for each structure and dtype of the data, with axes that are open or have one size."""
 
     def __init__(
         self, model: keras.Model, step: Callable[[Any], Any], before_trace: Callable[[Any], None] | None = None
@@ -101,7 +101,7 @@ class FlatFunction:
         self._lock = threading.RLock()
 
     def __call__(self, data, spec):
-        if tf.config.functions_run_eagerly():  # somebody debugs
+        if tf.config.functions_run_eagerly():  # the user debugs
             return self._step(data)
         with self._lock:
             function = self._function_of(spec)
@@ -112,7 +112,7 @@ class FlatFunction:
         for number, (known, function) in enumerate(self._compiled):
             try:
                 common = keras.tree.map_structure(self._common, known, spec)
-            except (ValueError, TypeError):  # another structure, or no specification holds both
+            except (ValueError, TypeError):  # the structures differ, or no specification covers both
                 continue
             if common == known:
                 return function
@@ -129,20 +129,20 @@ class FlatFunction:
         return function
 
     def _common(self, known, spec):
-        """The specification of tensors of both; a `ValueError` if there is none."""
+        """Returns a specification that covers both; raises a `ValueError` if there is none."""
         if known == spec:
             return known
         if not isinstance(known, tf.TensorSpec) or not isinstance(spec, tf.TensorSpec) or known.dtype != spec.dtype:
-            raise ValueError(f"no specification holds {known} and {spec}")
+            raise ValueError(f"no specification covers {known} and {spec}")
         shape = []
         for axis, (a, b) in enumerate(zip(known.shape, spec.shape, strict=True)):
             if a != b and not self._may_open(axis, known.shape.rank):
-                raise ValueError(f"the model is of one size in axis {axis}")
+                raise ValueError(f"the model has one fixed size in axis {axis}")
             shape.append(a if a == b else None)
         return tf.TensorSpec(shape, known.dtype)
 
     def _may_open(self, axis: int, rank: int) -> bool:
-        """An axis that the model's input fixes stays of one size: its check of the input sees no open one."""
+        """Whether an axis may be open. If the model's input fixes its size, it stays fixed: Keras checks the input."""
         of_rank = [shape for shape in self._input_shapes if len(shape) == rank]
         return not of_rank or any(shape[axis] is None for shape in of_rank)
 
@@ -155,23 +155,23 @@ class _WithPasses:
         self._options = call_options(_config())
 
     def __call__(self, data):
-        # With which passes a function is optimized is an attribute of its call, which TensorFlow keeps by thread. It
-        # has no public name, and the public `StatefulPartitionedCall`, which takes it, is no way round: called eagerly
-        # it runs without the pool of inter-op threads (steps take 1.1 times as long), and called in a function of its
-        # own it is optimized twice (the first step comes 6 s later).
+        # The passes of a function are an attribute of its call, which TensorFlow stores by thread, without a public
+        # name. The public `StatefulPartitionedCall` takes this attribute, but is no substitute: called eagerly, it
+        # runs without the pool of inter-op threads (steps take 1.1 times as long), and called in its own function, it
+        # is optimized twice (the first step comes 6 s later).
         with called_with(self._options):
             return self._function(data)
 
 
 def _passes_are_chosen() -> bool:
-    """Whether somebody set graph passes for the process, or there is a GPU, for which `PASSES` were not chosen."""
+    """Whether the user set graph passes for the process, or there is a GPU: `PASSES` were not chosen for GPUs."""
     if tf.config.list_physical_devices("GPU"):
         return True
     return tf.config.optimizer.get_experimental_options() != NO_OPTIONS
 
 
 def _config() -> tf.compat.v1.ConfigProto:
-    """With which passes TensorFlow optimizes the graph of one function."""
+    """Returns the configuration with the passes for one function."""
     config = configuration_of_calls()
     rewrite = config.graph_options.rewrite_options
     for field in rewrite.DESCRIPTOR.fields:

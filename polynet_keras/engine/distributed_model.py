@@ -13,22 +13,22 @@ from polynet_keras.engine.session import TrainingSession
 if TYPE_CHECKING:
     _Base: Any = keras.Model
 else:
-    # A mixin: Keras rewrites the bases of a model's class, for good, where it makes a functional model of it.
+    # A mixin: Keras permanently rewrites the bases of a model's class when it makes a functional model of it.
     _Base = object
 
 WRITERS = (keras.callbacks.CSVLogger, keras.callbacks.ModelCheckpoint, keras.callbacks.TensorBoard)
-"""Keras's callbacks that do nothing but write files: only the chief is given them."""
+"""Keras's callbacks that only write files: only the chief gets them."""
 
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def _as_keras(method: Method) -> Callable[[Callable[..., Any]], Method]:
-    """A decorator: what overrides one of Keras's methods has its signature and docstring, of whatever version."""
+    """A decorator: the override of a Keras method gets its signature and docstring, in the installed version."""
 
     def decorate(override: Callable[..., Any]) -> Method:
         wrapped = functools.wraps(method)(override)
-        # The backends' methods have none: it is their base's.
+        # The backends' methods have no docstring; their base class has it.
         name = method.__name__
         docs = [vars(base)[name].__doc__ for base in keras.Model.__mro__ if name in vars(base)]
         wrapped.__doc__ = next(filter(None, docs), None)
@@ -38,13 +38,13 @@ def _as_keras(method: Method) -> Callable[[Callable[..., Any]], Method]:
 
 
 class DistributedTraining(_Base):
-    """For a `keras.Model` that N workers train to the weights, losses and metrics of one, on the same global batches.
+    """A mixin for `keras.Model`: N workers get the weights, losses and metrics of one, from the same global batches.
 
-    Without a strategy, and on other backends than TensorFlow, the model is Keras's. Built and compiled in the scope of
-    a `MultiWorkerMirroredStrategy`, `MirroredStrategy` or `TPUStrategy`, it has the steps of `engine.replicated_step`,
-    because Keras's own fail with several workers (keras-team/keras issue 20585), weigh uneven parts of a batch alike,
-    clip before they sum, draw the same dropout masks on all replicas, and let the moving statistics of the workers
-    drift apart.
+    Without a strategy, and on backends other than TensorFlow, the model works as Keras's. Built and compiled in the
+    scope of a `MultiWorkerMirroredStrategy`, `MirroredStrategy` or `TPUStrategy`, it has the steps of
+    `engine.replicated_step`. Keras's own steps fail with several workers (keras-team/keras issue 20585), give uneven
+    parts of a batch equal weight, clip before they sum, draw the same dropout masks on all replicas, and let the moving
+    statistics of the workers drift apart.
 
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
         with strategy.scope():
@@ -52,39 +52,38 @@ class DistributedTraining(_Base):
             model.compile("rmsprop", "sparse_categorical_crossentropy", metrics=["accuracy"])
         model.fit(dataset)
 
-    A subclassed model names it first: `class Net(DistributedTraining, keras.Model)`.
+    A subclassed model names the mixin first: `class Net(DistributedTraining, keras.Model)`.
 
-    What is the same and what is not:
+    What stays the same and what differs:
 
-    * A batch, of a dataset or of arrays, is the global one: the strategy shares it out, every worker computes the mean
-      over all of it, and the learning rate is the global batch's. Datasets of
+    * A batch of a dataset or of arrays is the global batch: the strategy distributes it, every worker computes the mean
+      over the whole batch, and the learning rate is for the global batch. Datasets of
       `strategy.distribute_datasets_from_function` hold each worker's own part.
-    * All variables are equal on all workers after every step, so that the chief can save whenever it likes. The moving
-      statistics of batch normalization are means over the replicas, weighted by examples.
-    * Random layers draw apart on each replica, except those with `draws_agree`.
-    * Losses and metrics, `history` and logs are the global batch's on every worker. Metrics must be sums: that is what
-      Keras declares of their variables.
-    * Only the chief shows progress, and has Keras's `CSVLogger`, `ModelCheckpoint` and `TensorBoard` among its
-      callbacks.
+    * All variables are equal on all workers after every step, so the chief can save at any time. The moving statistics
+      of batch normalization are means over the replicas, weighted by examples.
+    * Random layers draw different numbers on each replica, except those with `draws_agree`.
+    * Losses, metrics, `history` and logs are those of the global batch on every worker. Metrics must be sums, as Keras
+      declares their variables.
+    * Only the chief shows progress, and keeps Keras's callbacks `CSVLogger`, `ModelCheckpoint` and `TensorBoard`.
     * `train_on_batch`, `test_on_batch` and `predict_on_batch` take the global batch on every worker.
     * `fit`, `evaluate` and `predict` are called outside of the strategy's scope.
-    * Keras's own models, such as a `keras.Sequential` that begins with a PolyNet, train like this too, if there are
+    * Keras's own models, such as a `keras.Sequential` that begins with a PolyNet, also train like this, if there are
       several workers and a model of this package was made in the strategy's scope before.
-    * With a `train_step` or `test_step` of your own, Keras's way is kept, repaired so far that it runs: the step sees
-      one replica's part, and the logs are means over replicas.
+    * Your own `train_step` or `test_step` runs as in Keras, repaired only so that it runs: it sees one replica's part,
+      and the logs are means over replicas.
     """
 
     training_session: TrainingSession | None = None
-    """The call of `fit` that is under way."""
+    """The running call of `fit`."""
     train_function: Any
     test_function: Any
     predict_function: Any
     interruption: Any = None
-    """`checkpoints.interruption.Interruption` while a callback listens to SIGTERM: every training and test step asks
-    all workers whether one was told to stop."""
+    """The `checkpoints.interruption.Interruption` while a callback listens to SIGTERM: every training and test step
+    asks all workers whether one must stop."""
     gradient_dtype: str = "float32"
-    """In which the replicas' gradients are summed: `"float16"` takes half the bytes, for an error that
-    `engine.compression` bounds. To be set before `fit`; a `train_step` of your own sums its gradients itself."""
+    """The dtype in which the replicas' gradients are summed: `"float16"` takes half the bytes, for an error that
+    `engine.compression` bounds. Set it before `fit`. Your own `train_step` sums its gradients itself."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -102,7 +101,7 @@ class DistributedTraining(_Base):
         refuse_empty("fit", arguments, ("x", "validation_data"))
         with TrainingSession(self, arguments) as session:
             history = super().fit(**session.arguments)
-        # A step of somebody's own may return nothing.
+        # A user's own step may return nothing.
         if history.epoch and not history.history and type(self).train_step is keras.Model.train_step:
             raise empty_data("fit", "x")
         return history
@@ -110,7 +109,7 @@ class DistributedTraining(_Base):
     @_as_keras(keras.Model.evaluate)
     def evaluate(self, *args, **kwargs):
         arguments = self._on_this_worker("evaluate", args, kwargs)
-        if arguments.get("_use_cached_eval_dataset"):  # `fit` calls it, after an epoch that is not to be lost
+        if arguments.get("_use_cached_eval_dataset"):  # `fit` calls it; an error would lose the epoch
             return super().evaluate(**arguments)
         refuse_empty("evaluate", arguments, ("x",))
         results = super().evaluate(**arguments)
@@ -124,7 +123,7 @@ class DistributedTraining(_Base):
         refuse_empty("predict", arguments, ("x",))
         try:
             return super().predict(**arguments)
-        except UnboundLocalError:  # Keras's, of the outputs of the last batch where there was none
+        except UnboundLocalError:  # Keras's error if there was no batch
             raise empty_data("predict", "x") from None
 
     @_as_keras(keras.Model.predict_on_batch)
@@ -160,13 +159,13 @@ class DistributedTraining(_Base):
             self.predict_function = PredictionStep(self)
 
     def compiled_function(self, function: Callable) -> Callable:
-        """How a step becomes a graph: a hook for subclasses.
+        """Makes a graph of a step: a hook for subclasses.
 
         Args:
-            function: of one nest of tensors and distributed values, outside of the strategy's scope.
+            function: takes one nest of tensors and distributed values, outside of the strategy's scope.
 
         Returns:
-            A callable of the nest and of its specification.
+            A callable that takes the nest and its specification.
         """
         import tensorflow as tf
 
@@ -180,7 +179,7 @@ class DistributedTraining(_Base):
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         if self.training_session is not None and iterator is not None:
             self.training_session.begin(iterator)
-        # Keras's reads a batch and fails to reduce it; what it builds needs shapes only.
+        # Keras's method reads a batch and fails to reduce it. Building needs only shapes.
         if self._tensorflow_strategy is None:
             return super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
         from polynet_keras.engine.building import build
@@ -188,7 +187,7 @@ class DistributedTraining(_Base):
         build(self, iterator, data_batch)
 
     def _on_this_worker(self, method: str, args: tuple, kwargs: dict) -> dict:
-        """The arguments of one of Keras's methods, as this worker calls it."""
+        """Returns the arguments of one of Keras's methods for this worker's call."""
         bound = inspect.signature(getattr(keras.Model, method)).bind(self, *args, **kwargs)
         arguments = {**bound.arguments, **bound.arguments.get("kwargs", {})}
         arguments.pop("self", None)
@@ -211,4 +210,4 @@ class DistributedTraining(_Base):
 
 @keras.saving.register_keras_serializable(package="polynet_keras")
 class DistributedModel(DistributedTraining, keras.Model):
-    """A functional `keras.Model` for many workers: made, saved and loaded as `keras.Model(inputs, outputs)` is."""
+    """A functional `keras.Model` for many workers: make, save and load it like `keras.Model(inputs, outputs)`."""

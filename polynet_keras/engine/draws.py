@@ -1,4 +1,4 @@
-"""Random numbers on many replicas: each draws its own, from one state that all hold alike."""
+"""Random numbers on many replicas: each draws its own, from one state that is equal on all."""
 
 import keras
 import tensorflow as tf
@@ -6,18 +6,18 @@ import tensorflow as tf
 from polynet_keras.basics.keras_internals import every_layer
 
 SPREAD = 0x9E3779B1
-"""Between the seeds of two replicas: far enough that seeds counted from 0 do not meet another replica's."""
+"""The distance between the seeds of two replicas: seeds counted from 0 do not reach those of the next replica."""
 
 
 class ReplicaDraws:
-    """The states of a model's `keras.random.SeedGenerator`s, as each replica is to draw from them.
+    """The states of a model's `keras.random.SeedGenerator`s for each replica.
 
-    A layer whose property `draws_agree` is true draws the same on all replicas: for the whole batch, say. The first
-    replica draws what a single one would. (Draws without a generator fail under TensorFlow's strategies: Keras keeps
-    its own generator by thread, and each replica has one.)
+    A layer whose property `draws_agree` is true draws the same numbers on all replicas, for example for the whole
+    batch. The first replica draws the same numbers as a single one would. (Draws without a generator fail under
+    TensorFlow's strategies: Keras keeps its own generator by thread, and each replica has a thread.)
 
     Args:
-        model: built; its layers draw.
+        model: a built model whose layers draw.
     """
 
     def __init__(self, model: keras.Model):
@@ -32,12 +32,12 @@ class ReplicaDraws:
         self._spreads = [0 if id(state) in agreeing else SPREAD for state in self.states]
 
     def of_replica(self, replica: tf.Tensor) -> list[tuple[keras.Variable, tf.Tensor]]:
-        """(state, its value here), for a `keras.StatelessScope`; `replica` is the replica's number."""
+        """Returns (state, its value here) for a `keras.StatelessScope`; `replica` is the replica's number."""
         offsets = self._offsets(replica)
         return [(state, state.value + offset) for state, offset in zip(self.states, offsets, strict=True)]
 
     def settled(self, scope: keras.StatelessScope, replica: tf.Tensor) -> list[tf.Tensor]:
-        """The states after the draws in a scope: the same on all replicas."""
+        """Returns the states after the draws in a scope, which are the same on all replicas."""
         offsets = self._offsets(replica)
         return [scope.get_current_value(state) - offset for state, offset in zip(self.states, offsets, strict=True)]
 

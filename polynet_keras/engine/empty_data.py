@@ -1,4 +1,4 @@
-"""Data without a single batch: Keras returns an empty history of it, an empty list, or fails on a name of its own."""
+"""Empty data: Keras returns an empty history or list for it, or fails with an error about an internal name."""
 
 from typing import Any
 
@@ -9,9 +9,9 @@ def refuse_empty(method: str, arguments: dict[str, Any], names: tuple[str, ...])
     """Raises a `ValueError` if data is known to be empty before it is read.
 
     Args:
-        method: that was called.
-        arguments: of the call.
-        names: of those that are data.
+        method: the name of the called method.
+        arguments: the arguments of the call.
+        names: the names of the arguments that are data.
     """
     for name in names:
         if _is_empty(arguments.get(name)):
@@ -19,10 +19,10 @@ def refuse_empty(method: str, arguments: dict[str, Any], names: tuple[str, ...])
 
 
 def empty_data(method: str, argument: str) -> ValueError:
-    """The error of a method that got no batch."""
+    """Returns the error of a method that got no batch."""
     return ValueError(
-        f"{method}() got no batch of {argument}: the data is empty, a filter left nothing of it, or it is smaller than "
-        "one batch and the last one is dropped (drop_remainder=True)"
+        f"{method}() got no batch of {argument}: the data is empty, a filter removed all of it, or it is smaller than "
+        "one batch and the last batch is dropped (drop_remainder=True)"
     )
 
 

@@ -1,4 +1,4 @@
-"""The gradient of a function of a tensor, on each backend in its own way."""
+"""The gradient of a function of a tensor, on every backend."""
 
 import contextlib
 from collections.abc import Callable
@@ -8,14 +8,14 @@ import keras
 
 
 def gradient(function: Callable[[Any], tuple[Any, Any]], x: Any) -> tuple[Any, Any]:
-    """What a function gives besides, and its gradient.
+    """Computes the gradient of a function, and returns the function's other results with it.
 
     Args:
-        function: from a tensor to a scalar tensor, which depends on it, and anything besides, as tensors; called once.
+        function: maps a tensor to a scalar tensor that depends on it, and to other results, as tensors; called once.
         x: a floating-point tensor.
 
     Returns:
-        What the function gives besides, and d function(x) / dx, of the shape and dtype of `x`.
+        The other results, and d function(x) / dx, with the shape and dtype of `x`.
 
     Raises:
         ValueError: Keras's backend computes no gradients.
@@ -45,7 +45,7 @@ def gradient(function: Callable[[Any], tuple[Any, Any]], x: Any) -> tuple[Any, A
 
 
 def without_gradients() -> contextlib.AbstractContextManager:
-    """Where nothing is kept for a gradient; PyTorch alone would keep it."""
+    """A context in which nothing is kept for gradients; only PyTorch would keep values."""
     if keras.backend.backend() != "torch":
         return contextlib.nullcontext()
     import torch

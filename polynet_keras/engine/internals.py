@@ -1,6 +1,6 @@
-"""All that `engine` and the rooms above use of TensorFlow without a public name, and what happens if a name goes.
+"""All private names of TensorFlow that `engine` and the rooms above use, and the consequence if a name is removed.
 
-Keras's names are in `basics.keras_internals`, what `cluster` uses of TensorFlow in `cluster.internals`.
+Keras's private names are in `basics.keras_internals`, those of TensorFlow that `cluster` uses in `cluster.internals`.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,11 +11,11 @@ import tensorflow as tf
 from tensorflow.python.distribute.values import PerReplicaSpec
 from tensorflow.python.eager import context
 
-# If one of the two modules goes, the import of this one fails, and with it every fit on TensorFlow.
+# Without one of these two modules the import of this one fails, and with it every fit on TensorFlow.
 
 
 def global_seed() -> int | None:
-    """What `tf.random.set_seed` has set. Without the name: AttributeError where arrays are shuffled."""
+    """Returns the seed of `tf.random.set_seed`. Without the name: AttributeError when arrays are shuffled."""
     return context.global_seed()
 
 
@@ -23,18 +23,18 @@ def global_seed() -> int | None:
 
 
 def configuration_of_calls() -> tf.compat.v1.ConfigProto:
-    """How TensorFlow optimizes the functions that this thread calls; a copy. Without the names: AttributeError."""
+    """Returns a copy of this thread's settings for optimizing functions. Without the names: AttributeError."""
     return tf.compat.v1.ConfigProto.FromString(context.context().function_call_options.config_proto_serialized)
 
 
 def call_options(configuration: tf.compat.v1.ConfigProto) -> Any:
-    """For `called_with`: another configuration, and the executor as it is. Without the names: AttributeError."""
+    """Returns options for `called_with`: a new configuration, the same executor. Without the names: AttributeError."""
     return context.FunctionCallOptions(context.context().function_call_options.executor_type, configuration)
 
 
 @contextmanager
 def called_with(options: Any) -> Iterator[None]:
-    """Has this thread call functions with such options. Without the name: AttributeError."""
+    """Makes this thread call functions with these options. Without the name: AttributeError."""
     current = context.context()
     before = current.function_call_options
     current.function_call_options = options
@@ -48,7 +48,10 @@ def called_with(options: Any) -> Iterator[None]:
 
 
 def one_replica(spec: Any) -> Any:
-    """Of a specification of distributed values one replica's, any other as it is. Without the name: AttributeError."""
+    """Returns one replica's specification of distributed values, and any other one unchanged.
+
+    Without the name: AttributeError.
+    """
     return spec._value_specs[0] if isinstance(spec, PerReplicaSpec) else spec
 
 
@@ -57,36 +60,36 @@ def call_once(function: Callable[[tf.distribute.Strategy], None], strategy: tf.d
     tf.__internal__.distribute.interim.maybe_merge_call(function, strategy)
 
 
-# The parts of tf.data's datasets. Where the name of a class goes: silence; a resumed training has another order.
+# The parts of tf.data's datasets. Without the name of a class: no error; a resumed training has another order.
 
 
 def parts_of(dataset: tf.data.Dataset) -> list[tf.data.Dataset]:
-    """The datasets that one is made of. Without the name: AttributeError in every fit with Checkpoints."""
+    """Returns the parts of a dataset. Without the name: AttributeError in every fit with Checkpoints."""
     return dataset._inputs()
 
 
 def graphs_of(dataset: tf.data.Dataset) -> list[tf.Graph]:
-    """Of the functions of one part, of `map` say. Without the name: AttributeError in every fit with Checkpoints."""
+    """Returns the graphs of a part's functions, as in `map`. Without the name: AttributeError with Checkpoints."""
     return [wrapper.function.graph for wrapper in dataset._functions()]
 
 
 def seeds_of(dataset: tf.data.Dataset) -> list[int] | None:
-    """The two seeds of a part that draws, None of another one. Without the names: AttributeError for `shuffle`."""
+    """Returns the two seeds of a part that draws, else None. Without the names: AttributeError for `shuffle`."""
     if type(dataset).__name__ != "_ShuffleDataset" and not hasattr(dataset, "_seed2"):
         return None
     return [int(dataset._seed), int(dataset._seed2)]
 
 
 def repeats_of(dataset: tf.data.Dataset) -> int | None:
-    """How often a part repeats, -1 for ever; None if it does not. Without the name: AttributeError for `repeat`."""
+    """Returns how often a part repeats, -1 for ever, else None. Without the name: AttributeError for `repeat`."""
     return int(dataset._count) if type(dataset).__name__ == "_RepeatDataset" else None
 
 
 def is_cache(dataset: tf.data.Dataset) -> bool:
-    """Whether a part keeps what comes before it."""
+    """Whether a part caches its input."""
     return type(dataset).__name__ == "CacheDataset"
 
 
 def is_concatenation(dataset: tf.data.Dataset) -> bool:
-    """Whether a part is one dataset after another."""
+    """Whether a part concatenates two datasets."""
     return type(dataset).__name__ == "_ConcatenateDataset"

@@ -20,18 +20,18 @@ _SUM = re.compile(r"stage_([abc])_\d+_sum_([a-z_]+)")
 class Network(DistributedTraining, keras.Model):
     """A functional `keras.Model` with rematerialization, and on TensorFlow with compiled steps that start soon.
 
-    It is built, used, saved and loaded as `keras.Model(inputs, outputs)` is, and computes the same up to rounding. On
-    the TensorFlow backend `fit`, `evaluate`, `predict` and the `..._on_batch` methods differ from Keras's in how the
-    step becomes a graph: once, flat, and optimized for what it holds (`engine.compiled_step` says what and why). With
-    `run_eagerly`, `jit_compile=True` (which Keras's "auto" means where there is a GPU) or `steps_per_execution` above 1
+    You build, use, save and load it like `keras.Model(inputs, outputs)`, and it computes the same up to rounding. On
+    the TensorFlow backend `fit`, `evaluate`, `predict` and the `..._on_batch` methods make the graph of a step in
+    another way than Keras: once, flat, and with few optimizations (`engine.compiled_step` says which, and why). With
+    `run_eagerly`, `jit_compile=True` (which Keras's "auto" means if there is a GPU) or `steps_per_execution` above 1
     they are Keras's own, and with a distribution strategy those of `DistributedTraining`.
     """
 
     def __init__(self, *args, **kwargs):
         if not args and not {"inputs", "outputs"} <= kwargs.keys():
             raise TypeError(
-                f"{type(self).__name__} is made of inputs and outputs, as keras.Model(inputs, outputs) is; a model "
-                "with a call() of its own is a subclass of DistributedTraining and keras.Model, in this order "
+                f"make {type(self).__name__} from inputs and outputs, like keras.Model(inputs, outputs); a model "
+                "with its own call() is a subclass of DistributedTraining and keras.Model, in this order "
                 "(polynet_keras.engine.distributed_model)"
             )
         super().__init__(*args, **kwargs)
@@ -43,11 +43,11 @@ class Network(DistributedTraining, keras.Model):
 
     @property
     def structure(self) -> str | None:
-        """The residual units in the canonical notation of `models.Structure`, or `None` of another network.
+        """The residual units in the canonical notation of `models.Structure`, or `None` for another network.
 
-        `PolyNet` sets it and files keep it. What is built of a PolyNet's layers, by `keras.models.clone_model` too,
-        begins with `None`: it may be a part of the network, or have other layers. May be set at any time, to a name or
-        a notation as `PolyNet` takes it.
+        `PolyNet` sets it and files keep it. A model built from a PolyNet's layers, also by `keras.models.clone_model`,
+        begins with `None`: it may be a part of the network, or have other layers. You can set it at any time, to a name
+        or a notation that `PolyNet` takes.
         """
         return self._structure
 
@@ -56,28 +56,28 @@ class Network(DistributedTraining, keras.Model):
         self._structure = None if value is None else str(Structure.parse(value))
 
     def begin_at(self, tensor: keras.KerasTensor) -> None:
-        """From now on takes, in place of its inputs, what a layer inside puts out; what is before that is not computed.
+        """From now on the model takes the output of an inner layer as its input, and skips the layers before it.
 
-        The layers and their weights stay the model's, trained, measured and saved as before. It holds for this object
-        alone: what is saved begins with the inputs.
+        All layers and weights stay part of the model; it trains, measures and saves them as before. The change holds
+        only for this object: a saved model begins with the inputs.
 
         Args:
-            tensor: symbolic, of this model, through which everything goes, such as `layer.output`.
+            tensor: a symbolic tensor of this model that all paths go through, such as `layer.output`.
         """
         behind = Network(tensor, self.outputs[0])
         behind.remat = self.remat
-        self._behind = behind.__call__  # as a layer it would be saved, and its weights a second time
+        self._behind = behind.__call__  # the model itself would be saved as a layer, its weights twice
 
     def __call__(self, *args, **kwargs):
         return super().__call__(*args, **kwargs) if self._behind is None else self._behind(*args, **kwargs)
 
     @property
     def remat(self) -> str:
-        """What the backward pass computes again instead of keeping it: `"none"`, `"stage_b"` or `"all"`.
+        """The residual units that the backward pass computes again: `"none"`, `"stage_b"` or `"all"`.
 
-        `"all"` does so for every residual unit, `"stage_b"` for those of stage B. Gradients stay the same, memory
-        shrinks and a training step takes longer; `docs/memory.md` has measurements. May be set at any time; functions
-        compiled so far are made anew. `keras.models.clone_model` starts with `"none"`.
+        `"all"` recomputes every residual unit, `"stage_b"` those of stage B. Gradients stay the same, memory shrinks
+        and a training step takes longer; `docs/memory.md` has measurements. You can set it at any time: compiled
+        functions are then made again. `keras.models.clone_model` starts with `"none"`.
         """
         return self._remat
 
@@ -87,10 +87,10 @@ class Network(DistributedTraining, keras.Model):
         self._remat = value
         self._rematerialized = None
         if self.train_function is not None:
-            self.make_train_function(force=True)  # `fit` may be under way: a callback sets it
+            self.make_train_function(force=True)  # `fit` may be running: a callback can set it
 
     def call(self, inputs, training=None, mask=None, **kwargs):
-        # Keras hands a mask of `None` for each of several inputs.
+        # Keras passes a mask of `None` for each of several inputs.
         masked = any(one is not None for one in keras.tree.flatten(mask))
         if not training or self._remat == "none" or masked or kwargs:
             return super().call(inputs, training=training, mask=mask, **kwargs)
@@ -144,20 +144,20 @@ class Network(DistributedTraining, keras.Model):
         return FlatFunction(self, function)
 
     def _step_is_ours(self) -> bool:
-        """Whether the step of this model is compiled by `engine.compiled_step`, or by Keras."""
+        """Whether `engine.compiled_step` compiles the step of this model, and not Keras."""
         if keras.backend.backend() != "tensorflow" or self.run_eagerly or self.jit_compile:
             return False
         return self.steps_per_execution == 1 and self._distribute_strategy is None
 
 
 def _structure_by_names(model: keras.Model) -> Structure | None:
-    """What the names of the layers tell, for files from before a network knew its structure."""
+    """Returns the structure that the layers' names imply, for files of versions that did not store it."""
     stages: dict[str, list[Polynomial]] = {stage: [] for stage in STAGES}
     for layer in model.layers:
         match = _SUM.fullmatch(layer.name)
         if match and isinstance(layer, StochasticResidualScaling):
             try:
                 stages[match[1]].append(Polynomial(tuple(match[2].upper().split("_"))))
-            except ValueError:  # somebody's own layer has such a name
+            except ValueError:  # a user's own layer has such a name
                 return None
     return Structure(tuple(map(tuple, stages.values()))) if all(stages.values()) else None

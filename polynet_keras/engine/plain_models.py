@@ -21,14 +21,14 @@ USED_BY_STEPS = ("_tensorflow_strategy", "compiled_function", "gradient_dtype", 
 
 
 def train_plain_models(model: keras.Model, ours: type) -> None:
-    """Has Keras's own models of several workers train as `DistributedTraining` does; once is enough.
+    """Makes Keras's own models of several workers train as `DistributedTraining` does; one call is enough.
 
     Args:
-        model: any, to see whether Keras has the internals that this uses.
+        model: any model; Keras's internals are checked on it.
         ours: `DistributedTraining`, which imports this file.
 
     Raises:
-        RuntimeError: it has not.
+        RuntimeError: Keras lacks internals that this function uses.
     """
     if hasattr(keras.Model, USED_BY_STEPS[0]):
         return
@@ -43,7 +43,7 @@ def train_plain_models(model: keras.Model, ours: type) -> None:
 
 
 def _replace(name: str, ours: type, function: Callable[..., Any]) -> None:
-    """Has a method of Keras's call a function, with itself first, where a plain model has several workers."""
+    """Makes a Keras method call a function, with the method as first argument, for a plain model of several workers."""
     keras_method = getattr(keras.Model, name)
 
     @functools.wraps(keras_method)

@@ -10,7 +10,7 @@ from polynet_keras.layers.synchronized_moments import idle_part
 
 
 class PredictionStep:
-    """A prediction step as Keras calls it: with a list of distributed batches, returning the outputs of all of them."""
+    """A prediction step as Keras calls it: takes a list of distributed batches, and returns all their outputs."""
 
     def __init__(self, model: keras.Model):
         self._model = model
@@ -37,7 +37,7 @@ class PredictionStep:
             return stand_in.emptied(self._model.predict_step(rows), added)
 
     def _gathered(self, values) -> tf.Tensor:
-        """The replicas' outputs, one after the other, in the order in which a dataset's batch is shared out."""
+        """Returns the replicas' outputs one after the other, in the order in which a dataset's batch is distributed."""
         if self._strategy.num_replicas_in_sync == 1:
             return self._strategy.experimental_local_results(values)[0]
         local = self._strategy.experimental_local_results(values)
@@ -47,7 +47,7 @@ class PredictionStep:
         gathered = self._strategy.gather(values, axis=0)
         if len(local) == 1:
             return gathered
-        # A batch's parts go round the workers: the first replica of each, then the second of each.
+        # A batch's parts go to the workers in turn: to the first replica of each, then to the second of each.
         counts = self._strategy.gather(self._strategy.run(lambda value: tf.shape(value)[:1], args=(values,)), axis=0)
         parts = tf.split(gathered, counts, num=self._strategy.num_replicas_in_sync)
         return tf.concat([part for number in range(len(local)) for part in parts[number :: len(local)]], axis=0)

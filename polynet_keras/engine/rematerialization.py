@@ -1,4 +1,4 @@
-"""Rematerialization by residual unit: what the backward pass needs of a unit is computed again, not kept."""
+"""Rematerialization by residual unit: the backward pass computes a unit again instead of keeping its activations."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,22 +12,22 @@ from polynet_keras.layers.stochastic_residual_scaling import StochasticResidualS
 
 
 class RematerializedGraph:
-    """The forward pass of a network in training, its residual paths rematerialized.
+    """The forward pass of a network in training, with rematerialized residual paths.
 
-    Of each unit chosen, the shortcut is kept and everything between it and the unit's sum is computed a second time in
-    the backward pass: convolutions, normalizations and activations of all its paths. The sum stays outside, so that
+    For each chosen unit, the shortcut is kept, and the backward pass computes everything between the shortcut and the
+    unit's sum a second time: convolutions, normalizations and activations of all its paths. The sum stays outside, so
     stochastic depth draws once. A unit runs as a pure function of its shortcut and its variables' values, in a
-    `keras.StatelessScope`; the moving statistics that come out of it are assigned afterwards, once. Losses that layers
-    add inside a unit (`activity_regularizer`) are not collected.
+    `keras.StatelessScope`; its new moving statistics are assigned afterwards, once. Losses that layers add inside a
+    unit (`activity_regularizer`) are not collected.
 
-    The model may have any inputs and outputs. A unit that something else looks into, such as an output of the model,
-    is computed as Keras does: a second computation of it would be for nothing.
+    The model may have any inputs and outputs. If another part of the model uses a tensor inside a unit, for example as
+    an output, the unit is computed as in Keras: a second computation would save nothing.
 
     Args:
-        model: a functional model; units of models inside it are those models' own.
+        model: a functional model; models inside it handle their own units.
         remat: `"stage_b"`, the units of the stage that holds half of all activations, or `"all"`.
 
-    Source: Chen et al., "Training deep nets with sublinear memory cost", 2016; `keras.remat` does it.
+    Source: Chen et al., "Training deep nets with sublinear memory cost", 2016; implemented with `keras.remat`.
     """
 
     def __init__(self, model: keras.Model, remat: str):
@@ -37,7 +37,7 @@ class RematerializedGraph:
         calls = [call for depth in sorted(nodes, reverse=True) for call in nodes[depth] if not call.is_input]
         units = [unit for unit in _units(calls, model.outputs) if remat == "all" or unit.name.startswith(remat)]
         self.units = {id(unit.call): _Rematerialized(unit) for unit in units}
-        # A unit takes the place of its first call, so that layers that are shared are called in Keras's order.
+        # A unit runs at the place of its first call, so that shared layers are called in Keras's order.
         place = {id(call): number for number, call in enumerate(calls)}
         places = {min(place[id(call)] for call in unit.inside): unit.call for unit in units}
         rest = {id(unit.call) for unit in units} | {id(call) for unit in units for call in unit.inside}
@@ -47,9 +47,9 @@ class RematerializedGraph:
         self._part = _Part(self._run)
 
     def __call__(self, inputs: list):
-        """The outputs, in the model's structure, for its inputs in their order."""
+        """Returns the outputs in the model's structure, for its inputs in their order."""
         outputs = keras.tree.pack_sequence_as(self._structure, self._part(inputs, training=True))
-        # Keras, too, returns the one tensor of a list.
+        # Keras also returns the single tensor of a list.
         return outputs[0] if isinstance(outputs, (list, tuple)) and len(outputs) == 1 else outputs
 
     def _run(self, inputs: list) -> list:
@@ -70,7 +70,7 @@ class _Unit:
     """A residual unit in the symbolic graph: `output = layer([shortcut, *paths])`.
 
     Attributes:
-        call: of the layer; a layer that is shared has several.
+        call: one call of the layer; a shared layer has several.
         inside: the calls between the shortcut and the sum.
     """
 
@@ -83,7 +83,7 @@ class _Unit:
 
 
 def _units(calls: list, outputs: list[KerasTensor]) -> Iterator[_Unit]:
-    """Those of a model that nothing else looks into."""
+    """Yields the units of a model whose inner tensors are not used elsewhere."""
     made_by = {id(tensor): call for call in calls for tensor in call.outputs}
     used_by: dict[int, list] = {}
     for call in calls:
@@ -95,7 +95,7 @@ def _units(calls: list, outputs: list[KerasTensor]) -> Iterator[_Unit]:
         shortcut, *paths = call.input_tensors
         inside: dict[int, Any] = {}
         pending = [tensor for tensor in paths if tensor is not shortcut]
-        closed = True  # so far, all of the paths comes from the shortcut
+        closed = True  # so far, all paths start at the shortcut
         while pending and closed:
             maker: Any = made_by.get(id(pending.pop()))
             closed = maker is not None and not isinstance(maker.operation, StochasticResidualScaling)
@@ -128,7 +128,7 @@ class _Rematerialized:
         kept: list[keras.Variable] = []
         moving: list[keras.Variable] = []
         for layer in self._layers:
-            for variable in layer.variables:  # a layer that is frozen changes none
+            for variable in layer.variables:  # a frozen layer changes none
                 (kept if variable.trainable or not layer.trainable else moving).append(variable)
 
         def pure(shortcut, *values):
@@ -146,20 +146,20 @@ class _Rematerialized:
 
 
 def _tensor(variable: keras.Variable):
-    """The variable's value as a tensor, of which `keras.remat` can take the gradient."""
+    """Returns the variable's value as a tensor for which `keras.remat` can compute the gradient."""
     value = variable.value
     return value.read_value() if hasattr(value, "read_value") else value  # a `tf.Variable`
 
 
 def _copy(variable: keras.Variable):
-    """The variable's value now: PyTorch would hand on the memory that the next assignment writes to."""
+    """Returns a copy of the variable's value: PyTorch would return memory that the next assignment overwrites."""
     return ops.copy(_tensor(variable))
 
 
 class _Part(keras.Layer):
-    """A part of a network as a layer, whose call tells the layers inside whether they train.
+    """A part of a network as a layer. Its call tells the inner layers whether they train.
 
-    They learn it from the layer around them; a backward pass, and `stateless_call`, run outside of the model's call.
+    They get this from the layer around them; a backward pass and `stateless_call` run outside of the model's call.
     """
 
     def __init__(self, function: Callable[[Any], Any]):

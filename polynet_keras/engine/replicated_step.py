@@ -1,13 +1,13 @@
-"""A training or test step on many replicas: each computes its part, one sum over all, and the same update everywhere.
+"""A training or test step on many replicas: each computes its part, one sum joins them, and all make the same update.
 
-What a replica computes of its part of the global batch happens in a `keras.StatelessScope`: gradients, new values of
-the non-trainable variables, and what the metrics add. All of it is summed over the replicas at once, in one packed
-all-reduce, weighted so that the sums are the global batch's; the weights are a few numbers that are summed before.
-Then every replica holds the same numbers and makes the same update of its variables: gradients are clipped,
-accumulated, scaled and checked for NaN after they are summed.
+A replica computes its part of the global batch in a `keras.StatelessScope`: gradients, new values of the non-trainable
+variables, and increments of the metrics. One packed all-reduce sums all of them over the replicas, weighted so that the
+sums are those of the global batch; the weights are a few numbers that are summed before. Then every replica holds the
+same numbers and makes the same update of its variables: gradients are clipped, accumulated, scaled and checked for NaN
+after they are summed.
 
-The optimizer is called outside of the strategy's scope. There Keras's optimizer finds nothing left to sum, and updates
-all copies of a variable, without the `merge_call`s that forbid it to accumulate gradients.
+The optimizer is called outside of the strategy's scope. There Keras's optimizer has nothing left to sum, and updates
+all copies of a variable, without the `merge_call`s that prevent it from accumulating gradients.
 """
 
 from collections.abc import Callable
@@ -29,17 +29,17 @@ from polynet_keras.layers.synchronized_moments import idle_part
 
 
 def make_step(model: keras.Model, trains: bool) -> "DistributedStep":
-    """The function that Keras's `fit` or `evaluate` calls, with an iterator, for the logs of its next batch."""
+    """Returns the function that Keras's `fit` or `evaluate` calls with an iterator for the logs of its next batch."""
     if not has_keras_steps(model):
         return DistributedStep(model, _own_step(model, model.train_step if trains else model.test_step))
     check_choice("gradient_dtype", model.gradient_dtype, GRADIENT_DTYPES)
     if model.jit_compile and any(getattr(layer, "synchronized", False) for layer in keras_internals.every_layer(model)):
         raise ValueError(
-            "XLA cannot compile a part of a step that has collectives in it: compile the model with jit_compile=False, "
+            "XLA cannot compile a part of a step that contains collectives: compile the model with jit_compile=False, "
             "or without synchronized batch normalization"
         )
     if isinstance(model.distribute_strategy, tf.distribute.TPUStrategy):
-        from polynet_keras.engine.tpu import TpuStep  # it stands on this module
+        from polynet_keras.engine.tpu import TpuStep  # it imports this module
 
         return DistributedStep(model, TpuStep(model, trains))
     return DistributedStep(model, ReplicatedStep(model, trains))
@@ -49,8 +49,8 @@ class DistributedStep:
     """A step as Keras calls it: with an iterator, returning the logs of its next batch or batches.
 
     Args:
-        model: whose step it is.
-        step: (data, interrupted) → (logs, votes): of a distributed batch, outside of the strategy's scope.
+        model: the model of the step.
+        step: (data, interrupted) → (logs, votes) for a distributed batch, outside of the strategy's scope.
     """
 
     def __init__(self, model: keras.Model, step: Callable[[Any, tf.Tensor], tuple[dict, tf.Tensor]]):
@@ -71,10 +71,10 @@ class DistributedStep:
                 if not any_step:
                     raise StopIteration
             else:
-                # At the end of the data this raises the StopIteration that Keras waits for.
+                # At the end of the data this raises the StopIteration that Keras expects.
                 data, spec = without_optionals(next(iterator)), iterator.element_spec
                 logs, votes = self._run((data, requested), (spec, tf.TensorSpec((), tf.bool)))
-        else:  # one global batch, of `train_on_batch` or `test_on_batch`
+        else:  # one global batch from `train_on_batch` or `test_on_batch`
             data = share_of_worker(next(iterator), model.distribute_strategy)
             logs, votes = self._run((data, requested), open_batch((data, requested)))
         if interruption is not None and votes > 0:
@@ -86,7 +86,7 @@ class DistributedStep:
             return self._function(arguments, spec)
 
     def _steps(self, iterator, requested: tf.Tensor):
-        """`steps_per_execution` steps in one graph, or as many as there is data for."""
+        """Runs `steps_per_execution` steps in one graph, or fewer at the end of the data."""
         steps = self._model.steps_per_execution
 
         def more(number, optional, votes):
@@ -95,7 +95,7 @@ class DistributedStep:
         def one(number, optional, votes):
             _, new_votes = self._step(without_optionals(optional.get_value()), requested)
             number += 1
-            # After the last step no batch is taken that the next execution would miss.
+            # After the last step no further batch is read: the next execution would miss it.
             following = tf.cond(number < steps, iterator.get_next_as_optional, lambda: optional)
             return number, following, tf.maximum(votes, new_votes)
 
@@ -109,7 +109,7 @@ class ReplicatedStep:
     """Keras's own training or test step, for a batch that the replicas of a strategy share.
 
     Args:
-        model: built, with all variables of its optimizer and metrics.
+        model: a built model with all variables of its optimizer and metrics.
         trains: whether the step updates the weights.
     """
 
@@ -130,7 +130,7 @@ class ReplicatedStep:
         return self._model.get_metrics_result(), votes
 
     def _summed(self, data, interrupted: tf.Tensor) -> dict[str, Any]:
-        """In a replica's context: its part of the batch, summed with the parts of all others."""
+        """Computes, in a replica's context, its part of the batch, and sums it with the parts of all others."""
         context = tf.distribute.get_replica_context()
         replica = context.replica_id_in_sync_group
         if isinstance(replica, int):
@@ -140,14 +140,14 @@ class ReplicatedStep:
         of_all = {"examples": examples, "votes": tf.cast(interrupted, "float32")}
         share = factor = tf.ones(())
         if self._replicas > 1:
-            # How much this part counts is known before it is computed: what is summed afterwards, which is large, need
-            # not be multiplied once more.
+            # The weight of this part is known before its computation, so the large sums afterwards need no further
+            # multiplication.
             weight = replica_weight(self._weighting, examples, sample_weight)
             of_all = _sum_over_replicas(context, {**of_all, "weight": weight})
             share = tf.math.divide_no_nan(examples, of_all["examples"])
             total = of_all.pop("weight")
             # With n of N examples a replica's mean, which Keras divides by the number of replicas R, counts n·R/N
-            # times. Where all sample weights are 0 there is still what regularizers add.
+            # times. If all sample weights are 0, the losses of regularizers remain.
             factor = self._replicas * tf.where(total > 0, tf.math.divide_no_nan(weight, total), share)
         part = self._compute(data, replica, share, factor)
         seeds = part.pop("seeds")
@@ -156,13 +156,13 @@ class ReplicatedStep:
         return {**of_all, **part, "seeds": seeds}
 
     def _compute_part(self, data, replica: tf.Tensor, share: tf.Tensor, factor: tf.Tensor) -> dict[str, Any]:
-        """In a replica's context: what its part of the batch adds to the sums over all replicas.
+        """Computes, in a replica's context, the contribution of its part of the batch to the sums over all replicas.
 
         Args:
             data: the part.
-            replica: its number.
-            share: of the batch's examples, that are in this part.
-            factor: that this part's loss counts by.
+            replica: the replica's number.
+            share: the share of the batch's examples that is in this part.
+            factor: the factor of this part's loss.
         """
         model = self._model
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
@@ -171,7 +171,7 @@ class ReplicatedStep:
         rows, added = stand_in.filled(x)
         with idle_part(added):
             with tf.GradientTape() as tape:
-                # In a scope Keras takes what a regularizer sees from there.
+                # Inside a scope Keras reads a regularizer's input from the scope.
                 regularized = [(v, v.value) for v in model.trainable_variables if v.regularizer is not None]
                 with keras.StatelessScope(state_mapping=[*seeds, *zeros, *regularized]) as scope:
                     y_pred = (
@@ -183,7 +183,7 @@ class ReplicatedStep:
                     )
                     model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
                 if self._replicas > 1:
-                    # Before the backward pass, in which synchronized normalization mixes the replicas' gradients.
+                    # Before the backward pass: there, synchronized normalization mixes the replicas' gradients.
                     loss = tf.math.multiply_no_nan(loss, tf.cast(factor, loss.dtype))
                 scaled = model.optimizer.scale_loss(loss) if self._trains else loss
             gradients = tape.gradient(scaled, self._trainable) if self._trains else []
@@ -191,9 +191,9 @@ class ReplicatedStep:
         states = [self._new_state(scope, v, share) if self._trains else None for v in self._states]
         metrics = self._increments(scope, examples, tf.math.divide_no_nan(factor, share))
         if self._replicas > 1:
-            # A replica without examples adds nothing, whatever a mean over none of them gave.
+            # A replica without examples adds nothing, whatever the value of a mean over no examples.
             metrics = _if_any(examples, metrics)
-            # Where losses are sums, every replica also has its part of the regularizers' loss.
+            # If losses are sums, every replica also has its part of the regularizers' loss.
             gradients = gradients if self._weighting == SUM else _if_any(examples, gradients)
         return {
             "loss": tf.cast(loss, "float32"),
@@ -204,24 +204,24 @@ class ReplicatedStep:
         }
 
     def _new_state(self, scope: keras.StatelessScope, variable: keras.Variable, share: tf.Tensor) -> tf.Tensor | None:
-        """What this part adds to the mean over all examples of a moving statistic, say; None if that stays."""
+        """Returns this part's share of a mean over all examples, as of a moving statistic; None if unchanged."""
         value = scope.get_current_value(variable)
         if value is None or self._replicas == 1:
             return value
         return tf.math.multiply_no_nan(tf.convert_to_tensor(value), tf.cast(share, value.dtype))
 
     def _increments(self, scope: keras.StatelessScope, examples: tf.Tensor, factor: tf.Tensor) -> list[tf.Tensor]:
-        """What a replica's part adds to the variables of the metrics, which the scope began with zeros.
+        """Returns the increments of the metrics' variables from a replica's part; they are zero at the scope's start.
 
         Args:
-            scope: of the replica's computation.
-            examples: of the part.
-            factor: that an example of this part counts by in the loss.
+            scope: the scope of the replica's computation.
+            examples: the number of examples in the part.
+            factor: the factor of an example of this part in the loss.
         """
         model = self._model
         increments = {id(v): scope.get_current_value(v) for v in model.metrics_variables}
-        # Keras weighs the loss of each output by the size of the batch where the graph knows it, else by one, and has
-        # multiplied by the number of replicas what it divided, or, of a sum, did not divide by it.
+        # Keras weights the loss of each output by the batch size if the graph knows it, else by one. It has multiplied
+        # the loss by the number of replicas, whether it had divided by this number before or, for a sum, had not.
         for metric in keras_internals.loss_metrics(model):
             mean = tf.math.divide_no_nan(increments[id(metric.total)], increments[id(metric.count)])
             increments[id(metric.total)] = mean * examples * factor / self._replicas
@@ -229,7 +229,7 @@ class ReplicatedStep:
         return list(increments.values())
 
     def _update(self, totals: dict[str, Any]) -> tf.Tensor:
-        """The same update of every replica's variables. Returns how many workers voted to stop."""
+        """Makes the same update of every replica's variables. Returns how many workers voted to stop."""
         model = self._model
         if self._trains:
             for variable, state in zip(self._states, totals["states"], strict=True):
@@ -245,12 +245,12 @@ class ReplicatedStep:
         return self._first(totals["votes"])
 
     def _first(self, value):
-        """All replicas hold the same: the first one's here."""
+        """Returns the first local replica's value; all replicas hold the same value."""
         return value if value is None else self._strategy.experimental_local_results(value)[0]
 
 
 def _all_reduced(context, part: dict[str, Any], gradient_dtype: str) -> dict[str, Any]:
-    """The sums over all replicas: one collective for each dtype, or a few where the strategy packs by size."""
+    """Returns the sums over all replicas: one collective for each dtype, or a few if the strategy packs by size."""
     names = ("loss", "metrics", "states")
     others = {name: part[name] for name in names}
     gradients = [None if g is None else tf.convert_to_tensor(g) for g in part["gradients"]]
@@ -265,12 +265,12 @@ def _all_reduced(context, part: dict[str, Any], gradient_dtype: str) -> dict[str
 
 
 def _example_count(x) -> tf.Tensor:
-    """float32 scalar: the examples in the inputs of a batch."""
+    """Returns the number of examples in the inputs of a batch, as a float32 scalar."""
     return tf.cast(tf.shape(next(i for i in keras.tree.flatten(x) if i is not None))[0], "float32")
 
 
 def _if_any(examples: tf.Tensor, tensors: list[Any]) -> list[Any]:
-    """The tensors, or zeros if there are no examples; without a copy of what may be as large as the model."""
+    """Returns the tensors, or zeros if there are no examples, without copying tensors as large as the model."""
     dense = [tf.convert_to_tensor(t) for t in tensors if t is not None]
     if not dense:
         return tensors
@@ -279,7 +279,7 @@ def _if_any(examples: tf.Tensor, tensors: list[Any]) -> list[Any]:
 
 
 def _sum_over_replicas(context, structure):
-    """The sum of each tensor of a nest over all replicas."""
+    """Sums each tensor of a nest over all replicas."""
     leaves = [None if leaf is None else tf.convert_to_tensor(leaf) for leaf in keras.tree.flatten(structure)]
     sums: list[Any] = [None] * len(leaves)
     for dtype in dict.fromkeys(leaf.dtype for leaf in leaves if leaf is not None):
@@ -291,7 +291,7 @@ def _sum_over_replicas(context, structure):
 
 
 def _own_step(model: keras.Model, step: Callable[[Any], Any]) -> Callable[[Any, tf.Tensor], tuple[dict, tf.Tensor]]:
-    """Somebody's own training or test step, as Keras runs it, with logs that are means over the replicas."""
+    """Returns a user's own training or test step as Keras runs it, with logs that are means over the replicas."""
     strategy = model.distribute_strategy
 
     def run(data, interrupted: tf.Tensor) -> tuple[dict, tf.Tensor]:

@@ -9,22 +9,22 @@ from polynet_keras.basics.keras_internals import initial_epoch, set_initial_epoc
 
 
 class TrainingSession:
-    """A call of `fit` of one of our models, from before its first step to its end, however it ends.
+    """A call of `fit` of one of our models, from before its first step to its end, also if it ends with an error.
 
-    Keras tells a callback neither which other callbacks there are, nor what `fit` was given, nor that it ended with an
-    error. A callback with a method `set_session(session)` is given this object before the training begins. Such
-    callbacks come last, so that they see, and can overrule, what the others have done in the same event.
+    Keras does not tell a callback about other callbacks, the arguments of `fit`, or an error that ended it. A callback
+    with a method `set_session(session)` gets this object before the training begins. Such callbacks run last, so that
+    they see, and can overrule, the effects of the others in the same event.
 
     Args:
-        model: compiled.
-        arguments: of `fit`, by name.
+        model: a compiled model.
+        arguments: the arguments of `fit`, by name.
 
     Attributes:
         model: the argument.
-        arguments: with which Keras's `fit` is to be called.
-        callbacks: those that `fit` was given; from `on_train_begin` on also those that Keras adds.
-        epoch_iterator: Keras's, over the training data; on TensorFlow it is there when `on_train_begin` is called.
-        ends: what is to be done when `fit` has ended, with an error or without one.
+        arguments: the arguments for Keras's `fit`.
+        callbacks: the callbacks given to `fit`; from `on_train_begin` on, also those that Keras adds.
+        epoch_iterator: Keras's iterator over the training data. On TensorFlow it exists from `on_train_begin` on.
+        ends: functions to call when `fit` has ended, with an error or without one.
     """
 
     def __init__(self, model: Any, arguments: dict[str, Any]):
@@ -37,7 +37,7 @@ class TrainingSession:
 
     def __enter__(self) -> "TrainingSession":
         with contextlib.ExitStack() as ends:
-            # A callback may call `fit` itself: the session around comes back then, and the epoch that it begins with.
+            # A callback may call `fit` itself: afterwards the outer session is restored, with its first epoch.
             ends.callback(setattr, self.model, "training_session", self.model.training_session)
             ends.callback(set_initial_epoch, self.model, initial_epoch(self.model))
             set_initial_epoch(self.model, None)
@@ -47,7 +47,7 @@ class TrainingSession:
         except BaseException:
             self.ends.close()
             raise
-        # Not before: an evaluation that a callback begins when it gets its model makes an iterator of its own.
+        # Not earlier: a callback may start an evaluation when it gets its model, which makes its own iterator.
         self.model.training_session = self
         return self
 
@@ -55,14 +55,14 @@ class TrainingSession:
         return self.ends.__exit__(*exception)
 
     def begin(self, epoch_iterator: Any) -> None:
-        """To be called with each iterator that Keras makes: the first one is over the training data."""
+        """Call this with each iterator that Keras makes: the first one is over the training data."""
         if self.epoch_iterator is None:
             self.epoch_iterator = epoch_iterator
             if self._container is not None:
                 self._container.set_params({**self._container.params, "steps": epoch_iterator.num_batches})
 
     def start_at(self, epoch: int) -> None:
-        """Has `fit` begin with an epoch, counted from 0; to be called in `on_train_begin`."""
+        """Makes `fit` begin with an epoch, counted from 0. Call this in `on_train_begin`."""
         set_initial_epoch(self.model, epoch)
 
     def _hand_to_callbacks(self) -> None:
@@ -88,5 +88,5 @@ class TrainingSession:
             model=self.model,
             verbose=verbose,
             epochs=min(epochs, keras.config.max_epochs() or epochs),
-            steps=None,  # until the iterator is there
+            steps=None,  # until there is an iterator
         )

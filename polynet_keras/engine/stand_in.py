@@ -1,9 +1,9 @@
-"""A row of zeros to compute on, for a replica that a small last batch leaves without examples.
+"""A row of zeros as a substitute, for a replica that a small last batch leaves without examples.
 
-TensorFlow's convolutions on CPUs, oneDNN's, give an empty batch the shape of their input: what comes after them
-fails, or ends the process. The row counts nowhere: not in the loss, the metrics, the outputs, or what
-`layers.synchronized_moments` takes of the global batch. One exception: where losses are sums, what layers add to the
-loss themselves (`add_loss`, activity regularizers) is counted once a replica, and that of the row too.
+On CPUs TensorFlow's convolutions (oneDNN) give an empty batch the shape of their input: the next operation fails, or
+crashes the process. The row counts nowhere: not in the loss, the metrics, the outputs, or the moments of the global
+batch in `layers.synchronized_moments`. One exception: if losses are sums, losses that layers add themselves
+(`add_loss`, activity regularizers) count once a replica, also for the row.
 """
 
 import keras
@@ -13,16 +13,16 @@ from polynet_keras.basics.keras_internals import copy_notes
 
 
 def filled(nest):
-    """A nest of tensors, (batch, ...) each, whose batch is one row of zeros where it was empty.
+    """Replaces an empty batch by one row of zeros, in a nest of tensors, (batch, ...) each.
 
     Returns:
-        The nest, of the same tensors where there are examples, and how many rows were added: an int32 scalar, 0 or 1,
-        or None where the shapes tell that there are examples.
+        The nest, with the same tensors if there are examples, and the number of added rows: an int32 scalar, 0 or 1, or
+        None if the shapes show that there are examples.
     """
     leaves = [leaf for leaf in keras.tree.flatten(nest) if _may_be_empty(leaf)]
     if not leaves:
         return nest, None
-    # In int32 and with these operations all of it stays on the CPU, where a GPU's `tf.pad` wants it.
+    # In int32 and with these operations the number stays on the CPU, where a GPU's `tf.pad` expects it.
     added = tf.maximum(1 - tf.shape(leaves[0])[0], 0)
 
     def with_row(leaf):
@@ -36,10 +36,10 @@ def filled(nest):
 
 
 def emptied(outputs, added: tf.Tensor | None):
-    """A nest of what was computed of the rows, (batch, ...) each, without the one of zeros.
+    """Removes the result of the row of zeros from a nest of results, (batch, ...) each.
 
-    What Keras finds by way of an output it finds by way of the shorter one: its mask, and the logits that losses and
-    metrics compute with in place of probabilities, which are clipped to [1e-7, 1 - 1e-7] and have no gradient there.
+    The shorter outputs keep what Keras attaches to an output: its mask, and the logits. Losses and metrics use the
+    logits instead of the probabilities, which are clipped to [1e-7, 1 - 1e-7] and have no gradient at the limits.
     """
     if added is None:
         return outputs
@@ -58,7 +58,7 @@ def emptied(outputs, added: tf.Tensor | None):
 
 
 def _of_same_operation(output: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-    """The first rows. Where no attribute names the logits, Keras's losses ask which operation computed an output."""
+    """Returns the first rows. If no attribute has the logits, Keras's losses look at the operation of an output."""
     if not tf.is_symbolic_tensor(output) or output.op.type not in ("Softmax", "Sigmoid"):
         return output[:rows]
     operation = {"Softmax": tf.nn.softmax, "Sigmoid": tf.nn.sigmoid}[output.op.type]

@@ -1,4 +1,4 @@
-"""Never run on a TPU, for there was none: a step of which all is one XLA program, the update too."""
+"""A step as one XLA program, with the update. It has never run on a TPU, since none was available."""
 
 import tensorflow as tf
 
@@ -14,7 +14,7 @@ class TpuStep(ReplicatedStep):
         return self._model.get_metrics_result(), self._first(votes)
 
     def whole_step(self, data, interrupted: tf.Tensor) -> tf.Tensor:
-        """Sum and update in a replica's context: what XLA compiles. Returns the votes."""
+        """Sums and updates in a replica's context: the part that XLA compiles. Returns the votes."""
         optimizer = getattr(self._model.optimizer, "inner_optimizer", self._model.optimizer)
         with gradients_are_summed(optimizer):
             return self._update(self._summed(data, interrupted))

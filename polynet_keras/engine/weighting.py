@@ -1,4 +1,4 @@
-"""How much a replica's loss counts in the loss of the global batch."""
+"""The weight of a replica's loss in the loss of the global batch."""
 
 from collections.abc import Sequence
 
@@ -9,17 +9,17 @@ MEAN, SUM, WEIGHTED_MEAN = "sum_over_batch_size", "sum", "mean_with_sample_weigh
 
 
 def weighting_of(model: keras.Model) -> str:
-    """What the losses of a model are reduced by: `MEAN`, `SUM` or `WEIGHTED_MEAN`.
+    """Returns the reduction of a model's losses: `MEAN`, `SUM` or `WEIGHTED_MEAN`.
 
     Raises:
-        ValueError: several losses are reduced in different ways: a replica cannot count differently in each of them;
-            or one is not reduced at all.
+        ValueError: the losses have different reductions, but a replica has one weight for all of them; or a loss is not
+            reduced.
     """
     losses = [loss for loss in keras.tree.flatten(model.loss) if loss is not None]
     reductions = {getattr(loss, "reduction", MEAN) for loss in losses}
     if reductions & {None, "none"}:
         raise ValueError(
-            "under a distribution strategy a loss needs a reduction, and reduction='none' leaves a number for each "
+            "under a distribution strategy a loss needs a reduction, but reduction='none' leaves a number for each "
             f"example; choose {MEAN!r} or {SUM!r}"
         )
     kinds = {reduction if reduction in (SUM, WEIGHTED_MEAN) else MEAN for reduction in reductions}
@@ -31,12 +31,12 @@ def weighting_of(model: keras.Model) -> str:
 
 
 def replica_weight(weighting: str, examples: tf.Tensor, sample_weight) -> tf.Tensor:
-    """The weight of a replica's loss: its examples, their weights, or, where losses are sums, one for each replica.
+    """Returns the weight of a replica's loss: its examples, their weights, or 1 for each replica if losses are sums.
 
     Args:
-        weighting: what `weighting_of` returned.
-        examples: of the replica, float32 scalar.
-        sample_weight: of its batch, or None.
+        weighting: the result of `weighting_of`.
+        examples: the number of the replica's examples, float32 scalar.
+        sample_weight: the sample weights of its batch, or None.
 
     Returns:
         float32 scalar.

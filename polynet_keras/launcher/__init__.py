@@ -1,1 +1,1 @@
-"""Workers of one job on this machine: started, watched and started again. No Keras, no TensorFlow."""
+"""Starts the workers of one job on this machine, watches them and restarts them. No Keras, no TensorFlow."""

@@ -1,4 +1,4 @@
-"""What happens to a job, as lines of JSON: for operators, and for whoever measures restarts."""
+"""The events of a job as lines of JSON, for operators and for measurements of restarts."""
 
 import contextlib
 import json
@@ -13,7 +13,7 @@ class EventLog:
     """Appends events to a file, if there is one, as a context manager.
 
     Args:
-        path: of the file, or None.
+        path: the path of the file, or None.
 
     Raises:
         OSError: on entering: the file cannot be written.
@@ -30,12 +30,12 @@ class EventLog:
         self._close()
 
     def write(self, event: str, **values: Any) -> None:
-        """Appends a line: the time in seconds since 1970, the event's name, and values that JSON holds."""
+        """Appends a line: the time in seconds since 1970, the event's name, and values that JSON can hold."""
         if self._file is not None:
             try:
                 print(json.dumps({"time": time.time(), "event": event, **values}), file=self._file, flush=True)
-            except OSError as error:  # a full disk ends no training
-                logging.warning("%s: %s; what comes is not logged", self._path, error.strerror)
+            except OSError as error:  # a full disk must not end a training
+                logging.warning("%s: %s; later events are not logged", self._path, error.strerror)
                 self._close()
 
     def _close(self) -> None:

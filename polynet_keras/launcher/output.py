@@ -1,4 +1,4 @@
-"""What a worker writes: line by line on to where this process writes, and whole into a file."""
+"""Passes on the output of a worker: line by line to this process's output, and completely to a file."""
 
 import contextlib
 import os
@@ -14,19 +14,19 @@ from absl import logging
 
 READ_BYTES = 1 << 16
 MAX_LINE = 1 << 16
-"""What is longer is shown as several lines."""
+"""A longer line is shown as several lines."""
 TAIL_BYTES = 4096
-"""Remembered of what was written last."""
+"""The number of last written bytes that are kept."""
 PIPE_BYTES = 1 << 20
-"""At most so much can wait in a pipe."""
+"""The largest number of bytes that can wait in a pipe."""
 IDLE_SECONDS = 0.1
 
 
 class Target:
-    """Where this process writes what several workers write: lines stay whole. When it is closed, nothing is written.
+    """A file for the output of several workers: lines stay whole. If it is closed, nothing is written.
 
     Args:
-        descriptor: of the file.
+        descriptor: the file's descriptor.
     """
 
     def __init__(self, descriptor: int):
@@ -34,25 +34,25 @@ class Target:
         self._lock = threading.Lock()
 
     def write(self, data: bytes) -> None:
-        """Writes all of it, however long that takes."""
+        """Writes all data, however long that takes."""
         with self._lock:
             if data and self._descriptor is not None:
                 try:
                     _write_all(self._descriptor, data)
-                except OSError:  # nobody reads any more: `| head`, a closed terminal
+                except OSError:  # the reader is gone: `| head`, a closed terminal
                     self._descriptor = None
 
 
 class WorkerOutput:
-    """Reads the output of a worker in a thread: no worker ever waits because nobody reads.
+    """Reads the output of a worker in a thread, so that the worker never waits for a reader.
 
-    Where what is written to is closed, or the log's disk is full, reading goes on.
+    Reading continues if the target is closed, or the log's disk is full.
 
     Args:
-        sources: pipes of the worker, and where each goes on to.
-        prefix: of every line; of a line that was written over (progress bars) what was there last is shown. With an
-            empty prefix all goes on as it comes.
-        log: a file that all is appended to, as it comes.
+        sources: the worker's pipes, each with its target.
+        prefix: the prefix of every line. Of an overwritten line (progress bars), the last version is shown. With an
+            empty prefix, all output is passed on unchanged.
+        log: a file to which all output is appended unchanged.
 
     Raises:
         OSError: the log cannot be opened.
@@ -69,20 +69,20 @@ class WorkerOutput:
         self._thread.start()
 
     def end(self) -> None:
-        """Says that the worker has ended: what it wrote is still read, and nothing more is waited for.
+        """Call this when the worker has exited: written output is still read, but no more is waited for.
 
-        Its pipes may be open nevertheless, in a process that it left behind.
+        Its pipes may still be open, in a process that it left behind.
         """
         self._ended.set()
 
     def is_read(self, timeout: float) -> bool:
-        """Waits so many seconds at most, and returns whether all is read and written."""
+        """Waits at most `timeout` seconds, and returns whether all output is read and written."""
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
     @property
     def last_line(self) -> str:
-        """The last line that is not empty, of the last source that has one; "" if nobody wrote anything."""
+        """Returns the last line that is not empty, of the last source that has one; "" if there is no output."""
         for stream in reversed(self._streams):
             lines = [line.strip() for line in re.split(rb"[\r\n]+", stream.tail)]
             if any(lines):
@@ -97,7 +97,7 @@ class WorkerOutput:
                 files.enter_context(self._log)
             left = PIPE_BYTES * len(self._streams)
             while selector.get_map() and left > 0:
-                ended = self._ended.is_set()  # asked first: what it wrote before can be read now
+                ended = self._ended.is_set()  # read first: all output written before can be read now
                 ready = selector.select(IDLE_SECONDS)
                 if ended and not ready:
                     break
@@ -119,7 +119,7 @@ class WorkerOutput:
             try:
                 _write_all(self._log.fileno(), data)
             except OSError as error:
-                logging.warning("%s: %s; what comes is not logged", self._log.name, error.strerror)
+                logging.warning("%s: %s; later output is not logged", self._log.name, error.strerror)
                 self._log = None
 
 
@@ -133,7 +133,7 @@ class _Stream:
         self._rest = b""
 
     def lines(self, data: bytes) -> bytes:
-        """What can be shown of what has come by now: lines that are complete."""
+        """Returns the part of the received data that can be shown: complete lines."""
         self.tail = (self.tail + data)[-TAIL_BYTES:]
         data = self._rest + data
         end = data.rfind(b"\n") + 1
@@ -145,12 +145,12 @@ class _Stream:
         return self._prefixed(complete) if self._prefix else complete
 
     def partial(self) -> bytes:
-        """The unfinished line, if it need not wait: nothing is put before it."""
+        """Returns the unfinished line if it can be shown at once: it has no prefix."""
         data, self._rest = (b"", self._rest) if self._prefix else (self._rest, b"")
         return data
 
     def rest(self) -> bytes:
-        """The unfinished line, as no more will come; ends it."""
+        """Returns the unfinished line with a line break, at the end of the output."""
         data, self._rest = self._rest, b""
         if self._prefix:
             return self._prefixed(data)
@@ -168,5 +168,5 @@ def _write_all(descriptor: int, data: bytes) -> None:
     while view:
         try:
             view = view[os.write(descriptor, view) :]
-        except BlockingIOError:  # a terminal that another program has set so
+        except BlockingIOError:  # another program has set the terminal to non-blocking
             select.select([], [descriptor], [])

@@ -1,4 +1,4 @@
-"""A worker as a process of its own: how it starts, and that nothing of it is left when it has ended."""
+"""A worker as a process: starts it, and makes sure that none of its processes is left when it has exited."""
 
 import contextlib
 import os
@@ -29,24 +29,25 @@ except OSError as error:
     os._exit(2)
 """
 )
-"""What a process does on Linux before it becomes the worker: 1 is PR_SET_PDEATHSIG. It is a program, not a function
-between fork and exec, which a process with threads must not have."""
+"""On Linux a process runs this program before it becomes the worker: 1 is PR_SET_PDEATHSIG. It is a program and not a
+function between fork and exec, which a process with threads must not have."""
 
 
 class WorkerProcess:
-    """Starts a worker, in a session of its own: Ctrl-C on the terminal does not reach it.
+    """Starts a worker in its own session: Ctrl-C on the terminal does not reach it.
 
-    On Linux it is killed when this process ends, however that ends. The thread that starts it must live as long as it.
+    On Linux the worker is killed when this process ends for any reason. The thread that starts it must live as long as
+    the worker.
 
     Args:
         command: a program and its arguments.
-        environment: of the worker.
-        cores: that it may run on; by default those of this process. Linux only.
-        own_stdout: whether it writes to a pipe, or where this process writes.
+        environment: the worker's environment.
+        cores: the cores that it may use; by default those of this process. Linux only.
+        own_stdout: whether it writes to a pipe, or to this process's standard output.
 
     Attributes:
-        stdout: the pipe of what it writes, or None.
-        stderr: the pipe of what it reports.
+        stdout: the pipe of its standard output, or None.
+        stderr: the pipe of its standard error.
 
     Raises:
         OSError: no process can be started.
@@ -78,25 +79,27 @@ class WorkerProcess:
         return self._process.pid
 
     def poll(self) -> int | None:
-        """The exit code, negative for a signal, or None: it runs. What an ended worker left running is killed."""
+        """Returns the exit code, negative for a signal, or None while it runs. Kills processes that it left running."""
         if self._process.returncode is None and self._has_ended():
             self.send(signal.SIGKILL)
             self._process.wait()
         return self._process.returncode
 
     def send(self, number: int) -> None:
-        """Sends a signal to the worker and what it has started, such as the program that a shell script waits for."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS forbids what Linux takes for gone
+        """Sends a signal to the worker and its children, such as the program that a shell script waits for."""
+        with contextlib.suppress(
+            ProcessLookupError, PermissionError
+        ):  # macOS: a process that is gone on Linux is forbidden there
             os.killpg(self.pid, number)
 
     def kill(self) -> None:
-        """Ends it at once, if it still runs."""
+        """Kills the worker if it still runs."""
         if self._process.returncode is None:
             self.send(signal.SIGKILL)
             self._process.wait()
 
     def _has_ended(self) -> bool:
-        """Without taking the exit code, where that is possible: until then nobody else gets the process's number."""
+        """Checks without collecting the exit code, if possible: until then the process's number stays reserved."""
         if hasattr(os, "waitid"):
             return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
         return self._process.poll() is not None

@@ -1,8 +1,8 @@
-"""Starts the workers of a job on this machine, and starts all of them again when one fails.
+"""Starts the workers of a job on this machine, and restarts all of them when one fails.
 
-Imports neither Keras nor TensorFlow; `polynet launch` does, to check the flags of `train`. Of the workers it needs
-only that they read TF_CONFIG and end with the exit codes of `docs/distribution.md`. Restarts are those of torchrun: all
-workers together, and so many in all, however far they came.
+It imports neither Keras nor TensorFlow; `polynet launch` does, to check the flags of `train`. The workers must only
+read TF_CONFIG and exit with the codes of `docs/distribution.md`. Restarts work as in torchrun: all workers together,
+with one limit for the whole job, whatever its progress.
 """
 
 import contextlib
@@ -28,13 +28,13 @@ from polynet_keras.launcher.output import Target, WorkerOutput
 from polynet_keras.launcher.process import WorkerProcess
 
 BACK_OFF_SECONDS = (1.0, 30.0)
-"""Before a restart: the first and the longest pause; each is twice the one before."""
+"""The first and the longest pause before a restart; each pause is twice the one before."""
 KILL_SECONDS = 5.0
-"""Between SIGTERM and SIGKILL for a worker that should have ended by itself."""
+"""The time between SIGTERM and SIGKILL for a worker that should have exited by itself."""
 FINISH_SECONDS = 600.0
-"""For the other workers to end after one has ended well: the chief may still be writing its model."""
+"""The time for the other workers to exit after one has exited with 0: the chief may still be writing its model."""
 READ_SECONDS = 2.0
-"""For the last lines to be shown, when told to end."""
+"""The time to show the last lines after a signal to stop."""
 POLL_SECONDS = 0.05
 
 
@@ -43,14 +43,14 @@ class Job:
     """Processes that train together.
 
     Attributes:
-        command: of each worker: a program and its arguments.
-        workers: how many.
-        max_restarts: how often all of them are started again, in all.
-        grace_seconds: for a worker to end by itself, after another failed or after it was told to.
+        command: the program and the arguments of each worker.
+        workers: the number of workers.
+        max_restarts: how often all of them are restarted, in total.
+        grace_seconds: the time for a worker to exit by itself, after another one failed or after a signal to stop.
         mistakes: exit codes after which there is no restart.
-        pin: whether each worker gets a share of the cores of its own.
-        log_dir: for a file of each worker's output and attempt, which is appended to.
-        event_log: JSON lines of what happens, appended.
+        pin: whether each worker gets its own share of the cores.
+        log_dir: a folder with a file for each worker and attempt, to which its output is appended.
+        event_log: a file to which the events are appended, as JSON lines.
 
     Raises:
         ValueError: a value out of range.
@@ -73,7 +73,7 @@ class Job:
         if not 0 < self.grace_seconds < math.inf:
             raise ValueError(f"grace_seconds={self.grace_seconds} must be a finite number > 0")
         if self.pin and not hasattr(os, "sched_setaffinity"):
-            raise ValueError("this system cannot give workers cores of their own; use pin=False (--nopin)")
+            raise ValueError("this system cannot give workers their own cores; use pin=False (--nopin)")
         if self.pin and self.workers > len(cores()):
             raise ValueError(
                 f"{self.workers} workers cannot each have a core: this process has "
@@ -83,18 +83,18 @@ class Job:
 
 
 def supervise(job: Job) -> int:
-    """Runs a job to its end. It is called in the main thread, which hears the signals.
+    """Runs a job to its end. Call it in the main thread, which handles the signals.
 
-    SIGTERM and SIGHUP end the workers with SIGTERM, SIGINT (Ctrl-C) with SIGINT, and a second one kills them. A signal
-    that this process ignores (`nohup`) stays ignored.
+    SIGTERM and SIGHUP end the workers with SIGTERM, SIGINT (Ctrl-C) with SIGINT, and a second Ctrl-C kills them. A
+    signal that this process ignores (`nohup`) stays ignored.
 
     Returns:
-        The exit code: 0; 1 after a mistake of the user's; 75 where the job can be started again and goes on: it was
-        told to end, or no restarts are left and the last failure was of that kind; 130 after Ctrl-C; else that of the
-        worker that failed first in the last attempt, 128 and its number for a signal.
+        The exit code: 0; 1 after a mistake of the user; 75 if the job can be started again and will resume: it was
+        signalled to stop, or no restarts are left and the last failure was of that kind; 130 after Ctrl-C; else the
+        code of the worker that failed first in the last attempt, 128 plus the number for a signal.
 
     Raises:
-        OSError: a log cannot be written, or no process be started; no worker is left.
+        OSError: a log cannot be written, or no process can be started; no worker is left.
     """
     if job.log_dir is not None:
         job.log_dir.mkdir(parents=True, exist_ok=True)
@@ -126,7 +126,7 @@ def _run(job: Job, signals: "_Signals", events: EventLog) -> int:
             return EXIT_INTERRUPTED
         if failed.exit_code in job.mistakes:
             said = failed.output.last_line or "it wrote nothing"
-            logging.error("%s, and a restart would not mend that: %s", what, said)
+            logging.error("%s, and a restart would not fix that: %s", what, said)
             return EXIT_MISTAKE
         if attempt == job.max_restarts:
             logging.error("%s; no restart is left of %d", what, job.max_restarts)
@@ -147,7 +147,7 @@ def _stopped(received: signal.Signals) -> int:
 
 @dataclass(frozen=True)
 class _End:
-    """How a worker ended: `code` is negative for a signal; `by_us` where it was told to because it had not ended."""
+    """The exit of a worker: `code` is negative for a signal; `by_us` if this process ended it because it hung."""
 
     worker: int
     code: int
@@ -156,19 +156,19 @@ class _End:
 
     @property
     def how(self) -> str:
-        how = f"was killed by {_signal_name(self.code)}" if self.code < 0 else f"ended with {self.code}"
-        return f"did not end by itself and {how}" if self.by_us else how
+        how = f"was killed by {_signal_name(self.code)}" if self.code < 0 else f"exited with {self.code}"
+        return f"did not exit by itself and {how}" if self.by_us else how
 
     @property
     def exit_code(self) -> int:
-        """What it would be for a shell; a worker that hung may do better the next time."""
+        """The exit code as a shell reports it; a worker that hung may succeed after a restart."""
         if self.by_us:
             return EXIT_RESTART
         return self.code if self.code >= 0 else 128 - self.code
 
 
 def _signal_name(code: int) -> str | None:
-    """The name of what ended a process with this code, if it was a signal."""
+    """Returns the name of the signal that ended a process with this code, if it was a signal."""
     if code >= 0:
         return None
     try:
@@ -178,9 +178,10 @@ def _signal_name(code: int) -> str | None:
 
 
 def _first_cause(ends: Sequence[_End]) -> _End | None:
-    """The failure that the others follow from, or None if there is none.
+    """Returns the failure that caused the others, or None if there is none.
 
-    First who failed by itself; then who had to be killed: the others end with 75 because it does not answer.
+    First comes a worker that failed by itself, then one that had to be killed: the others exit with 75 because that one
+    does not answer.
     """
     failed = [end for end in ends if end.code != 0]
     causes = [end for end in failed if end.code != EXIT_RESTART and not end.by_us]
@@ -189,7 +190,7 @@ def _first_cause(ends: Sequence[_End]) -> _End | None:
 
 
 class _State(enum.IntEnum):
-    """Of an attempt; it only rises."""
+    """The state of an attempt; it only rises."""
 
     RUNNING = 0
     FINISHING = 1
@@ -207,10 +208,10 @@ class _Attempt:
         self._processes: list[WorkerProcess] = []
         self._outputs: list[WorkerOutput] = []
         self._told: set[int] = set()
-        """Workers that got a signal from here because they had not ended."""
+        """Workers that got a signal from this process because they had not exited."""
 
     def run(self) -> list[_End]:
-        """Returns how they ended, in this order; none is left, whatever happens."""
+        """Returns the workers' exits in the order in which they happened. No worker is left, whatever happens."""
         with contextlib.ExitStack() as stack:
             stack.callback(self._kill)
             self._start(stack.enter_context(loopback_addresses(self._job.workers)))
@@ -220,10 +221,10 @@ class _Attempt:
 
     def _start(self, addresses: list[str]) -> None:
         job, out, err = self._job, Target(sys.stdout.fileno()), Target(sys.stderr.fileno())
-        secret = secrets.token_hex(32)  # of this attempt: what is left of the last one does not meet these workers
+        secret = secrets.token_hex(32)  # one for each attempt: remains of the last one cannot meet these workers
         for worker in range(job.workers):
             environment = {
-                "PYTHONUNBUFFERED": "1",  # into a pipe, Python would write only when it has a page
+                "PYTHONUNBUFFERED": "1",  # into a pipe, Python would write only full pages
                 **os.environ,
                 "TF_CONFIG": tf_config(addresses, worker),
                 "POLYNET_ATTEMPT": str(self._number),
@@ -255,7 +256,7 @@ class _Attempt:
                 if state == _State.FINISHING:
                     deadline = now + max(grace, FINISH_SECONDS)
                 elif state == _State.STOPPING and self._signals.received is not None:
-                    self._send(self._signals.received)  # they save, which takes its time
+                    self._send(self._signals.received)  # they save, which takes time
                     steps = [signal.SIGKILL]
                 elif state == _State.KILLING:
                     deadline, steps = now, [signal.SIGKILL]
@@ -288,7 +289,7 @@ class _Attempt:
             process.kill()
 
     def _read_all(self) -> None:
-        """Waits until all that the workers wrote is shown; when told to end, not for who reads slowly."""
+        """Waits until all output of the workers is shown; after a signal to stop, it does not wait for slow readers."""
         deadline = math.inf
         for output in self._outputs:
             while not output.is_read(POLL_SECONDS) and time.monotonic() < deadline:
@@ -303,7 +304,7 @@ class _Attempt:
 
 
 class _Signals:
-    """SIGTERM and SIGINT, remembered while inside.
+    """Records SIGTERM and SIGINT inside the block.
 
     Attributes:
         received: the first one; SIGHUP counts as SIGTERM.
@@ -332,13 +333,13 @@ class _Signals:
             self.received = signal.SIGINT if number == signal.SIGINT else signal.SIGTERM
 
     def wait(self, seconds: float) -> None:
-        """For so long, or until a signal comes."""
+        """Waits `seconds`, or until a signal comes."""
         end = time.monotonic() + seconds
         while self.received is None and time.monotonic() < end:
             time.sleep(POLL_SECONDS)
 
 
 def _share(worker: int, workers: int) -> set[int]:
-    """A worker's part of the cores."""
+    """Returns a worker's part of the cores."""
     mine = cores()
     return set(mine[len(mine) * worker // workers : len(mine) * (worker + 1) // workers])

@@ -64,7 +64,7 @@ def test_who_loses_a_file_is_not_interrupted(tmp_path, monkeypatch, caplog):
             assert time.monotonic() < ends
             time.sleep(0.01)
         time.sleep(0.05)  # no signal comes
-    assert "net.h5 is held by another process now" in caplog.text
+    assert "net.h5 is now held by another process" in caplog.text
 
 
 def test_a_process_that_ignores_interrupts_ends_when_it_loses_its_folder(tmp_path, monkeypatch):
@@ -117,7 +117,7 @@ def test_a_machine_by_another_name_is_this_one_as_the_lock_says(tmp_path, monkey
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("dangling", "is a link to 'nowhere', which is not there; make it, or remove the link"),
+        ("dangling", "is a link to 'nowhere', which is missing; make it, or remove the link"),
         ("circle", "is a link to 'circle', which is not there"),
         ("dangling/below", "cannot be written: "),
         ("file", "is not a folder; name another"),

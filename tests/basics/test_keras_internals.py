@@ -65,7 +65,7 @@ def test_an_adapter_that_keras_has_changed_is_an_error(ask, kind):
     with pytest.raises(AttributeError):
         ask(adapter(kind))
     assert not ask(adapter("GeneratorDataAdapter"))
-    with pytest.raises(RuntimeError, match="reads its data by a NewAdapter, whose order is not known"):
+    with pytest.raises(RuntimeError, match="reads its data with a NewAdapter, whose order is unknown"):
         ask(adapter("NewAdapter"))
 
 
@@ -88,7 +88,7 @@ def test_losses_that_are_not_there_or_not_built_are_none():
 def test_a_layer_that_draws_otherwise_is_an_error():
     seeds = keras.random.SeedGenerator(3)
     layer = SeedsOfAnother((1.0, 1.0), (0.1, 0.3), data_format="channels_last", name="erasing")
-    with pytest.raises(RuntimeError, match="the layer 'erasing' of this version of Keras draws from a generator"):
+    with pytest.raises(RuntimeError, match="in this version of Keras the layer 'erasing' draws from its own generator"):
         internals.draw_from(layer, seeds, [])
 
 

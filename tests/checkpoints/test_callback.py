@@ -502,7 +502,7 @@ def test_a_disk_that_is_full_for_a_while(tmp_path, monkeypatch, caplog, undistur
     monkeypatch.setattr(CheckpointFiles, "write", failing)
     assert_same(fit(tmp_path), undisturbed)
     assert f"no checkpoint was written to {tmp_path}: No space left on device" in caplog.text
-    assert "disk quota. Training goes on, and it will be tried again" in caplog.text
+    assert "disk quota. Training continues, and will try again" in caplog.text
     # Seven times it was tried: six times two steps, and the end.
     assert CheckpointFiles(tmp_path, 3).numbers() == [3, 4, 5]
 
@@ -556,7 +556,7 @@ def started(tmp_path_factory):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, r"was written by a training with fingerprint 'recipe 1', this one has '': name another folder"),
+        ({}, r"was written by a training with fingerprint 'recipe 1', but this one has '': name another folder"),
         (
             {"model": {"units": 9}},
             r"the checkpoint has a variable '.*/kernel' \(float32, 6 x 8\) where 'model' has '.*' \(float32, 6 x 9\)",
@@ -575,18 +575,18 @@ def started(tmp_path_factory):
         ),
         (
             {"data": lambda: dataset().take(5)},
-            "a training with 6 steps an epoch, and this one has 5: use the same data",
+            "a training with 6 steps an epoch, but this one has 5: use the same data",
         ),
         (
             {"data": lambda: dataset().take(1).filter(lambda x, y: True)},
-            r"the dataset ended after 1 batch, before the place that the checkpoint is of",
+            r"the dataset ended after 1 batch, before the checkpoint's position",
         ),
         (
             {"model": {"steps_per_execution": 3}},
-            "is of step 2 of an epoch, where steps_per_execution=3 does not stop: compile the model with 1",
+            "is at step 2 of an epoch, where steps_per_execution=3 does not stop: compile the model with 1",
         ),
-        ({"callbacks": "backup"}, r"takes one Checkpoints, or keras.callbacks.BackupAndRestore: leave one out"),
-        ({"callbacks": "second"}, r"takes one Checkpoints, or keras.callbacks.BackupAndRestore: leave one out"),
+        ({"callbacks": "backup"}, r"takes only one of Checkpoints and keras.callbacks.BackupAndRestore: leave one out"),
+        ({"callbacks": "second"}, r"takes only one of Checkpoints and keras.callbacks.BackupAndRestore: leave one out"),
     ],
 )
 def test_what_does_not_fit_is_refused(started, tmp_path, options, message):
@@ -609,7 +609,7 @@ def test_what_does_not_fit_is_refused(started, tmp_path, options, message):
 
 
 def test_position_of_another_recipe(started):
-    with pytest.raises(ValueError, match="fingerprint 'recipe 1', this one has 'recipe 2'"):
+    with pytest.raises(ValueError, match="fingerprint 'recipe 1', but this one has 'recipe 2'"):
         _ = Checkpoints(started, every_steps=1, fingerprint="recipe 2").position
 
 
@@ -669,7 +669,7 @@ def test_two_in_one_fit_are_refused_before_anything_is_done(tmp_path):
     """Once two of them waited for each other for ever."""
     model = compiled()
     rivals = [Checkpoints(tmp_path / name, every_steps=1) for name in "ab"]
-    with pytest.raises(ValueError, match=r"one fit\(\) takes one Checkpoints"):
+    with pytest.raises(ValueError, match=r"fit\(\) takes only one of Checkpoints"):
         model.fit(dataset(), callbacks=rivals, verbose=0)
     assert not list(tmp_path.iterdir())
     assert model.training_session is None
@@ -681,7 +681,7 @@ def test_one_of_a_fit_that_is_under_way_is_refused(tmp_path):
 
     class FitsAnother(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
-            with pytest.raises(ValueError, match=r"takes part in a fit\(\) that is under way: make another one"):
+            with pytest.raises(ValueError, match=r"is in use by a running fit\(\): make another one"):
                 other.fit(dataset(), callbacks=[checkpoints], verbose=0)
 
     history = compiled().fit(dataset(), epochs=2, callbacks=[FitsAnother(), checkpoints], verbose=0)
@@ -767,14 +767,14 @@ def test_arguments(arguments, message):
 
 def test_other_backends(monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-    with pytest.raises(ValueError, match="Checkpoints need Keras's TensorFlow backend, this is 'jax'"):
+    with pytest.raises(ValueError, match="Checkpoints need Keras's TensorFlow backend, but this is 'jax'"):
         Checkpoints("checkpoints", every_steps=1)
 
 
 def test_a_plain_script_is_told_where_it_goes_on_as_keras_tells_things(capsys, monkeypatch):
     monkeypatch.setattr(logging, "get_verbosity", lambda: logging.WARNING)
-    callback_module._tell("going on from x: epoch 2, step 0")
-    assert capsys.readouterr().out == "going on from x: epoch 2, step 0\n"
+    callback_module._tell("resuming from x: epoch 2, step 0")
+    assert capsys.readouterr().out == "resuming from x: epoch 2, step 0\n"
     monkeypatch.setattr(logging, "get_verbosity", lambda: logging.INFO)
-    callback_module._tell("going on from x: epoch 2, step 0")
+    callback_module._tell("resuming from x: epoch 2, step 0")
     assert capsys.readouterr().out == ""  # it is in the log

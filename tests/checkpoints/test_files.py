@@ -119,14 +119,14 @@ def test_without_its_index_a_checkpoint_is_not_there(files):
 def test_none_can_be_read(files):
     for number in (1, 2):
         (files.folder / f"checkpoint-{number}.index").write_bytes(b"")
-    with pytest.raises(ValueError, match="has 2 checkpoints, and none can be read .*checkpoint-1.index") as error:
+    with pytest.raises(ValueError, match="has 2 checkpoints, but none can be read .*checkpoint-1.index") as error:
         files.newest()
     assert "name another folder, or empty this one to start anew" in str(error.value)
 
 
 def test_of_another_format(files, tmp_path):
     files.write({"format": 99}, {})
-    with pytest.raises(ValueError, match="checkpoint-3.index is of format 99; this version reads 1"):
+    with pytest.raises(ValueError, match="checkpoint-3.index has format 99; this version reads 1"):
         files.open(3)
 
 

@@ -95,5 +95,5 @@ def test_preempted_asks_to_be_started_again():
     stop = Preempted(Position(2, 5, 25))
     assert stop.code == 75
     assert not isinstance(stop, Exception)
-    assert str(stop) == "told to stop at epoch 3, step 5, which is saved"
-    assert str(Preempted(Position(), saved=False)) == "told to stop at epoch 1, step 0, which is not saved"
+    assert str(stop) == "stopped at epoch 3, step 5, which is saved"
+    assert str(Preempted(Position(), saved=False)) == "stopped at epoch 1, step 0, which is not saved"

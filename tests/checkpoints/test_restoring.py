@@ -55,13 +55,13 @@ def test_several_workers(start, tmp_path):
     """One of them is told to stop, all stop at the same step, and go on from the same checkpoint, or none does."""
     chief, other = workers_on_loopback(start, 2, tmp_path)
     for found in (chief, other):
-        assert found["stopped"] == "told to stop at epoch 2, step 3, which is saved"
+        assert found["stopped"] == "stopped at epoch 2, step 3, which is saved"
         assert found["position"] == 8
         assert found["same"]
         assert found["folders"] == ["stopped", "undisturbed"]  # only the chief makes folders
-    assert "fingerprint '', this one has 'other'" in chief["other recipe"]
-    assert "the chief cannot go on from the checkpoints in" in other["other recipe"]
-    assert "1 of 2 workers cannot go on;" in chief["not shared"]
+    assert "fingerprint '', but this one has 'other'" in chief["other recipe"]
+    assert "the chief cannot resume from the checkpoints in" in other["other recipe"]
+    assert "1 of 2 workers cannot continue;" in chief["not shared"]
     assert "elsewhere/checkpoint-" in other["not shared"]
     assert "The folder must be on storage that all workers share" in other["not shared"]
 
@@ -79,13 +79,13 @@ def test_a_process_that_is_told_to_stop_and_one_that_is_killed_while_it_saves(st
     _, errors = process.communicate(timeout=SECONDS)
     # Nobody caught it: no traceback, and the code that asks to be started again.
     assert process.returncode == 75
-    assert "told to stop at epoch 1, step " in errors
+    assert "stopped at epoch 1, step " in errors
     assert "Traceback" not in errors
     stopped_at = Checkpoints(tmp_path, every_steps=1).position.global_step
     assert stopped_at >= 3
 
     process = start("none", tmp_path)
-    assert process.stdout.readline().startswith("going on from ")
+    assert process.stdout.readline().startswith("resuming from ")
     lines(process, stopped_at + 2)
     deadline = time.monotonic() + SECONDS
     while not any(".tempstate" in name for name in os.listdir(tmp_path)):

@@ -145,7 +145,7 @@ def test_slurm_starts_a_job_again(run, codes, restarts, number):
 def test_slurm_does_not_start_a_job_again_for_ever(run):
     done, _ = slurm(run, [75, 137, 75, 75], "20")
     assert done.returncode == 137
-    assert done.stderr.splitlines() == ["srun ended with 137; no restart is left of 20"]
+    assert done.stderr.splitlines() == ["srun exited with 137; no restart is left of 20"]
     assert done.stdout == ""
 
 
@@ -159,13 +159,13 @@ def test_a_mistake_ends_a_job_of_slurm(run, codes):
         for task, code in enumerate(codes)
         if code == 1
     ]
-    assert last == f"srun ended with {max(codes)}; a restart would not mend that"
+    assert last == f"srun ended with {max(codes)}; a restart would not fix that"
     assert done.stdout == ""
 
 
 def test_srun_itself_may_fail(run):
     done, _ = slurm(run, [-1] * 4)  # with 1, and no worker says a word
-    assert done.stderr.splitlines() == ["srun ended with 1; restart 1 of 20"]
+    assert done.stderr.splitlines() == ["srun exited with 1; restart 1 of 20"]
 
 
 @pytest.mark.parametrize("code", [2, 127])

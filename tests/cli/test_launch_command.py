@@ -216,7 +216,7 @@ def test_a_mistake_that_only_the_workers_see(tmp_path):
     done = polynet("launch", "--workers", "2", "--", "train", "--data", "digits", "--batch_size", "7", cwd=tmp_path)
     assert done.returncode == 1
     assert re.search(
-        r"worker \d ended with 1, and a restart would not mend that: .*must be a multiple of 2", done.stderr
+        r"worker \d exited with 1, and a restart would not fix that: .*must be a multiple of 2", done.stderr
     )
     assert "restart 1" not in done.stderr
     assert not (tmp_path / "runs").exists()
@@ -336,6 +336,6 @@ def test_two_workers_diverge_together(tmp_path):
     flags = ("--optimizer=sgd", "--momentum=0", "--learning_rate=1e30", "--warmup_share=0.5", "--save_every_steps=1")
     done = polynet(*TWO_WORKERS, *flags, f"--run_dir={tmp_path / 'run'}")
     assert done.returncode == 1
-    assert "a restart would not mend that: polynet: the loss is " in done.stderr
+    assert "a restart would not fix that: polynet: the loss is " in done.stderr
     assert f"--weights={tmp_path / 'run' / 'last_good.keras'}" in done.stderr
     assert (tmp_path / "run" / "last_good.keras").is_file()

@@ -195,23 +195,23 @@ def test_mistakes_are_one_line(capsys, tmp_path):
         ("--timeout=0", "timeout=0.0 must be a number of seconds above 0"),
         ("--max_pixels=7000", "max_pixels=7000 must be at least 7396"),
         ("--max_crops=144", "max_queue=128 is less than max_crops=144"),
-        ("--name=", "--name='' must be 1 to 500 letters that can be printed"),
-        ("--name=a\nb", r"--name='a\nb' must be 1 to 500 letters that can be printed"),
+        ("--name=", "--name='' must be 1 to 500 printable characters"),
+        ("--name=a\nb", r"--name='a\nb' must be 1 to 500 printable characters"),
         ("--access_log=no/log", "--access_log='no/log' cannot be written: No such file or directory"),
-        ("--access_log_format=json", "--access_log_format='json' is of an access log; name its file with access_log"),
+        ("--access_log_format=json", "--access_log_format='json' needs an access log; name its file with access_log"),
         ("--access_log_format=xml", "--access_log_format='xml' must be one of combined, json"),
-        ("--forwarded_allow_ips=proxy", "--forwarded_allow_ips='proxy' is no IP address or network ('proxy' does not"),
+        ("--forwarded_allow_ips=proxy", "--forwarded_allow_ips='proxy' is not an IP address or network ('proxy'"),
         (
             "--forwarded_allow_ips=10.0.0.1/8",
-            "--forwarded_allow_ips='10.0.0.1/8' is no IP address or network (10",
+            "--forwarded_allow_ips='10.0.0.1/8' is not an IP address or network (10",
         ),
-        ("--forwarded_allow_ips=10.0.0.1,*", "--forwarded_allow_ips='*' is no IP address or network"),
+        ("--forwarded_allow_ips=10.0.0.1,*", "--forwarded_allow_ips='*' is not an IP address or network"),
     ):
         assert message in fails(capsys, "serve", str(folder), flag)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         told = fails(capsys, "serve", str(folder), f"--port={port}")
-        assert f"cannot listen on 127.0.0.1 port {port}: it is in use; --port=0 takes any that is free" in told
+        assert f"cannot listen on 127.0.0.1 port {port}: it is in use; --port=0 takes any free one" in told
 
 
 def test_what_is_no_export_is_told_how_to_become_one(capsys, tmp_path, monkeypatch):
@@ -224,10 +224,10 @@ def test_what_is_no_export_is_told_how_to_become_one(capsys, tmp_path, monkeypat
         ("runs/my photos/model.keras", "a .keras file", "'--model=runs/my photos/model.keras' --output=model-export"),
         ("fashion_mnist", "a published checkpoint", "--model=fashion_mnist --output=fashion_mnist-export"),
     ):
-        told = f"{given} is {kind} and no export; export it first: polynet export {arguments}"
+        told = f"{given} is {kind}, not an export; export it first: polynet export {arguments}"
         assert fails(capsys, "serve", given) == f"polynet: {told}"
     told = fails(capsys, "serve", "nope")
-    assert told == "polynet: nope is not there; this writes it, of the newest run: polynet export --output=nope"
+    assert told == "polynet: nope does not exist; this exports the newest run to it: polynet export --output=nope"
 
 
 WITHOUT_KERAS = """
@@ -259,7 +259,7 @@ def test_a_card_of_another_model(capsys, tmp_path):
     card = (tmp_path / "card.json").read_text().replace('"class 9"\n', '"class 9", "class 10"\n')
     (tmp_path / "card.json").write_text(card)
     told = fails(capsys, "serve", str(tmp_path), "--port=0")
-    reason = "it gives 1 x 10 numbers for 1 image, and its card names 11 classes; export it again"
+    reason = "it returns 1 x 10 numbers for 1 image, but its card names 11 classes; export it again"
     assert f"{tmp_path}: the model cannot answer a request: {reason}" in told
 
 
@@ -340,7 +340,7 @@ def test_help_has_every_limit(capsys):
     told = succeeds(capsys, "serve", "--helpfull")
     assert "MODEL_DIR holds a program, which runs when it is loaded: serve only what you exported or trust." in told
     for text in (
-        "Most pixels of an image, by its header and as it is resized.",
+        "Largest number of pixels of an image, by its header and after resizing.",
         "--port",
         "--max_queue",
         "--timeout",

@@ -92,7 +92,7 @@ def test_a_file_in_two_splits_is_an_error_that_was_asked_for(here, capsys):
 @pytest.mark.slow
 def test_a_run_goes_on_with_its_own_recipe(unfinished, capsys, caplog):
     assert main(["train", "--run_dir=run"]) == 0
-    assert "going on from run/checkpoints/checkpoint-1: epoch 2, step 0" in caplog.text
+    assert "resuming from run/checkpoints/checkpoint-1: epoch 2, step 0" in caplog.text
     assert (unfinished / "model.json").is_file()
     assert "holds a finished run of this recipe; name a new folder, where --weights=run starts from" in fails(
         capsys, "--run_dir=run"

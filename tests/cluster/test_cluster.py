@@ -40,14 +40,14 @@ WORKER = {"type": "worker", "index": 0}
         ({"TF_CONFIG": "{"}, r"TF_CONFIG is not JSON \(Expecting.*\); expected \{\"cluster\": .*, got \{"),
         ({"TF_CONFIG": "[1]"}, "TF_CONFIG has no `cluster` and `task`"),
         ({"TF_CONFIG": '{"cluster": {"worker": ["a:1"]}}'}, "has no `cluster` and `task`"),
-        (config({"worker": ["a:1"], "ps": ["b:1"]}, WORKER), "has the job 'ps', and only `worker` and `chief`"),
+        (config({"worker": ["a:1"], "ps": ["b:1"]}, WORKER), "has the job 'ps'; only `worker` and `chief`"),
         (config({"worker": "a:1"}, WORKER), "has no list of addresses as 'worker'"),
         (config({"worker": ["a:1"], "chief": ["b:1", "c:1"]}, WORKER), "has 2 chiefs"),
         (config({"worker": ["a:1"]}, {"type": "evaluator", "index": 0}), "has the task type 'evaluator'"),
         (config({"worker": ["a:1"]}, {"type": "chief", "index": 0}), "has the task type 'chief'"),
         (
             config({"worker": ["a:1"]}, {"type": "worker", "index": 1}),
-            "has the index 1, and the job 'worker' has 1 task",
+            "has the index 1, but the job 'worker' has 1 task",
         ),
         (config({"worker": ["a:1"]}, {"type": "worker", "index": True}), "has the index True"),
         (config({"worker": ["a:1"]}, {"type": "worker"}), "has the index None"),
@@ -91,7 +91,7 @@ def test_the_tasks_of_a_slurm_step():
         ({"SLURM_STEP_NODELIST": "gpu[7"}, r"node list 'gpu\[7' cannot be read"),
         ({"SLURM_STEP_NODELIST": "gpu[a-b]"}, "cannot be read at 'a-b'"),
         ({"SLURM_STEP_NODELIST": "gpu[3-1]"}, "cannot be read at '3-1'"),
-        ({"SLURM_STEP_TASKS_PER_NODE": "2(x2)"}, "says that 3 tasks run, and 4 on gpu"),
+        ({"SLURM_STEP_TASKS_PER_NODE": "2(x2)"}, "says that 3 tasks run, but 4 on gpu"),
         ({"SLURM_STEP_NUM_TASKS": "two"}, "Slurm's SLURM_STEP_NUM_TASKS is 'two'; expected a number"),
         ({"SLURM_PROCID": "-1"}, "Slurm's SLURM_PROCID is '-1'; expected a number"),
         ({"SLURM_PROCID": "3"}, "Slurm says this is worker 3; expected 0 to 2"),
@@ -137,7 +137,7 @@ def test_what_is_no_address(address):
 @pytest.mark.parametrize("address", ["a..b:1", f"{'a' * 64}:1", ".:1", "\ud800:1"])
 def test_what_is_no_name_of_a_machine(address):
     """The socket module would say `encoding with 'idna' codec failed`, of no address."""
-    with pytest.raises(ValueError, match=r"TF_CONFIG has the address .*, whose host is not the name of a machine"):
+    with pytest.raises(ValueError, match=r"TF_CONFIG has the address .*, whose host is not a valid name"):
         Cluster((address,), source="TF_CONFIG")
 
 

@@ -63,7 +63,7 @@ def test_the_others_end_and_say_which(fault, culprit, code, reason):
             assert worker.code == code or (code is None and worker.code == -signal.SIGKILL)
             continue
         assert worker.code == EXIT_RESTART, worker.output
-        (line,) = [line for line in worker.output.splitlines() if "all workers end, and can be started again" in line]
+        (line,) = [line for line in worker.output.splitlines() if "all workers exit, and can be started again" in line]
         assert f"worker {culprit} (127.0.0.1:" in line
         assert reason in line
         assert "Traceback" not in worker.output
@@ -108,7 +108,7 @@ def test_one_that_hangs_before_a_sum_is_named(method):
     chief, _ = run_workers(2, FIT, method, timeout=90, stops=1)
     assert chief.code == EXIT_RESTART, chief.output
     assert "worker 1 (127.0.0.1:" in chief.output
-    assert "did not come to a sum over the workers within 10 s; all workers end" in chief.output
+    assert "did not come to a sum over the workers within 10 s; all workers exit" in chief.output
 
 
 def test_one_process_alone_has_no_peers():

@@ -230,7 +230,7 @@ def test_a_chief_that_ends_while_others_wait_tells_them(monkeypatch):
             meet(clusters[0], {}, 20.0)
         answer = line_of(waiting.result()[0])
         second.result()
-    assert answer["failure"] == f"worker 0 ({clusters[0].workers[0]}) ended before all workers were there"
+    assert answer["failure"] == f"worker 0 ({clusters[0].workers[0]}) exited before all workers were there"
 
 
 def test_workers_of_other_machines_reach_a_chief_whose_name_is_the_loopbacks():
@@ -258,7 +258,7 @@ def test_an_address_of_another_machine_is_named():
 
 def test_an_unknown_host_is_named():
     (told,) = meet_all([Cluster(("no-such-host.invalid:5000", "127.0.0.1:5001"), 0)], [{}])
-    assert "worker 0 (no-such-host.invalid:5000): its own host name is not known here" in told
+    assert "worker 0 (no-such-host.invalid:5000): its own host name is unknown here" in told
 
 
 def test_other_lists_of_workers_are_refused():
@@ -266,7 +266,7 @@ def test_other_lists_of_workers_are_refused():
     other = Cluster((clusters[0].workers[0], free_addresses(1)[0]), 1)
     told = meet_all([clusters[0], other], [{}, {}], secret=SECRET)
     assert told[0] == told[1]
-    assert "a process that says it is worker 1 knows other workers than worker 0" in told[0]
+    assert "a process that says it is worker 1 has other workers than worker 0" in told[0]
 
 
 @pytest.mark.parametrize("secret", ["", "s" * 16])
@@ -350,7 +350,7 @@ def test_what_strangers_send_is_shown_without_commands_for_the_terminal():
         with stranger(clusters[0]) as connection:
             connection.sendall(json.dumps(hello).encode() + b"\n")
             told = chief.result()
-    assert "knows other workers than worker 0" in told
+    assert "has other workers than worker 0" in told
     assert told.isprintable()
     assert len(told) < 1000
 
@@ -379,7 +379,7 @@ def test_the_secret_is_read_from_the_environment(monkeypatch):
 @pytest.mark.parametrize(
     ("secrets", "message"),
     [
-        ([SECRET, OTHER], "worker 1 has another POLYNET_JOB_SECRET than worker 0; "),
+        ([SECRET, OTHER], "worker 1 has a different POLYNET_JOB_SECRET from worker 0; "),
         ([SECRET, ""], "worker 0 has a POLYNET_JOB_SECRET, and worker 1 has none; "),
         (["", SECRET], "worker 1 has a POLYNET_JOB_SECRET, and worker 0 has none; "),
     ],
@@ -539,7 +539,7 @@ def test_without_a_secret_who_was_turned_away_is_said_at_the_end():
     address = clusters[1].workers[1]
     assert second == f"two processes say that they are worker 1 ({address}): at 127.0.0.1 and at 127.0.0.1"
     assert told == chief.result()
-    assert told == (f"{clusters[2].name(2)} did not come within 1 s; turned away were 1, the last one because {second}")
+    assert told == (f"{clusters[2].name(2)} did not come within 1 s; 1 were turned away, the last one because {second}")
 
 
 def test_the_fingerprint_is_of_the_code():

@@ -36,7 +36,7 @@ def test_folders_that_are_not_one_are_refused(tmp_path):
     for folder in folders:
         folder.mkdir()
     chief, other = run_workers(2, SCRIPT, *map(str, folders))
-    assert "REFUSED 1 of 2 workers cannot go on" in chief.output
+    assert "REFUSED 1 of 2 workers cannot continue" in chief.output
     assert f"REFUSED the chief's run folder is not '{folders[1]}' here" in other.output
     assert "did not appear within 10 s" in other.output  # before the chief, who waits for 20, gives up
     assert not list(tmp_path.glob("*/.*"))

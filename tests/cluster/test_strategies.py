@@ -45,9 +45,9 @@ def test_what_feeds_the_devices_of_one_process_is_not_tuned(name, monkeypatch):
     ("arguments", "message"),
     [
         (("horovod", ALONE), "strategy='horovod' must be one of"),
-        (("mirrored", TWO), "strategy='mirrored' is for one process, and TF_CONFIG has 2 workers"),
+        (("mirrored", TWO), "strategy='mirrored' is for one process, but TF_CONFIG has 2 workers"),
         (("none", TWO), "strategy='none' is for one process"),
-        (("auto", ALONE, None, "my-tpu"), "tpu='my-tpu' is for strategy='tpu', and strategy='auto'"),
+        (("auto", ALONE, None, "my-tpu"), "tpu='my-tpu' is for strategy='tpu', but strategy='auto'"),
     ],
 )
 def test_what_does_not_fit_is_refused(arguments, message):
@@ -113,7 +113,7 @@ def test_a_strategy_of_workers_comes_first():
         "except ValueError as error:\n    print('REFUSED', error)",
     )
     for worker in ended:
-        assert "REFUSED a strategy of several workers comes first" in worker.output
+        assert "REFUSED open a strategy of several workers first" in worker.output
 
 
 def test_workers_sum():

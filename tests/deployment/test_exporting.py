@@ -113,7 +113,7 @@ def test_one_export_at_a_time_makes_a_folder(few_layers, tmp_path, monkeypatch):
 
 def test_who_has_lost_the_folder_puts_nothing_there(few_layers, tmp_path, monkeypatch):
     monkeypatch.setattr(exporting, "holding", lambda *_, **__: contextlib.nullcontext(Hold(is_lost=True)))
-    with pytest.raises(OSError, match="net: another process has taken it meanwhile; nothing is written there any more"):
+    with pytest.raises(OSError, match="net: another process has taken it; this process no longer writes there"):
         export(few_layers, tmp_path / "net", "saved_model")
     assert not list(tmp_path.iterdir())
 

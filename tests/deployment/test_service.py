@@ -339,7 +339,7 @@ def test_queries_out_of_range(service):
         ("crops=many", "crops=many: Input should be a valid integer"),
         ("top=0", "top=0: Input should be greater than or equal to 1"),
         ("top=x", "top=x: Input should be a valid integer"),
-        ("topk=3", "topk is no parameter of this path; known are crops, top"),
+        ("topk=3", "topk is not a parameter of this path; known are crops, top"),
         ("top=2&top=3", "top is there 2 times"),
     ):
         assert reason in said(service.client.post(f"/v1/classify?{query}", content=CHINA), 422)
@@ -349,14 +349,14 @@ def test_a_batch_that_the_queue_never_takes():
     with running(max_queue=16) as it:
         files = [("a", ("c.jpg", CHINA))] * 2
         reason = said(it.client.post("/v1/classify/batch?crops=10", files=files), 422)
-        assert reason == "2 images of 10 crops are more than the queue takes: 16"
+        assert reason == "2 images with 10 crops exceed the queue's limit of 16"
 
 
 def test_methods_paths_and_kinds(service):
     response = service.client.get("/v1/classify")
-    assert said(response, 405) == "GET is not a method of this path"
+    assert said(response, 405) == "GET is not allowed for this path"
     assert response.headers["allow"] == "POST"
-    assert said(service.client.post("/metrics", content=CHINA), 405) == "POST is not a method of this path"
+    assert said(service.client.post("/metrics", content=CHINA), 405) == "POST is not allowed for this path"
     assert said(service.client.get("/none"), 404) == "no such path; POST an image to /v1/classify"
     for kind in ("application/json", "text/plain", "video/mp4"):
         response = service.client.post("/v1/classify", content=CHINA, headers={"content-type": kind})
@@ -409,7 +409,7 @@ def test_all_bodies_together_are_limited():
         other.sendall(b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: 190000\r\n\r\n" + bytes(150_000))
         wait_until(lambda: it.metric("buffered_bytes") >= 100_000, "the body arrives")
         response = it.client.post("/v1/classify", content=CHINA)
-        assert "too many requests are arriving: 200,000 bytes of them are held" in said(response, 503)
+        assert "too many requests are arriving: their bodies exceed 200,000 bytes" in said(response, 503)
         assert response.headers["retry-after"]
         other.close()
         wait_until(lambda: not it.metric("buffered_bytes"), "the body is let go of")
@@ -779,7 +779,7 @@ def test_a_model_that_hangs_is_said():
         post(it)
         wait_until(lambda: it.client.get("/healthz").status_code != 200, "the service says that it hangs")
         for response in (it.client.get("/healthz"), it.client.get("/readyz"), post(it)):
-            reason = "the service has to be started again: a batch has been in the model for "
+            reason = "the service must be restarted: a batch has been in the model for "
             assert said(response, 503).startswith(reason)
         gate.open.set()
         wait_until(lambda: it.client.get("/healthz").status_code != 503, "the service says that it is well")
@@ -881,8 +881,8 @@ def test_probabilities_that_are_none_are_500(caplog):
 
     with running(nan) as it:
         response = post(it)
-        assert said(response, 500).startswith("the model's probabilities are none: logits must be finite")
-        check_log(caplog, response.json()["failure"], "probabilities are none", "ValueError: logits must be finite")
+        assert said(response, 500).startswith("the model's output is not probabilities: logits must be finite")
+        check_log(caplog, response.json()["failure"], "is not probabilities", "ValueError: logits must be finite")
 
 
 def test_an_error_of_ours_is_500_with_a_reason(monkeypatch, caplog):
@@ -923,8 +923,8 @@ def test_until_the_model_is_loaded():
     ("rows", "card", "message"),
     [
         (lambda n: np.full((n, CLASSES), np.nan), {}, "logits must be finite"),
-        (lambda n: np.full((n, CLASSES + 1), 0.1), {}, r"gives 1 x 11 numbers for 1 image, "),
-        (lambda n: np.full((1, CLASSES), 0.1), {}, r"gives 1 x 10 numbers for 8 images"),
+        (lambda n: np.full((n, CLASSES + 1), 0.1), {}, r"returns 1 x 11 numbers for 1 image, "),
+        (lambda n: np.full((1, CLASSES), 0.1), {}, r"returns 1 x 10 numbers for 8 images"),
         (lambda n: 1 / 0, {}, "division by zero"),
         (lambda n: np.full((n, CLASSES), 0.1), {"calibration": {"share": float("nan")}}, "not JSON compliant"),
         (lambda n: np.full((n, CLASSES), 0.1), {"versions": {"keras": b"3"}}, "bytes is not JSON serializable"),
@@ -959,7 +959,7 @@ def test_a_queue_that_is_not_served_any_more_is_said():
         it.service._batcher._loop.call_soon_threadsafe(it.service._batcher._task.cancel)
         wait_until(lambda: it.client.get("/healthz").status_code != 200, "the service says that it is broken")
         for response in (it.client.get("/healthz"), it.client.get("/readyz"), post(it)):
-            assert said(response, 503).startswith("the service has to be started again")
+            assert said(response, 503).startswith("the service must be restarted")
 
 
 def test_what_is_in_flight_is_answered_at_the_end():

@@ -225,7 +225,7 @@ print(json.dumps([history.history["squares"][0], model.get_weights()[0][0, 0].it
 
 
 REFUSED = [
-    ("with strategy.scope():\n    model.fit(x, y)", "is called outside of strategy.scope()"),
+    ("with strategy.scope():\n    model.fit(x, y)", "call model.fit() outside of strategy.scope()"),
     (
         "model.loss = [keras.losses.MeanSquaredError(), keras.losses.MeanSquaredError(reduction='sum')]\n"
         "model.fit(x, y, verbose=0)",
@@ -233,7 +233,7 @@ REFUSED = [
     ),
     (
         "model.loss = keras.losses.MeanSquaredError(reduction='none')\nmodel.fit(x, y, verbose=0)",
-        "a loss needs a reduction, and reduction='none' leaves a number for each example",
+        "a loss needs a reduction, but reduction='none' leaves a number for each example",
     ),
     (
         "model.compile(keras.optimizers.SGD(0.1), 'mse')\nmodel.fit(x, y, verbose=0)",
@@ -310,7 +310,7 @@ def test_a_keras_with_other_internals_is_named():
     class Moved:
         _compile_loss = _loss_tracker = None
 
-    with pytest.raises(RuntimeError, match=r"has no _call_has_training_arg, .* in its models"):
+    with pytest.raises(RuntimeError, match=r"lack _call_has_training_arg, .*, which distributed training uses"):
         check_keras(Moved())
 
 

@@ -76,7 +76,7 @@ DATA = {
 @pytest.mark.parametrize(("empty", "other"), DATA.values(), ids=DATA)
 def test_what_is_known_to_be_empty(empty, other):
     refuse_empty("fit", {"x": other}, ("x",))
-    with pytest.raises(ValueError, match=r"^fit\(\) got no batch of x: the data is empty, a filter left nothing of it"):
+    with pytest.raises(ValueError, match=r"^fit\(\) got no batch of x: the data is empty, a filter removed all of it"):
         refuse_empty("fit", {"x": empty}, ("x",))
 
 

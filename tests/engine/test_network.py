@@ -1013,7 +1013,7 @@ def test_a_network_is_made_of_inputs_and_outputs():
             made = few_layers()
             super().__init__(inputs=made.inputs, outputs=made.outputs)
 
-    with pytest.raises(TypeError, match=r"Own is made of inputs and outputs, .* DistributedTraining and keras.Model"):
+    with pytest.raises(TypeError, match=r"make Own from inputs and outputs, .* DistributedTraining and keras.Model"):
         Own()
     assert Functional().output_shape == (None, 4)
 

@@ -64,7 +64,7 @@ def test_data_without_a_batch_is_an_error(model, method, kind):
     else:
         x, y = NoBatch() if kind == "PyDataset" else datasets(kind), None
     arguments = {"x": x} if method == "predict" else {"x": x, "y": y}
-    with pytest.raises(ValueError, match=rf"^{method}\(\) got no batch of x: the data is empty, a filter left nothing"):
+    with pytest.raises(ValueError, match=rf"^{method}\(\) got no batch of x: the data is empty, a filter removed all"):
         getattr(model, method)(**arguments, verbose=0)
 
 

@@ -172,12 +172,12 @@ def test_a_full_disk_ends_no_job(tmp_path):
     (logs / "worker-1-attempt-0.log").symlink_to("/dev/full")
     ended = run_job("for i in range(9): print(i)", tmp_path, log_dir=str(logs))
     assert ended.code == 0
-    assert ended.stderr.count("No space left on device; what comes is not logged") == 1
+    assert ended.stderr.count("No space left on device; later output is not logged") == 1
     assert ended.stdout.count(b"[worker 1] ") == 9
     (tmp_path / "events").symlink_to("/dev/full")
     ended = run_job("for i in range(9): print(i)", tmp_path, event_log=str(tmp_path / "events"))
     assert ended.code == 0
-    assert ended.stderr.count("No space left on device; what comes is not logged") == 1
+    assert ended.stderr.count("No space left on device; later events are not logged") == 1
 
 
 def test_a_daemon_that_holds_the_output_is_not_waited_for(tmp_path):

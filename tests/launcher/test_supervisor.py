@@ -73,9 +73,9 @@ open({str(tmp_path)!r} + f"/environment-{{index}}", "w").write(json.dumps(dict(o
 @pytest.mark.parametrize(
     ("end", "how"),
     [
-        ("sys.exit(75)", "ended with 75"),
-        pytest.param("sys.exit(3)", "ended with 3", marks=pytest.mark.slow),
-        pytest.param("sys.exit(1)", "ended with 1", marks=pytest.mark.slow),
+        ("sys.exit(75)", "exited with 75"),
+        pytest.param("sys.exit(3)", "exited with 3", marks=pytest.mark.slow),
+        pytest.param("sys.exit(1)", "exited with 1", marks=pytest.mark.slow),
         ("os.kill(os.getpid(), signal.SIGKILL)", "was killed by SIGKILL"),
         pytest.param("os.abort()", "was killed by SIGABRT", marks=pytest.mark.slow),
         ("os.kill(os.getpid(), signal.SIGRTMIN + 3)", "was killed by signal 37"),
@@ -123,7 +123,7 @@ sys.exit("polynet: epochs=0 must be an integer of at least 1")
     ended = run_job(script, tmp_path, mistakes=[1, 2])
     assert ended.code == 1
     assert (
-        "worker 1 ended with 1, and a restart would not mend that: polynet: epochs=0 must be an integer of at least 1"
+        "worker 1 exited with 1, and a restart would not fix that: polynet: epochs=0 must be an integer of at least 1"
         in ended.stderr
     )
     assert ended.count("restart") == 0
@@ -132,7 +132,7 @@ sys.exit("polynet: epochs=0 must be an integer of at least 1")
 def test_a_silent_mistake(tmp_path):
     ended = run_job("sys.exit(2)", tmp_path)
     assert ended.code == 1
-    assert "ended with 2, and a restart would not mend that: it wrote nothing" in ended.stderr
+    assert "exited with 2, and a restart would not fix that: it wrote nothing" in ended.stderr
 
 
 def test_what_cannot_be_run_is_a_mistake(tmp_path):
@@ -156,7 +156,7 @@ def test_an_interrupted_worker_interrupts_the_job(tmp_path, end):
 def test_the_first_cause_is_named(tmp_path):
     ended = run_job("time.sleep(0.5 * index); sys.exit(3 if index else 75)", tmp_path, max_restarts=0)
     assert ended.code == 3
-    assert "worker 1 ended with 3; no restart" in ended.stderr
+    assert "worker 1 exited with 3; no restart" in ended.stderr
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_who_does_not_notice_a_failure_is_ended(tmp_path, hang, code):
     ended = run_job(f"if index: sys.exit(3)\n{hang}", tmp_path, max_restarts=0, grace_seconds=1.5)
     assert ended.ends() == {0: code, 1: 3}
     assert ended.code == 3
-    assert "worker 1 ended with 3; no restart" in ended.stderr
+    assert "worker 1 exited with 3; no restart" in ended.stderr
     # Both have their time: `signal` is sent when the grace is over.
     assert ended.seconds("end", "signal") >= 1.4
 
@@ -180,7 +180,7 @@ def test_who_hangs_is_named_when_the_others_end_for_it(tmp_path):
     script = f"if index: time.sleep(0.2); sys.exit(75)\nos.kill(os.getpid(), signal.SIGSTOP); {FOREVER}"
     ended = run_job(script, tmp_path, max_restarts=0, grace_seconds=0.5)
     assert ended.code == 75
-    assert "worker 0 did not end by itself and was killed by SIGKILL; no restart" in ended.stderr
+    assert "worker 0 did not exit by itself and was killed by SIGKILL; no restart" in ended.stderr
 
 
 def test_who_notices_within_the_grace_is_left_alone(tmp_path):
@@ -193,7 +193,7 @@ def test_one_that_hangs_after_the_others_are_done_has_failed(tmp_path):
     script = f"if index == 0 and attempt == 0: {FOREVER}"
     ended = run_job(script, tmp_path, constants={"FINISH_SECONDS": 0.5}, grace_seconds=0.5, workers=3)
     assert ended.ends() == {0: -signal.SIGTERM, 1: 0, 2: 0}
-    assert "worker 0 did not end by itself and was killed by SIGTERM; restart 1 of 3" in ended.stderr
+    assert "worker 0 did not exit by itself and was killed by SIGTERM; restart 1 of 3" in ended.stderr
     assert ended.code == 0
 
 

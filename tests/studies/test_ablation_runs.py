@@ -147,7 +147,7 @@ def test_who_has_lost_the_folder_writes_no_table(tmp_path, monkeypatch):
     recipe = Recipe(epochs=2)
     finish_study(tmp_path, recipe, (1, 1, 1), ("2-way",), 1, lambda variant, seed: 1)
     monkeypatch.setattr(module, "holding", lambda *_: contextlib.nullcontext(Hold(is_lost=True)))
-    with pytest.raises(OSError, match="another process has taken it meanwhile; nothing is written there any more"):
+    with pytest.raises(OSError, match="another process has taken it; this process no longer writes there"):
         ablation(recipe, tmp_path, (1, 1, 1), ("2-way",), seeds=1)
     assert not (tmp_path / "ablation.csv").exists()
 

@@ -1,4 +1,4 @@
-"""The access log: a line for each request, which a thread writes, so that no slow disk or reader delays an answer."""
+"""The access log: a thread writes a line for each request, so that a slow disk or reader does not delay an answer."""
 
 import contextlib
 import json
@@ -19,24 +19,24 @@ from polynet_keras.basics.names import shown
 from polynet_keras.deployment.serving.refusal import CLIENT_GONE, REFUSED
 
 MAX_WAITING = 10_000
-"""Lines that may wait to be written; further ones are dropped and counted."""
+"""The largest number of waiting lines; further lines are dropped and counted."""
 MAX_LETTERS = 1000
-"""Characters that are kept of each text that a client chooses: a head may have 16 kB."""
+"""The largest number of characters of each text that a client chooses: a head may have 16 kB."""
 END_SECONDS = 5.0
-"""How long the end waits for the last lines."""
+"""How long `close` waits for the last lines."""
 
 
 @dataclass(frozen=True)
 class Access:
-    """A request and its answer; a text is None where there is none, all are where no request could be read.
+    """A request and its answer. A missing text is None; all texts are None if no request could be read.
 
     Attributes:
-        time: of the request, in seconds since 1970.
-        client: its address, or what a trusted proxy says it is.
-        method, path, query, protocol: of the request, as it was sent.
-        status: of the answer.
-        bytes: of the answer's body.
-        seconds: from the request's head to the end of the answer.
+        time: the time of the request, in seconds since 1970.
+        client: the client's address, or the one that a trusted proxy gives.
+        method, path, query, protocol: the parts of the request, as it was sent.
+        status: the answer's status.
+        bytes: the size of the answer's body.
+        seconds: the time from the request's head to the end of the answer.
         referrer, user_agent: the request's headers.
     """
 
@@ -54,7 +54,7 @@ class Access:
 
 
 def combined(access: Access) -> str:
-    """Apache's and nginx's combined format, and the seconds behind it; what could pass for another field is escaped."""
+    """Apache's and nginx's combined format, followed by the seconds. Text that could look like a field is escaped."""
     target = "-"
     if access.path is not None:
         query = "" if access.query is None else f"?{access.query}"
@@ -69,18 +69,18 @@ def combined(access: Access) -> str:
 
 
 def json_line(access: Access) -> str:
-    """An object of the attributes of `Access`, in ASCII, with the time as ISO 8601 has it."""
+    """Returns a JSON object with the attributes of `Access`, in ASCII, with the time in ISO 8601."""
     when = datetime.fromtimestamp(access.time).astimezone().isoformat(timespec="milliseconds")
     seconds = None if access.seconds is None else round(access.seconds, 6)
     return json.dumps(asdict(access) | {"time": when, "seconds": seconds})
 
 
 LINES = {"combined": combined, "json": json_line}
-"""By name of the format."""
+"""The functions that make a line, by format."""
 
 
 def _escaped(text: str) -> str:
-    """As nginx does it: quotation marks, backslashes, and all but printable ASCII."""
+    """Escapes a text as nginx does: quotation marks, backslashes, and all but printable ASCII."""
     return "".join(
         letter if " " <= letter <= "~" and letter not in '"\\' else f"\\x{ord(letter):02X}" for letter in text
     )
@@ -89,16 +89,16 @@ def _escaped(text: str) -> str:
 class AccessLog:
     """Takes lines without waiting, and writes them to a file or to standard output.
 
-    A file that was renamed or removed is opened anew with the next line: rotate it by renaming. Lines are appended, so
-    that it can be truncated too.
+    If the file was renamed or removed, the next line opens a new one: rotate it by renaming. Lines are appended, so you
+    can also truncate it.
 
     Args:
-        path: of the file, or `"-"` for standard output.
+        path: the file's path, or `"-"` for standard output.
         format: a key of `LINES`.
-        on_lost: called for each line that is not written: as too many wait, or since the file cannot be written.
+        on_lost: called for each line that is lost, because too many wait or the file cannot be written.
 
     Raises:
-        ValueError: a file that cannot be written.
+        ValueError: the file cannot be written.
     """
 
     def __init__(self, path: str, format: str, on_lost: Callable[[], None]):
@@ -118,11 +118,11 @@ class AccessLog:
             self._on_lost()
 
     def put_refused(self, client: str, status: int, bytes: int) -> None:
-        """Of a connection whose request was not read."""
+        """Logs a connection whose request was not read."""
         self.put(Access(time.time(), client, None, None, None, None, status, bytes, None, None, None))
 
     def close(self) -> None:
-        """Waits for the last lines, for a while: a reader of standard output may have stopped to read."""
+        """Waits for the last lines, but not for ever: a reader of standard output may have stopped."""
         with contextlib.suppress(queue.Full):
             self._waiting.put(None, timeout=END_SECONDS)
             self._thread.join(END_SECONDS)
@@ -133,7 +133,7 @@ class AccessLog:
             try:
                 self._handler.emit(stdlib_logging.makeLogRecord({"msg": self._line(access)}))
                 told = False
-            except (OSError, ValueError) as error:  # a ValueError of a standard output that was closed
+            except (OSError, ValueError) as error:  # ValueError: standard output was closed
                 self._on_lost()
                 if not told:
                     logging.error("the access log %s cannot be written: %s", shown(self._path), error)
@@ -143,7 +143,7 @@ class AccessLog:
 
 
 class _Raising(stdlib_logging.Handler):
-    """`logging` prints what goes wrong in a handler, with a traceback, for every line."""
+    """Raises errors of a handler. `logging` itself would print a traceback for every line."""
 
     def handleError(self, record):
         raise
@@ -158,7 +158,7 @@ class _File(_Raising, WatchedFileHandler):
 
 
 class LoggingMiddleware:
-    """Logs each request around an application, once it is answered."""
+    """Wraps an application, and logs each request when it is answered."""
 
     def __init__(self, app: ASGIApp, log: AccessLog):
         self.app, self.log = app, log

@@ -1,4 +1,4 @@
-"""The routes of the service, and how it says no."""
+"""The routes of the service, and its error answers."""
 
 import asyncio
 import dataclasses
@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 
 def create_app(service: Service) -> FastAPI:
-    """The application around a service, which it starts and stops."""
+    """Makes the application of a service. It starts and stops the service."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI):
@@ -51,7 +51,7 @@ def create_app(service: Service) -> FastAPI:
         yield
         await service.stop()
 
-    # Without FastAPI's own pages, whose scripts come from elsewhere.
+    # Without FastAPI's own pages, which load scripts from other servers.
     app = FastAPI(title="polynet", docs_url=None, redoc_url=None, lifespan=lifespan)
     app.add_middleware(_Counting, metrics=service.metrics)
     _add_error_handlers(app, service)
@@ -66,7 +66,7 @@ def _add_routes(app: FastAPI, service: Service) -> None:
 
     @app.post("/v1/classify", openapi_extra=ONE_IMAGE)
     async def classify(request: Request, crops: Crops = 1, top: Top = 5) -> Response:
-        """The best classes of one image: the request's body, or the one file of a form."""
+        """Returns the best classes of one image: the request's body, or the one file of a form."""
         _check_query(request)
         _check_crops(service, crops, 1)
         with service.buffer.body(settings.max_bytes + (4096 if _is_form(request) else 0)) as body:
@@ -76,7 +76,7 @@ def _add_routes(app: FastAPI, service: Service) -> None:
 
     @app.post("/v1/classify/batch", openapi_extra=IMAGES)
     async def classify_batch(request: Request, crops: Crops = 1, top: Top = 5) -> Response:
-        """The best classes of several images, the files of a form: a result or an error for each, in their order."""
+        """Returns the best classes of several images, the files of a form: a result or an error for each, in order."""
         _check_query(request)
         _check_crops(service, crops, 1)
         with service.buffer.body(settings.max_batch_bytes) as body:
@@ -121,13 +121,13 @@ def _add_routes(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/model", response_model=ExportCard)
     async def model() -> Response:
-        """The card of the exported model: its name, classes and preprocessing."""
+        """Returns the card of the exported model: its name, classes and preprocessing."""
         return _json(card)
 
     @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz")
     async def healthz() -> Response:
-        """Whether the process answers, and can answer requests once it is ready."""
+        """Whether the process is alive, and can answer requests when it is ready."""
         service.check_alive()
         return _json({"status": "alive"})
 
@@ -154,30 +154,30 @@ def _is_form(request: Request) -> bool:
 
 
 def _check_query(request: Request) -> None:
-    """Refuses a misspelt parameter, which would otherwise be passed over."""
+    """Refuses a misspelt parameter, which would otherwise be ignored."""
     names = [name for name, _ in request.query_params.multi_items()]
     for name in names:
         if name not in PARAMETERS:
-            raise RefusalError(422, f"{name[:50]} is no parameter of this path; known are {', '.join(PARAMETERS)}")
+            raise RefusalError(422, f"{name[:50]} is not a parameter of this path; known are {', '.join(PARAMETERS)}")
         if names.count(name) > 1:
-            raise RefusalError(422, f"{name} is there {names.count(name)} times")
+            raise RefusalError(422, f"{name} is given {names.count(name)} times")
 
 
 def _check_crops(service: Service, crops: int, images: int) -> None:
-    """Refuses what cannot be answered, before a byte of the body is read."""
+    """Refuses a request that cannot be answered, before a byte of its body is read."""
     settings = service.settings
     if crops not in CROPS:
         raise RefusalError(422, f"crops={crops} must be one of {', '.join(map(str, CROPS))}")
     if crops > settings.max_crops:
         raise RefusalError(422, f"crops={crops} is over the limit of {settings.max_crops}")
     if crops * images > settings.max_queue:
-        raise RefusalError(422, f"{images} images of {crops} crops are more than the queue takes: {settings.max_queue}")
+        raise RefusalError(422, f"{images} images with {crops} crops exceed the queue's limit of {settings.max_queue}")
     service.check_ready()
     service.check_places(crops * images)
 
 
 async def _answered(request: Request, service: Service, work: Coroutine[Any, Any, T]) -> T:
-    """What `work` gives, unless the time is over or the client leaves: then it is cancelled."""
+    """Returns the result of `work`. Cancels it when the time is over or the client leaves."""
     seconds = service.settings.timeout
     task, gone = asyncio.create_task(work), asyncio.create_task(_gone(request))
     try:
@@ -216,7 +216,7 @@ def _add_error_handlers(app: FastAPI, service: Service) -> None:
         if error.status_code == 404:
             reason = "no such path; POST an image to /v1/classify"
         elif error.status_code == 405:
-            reason = f"{request.method[:20]} is not a method of this path"
+            reason = f"{request.method[:20]} is not allowed for this path"
         return await refused(request, RefusalError(error.status_code, reason, error.headers))
 
     @app.exception_handler(RequestValidationError)
@@ -262,7 +262,7 @@ class _Counting:
 
         async def counted(message: Message) -> None:
             nonlocal started
-            if message["type"] == "http.response.start":  # before the client can see it, and ask for the counts
+            if message["type"] == "http.response.start":  # before the client can see the answer and ask for the counts
                 started = True
                 count(message["status"])
             await send(message)
@@ -271,5 +271,5 @@ class _Counting:
             await self.app(scope, receive, counted)
         except Exception:
             if not started:
-                count(500)  # which is answered further out, where Starlette calls the handler of `Exception`
+                count(500)  # an outer layer sends the answer: there Starlette calls the handler of `Exception`
             raise

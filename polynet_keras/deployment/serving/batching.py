@@ -1,4 +1,4 @@
-"""Dynamic batching: what arrives together goes through the model together. Knows nothing of HTTP or of images."""
+"""Dynamic batching: inputs that arrive together go through the model together. It knows neither HTTP nor images."""
 
 import asyncio
 import time
@@ -15,7 +15,7 @@ SMOOTHING = 0.2
 
 
 class QueueFullError(Exception):
-    """There is no place for so many inputs now; `seconds` is about when there may be."""
+    """The queue has too few free places now; `seconds` estimates when it may have enough."""
 
     def __init__(self, limit: int, seconds: float):
         super().__init__(f"the queue is full: it takes {limit}")
@@ -23,7 +23,7 @@ class QueueFullError(Exception):
 
 
 class BatchError(Exception):
-    """The model failed on the batch that an input was in; `failure` is how the log calls it, which has the cause."""
+    """The model failed on an input's batch. `failure` is the name of the failure in the log, which has the cause."""
 
     def __init__(self, reason: str, cause: BaseException | None = None):
         super().__init__(reason)
@@ -32,19 +32,19 @@ class BatchError(Exception):
 
 
 class Batcher:
-    """Collects inputs into batches and runs a model on them, one batch at a time, in a thread of its own.
+    """Collects inputs into batches and runs a model on them, one batch at a time, in its own thread.
 
-    A batch starts when `max_batch_size` inputs wait, or `max_delay` after the oldest of them came; while the model is
-    busy that time passes too, so that under load batches fill by themselves. An input whose waiter was cancelled leaves
-    the queue. A batch on which the model raises fails its own inputs only.
+    A batch starts when `max_batch_size` inputs wait, or `max_delay` after the oldest of them came. This time also runs
+    while the model is busy, so batches fill by themselves under load. An input whose waiter was cancelled leaves the
+    queue. If the model raises, only the inputs of this batch fail.
 
-    To be made and used inside one event loop.
+    Make and use it inside one event loop.
 
     Args:
-        run: from inputs (batch, ...) to as many rows; called in the thread.
-        max_batch_size: inputs in a batch, at most.
-        max_delay: seconds that an input waits for others.
-        max_queue: places for inputs, from `admit` on until they are answered.
+        run: maps inputs (batch, ...) to as many rows; called in the thread.
+        max_batch_size: the largest number of inputs in a batch.
+        max_delay: the longest time, in seconds, that an input waits for others.
+        max_queue: the number of places for inputs, each taken from `admit` until the answer.
         on_batch: called after each batch with its size and the seconds that it took.
     """
 
@@ -71,17 +71,17 @@ class Batcher:
 
     @property
     def admitted(self) -> int:
-        """Places that are taken."""
+        """The number of taken places."""
         return self._admitted
 
     @property
     def waiting(self) -> int:
-        """Inputs that wait for a batch."""
+        """The number of inputs that wait for a batch."""
         return len(self._waiting)
 
     @property
     def alive(self) -> bool:
-        """Whether batches are made: false after `close`, or after a fault that nobody thought of."""
+        """Whether batches are processed: false after `close`, or after an unexpected fault."""
         return not self._task.done()
 
     @property
@@ -91,20 +91,20 @@ class Batcher:
 
     @property
     def busy_seconds(self) -> float:
-        """How long the batch that is in the model has been there; 0 if there is none."""
+        """How long the current batch has been in the model, in seconds; 0 if there is none."""
         return time.perf_counter() - self._start if self.busy else 0.0
 
     @property
     def expected_wait(self) -> float:
-        """About how many seconds it takes to answer all that were admitted."""
+        """The estimated time, in seconds, to answer all admitted inputs."""
         return self._admitted * self._seconds
 
     @contextmanager
     def admit(self, count: int) -> Iterator[None]:
-        """Takes `count` places for as long as the context lasts; its inputs may still be made meanwhile.
+        """Takes `count` places for the duration of the context; the inputs may still be in preparation.
 
         Raises:
-            QueueFullError: there are not as many.
+            QueueFullError: the queue has fewer free places.
         """
         self.check(count)
         self._admitted += count
@@ -114,12 +114,12 @@ class Batcher:
             self._admitted -= count
 
     def check(self, count: int) -> None:
-        """Raises `QueueFullError` if there are no `count` places now."""
+        """Raises `QueueFullError` if the queue does not have `count` free places now."""
         if self._admitted + count > self._max_queue:
             raise QueueFullError(self._max_queue, self.expected_wait)
 
     async def submit(self, value: np.ndarray) -> np.ndarray:
-        """The model's row for one input, whose place was taken by `admit`.
+        """Returns the model's row for one input. `admit` has taken its place.
 
         Raises:
             BatchError: the model failed.
@@ -133,7 +133,7 @@ class Batcher:
             self._waiting.pop(future, None)
 
     async def close(self, seconds: float) -> None:
-        """Ends the batching: all waiters are cancelled; a batch in the model is waited for, at most so many seconds."""
+        """Stops batching and cancels all waiters. Waits at most `seconds` for a batch in the model."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         for future in list(self._waiting):
@@ -171,7 +171,7 @@ class Batcher:
         while True:
             self._arrived.clear()
             for future in [future for future in self._waiting if future.done()]:
-                del self._waiting[future]  # its waiter was cancelled, and has not run since
+                del self._waiting[future]  # its waiter was cancelled, but has not run since
             if not self._waiting:
                 await self._arrived.wait()
                 continue
@@ -190,12 +190,12 @@ class Batcher:
     def _compute(self, values: list[np.ndarray]) -> np.ndarray:
         rows = self._run(np.stack(values))
         if len(rows) != len(values):
-            raise ValueError(f"the model gave {len(rows)} rows for {len(values)} inputs")
+            raise ValueError(f"the model returned {len(rows)} rows for {len(values)} inputs")
         return rows
 
 
 async def ended(work: Future, seconds: float) -> None:
-    """Waits until a thread's work has ended, well or not, or for so many seconds."""
+    """Waits until a thread's work has ended, with or without an error, but at most `seconds`."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await asyncio.gather(asyncio.wrap_future(work), return_exceptions=True)

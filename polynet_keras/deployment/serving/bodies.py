@@ -1,4 +1,4 @@
-"""The images in a request's body, never more of it than allowed, and never for longer."""
+"""Reads the images in a request's body, within limits on its size and time."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
@@ -15,26 +15,26 @@ from polynet_keras.deployment.serving.settings import ServingSettings
 
 FORM = "multipart/form-data"
 RAW = ("", "application/octet-stream", "application/x-www-form-urlencoded")
-"""Besides `image/...`; the last is what `curl --data-binary` says of any file."""
+"""Accepted types besides `image/...`; `curl --data-binary` sends the last one for any file."""
 MAX_FIELDS = 16
-"""Of a form, besides its files; they are not looked at."""
+"""The largest number of a form's fields besides its files; they are ignored."""
 MAX_FIELD_BYTES = 4096
 PIECE = 8192
-"""Bytes of a form that are parsed before others have their turn: of a hostile one each byte costs a microsecond."""
+"""The bytes of a form that are parsed in one turn: each byte of a hostile form costs a microsecond."""
 MAX_NAME = 100
-"""Characters of a file's name that are repeated to the client."""
+"""The largest number of characters of a file's name in an answer."""
 
 
 @dataclass(frozen=True)
 class Upload:
-    """A file that a client sent, and its name; `"image"` if it has none."""
+    """A file from a client, with its name; `"image"` if it has none."""
 
     name: str
     encoded: bytes
 
 
 class Buffer:
-    """Counts the bytes of all bodies that are held at once."""
+    """Counts the bytes of all bodies in memory."""
 
     def __init__(self, limit: int):
         self._limit = limit
@@ -42,7 +42,7 @@ class Buffer:
 
     @contextmanager
     def body(self, limit: int) -> Iterator["Body"]:
-        """One body of at most `limit` bytes, until the context ends."""
+        """Yields one body of at most `limit` bytes, until the context ends."""
         body = Body(self, limit)
         try:
             yield body
@@ -51,7 +51,7 @@ class Buffer:
 
     def take(self, size: int) -> None:
         if self.held + size > self._limit:
-            raise overloaded(f"too many requests are arriving: {self._limit:,} bytes of them are held")
+            raise overloaded(f"too many requests are arriving: their bodies exceed {self._limit:,} bytes")
         self.held += size
 
 
@@ -73,10 +73,10 @@ class Body:
 
 
 def media_type(request: Request) -> str:
-    """`FORM`, or `""` for a raw image.
+    """Returns `FORM`, or `""` for a raw image.
 
     Raises:
-        RefusalError: 415 for everything else.
+        RefusalError: 415 for any other type.
     """
     coding = request.headers.get("content-encoding", "identity").strip().lower()
     if coding not in ("", "identity"):
@@ -90,7 +90,7 @@ def media_type(request: Request) -> str:
 
 
 async def read_image(request: Request, body: Body, settings: ServingSettings) -> Upload:
-    """The one image of a request: its raw body, or the one file of a form.
+    """Returns the one image of a request: its raw body, or the one file of a form.
 
     Raises:
         RefusalError: 400 for a form without exactly one file, 408, 413, 415.
@@ -105,10 +105,10 @@ async def read_image(request: Request, body: Body, settings: ServingSettings) ->
 
 
 async def read_images(request: Request, body: Body, settings: ServingSettings) -> list[Upload]:
-    """The files of a form, in their order; none has been looked into.
+    """Returns the files of a form, in their order and without decoding them.
 
     Raises:
-        RefusalError: 400 for what is no form or one without files or with too many, 408, 413, 415.
+        RefusalError: 400 for a body that is not a form, or a form with no files or too many; 408, 413, 415.
     """
     if media_type(request) != FORM:
         raise RefusalError(415, f"a batch is {FORM} with a file for each image")
@@ -116,7 +116,7 @@ async def read_images(request: Request, body: Body, settings: ServingSettings) -
 
 
 async def _read_form(request: Request, body: Body, settings: ServingSettings, files: int) -> list[Upload]:
-    # The parser would decode names with any codec of Python's: some raise, some give what UTF-8 cannot write.
+    # The parser would decode names with any codec of Python: some raise, some return text that UTF-8 cannot write.
     _, options = parse_options_header(request.headers["content-type"])
     charset = options.get(b"charset", b"utf-8").decode("latin-1")
     if charset.lower() not in ("utf-8", "utf8"):
@@ -128,7 +128,7 @@ async def _read_form(request: Request, body: Body, settings: ServingSettings, fi
         max_fields=MAX_FIELDS,
         max_part_size=MAX_FIELD_BYTES,
     )
-    parser.spool_max_size = settings.max_batch_bytes + 1  # in memory, whose limits were checked, and not on a disk
+    parser.spool_max_size = settings.max_batch_bytes + 1  # in memory, within the checked limits, and not on a disk
     try:
         async with _in_time(settings):
             form = await parser.parse()
@@ -154,7 +154,7 @@ def _check_size(encoded: bytes, name: str, settings: ServingSettings) -> None:
 
 
 async def _chunks(request: Request, body: Body) -> AsyncGenerator[bytes, None]:
-    body.check(int(request.headers.get("content-length", 0)))  # h11 has seen that it is a number
+    body.check(int(request.headers.get("content-length", 0)))  # h11 has checked that it is a number
     async for chunk in request.stream():
         body.add(len(chunk))
         yield chunk
@@ -168,7 +168,7 @@ async def _pieces(chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, 
 
 
 class _in_time:  # noqa: N801 -- a context, as asyncio.timeout
-    """408 for a body that did not arrive in time."""
+    """A context that answers 408 if a body does not arrive in time."""
 
     def __init__(self, settings: ServingSettings):
         self._seconds = settings.body_timeout

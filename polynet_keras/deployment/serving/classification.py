@@ -18,13 +18,13 @@ POOLING = Pooling()
 
 @dataclass(frozen=True)
 class Classified:
-    """What the model says of an image.
+    """The model's result for an image.
 
     Attributes:
         size: height and width of the upright image, in pixels.
-        plan: the crops that the model was shown.
-        votes: of each crop, float (crops, classes) probabilities.
-        pooled: of the image, float (classes,) probabilities.
+        plan: the crops that the model got.
+        votes: the probabilities of each crop, float (crops, classes).
+        pooled: the probabilities of the image, float (classes,).
     """
 
     size: tuple[int, int]
@@ -34,7 +34,7 @@ class Classified:
 
 
 class Classifier:
-    """Decodes and prepares images in a few threads, and hands their views to a batcher."""
+    """Decodes and prepares images in a few threads, and passes their views to a batcher."""
 
     def __init__(self, card: ExportCard, settings: ServingSettings, batcher: Batcher):
         self._preprocessing = for_service(card.preprocessing)
@@ -44,11 +44,11 @@ class Classifier:
         self._free = asyncio.Semaphore(settings.decode_threads)
 
     async def classify(self, encoded: bytes, name: str, crops: int) -> Classified:
-        """Classifies an image, whose views have their places in the batcher.
+        """Classifies an image. Its views already have places in the batcher.
 
         Raises:
-            RefusalError: the image's mistakes.
-            BatchError: the model failed, or gave what are no probabilities.
+            RefusalError: the image is invalid or over a limit.
+            BatchError: the model failed, or its output is not probabilities.
         """
         loop = asyncio.get_running_loop()
         views, size, plan = await self._prepared(encoded, name, crops)
@@ -56,19 +56,19 @@ class Classifier:
         try:
             votes = np.stack(await asyncio.gather(*tasks))
         except BaseException:
-            for task in tasks:  # one that fails or is cancelled takes the others out of the queue
+            for task in tasks:  # if one fails or is cancelled, the others leave the queue
                 task.cancel()
             raise
         try:
             return Classified(size, plan, votes, pooled(votes))
         except ValueError as error:
-            raise BatchError(f"the model's probabilities are none: {error}", error) from None
+            raise BatchError(f"the model's output is not probabilities: {error}", error) from None
 
     async def _prepared(
         self, encoded: bytes, name: str, crops: int
     ) -> tuple[np.ndarray, tuple[int, int], tuple[Crop, ...]]:
-        # Nothing waits inside the executor, which would keep the bytes of those who left. Who leaves a thread at work
-        # does not make it free.
+        # Nothing waits inside the executor: it would keep the bytes of clients that have left. A client that leaves
+        # does not free a working thread.
         await self._free.acquire()
         loop = asyncio.get_running_loop()
         work = self._threads.submit(prepare, encoded, name, self._preprocessing, crops, self._max_pixels)
@@ -85,18 +85,18 @@ class Classifier:
 
 
 def pooled(votes: np.ndarray) -> np.ndarray:
-    """An image's probabilities from those of its crops, as `polynet evaluate` pools them.
+    """Returns an image's probabilities from those of its crops, pooled as in `polynet evaluate`.
 
     Args:
         votes: float array (crops, classes) of probabilities.
     """
-    # Pooling takes logits, of which it makes the probabilities again.
+    # Pooling takes logits, and makes probabilities from them again.
     logits = np.log(np.maximum(votes.astype("float64"), np.finfo("float64").tiny))
     return POOLING(logits[np.newaxis])[0]
 
 
 def answer(classified: Classified, class_names: tuple[str, ...], top: int) -> dict:
-    """What a client gets of an image: its best classes and, of more than one crop, who voted for what."""
+    """Returns the answer for an image: its best classes and, with more than one crop, each crop's votes."""
     height, width = classified.size
     best = np.argsort(-classified.pooled, kind="stable")[:top]
     content: dict = {
@@ -121,7 +121,7 @@ def answer(classified: Classified, class_names: tuple[str, ...], top: int) -> di
 
 
 def original_box(crop: Crop, height: int, width: int) -> dict[str, float]:
-    """Where a crop is in the upright original image, in its pixels."""
+    """Returns the place of a crop in the upright original image, in its pixels."""
     top, left, bottom, right = crop.box
     down, across = height / crop.resized[0], width / crop.resized[1]
     edges = {"left": left * across, "top": top * down, "right": right * across, "bottom": bottom * down}

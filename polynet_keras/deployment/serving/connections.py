@@ -1,9 +1,9 @@
-"""Connections whose requests have to arrive: uvicorn's own, with limits on their number and on how slow they are.
+"""Uvicorn's connections, with limits on their number and on the slowness of their clients.
 
-Uvicorn waits for the head of a request forever, reads what it has refused forever, waits forever for a client to take
-its answer, and answers what is no HTTP without saying why. It and h11 take some 30 microseconds for each chunk of a
-body and 5 for each header, on the one thread that answers everybody: a client that sends chunks of one byte, or heads
-of nothing but headers, could keep it to itself.
+Uvicorn waits for ever for the head of a request, reads refused bodies for ever, waits for ever for a client to take its
+answer, and answers invalid HTTP without a reason. Uvicorn and h11 take some 30 microseconds for each chunk of a body
+and 5 for each header, on the one thread that answers all clients: a client that sends chunks of one byte, or heads with
+nothing but headers, could keep this thread to itself.
 """
 
 import asyncio
@@ -22,9 +22,9 @@ from polynet_keras.deployment.serving.settings import ServingSettings
 MAX_HEAD_BYTES = 16_384
 MAX_HEADERS = 100
 FREE_PIECES, PIECE_BYTES = 256, 512
-"""Of a body: so many chunks of any size, and above that this many bytes for each in the mean."""
+"""A body may have `FREE_PIECES` chunks of any size, and one more for each `PIECE_BYTES` bytes."""
 DISCARD_SECONDS = 5.0
-"""How long the rest of a body is read that was refused: a client that is still sending would not see an answer."""
+"""How long the rest of a refused body is read: a client that is still sending would not see the answer."""
 
 PHRASES = {
     400: "Bad Request",
@@ -38,12 +38,13 @@ PHRASES = {
 def limited_protocol(
     settings: ServingSettings, count: Callable[[int, str], None], log: Callable[[str, int, int], None]
 ) -> type[asyncio.Protocol]:
-    """The class of connections for uvicorn.
+    """Returns the class of connections for uvicorn.
 
     Args:
-        settings: gives the number of connections, the time for a head and the time to take an answer.
-        count: called with the status and the reason's kind of each answer that the application does not know of.
-        log: called with the client, the status and the bytes of one that answers no request that it knows of either.
+        settings: has the number of connections, the time for a head and the time to take an answer.
+        count: called with the status and the kind of reason of each answer that the application does not see.
+        log: called with the client, the status and the bytes of an answer to a request that the application does not
+            see.
     """
 
     class LimitedProtocol(H11Protocol):
@@ -58,12 +59,12 @@ def limited_protocol(
             next_event = self.conn.next_event
 
             def limited():
-                """h11's events; what costs more than it brings is an error of the protocol, as uvicorn handles it."""
+                """Returns h11's events. Costly chunks and headers raise h11's protocol error, which uvicorn handles."""
                 if self.conn.their_state is h11.IDLE:
                     self._pieces = self._bytes = 0
                     _check_headers(self.conn.trailing_data[0][:MAX_HEAD_BYTES])
                 event = next_event()
-                if type(event) is h11.Data:  # a chunk of the body, or as much of it as came at once
+                if type(event) is h11.Data:  # a chunk of the body, or the part of it that came at once
                     self._pieces += 1
                     self._bytes += len(event.data)
                     if self._pieces > FREE_PIECES + self._bytes // PIECE_BYTES:
@@ -75,8 +76,8 @@ def limited_protocol(
         def connection_made(self, transport):
             super().connection_made(transport)
             self.host = self.client[0] if self.client else ""
-            # Writing is paused as long as anything waits to be written: the end of an answer too, and that of a
-            # connection which is being closed.
+            # Writing is paused while any data wait to be written, also at the end of an answer and on a connection that
+            # is being closed.
             transport.set_write_buffer_limits(high=0)
             if len(self.connections) > settings.max_connections:
                 self._make_room()
@@ -84,25 +85,25 @@ def limited_protocol(
                 self._watch()
 
         def _make_room(self):
-            """Ends the oldest connection that waits for its client, of the client that has most of them.
+            """Ends the oldest connection that waits for its client, from the client with most connections.
 
-            So neither who sends nothing nor who takes nothing keeps others out. Where all wait for the model, this one
-            is refused.
+            A client that sends nothing or reads nothing thus cannot keep others out. If all connections wait for the
+            model, this one is refused.
             """
             mine = (one for one in self.connections if isinstance(one, LimitedProtocol))
             others = [one for one in mine if (one.is_receiving or one._untaken) and one is not self]
             counts = Counter(one.host for one in others)
             victim = max(others, key=lambda one: (counts[one.host], -one.since), default=self)
             if victim._untaken:
-                victim.transport.abort()  # it would not take a refusal either
+                victim.transport.abort()  # it would not read a refusal either
             elif victim.conn.their_state is h11.IDLE and victim.cycle and not victim.conn.trailing_data[0]:
-                victim.transport.close()  # between two requests: a refusal would pass for the next answer
+                victim.transport.close()  # between two requests: a refusal would look like the next answer
             else:
                 victim._refuse(503, f"more than {settings.max_connections} connections", "connections")
 
         @property
         def is_receiving(self):
-            """Whether a request, or more of one, is awaited."""
+            """Whether the connection waits for a request, or for more of one."""
             if self.transport.is_closing():
                 return False
             return self.cycle is None or self.cycle.response_complete or self.conn.their_state is h11.SEND_BODY
@@ -119,7 +120,7 @@ def limited_protocol(
 
         def pause_writing(self):
             super().pause_writing()
-            # Not closed, which would wait for the rest to be taken.
+            # Do not close it: that would wait until the client takes the rest.
             self._untaken = self.loop.call_later(settings.body_timeout, self.transport.abort)
 
         def resume_writing(self):
@@ -133,21 +134,21 @@ def limited_protocol(
             self._watch()
 
         def shutdown(self):
-            if not self.transport.is_closing():  # what was refused has no state that uvicorn could end
+            if not self.transport.is_closing():  # a refused connection has no state that uvicorn could end
                 super().shutdown()
 
         def send_400_response(self, msg):
-            """As uvicorn calls it, inside the handling of h11's error, which knows more."""
+            """Answers an invalid request. Uvicorn calls it while it handles h11's error, which has the reason."""
             error = sys.exception()
             status = getattr(error, "error_status_hint", 400)
             self._refuse(status if status in PHRASES else 400, f"no valid HTTP request: {error or msg}", "http")
 
         def _watch(self):
-            """Starts or stops the clock: of a head that is awaited, or of a body that nobody reads any more."""
+            """Starts or stops the timer for a head that has not arrived, or for a body that is no longer read."""
             if self.transport.is_closing() or self.conn.their_state is h11.ERROR:
                 return self._stop()
             state = self.conn.their_state
-            # Between two requests uvicorn ends the silence, without a word that would pass for the next answer.
+            # Between two requests uvicorn closes a silent connection without an answer, which would look like the next.
             awaited = state is h11.IDLE and (self.cycle is None or self.conn.trailing_data[0])
             unread = state is h11.SEND_BODY and self.conn.our_state in (h11.DONE, h11.MUST_CLOSE)
             kind = "head" if awaited else "unread" if unread else None
@@ -174,7 +175,7 @@ def limited_protocol(
             self._unset_keepalive_if_required()
             answering = self.cycle is not None and not self.cycle.response_complete
             if answering:
-                # An application that still waits for the body learns that nothing will come.
+                # An application that still waits for the body learns that no more will come.
                 self.cycle.disconnected = True
                 self.cycle.message_event.set()
             if not answering or not self.cycle.response_started:

@@ -1,20 +1,20 @@
-"""What the service counts, for Prometheus."""
+"""The service's metrics, for Prometheus."""
 
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 
 PATHS = ("/", "/healthz", "/metrics", "/openapi.json", "/readyz", "/v1/classify", "/v1/classify/batch", "/v1/model")
-"""Told apart; all others are one, since clients may ask for any."""
+"""The paths with their own label; all others share one, since clients may request any path."""
 LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class Metrics:
-    """Counters of one service, in a registry of their own.
+    """The metrics of one service, in their own registry.
 
     Args:
-        model: what is served, as labels of `polynet_model_info`.
+        model: facts about the served model, for the labels of `polynet_model_info`.
     """
 
     def __init__(self, **model: str):

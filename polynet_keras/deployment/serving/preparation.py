@@ -1,4 +1,4 @@
-"""From the bytes of an image file to the views that a network is shown: the protocol, at the speed of a service."""
+"""Makes the network's views from the bytes of an image file: the protocol, at the speed of a service."""
 
 import math
 from collections.abc import Iterable
@@ -18,8 +18,8 @@ FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BI
 class PillowPreprocessing(Preprocessing):
     """The same protocol with Pillow's filters in float32, channel by channel.
 
-    They are the filters that Keras's resize imitates: of photographs the results differ by less than 0.01 of 255. On
-    one core they take a fraction of its time and, unlike 8-bit RGB in Pillow, they do not round.
+    Keras's resize imitates these filters: for photographs the results differ by less than 0.01 of 255. On one core they
+    take a fraction of its time and, unlike 8-bit RGB in Pillow, they do not round.
     """
 
     def resized(self, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -32,7 +32,7 @@ class PillowPreprocessing(Preprocessing):
         return np.clip(resized, 0, 255, out=resized)
 
     def normalize(self, images: np.ndarray) -> np.ndarray:
-        """The same arithmetic in NumPy alone: a service of OpenVINO, ONNX Runtime or LiteRT does without Keras."""
+        """The same arithmetic in NumPy alone: a service of OpenVINO, ONNX Runtime or LiteRT does not need Keras."""
         if self.channel_order == "BGR":
             images = images[..., ::-1]
         scale = np.array([1 / (255 * deviation) for deviation in self.std])
@@ -47,22 +47,22 @@ def for_service(preprocessing: Preprocessing) -> PillowPreprocessing:
 def prepare(
     encoded: bytes, name: str, preprocessing: Preprocessing, crops: int, max_pixels: int
 ) -> tuple[np.ndarray, tuple[int, int], tuple[Crop, ...]]:
-    """The views of an image file.
+    """Returns the views of an image file.
 
     Args:
         encoded: the bytes of the file.
-        name: what to call the image in a reason.
+        name: the name of the image in a reason.
         preprocessing: the protocol.
         crops: one of 1, 10 and 144.
-        max_pixels: of an image, as it is decoded and as it is resized.
+        max_pixels: the largest number of pixels of the decoded and of the resized image.
 
     Returns:
         float32 array (crops, image_size, image_size, channels); the height and width of the file's image, upright; and
-        where the views are in it.
+        the places of the views in it.
 
     Raises:
-        RefusalError: 400 of what is no image, 413 of one that claims too many pixels or scans, 422 of one so narrow
-            that it would have too many when resized.
+        RefusalError: 400 if the file is not an image, 413 if it claims too many pixels or scans, 422 if the image is so
+            narrow that it would have too many pixels when resized.
     """
     try:
         side = least_side(preprocessing, crops)
@@ -76,7 +76,7 @@ def prepare(
         plan = crop_plan(height, width, preprocessing, crops)
     except ValueError as error:
         raise RefusalError(422, f"{name}: {error}") from None
-    # All of the image is resized before it is cut: a line of a hundred bytes becomes a gigabyte.
+    # The whole image is resized before it is cropped: an image of one line and a hundred bytes becomes a gigabyte.
     high, wide = largest_of(plan)
     if high * wide > max_pixels:
         sizes = f"{width} x {height} px, resized to {wide} x {high} px for its crops,"
@@ -85,5 +85,5 @@ def prepare(
 
 
 def largest_of(plan: Iterable[Crop]) -> tuple[int, int]:
-    """The largest height and width, by their product, that an image is resized to for its crops."""
+    """Returns the size, with the largest area, to which an image is resized for its crops."""
     return max((crop.resized for crop in plan), key=math.prod)

@@ -1,4 +1,4 @@
-"""What the service refuses, with a status and a reason wherever it is found, and where it fails."""
+"""Refusals of the service, each with a status and a reason, and failures of the service."""
 
 import secrets
 from collections.abc import Mapping
@@ -6,18 +6,18 @@ from collections.abc import Mapping
 from absl import logging
 
 CLIENT_GONE = 499
-"""What nginx calls a request whose client has left; nobody reads it but the metrics and the access log."""
+"""nginx's status for a request whose client has left; only the metrics and the access log show it."""
 REFUSED = "polynet.refused"
-"""In a request's scope, where the connection has answered in the application's place: the status, and the bytes."""
+"""The key in a request's scope for an answer by the connection instead of the application: its status and bytes."""
 
 
 class RefusalError(Exception):
-    """A request, or one image of it, that is not answered.
+    """A refused request, or one refused image of a request.
 
     Attributes:
-        status: of HTTP; below 500 the client's mistake, 503 an overload.
+        status: the HTTP status: below 500 for a mistake of the client, 503 for an overload.
         reason: one line for the client.
-        headers: of the answer.
+        headers: the headers of the answer.
     """
 
     def __init__(self, status: int, reason: str, headers: Mapping[str, str] | None = None):
@@ -28,15 +28,15 @@ class RefusalError(Exception):
 
 
 def overloaded(reason: str, seconds: float = 1.0) -> RefusalError:
-    """503, with when to try again."""
+    """Returns a refusal with status 503 and the time to wait before a retry."""
     return RefusalError(503, reason, {"Retry-After": str(min(60, max(1, round(seconds))))})
 
 
 def log_failure(reason: str, error: BaseException | None) -> str:
-    """Logs a failure of the service's own, with its cause and where that is from.
+    """Logs a failure of the service itself, with its cause and traceback.
 
     Returns:
-        What the client gets to name it by: it is in the log too.
+        A name for the failure, which the client gets and the log has too.
     """
     name = secrets.token_hex(4)
     logging.error("failure %s: %s", name, reason, exc_info=error)

@@ -1,4 +1,4 @@
-"""The process: a port, a server on it, and an end in good order."""
+"""The process: a port, a server on it, and a graceful end."""
 
 import errno
 import logging as stdlib_logging
@@ -36,11 +36,11 @@ def run(
     access_log_format: str,
     forwarded_allow_ips: Sequence[str],
 ) -> None:
-    """The process of `serve`, whose arguments these are.
+    """Runs the process of `serve`, with its arguments.
 
     Args:
-        card: of the export, with the name that it is served by.
-        path: of the artifact.
+        card: the export's card, with the name in the service.
+        path: the path of the artifact.
     """
     _keep_quiet()
     listening = listen(host, port)
@@ -65,8 +65,8 @@ def run(
     def end(number, frame) -> None:
         server.should_exit = True
 
-    # Uvicorn ends in good order and then raises the signal again, for whoever was there before it; nor must one be lost
-    # that comes before uvicorn listens to it.
+    # Uvicorn ends gracefully and then raises the signal again for the previous handler. A signal that comes before
+    # uvicorn listens must not be lost either.
     before = signal.signal(signal.SIGTERM, end)
     try:
         server.run(sockets=[listening])
@@ -76,7 +76,7 @@ def run(
         if log:
             log.close()
         if service.busy:
-            logging.error("the model did not come back; the process ends without it")
+            logging.error("the model did not return; the process ends without it")
             os._exit(1)
     if failures:
         failure = failures[0]
@@ -85,20 +85,20 @@ def run(
 
 
 def _keep_quiet() -> None:
-    """The clients' bad files and forms are answered and counted; they must not fill a log."""
+    """Keeps clients' bad files and forms out of the log; they are answered and counted."""
     stdlib_logging.getLogger("python_multipart").setLevel(stdlib_logging.CRITICAL)
     warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def _is_news(record: stdlib_logging.LogRecord) -> bool:
-    """Whether it is not what the application has logged itself, with the name that the client got."""
+    """Whether a record is new: the application itself has logged its errors, with the name that the client got."""
     return not str(record.msg).startswith("Exception in ASGI application")
 
 
 def make_server(
     service: Service, log: AccessLog | None = None, forwarded_allow_ips: Sequence[str] = ()
 ) -> uvicorn.Server:
-    """The server of a service, which `run(sockets=[...])` starts; see `serve`."""
+    """Makes the server of a service, which `run(sockets=[...])` starts; see `serve`."""
     settings = service.settings
     app = create_app(service)
 
@@ -113,13 +113,13 @@ def make_server(
         ws="none",
         lifespan="on",
         log_config=None,
-        log_level="error",  # what clients do is counted
-        access_log=False,  # its own: blocking, and without what the connections refuse
+        log_level="error",  # clients' actions are counted
+        access_log=False,  # uvicorn's log blocks, and lacks the connections' refusals
         server_header=False,
         proxy_headers=bool(forwarded_allow_ips),
         forwarded_allow_ips=list(forwarded_allow_ips),
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        # No longer than a request may take: one that hangs must not keep the process.
+        # No longer than a request may take: a hanging one must not keep the process alive.
         timeout_graceful_shutdown=int(settings.body_timeout + settings.timeout) + 1,
         h11_max_incomplete_event_size=MAX_HEAD_BYTES,
         backlog=BACKLOG,
@@ -128,10 +128,10 @@ def make_server(
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens.
+    """Returns a listening socket.
 
     Raises:
-        ValueError: the address is none, or is not free.
+        ValueError: the address is invalid or not free.
     """
     check_integer("port", port, 0, 65535)
     try:
@@ -145,7 +145,7 @@ def listen(host: str, port: int) -> socket.socket:
             raise
     except OSError as error:
         in_use = error.errno == errno.EADDRINUSE
-        reason = "it is in use; --port=0 takes any that is free" if in_use else error.strerror or error
+        reason = "it is in use; --port=0 takes any free one" if in_use else error.strerror or error
         raise ValueError(f"cannot listen on {host} port {port}: {reason}") from None
     return listening
 

@@ -1,4 +1,4 @@
-"""One exported model at work: loading it, its queue, and whether it is ready."""
+"""One exported model in service: loading, queue and readiness."""
 
 import asyncio
 import dataclasses
@@ -25,23 +25,23 @@ from polynet_keras.deployment.serving.refusal import overloaded
 from polynet_keras.deployment.serving.settings import ServingSettings
 
 END_SECONDS = 10.0
-"""How long the model's last batch, for which nobody waits any more, is waited for at the end."""
+"""How long the service waits at its end for the model's last batch, which no client waits for."""
 HANGS = 2
-"""A batch that takes so many times as long as a request may is taken for one that does not end."""
+"""A batch that takes this many times the limit of a request is considered hung."""
 
 
 class Service:
-    """Loads a model in the background and classifies with it; answers to `app.create_app`.
+    """Loads a model in the background and classifies with it; `app.create_app` uses it.
 
     Args:
-        card: of the exported model.
-        load: gives the model; called once, in a thread.
+        card: the exported model's card.
+        load: returns the model; called once, in a thread.
         settings: the limits.
         on_ready: called when the model is loaded and warm.
-        on_failure: called with what went wrong when it cannot be loaded.
+        on_failure: called with the error if the model cannot be loaded.
 
     Raises:
-        ValueError: settings under which every image would be refused.
+        ValueError: the settings would refuse every image.
     """
 
     def __init__(
@@ -67,11 +67,11 @@ class Service:
         """Begins to load the model, inside an event loop."""
         loader = ThreadPoolExecutor(1, "load")
         self._loaded = loader.submit(self._loaded_and_warm)
-        loader.shutdown(wait=False)  # its one work is done all the same
+        loader.shutdown(wait=False)  # its one task still runs to the end
         self._loading = asyncio.get_running_loop().create_task(self._make_ready(self._loaded))
 
     async def stop(self) -> None:
-        """Ends the work; a model that is `busy` then has not come back in time."""
+        """Ends the work. If `busy` is true afterwards, the model has not returned in time."""
         if self._loading and self._loaded:
             self._loading.cancel()
             await asyncio.gather(self._loading, return_exceptions=True)
@@ -82,7 +82,7 @@ class Service:
 
     @property
     def busy(self) -> bool:
-        """Whether a thread is in the model: loads it, or computes a batch."""
+        """Whether a thread uses the model: loads it, or computes a batch."""
         loading = self._loaded is not None and not self._loaded.done()
         return loading or (self._batcher is not None and self._batcher.busy)
 
@@ -91,14 +91,12 @@ class Service:
         return self._batcher.expected_wait if self._batcher else 1.0
 
     def check_alive(self) -> None:
-        """Raises `RefusalError`, 503, if no request can be answered any more; whoever watches should start anew."""
+        """Raises `RefusalError`, 503, if the service can no longer answer requests; a supervisor should restart it."""
         if self._batcher and not self._batcher.alive:
-            raise overloaded("the service has to be started again: its queue is not served any more", 60)
+            raise overloaded("the service must be restarted: its queue is no longer served", 60)
         if self._batcher and self._batcher.busy_seconds > HANGS * self.settings.timeout:
             seconds = self._batcher.busy_seconds
-            raise overloaded(
-                f"the service has to be started again: a batch has been in the model for {seconds:.1f} s", 60
-            )
+            raise overloaded(f"the service must be restarted: a batch has been in the model for {seconds:.1f} s", 60)
 
     def check_ready(self) -> None:
         """Raises `RefusalError`, 503, until the model is loaded and warm."""
@@ -107,12 +105,12 @@ class Service:
         self.check_alive()
 
     def check_places(self, views: int) -> None:
-        """Raises `QueueFullError` if the queue has no places for so many views."""
+        """Raises `QueueFullError` if the queue has no places for `views` views."""
         assert self._batcher
         self._batcher.check(views)
 
     def places(self, views: int) -> AbstractContextManager[None]:
-        """Places in the queue; see `Batcher.admit`."""
+        """Takes places in the queue; see `Batcher.admit`."""
         assert self._batcher
         return self._batcher.admit(views)
 
@@ -145,7 +143,7 @@ class Service:
         return run
 
     def _check_answers(self, run: Runner) -> None:
-        """A grey image goes the whole way from the bytes of a file to those of an answer, and warms the model up."""
+        """Sends a grey image the whole way from the bytes of a file to those of an answer, which warms the model up."""
         card, protocol = self.card, self.card.preprocessing
         mode, side = {1: "L", 3: "RGB", 4: "RGBA"}[protocol.channels], protocol.image_size
         file = io.BytesIO()
@@ -155,7 +153,7 @@ class Service:
             rows = run(np.repeat(view, batch, axis=0))
             if rows.shape != (batch, len(card.class_names)):
                 raise ValueError(
-                    f"it gives {size_text(rows.shape)} numbers for {number_of(batch, 'image')}, and its card names "
+                    f"it returns {size_text(rows.shape)} numbers for {number_of(batch, 'image')}, but its card names "
                     f"{number_of(len(card.class_names), 'class', 'classes')}"
                 )
             found = answer(Classified(size, plan, rows[:1], pooled(rows[:1])), card.class_names, len(card.class_names))

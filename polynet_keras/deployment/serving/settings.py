@@ -1,4 +1,4 @@
-"""What the service allows itself and its clients, as a value."""
+"""The limits of the service and its clients, as a value."""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -12,33 +12,33 @@ def _limit(default, text: str):
 
 @dataclass(frozen=True)
 class ServingSettings:
-    """Limits on bytes, pixels, time and queue; each field's `help` says of what.
+    """Limits on bytes, pixels, time and queue; each field's `help` describes it.
 
-    Memory is bounded by them: `max_buffered_bytes` of bodies, `decode_threads` images of `max_pixels` as they are
+    They bound the memory: `max_buffered_bytes` for bodies, `decode_threads` images of `max_pixels` while they are
     decoded or resized, and `max_queue` prepared views.
 
     Raises:
-        ValueError: a value out of range, or values that contradict each other.
+        ValueError: a value is out of range, or values contradict each other.
     """
 
-    max_bytes: int = _limit(10_000_000, "Most bytes of an image file.")
-    max_pixels: int = _limit(25_000_000, "Most pixels of an image, by its header and as it is resized.")
-    max_images: int = _limit(16, "Most images in a request to the batch endpoint.")
-    max_batch_bytes: int = _limit(32_000_000, "Most bytes of a request to the batch endpoint.")
-    max_crops: int = _limit(10, "Most crops of an image that a client may ask for: 1, 10 or 144.")
-    max_buffered_bytes: int = _limit(256_000_000, "Most bytes of all requests that are held at once.")
-    max_connections: int = _limit(256, "Most connections at once.")
-    max_queue: int = _limit(128, "Most views (images times crops) that wait for the model or are in it.")
-    max_batch_size: int = _limit(8, "Most views that go through the model at once.")
-    max_delay_ms: float = _limit(5.0, "Most milliseconds that a view waits for others to share its batch.")
-    timeout: float = _limit(30.0, "Seconds for an answer, once the request is here.")
+    max_bytes: int = _limit(10_000_000, "Largest size of an image file, in bytes.")
+    max_pixels: int = _limit(25_000_000, "Largest number of pixels of an image, by its header and after resizing.")
+    max_images: int = _limit(16, "Largest number of images in a request to the batch endpoint.")
+    max_batch_bytes: int = _limit(32_000_000, "Largest size of a request to the batch endpoint, in bytes.")
+    max_crops: int = _limit(10, "Largest number of crops of an image that a client may request: 1, 10 or 144.")
+    max_buffered_bytes: int = _limit(256_000_000, "Largest size of all requests in memory, in bytes.")
+    max_connections: int = _limit(256, "Largest number of connections.")
+    max_queue: int = _limit(128, "Largest number of views (images times crops) that wait for the model or are in it.")
+    max_batch_size: int = _limit(8, "Largest number of views in one batch of the model.")
+    max_delay_ms: float = _limit(5.0, "Longest time, in milliseconds, that a view waits for others to share its batch.")
+    timeout: float = _limit(30.0, "Seconds for an answer, after the request has arrived.")
     header_timeout: float = _limit(10.0, "Seconds for a client to send the head of a request.")
     body_timeout: float = _limit(30.0, "Seconds for a client to send the body of a request, and to take the answer.")
     decode_threads: int = _limit(2, "Threads that decode and resize images.")
     threads: int = _limit(0, "Threads of an inference; 0 leaves them to the runtime.")
 
     def __post_init__(self):
-        from polynet_keras.data.crops import check_crops  # NumPy comes with it, and `polynet serve --help` needs none
+        from polynet_keras.data.crops import check_crops  # imports NumPy, which `polynet serve --help` does not need
 
         for one in dataclasses.fields(self):
             value, least = getattr(self, one.name), 0 if one.name in ("max_delay_ms", "threads") else 1

@@ -1,4 +1,4 @@
-"""`serve`: what it refuses, and then the process; what a service is made of is imported when it is installed."""
+"""`serve`: its checks, and then the process. The packages of a service are imported after the check for them."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -21,27 +21,27 @@ def serve(
     access_log_format: str = "combined",
     forwarded_allow_ips: Sequence[str] = (),
 ) -> None:
-    """Serves an exported model until SIGTERM or SIGINT; what is in flight then is answered first.
+    """Serves an exported model until SIGTERM or SIGINT; requests in flight are answered first.
 
-    Where the model does not come back then, the process ends without it, with exit code 1: Python cannot end a thread,
-    and would wait for it.
+    If the model does not return then, the process ends without it, with exit code 1: Python cannot end a thread, and
+    would wait for it.
 
     Args:
-        model_dir: the folder that `polynet export` left.
+        model_dir: the folder that `polynet export` wrote.
         settings: the limits; by default `ServingSettings()`.
         host: the address to listen on.
-        port: 0 for any that is free.
+        port: the port; 0 for any free one.
         on_ready: called with the service's URL when the model is loaded and warm.
-        verify: whether the files have to be those that the card names by their hashes.
-        name: of the model in answers, metrics and `/v1/model`; by default the card's.
+        verify: whether the files must match the hashes in the card.
+        name: the model's name in answers, metrics and `/v1/model`; by default the card's.
         access_log: a file to which a line is appended for each request, or `"-"` for standard output; see `AccessLog`.
         access_log_format: `"combined"` or `"json"`.
         forwarded_allow_ips: addresses and networks of proxies whose header `X-Forwarded-For` names the client in the
             access log; `"*"` alone for any.
 
     Raises:
-        ValueError: no such export, one that cannot be loaded, a missing extra, a log that cannot be written, or an
-            address that is not free.
+        ValueError: the export is missing or cannot be loaded, an extra is missing, the log cannot be written, or the
+            address is not free.
         KeyboardInterrupt: after SIGINT.
     """
     card, path = check_served(model_dir)
@@ -52,7 +52,7 @@ def serve(
     check_proxies(forwarded_allow_ips)
     check_choice("access_log_format", access_log_format, tuple(LINES))
     if access_log is None and access_log_format != "combined":
-        raise ValueError(f"access_log_format={access_log_format!r} is of an access log; name its file with access_log")
+        raise ValueError(f"access_log_format={access_log_format!r} needs an access log; name its file with access_log")
     if name is not None:
         card = renamed(card, name)
     if verify:

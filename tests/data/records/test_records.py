@@ -88,7 +88,7 @@ def test_who_has_lost_the_folder_writes_no_manifest(images, tmp_path, monkeypatc
 
     write_shard = shard_writing._write_shard
     monkeypatch.setattr(shard_writing, "_write_shard", loses)
-    with pytest.raises(OSError, match="out: another process has taken it meanwhile; nothing is written there any more"):
+    with pytest.raises(OSError, match="out: another process has taken it; this process no longer writes there"):
         write(images, tmp_path / "out")
     found = Manifest.load(tmp_path / "out" / UNFINISHED)
     assert found.splits["train"].shards == ()
@@ -429,7 +429,7 @@ def test_damaged_manifests(images, tmp_path):
         ({"splits": {"train": {**train, "count": 9}}}, r"the shards of 'train' have 23 records, not 9"),
         ({"splits": {"train": {**train, "shard_count": 6}}}, r"manifest.json: names 5 of 6 shards of 'train'"),
         ({"splits": []}, "manifest.json: not a manifest of records"),
-        ({"more": 1}, "manifest.json: not a manifest of records: the field more is not known"),
+        ({"more": 1}, "manifest.json: not a manifest of records: the field more is unknown"),
         ({"seed": -1}, "seed=-1 must be a whole number from 0"),
         ({"channels": 2}, "channels=2 must be one of 1, 3, 4"),
         ({"class_names": "ab"}, "class_names='ab' must be a list"),

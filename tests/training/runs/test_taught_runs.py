@@ -86,7 +86,7 @@ def test_a_run_goes_on_with_the_same_teacher_alone(tmp_path, teacher, of_few_lay
     randomize(other, 8)
     other.save(teacher / "model.keras")
     with pytest.raises(
-        ValueError, match=r"fingerprint '\w{64}, teacher \w{64}', this one has '\w{64}, teacher \w{64}'"
+        ValueError, match=r"fingerprint '\w{64}, teacher \w{64}', but this one has '\w{64}, teacher \w{64}'"
     ):
         train(recipe, tmp_path / "other")
     shutil.copy(tmp_path / "first.keras", teacher / "model.keras")
