@@ -125,12 +125,12 @@ def test_a_weights_file_with_its_structure(here):
         np.testing.assert_array_equal(ours, theirs)
     for wrong, message in (
         ({"class_names": NAMES}, "is a weights file: say its structure (--structure) with its class_names"),
-        (about, "net.weights.h5 takes images of any size, so say its image_size (--image_size)"),
+        (about, "net.weights.h5 takes images of any size: give its image_size (--image_size)"),
         ({**about, "image_size": 75, "width": 0.2}, "its 'stem_conv3/0' is 3 x 3 x 8 x 8, the network's"),
         ({**about, "image_size": 75, "width": 0.1, "class_names": "ab"}, "has other classes than the 2 of class_names"),
         (
             {"structure": structure},
-            "has no card, so say its class_names (--classes: a file of them, one a line) and its",
+            "has no card: give its class_names (--classes: a file of them, one per line) and its",
         ),
         ({**about, "structure": "resnet"}, "structure='»resnet', column 1: unknown structure"),
     ):
@@ -144,7 +144,7 @@ def test_a_weights_file_with_its_structure(here):
         (
             (8, 8, 3),
             {},
-            "so say its class_names (--classes: a file of them, one a line) and its preprocessing (--prepro",
+            "give its class_names (--classes: a file of them, one per line) and its preprocessing (--prepro",
         ),
         (
             (8, 8, 3),
@@ -160,7 +160,7 @@ def test_a_weights_file_with_its_structure(here):
         ((8, 8, 3), {"class_names": NAMES, "preprocessing": ((0.5,) * 2, (1,))}, "3 channels, the preprocessing mean"),
         ((8, 8, 3), {"class_names": "ab", "preprocessing": "raw"}, "2 classes are named"),
         ((8, 8, 3), {"class_names": NAMES, "preprocessing": "raw", "image_size": 9}, "takes images of 8 px; got image"),
-        ((None, None, 3), {"class_names": NAMES, "preprocessing": "raw"}, "takes images of any size, so say its image"),
+        ((None, None, 3), {"class_names": NAMES, "preprocessing": "raw"}, "takes images of any size: give its image"),
         ((8, 9, 3), {"class_names": NAMES, "preprocessing": "raw"}, "takes images of 8 x 9 px; expected square ones"),
         ((8,), {"class_names": NAMES, "preprocessing": "raw"}, "takes inputs of any x 8"),
         ((8, 8, 3), {"class_names": NAMES, "preprocessing": "raw", "structure": "ir"}, "holds its network; structure"),
@@ -320,7 +320,7 @@ def test_the_card_command(here, capsys):
     np.testing.assert_allclose(found("own.keras"), softmax(expected(model, mean=0.5, std=0.5)), rtol=1e-5)
     before = (here / "own.json").read_text()
     assert main(command) == 1
-    assert "own.json is there already; move it away or remove it" in capsys.readouterr().err
+    assert "own.json already exists; move it away or remove it" in capsys.readouterr().err
     assert (here / "own.json").read_text() == before
     assert main(["predict", "--model=own.keras", "photo.png"]) == 0
     assert capsys.readouterr().out.splitlines()[0].startswith("model: own.keras")
@@ -334,7 +334,7 @@ def test_the_card_command(here, capsys):
             ["fashion_mnist"],
             "model='fashion_mnist' is a published checkpoint; a card is written beside a .keras file",
         ),
-        (["own.keras"], "own.keras has no card, so say its class_names (--classes: a file of them"),
+        (["own.keras"], "own.keras has no card: give its class_names (--classes: a file of them"),
         (["own.keras", "--classes=nope", "--preprocessing=raw"], "nope: cannot be read: No such file"),
         (["own.keras", "--classes=classes.txt", "--preprocessing=raw"], "not a readable Keras model"),
     ],

@@ -19,18 +19,18 @@ EXAMPLES = ("polynet ablation --output study --data photos --epochs 5 --depths 1
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    define_output_flag(values, "Folder of the study: a new one, or one to go on with.")
+    define_output_flag(values, "Folder of the study: a new one, or one to continue.")
     study = Heading(values, "Study")
     study.list("depths", ["1", "2", "1"], "Residual units of the Inception-ResNet, by stage.")
     study.list("modules", ["poly-2", "2-way"], "Poly and K-way modules to compare with it.")
     study.integer("seeds", 3, "Runs of each net: their seeds count up from --seed.")
     define_recipe_flags(values)
-    delattr(values, "structure")  # is what varies
+    delattr(values, "structure")  # the study varies it
 
 
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
     if arguments:
-        raise ValueError(f"unexpected argument {arguments[0]!r}; the data is named with --data")
+        raise ValueError(f"unexpected argument {arguments[0]!r}; name the data with --data")
     folder = Path(output_of(values, "the folder for the runs, the table and the plot"))
     if len(values.depths) != 3 or not all(depth.isdigit() for depth in values.depths):
         raise ValueError(f"--depths={','.join(values.depths)} must be three numbers of residual units, such as 1,2,1")
@@ -48,7 +48,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     require_extra("data", "PIL", "matplotlib", "scipy", "tensorboard", *modules_of(recipe.data))
     check_run(recipe)
     if folder.exists():
-        make_folder("output", folder)  # raises where it is none
+        make_folder("output", folder)  # raises if it is not a folder
         check_study(folder, recipe)
 
     from polynet_keras.basics.files import written_whole

@@ -1,4 +1,4 @@
-"""Which backend Keras will take, and whether it can: known before Keras is imported, which takes seconds."""
+"""The backend that Keras will use, and a check of it, before the import of Keras, which takes seconds."""
 
 import json
 import os
@@ -11,16 +11,16 @@ from polynet_keras.basics.names import shown
 
 VARIABLE = "KERAS_BACKEND"
 BACKENDS = ("tensorflow", "jax", "torch", "numpy", "openvino")
-"""Keras's, each named as its package."""
+"""Keras's backends, each named like its package."""
 SETTINGS = {"floatx": ("float16", "float32", "float64"), "image_data_format": ("channels_last", "channels_first")}
-"""By setting of Keras's file: the values that Keras takes."""
+"""The values that Keras accepts, by setting of its file."""
 
 
 @dataclass(frozen=True)
 class Backend:
     """Attributes:
-    name: as the user wrote it.
-    source: where it is said: a variable, a file, or "Keras's default".
+    name: the name as the user wrote it.
+    source: the source of the setting: a variable, a file, or "Keras's default".
     """
 
     name: str
@@ -28,7 +28,7 @@ class Backend:
 
 
 def config_file() -> Path:
-    """Where Keras looks for its settings."""
+    """Returns the path of Keras's settings."""
     if "KERAS_HOME" in os.environ:
         return Path(os.environ["KERAS_HOME"], "keras.json").expanduser()
     home = os.path.expanduser("~")
@@ -36,11 +36,11 @@ def config_file() -> Path:
 
 
 def chosen_backend() -> Backend:
-    """The backend that Keras takes as it is imported.
+    """Returns the backend that Keras uses when it is imported.
 
     Raises:
-        ValueError: Keras's file of settings is spoiled.
-        OSError: it cannot be read.
+        ValueError: Keras's settings file is damaged.
+        OSError: the settings file cannot be read.
     """
     settings = _settings(config_file())
     if os.environ.get(VARIABLE):
@@ -51,7 +51,7 @@ def chosen_backend() -> Backend:
 
 
 def check_backend() -> None:
-    """Raises a `ValueError` unless the backend that Keras takes is known and installed."""
+    """Raises a `ValueError` unless the backend that Keras uses is known and installed."""
     backend = chosen_backend()
     said = f"{backend.source}={shown(backend.name)}" if backend.source == VARIABLE else backend.source
     if backend.name not in BACKENDS:
@@ -61,20 +61,20 @@ def check_backend() -> None:
     if find_spec(backend.name) is None:
         raise ValueError(
             f"not installed: {backend.name}, the backend of Keras that {said} asks for: pip install {backend.name}, or "
-            f"choose another one with {VARIABLE}"
+            f"choose another backend with {VARIABLE}"
         )
 
 
 def _settings(file: Path) -> dict:
     if not file.exists():
         return {}
-    mend = "mend it, or remove it: Keras writes a new one"
+    mend = "correct it, or remove it: Keras writes a new one"
     try:
         settings = json.loads(file.read_text())
     except ValueError:
-        raise ValueError(f"{shown(file)}, Keras's settings, is no JSON; {mend}") from None
+        raise ValueError(f"{shown(file)}, Keras's settings, is not JSON; {mend}") from None
     if not isinstance(settings, dict):
-        raise ValueError(f"{shown(file)}, Keras's settings, is no JSON object; {mend}")
+        raise ValueError(f"{shown(file)}, Keras's settings, is not a JSON object; {mend}")
     for name, values in SETTINGS.items():
         if settings.get(name, values[0]) not in values:
             raise ValueError(f"{shown(file)}: {name} must be one of {', '.join(values)}; {mend}")

@@ -1,4 +1,4 @@
-"""`polynet benchmark input`: what a training run would wait for on this machine."""
+"""`polynet benchmark input`: finds the bottleneck of a training run on this machine."""
 
 from absl import flags
 
@@ -13,7 +13,7 @@ EXAMPLES = ("polynet benchmark input --data photos --image_size 131",)
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    Heading(values, "Measurement").number("seconds", 5.0, "Seconds that each part is measured.")
+    Heading(values, "Measurement").number("seconds", 5.0, "Seconds to measure each part.")
     define_recipe_flags(values)
 
 
@@ -28,7 +28,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
 
     check_data("data", recipe.data, recipe.layout)
     require_extra("data", "PIL", *modules_of(recipe.data))
-    _ = recipe.start.file  # raises where there is none
+    _ = recipe.start.file  # raises if there is none
 
     from polynet_keras.studies.input_benchmark import CURES, benchmark_input
 
@@ -42,6 +42,6 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     print(f"\n{result.bound}-bound: {CURES[result.bound]}")
     if result.smaller:
         width, height = result.size
-        print(f"\nthe images are large: {width:,} x {height:,} px in the median. With less of them to decode:")
+        print(f"\nthe images are large: {width:,} x {height:,} px in the median. With fewer pixels to decode:")
         for what, rate in result.smaller.items():
             print(f"  {what}: {rate:,.1f} images/s, {rate / result.decode:.1f} times as many")

@@ -27,7 +27,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         raise ValueError(f"model='{shown(source.name)}' is {source.kind}; a card is written beside a .keras file")
     path = card_file(source.path)
     if path.exists():
-        raise ValueError(f"{shown(path)} is there already; move it away or remove it")
+        raise ValueError(f"{shown(path)} already exists; move it away or remove it")
     if not os.access(path.parent, os.W_OK):
         raise ValueError(f"{shown(path)}: its folder cannot be written to; the card has to be beside the model")
     about.check_complete(source.name)

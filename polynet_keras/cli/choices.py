@@ -1,4 +1,4 @@
-"""The values of flags that several commands have. Help needs no Keras: a test holds them to those of the code."""
+"""The values of flags that several commands have. Help needs no Keras; a test compares them with those of the code."""
 
 CROPS = (1, 10, 144)
 EMBEDDING_POOLINGS = ("avg", "max")

@@ -1,6 +1,6 @@
-"""`polynet completion`: a script with which a shell completes commands, flags, their values, and files.
+"""`polynet completion`: prints a script with which a shell completes commands, flags, their values, and files.
 
-All that it knows is written into it, so no process is started when you press TAB. zsh runs bash's function.
+The script contains all names, so no process is started when you press TAB. zsh runs bash's function.
 """
 
 import importlib
@@ -19,7 +19,7 @@ EXAMPLES = (
 )
 SHELLS = ("bash", "zsh")
 ARGUMENTS = {"benchmark": ("input",), "completion": SHELLS, "launch": ("train",), "recipes": PRESETS}
-"""By command: what its first argument may be, where that is no file."""
+"""The values of the first argument, by command, if it is not a file."""
 
 SCRIPT = r"""# Completes `polynet`. Written by `polynet completion @SHELL@`.
 @ZSH@_polynet() {
@@ -107,7 +107,7 @@ def _flags_of(command: str) -> Sequence[flags.Flag]:
 
 
 def _lines_of_flags(defined: Mapping[str, Sequence[flags.Flag]]) -> Iterator[str]:
-    """By command: its flags that take a value, and those that take none."""
+    """Yields a line for each command: its flags with a value, and those without."""
     for command, its_flags in defined.items():
         words = " ".join(f"--{flag.name}" for flag in its_flags if not flag.boolean)
         switches = " ".join(f"--{flag.name} --no{flag.name}" for flag in its_flags if flag.boolean)
@@ -116,7 +116,7 @@ def _lines_of_flags(defined: Mapping[str, Sequence[flags.Flag]]) -> Iterator[str
 
 
 def _lines_of_choices(defined: Mapping[str, Sequence[flags.Flag]]) -> Iterator[str]:
-    """By values: the flags of commands that take them."""
+    """Yields a line for each set of values: the flags that take them."""
     patterns: dict[str, list[str]] = {}
     for command, its_flags in defined.items():
         for flag in its_flags:

@@ -1,4 +1,4 @@
-"""`polynet convert`: a published weights file as one of this package, and how far apart both are."""
+"""`polynet convert`: converts a published weights file to this package's format, and compares both."""
 
 from absl import flags
 

@@ -1,4 +1,4 @@
-"""`polynet crops`: a picture of the crops that a network is shown of an image."""
+"""`polynet crops`: draws the crops that a network gets from an image."""
 
 from absl import flags
 
@@ -18,7 +18,7 @@ SUFFIX = ".png"
 def define_flags(values: flags.FlagValues) -> None:
     define_output_flag(values, f"Picture to write, which ends in {SUFFIX}.", "crops.png")
     crops = Heading(values, "Crops")
-    crops.integer("crops", 144, "How many crops are drawn: 1, 10 or 144.", choices=CROPS)
+    crops.integer("crops", 144, "Number of crops: 1, 10 or 144.", choices=CROPS)
     crops.integer("image_size", 331, "Side of a crop, in pixels.")
     size = "Side, in pixels, that the image is resized to for 1 and 10 crops. [378/331 of --image_size]"
     crops.integer("resize_size", None, size)
@@ -31,9 +31,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         raise ValueError(f"expected one IMAGE; got {len(arguments)}")
     (source,) = arguments
     if values.crops == 144 and (values.resize_size is not None or values.resize is not None):
-        raise ValueError(
-            "--resize_size and --resize are for --crops=1 and --crops=10; 144 crops have sizes of their own"
-        )
+        raise ValueError("--resize_size and --resize are for --crops=1 and --crops=10; 144 crops have their own sizes")
     target = check_new_file("output", output_of(values, "the picture to write"), [SUFFIX])
 
     from polynet_keras.data.protocol import Preprocessing

@@ -1,4 +1,4 @@
-"""`polynet doctor`: what is installed, what is missing, and the line that installs it."""
+"""`polynet doctor`: lists what is installed and what is missing, with the command that installs it."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ USAGE = ""
 EXAMPLES = ("polynet doctor",)
 TRAINS_WITH = ("PIL", "matplotlib", "tensorboard")
 CARD = "/dev/nvidiactl"
-"""Is there where NVIDIA's driver sees a card."""
+"""This file exists if NVIDIA's driver sees a card."""
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -32,7 +32,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> int:
         _print_facts("to install, for all that these commands can do", lines)
     reasons = [str(error) for error in _obstacles()]
     if reasons:
-        # Nothing that imports Keras can be asked.
+        # No code that imports Keras can run.
         print("\n`polynet train` cannot run here:")
         for reason in reasons:
             print(f"  {reason}")
@@ -57,7 +57,7 @@ def _state(extra: str) -> str:
 
 
 def _install_lines() -> Iterator[tuple[str, str]]:
-    """Commands that lack something, and the one line that brings it; those with the same line together."""
+    """Yields commands that lack packages with the line that installs them; commands with the same line together."""
     commands: dict[str, list[str]] = {}
     for command in EXTRAS:
         if lacking := missing_extras(command):
@@ -66,7 +66,7 @@ def _install_lines() -> Iterator[tuple[str, str]]:
 
 
 def _obstacles() -> Iterator[Exception]:
-    """Why nothing can be trained here."""
+    """Yields the reasons why training is impossible here."""
     try:
         check_backend()
         if (backend := chosen_backend()).name != "tensorflow":
@@ -79,7 +79,7 @@ def _obstacles() -> Iterator[Exception]:
         yield error
     try:
         import tensorflow  # noqa: F401
-    except Exception as error:  # of whatever kind: it is broken
+    except Exception as error:  # any error: TensorFlow is broken
         yield ValueError(f"TensorFlow cannot be imported: {type(error).__name__}: {error}")
 
 
@@ -92,7 +92,7 @@ def _devices() -> Iterator[tuple[str, str]]:
         name = details.get("device_name") or (f"{os.cpu_count()} cores" if device.device_type == "CPU" else "")
         yield device.name.removeprefix("/physical_device:"), name
     if os.path.exists(CARD) and not any(device.device_type == "GPU" for device in found):
-        yield "GPU", "a driver is here, and TensorFlow finds no card: pip install 'tensorflow[and-cuda]'"
+        yield "GPU", "there is a driver, but TensorFlow finds no card: pip install 'tensorflow[and-cuda]'"
 
 
 def _weights() -> Iterator[tuple[str, str]]:
@@ -103,7 +103,7 @@ def _weights() -> Iterator[tuple[str, str]]:
     yield "cache", f"{shown(cache)}, {_free(cache) / 1e9:,.1f} GB free"
     given = os.environ.get(FOLDER_VARIABLE)
     if given:
-        yield FOLDER_VARIABLE, f"{shown(given)}{'' if os.path.isdir(given) else ', which is no folder'}"
+        yield FOLDER_VARIABLE, f"{shown(given)}{'' if os.path.isdir(given) else ', which is not a folder'}"
     for checkpoint in CHECKPOINTS:
         folders = (Path(given).expanduser(),) if given and checkpoint.urls else (*SHIPPED_FOLDERS, cache)
         file = next((folder / checkpoint.file for folder in folders if (folder / checkpoint.file).is_file()), None)
@@ -111,7 +111,7 @@ def _weights() -> Iterator[tuple[str, str]]:
 
 
 def _free(folder: Path) -> int:
-    """Bytes that the disk of a folder, which may not be there yet, has left."""
+    """Returns the free bytes on the disk of a folder, which may not exist yet."""
     while not folder.exists():
         folder = folder.parent
     return shutil.disk_usage(folder).free

@@ -1,4 +1,4 @@
-"""`polynet ensemble`: a mixture of models, from the scores that they left, or scored here."""
+"""`polynet ensemble`: mixes models, from their files of scores or by scoring them here."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 USAGE = """MEMBER MEMBER ... [flags]
 
-A MEMBER is a file of scores, as `polynet evaluate --scores` leaves it, or a model, as --model of `polynet evaluate`
-takes it: then --data says which images it is shown."""
+A MEMBER is a file of scores from `polynet evaluate --scores`, or a model, as for --model of `polynet evaluate`: then
+--data names the images to score."""
 EXAMPLES = (
     "polynet ensemble a.npz b.npz",
     "polynet ensemble runs/a runs/b --data photos --split test",
@@ -38,14 +38,14 @@ def define_flags(values: flags.FlagValues) -> None:
     )
     fit = "Scores of the same members on other images, to fit on: A.npz,B.npz. [a random half of the images]"
     mixture.list("fit", None, fit)
-    mixture.integer("seed", 0, "Seed of the draw of the half that is fitted on.", lowest=0)
+    mixture.integer("seed", 0, "Seed of the draw of the half to fit on.", lowest=0)
     define_pooling_flags(values)
     data = Heading(values, "Data, for members that are models")
-    data.string("data", None, "Images to score them on; --data of `polynet train` has what it may be.")
-    data.string("split", None, "Split of the data. [the one that is held out, or all of data without splits]")
+    data.string("data", None, "Images to score them on; --data of `polynet train` lists the possible values.")
+    data.string("split", None, "Split of the data. [the held-out one, or all of data without splits]")
     data.string("layout", "auto", LAYOUT, choices=LAYOUTS)
-    data.integer("crops", 1, "Crops of each image that the models are shown: 1, 10 or 144.", choices=CROPS)
-    data.integer("batch_size", 32, "Images, or crops of one image, that a model is shown at once.")
+    data.integer("crops", 1, "Crops of each image for the models: 1, 10 or 144.", choices=CROPS)
+    data.integer("batch_size", 32, "Images, or crops of one image, in one forward pass.")
 
 
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -58,8 +58,8 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     models = {member: model for member in arguments if (model := _model(member)) is not None}
     if models and values.data is None:
         raise ValueError(
-            f"--data is missing: '{shown(next(iter(models)))}' is a model, and no file of scores; say which images it "
-            "is shown"
+            f"--data is missing: '{shown(next(iter(models)))}' is a model, not a file of scores; name the images to "
+            "score"
         )
     if values.data is not None:
         _check_data(values, models)
@@ -90,7 +90,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
 
 
 def _model(member: str) -> "ModelSource | None":
-    """The model that is named; of a file of scores none."""
+    """Returns the named model, or None for a file of scores."""
     from polynet_keras.pretrained.description import check_described
     from polynet_keras.pretrained.model_source import Kind, find_model
 
@@ -98,7 +98,7 @@ def _model(member: str) -> "ModelSource | None":
         return None
     source = find_model(member, "MEMBER")
     if source.kind is Kind.WEIGHTS and not member.endswith((".h5", ".pth", ".pt")):
-        return None  # any file, for all that its name says
+        return None  # any file, whatever its name
     check_described(source)
     return source
 
@@ -108,7 +108,7 @@ def _check_data(values: flags.FlagValues, models: "Mapping[str, ModelSource]") -
     from polynet_keras.data.source_names import check_data, modules_of
 
     if not models:
-        raise ValueError("--data is of members that are models; all of these are files of scores")
+        raise ValueError("--data is for members that are models, but all of these are files of scores")
     check_integer("batch_size", values.batch_size, 1)
     check_crops("crops", values.crops)
     check_data("data", values.data, values.layout, values.split)
@@ -116,7 +116,7 @@ def _check_data(values: flags.FlagValues, models: "Mapping[str, ModelSource]") -
 
 
 def _scored(values: flags.FlagValues, models: "Mapping[str, ModelSource]") -> "dict[str, Scores]":
-    """The scores of the models, one loaded after the other."""
+    """Returns the scores of the models, loaded one after the other."""
     if not models:
         return {}
 

@@ -1,4 +1,4 @@
-"""`polynet evaluate`: exact numbers of a model on a dataset."""
+"""`polynet evaluate`: measures a model on a dataset, with exact counts."""
 
 import json
 from pathlib import Path
@@ -35,40 +35,40 @@ EXAMPLES = (
 
 def define_flags(values: flags.FlagValues) -> None:
     define_model_flag(values, "evaluate")
-    against = "Another model to compare it with, on the same images: what --model may be, with a card if it needs one."
+    against = "Another model to compare with, on the same images: as for --model, with a card if it needs one."
     Heading(values, "Model").string("against", None, against)
     data = Heading(values, "Data")
-    what = "What to evaluate on; --data of `polynet train` has what it may be. [what the run held out]"
+    what = "Data to evaluate on; --data of `polynet train` lists the possible values. [the run's held-out images]"
     data.string("data", None, what)
-    data.string("split", None, "Split of the data. [the one that is held out, or all of data without splits]")
-    data.string("layout", None, f"{LAYOUT} [as the run's recipe says]", choices=LAYOUTS)
-    data.integer("batch_size", 32, "Images, or crops of one image, that the model is shown at once.")
-    skip = "What to do about an unreadable image: `error` or `skip`. [as the run's recipe says]"
+    data.string("split", None, "Split of the data. [the held-out one, or all of data without splits]")
+    data.string("layout", None, f"{LAYOUT} [that of the run's recipe]", choices=LAYOUTS)
+    data.integer("batch_size", 32, "Images, or crops of one image, in one forward pass.")
+    skip = "What to do about an unreadable image: `error` or `skip`. [that of the run's recipe]"
     data.string("on_error", None, skip, choices=ON_ERRORS)
-    crops = "Crops of each image that the model is shown: 1, 10 or 144. [as the run's recipe says]"
+    crops = "Crops of each image for the model: 1, 10 or 144. [that of the run's recipe]"
     data.integer("crops", None, crops, choices=CROPS)
     define_pooling_flags(values)
     define_card_flags(values)
     define_weights_flags(values)
     output = Heading(values, "Output")
-    output.string("results", "results.csv", "Table that the result is added to; empty for none.")
-    scores = "File.npz of the crops' scores. It is written, or read if it is there: then other poolings cost nothing."
+    output.string("results", "results.csv", "Table to which the result is added; empty for none.")
+    scores = "File.npz of the crops' scores. It is written, or read if it exists: then other poolings cost nothing."
     output.string("scores", None, scores)
-    report = "File.html to write a report of the model to; with --against, of the comparison too."
+    report = "File.html for a report of the model, and with --against of the comparison."
     output.string("report", None, report)
-    output.switch("json", False, "Print one JSON object with all numbers, and nothing else, on standard output.")
+    output.switch("json", False, "Print one JSON object with all numbers on standard output, and nothing else.")
 
 
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
     if arguments:
         raise ValueError(f"unexpected argument {arguments[0]!r}; name the model with --model, and the data with --data")
     if values.split is not None and values.data is None:
-        raise ValueError("--split is of --data; a run without it is evaluated on what it held out")
+        raise ValueError("--split is for --data; without --data a run is evaluated on its held-out images")
     if values.results:
         check_file("results", values.results)
     if values.scores is not None:
         if values.against is not None:
-            raise ValueError("--scores are of one model; leave --scores or --against out")
+            raise ValueError("--scores is for one model; leave out --scores or --against")
         if not values.scores.endswith(".npz"):
             raise ValueError(f"--scores={values.scores} must end in .npz")
         check_file("scores", values.scores)
@@ -92,7 +92,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     if values.on_error is not None:
         check_choice("on_error", values.on_error, ON_ERROR)
     if values.results and Path(values.results).exists():
-        results.read(values.results)  # one that cannot take a row is refused before the work
+        results.read(values.results)  # refuses a table that cannot take a row before the work begins
     source, about = checked_model(values)
     other = None
     if values.against is not None:
@@ -103,7 +103,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     if run_folder is not None and ((run_folder / RECIPE_FILE).is_file() or values.data is None):
         recipe = Recipe.load(run_folder / RECIPE_FILE)
     elif values.data is None:
-        raise ValueError(f"--data is missing: what to evaluate {shown(source.name)} on; a run has what it held out")
+        raise ValueError(f"--data is missing: the images for {shown(source.name)}; only a run has held-out images")
     data = values.data or (recipe.data if recipe else "")
     layout = values.layout or "auto"
     if recipe and is_same_data(data, recipe.data):
@@ -148,7 +148,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         _print_evaluation(evaluation)
     else:
         _print_comparison(comparison)
-    # Last: what was found is on the screen, if a disk is full.
+    # Last: if a disk is full, the results are already on the screen.
     say = logging.info if values.json else _print
     if values.results:
         for one in (evaluation,) if comparison is None else (comparison.first, comparison.second):
@@ -170,7 +170,7 @@ def _print_evaluation(evaluation: "Evaluation") -> None:
     _print_images(result)
     interval = f"95 % interval {result.top1_low:.2f} to {result.top1_high:.2f} %"
     print(f"top-1:       {result.top1:.2f} % ({result.top1_hits} of {result.images} images; {interval})")
-    if len(evaluation.class_names) > 5:  # of fewer, all images count
+    if len(evaluation.class_names) > 5:  # with fewer classes, top-5 counts all images
         print(f"top-5:       {result.top5:.2f} % ({result.top5_hits})")
     print(f"loss:        {result.loss:.4f} nats; calibration error (ECE) {result.ece:.4f}")
     print(f"speed:       {result.images_per_second:.1f} images/s")
@@ -196,7 +196,7 @@ def _print_comparison(comparison: "Comparison") -> None:
 
 
 def _run_folder(source: "ModelSource") -> Path | None:
-    """The folder of the run that a model is of; that of an exported one, if it is still there."""
+    """Returns the folder of a model's run; for an exported model, the run's folder if it still exists."""
     from polynet_keras.deployment.artifact import ExportCard
     from polynet_keras.pretrained.model_source import RECIPE_FILE, Kind
 
@@ -209,7 +209,7 @@ def _run_folder(source: "ModelSource") -> Path | None:
 
 
 def _check_unseen(other: "ModelSource", examples: "Examples", data: str, split: str | None) -> None:
-    """Refuses images that a run it is compared with was trained on: it would look better than it is."""
+    """Refuses images that the other run was trained on: it would look better than it is."""
     from polynet_keras.data.source_names import is_same_data
     from polynet_keras.pretrained.model_card import ModelCard
     from polynet_keras.pretrained.model_source import RECIPE_FILE
@@ -223,12 +223,12 @@ def _check_unseen(other: "ModelSource", examples: "Examples", data: str, split: 
     if is_same_data(data, trained_on) and held_out not in ("", examples.fingerprint):
         raise ValueError(
             f"--against={shown(other.name)} held out other images of {shown(data)}, and was trained on some of these; "
-            "train both with one --seed, or name other data with --data"
+            "train both with the same --seed, or name other data with --data"
         )
 
 
 def _examples(run_folder: Path, recipe: "Recipe", data: str | None, split: str | None, layout: str) -> "Examples":
-    """What to evaluate a run on: what it held out, or other data; what it was trained on only if that is said."""
+    """Returns the images to evaluate a run on: its held-out images, or other data; training images only on request."""
     from polynet_keras.data.source_names import is_same_data
     from polynet_keras.data.sources import WHOLE, open_split, open_splits
     from polynet_keras.training.runs.run_data import source_of_run
@@ -237,8 +237,8 @@ def _examples(run_folder: Path, recipe: "Recipe", data: str | None, split: str |
         examples = open_split(data, split, layout)
         if split is None and is_same_data(data, recipe.data) and WHOLE in open_splits(data, layout):
             raise ValueError(
-                f"--data={data} is what {run_folder} was trained on; leave --data out to evaluate on what it held out, "
-                f"or count all of it with --split={WHOLE}"
+                f"--data={data} is what {run_folder} was trained on; leave out --data to evaluate on the held-out "
+                f"images, or count all images with --split={WHOLE}"
             )
         return examples
     return source_of_run(run_folder, recipe, layout, "name other data with --data").held_out

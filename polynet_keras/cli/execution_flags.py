@@ -1,6 +1,6 @@
-"""The flags that say how a run is carried out.
+"""The flags for the execution of a run.
 
-Help needs no TensorFlow: so defaults are written here once more. A test holds them to those of `Execution`.
+Help needs no TensorFlow, so the defaults are repeated here. A test compares them with those of `Execution`.
 """
 
 import os
@@ -19,8 +19,8 @@ def define_execution_flags(values: flags.FlagValues) -> None:
     machines.string(
         "strategy",
         "auto",
-        "`multi_worker`, `mirrored` (all local GPUs), `tpu`, `none`, or `auto`: what TF_CONFIG or Slurm say, else all "
-        "local GPUs.",
+        "`multi_worker`, `mirrored` (all local GPUs), `tpu`, `none`, or `auto`: the workers of TF_CONFIG or Slurm, "
+        "else all local GPUs.",
         choices=("auto", "multi_worker", "mirrored", "tpu", "none"),
     )
     machines.switch(
@@ -42,22 +42,22 @@ def define_execution_flags(values: flags.FlagValues) -> None:
         "How tensors are summed over the workers: `ring`, `nccl` or `auto`.",
         choices=("auto", "ring", "nccl"),
     )
-    workers.integer("bytes_per_pack", 8 * 2**20, "Bytes of tensors that are summed at once; 0 for all.")
+    workers.integer("bytes_per_pack", 8 * 2**20, "Bytes of tensors to sum at once; 0 for all.")
     workers.string(
         "gradient_dtype",
         "float32",
-        "What gradients are summed in over the replicas: `float32`, or `float16` for half the bytes.",
+        "Dtype for summing gradients over the replicas: `float32`, or `float16` for half the bytes.",
         choices=("float32", "float16"),
     )
     checkpoints = Heading(values, "Checkpoints and cached features")
     checkpoints.number("save_every_minutes", 10.0, "Minutes between two checkpoints.")
     checkpoints.integer("save_every_steps", None, "Steps between two checkpoints.")
-    features_dir = "Folder of what --cache_features keeps, which several runs may share. [features in the run folder]"
+    features_dir = "Folder of the features of --cache_features; several runs can share it. [features in the run folder]"
     checkpoints.string("features_dir", None, features_dir)
 
 
 def execution_of(values: flags.FlagValues) -> "Execution":
-    """What the flags and the supervisor say.
+    """Returns the settings from the flags and the supervisor.
 
     Raises:
         ValueError: a value out of range.

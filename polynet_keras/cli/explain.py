@@ -1,4 +1,4 @@
-"""`polynet explain`: where in image files a model finds what speaks for a class."""
+"""`polynet explain`: shows which parts of image files support a class."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -26,13 +26,13 @@ EXAMPLES = (
 )
 
 MOST = 500
-"""Maps of a page, which holds its pictures: some 20 MB."""
+"""The largest number of maps in a page, which contains its pictures: some 20 MB."""
 LISTED = 10
-"""Class names, at most, in the message on one that is unknown."""
+"""The largest number of class names in the message about an unknown class."""
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    define_model_flag(values, "explain", "what `polynet predict` takes, but for an export, which is shown by occlusion")
+    define_model_flag(values, "explain", "as for `polynet predict`; an export is explained by occlusion")
     define_card_flags(values)
     define_weights_flags(values)
     what = Heading(values, "What to show")
@@ -55,7 +55,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     if values.stage is not None and not (values.stage and all(values.stage)):
         raise ValueError("--stage is empty; name a stage, such as stage_c, or several")
     if values.stage is not None and not by_gradient:
-        raise ValueError(f"--stage is of the other methods: --method={OCCLUSION} hides parts of the image itself")
+        raise ValueError(f"--stage is for the other methods: --method={OCCLUSION} hides parts of the image itself")
     check_new_file("output", output_of(values, "the page to write, a file.html"), (".html",))
     require_extra("data", "PIL", "matplotlib")
     images = named_images(arguments)
@@ -69,7 +69,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     source, about = checked_model(values)
     if source.kind is Kind.EXPORT and by_gradient:
         raise ValueError(
-            f"--method={by_gradient[0]} takes a gradient, which {shown(source.name)} has not, as it is exported; say "
+            f"--method={by_gradient[0]} needs gradients, but {shown(source.name)} is exported and has none; use "
             f"--method={OCCLUSION}, or name the model that it was exported from"
         )
     check_one_is_there(images)
@@ -98,7 +98,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
             said = one.error
             if one.probabilities is not None:
                 said = f"{shown(model.class_names[one.label])} {one.probabilities[one.label]:.2%}"
-            if one.error is None or len(images) > 1:  # of one image, the last line says it
+            if one.error is None or len(images) > 1:  # for one image, the last line has the error
                 print(f"{shown(one.image):<{width}}   {said}")
     write_explanation_page(values.output, model, found, [View(look.stage or default, look.method) for look in looks])
     print(f"page:  {shown(values.output)}")
@@ -107,7 +107,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
 
 
 def _class_names(source: "ModelSource", about: "Description") -> Sequence[str] | None:
-    """Those of a model, as far as they are known before it is loaded."""
+    """Returns a model's class names, if they are known before it is loaded."""
     from polynet_keras.pretrained.description import card_of
     from polynet_keras.pretrained.model_source import Kind
 
@@ -117,7 +117,7 @@ def _class_names(source: "ModelSource", about: "Description") -> Sequence[str] |
 
 
 def _index_of(name: str, names: Sequence[str]) -> int:
-    """The class that is meant by its name, or by its number where no class, or several, have such a name.
+    """Returns the class with a name, or with a number if no class, or several classes, have this name.
 
     Raises:
         ValueError: there is no such class.
@@ -128,8 +128,8 @@ def _index_of(name: str, names: Sequence[str]) -> int:
         return int(name)
     if name in names:
         numbers = [str(i) for i, one in enumerate(names) if one == name]
-        raise ValueError(f"--class_name={name} is the name of several classes; say which: {', '.join(numbers)}")
+        raise ValueError(f"--class_name={name} is the name of several classes; give a number: {', '.join(numbers)}")
     raise ValueError(
-        f"--class_name={shown(name)} is none of the model's {number_of(len(names), 'class', 'classes')}, "
+        f"--class_name={shown(name)} is not one of the model's {number_of(len(names), 'class', 'classes')}, "
         f"{listed(names, LISTED)}{near_name(name, names)}"
     )

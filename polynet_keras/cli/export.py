@@ -1,4 +1,4 @@
-"""`polynet export`: a trained model for a runtime."""
+"""`polynet export`: writes a trained model for a runtime."""
 
 import contextlib
 import signal
@@ -30,8 +30,10 @@ EXAMPLES = (
 
 def define_flags(values: flags.FlagValues) -> None:
     define_model_flag(values, "export", "a run folder, a .keras file, a weights file, or a name of `polynet weights`")
-    define_output_flag(values, "Folder to write, which is not there yet.")
-    Heading(values, "Output").switch("overwrite", False, "Replace the export in --output, if nothing else is there.")
+    define_output_flag(values, "Folder to write; it must not exist yet.")
+    Heading(values, "Output").switch(
+        "overwrite", False, "Replace the export in --output, if the folder holds nothing else."
+    )
     artifact = Heading(values, "Format")
     *names, last = (f"`{name}`" for name in FORMATS)
     artifact.string("format", "openvino", f"{', '.join(names)} or {last}.", choices=tuple(FORMATS))
@@ -40,22 +42,22 @@ def define_flags(values: flags.FlagValues) -> None:
     artifact.string("precision", None, precision, choices=tuple(precisions))
     calibration = Heading(values, "Calibration of int8")
     data = (
-        "Data whose training images int8 is calibrated on, and whose held-out ones it is compared on; --data of "
-        "`polynet train` has what it may be."
+        "Data for int8: the training images for calibration, the held-out images for comparison; --data of `polynet "
+        "train` lists the possible values."
     )
     calibration.string("calibration", None, data)
     calibration.string("layout", "auto", LAYOUT, choices=LAYOUTS)
-    calibration.integer("calibration_images", 300, "Images that int8 is calibrated on.")
-    calibration.integer("comparison_images", 1000, "Held-out images that int8 is compared on, at most.")
-    calibration.list("keep_float", [], "Layers that stay in float: their names, or how the names begin.")
-    drop = "Percentage points of top-1 that int8 may lose: layers go back to float until it does not lose more."
+    calibration.integer("calibration_images", 300, "Images for the calibration of int8.")
+    calibration.integer("comparison_images", 1000, "Largest number of held-out images for the comparison of int8.")
+    calibration.list("keep_float", [], "Layers that stay in float: their names, or the beginnings of their names.")
+    drop = "Percentage points of top-1 that int8 may lose: layers return to float until the loss is within it."
     calibration.number("max_drop", None, drop)
     define_card_flags(values)
     define_weights_flags(values)
 
 
 def _precisions() -> str:
-    """Which formats have which, for the help."""
+    """Returns the precisions of each format, for the help."""
     formats_of: dict[str, list[str]] = {}
     for name, format in FORMATS.items():
         formats_of.setdefault(", ".join(f"`{precision}`" for precision in format.precisions), []).append(name)
@@ -64,7 +66,7 @@ def _precisions() -> str:
 
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
     if arguments:
-        raise ValueError(f"unexpected argument {arguments[0]!r}; the folder is named with --output")
+        raise ValueError(f"unexpected argument {arguments[0]!r}; name the folder with --output")
     output = output_of(values, "the folder to write")
 
     from polynet_keras.deployment.artifact import artifact_path
@@ -112,8 +114,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
 
 
 def _calibration_data(source: "ModelSource", calibration: str, layout: str) -> "tuple[Source, str]":
-    """The data, and what becomes of images that cannot be read: as for the run that is exported, if it was trained on
-    them."""
+    """Returns the data and the handling of unreadable images. For an exported run's own data, both are the run's."""
     from polynet_keras.data.source_names import is_same_data
     from polynet_keras.data.sources import open_source
     from polynet_keras.pretrained.model_source import RECIPE_FILE, Kind
@@ -148,7 +149,7 @@ def _print_comparison(card: "ExportCard") -> None:
 
 @contextlib.contextmanager
 def _ending_in_order() -> Iterator[None]:
-    """SIGTERM ends the process as an error would, so that what is half written is removed."""
+    """Makes SIGTERM end the process as an error does, so that incomplete files are removed."""
 
     def end(number, frame):
         raise SystemExit(128 + number)

@@ -1,4 +1,4 @@
-"""`polynet features`: embeddings of image files."""
+"""`polynet features`: writes embeddings of image files."""
 
 from absl import flags
 
@@ -18,21 +18,21 @@ EXAMPLES = (
 )
 
 LISTED = 20
-"""Images that were left out, at most, that are listed."""
+"""The largest number of skipped images in the list."""
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    define_model_flag(values, "use", "what `polynet predict` takes, but for an export, which gives classes alone")
+    define_model_flag(values, "use", "as for `polynet predict`, but not an export, which has only classes")
     define_card_flags(values)
     define_weights_flags(values)
-    what = Heading(values, "What to take")
-    stage = "Stage whose output is taken: of a PolyNet stem, stage_a, stage_b, stage_c; or the name of a layer."
-    what.string("stage", None, f"{stage} [what goes into the classifier]")
-    pooling = "How a map becomes an embedding: `avg` or `max`, the mean or the largest value of each channel."
+    what = Heading(values, "Embeddings")
+    stage = "Stage whose output to take: of a PolyNet stem, stage_a, stage_b, stage_c; or the name of a layer."
+    what.string("stage", None, f"{stage} [the classifier's input]")
+    pooling = "Pooling of a map to an embedding: `avg` or `max`, the mean or the largest value of each channel."
     what.string("pooling", "avg", pooling, choices=EMBEDDING_POOLINGS)
     images = Heading(values, "Images")
-    images.integer("batch_size", 32, "Images that the model is shown at once.")
-    skip = "What to do about an image that cannot be read: `error` ends, `skip` leaves it out and lists it."
+    images.integer("batch_size", 32, "Images in one forward pass.")
+    skip = "What to do about an unreadable image: `error` stops, `skip` leaves it out and lists it."
     images.string("on_error", "error", skip, choices=ON_ERRORS)
     define_output_flag(values, "File to write: file.npz with paths and embeddings.")
 
@@ -48,7 +48,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     source, about = checked_model(values)
     if source.kind is Kind.EXPORT:
         raise ValueError(
-            f"{shown(source.name)} is exported and gives classes alone; name the model that it was exported from"
+            f"{shown(source.name)} is exported and has only classes; name the model that it was exported from"
         )
     if values.on_error == "error" and images.refused:
         raise ValueError(next(iter(images.refused.values())))

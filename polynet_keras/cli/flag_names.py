@@ -1,4 +1,4 @@
-"""On the command line a value is named by its flag, in Python by its argument: `--epochs=-1`, and `epochs=-1`."""
+"""Names in messages: the flag on the command line, `--epochs=-1`, the argument in Python, `epochs=-1`."""
 
 import re
 
@@ -10,13 +10,13 @@ FLAGS = {
     "implementation": "communication",
     "timeout_seconds": "communication_timeout",
 }
-"""By argument: its flag, in commands that have none of the argument's name."""
+"""The flag of each argument, in commands that have no flag with the argument's name."""
 POSITIONAL = {"data": "FOLDER_OR_TABLE"}
-"""By argument: what the usage calls it, in a command that takes it without a flag (`polynet records`)."""
+"""The name in the usage of each argument, in a command that takes it without a flag (`polynet records`)."""
 
 
 def named_by_flag(message: str, values: flags.FlagValues) -> str:
-    """What an error says, of a command that has these flags: an argument that it begins with is named by its flag."""
+    """Returns an error's message for a command with these flags: the argument at its start gets its flag's name."""
     match = re.match(r"(\w+)=", message)
     if not match:
         return message

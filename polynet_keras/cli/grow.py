@@ -1,4 +1,4 @@
-"""`polynet grow`: a larger net with the weights of a trained one."""
+"""`polynet grow`: makes a larger net with the weights of a trained one."""
 
 from absl import flags
 
@@ -15,25 +15,25 @@ EXAMPLES = ('polynet grow --structure "2 x [2-way] | 4 x [poly-3, 2-way] | 2 x [
 
 def define_flags(values: flags.FlagValues) -> None:
     define_model_flag(values, "grow", "a run folder, a .keras file with a card, or a name of `polynet weights`")
-    define_output_flag(values, "File.keras to write the grown net to; its card is beside it.")
+    define_output_flag(values, "File.keras for the grown net; its card is written beside it.")
     growth = Heading(values, "Growth")
     structure = "Structure of the grown net: a name of `polynet summary`, or a notation. [must be named]"
     growth.string("structure", None, structure)
-    positions = "Where new units go among the old ones: `interleaved` or `appended`."
+    positions = "Place of the new units among the old ones: `interleaved` or `appended`."
     growth.string("positions", "interleaved", positions, choices=("interleaved", "appended"))
-    new_paths = "How new paths begin: `xavier`, the poster's, or `zero`: then the net computes what the old one does."
+    new_paths = "Start of new paths: `xavier`, the poster's, or `zero`: then the net computes the same as the old one."
     growth.string("new_paths", "xavier", new_paths, choices=("xavier", "zero"))
-    scale = "Factor on the new paths; --residual_scale of `polynet train` has what it may be. [the run's]"
+    scale = "Factor on the new paths; --residual_scale of `polynet train` lists the possible values. [the run's]"
     growth.list("residual_scale", None, scale)
-    growth.switch("carry_optimizer", False, "Keep the optimizer's memory of the weights that are kept.")
+    growth.switch("carry_optimizer", False, "Keep the optimizer's state for the weights that are kept.")
     growth.integer("seed", 0, "Seed of the new weights.")
 
 
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
     if arguments:
-        raise ValueError(f"unexpected argument {arguments[0]!r}; the structure is named with --structure")
+        raise ValueError(f"unexpected argument {arguments[0]!r}; name the structure with --structure")
     if values.structure is None:
-        raise ValueError("--structure is missing: what to grow to")
+        raise ValueError("--structure is missing: the structure of the grown net")
     output = check_new_file("output", output_of(values, "the file for the grown net"), [".keras"])
     check_new_file("output", str(output.with_suffix(".json")))  # its card
 
@@ -56,14 +56,14 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         structure, width, residual_scale = recipe.structure, recipe.width, recipe.residual_scale
         policy, command = recipe.precision, [f"--recipe={model.path / RECIPE_FILE}"]
     elif model.kind is Kind.PUBLISHED and values.carry_optimizer:
-        raise ValueError("--carry_optimizer is of a run; a published checkpoint has no optimizer")
+        raise ValueError("--carry_optimizer is for a run; a published checkpoint has no optimizer")
     if not (structure and width):
-        raise ValueError(f"{name}: its card does not say the structure and the width that grow")
+        raise ValueError(f"{name}: its card has no structure and width, from which it could grow")
     if values.residual_scale is not None:
         residual_scale = residual_scale_of(values.residual_scale)
         command.append(f"--residual_scale={','.join(values.residual_scale)}")
     elif isinstance(residual_scale, tuple) and len(residual_scale) > 2:
-        raise ValueError(f"{name} has a residual scale for each module: say that of new ones with --residual_scale")
+        raise ValueError(f"{name} has a residual scale for each module: give that of new ones with --residual_scale")
     plan = plan_insertion(structure, values.structure, values.positions)
     if not any(unit.new_terms for unit in plan.units):
         raise ValueError(f"{name} has this structure already: nothing grows")
@@ -109,7 +109,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
 
 
 def _image(model, side: int) -> tuple[int, int, int]:
-    """(height, width, channels), whatever the data format; sides that the model leaves open are of this size."""
+    """Returns (height, width, channels) in any data format; `side` replaces sides that the model leaves open."""
     import keras
 
     first, second, third = (side if one is None else one for one in model.input_shape[1:])

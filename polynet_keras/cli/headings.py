@@ -1,4 +1,4 @@
-"""The flags of a command under headings, and the help that shows them."""
+"""The flags of a command under headings, and its help."""
 
 import os
 import shutil
@@ -16,14 +16,14 @@ NAMES = 26
 
 
 class Heading:
-    """Defines flags that the help of a command shows under one heading, in the order in which they are defined.
+    """Defines flags that the help of a command shows under one heading, in the order of their definition.
 
-    absl keeps flags by the module that defines them: the heading takes the module's place.
+    absl stores flags by the module that defines them: the heading takes the module's place.
 
     Args:
-        values: of the command.
-        title: what the flags are about.
-        rare: shown by `--helpfull` only.
+        values: the command's flags.
+        title: the topic of the flags.
+        rare: whether only `--helpfull` shows them.
     """
 
     def __init__(self, values: flags.FlagValues, title: str, rare: bool = False):
@@ -52,7 +52,7 @@ class Heading:
     def repeated(self, name: str, text: str) -> None:
         """A string that may be given several times."""
         self._define(flags.DEFINE_multi_string, name, [], text)
-        self._values[name].help = text  # without what absl adds
+        self._values[name].help = text  # without absl's addition
 
     def old_name(self, old: str, new: str) -> None:
         flags.DEFINE_alias(old, new, **self._place)
@@ -90,7 +90,7 @@ class _Number(flags.ArgumentParser):
 
 
 def headed(headings: dict[str, dict[str, str]]) -> str:
-    """Names and what is said of them, by heading: two columns, as wide as the terminal."""
+    """Formats names and descriptions under headings: two columns, as wide as the terminal."""
     if not headings:
         return ""
     width = min(WIDTH, shutil.get_terminal_size().columns)
@@ -116,16 +116,16 @@ def headed(headings: dict[str, dict[str, str]]) -> str:
 
 
 def bold(text: str) -> str:
-    """A text in bold type where standard output is a terminal and the user has nothing against it (no-color.org)."""
+    """Returns a text in bold type if standard output is a terminal and the user allows it (no-color.org)."""
     is_terminal = sys.stdout is not None and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
     return text if os.environ.get("NO_COLOR") or not is_terminal else f"\033[1m{text}\033[0m"
 
 
 def flag_help(values: flags.FlagValues, left_out: Sequence[str] = (), full: bool = True) -> str:
-    """The flags of a command by heading, each with what it is for and its default in brackets.
+    """Formats the flags of a command by heading, each with its description and its default in brackets.
 
     Args:
-        values: of the command.
+        values: the command's flags.
         left_out: flags that are not shown.
         full: whether rare flags are shown.
     """
@@ -143,7 +143,7 @@ def is_rare(flag: flags.Flag) -> bool:
 
 
 def choices_of(flag: flags.Flag) -> Sequence[str]:
-    """The values that a flag takes; none where there are too many to list."""
+    """Returns the values that a flag takes; empty if there are too many to list."""
     return getattr(flag, "choices", ())
 
 
@@ -153,7 +153,7 @@ def flag_name(flag: flags.Flag) -> str:
 
 
 def flag_text(flag: flags.Flag) -> str:
-    """What a flag is for, and its default: as the text itself says it, in brackets, or as it is."""
+    """Returns a flag's description with its default in brackets, from the description itself or the flag."""
     default = flag.default
     if default is None or default == []:
         return flag.help if flag.help.endswith("]") else f"{flag.help} [none]"

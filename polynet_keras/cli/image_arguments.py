@@ -1,4 +1,4 @@
-"""The image files that a command is given, and what is said of those that cannot be read."""
+"""The image files in a command's arguments, and messages about unreadable ones."""
 
 import sys
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 def named_images(arguments: Sequence[str]) -> "ImagePaths":
-    """The files that arguments name; `-` is a list on standard input.
+    """Returns the files that arguments name; `-` is a list on standard input.
 
     Raises:
-        ValueError: as `image_paths`, or a list is asked for and standard input is closed.
+        ValueError: as for `image_paths`, or `-` is given and standard input is closed.
     """
     from polynet_keras.data.image_paths import image_paths
 
@@ -26,19 +26,19 @@ def named_images(arguments: Sequence[str]) -> "ImagePaths":
 
 
 def check_one_is_there(images: "ImagePaths") -> None:
-    """Raises a `ValueError` unless at least one file is there and may be read."""
+    """Raises a `ValueError` unless at least one file exists and can be read."""
     if not images.sizes:
         reason = images.refused[0]
         raise ValueError(reason if len(images) == 1 else f"none of {len(images):,} images can be read; {reason}")
 
 
 def check_all_were_read(images: int, unreadable: Sequence[tuple[str, str]], count: int) -> None:
-    """Raises a `ValueError` if there are files that could not be read.
+    """Raises a `ValueError` if files could not be read.
 
     Args:
-        images: how many there are.
-        unreadable: paths and errors of the first ones.
-        count: how many could not be read.
+        images: the number of files.
+        unreadable: paths and errors of the first unreadable files.
+        count: the number of unreadable files.
     """
     if not count:
         return

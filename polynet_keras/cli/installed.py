@@ -1,4 +1,4 @@
-"""What is installed, without importing it, and which extras a command may need."""
+"""Finds installed packages without importing them, and the extras that a command may need."""
 
 import os
 import platform
@@ -28,38 +28,38 @@ EXTRAS = {
     "crops": ("data",),
     "convert": ("data",),
 }
-"""By command: the extras that all it can do needs."""
+"""The extras that each command may need."""
 
 PACKAGES = ("keras", "tensorflow", "jax", "torch")
 """Keras and its backends."""
 
 
 def missing_extras(command: str) -> list[str]:
-    """The extras that a command may need and that are not there, or not whole."""
+    """Returns the extras that a command may need and that are missing or incomplete."""
     return [extra for extra in EXTRAS.get(command, ()) if missing_packages(extra)]
 
 
 def version_of(package: str) -> str | None:
-    """A package's version, `None` if it is not installed."""
+    """Returns a package's version, or `None` if it is not installed."""
     try:
         return metadata.version(package)
-    except metadata.PackageNotFoundError:  # as tensorflow is where it comes from tensorflow-cpu
+    except metadata.PackageNotFoundError:  # for example tensorflow, installed as tensorflow-cpu
         return "of unknown version" if find_spec(package) else None
 
 
 def versions() -> list[tuple[str, str]]:
-    """Names and versions of this package and of what it works with."""
+    """Returns the names and versions of this package and of those that it works with."""
     found = [(package, version_of(package) or "not installed") for package in PACKAGES]
     try:
         backend = chosen_backend()
         said = f"{backend.name} ({backend.source})"
     except (ValueError, OSError) as error:
-        said = f"not known: {error}"
+        said = f"unknown: {error}"
     return [("polynet_keras", __version__), ("python", platform.python_version()), *found, ("backend", said)]
 
 
 def devices() -> str:
-    """What this machine has to compute with, as the system's files tell: no framework is asked."""
+    """Returns this machine's processors, from the system's files and without a framework."""
     cards = len(list(Path("/dev").glob("nvidia[0-9]*")))
     return (
         f"{number_of(os.cpu_count() or 1, 'CPU core')}, {number_of(cards, 'NVIDIA GPU') if cards else 'no NVIDIA GPU'}"

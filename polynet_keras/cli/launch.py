@@ -1,4 +1,4 @@
-"""`polynet launch`: several workers of one command on this machine, started again when one fails."""
+"""`polynet launch`: starts several workers of one command on this machine, and restarts them when one fails."""
 
 import contextlib
 import os
@@ -28,8 +28,8 @@ USAGE = "--workers N [flags] -- train [flags of train] | PROGRAM ..."
 EXAMPLES = ("polynet launch --workers 2 -- train --data photos --run_dir runs/photos",)
 
 MISTAKES, PROGRAM_MISTAKES = frozenset({1, 2}), frozenset({2})
-"""Exit codes that say that the command was called wrongly: of `polynet train`, and of any program. A Python program
-ends with 1 after any exception."""
+"""Exit codes for a wrong call of the command: of `polynet train`, and of any program. A Python program exits with 1
+after any exception."""
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -37,8 +37,8 @@ def define_flags(values: flags.FlagValues) -> None:
     workers.integer("workers", 2, "Processes that train together.")
     workers.switch("pin", None, "Give each worker its own share of the cores. [if there are as many]")
     failures = Heading(values, "Failures")
-    failures.integer("max_restarts", 3, "How often all workers are started again, in all.")
-    grace = "Seconds for a worker to end after another one failed, or to save on SIGTERM."
+    failures.integer("max_restarts", 3, "Largest number of restarts of the job.")
+    grace = "Seconds for a worker to exit after another one failed, or to save on SIGTERM."
     failures.number("grace_seconds", 30.0, grace)
     output = Heading(values, "Output")
     output.string("log_dir", None, "Folder for the output of each worker.")
@@ -51,7 +51,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> int:
     cluster = Cluster.from_environment()
     if cluster.is_distributed:
         raise ValueError(
-            f"{cluster.source} says that this is one of {cluster.count} workers already; start the command itself "
+            f"{cluster.source} says that this is already one of {cluster.count} workers; start the command itself "
             "here, without launch"
         )
 
@@ -77,7 +77,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> int:
             logging.info("all workers, and their restarts, use --run_dir=%s", run_dir)
         code = supervise(job)
     if code == EXIT_RESTART and run_dir is not None:
-        logging.info("the run goes on with the same command and --run_dir=%s", run_dir)
+        logging.info("to resume the run, use the same command and --run_dir=%s", run_dir)
     return code
 
 
@@ -87,7 +87,7 @@ def _can_pin(workers: int) -> bool:
 
 @contextlib.contextmanager
 def _left_if_used(made: list[Path]) -> Iterator[None]:
-    """Removes the folders that were made here if nothing is in them."""
+    """Removes the folders that were made here if they are empty."""
     try:
         yield
     finally:
@@ -97,7 +97,7 @@ def _left_if_used(made: list[Path]) -> Iterator[None]:
 
 
 def _command(arguments: list[str]) -> tuple[list[str], frozenset[int], Path | None]:
-    """What each worker runs, its mistakes, and the run folder, if it was chosen here."""
+    """Returns the command of each worker, its exit codes for mistakes, and the run folder, if it was chosen here."""
     from polynet_keras.cli.main import COMMANDS
     from polynet_keras.training.runs.folder import new_run_folder
 
@@ -108,7 +108,7 @@ def _command(arguments: list[str]) -> tuple[list[str], frozenset[int], Path | No
         if run_dir is not None:
             rest = [f"--run_dir={run_dir}", *rest]
         start = "import sys; from polynet_keras.cli.main import main; sys.exit(main())"
-        # -P: as for `polynet` itself, modules in the current folder are not this package's.
+        # -P: as for `polynet` itself, do not import modules from the current folder.
         return [sys.executable, "-P", "-c", start, name, *rest], MISTAKES, run_dir
     if name in COMMANDS:
         raise ValueError(f"`{name}` works in one process; launch starts train, or a program that reads TF_CONFIG")
@@ -119,7 +119,7 @@ def _command(arguments: list[str]) -> tuple[list[str], frozenset[int], Path | No
 
 
 def _flags_of_train(arguments: list[str]) -> tuple[flags.FlagValues, "Recipe"]:
-    """Reads them as each worker will: a mistake is told before anything starts."""
+    """Reads the flags as each worker will, so that mistakes are reported before anything starts."""
     from polynet_keras.training.runs.checking import check_dry_run, check_run
 
     values = flags.FlagValues()
@@ -127,10 +127,10 @@ def _flags_of_train(arguments: list[str]) -> tuple[flags.FlagValues, "Recipe"]:
     define_old_names("train", values)
     positional = settle_old_names("train", values, parsed("train", values, arguments))
     if positional:
-        raise ValueError(f"unexpected argument {positional[0]!r} of train; the data is named with --data")
+        raise ValueError(f"unexpected argument {positional[0]!r} of train; name the data with --data")
     try:
         execution = execution_of(values)
-        recipe = train.recipe_of_run(values, tell=False)  # the chief does
+        recipe = train.recipe_of_run(values, tell=False)  # the chief logs it
         if values.find_learning_rate:
             raise ValueError("--find_learning_rate runs on one worker: use `polynet train`, without `launch`")
         if values.dry_run:

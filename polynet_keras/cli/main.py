@@ -1,4 +1,4 @@
-"""`polynet <command>`: finds the command, reads its flags, and turns a user's mistake into one line."""
+"""`polynet <command>`: finds the command, reads its flags, and reports a user's mistake in one line."""
 
 import importlib
 import logging as stdlib_logging
@@ -36,20 +36,20 @@ GROUPS = {
     },
     "Use and measure": {
         "predict": "classify image files with a trained model",
-        "explain": "show where in image files a model finds what speaks for a class",
+        "explain": "show which parts of image files support a class",
         "features": "write embeddings of image files, to search and compare them by",
-        "evaluate": "count what a model gets right of a dataset, exactly",
+        "evaluate": "measure a model on a dataset, with exact counts",
         "results": "show and plot the table of evaluations",
         "ensemble": "mix the scores of several models",
     },
     "Deploy": {
         "export": "write a trained model for a runtime: OpenVINO, ONNX, LiteRT, SavedModel, PyTorch",
-        "serve": "answer over HTTP with an exported model",
+        "serve": "serve an exported model over HTTP",
     },
     "Data": {
         "records": "write a folder of images as TFRecords",
-        "benchmark": "measure what a training run would wait for",
-        "crops": "draw the crops that a network is shown of an image",
+        "benchmark": "find the bottleneck of a training run",
+        "crops": "draw the crops that a network gets from an image",
     },
     "Networks and weights": {
         "summary": "list the structures, or show what each stage of one costs",
@@ -58,7 +58,7 @@ GROUPS = {
         "convert": "turn a published weights file into this package's own, and compare both",
     },
     "This installation": {
-        "doctor": "say what is installed, what is missing, and the line that installs it",
+        "doctor": "list what is installed and what is missing, with the command that installs it",
         "completion": "print a script with which bash or zsh completes commands and flags",
     },
 }
@@ -73,11 +73,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments after the program's name; those of the process by default.
 
     Returns:
-        The exit code: 0, 1 for a mistake of the user's (one line on stderr), 70 for any other error, 130 for an
-        interrupt, 141 where nobody reads the output any more, as that of `polynet summary | head -1`.
+        The exit code: 0, 1 for a mistake of the user (one line on stderr), 70 for any other error, 130 for an
+        interrupt, 141 if the reader of the output is gone, as with `polynet summary | head -1`.
 
     Raises:
-        SystemExit: with code 75: training ended because of another worker or of SIGTERM, and can be started again.
+        SystemExit: with code 75: training ended because of another worker or SIGTERM, and can be started again.
     """
     with output_named():
         try:
@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return EXIT_UNREAD
         try:
             if sys.stdout is not None:
-                sys.stdout.flush()  # what cannot be written is told now, and not as Python ends
+                sys.stdout.flush()  # report a failed write now, not when Python exits
         except OSError as error:
             leave_unread()
             return EXIT_UNREAD if isinstance(error, BrokenPipeError) else _mistake(error)
@@ -107,9 +107,9 @@ def _answer(words: list[str]) -> int:
         width = max(len(name) for name, _ in facts)
         for name, fact in facts:
             print(f"{name:<{width}}  {fact}")
-        print("`polynet doctor` says which of them TensorFlow can use, and what is missing.")
+        print("`polynet doctor` lists which of them TensorFlow can use, and what is missing.")
         return 0
-    own = words.index("--") if "--" in words else len(words)  # what follows is another program's
+    own = words.index("--") if "--" in words else len(words)  # the rest belongs to another program
     name, *rest = [*map(_with_home, words[:own]), *words[own:]]
     values = flags.FlagValues()
     try:
@@ -145,8 +145,8 @@ def _answer(words: list[str]) -> int:
     except Exception as error:
         package = _missing_package(error)
         if package is not None and not os.environ.get("POLYNET_TRACEBACK"):
-            return _mistake(ValueError(f"not installed: {package}; `polynet doctor` says all that is missing"))
-        # No mistake of the user's: a supervisor may try again.
+            return _mistake(ValueError(f"not installed: {package}; `polynet doctor` lists all that is missing"))
+        # Not a mistake of the user: a supervisor may try again.
         traceback.print_exc()
         return EXIT_SOFTWARE
     return code or 0
@@ -159,7 +159,7 @@ def _mistake(error: Exception, values: flags.FlagValues | None = None) -> int:
 
 
 def _missing_package(error: Exception) -> str | None:
-    """The package that an import has not found."""
+    """Returns the package that an import has not found, or None."""
     if not isinstance(error, ModuleNotFoundError) or not error.name:
         return None
     module = error.name.partition(".")[0]
@@ -169,29 +169,29 @@ def _missing_package(error: Exception) -> str | None:
 
 
 def _message(error: Exception) -> str:
-    """What an error says; of one of the system's, which file it is about, and what about it."""
+    """Returns an error's message; for an error of the system, the file and the problem."""
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{shown(os.fsdecode(error.filename))}: {error.strerror}"
     return str(error)
 
 
 def _with_home(argument: str) -> str:
-    """Shells replace the `~` of a word, not that of `--run_dir=~/runs`."""
+    """Replaces the `~` in `--run_dir=~/runs`; shells replace it only at the start of a word."""
     match = re.fullmatch(r"(--?\w+=)?(~.*)", argument, re.DOTALL)
     return argument if match is None else (match[1] or "") + os.path.expanduser(match[2])
 
 
 def _check_characters(values: flags.FlagValues, positional: Sequence[str]) -> None:
-    """Refuses null characters, which a flag file can have: no path holds one, and the system's errors name no flag."""
+    """Refuses null characters, which a flag file can have: paths cannot have them, and system errors name no flag."""
     given = [(f"--{name}", values[name].value) for name in values]
     for name, value in [*given, *(("argument", text) for text in positional)]:
         for text in value if isinstance(value, list) else [value]:
             if isinstance(text, str) and "\0" in text:
-                raise ValueError(f"{name} {text!r} holds a null character, which no name can have")
+                raise ValueError(f"{name} {text!r} has a null character, which no name can have")
 
 
 class _Plain(stdlib_logging.Formatter):
-    """What is said, of all but information how bad it is, and of an exception where it is from. It is for people."""
+    """Formats messages for people: with the level, except for information, and with an exception's traceback."""
 
     def format(self, record):
         text = record.getMessage().rstrip()
@@ -200,7 +200,7 @@ class _Plain(stdlib_logging.Formatter):
 
 
 def _is_news(record: stdlib_logging.LogRecord) -> bool:
-    """Whether a record is more than what another package does: TensorFlow reports each step of an export."""
+    """Whether a record is news, and not another package's progress: TensorFlow reports each step of an export."""
     return record.levelno > stdlib_logging.INFO or record.pathname.startswith(PACKAGE)
 
 
@@ -214,7 +214,7 @@ def _log_plainly() -> None:
 
 
 def _may_pass(error: Exception) -> bool:
-    """Whether an error, or what it was raised for, is of a file system or network that may work the next time."""
+    """Whether an error, or its cause, is from a file system or network that may work the next time."""
     return any(isinstance(one, OSError) and one.errno in TRANSIENT for one in (error, error.__context__))
 
 
@@ -222,7 +222,7 @@ def _usage() -> str:
     return (
         f"usage: polynet <command> [flags]\n\n{headed(GROUPS)}\n\n"
         "`polynet <command> --help` lists the command's flags, `polynet --version` the versions.\n"
-        "With POLYNET_TRACEBACK=1 in the environment an error shows where it comes from.\n\n"
+        "With POLYNET_TRACEBACK=1 in the environment an error shows its traceback.\n\n"
         f"{_examples(EXAMPLES)}"
     )
 

@@ -1,4 +1,4 @@
-"""`--model`: which model a command is about, and what is said of one without a card."""
+"""`--model` names the model of a command; other flags describe a model without a card."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -18,39 +18,39 @@ def define_model_flag(values: flags.FlagValues, verb: str, kinds: str = ANY) -> 
     """Defines `--model`.
 
     Args:
-        verb: what the command does with the model.
-        kinds: of models that it takes.
+        verb: the command's action on the model.
+        kinds: the kinds of models that it takes.
     """
     Heading(values, "Model").string("model", None, f"Model to {verb}: {kinds}. [the newest run in runs/]")
 
 
 def define_card_flags(values: flags.FlagValues) -> None:
-    """Defines what is said of a model that has no card."""
+    """Defines the flags that describe a model without a card."""
     card = Heading(values, "A model without a card")
-    card.string("classes", None, "Text file of the model's classes, one a line, in the order of its outputs.")
+    card.string("classes", None, "Text file of the model's classes, one per line, in the order of its outputs.")
     preprocessing = (
-        "How images are normalized: `imagenet`, `symmetric` (-1 to 1), `unit` (0 to 1), `raw` (0 to 255, for a model "
+        "Normalization of the images: `imagenet`, `symmetric` (-1 to 1), `unit` (0 to 1), `raw` (0 to 255, for a model "
         "that rescales its images) or `caffe` (Keras's ResNet and VGG)."
     )
     card.string("preprocessing", None, preprocessing)
     card.list("mean", None, "Mean of each channel, on the scale 0 to 1, in place of --preprocessing: 0.5,0.5,0.5.")
     card.list("std", None, "Deviation of each channel, on the scale 0 to 1, with --mean: 0.25,0.25,0.25.")
-    card.integer("image_size", None, "Side of the images, in pixels, of a model that takes any.", lowest=1)
+    card.integer("image_size", None, "Side of the images, in pixels, for a model that takes any size.", lowest=1)
 
 
 def define_weights_flags(values: flags.FlagValues) -> None:
-    """Defines what is said of a weights file."""
+    """Defines the flags that describe a weights file."""
     card = Heading(values, "A model without a card")
-    card.string("structure", None, "Structure of the network of a weights file. [that of the released net]")
+    card.string("structure", None, "Structure of a weights file's network. [that of the released net]")
     card.number("width", None, "Width of this network. [1]")
 
 
 def checked_model(values: flags.FlagValues) -> "tuple[ModelSource, Description]":
-    """The model that the flags name, and what they say of it: all is there that loading it needs, as far as can be seen
-    without Keras.
+    """Returns the model that the flags name, and its description. Checks, without Keras, that all is there to load it.
 
     Raises:
-        ValueError: no such model, a card that cannot be read, or a model without one of which something is not said.
+        ValueError: the model does not exist, its card cannot be read, or it has no card and its description is
+            incomplete.
     """
     from polynet_keras.pretrained.description import check_described
 
@@ -60,10 +60,10 @@ def checked_model(values: flags.FlagValues) -> "tuple[ModelSource, Description]"
 
 
 def find_named(values: flags.FlagValues) -> "ModelSource":
-    """The model that is named, or the newest run, which the log then says.
+    """Returns the model that is named, or the newest run, which is logged.
 
     Raises:
-        ValueError: no such model, or none is named and there is no run.
+        ValueError: the model does not exist, or none is named and there is no run.
     """
     from polynet_keras.pretrained.model_source import find_model, newest_run
 
@@ -75,15 +75,15 @@ def find_named(values: flags.FlagValues) -> "ModelSource":
 
 
 def described(values: flags.FlagValues) -> "Description":
-    """What the flags say of a model without a card.
+    """Returns the flags' description of a model without a card.
 
     Raises:
-        ValueError: a file of classes that cannot be read, or values that contradict each other.
+        ValueError: the file of classes cannot be read, or values contradict each other.
     """
     if (values.mean is None) != (values.std is None):
         raise ValueError("--mean and --std go together: one value for each channel, or one for all")
     if values.mean is not None and values.preprocessing is not None:
-        raise ValueError("--preprocessing and --mean both say how images are normalized; say one")
+        raise ValueError("--preprocessing and --mean both define the normalization of images; give one")
     normalization: Any = values.preprocessing
     if values.mean is not None:
         normalization = tuple(_numbers(flag, values[flag].value) for flag in ("mean", "std"))

@@ -1,4 +1,4 @@
-"""`--output`: what a command is there to write, and checks of paths before the work begins."""
+"""`--output`: the main output of a command, and checks of paths before the work begins."""
 
 import os
 from collections.abc import Sequence
@@ -14,13 +14,14 @@ def define_output_flag(values: flags.FlagValues, text: str, default: str | None 
 
 
 def output_of(values: flags.FlagValues, what: str) -> str:
-    """What `--output` names.
+    """Returns the value of `--output`.
 
     Args:
-        what: is named, for a user who did not: "the folder to write".
+        values: the command's flags.
+        what: the meaning of the flag, for the message if it is missing: "the folder to write".
 
     Raises:
-        ValueError: nothing is named.
+        ValueError: the flag is missing.
     """
     if not values.output:
         raise ValueError(f"--output is missing: {what}")
@@ -28,25 +29,25 @@ def output_of(values: flags.FlagValues, what: str) -> str:
 
 
 def check_new_file(flag: str, path: str, suffixes: Sequence[str] = ()) -> Path:
-    """A file that is not there yet and can be written.
+    """Returns the path of a new file that can be written.
 
     Raises:
-        ValueError: it is there, or in no folder that can be written, or its name ends in another way.
+        ValueError: the file exists, its folder cannot be written, or its name has a wrong ending.
     """
     if suffixes and (not path.endswith(tuple(suffixes)) or Path(path).name in suffixes):
         raise ValueError(f"--{flag}={path} must end in {' or '.join(suffixes)}")
     if Path(path).exists():
-        raise ValueError(f"--{flag}={path} is there already; name a new file")
+        raise ValueError(f"--{flag}={path} already exists; name a new file")
     return check_file(flag, path)
 
 
 def check_file(flag: str, path: str) -> Path:
-    """A file that can be written, and may be there.
+    """Returns the path of a file that can be written, and may exist.
 
     Raises:
-        ValueError: it is in no folder that exists and can be written.
+        ValueError: its folder does not exist or cannot be written.
     """
     folder = Path(path).parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise ValueError(f"--{flag}={path} is in no folder that exists and can be written; make it first")
+        raise ValueError(f"--{flag}={path}: its folder does not exist or cannot be written; make it first")
     return Path(path)

@@ -1,4 +1,4 @@
-"""A command's flags, read from its words; mistakes are told in the words of this command line, not in absl's."""
+"""Reads a command's flags from its words; mistakes are reported in this command line's words, not in absl's."""
 
 import difflib
 import re
@@ -11,14 +11,14 @@ from polynet_keras.cli.headings import is_rare
 from polynet_keras.cli.renamed import old_names
 
 LONGEST = 200
-"""Characters of a word of the user's that a message shows."""
+"""The largest number of characters of a user's word in a message."""
 
 
 def parsed(command: str, values: flags.FlagValues, words: Sequence[str]) -> list[str]:
     """Reads a command's flags into `values`; returns its other arguments.
 
     Raises:
-        ValueError: a flag that is not known, has no value, or another one than it takes.
+        ValueError: a flag is unknown, has no value, or has a value that it does not accept.
     """
     try:
         return values([f"polynet {command}", *words])[1:]
@@ -46,7 +46,7 @@ def _names(command: str, values: flags.FlagValues) -> Iterable[str]:
 
 
 def _near_flag(word: str, known: Sequence[str]) -> str:
-    """`; did you mean --...?` with a flag that is mistyped, begun or abbreviated to its initials, as `lr` is."""
+    """Returns `; did you mean --...?` for a flag that is mistyped, shortened, or given by initials, such as `lr`."""
     plain = word.replace("-", "_").lower()
     near = difflib.get_close_matches(plain, known, n=1, cutoff=0.7)
     near += [name for name in known if plain == "".join(part[:1] for part in name.split("_"))]
@@ -55,7 +55,7 @@ def _near_flag(word: str, known: Sequence[str]) -> str:
 
 
 def _of_value(message: str) -> str:
-    """What absl says as "flag --epochs=many: must be a whole number"."""
+    """Rewords absl's message "flag --epochs=many: must be a whole number"."""
     match = re.fullmatch(r"flag (--\w+)=(.*?): (\(?'Non-boolean|must be).*", message, re.DOTALL)
     if match is None:
         return message

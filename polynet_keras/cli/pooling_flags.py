@@ -1,4 +1,4 @@
-"""How the scores of an image's crops become one."""
+"""The pooling of the scores of an image's crops."""
 
 from typing import TYPE_CHECKING
 
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
 
 def define_pooling_flags(values: flags.FlagValues) -> None:
     pooling = Heading(values, "Pooling")
-    how = "How the scores of the crops of an image are pooled: `selective`, `mean` or `max`."
+    how = "Pooling of the scores of an image's crops: `selective`, `mean` or `max`."
     pooling.string("pooling", "selective", how, choices=("selective", "mean", "max"))
     share = "Share of the crops that selective pooling takes: the best-scoring ones of each class."
     pooling.number("fraction", 0.3, share)
-    what = "What is pooled: `probabilities` or `logits`."
+    what = "Scores to pool: `probabilities` or `logits`."
     pooling.string("on", "probabilities", what, choices=("probabilities", "logits"))
 
 
 def pooling_of(values: flags.FlagValues) -> "Pooling":
-    """What the flags say.
+    """Returns the pooling that the flags describe.
 
     Raises:
         ValueError: a value out of range.

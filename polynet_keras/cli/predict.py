@@ -1,4 +1,4 @@
-"""`polynet predict`: the classes of image files."""
+"""`polynet predict`: classifies image files."""
 
 import contextlib
 import dataclasses
@@ -29,9 +29,9 @@ EXAMPLES = (
 )
 
 ALL, FIRST = 20, 10
-"""Up to `ALL` images get a line each; of more, the `FIRST` do, and a summary follows."""
+"""Up to `ALL` images get a line each. Of more images, the first `FIRST` do, and a summary follows."""
 LISTED = 20
-"""Classes, and unreadable files, that the summary lists at most."""
+"""The largest number of classes, and of unreadable files, in the summary."""
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -39,13 +39,13 @@ def define_flags(values: flags.FlagValues) -> None:
     define_card_flags(values)
     define_weights_flags(values)
     images = Heading(values, "Images")
-    images.integer("crops", 1, "Crops of each image that the model is shown: 1, 10 or 144.", choices=CROPS)
-    images.integer("batch_size", 32, "Images, or crops of one image, that the model is shown at once.")
+    images.integer("crops", 1, "Crops of each image for the model: 1, 10 or 144.", choices=CROPS)
+    images.integer("batch_size", 32, "Images, or crops of one image, in one forward pass.")
     define_pooling_flags(values)
     output = Heading(values, "Output")
     output.integer("top", 5, "Classes to give for each image, the most probable first.")
     output.string("output", None, "Table to write: file.csv, file.jsonl or file.parquet.")
-    output.string("html", None, "Page to write: file.html with the pictures by class, to look at.")
+    output.string("html", None, "Page to write: file.html with the pictures by class.")
 
 
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -78,7 +78,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     print(f"model: {shown(model.name)}")
     found = _Found(len(images))
     with contextlib.ExitStack() as stack:
-        stack.callback(found.show)  # of an interrupted command too
+        stack.callback(found.show)  # also if the command is interrupted
         stack.push(lambda kind, *_: setattr(found, "table", None if kind else values.output))
         stack.enter_context(held_back())
         write = stack.enter_context(prediction_table(values.output, top)) if values.output is not None else None
@@ -98,15 +98,15 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
 
 
 class _Found:
-    """What is printed of predictions: they may be too many for the screen, and for the memory.
+    """The printed part of predictions, which may be too many for the screen and the memory.
 
     Args:
-        images: to be classified.
+        images: the number of images to classify.
     """
 
     def __init__(self, images: int):
         self._images = images
-        self.table: str | None = None  # with all of them, once it is there
+        self.table: str | None = None  # the complete table, when it is written
         self._first: list[Prediction] = []
         self._unreadable: list[Prediction] = []
         self._classes: Counter[str] = Counter()
@@ -124,7 +124,7 @@ class _Found:
     def show(self) -> None:
         lines = self._first if self._images <= ALL else self._first[:FIRST]
         if self._images == 1:
-            lines = [one for one in lines if one.error is None]  # `check` says the same
+            lines = [one for one in lines if one.error is None]  # `check` reports the same errors
         width = max((len(shown(one.image)) for one in lines), default=0)
         labels = min(16, max((len(shown(label)) for one in lines for label, _ in one.classes), default=0))
         for one in lines:
@@ -150,7 +150,7 @@ class _Found:
             print(f"{shown(one.image)}   {one.error}")
 
     def check(self) -> None:
-        """Raises a `ValueError` if there are files that cannot be read."""
+        """Raises a `ValueError` if files could not be read."""
         check_all_were_read(self._images, [(one.image, one.error or "") for one in self._unreadable], self._failures)
 
     @property

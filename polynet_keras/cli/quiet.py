@@ -1,4 +1,4 @@
-"""What happens when a command comes to import Keras or TensorFlow; most mistakes are told before it does."""
+"""Hooks into a command's import of Keras or TensorFlow; most mistakes are reported before this import."""
 
 import contextlib
 import os
@@ -10,17 +10,17 @@ from importlib.abc import MetaPathFinder
 from polynet_keras.cli.backend import check_backend
 
 LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
-"""TensorFlow's own: from which level it logs. 0 is all."""
+"""TensorFlow's variable for its lowest log level; 0 logs everything."""
 
 
 @contextlib.contextmanager
 def quiet_imports() -> Iterator[None]:
-    """Checks Keras's backend before Keras is imported, and leaves out what TensorFlow says of itself.
+    """Checks Keras's backend before Keras is imported, and hides TensorFlow's start-up messages.
 
-    Its warnings and errors stay. With `TF_CPP_MIN_LOG_LEVEL=0` in the environment all is shown.
+    TensorFlow's warnings and errors stay. With `TF_CPP_MIN_LOG_LEVEL=0` in the environment all messages are shown.
 
-    Python's `FutureWarning`s, which packages give each other's developers, are left out unless the user asks for
-    warnings, with `PYTHONWARNINGS` say.
+    Python's `FutureWarning`s, which are for developers, are hidden unless the user asks for warnings, for example with
+    `PYTHONWARNINGS`.
     """
     os.environ.setdefault(LOG_LEVEL, "1")
     with contextlib.ExitStack() as stack:
@@ -36,7 +36,7 @@ def quiet_imports() -> Iterator[None]:
 
 
 def without_greetings() -> contextlib.AbstractContextManager:
-    """Leaves out what TensorFlow says of itself, in this process and in those that it starts."""
+    """Hides TensorFlow's start-up messages, in this process and in those that it starts."""
     if os.environ.get(LOG_LEVEL) == "0":
         return contextlib.nullcontext()
     from polynet_keras.basics.stderr_filter import TENSORFLOW, held_back
@@ -45,7 +45,7 @@ def without_greetings() -> contextlib.AbstractContextManager:
 
 
 class _BeforeImport(MetaPathFinder):
-    """Finds nothing: it is asked first, and leaves the search to the others."""
+    """A finder that comes first, finds nothing, and leaves the search to the others."""
 
     def __init__(self, stack: contextlib.ExitStack):
         self._stack = stack

@@ -1,6 +1,6 @@
-"""The flags that make a recipe, of the commands that take one.
+"""The flags of a recipe, for the commands that take one.
 
-Help needs no Keras: so defaults and choices are written here once more. A test holds them to those of `Recipe`.
+Help needs no Keras, so defaults and choices are repeated here. A test compares them with those of `Recipe`.
 """
 
 import functools
@@ -36,7 +36,7 @@ SETTINGS: dict[str, dict[str, tuple[Callable[[Heading, str, Any, str], None], An
         "validation_share": (
             _number,
             None,
-            "Share of the training images on which the best epoch is chosen, such as 0.1; 0 for none. [the split `val` "
+            "Share of the training images for choosing the best epoch, such as 0.1; 0 for none. [the split `val` "
             "of data that has a split `test` too, else none]",
         ),
         "class_weights": (
@@ -48,20 +48,20 @@ SETTINGS: dict[str, dict[str, tuple[Callable[[Heading, str, Any, str], None], An
         "sampling": (
             _one_of(*SAMPLINGS),
             "uniform",
-            "What an epoch has equally often: `uniform`, each image, or `balanced`, each class.",
+            "An epoch has each image (`uniform`) or each class (`balanced`) equally often.",
         ),
         "image_size": (_integer, 75, "Side of the network's input, in pixels."),
         "evaluation_size": (
             _integer,
             None,
-            "Side of the images that it is evaluated and used with, where that is another. [image_size]",
+            "Side of the images in evaluation and use, if it differs. [image_size]",
         ),
         "decoding": (
             _one_of("exact", "scaled"),
             "exact",
-            "How large JPEG files are decoded: `exact`, or `scaled` at 1/2, 1/4 or 1/8 of their size, which is faster.",
+            "Decoding of JPEG files: `exact`, or `scaled` at 1/2, 1/4 or 1/8 of their size, which is faster.",
         ),
-        "on_error": (_one_of(*ON_ERRORS), "error", "What to do about an image that cannot be read: `error` or `skip`."),
+        "on_error": (_one_of(*ON_ERRORS), "error", "What to do about an unreadable image: `error` or `skip`."),
     },
     "Network": {
         "structure": (
@@ -79,7 +79,7 @@ SETTINGS: dict[str, dict[str, tuple[Callable[[Heading, str, Any, str], None], An
         "synchronized": (
             _switch,
             False,
-            "Take the statistics of batch normalization over the global batch, and not over each device's part.",
+            "Compute the statistics of batch normalization over the global batch, not over each device's part.",
         ),
     },
     "Training": {
@@ -87,29 +87,29 @@ SETTINGS: dict[str, dict[str, tuple[Callable[[Heading, str, Any, str], None], An
         "patience": (
             _integer,
             None,
-            "Epochs without a better one after which training ends; it needs images to choose by. [all epochs]",
+            "End training after this many epochs without a better one; it needs validation images. [all epochs]",
         ),
-        "batch_size": (_integer, 32, "Images in a step, of all workers together."),
+        "batch_size": (_integer, 32, "Images in a step, for all workers together."),
         "seed": (_integer, 0, "Seed of the initialization, the split, the order and the augmentation."),
         "loss": (
             _one_of("categorical", "binary"),
             "categorical",
-            "Loss: `categorical`, the cross-entropy of the softmax, or `binary`, of each class by itself.",
+            "Loss: `categorical`, the cross-entropy of the softmax, or `binary`, one for each class.",
         ),
         "target_threshold": (
             _number,
             None,
-            "Share of a mixed image from which a class counts as in it (binary): 0.2 is common. [the shares]",
+            "Least share of a mixed image for a class to count as present (binary): 0.2 is common. [the shares]",
         ),
         "precision": (
             _one_of("float32", "mixed_bfloat16", "mixed_float16"),
             "float32",
-            "What the network computes in: `float32`, `mixed_bfloat16` or `mixed_float16`.",
+            "Precision of the computation: `float32`, `mixed_bfloat16` or `mixed_float16`.",
         ),
         "remat": (
             _one_of("none", "stage_b", "all"),
             "none",
-            "Activations that are computed again and not kept, to save memory: `none`, `stage_b` or `all`.",
+            "Activations to recompute instead of keeping, to save memory: `none`, `stage_b` or `all`.",
         ),
     },
     "Start from other weights": {
@@ -117,26 +117,25 @@ SETTINGS: dict[str, dict[str, tuple[Callable[[Heading, str, Any, str], None], An
             _string,
             None,
             "Weights to start with: a run folder, a .keras file, a weights file, or a name of `polynet weights`. "
-            "Without --recipe their structure, width and image size are taken, too.",
+            "Without --recipe their structure, width and image size are also used.",
         ),
-        "start.carry_optimizer": (_switch, False, "Take over what the optimizer in the .keras file remembers, too."),
+        "start.carry_optimizer": (_switch, False, "Also use the state of the optimizer in the .keras file."),
         "start.frozen_through": (
             _one_of("stem", "stage_a", "reduction_a", "stage_b", "reduction_b", "stage_c"),
             None,
-            "Last part of the network that is not trained: `stem`, `stage_a`, `reduction_a`, `stage_b`, `reduction_b` "
-            "or `stage_c`.",
+            "Last frozen part of the network: `stem`, `stage_a`, `reduction_a`, `stage_b`, `reduction_b` or `stage_c`.",
         ),
         "start.unfreezing": (
             _string,
             None,
             "Gradual unfreezing, PART:EPOCHS[:LEARNING_RATE] split by commas: `stage_c:3,reduction_b:3:0.001` freezes "
-            "through stage C for 3 epochs, through reduction B for 3, and then as --frozen_through says. [none]",
+            "through stage C for 3 epochs, through reduction B for 3, and then through --frozen_through. [none]",
         ),
         "start.frozen_normalizations": (_switch, False, "Train no batch normalization, and keep its statistics."),
         "start.cache_features": (
             _integer,
             0,
-            "Copies of each image that go through the frozen part once, and are kept in files: 1 for its centre crop, "
+            "Copies of each image to compute through the frozen part once and keep in files: 1 for its centre crop, "
             "10 for ten augmented ones, 0 to compute the frozen part in each epoch.",
         ),
     },
@@ -151,7 +150,7 @@ SETTINGS: dict[str, dict[str, tuple[Callable[[Heading, str, Any, str], None], An
         "augmentation.color_jitter": (
             _number,
             0.0,
-            "How far brightness, contrast and saturation vary, as a share: 0.4 is common.",
+            "Range of the variation of brightness, contrast and saturation, as a share: 0.4 is common.",
         ),
         "augmentation.policy": (
             _one_of(
@@ -163,9 +162,9 @@ SETTINGS: dict[str, dict[str, tuple[Callable[[Heading, str, Any, str], None], An
             ),
             None,
             "Policy of distortions: `trivial_augment_wide`, `rand_augment` (Keras's), `rand_augment_increasing` "
-            "(timm's), or of the extra model-garden `model_garden_rand_augment` or `model_garden_auto_augment`.",
+            "(timm's), or, with the extra model-garden, `model_garden_rand_augment` or `model_garden_auto_augment`.",
         ),
-        "augmentation.erasing": (_number, 0.0, "Probability that a rectangle of an image is replaced by noise."),
+        "augmentation.erasing": (_number, 0.0, "Probability of replacing a rectangle of an image by noise."),
         "augmentation.mixup": (_number, 0.0, "Alpha of MixUp; 0 for none, 0.2 is common."),
         "augmentation.cutmix": (
             _number,
@@ -177,7 +176,7 @@ SETTINGS: dict[str, dict[str, tuple[Callable[[Heading, str, Any, str], None], An
         "augmentation.repeats": (
             _integer,
             1,
-            "Times that an image is in a batch, augmented anew each time: 3 is common (repeated augmentation).",
+            "Copies of an image in a batch, each augmented anew: 3 is common (repeated augmentation).",
         ),
         "augmentation.magnitude": (
             _number,
@@ -187,7 +186,7 @@ SETTINGS: dict[str, dict[str, tuple[Callable[[Heading, str, Any, str], None], An
         "augmentation.magnitude_std": (
             _number,
             None,
-            "Standard deviation of what each of them draws around it (rand_augment_increasing). [0.5]",
+            "Standard deviation of each distortion's magnitude around it (rand_augment_increasing). [0.5]",
         ),
     },
     "Optimizer": {
@@ -217,12 +216,12 @@ SETTINGS: dict[str, dict[str, tuple[Callable[[Heading, str, Any, str], None], An
         "optimizer.ema_momentum": (
             _number,
             0.0,
-            "Momentum of the moving average of the weights, which is what is evaluated and saved; 0 for none.",
+            "Momentum of the moving average of the weights; the averages are evaluated and saved. 0 for none.",
         ),
         "optimizer.learning_rate_factors": (
             _string,
             None,
-            "Factors on the learning rate of parts of the network: `stem=0.1,stage_a=0.3`, say. [1 for all]",
+            "Factors on the learning rate of parts of the network, such as `stem=0.1,stage_a=0.3`. [1 for all]",
         ),
         "optimizer.layer_decay": (
             _number,
@@ -236,24 +235,24 @@ SETTINGS: dict[str, dict[str, tuple[Callable[[Heading, str, Any, str], None], An
         "schedule.name": (
             _one_of("cosine", "step", "exponential", "constant"),
             "cosine",
-            "How it falls: `cosine`, `step`, `exponential` or `constant`.",
+            "Shape of the schedule: `cosine`, `step`, `exponential` or `constant`.",
         ),
         "schedule.warmup_share": (_number, 0.1, "Share of the run in which the learning rate rises from zero."),
     },
     "Details of the schedule": {
-        "schedule.decay_epochs": (_number, None, "Epochs in which the learning rate falls once (step, exponential)."),
-        "schedule.decay_factor": (_number, None, "Factor by which it falls then (step, exponential)."),
+        "schedule.decay_epochs": (_number, None, "Epochs between two decays of the learning rate (step, exponential)."),
+        "schedule.decay_factor": (_number, None, "Factor of each decay (step, exponential)."),
     },
     "Regularization": {
         "regularization.weight_decay": (
             _number,
             0.0,
-            "Share of each kernel that an update takes off, times the learning rate.",
+            "Share of each kernel that an update subtracts, times the learning rate.",
         ),
         "regularization.label_smoothing": (
             _number,
             0.0,
-            "Share of a label that is spread over all classes: 0.1 is common.",
+            "Share of a label to spread over all classes: 0.1 is common.",
         ),
         "regularization.stochastic_depth": (
             _one_of("off", "on", "adaptive"),
@@ -265,14 +264,14 @@ SETTINGS: dict[str, dict[str, tuple[Callable[[Heading, str, Any, str], None], An
         "regularization.teacher": (
             _string,
             None,
-            "Trained model to learn from besides the labels: a run folder, a .keras file with a card, or a name of "
+            "Trained model to learn from, besides the labels: a run folder, a .keras file with a card, or a name of "
             "`polynet weights`. [the labels alone]",
         ),
-        "regularization.teacher_temperature": (_number, 4.0, "By which the logits of both are divided."),
+        "regularization.teacher_temperature": (_number, 4.0, "Divisor of the logits of both networks."),
         "regularization.teacher_weight": (
             _number,
             0.9,
-            "Weight of the teacher in the loss; the labels have what is left to 1.",
+            "Weight of the teacher in the loss; the labels have the rest to 1.",
         ),
     },
     "Details of stochastic depth": {
@@ -285,7 +284,7 @@ SETTINGS: dict[str, dict[str, tuple[Callable[[Heading, str, Any, str], None], An
         "regularization.gap_metric": (
             _one_of("accuracy", "loss"),
             None,
-            "Metric whose gap between training and validation tells overfitting: `accuracy` or `loss` (adaptive). "
+            "Metric whose gap between training and validation shows overfitting: `accuracy` or `loss` (adaptive). "
             "[accuracy]",
         ),
         "regularization.gap_threshold": (
@@ -296,18 +295,18 @@ SETTINGS: dict[str, dict[str, tuple[Callable[[Heading, str, Any, str], None], An
         "regularization.gap_window": (
             _integer,
             None,
-            "Epochs that have to say the same before the drop rate changes (adaptive). [3]",
+            "Epochs that must agree before the drop rate changes (adaptive). [3]",
         ),
     },
     "Evaluation": {
         "crops": (
             functools.partial(Heading.integer, choices=CROPS),
             1,
-            "Crops of each image that `polynet evaluate` shows the network: 1, 10 or 144.",
+            "Crops of each image in `polynet evaluate`: 1, 10 or 144.",
         ),
     },
 }
-"""By heading and setting of a recipe: the kind of the flag, its default, and what it is for."""
+"""For each heading and setting of a recipe: the kind of the flag, its default, and its description."""
 RARE = (
     "Details of the augmentation",
     "Details of the optimizer",
@@ -336,7 +335,7 @@ def define_recipe_flags(values: flags.FlagValues) -> None:
         "recipe",
         None,
         f"Settings to begin with: a preset ({', '.join(PRESETS)}; `polynet recipes` shows them) or a JSON file. The "
-        "flags below change it; `--noflip` and `--policy=` take a choice back.",
+        "flags below change it; `--noflip` and `--policy=` undo a choice.",
     )
     for title, settings in SETTINGS.items():
         heading = Heading(values, title, rare=title in RARE)
@@ -345,6 +344,6 @@ def define_recipe_flags(values: flags.FlagValues) -> None:
 
 
 def flag_of(setting: str) -> str:
-    """The flag of a recipe's setting: its name, or for the name of an optimizer or a schedule that of the section."""
+    """Returns the flag of a recipe's setting: its name, or the section's name for an optimizer or a schedule."""
     section, _, name = setting.rpartition(".")
     return section if name == "name" else name

@@ -1,4 +1,4 @@
-"""The recipe that flags say, with a preset, a run, weights or photographs for what they leave open."""
+"""Makes a recipe from flags; a preset, a run, weights or photographs set the values without a flag."""
 
 import json
 import os
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 def recipe_of(values: flags.FlagValues, begin: "Recipe | None" = None) -> "Recipe":
-    """The recipe that the flags say: the named one, with the settings of the flags that were given.
+    """Returns the recipe of the flags: the named recipe, changed by the given flags.
 
     Args:
-        values: of the flags.
-        begin: takes the place of the named one.
+        values: the command's flags.
+        begin: the recipe to change, instead of the named one.
 
     Raises:
-        ValueError: no such recipe, or a value out of range.
+        ValueError: the recipe does not exist, or a value is out of range.
     """
     settings = _given(values)
     if begin is None and values.recipe is None and settings.get("start.weights"):
@@ -33,27 +33,27 @@ def recipe_of(values: flags.FlagValues, begin: "Recipe | None" = None) -> "Recip
 
 
 def _given(values: flags.FlagValues) -> dict[str, Any]:
-    """The settings of the flags that were given."""
+    """Returns the settings of the given flags."""
     settings: dict[str, Any] = {}
     for setting, (_, default, _) in (item for texts in SETTINGS.values() for item in texts.items()):
         flag = flag_of(setting)
         if flag in values and values[flag].present:
             given = values[flag].value
-            if default is None and given == "":  # it takes a preset's choice back
+            if default is None and given == "":  # it undoes a preset's choice
                 given = None
             settings[setting] = MADE_OF_TEXT[flag](given) if flag in MADE_OF_TEXT else given
     return settings
 
 
 def recipe_for_data(values: flags.FlagValues, tell: bool = True) -> "Recipe":
-    """The recipe that the flags say; where they name none, and no weights, photographs choose what no flag says.
+    """Returns the recipe of the flags. If they name no recipe and no weights, photographs decide the other settings.
 
     Args:
-        values: of the flags.
-        tell: whether to say what was chosen, and why.
+        values: the command's flags.
+        tell: whether to log the choices and the reasons.
 
     Raises:
-        ValueError: as `recipe_of`, or the photographs cannot be listed.
+        ValueError: as for `recipe_of`, or the photographs cannot be listed.
     """
     from polynet_keras.data.source_names import check_data, has_name
 
@@ -78,14 +78,14 @@ def recipe_for_data(values: flags.FlagValues, tell: bool = True) -> "Recipe":
 
 
 def _network_of(weights: str, told: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of the network that the weights are of, as far as these are known.
+    """Returns the known settings of the weights' network.
 
     Args:
-        weights: as of the flag of this name.
-        told: the settings that are told otherwise.
+        weights: the value of the flag `--weights`.
+        told: the settings that the flags give.
 
     Raises:
-        ValueError: no such weights, or those of the released net, which the defaults do not train well.
+        ValueError: the weights do not exist, or are of the released net, which the defaults do not train well.
     """
     from polynet_keras.pretrained.description import card_of
     from polynet_keras.pretrained.model_card import card_file
@@ -109,7 +109,7 @@ def _network_of(weights: str, told: Mapping[str, Any]) -> dict[str, Any]:
     elif source.kind is Kind.PUBLISHED and len(card.class_names) == 1000:
         raise ValueError(
             f"--weights={weights} is the released net, which is fine-tuned with --recipe=finetune; to train it in "
-            "another way, say its --structure=polynet-g5"
+            "another way, add its --structure=polynet-g5"
         )
     found = {name: value for name, value in found.items() if name not in told}
     if found:
@@ -118,10 +118,10 @@ def _network_of(weights: str, told: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def recipe_named(name: str | None) -> "Recipe":
-    """A preset, or the recipe in a file; without a name the defaults.
+    """Returns a preset, or the recipe in a file; without a name, the defaults.
 
     Raises:
-        ValueError: neither.
+        ValueError: the name is neither a preset nor a file.
     """
     from polynet_keras.training.recipes.presets import PRESETS
     from polynet_keras.training.recipes.recipe import Recipe
@@ -136,10 +136,10 @@ def recipe_named(name: str | None) -> "Recipe":
 
 
 def residual_scale_of(values: list[str]) -> float | tuple[float, ...] | None:
-    """What the flag of this name says.
+    """Returns the value of the flag with this name.
 
     Raises:
-        ValueError: no numbers.
+        ValueError: it is not numbers.
     """
     if values == ["released"]:
         return None
@@ -153,10 +153,10 @@ def residual_scale_of(values: list[str]) -> float | tuple[float, ...] | None:
 
 
 def class_weights_of(value: str | None) -> str | dict[str, float] | None:
-    """What the flag of this name says.
+    """Returns the value of the flag with this name.
 
     Raises:
-        ValueError: neither `balanced` nor a file of weights.
+        ValueError: it is neither `balanced` nor a file of weights.
     """
     from polynet_keras.data.class_weights import BALANCED, read_class_weights
 
@@ -164,10 +164,10 @@ def class_weights_of(value: str | None) -> str | dict[str, float] | None:
 
 
 def learning_rate_factors_of(value: str | None) -> dict[str, float] | None:
-    """What the flag of this name says.
+    """Returns the value of the flag with this name.
 
     Raises:
-        ValueError: no numbers by part, or a part twice.
+        ValueError: it does not give numbers by part, or gives a part twice.
     """
     if value is None:
         return None
@@ -178,7 +178,7 @@ def learning_rate_factors_of(value: str | None) -> dict[str, float] | None:
             number = float(factor)
         except ValueError:
             raise ValueError(
-                f"--learning_rate_factors={value} must be PART=NUMBER, split by commas: stem=0.1,stage_a=0.3, say"
+                f"--learning_rate_factors={value} must be PART=NUMBER, split by commas, such as stem=0.1,stage_a=0.3"
             ) from None
         if part in factors:
             raise ValueError(f"--learning_rate_factors={value} names {part} twice")
@@ -187,10 +187,10 @@ def learning_rate_factors_of(value: str | None) -> dict[str, float] | None:
 
 
 def unfreezing_of(value: str | None) -> tuple["PhaseSettings", ...] | None:
-    """What the flag of this name says.
+    """Returns the value of the flag with this name.
 
     Raises:
-        ValueError: no phases.
+        ValueError: it is not phases.
     """
     from polynet_keras.training.recipes.phases import PhaseSettings
 
@@ -205,8 +205,8 @@ def unfreezing_of(value: str | None) -> tuple["PhaseSettings", ...] | None:
                 raise ValueError
         except (ValueError, IndexError):
             raise ValueError(
-                f"--unfreezing={value} must be PART:EPOCHS or PART:EPOCHS:LEARNING_RATE, split by commas: "
-                "stage_c:3,reduction_b:3:0.001, say"
+                f"--unfreezing={value} must be PART:EPOCHS or PART:EPOCHS:LEARNING_RATE, split by commas, such as "
+                "stage_c:3,reduction_b:3:0.001"
             ) from None
         phases.append(PhaseSettings(part, epochs, rate))
     return tuple(phases)
@@ -218,4 +218,4 @@ MADE_OF_TEXT: dict[str, Callable[[Any], Any]] = {
     "learning_rate_factors": learning_rate_factors_of,
     "unfreezing": unfreezing_of,
 }
-"""By flag: what makes a setting of its text."""
+"""The function that makes a setting from a flag's text, by flag."""

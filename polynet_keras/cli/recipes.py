@@ -1,4 +1,4 @@
-"""`polynet recipes`: the presets, or one of them as a file."""
+"""`polynet recipes`: lists the presets, or prints one as a file."""
 
 import dataclasses
 import json
@@ -17,7 +17,7 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
     if len(arguments) > 1:
-        raise ValueError(f"unexpected argument {arguments[1]!r}; one recipe is shown at a time")
+        raise ValueError(f"unexpected argument {arguments[1]!r}; name one recipe at a time")
 
     from polynet_keras.training.recipes.presets import FLOPS_A_SECOND, PRESETS
 

@@ -1,4 +1,4 @@
-"""`polynet records`: a folder of images as TFRecord files, and whether they are undamaged."""
+"""`polynet records`: writes a folder of images as TFRecord files, and verifies or describes such files."""
 
 from typing import TYPE_CHECKING
 
@@ -24,51 +24,53 @@ EXAMPLES = (
 )
 
 LISTED = 20
-"""How many skipped images are listed."""
+"""The largest number of skipped images in the list."""
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    define_output_flag(values, "Folder to write the records of FOLDER to.")
+    define_output_flag(values, "Folder for the records of FOLDER.")
     images = Heading(values, "Images")
-    images.string("split", "train", "Name of the split that a folder of classes without splits becomes.")
+    images.string("split", "train", "Name of the split for a folder of classes without splits.")
     images.string("layout", "auto", LAYOUT, choices=LAYOUTS)
     class_names = (
-        "Text file of the folders of the classes, one a line, in the order of their labels. For --describe: of the "
-        "names of the classes, or `imagenet`. [FOLDER/classes.txt, or sorted]"
+        "Text file of the classes' folders, one per line, in the order of their labels. For --describe: of the names "
+        "of the classes, or `imagenet`. [FOLDER/classes.txt, or sorted]"
     )
     images.string("class_names", None, class_names)
-    skip = "What to do about an image that cannot be read: `error` or `skip`."
+    skip = "What to do about an unreadable image: `error` or `skip`."
     images.string("on_error", "error", skip, choices=ON_ERRORS)
     images.integer("seed", 0, "Seed of the order of the images.")
     smaller = Heading(values, "Smaller images")
     largest = (
-        "Longest side, in pixels: larger images are shrunk to it, once, and written as JPEG. [images stay as they are]"
+        "Longest side, in pixels: larger images are shrunk to it, once, and written as JPEG. [images are not changed]"
     )
     smaller.integer("max_side", None, largest)
     smaller.integer("quality", 95, "Quality of these JPEG files, 1 to 100.")
     writing = Heading(values, "Writing")
-    writing.integer("shards", None, "Files of each split. [as many as make files of about 128 MiB]")
-    writing.integer("processes", None, "Processes that write at once. [one a core]")
-    there = Heading(values, "Records that are there")
+    writing.integer("shards", None, "Files of each split. [enough for files of about 128 MiB]")
+    writing.integer("processes", None, "Processes that write at once. [one per core]")
+    there = Heading(values, "Existing records")
     there.switch("verify", False, "Read RECORDS and compare their checksums.")
-    there.switch("describe", False, "Write a manifest into RECORDS, which another program has written.")
+    there.switch("describe", False, "Write a manifest into RECORDS from another program.")
     there.integer("first_label", None, "Label of the first class in RECORDS, for --describe: 1 in tf-models' ImageNet.")
 
 
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
     if values.verify and values.describe:
-        raise ValueError("--verify and --describe are two commands; name one")
+        raise ValueError("--verify and --describe exclude each other; give one")
     if values.first_label is not None and not values.describe:
-        raise ValueError("--first_label is of records to describe: --describe")
+        raise ValueError("--first_label is for --describe")
     there = values.verify or values.describe
     if len(arguments) != 1:
         raise ValueError(f"expected one {'RECORDS' if there else 'FOLDER'}; got {len(arguments)} arguments")
     if there and values.output is not None:
-        raise ValueError("--output is of a folder of images; --verify and --describe take RECORDS, and write no other")
+        raise ValueError(
+            "--output is for a folder of images; --verify and --describe take RECORDS, and write no folder"
+        )
     if there and values.max_side is not None:
-        raise ValueError("--max_side is of images that are written as records, not of records that are there")
+        raise ValueError("--max_side is for images that are written as records, not for existing records")
     if values["quality"].present and values.max_side is None:
-        raise ValueError("--quality is of images that are shrunk: name their --max_side, too")
+        raise ValueError("--quality is for images that are shrunk: add --max_side")
     if values.verify:
         _verify(arguments[0])
         return
@@ -81,7 +83,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     from polynet_keras.data.folders import read_class_names
     from polynet_keras.data.records.write import write_records
 
-    with without_greetings():  # the processes that write import TensorFlow, each for itself
+    with without_greetings():  # each writing process imports TensorFlow itself
         manifest = write_records(
             folder,
             out,
@@ -115,7 +117,7 @@ def _describe(out: str, values: flags.FlagValues) -> None:
 def _print(out: str, manifest: "Manifest") -> None:
     print(f"{out}: {number_of(len(manifest.class_names), 'class', 'classes')}")
     if manifest.shrinking is not None:
-        print(f"images are shrunk to {manifest.shrinking.max_side} px, those that were larger")
+        print(f"images larger than {manifest.shrinking.max_side} px are shrunk to this side")
     for name, split in manifest.splits.items():
         size = sum(shard.bytes for shard in split.shards)
         print(
@@ -136,6 +138,6 @@ def _verify(out: str) -> None:
     count = sum(split.shard_count for split in load_manifest(out).splits.values())
     if damages:
         raise ValueError(
-            f"{len(damages)} of {count} shards in {out} are damaged; the command that wrote them writes these again"
+            f"{len(damages)} of {count} shards in {out} are damaged; the command that wrote them can write them again"
         )
     print(f"{out}: {number_of(count, 'shard')} read, nothing has changed")

@@ -1,8 +1,7 @@
-"""Flags and places that have new names: the old ones work on, and one line says the new one.
+"""Flags and arguments with new names: the old ones still work, and one line gives the new name.
 
-A model is named with `--model`, and the folder of a run that is written with `--run_dir`. Anything else that a command
-is there to write is named with `--output`; what it may write besides is named after what it holds, such as `--report`
-and `--plot`.
+`--model` names a model, and `--run_dir` the folder of a run to write. `--output` names any other main output of a
+command; flags for additional outputs are named after their content, such as `--report` and `--plot`.
 """
 
 from collections.abc import Sequence
@@ -21,29 +20,29 @@ FLAGS = {
     "grow": {"run_dir": "model", "weights": "model"},
     "predict": {"run_dir": "model", "weights": "model"},
 }
-"""By command: the old name of a flag, and the new one."""
+"""The old names of flags with their new names, by command."""
 
 PLACES = {"convert": ("SOURCE", "output"), "records": ("FOLDER", "output")}
-"""By command: the one argument that it takes, and the flag for what used to be named after it."""
+"""By command: its one argument, and the flag for the value that used to follow it."""
 
 
 def define_old_names(command: str, values: flags.FlagValues) -> None:
-    """Defines the old names of a command's flags; its new ones are defined already."""
+    """Defines the old names of a command's flags; the new ones are already defined."""
     for old, new in FLAGS.get(command, {}).items():
         Heading(values, "Old names").old_name(old, new)
 
 
 def old_names(command: str) -> Sequence[str]:
-    """The flags that a command's help leaves out."""
+    """Returns the flags that a command's help leaves out."""
     return tuple(FLAGS.get(command, {}))
 
 
 def settle_old_names(command: str, values: flags.FlagValues, arguments: list[str]) -> list[str]:
-    """Says what is named in an old way; returns the arguments that the command takes now."""
+    """Warns about old names; returns the arguments that the command takes now."""
     renamed = FLAGS.get(command, {})
     for new in dict.fromkeys(renamed.values()):
         given = [old for old in renamed if renamed[old] == new and values[old].present]
-        if values[new].present > sum(values[old].present for old in given):  # absl counts the old names, too
+        if values[new].present > sum(values[old].present for old in given):  # absl also counts the old names
             given.append(new)
         if len(given) > 1:
             raise ValueError(f"{' and '.join(f'--{name}' for name in given)} are both --{new} now; name one")
@@ -57,5 +56,5 @@ def settle_old_names(command: str, values: flags.FlagValues, arguments: list[str
         if not values[new].present:
             *arguments, place = arguments
             values[new].value = place
-            logging.warning("what comes after %s is now %s", argument, shell_quoted([f"--{new}={place}"]))
+            logging.warning("the argument after %s is now %s", argument, shell_quoted([f"--{new}={place}"]))
     return arguments

@@ -1,4 +1,4 @@
-"""`--filter` of `polynet results`: which rows of the table are shown."""
+"""`--filter` of `polynet results`: selects rows of the table."""
 
 import operator
 import re
@@ -16,19 +16,21 @@ OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
 
 
 def result_filter(text: str, columns: dict[str, type]) -> Callable[[object], bool]:
-    """What a condition such as `top1>=80` or `dataset=photos` says of a result.
+    """Returns the function of a condition such as `top1>=80` or `dataset=photos`; it tests a result.
 
     Args:
-        text: a column, an operator and a value, all of the rest. Numbers are compared as numbers, texts letter by
-            letter, so that dates come in their order.
-        columns: by name.
+        text: a column, an operator and a value, which takes the rest. Numbers are compared as numbers, texts letter by
+            letter, so that dates are in order.
+        columns: the type of each column.
 
     Raises:
-        ValueError: it is no condition, of no column, or compares a number with something else.
+        ValueError: the text is not a condition, names no column, or compares a number with something else.
     """
     match = re.fullmatch(r"\s*(\w+)\s*(>=|<=|!=|==?|>|<)\s*(.*)", text, re.DOTALL)
     if match is None:
-        raise ValueError(f"--filter={text} is no condition; write a column, one of {' '.join(OPERATORS)}, and a value")
+        raise ValueError(
+            f"--filter={text} is not a condition; write a column, one of {' '.join(OPERATORS)}, and a value"
+        )
     column, sign, value = match.groups()
     if column not in columns:
         raise ValueError(f"--filter={text}: {column} must be one of {', '.join(columns)}")

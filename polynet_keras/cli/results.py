@@ -1,4 +1,4 @@
-"""`polynet results`: the table of evaluations, and its picture."""
+"""`polynet results`: shows the table of evaluations, and plots it."""
 
 from typing import TYPE_CHECKING
 
@@ -28,8 +28,10 @@ HEADER = (
 
 def define_flags(values: flags.FlagValues) -> None:
     rows = Heading(values, "Rows")
-    rows.repeated("filter", "Rows to show: `top1>=80`, `dataset=photos`. Several flags: rows for which all hold.")
-    rows.string("sort", None, "Column of the file to sort by, numbers from the largest.")
+    rows.repeated(
+        "filter", "Condition for the rows, such as `top1>=80` or `dataset=photos`. Several conditions must all hold."
+    )
+    rows.string("sort", None, "Column to sort by; numbers from the largest.")
     output = Heading(values, "Output")
     output.string("format", "table", "`table` or `markdown`.", choices=FORMATS)
     output.string("plot", None, "Picture of error against cost to write, such as results.png.")
@@ -49,11 +51,11 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     (file,) = arguments or ("results.csv",)
     results = read(file)
     if not results:
-        raise ValueError(f"{file}: holds no result; `polynet evaluate --results FILE` adds one")
+        raise ValueError(f"{file}: has no result; `polynet evaluate --results FILE` adds one")
     count = len(results)
     results = [result for result in results if all(holds(result) for holds in filters)]
     if not results:
-        raise ValueError(f"{file}: none of {number_of(count, 'result')} is as --filter says")
+        raise ValueError(f"{file}: none of {number_of(count, 'result')} matches --filter")
     if values.sort is not None:
         results.sort(key=lambda result: getattr(result, values.sort), reverse=columns[values.sort] is not str)
     if values.plot is not None:

@@ -1,4 +1,4 @@
-"""`polynet serve`: an exported model as a service over HTTP."""
+"""`polynet serve`: serves an exported model over HTTP."""
 
 import dataclasses
 import os
@@ -22,7 +22,7 @@ EXAMPLES = (
 def define_flags(values: flags.FlagValues) -> None:
     service = Heading(values, "Service")
     service.string("host", "127.0.0.1", "Address to listen on; 0.0.0.0 for all.")
-    service.integer("port", 8000, "Port to listen on; 0 for any that is free.")
+    service.integer("port", 8000, "Port to listen on; 0 for any free one.")
     service.string("name", None, "Name of the model in answers, metrics and /v1/model. [that in card.json]")
     service.switch("verify", False, "Refuse files that differ from the hashes in card.json of MODEL_DIR.")
     log = Heading(values, "Access log")
@@ -40,13 +40,13 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
     if len(arguments) != 1:
-        raise ValueError(f"expected one MODEL_DIR, the folder that `polynet export` left; got {len(arguments)}")
+        raise ValueError(f"expected one MODEL_DIR, the folder that `polynet export` wrote; got {len(arguments)}")
     limits = {limit.name: values[limit.name].value for limit in dataclasses.fields(ServingSettings)}
     settings = ServingSettings(**limits)
     check_integer("port", values.port, 0, 65535)
 
-    # TensorFlow's own switch, for a process that does not train: where it uses oneDNN, it brings the weights into its
-    # layout once, and not at every pass. One image takes two thirds of the time then (docs/performance.md).
+    # TensorFlow's own switch, for a process that does not train: with oneDNN, it converts the weights to oneDNN's
+    # layout once, and not in every pass. One image then takes two thirds of the time (docs/performance.md).
     os.environ.setdefault("TF_ONEDNN_ASSUME_FROZEN_WEIGHTS", "1")
 
     from polynet_keras.deployment.serving.start import serve

@@ -1,4 +1,4 @@
-"""Standard output and error whose reader has gone, as that of `polynet summary | head -1`."""
+"""Standard output and error whose reader is gone, as with `polynet summary | head -1`."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 
 class _Named:
-    """Standard output whose errors say that they are its own: a full disk's has no name of a file."""
+    """Standard output that names itself in its errors: the error of a full disk has no file name."""
 
     def __init__(self, stream: TextIO):
         self._stream = stream
@@ -36,19 +36,19 @@ def _naming() -> Iterator[None]:
 
 @contextlib.contextmanager
 def output_named() -> Iterator[None]:
-    """Within it, an error of standard output names it."""
+    """A context in which an error of standard output names standard output."""
     stream: Any = None if sys.stdout is None else _Named(sys.stdout)
     with contextlib.redirect_stdout(stream):
         yield
 
 
 def has_no_reader() -> bool:
-    """Whether nobody reads standard output or error any more."""
+    """Whether the reader of standard output or error is gone."""
     return any(_is_unread(stream) for stream in (sys.stdout, sys.stderr))
 
 
 def leave_unread() -> None:
-    """Lets Python end without a word about what it could not write."""
+    """Makes Python exit without a message about unwritten output."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         if stream is sys.stdout or _is_unread(stream):
@@ -68,7 +68,7 @@ def _is_unread(stream: TextIO | None) -> bool:
 
 
 def _number(stream: TextIO | None) -> int | None:
-    """The descriptor of a stream; `None` for a test's or a notebook's."""
+    """Returns the descriptor of a stream; `None` for a stream of a test or a notebook."""
     try:
         return None if stream is None else stream.fileno()
     except (OSError, ValueError, AttributeError):

@@ -1,4 +1,4 @@
-"""`polynet summary`: the named structures, or what each part of one costs."""
+"""`polynet summary`: lists the named structures, or the cost of each part of one."""
 
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ def define_flags(values: flags.FlagValues) -> None:
     network.string("structure", None, "The residual units: a name or a notation. [lists the named structures]")
     network.number("width", 1.0, "Multiplier of the channel counts.")
     network.integer("classes", 1000, "Classes of the classifier.")
-    network.switch("share_projection", False, "Let the orders of a polynomial share their projection.")
+    network.switch("share_projection", False, "Share the projection between the orders of a polynomial.")
     image = Heading(values, "Image")
     image.integer("image_size", 331, "Side of the image, in pixels.")
     image.integer("channels", 3, "Channels of the image.")
@@ -32,7 +32,7 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
     if arguments:
-        raise ValueError(f"unexpected argument {arguments[0]!r}; the structure is named with --structure")
+        raise ValueError(f"unexpected argument {arguments[0]!r}; name the structure with --structure")
 
     from polynet_keras.models.arguments import CHANNELS, MIN_SIZE
     from polynet_keras.models.cost import network_cost

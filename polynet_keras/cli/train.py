@@ -1,4 +1,4 @@
-"""`polynet train`: a recipe from flags, a run, and where to go from it."""
+"""`polynet train`: trains by a recipe from flags, and shows the next commands."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,22 +25,22 @@ EXAMPLES = (
 
 def define_flags(values: flags.FlagValues) -> None:
     run = Heading(values, "Run")
-    run_dir = "Folder of the run: a new or empty one, or that of an unfinished run, which goes on with its own recipe."
+    run_dir = "Folder of the run: a new or empty one, or that of an unfinished run, which resumes with its own recipe."
     run.string("run_dir", None, f"{run_dir} [runs/DATA-TIME]")
-    dry = "Say what the data hold and about how long the run takes, by a few steps, and stop: nothing is saved."
+    dry = "Describe the data, estimate the time of the run from a few steps, and stop: nothing is saved."
     run.switch("dry_run", False, dry)
-    find = "Look for a learning rate by a range test, propose one, and stop: nothing is trained further."
+    find = "Run a range test, propose a learning rate, and stop: nothing is trained further."
     run.switch("find_learning_rate", False, find)
-    table = "With --find_learning_rate: table of rates and losses, NAME.csv; their plot becomes NAME.png."
+    table = "With --find_learning_rate: table of rates and losses, NAME.csv; the plot is NAME.png."
     run.string("output", None, table)
-    run.switch("strict", False, "End with an error where an image file is in several splits of the data.")
+    run.switch("strict", False, "Stop with an error if an image file is in several splits of the data.")
     define_recipe_flags(values)
     define_execution_flags(values)
 
 
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
     if arguments:
-        raise ValueError(f"unexpected argument {arguments[0]!r}; the data is named with --data")
+        raise ValueError(f"unexpected argument {arguments[0]!r}; name the data with --data")
     execution = execution_of(values)
     _check_test(values)
 
@@ -52,7 +52,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
 
     if values.dry_run:
         check_dry_run(recipe)
-    if not cluster.is_distributed:  # a worker that lacks something says so to the others, once they have met
+    if not cluster.is_distributed:  # a worker that lacks something tells the others after they have met
         leaves_nothing = values.dry_run or values.find_learning_rate
         check_run(recipe, None if leaves_nothing else values.run_dir, execution.attempt, execution.features_dir)
 
@@ -73,7 +73,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     except (PeerFailure, Preempted) as ended:
         if not cluster.is_distributed:
             raise
-        # TensorFlow's teardown waits for workers that are gone, in the time that is left for a new start.
+        # TensorFlow's teardown would wait for absent workers, and use up the time for a new start.
         leave(int(ended.code or 0))
     if cluster.is_chief and values.dry_run:
         _print_dry_run(tried)
@@ -86,14 +86,14 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
 
 
 def recipe_of_run(values: flags.FlagValues, tell: bool = True) -> "Recipe":
-    """The recipe of the flags and the data; with the folder of a run, and no --recipe, the flags change that run's own.
+    """Returns the recipe of the flags and the data. For the folder of a run without --recipe, flags change its recipe.
 
     Args:
-        values: of the flags.
-        tell: whether to say what was chosen for the data.
+        values: the command's flags.
+        tell: whether to log the choices for the data.
 
     Raises:
-        ValueError: no such recipe, a value out of range, or the run's data are not found from here.
+        ValueError: the recipe does not exist, a value is out of range, or the run's data are not found from here.
     """
     if values.recipe is not None:
         return recipe_of(values)
@@ -121,16 +121,16 @@ def _chosen(values: flags.FlagValues, tell: bool) -> "Recipe":
     except ValueError as error:
         if not Cluster.from_environment().is_distributed:
             raise
-        logging.error("%s", error)  # the others would wait for this worker: once they have met, all end
+        logging.error("%s", error)  # the others would wait for this worker: all exit after they have met
         return recipe_of(values)
 
 
 def _check_test(values: flags.FlagValues) -> None:
-    """Refuses what does not go with `--find_learning_rate`, or goes with nothing else."""
+    """Refuses flags that exclude `--find_learning_rate`, or that need it."""
     if values.output and not values.find_learning_rate:
         raise ValueError(f"--output={values.output} goes with --find_learning_rate; a run is written to --run_dir")
     if values.find_learning_rate and values.dry_run:
-        raise ValueError("--dry_run and --find_learning_rate are two things to do; leave one out")
+        raise ValueError("--dry_run and --find_learning_rate exclude each other; leave one out")
     if values.find_learning_rate:
         from polynet_keras.training.runs.learning_rate_range import check_one_worker
 
@@ -151,7 +151,7 @@ def _print_range(found, recipe: "Recipe", output: str | None) -> None:
         print(f"table:      {shown(output)}; plot: {shown(write_range(found, output))}")
     if found.proposal is None:
         raise ValueError(
-            f"the range test proposes nothing: the loss diverged after {tried}, or never fell. Look at the recipe: "
+            f"the range test proposes nothing: the loss diverged after {tried}, or never fell. Check in the recipe: "
             "--batch_size, --precision, --global_clipnorm, or the weights to start with"
         )
     print(f"proposal:   --learning_rate {found.proposal:.2g} (the recipe has {recipe.schedule.learning_rate:g})")
@@ -165,7 +165,7 @@ def _print_dry_run(tried) -> None:
     steps = f"{number_of(tried.epochs, 'epoch')} of {number_of(tried.steps, 'step')}, {tried.next_seconds:.2g} s each"
     print(f"training steps:     about {duration(tried.run_seconds)} in the whole run: {steps}")
     print("                    starting, validation and saving come on top")
-    print("that was a dry run: no folder is left")
+    print("this was a dry run: no folder is left")
 
 
 def _print(result) -> None:
@@ -178,6 +178,6 @@ def _print(result) -> None:
     print(f"run folder:        {shown(result.folder)}")
     logs = shell_quoted(["tensorboard", "--logdir", f"{result.folder}/tensorboard"])
     print(f"curves:            {shown(result.folder)}/curves.png, or: {logs}")
-    few = result.samples[:: max(1, len(result.samples) // 3)][:3]  # they come class by class
+    few = result.samples[:: max(1, len(result.samples) // 3)][:3]  # they are sorted by class
     command = ["polynet", "predict", f"--model={result.folder}", *few]
     print(f"predict with it:   {shell_quoted(command)}")

@@ -1,4 +1,4 @@
-"""`polynet weights`: the published checkpoints."""
+"""`polynet weights`: lists the published checkpoints."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ EXAMPLES = (
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    Heading(values, "Output").string("cards", None, "Folder to write all provenance cards to.")
+    Heading(values, "Output").string("cards", None, "Folder for all provenance cards.")
 
 
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -40,4 +40,4 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         print_table(("name", "top-1", "file"), rows)
         print()
         for alias, name in ALIASES.items():
-            print(f"{alias} is {name}. `polynet weights NAME` shows where a file is from and how it was measured.")
+            print(f"{alias} is {name}. `polynet weights NAME` shows a file's origin and measurements.")

@@ -80,7 +80,7 @@ def read_class_weights(path: str | os.PathLike) -> dict[str, float]:
     except OSError as error:
         raise ValueError(f"{name} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise ValueError(f"{name} is no text in UTF-8; expected {EXPECTED}") from None
+        raise ValueError(f"{name} is not UTF-8 text; expected {EXPECTED}") from None
     pairs = _of_json(text, name) if suffix == ".json" else _of_csv(text, name)
     weights: dict[str, float] = {}
     for class_name, weight in pairs:
@@ -96,13 +96,13 @@ def _of_json(text: str, name: str) -> list[tuple[str, float]]:
     try:
         pairs = json.loads(text, object_pairs_hook=list)
     except ValueError as error:
-        raise ValueError(f"{name} is no JSON: {error}; expected {EXPECTED}") from None
+        raise ValueError(f"{name} is not JSON: {error}; expected {EXPECTED}") from None
     is_object = isinstance(pairs, list) and all(isinstance(pair, tuple) for pair in pairs)
     if not is_object:
         raise ValueError(f"{name} holds no object; expected {EXPECTED}")
     for class_name, weight in pairs:
         if not is_number(weight):
-            raise ValueError(f"{name}: the weight of {quoted(class_name)} is no number; expected {EXPECTED}")
+            raise ValueError(f"{name}: the weight of {quoted(class_name)} is not a number; expected {EXPECTED}")
     return pairs
 
 

@@ -212,7 +212,7 @@ def read_class_names(path: str | os.PathLike) -> tuple[str, ...]:
     if twice:
         raise ValueError(f"{path}: names the class {twice[0]!r} twice")
     if len(names) < 2:
-        raise ValueError(f"{path}: names {number_of(len(names), 'class', 'classes')}; expected two or more, one a line")
+        raise ValueError(f"{path}: has {number_of(len(names), 'class', 'classes')}; expected two or more, one per line")
     check_class_names(names, path)
     return names
 

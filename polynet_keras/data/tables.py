@@ -135,7 +135,7 @@ def _reading(path: Path, name: str) -> Iterator[Any]:
         except csv.Error as error:
             raise ValueError(f"{name}, line {reader.line_num}: {error}") from None
         except UnicodeDecodeError:
-            raise ValueError(f"{name} is no text in UTF-8; save it as CSV in UTF-8") from None
+            raise ValueError(f"{name} is not UTF-8 text; save it as CSV in UTF-8") from None
         except OSError as error:
             raise ValueError(f"{name} cannot be read: {error.strerror}") from None
         finally:
@@ -196,7 +196,7 @@ def _read(reader, header: list[str], folder: str, name: str) -> dict[str, list[t
 def _size(file: str, where: str) -> int | None:
     """Returns the size in bytes; None if there is no such file."""
     if "\0" in file:
-        raise ValueError(f"{where}: its path holds a null character, which no name can have")
+        raise ValueError(f"{where}: its path has a null character, which no name can have")
     try:
         status = os.stat(file)
     except OSError:

@@ -43,7 +43,7 @@ def check_export(
         raise ValueError(f"output={os.fspath(folder)!r} has no name of its own; name a new folder")
     check_place(path, overwrite)
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise ValueError(f"{shown(folder)} is in no folder that exists and can be written; make it first")
+        raise ValueError(f"{shown(folder)} is in a folder that does not exist or cannot be written; make it first")
     chosen.check_versions()
     require_extras(
         {
@@ -60,7 +60,7 @@ def check_place(folder: Path, overwrite: bool) -> None:
         return
     if not overwrite:
         replaced = ", or replace the export that it holds with --overwrite" if (folder / CARD_FILE).is_file() else ""
-        raise ValueError(f"{shown(folder)} is there already; name a new folder{replaced}")
+        raise ValueError(f"{shown(folder)} already exists; name a new folder{replaced}")
     if folder.is_symlink():
         raise ValueError(f"{shown(folder)} is a link, which is not overwritten; name the folder that it leads to")
     if not (folder / CARD_FILE).is_file():

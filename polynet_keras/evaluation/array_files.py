@@ -44,7 +44,7 @@ def read_arrays(path: str | os.PathLike, names: Sequence[str]) -> dict[str, Any]
         size = os.fstat(file.fileno()).st_size
         about = json.loads(str(_read(archive, ABOUT, min(size, MAX_ABOUT))))
         if not isinstance(about, dict):
-            raise ValueError(f"{ABOUT} is no JSON object")
+            raise ValueError(f"{ABOUT} is not a JSON object")
         return about | {name: _read(archive, name, size) for name in names}
 
 

@@ -35,11 +35,11 @@ class Description:
         """Raises a `ValueError` that says what is missing."""
         lacking = []
         if self.class_names is None:
-            lacking.append("class_names (--classes: a file of them, one a line)")
+            lacking.append("class_names (--classes: a file of them, one per line)")
         if self.preprocessing is None:
             lacking.append(f"preprocessing (--preprocessing: {', '.join(NORMALIZATIONS)}; or --mean and --std)")
         if lacking:
-            raise ValueError(f"{shown(name)} has no card, so say its {' and its '.join(lacking)}{hint}")
+            raise ValueError(f"{shown(name)} has no card: give its {' and its '.join(lacking)}{hint}")
 
     def protocol(self, name: str, size: int | None, channels: int) -> Preprocessing:
         """Of a model of such images.
@@ -54,7 +54,7 @@ class Description:
             raise ValueError(f"{shown(name)} takes images of {size} px; got image_size={self.image_size}")
         side = size or self.image_size
         if side is None:
-            raise ValueError(f"{shown(name)} takes images of any size, so say its image_size (--image_size)")
+            raise ValueError(f"{shown(name)} takes images of any size: give its image_size (--image_size)")
         return preprocessing_named(self.preprocessing, side, channels)
 
 

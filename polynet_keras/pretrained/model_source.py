@@ -86,7 +86,7 @@ def find_model(model: str | os.PathLike, argument: str = "model") -> ModelSource
         return ModelSource(Kind.EXPORT, name, path)
     cure = "name the folder of a run that was finished, or of an export"
     if (path / RECIPE_FILE).is_file():
-        cure = "its run is not finished: `polynet train --run_dir` goes on with it"
+        cure = "its run is not finished: `polynet train --run_dir` resumes it"
         if (path / BEST_FILE).is_file():
             cure += f", and {BEST_FILE} in it is its best model so far"
     runs = sorted(file.parent.name for file in path.glob(f"*/{MODEL_FILE}"))

@@ -35,11 +35,11 @@ def test_the_order(monkeypatch, settings, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "is no JSON; mend it, or remove it: Keras writes a new one"),
-        ("[]", "is no JSON object; mend it"),
-        ('{"floatx": "float8"}', "floatx must be one of float16, float32, float64; mend it"),
-        ('{"image_data_format": "last"}', "image_data_format must be one of channels_last, channels_first; mend it"),
-        ('{"epsilon": "small"}', "epsilon must be a number such as 1e-07; mend it"),
+        ("{", "is not JSON; correct it, or remove it: Keras writes a new one"),
+        ("[]", "is not a JSON object; correct it"),
+        ('{"floatx": "float8"}', "floatx must be one of float16, float32, float64; correct it"),
+        ('{"image_data_format": "last"}', "image_data_format must be one of channels_last, channels_first; correct it"),
+        ('{"epsilon": "small"}', "epsilon must be a number such as 1e-07; correct it"),
         ('{"backend": "theano"}', "backend theano must be one of tensorflow, jax, torch"),
         ('{"backend": ["jax"]}', "must be one of tensorflow, jax, torch"),
     ],
@@ -83,7 +83,7 @@ def test_a_command_without_keras_does_not_ask(monkeypatch, settings, capsys):
     monkeypatch.setattr("polynet_keras.cli.results.run", lambda *_: None)
     assert main(["results"]) == 0
     assert main(["--version"]) == 0
-    assert "backend        not known: " in capsys.readouterr().out
+    assert "backend        unknown: " in capsys.readouterr().out
 
 
 def test_a_package_that_is_missing_is_one_line(monkeypatch, capsys):
@@ -93,4 +93,4 @@ def test_a_package_that_is_missing_is_one_line(monkeypatch, capsys):
     monkeypatch.setattr("polynet_keras.cli.results.run", run)
     assert main(["results"]) == 1
     said = capsys.readouterr().err
-    assert said == "polynet: not installed: PIL_of_another_name; `polynet doctor` says all that is missing\n"
+    assert said == "polynet: not installed: PIL_of_another_name; `polynet doctor` lists all that is missing\n"

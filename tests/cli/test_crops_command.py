@@ -109,8 +109,8 @@ def test_mistakes(capsys, here):
         (["china.png", "--resize=square"], "--resize_size and --resize are for --crops=1 and --crops=10"),
         (["china.png", "--resize_size=400"], "--resize_size and --resize are for --crops=1 and --crops=10"),
         (["china.png", "--output=crops.jpg"], "--output=crops.jpg must end in .png"),
-        (["china.png", "--output=tiny.png"], "--output=tiny.png is there already; name a new file"),
-        (["china.png", "--output=none/crops.png"], "--output=none/crops.png is in no folder that exists"),
+        (["china.png", "--output=tiny.png"], "--output=tiny.png already exists; name a new file"),
+        (["china.png", "--output=none/crops.png"], "--output=none/crops.png: its folder does not exist"),
     ):
         assert message in fails(capsys, "crops", *argv)
     assert {path.name: path.read_bytes() for path in here.iterdir()} == before

@@ -195,7 +195,7 @@ def test_skipped_images_are_in_the_table(capsys, digits_run, here):
 @pytest.mark.slow
 def test_what_a_run_was_trained_on_is_not_counted_unawares(capsys, here):
     assert "dataset:     data, held out: 2 images\n" in succeeds(capsys, "evaluate")
-    assert "--data=data is what runs/small was trained on; leave --data out" in fails(capsys, "--data=data")
+    assert "--data=data is what runs/small was trained on; leave out --data" in fails(capsys, "--data=data")
     assert "dataset:     data: 10 images\n" in succeeds(capsys, "evaluate", "--data=data", "--split=all")
     Image.new("L", (9, 9)).save(here / "data" / "3" / "another.png")
     assert "'data' has changed since runs/small was trained" in fails(capsys)
@@ -222,9 +222,9 @@ def test_an_export_is_refused_what_its_run_was_trained_on(capsys, here):
     (here / "export" / "1" / "model.xml").touch()
     save_card(here / "export", protocol(3))
     card = ExportCard.load("export")
-    assert "--data is missing: what to evaluate export on" in fails(capsys, "--model=export")
+    assert "--data is missing: the images for export" in fails(capsys, "--model=export")
     dataclasses.replace(card, name="runs/small").save("export")
-    assert "--data=data is what runs/small was trained on; leave --data out" in fails(
+    assert "--data=data is what runs/small was trained on; leave out --data" in fails(
         capsys, "--model=export", "--data=data"
     )
     Image.new("L", (9, 9)).save(here / "data" / "3" / "another.png")
@@ -256,13 +256,13 @@ def test_data_are_read_in_the_layout_of_the_run(capsys, here, monkeypatch):
         (["--run_dir=a", "--weights=b"], "--run_dir and --weights are both --model now; name one"),
         (
             ["--weights=fashion_mnist"],
-            "--data is missing: what to evaluate fashion_mnist on; a run has what",
+            "--data is missing: the images for fashion_mnist; only a run has",
         ),
-        (["--against=a", "--scores=a.npz"], "--scores are of one model; leave --scores or --against out"),
+        (["--against=a", "--scores=a.npz"], "--scores is for one model; leave out --scores or --against"),
         (["--model=fashion_mnist", "--data=digits", "--against=b"], "--against='b' is not a file or folder in "),
-        (["--split=val"], "--split is of --data"),
-        (["--report=none/report.html"], "--report=none/report.html is in no folder that exists and can be written"),
-        (["--results=none/results.csv"], "--results=none/results.csv is in no folder that exists and can be written"),
+        (["--split=val"], "--split is for --data"),
+        (["--report=none/report.html"], "--report=none/report.html: its folder does not exist or cannot be written"),
+        (["--results=none/results.csv"], "--results=none/results.csv: its folder does not exist or cannot be written"),
         (["--pooling=median"], "pooling='median' must be one of"),
         (["--fraction=0"], "fraction=0.0 must be above 0"),
         ([], "no trained model in runs/"),
@@ -280,6 +280,6 @@ def test_mistakes(capsys, tmp_path, monkeypatch, argv, message):
 def test_files_that_are_there(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "report.html").touch()
-    assert "--report=report.html is there already" in fails(capsys, "--report=report.html")
+    assert "--report=report.html already exists" in fails(capsys, "--report=report.html")
     (tmp_path / "results.csv").write_text("model,top1\n")
     assert "results.csv: not the columns" in fails(capsys)

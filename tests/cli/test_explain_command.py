@@ -80,14 +80,14 @@ def test_a_bad_file_is_a_row_and_not_the_end(capsys, here):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--class_name=h"], "--class_name=h is none of the model's 7 classes, 'a', 'b', 'c', 'd', 'e', 'f', 'g'"),
-        (["--class_name=7"], "--class_name=7 is none of the model's 7 classes"),
+        (["--class_name=h"], "--class_name=h is not one of the model's 7 classes, 'a', 'b', 'c', 'd', 'e', 'f', 'g'"),
+        (["--class_name=7"], "--class_name=7 is not one of the model's 7 classes"),
         (
             ["--stage=stage_c"],
             "--stage='stage_c' must be one of stem, or a layer of model '.*' that puts out a map, ",
         ),
-        (["--model=export"], "--method=grad-cam takes a gradient, which export has not, as it is exported; say --meth"),
-        (["--method=occlusion", "--stage=stem"], "--stage is of the other methods: --method=occlusion hides parts"),
+        (["--model=export"], "--method=grad-cam needs gradients, but export is exported and has none; use --meth"),
+        (["--method=occlusion", "--stage=stem"], "--stage is for the other methods: --method=occlusion hides parts"),
         (["--output=photos/0.png"], "--output=photos/0.png must end in .html"),
     ],
 )

@@ -31,7 +31,7 @@ def test_a_run_is_exported(digits_run, tmp_path, capsys):
         (["--weights=fashion_mnist"], "--output is missing: the folder to write"),
         (["--weights=fashion_mnist", "--output="], "--output is missing: the folder to write"),
         (["--weights=fashion_mnist", "--output=."], "--output='.' has no name of its own; name a new folder"),
-        (["--output=net", "photo.jpg"], "unexpected argument 'photo.jpg'; the folder is named with --output"),
+        (["--output=net", "photo.jpg"], "unexpected argument 'photo.jpg'; name the folder with --output"),
         (
             ["--output=net", "--weights=a", "--run_dir=b"],
             "--run_dir and --weights are both --model now; name one",

@@ -55,14 +55,14 @@ def test_images_that_cannot_be_read(capsys, here):  # noqa: F811
 def test_mistakes(capsys, here):  # noqa: F811
     (here / "there.npz").write_bytes(b"kept")
     _, err = features(capsys, "--output=there.npz", "photos", code=1)
-    assert err == ["polynet: --output=there.npz is there already; name a new file"]
+    assert err == ["polynet: --output=there.npz already exists; name a new file"]
     _, err = features(capsys, "--output=nowhere/a.npz", "photos", code=1)
-    assert err[-1].startswith("polynet: --output=nowhere/a.npz is in no folder that exists and can be written")
+    assert err[-1].startswith("polynet: --output=nowhere/a.npz: its folder does not exist or cannot be written")
     _, err = features(capsys, "--output=a.npz", "--model=runs/mine", "--stage=stage_c", "photos", code=1)
     assert "stage='stage_c' must be one of stem, predictions, or a layer of model" in err[-1]
     (here / "clothes" / "1").mkdir(parents=True)
     (here / "clothes" / "1" / "model.xml").write_text("")
     save_card(here / "clothes", protocol(3))
     _, err = features(capsys, "--output=a.npz", "--model=clothes", "photos", code=1)
-    assert err == ["polynet: clothes is exported and gives classes alone; name the model that it was exported from"]
+    assert err == ["polynet: clothes is exported and has only classes; name the model that it was exported from"]
     assert sorted(file.name for file in here.iterdir()) == ["clothes", "photos", "runs", "there.npz"]

@@ -113,7 +113,7 @@ def test_how_to_go_on(launched, monkeypatch, code, told):
     assert main(["launch", "--", "train"]) == code
     run_dir = next(word for word in jobs[0].command if word.startswith("--run_dir="))
     assert lines[0] == f"all workers, and their restarts, use {run_dir}"
-    assert lines[1:] == [f"the run goes on with the same command and {run_dir}"] * told
+    assert lines[1:] == [f"to resume the run, use the same command and {run_dir}"] * told
 
 
 def test_a_program_is_run_as_it_is_named(launched):
@@ -150,7 +150,7 @@ def test_workers_have_cores_of_their_own_where_there_are_enough(launched):
         (["--", "train", "--epochs", "0"], "epochs=0 must be an integer of at least 1"),
         (["--", "train", "--communication", "mpi"], "--communication='mpi' must be one of"),
         (["--", "train", "--find_learning_rate"], "--find_learning_rate runs on one worker: use `polynet train`"),
-        (["--", "train", "photos"], "unexpected argument 'photos' of train; the data is named with --data"),
+        (["--", "train", "photos"], "unexpected argument 'photos' of train; name the data with --data"),
     ],
 )
 def test_mistakes_are_one_line_before_anything_starts(launched, capsys, argv, message):
@@ -168,7 +168,7 @@ def test_a_worker_is_no_launcher(launched, monkeypatch, capsys):
     task = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}
     monkeypatch.setenv("TF_CONFIG", json.dumps(task))
     assert main(["launch", "--", "train"]) == 1
-    assert "TF_CONFIG says that this is one of 2 workers already" in capsys.readouterr().err
+    assert "TF_CONFIG says that this is already one of 2 workers" in capsys.readouterr().err
     assert jobs == []
 
 

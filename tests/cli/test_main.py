@@ -53,7 +53,7 @@ def test_an_error_of_the_system_names_the_file_and_no_number(capsys, monkeypatch
     ],
 )
 def test_a_null_character_is_refused_with_its_flag(capsys, argv, name):
-    assert fails(capsys, *argv) == f"polynet: {name} holds a null character, which no name can have"
+    assert fails(capsys, *argv) == f"polynet: {name} has a null character, which no name can have"
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -94,7 +94,7 @@ def test_unknown_flag(capsys, command):
         (["--mixup", "0.2", "--batch_size", "5"], "global_batch_size=5 must be a multiple of 2"),
         (["--on_error", "ignore"], "on_error='ignore' must be one of error, skip"),
         (["--run_dir", "/proc/run"], "run_dir='/proc/run' cannot be written"),
-        (["digits"], "unexpected argument 'digits'; the data is named with --data"),
+        (["digits"], "unexpected argument 'digits'; name the data with --data"),
     ],
 )
 def test_train_mistakes(capsys, argv, message):
@@ -112,7 +112,7 @@ def test_recipes_are_listed_and_shown(capsys, tmp_path):
     (tmp_path / "mine.json").write_text(succeeds(capsys, "recipes", "imagenet-g5"))
     assert Recipe.load(tmp_path / "mine.json") == PRESETS["imagenet-g5"].recipe
     assert "recipe='resnet' is neither a file" in fails(capsys, "recipes", "resnet")
-    assert "unexpected argument 'b'; one recipe is shown at a time" in fails(capsys, "recipes", "digits", "b")
+    assert "unexpected argument 'b'; name one recipe at a time" in fails(capsys, "recipes", "digits", "b")
 
 
 def test_flags_change_a_recipe(tmp_path):
@@ -196,8 +196,8 @@ def test_convert_mistakes(capsys, tmp_path, monkeypatch):
         ([], "expected one SOURCE (a file, or a name of `polynet weights`); got 0"),
         (["text.pth"], "--output is missing: the file to write"),
         (["text.pth", "--output=net.h5"], "--output=net.h5 must end in .weights.h5 or .keras"),
-        (["text.pth", "--output=there.weights.h5"], "--output=there.weights.h5 is there already; name a new file"),
-        (["text.pth", "--output=folder/net.weights.h5"], "is in no folder that exists"),
+        (["text.pth", "--output=there.weights.h5"], "--output=there.weights.h5 already exists; name a new file"),
+        (["text.pth", "--output=folder/net.weights.h5"], "folder does not exist or cannot be written"),
         (["none.pth", "--output=net.weights.h5"], "SOURCE 'none.pth' is neither a file nor one of imagenet, "),
         (["text.pth", "--output=net.weights.h5"], "weights='text.pth' is not a checkpoint"),
         (

@@ -24,7 +24,7 @@ def test_write_verify_and_repair(capsys, images, tmp_path):
     (out / "train-00001-of-00002.tfrecord").unlink()
     output, line = fails_in_the_end(capsys, "records", "--verify", out)
     assert output == f"{out}/train-00001-of-00002.tfrecord: is missing\n"
-    assert line == (f"polynet: 1 of 2 shards in {out} are damaged; the command that wrote them writes these again")
+    assert line == (f"polynet: 1 of 2 shards in {out} are damaged; the command that wrote them can write them again")
     succeeds(capsys, "records", *command)
     succeeds(capsys, "records", "--verify", out)
 
@@ -62,7 +62,7 @@ def test_class_names_of_a_file(capsys, images, tmp_path):
         (["--verify"], "expected one RECORDS; got 0 arguments"),
         (
             ["--verify", "one", "--output=two"],
-            "--output is of a folder of images; --verify and --describe take RECORDS",
+            "--output is for a folder of images; --verify and --describe take RECORDS",
         ),
         (["--verify", "nowhere"], "nowhere: holds no manifest.json; name a folder that `polynet records` has written"),
         (

@@ -65,7 +65,8 @@ def test_an_old_place_works_and_says_the_flag(ran, caplog, command):
     ((values, arguments),) = ran
     assert (values.output, arguments) == ("b c", ["a"])
     (argument, _) = renamed.PLACES[command]
-    assert [record.getMessage() for record in caplog.records] == [f"what comes after {argument} is now '--output=b c'"]
+    (record,) = caplog.records
+    assert record.getMessage() == f"the argument after {argument} is now '--output=b c'"
 
 
 @pytest.mark.parametrize("command", renamed.PLACES)

@@ -178,7 +178,7 @@ def test_it_ends_without_a_model_that_hangs(started):
 
 def test_mistakes_are_one_line(capsys, tmp_path):
     folder, _ = exported()
-    assert "expected one MODEL_DIR, the folder that `polynet export` left; got 0" in fails(capsys, "serve")
+    assert "expected one MODEL_DIR, the folder that `polynet export` wrote; got 0" in fails(capsys, "serve")
     assert "is a folder without model.keras (of a run) and card.json (of" in fails(capsys, "serve", str(tmp_path))
     (tmp_path / "card.json").write_text("{}")
     assert "card.json: not the card of an exported model" in fails(capsys, "serve", str(tmp_path))

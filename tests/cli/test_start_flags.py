@@ -79,4 +79,4 @@ def test_published_weights():
 
 def test_an_ensemble_of_a_model_needs_data(run, capsys):
     assert main(["ensemble", "a.npz", str(run)]) == 1
-    assert f"--data is missing: '{run}' is a model, and no file of scores" in capsys.readouterr().err
+    assert f"--data is missing: '{run}' is a model, not a file of scores" in capsys.readouterr().err

@@ -305,7 +305,7 @@ def test_class_names_files(tmp_path):
     file = tmp_path / "names.txt"
     for content, message in (
         (b"cat\ndog\ncat\n", "names.txt: names the class 'cat' twice"),
-        (b"cat\n\n", "names.txt: names 1 class; expected two or more, one a line"),
+        (b"cat\n\n", "names.txt: has 1 class; expected two or more, one per line"),
         (b"\xff\xfe\n", "names.txt: not a text file in UTF-8, one class name a line"),
     ):
         file.write_bytes(content)

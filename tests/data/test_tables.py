@@ -114,7 +114,7 @@ SPLITS = ("path", "label", "split")
         ),
         ([*GOOD, ("a\\1.jpg", "cat")], ("path", "label"), r"1 of 3 files are not there, .* paths are written with /"),
         ([*GOOD, ("a", "cat")], ("path", "label"), "line 4: .*/a is a folder, not a file"),
-        ([*GOOD, ("a\0b", "cat")], ("path", "label"), "line 4: its path holds a null character"),
+        ([*GOOD, ("a\0b", "cat")], ("path", "label"), "line 4: its path has a null character"),
         (
             [("a/1.jpg", "cat", "trian"), ("a/2.jpg", "dog", "val")],
             SPLITS,
@@ -140,8 +140,8 @@ def test_mistakes(folder, rows, header, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"path,label\na/1.jpg,caf\xe9\n", "is no text in UTF-8; save it as CSV in UTF-8"),
-        ("path,label\n".encode("utf-16"), "is no text in UTF-8"),
+        (b"path,label\na/1.jpg,caf\xe9\n", "is not UTF-8 text; save it as CSV in UTF-8"),
+        ("path,label\n".encode("utf-16"), "is not UTF-8 text"),
         (b'path,label\na/1.jpg,"cat\n', "line 2: unexpected end of data"),
         (b'path,label\na/1.jpg,"cat" 1\n', "line 2: "),
         (b'path,label\na/1.jpg,"' + b"x\n" * 100_000, r"line \d+: field larger than field limit"),

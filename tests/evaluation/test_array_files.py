@@ -71,7 +71,7 @@ def with_header(old, new):
         ({"rows": with_header(b"}", b" ")}, zipfile.ZIP_STORED, "."),
         ({"rows": SMALL}, zipfile.ZIP_DEFLATED, r"(about|rows) is compressed; write the file with"),
         ({"about": with_header(b"(3,)", b"(9999999999999,)")}, zipfile.ZIP_STORED, "about claims"),
-        ({"about": npy(np.array("[1]"))}, zipfile.ZIP_STORED, "about is no JSON object"),
+        ({"about": npy(np.array("[1]"))}, zipfile.ZIP_STORED, "about is not a JSON object"),
     ],
     ids=["huge", "overflow", "no brace", "compressed", "huge about", "list"],
 )

@@ -135,5 +135,5 @@ def test_a_table_that_came_meanwhile_stays(tmp_path, monkeypatch, name, links):
     assert (tmp_path / name).read_text() == "theirs"
     (partial,) = tmp_path.glob("out.partial.*")
     assert "cat, tabby" in partial.read_text()
-    with pytest.raises(ValueError, match="is there already; name a new file"):
+    with pytest.raises(ValueError, match="already exists; name a new file"):
         write(tmp_path / name)

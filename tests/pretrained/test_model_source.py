@@ -60,7 +60,7 @@ def test_paths_and_the_home_folder(here, monkeypatch):
         ("none/x", "model='none/x' is not a file or folder in {here}/none, and no published checkpoint"),
         ("", "model='' is not a file or folder in"),
         ("a\nb", r"model='a\nb' is not a file or folder in"),
-        ("begun", "a folder without model.keras .* its run is not finished: `polynet train --run_dir` goes on with it"),
+        ("begun", "a folder without model.keras .* its run is not finished: `polynet train --run_dir` resumes it"),
         ("runs", "a folder without model.keras .* name one of the runs in it, such as runs/photos"),
         ("empty", "model.keras (of a run) and card.json (of an export); name the folder of a run that was finished"),
         (3, "model=3 must be a path, or the name of a published checkpoint"),

@@ -128,10 +128,10 @@ def test_mistakes(capsys, tmp_path, digits_run, monkeypatch):
     run, small = f"--run_dir={digits_run.folder}", "--structure=1 x [2-way] | 1 x [poly-3] | 2 x [poly-3, 2-way]"
     large, wide = f"--structure={TARGET}", "--structure=1 x [2-way] | 9 x [2-way] | 2 x [poly-3, 2-way]"
     for argv, message in (
-        ([run], "--structure is missing: what to grow to"),
+        ([run], "--structure is missing: the structure of the grown net"),
         ([run, large, "--output=net.h5"], "--output=net.h5 must end in .keras"),
-        ([run, large, "--output=there.keras"], "--output=there.keras is there already"),
-        ([run, large, "--output=none/net.keras"], "is in no folder that exists"),
+        ([run, large, "--output=there.keras"], "--output=there.keras already exists"),
+        ([run, large, "--output=none/net.keras"], "folder does not exist or cannot be written"),
         (
             [run, large, "--output=net.keras", "--weights=fashion_mnist"],
             "are both --model now; name one",
@@ -146,7 +146,7 @@ def test_mistakes(capsys, tmp_path, digits_run, monkeypatch):
         ([run, "--structure=1 x [ir] | 1 x [ir] | 1 x [ir]", "--output=net.keras"], "already: nothing grows"),
         ([run, large, "--output=net.keras", "--seed=-1"], "seed=-1 must be an integer from 0 to"),
         ([run, large], "--output is missing: the file for the grown net"),
-        ([run, large, "--output=carded.keras"], "--output=carded.json is there already"),
+        ([run, large, "--output=carded.keras"], "--output=carded.json already exists"),
         ([run, large, "--output=net.keras", "extra"], "unexpected argument 'extra'"),
     ):
         assert main(["grow", *argv]) == 1, argv

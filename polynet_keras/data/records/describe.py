@@ -34,7 +34,7 @@ def describe_records(folder: str | os.PathLike, class_names: Sequence[str], firs
     folder = Path(folder)
     check_class_names(class_names, "class_names")
     if (folder / MANIFEST).exists():
-        raise ValueError(f"{folder / MANIFEST} is there already; remove it to describe the records anew")
+        raise ValueError(f"{folder / MANIFEST} already exists; remove it to describe the records anew")
     splits: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if (match := SHARD_NAME.fullmatch(path.name)) and path.is_file():

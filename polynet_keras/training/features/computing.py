@@ -166,7 +166,7 @@ def _prepare(folder: Path, passes: Sequence[Pass]) -> ValueError | None:
     images, needed = sum(one.count for one in files), sum(one.bytes for one in files)
     what = f"{number_of(images, 'image')}, each {size_text(files[0].shape)} numbers, {_size(needed)} in {shown(folder)}"
     if not any(missing):
-        logging.info("features of %s: they are there already, and used again", what)
+        logging.info("features of %s: they already exist, and are used again", what)
         return None
     there = f"; those of {number_of(images - sum(missing), 'image')} are there" if sum(missing) < images else ""
     logging.info("features of %s: they are computed once%s", what, there)

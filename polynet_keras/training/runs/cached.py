@@ -61,7 +61,7 @@ def begin_behind(
     except KeyboardInterrupt:
         where = f"--run_dir={path}" if execution.features_dir is None else f"--features_dir={folder}"
         if has_features(folder):
-            text = "interrupted: the same command with %s goes on with the features so far"
+            text = "interrupted: the same command with %s resumes with the features so far"
             logging.warning(text, shlex.quote(where))
         raise
     model.begin_at(end_of_frozen(model, recipe.start.frozen_through or ""))

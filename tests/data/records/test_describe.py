@@ -70,7 +70,7 @@ def test_what_cannot_be_described(tmp_path):
     with pytest.raises(ValueError, match="train-00001-of-00002: record 0 cannot be read: corrupted record"):
         describe_records(tmp_path, ("a", "b"), 0)
     (tmp_path / MANIFEST).touch()
-    with pytest.raises(ValueError, match=f"{MANIFEST} is there already"):
+    with pytest.raises(ValueError, match=f"{MANIFEST} already exists"):
         describe_records(tmp_path, ("a", "b"), 0)
 
 
@@ -82,8 +82,8 @@ def test_command(tmp_path, capsys):
     for argv, message in (
         (["--describe", str(tmp_path)], "--describe needs --class_names (a file, or `imagenet`) and --first_label"),
         (["--describe", str(tmp_path), "--class_names=imagenet", "--first_label=2"], "--first_label, 0 or 1"),
-        (["--describe", "--verify", str(tmp_path)], "--verify and --describe are two commands"),
-        (["a", "--output=b", "--first_label=1"], "--first_label is of records to describe"),
+        (["--describe", "--verify", str(tmp_path)], "--verify and --describe exclude each other"),
+        (["a", "--output=b", "--first_label=1"], "--first_label is for --describe"),
     ):
         assert main(["records", *argv]) == 1
         assert message in capsys.readouterr().err

@@ -98,4 +98,4 @@ def test_the_manifest_says_it(photographs):
 
 def test_command(photographs, capsys):
     assert main(["records", "photos", "--output=small", "--max_side=120", "--processes=1"]) == 0
-    assert "images are shrunk to 120 px, those that were larger" in capsys.readouterr().out
+    assert "images larger than 120 px are shrunk to this side" in capsys.readouterr().out

@@ -106,7 +106,7 @@ def test_a_second_run_takes_what_the_first_one_computed(tmp_path, without_images
     assert len(files) == 4
     monkeypatch.setattr(Network, "predict_on_batch", None)
     second = run(model, tmp_path)
-    assert f"{told} there already, and used again" in caplog.text
+    assert f"{told} they already exist, and are used again" in caplog.text
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npy")} == files
     indices = np.array([40, 2])
     np.testing.assert_array_equal(first.training[0].features(indices), second.training[0].features(indices))

@@ -228,7 +228,7 @@ def test_a_run_goes_on_in_the_middle_of_an_epoch(tmp_path, weights, monkeypatch,
     caplog.set_level("INFO", logger="absl")
     caplog.clear()
     train(recipe_of(weights), tmp_path / "run", execution)
-    assert ("they are computed once" if "features" in lost else "they are there already") in caplog.text
+    assert ("they are computed once" if "features" in lost else "they already exist") in caplog.text
     check_same(tmp_path / "run", tmp_path / "whole")
 
 
@@ -246,7 +246,7 @@ def test_an_interrupt_while_features_are_computed_keeps_them(tmp_path, weights, 
         with pytest.raises(KeyboardInterrupt):
             train(recipe_of(weights), tmp_path / "run")
     assert (
-        f"interrupted: the same command with --run_dir={tmp_path}/run goes on with the features so far" in caplog.text
+        f"interrupted: the same command with --run_dir={tmp_path}/run resumes with the features so far" in caplog.text
     )
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"recipe.json", "features"}
     caplog.set_level("INFO", logger="absl")
@@ -277,7 +277,7 @@ def test_only_features_that_are_there_are_gone_on_with(tmp_path, monkeypatch, ca
     begun(monkeypatch, tmp_path, Execution(), lambda: None)
     assert caplog.text == ""
     begun(monkeypatch, tmp_path, Execution(), lambda: write_one(tmp_path / "features"))
-    assert f"the same command with --run_dir={tmp_path} goes on with the features so far" in caplog.text
+    assert f"the same command with --run_dir={tmp_path} resumes with the features so far" in caplog.text
 
 
 def test_a_run_that_goes_on_without_its_features_says_so(tmp_path, monkeypatch, caplog):
@@ -304,7 +304,7 @@ def test_runs_share_a_folder_of_features(tmp_path, weights, monkeypatch, caplog)
     assert not (tmp_path / "one" / "features").exists()
     monkeypatch.setattr(Network, "predict_on_batch", None)
     train(recipe_of(weights, schedule=ScheduleSettings("constant", 0.01, 0.0)), tmp_path / "other", shared)
-    assert f"MB in {tmp_path / 'shared'}: they are there already, and used again" in caplog.text
+    assert f"MB in {tmp_path / 'shared'}: they already exist, and are used again" in caplog.text
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=r"features_dir='.*file' is not a folder; name another"):
         train(recipe_of(weights), tmp_path / "third", Execution(features_dir=str(tmp_path / "file")))
@@ -363,7 +363,7 @@ def test_two_workers_share_the_work_and_the_files(tmp_path, of_polynet, copies, 
     monkeypatch.setattr(Network, "predict_on_batch", None)  # one worker takes what two have computed
     execution = Execution(features_dir=str(shared))
     train(recipe_of(of_polynet, copies, "stage_b", synchronized=True, **SMALLEST), tmp_path / "one", execution)
-    assert "they are there already, and used again" in caplog.text
+    assert "they already exist, and are used again" in caplog.text
     assert {path: path.stat().st_mtime_ns for path in shared.rglob("*.npy")} == files
     check_same(tmp_path / "two", tmp_path / "one")
 
