@@ -110,7 +110,7 @@ def test_a_card_beside_a_model_is_taken(here):
     ModelCard(NAMES, Preprocessing(8, 8, (0.5,) * 3, (0.5,) * 3), 0, 0).save("own.keras")
     assert (here / "own.json").is_file()
     np.testing.assert_allclose(found("own.keras"), softmax(expected(model, mean=0.5, std=0.5)), rtol=1e-5)
-    with pytest.raises(ValueError, match="own.keras has a card, which says what it is of; leave class_names out"):
+    with pytest.raises(ValueError, match="own.keras has a card with its description; leave class_names out"):
         load_model("own.keras", class_names=NAMES)
 
 
@@ -124,7 +124,7 @@ def test_a_weights_file_with_its_structure(here):
     for ours, theirs in zip(trained.model.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     for wrong, message in (
-        ({"class_names": NAMES}, "is a weights file: say its structure (--structure) with its class_names"),
+        ({"class_names": NAMES}, "is a weights file: give its structure (--structure) with its class_names"),
         (about, "net.weights.h5 takes images of any size: give its image_size (--image_size)"),
         ({**about, "image_size": 75, "width": 0.2}, "its 'stem_conv3/0' is 3 x 3 x 8 x 8, the network's"),
         ({**about, "image_size": 75, "width": 0.1, "class_names": "ab"}, "has other classes than the 2 of class_names"),
@@ -198,7 +198,7 @@ def test_an_export_is_predicted_with_and_evaluated(here, monkeypatch):
     for exported_model in (trained, folder):
         with pytest.raises(ValueError, match="is exported: name the model that it was exported from"):
             export(exported_model, "again", "openvino")
-    with pytest.raises(ValueError, match="has a card, which says what it is of; leave preprocessing out"):
+    with pytest.raises(ValueError, match="has a card with its description; leave preprocessing out"):
         load_model(folder, preprocessing="unit")
 
 

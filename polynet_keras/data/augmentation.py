@@ -73,7 +73,9 @@ class Augmentation:
                 check_number(name, getattr(self, name), at_least=0, at_most=at_most)
         if self.crop_min_area is not None:
             if self.crop != "random_resized":
-                raise ValueError(f"crop_min_area={self.crop_min_area!r} is of crop='random_resized', not {self.crop!r}")
+                raise ValueError(
+                    f"crop_min_area={self.crop_min_area!r} is for crop='random_resized', not {self.crop!r}"
+                )
             check_number("crop_min_area", self.crop_min_area, above=0, at_most=1)
         check_flag("flip", self.flip)
         check_integer("repeats", self.repeats, at_least=1)

@@ -115,14 +115,14 @@ def _of_csv(text: str, name: str) -> list[tuple[str, float]]:
         pairs = []
         for fields in filter(None, reader):
             if len(fields) != 2:
-                raise ValueError(f"line {reader.line_num} has not two fields")
+                raise ValueError(f"line {reader.line_num} does not have two fields")
             row = dict(zip(header, (field.strip() for field in fields), strict=True))
             try:
                 weight = float(row["weight"])
             except ValueError:
                 weight = math.nan
             if not math.isfinite(weight):
-                raise ValueError(f"line {reader.line_num}: the weight {quoted(row['weight'])} is no number")
+                raise ValueError(f"line {reader.line_num}: the weight {quoted(row['weight'])} is not a number")
             pairs.append((row["class"], weight))
     except (ValueError, csv.Error) as error:
         raise ValueError(f"{name}: {error}; expected {EXPECTED}") from None

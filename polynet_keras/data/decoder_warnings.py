@@ -54,7 +54,7 @@ def _warning(examples: Examples, index: int) -> str:
     except tf.errors.OpError:
         return ""
     is_jpeg = encoded.startswith(JPEG)
-    # Pillow reads a JPEG that is not whole, or refuses it, without a word.
+    # Pillow reads or refuses an incomplete JPEG without a warning.
     if not (jpeg_orientation(encoded) if is_jpeg else encoded.startswith(TIFF)) or not claimed_pixels(encoded):
         return ""
     with tempfile.TemporaryFile() as captured:
@@ -74,7 +74,7 @@ def _warning(examples: Examples, index: int) -> str:
         captured.seek(0)
         written = captured.read()
     if other := WARNING.sub(b"", written):
-        os.write(2, other)  # of another thread
+        os.write(2, other)  # a line of another thread
     match = WARNING.search(written)
     if match is None or not decoded:
         return ""

@@ -118,7 +118,7 @@ def decode_region(
             readable, lambda: finished(cut(image, part), label), lambda: (result, label, tf.size(result) > 0)
         )
 
-    # An error of an operation would end the whole pipeline and name no file; that of a dataset can be ignored.
+    # An operation's error would end the whole pipeline and name no file; a dataset's error can be ignored.
     attempt = tf.data.Dataset.from_tensors(index).map(with_tensorflow).ignore_errors()
     image, label = attempt.concatenate(tf.data.Dataset.from_tensors(nothing)).take(1).get_single_element()
     image = tf.ensure_shape(image, (None, None, channels))

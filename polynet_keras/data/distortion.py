@@ -164,7 +164,7 @@ class Mixing:
             self._seeds.start(tf.random.experimental.stateless_fold_in(seed, 1))
             layer.backend.set_backend("tensorflow")
             drawn = layer.get_random_transformation(images, training=True)
-            # Keras draws who is mixed with whom among all of a batch, which would depend on the number of workers.
+            # Keras draws the pairs to mix among the whole batch, which would depend on the number of workers.
             mix_in_order(drawn, partners)
             result = layer.transform_images(images, drawn), layer.transform_labels(shares, drawn)
             layer.backend.reset()

@@ -66,7 +66,7 @@ def find_duplicates(splits: Sequence[Examples], seconds: float | None) -> Duplic
                 with open(name, "rb") as file:
                     digest = hashlib.file_digest(file, "blake2b").digest()
             except OSError:
-                continue  # it is told where it is read
+                continue  # the reader reports it
             other = first.setdefault(digest, int(place))
             if part_of[other] != part_of[place]:
                 count += 1

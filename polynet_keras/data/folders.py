@@ -139,7 +139,7 @@ def list_splits(
     if not names:
         check_distinct(found, f"data={str(root)!r}", RENAME)
     if others := sorted({*_class_folders(root)} - {path.name for path in splits.values()}):
-        logging.info("data=%r: left out what is no split: %s", str(root), listed(others))
+        logging.info("data=%r: left out folders that are not splits: %s", str(root), listed(others))
     _passed_over_folders(root).log(f"data={str(root)!r}")
     return {name: list_folder(path, names or sorted(found)) for name, path in splits.items()}
 
@@ -254,7 +254,7 @@ def _images(folder: Path | str, prefix: str, above: frozenset, passed_over: Pass
     status = os.stat(folder)
     identity = (status.st_dev, status.st_ino)
     if identity in above:
-        raise ValueError(f"{shown(folder)}: leads back to a folder that it lies in; remove the link")
+        raise ValueError(f"{shown(folder)}: leads back to a folder that contains it; remove the link")
     # One call for a folder, none to tell a file from a folder: a million images list in seconds.
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -269,7 +269,7 @@ def _images(folder: Path | str, prefix: str, above: frozenset, passed_over: Pass
                         yield prefix + entry.name, entry.stat().st_size
                 elif os.path.isfile(entry.path):
                     yield prefix + entry.name, entry.stat().st_size
-                elif not os.path.exists(entry.path):  # it leads to nothing, or around in a circle
+                elif not os.path.exists(entry.path):  # the link leads nowhere, or in a circle
                     yield prefix + entry.name, 0
             else:
                 passed_over.suffixes[os.path.splitext(entry.name)[1].lower()] += 1

@@ -106,7 +106,7 @@ def _errors_name(path: str | os.PathLike) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno in TRANSIENT:  # the storage's, and not the image's
+        if isinstance(error, OSError) and error.errno in TRANSIENT:  # an error of the storage, not of the image
             raise OSError(error.errno, f"{shown(path)}: cannot be read: {error.strerror}") from None
         reason = str(getattr(error, "strerror", None) or error)
         reason = f"it {reason}" if reason.startswith("is ") else reason
@@ -187,8 +187,8 @@ def _converted(image: "PillowImage", picture: Picture, channels: int) -> np.ndar
     if image.mode.startswith(("I", "F")):
         image = Image.fromarray(_eight_bits(np.asarray(image), picture.bits, picture.inverted))
     if channels < 4:
-        image.info.pop("transparency", None)  # alpha is dropped, and Pillow warns of some of it
-    if image.mode == "LAB" and channels == 1:  # which Pillow has no way to
+        image.info.pop("transparency", None)  # alpha is dropped; Pillow would warn about some kinds
+    if image.mode == "LAB" and channels == 1:  # Pillow cannot convert this
         image = image.convert("RGB")
     if image.mode != mode:
         image = image.convert(mode)

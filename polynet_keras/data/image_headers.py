@@ -174,7 +174,7 @@ def _jpeg_segments(encoded: bytes, max_pixels: int) -> tuple[Picture, bytes, int
             exif = exif or content[6:]
         elif marker == 0xE1 and content.startswith(b"http://ns.adobe.com/xap/1.0/\0"):
             xmp = xmp or content
-        # Of what is no image, decoders need JFIF's and Adobe's segments, which say what the colours are.
+        # Of the segments without pixels, decoders need JFIF's and Adobe's, which define the colours.
         if marker in (0xE0, 0xEE) or not (0xE0 <= marker <= 0xEF or marker == 0xFE):
             kept.append(encoded[position:end])
         position = end
@@ -246,7 +246,7 @@ def _gif(encoded: bytes, max_pixels: int) -> Picture:
                 control = encoded[position : end + 1]
             position = end + 1
         if position > MAX_METADATA:
-            raise TooLargeError(f"its first picture begins behind {position:,} bytes, of which {MAX_METADATA:,} may be")
+            raise TooLargeError(f"its first picture begins after {position:,} bytes, more than {MAX_METADATA:,}")
     left, top, wide, high = struct.unpack_from("<HHHH", encoded, position + 1)
     only = b"".join((encoded[:start], control, encoded[position:]))
     return Picture("GIF", max(width, left + wide), max(height, top + high), only)
@@ -382,10 +382,10 @@ def _tiff(encoded: bytes, max_pixels: int) -> Picture:
     numbers = {2: "signed ", 3: "floating-point "}.get(max(tags.get(339, (1,))), "")
     if numbers or bits > 16:
         raise ValueError(
-            f"its pixels are neither 8 nor 16 bit: its samples are {numbers}{bits}-bit numbers, of which nobody knows "
-            "which is white; convert it to unsigned 8 or 16 bits"
+            f"its pixels are neither 8 nor 16 bit: its samples are {numbers}{bits}-bit numbers, whose white is "
+            "unknown; convert it to unsigned 8 or 16 bits"
         )
-    # The same file with another directory, at its end.
+    # The same file with a new directory at its end.
     directory = len(encoded) + len(encoded) % 2
     head = (
         encoded[:8] + struct.pack(order + "Q", directory) if big else encoded[:4] + struct.pack(order + "I", directory)

@@ -154,7 +154,7 @@ def _warn_of_few(source: Source) -> None:
     if source.validation_share and source.validation is not None and source.validation.labels is not None:
         labels = np.concatenate([labels, source.validation.labels])
     counts = np.bincount(labels, minlength=len(source.class_names))
-    few = np.flatnonzero((counts > 0) & (counts < FEW))  # those without any are told when the data are opened
+    few = np.flatnonzero((counts > 0) & (counts < FEW))  # classes without images are reported when the data are opened
     if len(few):
         told = some_of([f"{shown(source.class_names[i], NAME_SHOWN)} ({counts[i]})" for i in few], CLASSES_SHOWN)
         have = number_of(len(few), "class has", "classes have")
@@ -174,7 +174,7 @@ def _sizes(look: Look) -> str:
 
 def _bad(look: Look, on_error: str) -> str:
     told = some_of([f"{name} ({reason})" for name, reason in look.bad], LISTED, "; ")
-    what = "is no image that can be read" if len(look.bad) == 1 else "are no images that can be read"
+    what = "is not a readable image" if len(look.bad) == 1 else "are not readable images"
     then = "a run leaves them out" if on_error == "skip" else "a run ends at the first; --on_error=skip leaves them out"
     return f"{len(look.bad):,} of {look.looked_at:,} files {what}: {told}; {then}"
 
@@ -186,4 +186,4 @@ def _duplicates(found: Duplicates) -> str | None:
     what = "image is in two parts of the data" if found.count == 1 else "images are in two parts of the data"
     part = "" if found.looked_at == found.alike else f" of {found.looked_at:,} looked at"
     such = f"such as {one} and {other}"
-    return f"{found.count:,}{part} {what}, byte by byte, {such}: accuracy on them tells nothing of new images"
+    return f"{found.count:,}{part} {what}, byte by byte, {such}: accuracy on them says nothing about new images"

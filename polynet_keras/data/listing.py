@@ -25,5 +25,5 @@ def list_images(
     if not is_table(data):
         return list_splits(data, split, class_names, layout)
     if layout != "auto":
-        raise ValueError(f"layout={layout!r} is of a folder; data={os.fspath(data)!r} has its splits in a column")
+        raise ValueError(f"layout={layout!r} is for a folder; data={os.fspath(data)!r} has its splits in a column")
     return list_table(data, split, class_names)

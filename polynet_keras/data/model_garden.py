@@ -25,7 +25,7 @@ class SeededDraws:
 
     def uniform(self, shape, minval=0, maxval=None, dtype=tf.float32) -> tf.Tensor:
         """Draws as `tf.random.uniform`."""
-        # In the order of tracing, which is that of the source: branches of which one runs have draws of their own.
+        # In the order of tracing, which is that of the source: each of several branches has its own draws.
         self._drawn += 1
         seed = tf.random.experimental.stateless_fold_in(self._seed, self._drawn)
         return tf.random.stateless_uniform(shape, seed, minval, maxval, dtype)

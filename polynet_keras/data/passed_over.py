@@ -44,7 +44,7 @@ class PassedOver:
         if self.hidden:
             parts.append(number_of(self.hidden, "hidden image file"))
         if parts:
-            logging.info("%s: passed over %s", where, " and ".join(parts))
+            logging.info("%s: ignored %s", where, " and ".join(parts))
         if self.loose:
             images = number_of(self.loose, "image that lies", "images that lie")
             logging.warning("%s: left out %s in no class's folder", where, images)

@@ -52,7 +52,7 @@ def photo_facts(data: str | os.PathLike, layout: str = "auto") -> PhotoFacts:
         name, images = find_split(records, TRAINING), sum(records.values())
         images = images - held_out_of(images) if name is None else records[name]
         return PhotoFacts(images, 1.0, 0, manifest.channels == 1)
-    with without_logs():  # a run lists them again, and says what it left out
+    with without_logs():  # a run lists them again, and reports what it left out
         splits = list_images(data, WHOLE, None, layout)
     training = splits[find_split(splits, TRAINING) or next(iter(splits))]
     counts = [count for count in np.bincount(training.labels).tolist() if count]

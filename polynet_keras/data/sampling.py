@@ -114,7 +114,7 @@ class TrainingOrder:
         each, rest = divmod(self.count, classes)
         draws = []
         for place, members in enumerate(self._members):
-            # Of the epochs before, and with this one: each turn of what is left over begins where the last one ended.
+            # Of the epochs before and this one: each turn of the remainder begins where the last one ended.
             first, last = (each * e + (rest * e - place + classes - 1) // classes for e in (epoch, epoch + 1))
             begun, ended = first // len(members), -(-last // len(members))
             turns = np.tile(members, (ended - begun, 1))

@@ -72,5 +72,5 @@ def check_data(argument: str, data: str, layout: str = "auto", split: str | None
             split_named(splits, split, data)
         return splits or None
     if layout != "auto":
-        raise ValueError(f"layout={layout!r} is of a folder of images, and {argument}={data!r} is none")
+        raise ValueError(f"layout={layout!r} is for a folder of images, and {argument}={data!r} is not one")
     return SPLITS_OF.get(data)

@@ -70,8 +70,8 @@ def tfds_splits(name: str) -> dict[str, Examples]:
         if not _has_labels(read):
             logging.info("tfds:%s: the split %s is left out: its first image has no label", name, split)
             continue
-        # The version stands for the content; sizes tell where somebody prepared other files under it. Names of files
-        # have the split's in them.
+        # The version identifies the content; sizes show other files under the same version. Names of files contain the
+        # split's name.
         sizes = [f"{os.path.basename(path)} {os.path.getsize(path)}" for path in paths]
         identity = "\n".join([info.full_name, *sizes, *classes])
         splits[split] = Examples(
@@ -90,7 +90,7 @@ def _has_labels(read: Callable) -> bool:
     """Whether the first image of a split has one of the classes: ImageNet's test images have none."""
     try:
         read(tf.constant(0, tf.int64))
-    except tf.errors.OpError as error:  # what is damaged is told when it is trained on
+    except tf.errors.OpError as error:  # training reports damaged examples
         return "its label is not one of" not in error.message
     return True
 

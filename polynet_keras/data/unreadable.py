@@ -66,7 +66,7 @@ class Unreadable:
         """
         if self.on_error == "skip" or tf.executing_eagerly():
             return list(nothing)
-        with tf.control_dependencies(nothing):  # after it was kept
+        with tf.control_dependencies(nothing):  # after the error was kept
             end = tf.debugging.Assert(False, ["an image cannot be read"])
         with tf.control_dependencies([end]):
             return [tf.identity(one) for one in nothing]
@@ -99,7 +99,7 @@ def reading(*unreadable: Unreadable) -> Iterator[None]:
             if one.error is not None:
                 try:
                     raise one.error from None
-                finally:  # the error knows this frame: both would keep each other, and the pipeline, alive
+                finally:  # the error refers to this frame: both would keep each other and the pipeline alive
                     one.error = None
         if isinstance(error, READING_ERRORS) or "assertion failed" in error.message:
             raise ValueError(plain_message(error)) from None

@@ -70,7 +70,7 @@ class ExportCard:
         for name in (self.name, *self.class_names):
             try:
                 name.encode()
-            except (AttributeError, UnicodeError):  # no text, or a part of a character, which no answer can have
+            except (AttributeError, UnicodeError):  # not text, or a part of a character, which an answer cannot have
                 raise ValueError(f"the name {name!r} is not text that UTF-8 can write; rename it") from None
         if not isinstance(self.files, dict):
             raise ValueError(f"files={self.files!r} must be a hash for each path")
@@ -240,7 +240,7 @@ def load_artifact(path: Path, format: str, threads: int | None = None) -> Runner
     require_extra("deploy", *FORMATS[format].runtime)
     try:
         return FORMATS[format].load(path, threads)
-    except Exception as error:  # each runtime has errors of its own for a file that is none of its format
+    except Exception as error:  # each runtime has its own errors for a file of another format
         raise ValueError(f"{path}: cannot be loaded as {format}: {_reason(error)}") from error
 
 

@@ -80,7 +80,7 @@ class Calibration:
         try:
             examples, known = fitted_to(trained, self.held_out), True
         except ValueError as error:
-            logging.warning("how many images int8 gets right is not counted: %s", error)
+            logging.warning("the accuracy of int8 is not measured: %s", error)
             examples, known = self.held_out, False
         chosen = _subset(examples, part[: self.comparison_images], trained.preprocessing)
         for images, labels in self._prepared(chosen, trained.preprocessing, BATCH_SIZE):

@@ -32,13 +32,13 @@ def check_export(
     if precision == CALIBRATED and not calibrated:
         raise ValueError(f"precision={precision!r} needs calibration: the data whose images its ranges are read from")
     if calibrated and precision != CALIBRATED:
-        raise ValueError(f"calibration is of precision={CALIBRATED!r} only; got precision={precision!r}")
+        raise ValueError(f"calibration is for precision={CALIBRATED!r} only; got precision={precision!r}")
     if max_drop is not None and not (precision == CALIBRATED and chosen.gives_back):
         able = " and ".join(format.name for format in FORMATS.values() if format.gives_back)
         raise ValueError(
-            f"max_drop={max_drop:g} is of precision={CALIBRATED!r} of {able}; got {precision!r} of {chosen.name}"
+            f"max_drop={max_drop:g} is for precision={CALIBRATED!r} of {able}; got {precision!r} of {chosen.name}"
         )
-    path = Path(folder)  # which leaves out a slash at the end
+    path = Path(folder)  # removes a slash at the end
     if not path.name:
         raise ValueError(f"output={os.fspath(folder)!r} has no name of its own; name a new folder")
     check_place(path, overwrite)
@@ -62,13 +62,13 @@ def check_place(folder: Path, overwrite: bool) -> None:
         replaced = ", or replace the export that it holds with --overwrite" if (folder / CARD_FILE).is_file() else ""
         raise ValueError(f"{shown(folder)} already exists; name a new folder{replaced}")
     if folder.is_symlink():
-        raise ValueError(f"{shown(folder)} is a link, which is not overwritten; name the folder that it leads to")
+        raise ValueError(f"{shown(folder)} is a link, which cannot be overwritten; name the folder that it leads to")
     if not (folder / CARD_FILE).is_file():
         raise ValueError(f"{shown(folder)} holds no export, and nothing else is overwritten; name a new folder")
     other = _other_than_exported(folder)
     if other is not None:
         raise ValueError(
-            f"{shown(folder)} is not overwritten: {shown(other)} in it is not what `polynet export` left there; name a "
+            f"{shown(folder)} is not overwritten: {shown(other)} in it is not from `polynet export`; name a "
             "new folder, or remove this one yourself"
         )
 

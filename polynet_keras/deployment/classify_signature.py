@@ -117,7 +117,7 @@ def compare_classify(folder: Path, trained: TrainedModel) -> None:
         raise ValueError(f"the signature classify fails: {plain_message(error)}. Nothing was written") from error
     scores, names = found["scores"].numpy(), found["classes"].numpy()
     difference = float(np.abs(scores + np.sort(-expected, axis=1)[:, : scores.shape[1]]).max())
-    # Any class of that name and score: of two equally good ones, either may come first.
+    # Any class with this name and score: either of two equal ones may come first.
     named = np.array([name.encode() for name in trained.class_names]) == names[..., np.newaxis]
     scored = np.abs(expected[:, np.newaxis] - scores[..., np.newaxis]) <= tolerance
     wrong = ~(named & scored).any(axis=-1)

@@ -139,7 +139,7 @@ def _copied(layer: keras.Layer, name: str, x: KerasTensor) -> KerasTensor:
     y = copy(x)
     store: dict[str, np.ndarray] = {}
     layer.save_own_variables(store)
-    copy.load_own_variables(store)  # unlike `set_weights`, has a Normalization compute with what it is given
+    copy.load_own_variables(store)  # unlike `set_weights`, makes a Normalization compute with the given values
     if isinstance(layer, keras.layers.BatchNormalization):
         copy.trainable = False
     return y

@@ -55,7 +55,7 @@ def export(
         ValueError: the format or precision is not accepted, the backend does not write it, an extra is missing, the
             folder exists or another process exports to it, the model cannot be fused, or the artifact computes
             something else.
-        OSError: another process took the folder meanwhile, because this one did not renew its lock in time.
+        OSError: another process took the folder, because this one did not renew its lock in time.
     """
     chosen, precision = check_export(
         output, format, precision, calibration is not None, overwrite, calibration.max_drop if calibration else None
@@ -98,7 +98,7 @@ def export(
         )
         card.save(partial)
         hold.check(folder)
-        check_place(folder, overwrite)  # and what somebody put there while the model was written stays
+        check_place(folder, overwrite)  # keeps files that came while the model was written
         if os.path.lexists(folder):
             exchange(partial, folder)
         else:

@@ -209,7 +209,7 @@ def _merge_siblings(graph: Graph, duplicating: bool) -> None:
         groups: dict[tuple, list[Conv]] = {}
         for consumer in consumers[node]:
             if isinstance(consumer, Conv) and consumer.kernel.is_pointwise:
-                # Kernels that stay shared are merged only with those that are applied wherever they are.
+                # Shared kernels are merged only with kernels that are applied in all the same places.
                 together = () if duplicating else tuple(applied_to[consumer.kernel])
                 key = (consumer.relu, _format(consumer.kernel), together)
                 groups.setdefault(key, []).append(consumer)

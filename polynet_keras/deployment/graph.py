@@ -214,7 +214,7 @@ def _read_into(model: keras.Model, tensors: dict[int, Node], kernels: dict[keras
             if call.is_input:
                 continue
             if call.arguments.kwargs.get("training"):
-                raise ValueError(f"layer {call.operation.name!r} is called with training=True; fusing is of inference")
+                raise ValueError(f"layer {call.operation.name!r} is called with training=True; fusing is for inference")
             sources = [tensors[id(tensor)] for tensor in call.input_tensors]
             if isinstance(call.operation, keras.Model):
                 nodes = _nested(call.operation, sources, kernels)
@@ -257,9 +257,9 @@ def _node(layer: keras.Layer, sources: list[Node], kernels: dict[keras.Layer, Ke
     if type(layer) in KEPT:
         return Kept(layer.name, sources, layer)
     if type(layer) is ChannelSplit:
-        raise ValueError(f"layer {layer.name!r} is what fusing leaves: the model is fused already")
+        raise ValueError(f"layer {layer.name!r} is a result of fusing: the model is already fused")
     raise ValueError(
-        f"layer {layer.name!r} of the type {type(layer).__name__} cannot be fused: what it computes is not known here. "
+        f"layer {layer.name!r} of the type {type(layer).__name__} cannot be fused: its computation is unknown here. "
         "Known are the layers of PolyNet, and of heads: "
         f"{', '.join(sorted(known.__name__ for known in (*KEPT, *IDENTITIES)))}"
     )

@@ -63,6 +63,6 @@ def compare(
         evaluate(one, examples, batch_size=batch_size, crops=crops, pooling=pooling, on_error=on_error)
         for one in models
     )
-    # What one protocol can crop may be too narrow for the other's.
+    # An image that one protocol can crop may be too narrow for the other.
     _, of_first, of_second = np.intersect1d(first.judged.indices, second.judged.indices, return_indices=True)
     return Comparison(first, second, Paired.of(first.judged.right[of_first], second.judged.right[of_second]))

@@ -46,7 +46,7 @@ def comparison_facts(comparison: "Comparison") -> dict[str, str]:
         "neither": paired.neither,
     }
     if not (paired.first_only or paired.second_only):
-        answer = "both are right on the same images: nothing tells them apart here"
+        answer = "both are right on the same images: this data does not distinguish them"
     elif paired.better is None:
         answer = "not decided at 95 %: the difference may be chance"
     else:

@@ -57,12 +57,12 @@ def convert(source: str | os.PathLike, output: str | os.PathLike, compare: bool 
     named = os.fspath(source) in list_published()
     if compare:
         require_extra("data", "PIL", "sklearn")
-    # What is verified, converted and compared is one open file, whatever its name stands for meanwhile.
+    # One open file is verified, converted and compared, even if another file gets its name.
     with opened_source(published(os.fspath(source))) if named else opened_file(source) as file:
         path = file.path
         checkpoint = read_checkpoint(file)
         if checkpoint.format is Format.KERAS:
-            raise ValueError(f"{os.fspath(path)!r} is a file of this package already; there is nothing to convert")
+            raise ValueError(f"{os.fspath(path)!r} is already a file of this package; there is nothing to convert")
         classes = classes_of(checkpoint)
         if classes is None:
             raise ValueError(f"{os.fspath(path)!r} has no classifier; PolyNet(include_top=False, weights=...) loads it")

@@ -92,7 +92,7 @@ def evaluate_ensemble(
         raise ValueError(f"mixture={mixture!r} must be {UNIFORM!r}, {FIT!r}, or a number for each member")
     if fit is not None:
         if given is not None or mixture != FIT:
-            raise ValueError(f"scores to fit on are of use with mixture={FIT!r} alone; got mixture={mixture!r}")
+            raise ValueError(f"scores to fit on are used only with mixture={FIT!r}; got mixture={mixture!r}")
         _check_held_out(members, fit)
 
     labels = members[0].labels

@@ -42,8 +42,8 @@ def write_explanation_page(
         pictures.append(Picture(shown(one.image), one.picture, one.probabilities, None, tuple(overlays)))
     sections = [
         f"<p>The model: {name(shown(model.name))}</p>",
-        "<p>On the left what of the image the model is shown; beside it, in colours, where it finds what speaks for "
-        "the class: red the most, blue little, no colour nothing. Each map has its own scale.</p>",
+        "<p>Left: the part of the image that the model gets. Beside it, in colours: the support for the class. Red is "
+        "the most, blue little, no colour none. Each map has its own scale.</p>",
         gallery(pictures, names, large=True),
     ]
     if unreadable:

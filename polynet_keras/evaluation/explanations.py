@@ -135,12 +135,12 @@ def with_overlays(model: TrainedModel, pictures: Sequence[Picture]) -> tuple[Pic
         labels = [int(picture.probabilities.argmax()) for picture, _ in chosen]
         prepared = [model.preprocessing(image) for _, image in chosen]
         found = list(_explained(model, prepared, labels, [View(None, "grad-cam")]))
-    except Exception as error:  # whatever it is: the evaluation is done, and its report is worth more
+    except Exception as error:  # any error: the evaluation is done, and its report matters more
         logging.warning("the report shows no Grad-CAM: %s", error)
         return tuple(pictures)
     beside = {}
     for (picture, image), (_, label, (map_,)) in zip(chosen, found, strict=True):
-        text = f"what speaks for {name(shown(model.class_names[label]))}: Grad-CAM of {name(stage)}"
+        text = f"support for {name(shown(model.class_names[label]))}: Grad-CAM of {name(stage)}"
         seen = overlay(shown_part(image, model.preprocessing, THUMBNAIL), map_)
         beside[id(picture)] = replace(picture, overlays=((seen, text),))
     return tuple(beside.get(id(picture), picture) for picture in pictures)

@@ -77,7 +77,7 @@ def embed(
     """Returns the features of `extract_features`, and the files that were left out."""
     network, name, pooled = _cut(model.network, stage, pooling)
     embedding = _Embedding(model.preprocessing, model.class_names, network)
-    # As large as it may become: a list of rows, put together in the end, would take the memory twice.
+    # Allocated at its largest size: a list of rows, joined at the end, would take twice the memory.
     embeddings = np.empty((len(images.sizes), network.output_shape[-1]), "float32")
     paths: list[str] = []
     unread: Unread = []

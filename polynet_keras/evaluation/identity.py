@@ -44,7 +44,7 @@ def _processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     name = platform.processor() or platform.machine()
     if cpuinfo.exists():
         lines = (line.partition(":") for line in cpuinfo.read_text().splitlines())
-        # The entry is there on x86, and not on every ARM.
+        # The entry exists on x86, but not on every ARM.
         name = next((value.strip() for key, _, value in lines if key.strip() == "model name"), name)
     return f"{name}, {os.cpu_count()} cores"
 

@@ -39,7 +39,7 @@ def image_outputs(model: Scoring, images: ImagePaths, crops: int = 1, batch_size
         following = index + 1
 
     if images.sizes:
-        if crops == 1:  # all batches have one size: as few places of the last one are left empty as can be
+        if crops == 1:  # all batches have one size; the last one has as few empty places as possible
             count = len(images.sizes)
             batch_size = -(-count // -(-count // batch_size))
         is_tensorflow = keras.backend.backend() == "tensorflow"
@@ -66,7 +66,7 @@ def _piped(model: Scoring, images: ImagePaths, crops: int, batch_size: int, reas
     unreadable = Unreadable("skip")
     told = 0
     for logits, _, indices in scored(model, examples, unreadable, batch_size=batch_size, crops=crops):
-        # Dictionaries keep the order; reading goes on meanwhile in other threads.
+        # Dictionaries keep the order, while other threads continue to read.
         for index in list(unreadable.skipped)[told:]:
             reasons[int(places[index])] = unreadable.skipped[index]
             told += 1

@@ -111,6 +111,6 @@ def _pictures(ranked: list[Ranked], examples: Examples) -> tuple[Picture, ...]:
     for _, index, label, probabilities in ranked:
         try:
             pictures.append(Picture(examples.shown_name(index), examples.image(index), probabilities, label))
-        except ValueError as error:  # it was there when it was counted
+        except ValueError as error:  # it existed when it was counted
             logging.warning("a picture is left out of the report: %s", error)
     return tuple(pictures)

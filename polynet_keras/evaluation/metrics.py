@@ -188,7 +188,7 @@ def wilson_interval(hits: int, images: int) -> tuple[float, float]:
     middle = share + z**2 / (2 * images)
     reach = z * math.sqrt(share * (1 - share) / images + (z / (2 * images)) ** 2)
     low, high = ((middle + side * reach) / (1 + z**2 / images) for side in (-1, 1))
-    # At the ends the formula gives 0 and 1, floating point something near.
+    # At the ends the formula gives 0 and 1, but floating point only comes close.
     return (low if hits else 0.0), (high if hits < images else 1.0)
 
 

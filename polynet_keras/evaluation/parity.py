@@ -163,7 +163,7 @@ def _tf2cv_logits(path: Source, images: np.ndarray, classes: int) -> np.ndarray:
             check=False,
         )
         if done.returncode:
-            reason = (done.stderr.strip() or "it ended without a word").splitlines()[-1]
+            reason = (done.stderr.strip() or "it ended without a message").splitlines()[-1]
             raise ValueError(f"tf2cv does not load {name_of(path)!r}: {_shortened(reason)}")
         return np.load(io.BytesIO(Path(logits).read_bytes()))
 

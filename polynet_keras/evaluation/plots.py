@@ -49,12 +49,12 @@ def _plot_against(axes: Any, costs: Sequence[int], results: Sequence[Result]) ->
     for cost, result in zip(costs, results, strict=True):
         label = None if result.dataset in colors else result.dataset
         color = colors.setdefault(result.dataset, f"C{len(colors)}")
-        # Without a cost it is not drawn, and has its colour all the same.
+        # A result without a cost is not drawn, but keeps its colour.
         error = 100 - result.top1 if cost else math.nan
         interval = [[result.top1_high - result.top1], [result.top1 - result.top1_low]]
         axes.errorbar(cost, error, interval, fmt="o", capsize=3, color=color, label=label)
         text = result.model + (f", {result.crops} crops" if result.crops > 1 else "")
-        # The name is on the side that has more room.
+        # The name is on the side with more room.
         side, align = (8, "left") if cost**2 < low * high else (-8, "right")
         axes.annotate(
             text, (cost, error), (side, 3), textcoords="offset points", ha=align, fontsize=8, parse_math=False

@@ -66,7 +66,7 @@ def write_prediction_page(path: str | os.PathLike, model: str, predictions: Sequ
 
 
 def _gallery(predictions: Sequence[Prediction]) -> str:
-    # Two classes may have one name, as ImageNet's cranes: they are told by their place in a prediction.
+    # Two classes may have one name, as ImageNet's cranes: their place in a prediction distinguishes them.
     labels: dict[tuple[str, int], int] = {}
     known: list[dict[int, float]] = []
     for one in predictions:

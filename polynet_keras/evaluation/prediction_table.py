@@ -41,9 +41,7 @@ def check_table(path: str | os.PathLike) -> None:
         raise ValueError(f"{shown(path)} already exists; name a new file")
     partial = _partial(path)
     if os.path.lexists(partial):
-        raise ValueError(
-            f"{shown(partial)} is there: the rows of a table that did not come to its end; move it away or remove it"
-        )
+        raise ValueError(f"{shown(partial)} exists: the rows of an incomplete table; move it away or remove it")
 
 
 @contextlib.contextmanager
@@ -70,7 +68,7 @@ def prediction_table(path: str | os.PathLike, top: int) -> Iterator[Callable[["P
     columns = ["path", *(f"{what}_{i}" for i in range(1, top + 1) for what in ("class", "probability")), "error"]
     written = 0
     try:
-        # "x": of two processes that write one table, the second is refused. A line is on the disk when it ends.
+        # "x": the second of two processes that write one table fails. A line is on the disk when it ends.
         file = open(partial, "x", encoding="utf-8", newline="", buffering=1)  # noqa: SIM115 - below
     except FileExistsError:
         check_table(path)
@@ -102,7 +100,7 @@ def prediction_table(path: str | os.PathLike, top: int) -> Iterator[Callable[["P
     except BaseException:
         if written:
             rows = "row is" if written == 1 else f"{written:,} rows are"
-            logging.warning("%s is not whole: the first %s in %s", shown(path), rows, shown(partial))
+            logging.warning("%s is incomplete: the first %s in %s", shown(path), rows, shown(partial))
         else:
             partial.unlink(missing_ok=True)
         raise
@@ -115,7 +113,7 @@ def _move_to_new(source: Path, target: Path) -> None:
         source.unlink()
     except OSError:
         if os.path.lexists(target):
-            raise ValueError(f"{shown(target)} was written by somebody else meanwhile, and stays as it is") from None
+            raise ValueError(f"another process has written {shown(target)}, which is not changed") from None
         os.replace(source, target)  # a file system without hard links
 
 
@@ -135,7 +133,7 @@ def _write_parquet(source: Path, target: Path, columns: Sequence[str]) -> None:
     import pyarrow
     from pyarrow import parquet
 
-    # Said, and not guessed: a class may be called 007.
+    # Explicit types, not guessed ones: a class may be called 007.
     types = {column: pyarrow.float64() if column.startswith("probability") else pyarrow.string() for column in columns}
     schema = pyarrow.schema(types.items())
     with open(source, encoding="utf-8") as lines, parquet.ParquetWriter(target, schema) as table:

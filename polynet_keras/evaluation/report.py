@@ -82,8 +82,8 @@ def _seen(mistakes: Sequence[Picture]) -> str:
     if not count:
         return ""
     return (
-        f" Beside the first {'one' if count == 1 else count}, in colours: where the model, shown the middle of the "
-        "image, finds what speaks for the class that it gave; red the most, no colour nothing."
+        f" Beside the first {'one' if count == 1 else count}, in colours: the support for the predicted class, from "
+        "the middle of the image; red is the most, no colour none."
     )
 
 
@@ -104,7 +104,7 @@ def _headline(evaluation: "Evaluation") -> str:
 
 def _compared(comparison: "Comparison") -> Iterator[str]:
     yield "<h2>Comparison</h2>"
-    yield "<p>Of the images that both models were evaluated on. All else on this page is of A alone.</p>"
+    yield "<p>For the images that both models were evaluated on. All else on this page is about A only.</p>"
     yield table(HEADER, ([name(cell) for cell in row] for row in comparison_rows(comparison)))
     yield "<p></p>"
     yield table((), ((what, name(fact)) for what, fact in comparison_facts(comparison).items()))
@@ -113,7 +113,7 @@ def _compared(comparison: "Comparison") -> Iterator[str]:
 def _classes(counts: Counts, names: Sequence[str], plain: Sequence[str]) -> str:
     present = np.flatnonzero(counts.class_images)
     recall, images = counts.class_accuracy[present], counts.class_images[present]
-    # Of equal recalls, those of more images say more.
+    # Among equal recalls, those of more images say more.
     worst, best = (present[np.lexsort((-images, key))] for key in (recall, -recall))
     means = [np.nanmean(of_class) for of_class in (counts.class_precision, counts.class_accuracy, counts.class_f1)]
     parts = [

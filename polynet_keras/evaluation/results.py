@@ -124,7 +124,7 @@ def append(result: Result, path: str | os.PathLike) -> None:
             # A folder's name need not be text: bytes of it that are not are written as such.
             partial.write_bytes(text.encode("utf-8", "backslashreplace"))
             if hold.is_lost:
-                raise OSError(f"{shown(path)}: another process has written to it meanwhile; nothing is added to it")
+                raise OSError(f"{shown(path)}: another process has written to it; nothing is added")
 
 
 def as_csv(results: Sequence[Result]) -> str:

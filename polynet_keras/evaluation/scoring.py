@@ -96,7 +96,7 @@ def score(
     model = trained(model)
     examples = fitted_to(model, examples)
     pace = Pace()
-    # As large as it may become: a list of parts, put together in the end, would take the memory twice.
+    # Allocated at its largest size: a list of parts, joined at the end, would take twice the memory.
     logits = np.empty((len(examples), crops, len(model.class_names)), "float32")
     labels, indices = (np.empty(len(examples), "int64") for _ in range(2))
     filled = 0
@@ -230,7 +230,7 @@ def fitted_to(model: TrainedModel, examples: "Examples") -> "Examples":
     if model.class_names == tuple(name for _, name in imagenet_classes()):
         known.append(tuple(wordnet for wordnet, _ in imagenet_classes()))
     for names in known:
-        # Two of ImageNet's classes are cranes: such a name tells nothing.
+        # Two of ImageNet's classes are cranes: such a name identifies no class.
         once = {name for name, count in Counter(names).items() if count == 1}
         if set(examples.class_names) <= once:
             return examples.relabelled(model.class_names, [names.index(name) for name in examples.class_names])

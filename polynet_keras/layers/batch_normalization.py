@@ -42,7 +42,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
             return super().call(inputs, training=training, mask=mask)
         import tensorflow as tf
 
-        inputs = tf.convert_to_tensor(inputs)  # `stateless_call` hands arrays on as they are
+        inputs = tf.convert_to_tensor(inputs)  # `stateless_call` passes arrays unchanged
         training = bool(training and self.trainable)
         if training and self.synchronized and self._needs_global_moments(inputs):
             return self._normalize_globally(inputs)

@@ -75,7 +75,7 @@ def normalize(
         y = tf.cast(centred * per_channel(gamma * inverse) + per_channel(beta), x.dtype)
 
         def gradient(dy, *_):
-            # Of all that is as large as `x`, only `x` itself is kept for this.
+            # Of all tensors as large as `x`, only `x` itself is kept for this.
             dy = tf.cast(dy, dtype)
             centred = tf.cast(x, dtype) - per_channel(mean)
             dbeta = tf.reduce_sum(dy, axes)

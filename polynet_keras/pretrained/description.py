@@ -1,4 +1,4 @@
-"""What a model is of: its card says it, or for a model without one whoever names it."""
+"""The description of a model, from its card, or from the caller for a model without a card."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -90,15 +90,15 @@ def check_described(source: ModelSource, about: Description = NOTHING) -> ModelC
             Structure.parse(about.structure)
             about.check_complete(source.name)
         elif said:
-            raise ValueError(f"{name} is a weights file: say its structure (--structure) with its {said}")
+            raise ValueError(f"{name} is a weights file: give its structure (--structure) with its {said}")
         return None
     card = card_file(source.path)
     if source.kind in (Kind.RUN, Kind.MODEL) and not card.is_file():
         if about.structure is not None or about.width is not None:
-            raise ValueError(f"{name} holds its network; structure and width are of a weights file")
-        hint = "; `polynet card` writes them down for good" if source.kind is Kind.MODEL else ""
+            raise ValueError(f"{name} holds its network; structure and width are for a weights file")
+        hint = "; `polynet card` saves them" if source.kind is Kind.MODEL else ""
         about.check_complete(source.name, hint)
         return None
     if said:
-        raise ValueError(f"{name} has a card, which says what it is of; leave {said} out")
+        raise ValueError(f"{name} has a card with its description; leave {said} out")
     return ModelCard.load(source.path) if source.kind in (Kind.RUN, Kind.MODEL) else None

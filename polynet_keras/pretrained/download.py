@@ -125,7 +125,7 @@ def download(urls: Sequence[str], target: Path, verify: Callable[[Path], None], 
             try:
                 _fetch(url, partial, verify, size, timeout, answer, share)
             except FAILURES as error:
-                # What a server took beyond its share, by sending or by asking for patience, is not the next one's loss.
+                # The next server still gets its own time if this one took more than its share.
                 search -= min(share, time.monotonic() - started)
                 if isinstance(error, (WrongHashError, _OtherFileError)):
                     partial.unlink(missing_ok=True)
@@ -192,7 +192,7 @@ def _fetch(
             wrong += 1
             if not resumed or wrong == 2:
                 raise
-            # What was resumed may have been another file's beginning: once more, from the start.
+            # The partial file may have been the beginning of another file: start again.
             partial.unlink()
             first = furthest = 0
             continue
@@ -201,7 +201,7 @@ def _fetch(
             furthest = max(furthest, _length(partial))
             asked = getattr(error, "retry_after", None) or 0.0
             if asked > patience:
-                raise _RefusedError(f"{_reason(error)}, and is to be asked again in {asked:,.0f} s") from None
+                raise _RefusedError(f"{_reason(error)}, and asks to retry in {asked:,.0f} s") from None
             patience -= asked
             deadline, started = deadline + asked, started + asked
             pause = max(asked, BACKOFF * 2 ** (failures - 1))
@@ -224,7 +224,7 @@ def _append(url: str, partial: Path, size: int | None, timeout: float, answer: f
     start = _length(partial)
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
     connecting = max(ADDRESS_TIMEOUT, timeout) if TIMEOUT_VARIABLE in os.environ else ADDRESS_TIMEOUT
-    # All of the answer's head is to come in time, not only a byte of it, with all redirections.
+    # The whole head of the answer must come in time, with all redirections, and not only its first byte.
     with within(
         answer,
         lambda: requests.get(url, headers=headers, stream=True, timeout=(connecting, timeout)),
@@ -269,7 +269,7 @@ def _write(
     read = getattr(response.raw, "read1", response.raw.read)
     with (
         open(partial, "r+b" if start else "wb") as file,
-        # Off a terminal it stays silent.
+        # Without a terminal it shows nothing.
         tqdm(total=total, initial=start, unit="B", unit_scale=True, unit_divisor=1024, desc=name, disable=None) as bar,
     ):
         file.seek(start)

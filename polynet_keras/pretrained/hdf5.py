@@ -124,7 +124,7 @@ def _layer_wise_arrays(root: h5py.File, source: Source) -> Iterator[tuple[str, S
         raise ValueError(f"is an HDF5 file of more than {MAX_ENTRIES:,} groups and arrays")
     for path in found:
         layer, _, name = path.partition("/")
-        # How many scopes stand before the layer's own differs with the version of TensorFlow.
+        # The number of scopes before the layer's own differs between versions of TensorFlow.
         _, _, inner = f"/{name}".partition(f"/{layer}/")
         key = f"{layer}/{inner or name}".removesuffix(":0")
         yield name_maps.without_repeats(key), _array(root, path, source)
@@ -160,7 +160,7 @@ def _array(parent: h5py.Group, name: str, source: Source) -> StoredArray:
     if dataset.external or dataset.is_virtual:
         raise ValueError(f"is an HDF5 file whose {place} is in another file")
     if dataset.chunks is not None:
-        # A chunk can unpack to any size, and reading takes memory for each of them.
+        # A chunk can unpack to any size, and reading takes memory for each chunk.
         raise ValueError(
             f"is an HDF5 file whose {place} of {size_text(dataset.shape)} is compressed or in chunks, which Keras "
             "never writes; `h5repack -l CONTI -f NONE FILE NEW` makes it readable"
@@ -182,10 +182,10 @@ def _dtype(entry: h5py.Group | h5py.Dataset) -> np.dtype | None:
     """The dtype in which the numbers of a dataset are read; `None` if it is none, or holds other things."""
     try:
         dtype = entry.dtype if isinstance(entry, h5py.Dataset) else None
-    except TypeError:  # HDF5 has types that NumPy has not
+    except TypeError:  # HDF5 has types that NumPy does not have
         return None
     if dtype == np.dtype("V2"):
-        # Keras writes a bfloat16, which HDF5 has not, as two bytes, and beside them what they are.
+        # HDF5 has no bfloat16: Keras writes it as two bytes, with a note of the type.
         return np.dtype("float32") if _text_attribute(entry, "dtype") == "bfloat16" else None
     return dtype if dtype is not None and dtype.kind in "fiub" else None
 

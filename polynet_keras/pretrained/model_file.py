@@ -36,7 +36,7 @@ def load_model_file(path: str | os.PathLike, compile: bool = False) -> keras.Mod
     name = shown(path)
     if not Path(path).is_file():
         raise ValueError(
-            f"{name}: no such file; name a run that is finished: `polynet train --run_dir=RUN` goes on with an "
+            f"{name}: no such file; name a run that is finished: `polynet train --run_dir=RUN` resumes an "
             "unfinished one"
         )
     try:
@@ -50,7 +50,7 @@ def load_model_file(path: str | os.PathLike, compile: bool = False) -> keras.Mod
         return keras.saving.load_model(path, compile=compile, safe_mode=True)
     except MemoryError:
         raise
-    except Exception as error:  # a configuration is what calls constructors: of a wrong one anything can come
+    except Exception as error:  # a configuration calls constructors: a wrong one can raise anything
         raise ValueError(f"{name}: not a readable Keras model: {reason_of(error)}") from error
 
 

@@ -1,4 +1,4 @@
-"""A weights file that is open: its bytes are what is verified and loaded, whatever its name stands for meanwhile."""
+"""An open weights file: its bytes are verified and loaded, even if another file gets its name."""
 
 import lzma
 import os

@@ -62,7 +62,7 @@ def _first_connected(addresses: list[Address], ends: float) -> socket.socket:
         OSError: none did until `ends`, of `time.monotonic`: that of the first address that failed, or a `TimeoutError`.
     """
     results: queue.SimpleQueue = queue.SimpleQueue()
-    decided = threading.Lock()  # whoever gets it has decided: a connection, or nobody
+    decided = threading.Lock()  # taken by the first connection, or by the timeout
 
     def connect(address: Address) -> None:
         try:
@@ -113,7 +113,7 @@ def _connected(address: Address, seconds: float) -> socket.socket:
 
 
 def within(seconds: float, function: Callable[[], Result], waiting_for: str | None = None) -> Result:
-    """What a function returns or raises; a `requests.Timeout` if it takes longer, and then nobody waits for it.
+    """Returns a function's result or raises its error; a `requests.Timeout` if it takes longer, without waiting on.
 
     Args:
         waiting_for: what a line says is being waited for, when it has taken `NOTICE`.

@@ -32,7 +32,7 @@ def read_state_dict(file: BinaryIO, budget: int) -> dict[str, "torch.Tensor"]:
     """
     if find_spec("torch") is None:
         raise ValueError(
-            "is a PyTorch file, and PyTorch is not installed: pip install 'torch>=2.6' (the extra `parity` has it)"
+            "is a PyTorch file, but PyTorch is not installed: pip install 'torch>=2.6' (the extra `parity` has it)"
         )
     import torch
 
@@ -50,9 +50,9 @@ def read_state_dict(file: BinaryIO, budget: int) -> dict[str, "torch.Tensor"]:
             "network; save its state dict alone, with PyTorch 1.6 or later"
         )
     try:
-        # Mapped, a tensor takes memory as it is read, not as it is claimed.
+        # A mapped tensor takes memory when it is read, and not by its claimed size.
         state = torch.load(descriptor if mapped else file, map_location="cpu", weights_only=True, mmap=mapped)
-    except Exception:  # of a damaged pickle anything can come
+    except Exception:  # a damaged pickle can raise anything
         # PyTorch's own message advises to load it without weights_only, which would run the file's code.
         raise ValueError("is a PyTorch file that is damaged, or holds more than tensors; neither is loaded") from None
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
@@ -81,7 +81,7 @@ def checkpoint_of(state: dict[str, "torch.Tensor"], source: Source) -> Checkpoin
     Raises:
         ValueError: it is of another network.
     """
-    # How many batches training saw: not needed, and not there in files of PyTorch 0.4.
+    # The number of training batches is not needed, and missing in files of PyTorch 0.4.
     keys = [key for key in state if not key.endswith(".num_batches_tracked")]
     layers = {key.rpartition(".")[0] for key in keys}
     known = {format_: len(layers & TABLES[format_]().keys()) for format_ in (Format.CADENE, Format.PYTORCHCV)}
@@ -98,7 +98,7 @@ def _stored_tensor(tensor: "torch.Tensor", source: Source) -> StoredArray:
         with errors_name(source):
             return keras_layout((tensor.float() if short else tensor).detach().numpy())
 
-    # float32 holds all that shorter ones do; NumPy does not have each of them.
+    # float32 holds all values of shorter dtypes; NumPy lacks some of them.
     short = tensor.is_floating_point() and tensor.element_size() < 4
     shape = tuple(tensor.shape)
     return StoredArray(

@@ -68,7 +68,7 @@ def _converted(source: OpenFile, target: Path, build: Callable[[], keras.Model],
             if done := _opened_if_sealed(target, stack):
                 return done  # another process was faster
             logging.info("converting %s to %s, once", source.path, target)
-            # The caller's random numbers are to be the same, whether something was converted or not.
+            # The caller's random numbers must not depend on a conversion.
             state = random.getstate()
             try:
                 model = build()
@@ -81,7 +81,7 @@ def _converted(source: OpenFile, target: Path, build: Callable[[], keras.Model],
                 _seal(target).write_text(_seal_of(target, file))
             return _opened_if_sealed(target, stack)
     except OSError as error:
-        logging.warning("%s cannot be kept, it is converted at each use: %s", target, error)
+        logging.warning("%s cannot be kept; it is converted at each use: %s", target, error)
         return None
 
 
@@ -134,7 +134,7 @@ def _given_file(checkpoint: PublishedCheckpoint) -> Path | None:
     path = Path(os.environ[FOLDER_VARIABLE], checkpoint.file).expanduser()
     if path.is_file():
         return path
-    raise FileNotFoundError(f"{path} is not there; {FOLDER_VARIABLE} names the only folder that is looked in")
+    raise FileNotFoundError(f"{path} does not exist; with {FOLDER_VARIABLE} no other folder is searched")
 
 
 def _fetch(checkpoint: PublishedCheckpoint, target: Path) -> None:

@@ -1,4 +1,4 @@
-"""The arrays of a checkpoint file, whoever wrote it, before they are read."""
+"""The arrays of a checkpoint file of any publisher, before they are read."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ ACCEPTED = (
 
 
 class Format(StrEnum):
-    """Who wrote a checkpoint, and so what it calls the layers."""
+    """The publisher of a checkpoint, which decides its names of layers."""
 
     KERAS = "polynet_keras"
     TF2CV = "tf2cv"

@@ -87,13 +87,13 @@ def ablation(
 
     Raises:
         ValueError: as `variants` and `train`; the folder holds something else, or another process holds it.
-        OSError: another process has taken the folder meanwhile.
+        OSError: another process has taken the folder.
     """
     check_integer("seeds", seeds, at_least=1)
     if Cluster.from_environment().is_distributed:
         raise ValueError("an ablation runs in one process; start it without TF_CONFIG and Slurm's variables")
     studied = variants(depths, modules)
-    # Before a study is begun that could not go on with other data.
+    # Before the study begins: it could not be resumed with other data.
     first = _source(recipe, recipe.seed)
     folder = Path(output)
     make_folder("output", folder)

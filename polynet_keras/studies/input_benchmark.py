@@ -83,7 +83,7 @@ def benchmark_input(recipe: Recipe, seconds: float = 5.0) -> InputBenchmark:
     half = TrainingOrder(len(source.training), recipe.batch_size, recipe.seed).steps // 2
     batches = training_data(recipe, source, preprocessing_of(recipe, source), unreadable, None, first_step=half)
     with reading(unreadable):
-        # First of all: what is read once may be in memory afterwards.
+        # First: a file that was read once may be in memory afterwards.
         read = _rate(iter(_encoded(source.training, recipe)), lambda batch: len(batch), seconds, batches.steps)
         decode, first = _pipeline_rate(batches, seconds)
         size = _median_size(source.training)
@@ -138,7 +138,7 @@ def _shrunk(examples: Examples, shrinking: Shrinking) -> Examples:
     """The examples that can be read, shrunk, in memory."""
     files, labels = [], []
     for index in range(len(examples)):
-        with contextlib.suppress(ValueError):  # the pipeline has told of it, or left it out
+        with contextlib.suppress(ValueError):  # the pipeline has reported it, or left it out
             files.append(shrinking(examples.encoded(index), examples.shown_name(index))[0])
             labels.append(examples.label(index))
     table, label_of = tf.constant(files, tf.string), tf.constant(labels, tf.int64)

@@ -1,4 +1,4 @@
-"""The folder of a study: a new one, or one to go on with."""
+"""The folder of a study: a new one, or one to continue."""
 
 import os
 from pathlib import Path

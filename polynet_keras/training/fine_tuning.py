@@ -32,7 +32,7 @@ def freeze(model: keras.Model, through: str | None, normalizations: bool = False
     frozen = PARTS[: PARTS.index(through) + 1] if through else ()
     parts = [(layer, part_of(layer.name)) for layer in model.layers]
     if not any(part for _, part in parts):
-        raise ValueError(f"the model {model.name!r} has no layer of a PolyNet; pass what PolyNet() returned")
+        raise ValueError(f"the model {model.name!r} has no layer of a PolyNet; pass the result of PolyNet()")
     model.trainable = True
     for layer, part in parts:
         if part:
@@ -105,7 +105,7 @@ def fit_in_phases(
         freeze(network or model, phase.frozen_through, phase.normalizations_frozen)
         if not model.trainable_variables:
             raise ValueError(f"frozen_through={phase.frozen_through!r} leaves nothing to train in {model.name!r}")
-        # Anew: state of another phase, or of another model where phases are used twice, is not this one's.
+        # A new optimizer: the state of another phase, or of another model if phases are used twice, is not this one's.
         optimizer = type(phase.optimizer).from_config(phase.optimizer.get_config())
         model.compile(optimizer, **compile_arguments)
         result = model.fit(*data, initial_epoch=epoch, epochs=epoch + phase.epochs, **fit_arguments)

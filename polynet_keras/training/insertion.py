@@ -94,7 +94,7 @@ def insert_optimizer(source: keras.Model, target: keras.Model, plan: InsertionPl
     ):  # Keras's own, or with learning rates by part
         raise ValueError(
             f"the source was trained with {type(theirs).__name__}, the target is compiled with {type(ours).__name__}: "
-            "what one remembers means nothing to the other"
+            "neither can use the other's state"
         )
     slots = {variable.name: variable for variable in theirs.variables}
     carried = 0
@@ -130,7 +130,7 @@ def kept_variables(
                 continue  # new
             before = unit.source.name + name.removeprefix(unit.name)
             if before not in theirs and part not in unit.source.module.applications:
-                continue  # of a new path, though its block may have been inside of another one
+                continue  # a new path, though its block may have been inside another path
         if before not in theirs:
             raise ValueError(
                 f"the target's {name!r} is not new, and the source has no {before!r}: build both with the same "
@@ -152,7 +152,7 @@ def kept_variables(
 def _structure_of(model: keras.Model) -> str:
     if not isinstance(model, Network) or model.structure is None:
         raise ValueError(
-            f"the model {model.name!r} is not a PolyNet or Inception-ResNet; pass what PolyNet() returned, or "
+            f"the model {model.name!r} is not a PolyNet or Inception-ResNet; pass the result of PolyNet(), or "
             "set `structure` of a Network that was made of all its layers, such as a clone"
         )
     return model.structure

@@ -43,7 +43,7 @@ class LearningRateFactors(keras.optimizers.Optimizer):
         parts = [part_of(variable.path.rpartition("/")[0].rpartition("/")[2]) for variable in var_list]
         if self.learning_rate_factors and not any(parts):
             raise ValueError(
-                "learning_rate_factors are of parts of a PolyNet, and none of its variables is trained here"
+                "learning_rate_factors are for parts of a PolyNet, but none of its variables is trained here"
             )
         self._factors = [self.learning_rate_factors.get(part, 1.0) if part else 1.0 for part in parts]
 

@@ -117,8 +117,8 @@ class RMSprop(LearningRateFactors, keras.optimizers.RMSprop):
                 "pass one for each"
             )
         self._buffers.clear(self._distribution_strategy)
-        # The gradients of the last layers are there first, and the updates that share a buffer run in this order:
-        # the other way round the first gradients would wait, in memory, for the last ones.
+        # The gradients of the last layers come first, and the updates that share a buffer run in this order: in the
+        # reverse order, the first gradients would wait in memory for the last ones.
         return super().apply(grads[::-1], trainable_variables[::-1])
 
     def _backend_update_step(self, grads, trainable_variables, learning_rate):

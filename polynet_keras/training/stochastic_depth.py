@@ -34,8 +34,8 @@ def set_drop_rate(model: keras.Model, rate: float) -> None:
         raise ValueError(f"rate={rate!r} must be in [0, 1)")
     layers = [layer for layer in model.layers if isinstance(layer, StochasticResidualScaling)]
     if not layers:
-        raise ValueError(f"the model {model.name!r} has no residual units; pass what PolyNet() returned")
-    # Of one unit alone, the first is the deepest.
+        raise ValueError(f"the model {model.name!r} has no residual units; pass the result of PolyNet()")
+    # With a single unit, the first is the deepest.
     drops = linear(0.0, rate, len(layers)) if len(layers) > 1 else (rate,)
     for layer, drop in zip(layers, drops, strict=True):
         scale, survival = (keras.ops.convert_to_numpy(v) for v in (layer.scale, layer.survival_probability))
@@ -102,7 +102,7 @@ class AdaptiveStochasticDepth(keras.callbacks.Callback):
         self._gaps: list[float] = []
 
     def on_train_begin(self, logs=None):
-        self._set(self.drop_rate)  # a model without residual units is told now
+        self._set(self.drop_rate)  # reports a model without residual units now
 
     def on_epoch_end(self, epoch, logs=None):
         gap = self._gap(logs or {})

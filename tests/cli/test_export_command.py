@@ -37,12 +37,12 @@ def test_a_run_is_exported(digits_run, tmp_path, capsys):
             "--run_dir and --weights are both --model now; name one",
         ),
         (["--output=net", "--precision=int8"], "precision='int8' needs calibration: the data whose images"),
-        (["--output=net", "--calibration=digits"], "calibration is of precision='int8' only; got precision='float32'"),
+        (["--output=net", "--calibration=digits"], "calibration is for precision='int8' only; got precision='float32'"),
         (["--output=net", "--format=litert", "--precision=int8"], "precision='int8' must be one of float32, dynamic"),
-        (["--output=net", "--max_drop=1"], "max_drop=1 is of precision='int8' of openvino; got 'float32' of openvino"),
+        (["--output=net", "--max_drop=1"], "max_drop=1 is for precision='int8' of openvino; got 'float32' of openvino"),
         (
             ["--output=net", "--precision=int8", "--calibration=digits", "--max_drop=0.5", "--format=onnx"],
-            "max_drop=0.5 is of precision='int8' of openvino; got 'int8' of onnx",
+            "max_drop=0.5 is for precision='int8' of openvino; got 'int8' of onnx",
         ),
         (
             ["--output=net", "--precision=int8", "--calibration=digits", "--max_drop=-1"],

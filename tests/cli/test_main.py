@@ -202,7 +202,7 @@ def test_convert_mistakes(capsys, tmp_path, monkeypatch):
         (["text.pth", "--output=net.weights.h5"], "weights='text.pth' is not a checkpoint"),
         (
             ["fashion_mnist", "--output=net.weights.h5"],
-            "of this package already; there is nothing to convert",
+            "is already a file of this package; there is nothing to convert",
         ),
     ):
         assert message in fails(capsys, "convert", *argv)

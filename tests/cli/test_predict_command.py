@@ -171,7 +171,7 @@ def test_what_is_known_when_it_is_interrupted_is_kept(capsys, here, monkeypatch,
     monkeypatch.setattr(predicting, "predictions", interrupted)
     (_, *lines), err = predict(capsys, "--output=out.csv", "photos", code=130)
     assert [line.split()[0] for line in lines] == ["photos/000.png", "photos/001.png"]
-    assert "out.csv is not whole: the first 2 rows are in out.partial.csv" in caplog.text
+    assert "out.csv is incomplete: the first 2 rows are in out.partial.csv" in caplog.text
     assert err[-1] == "polynet: interrupted"
     assert [row["path"] for row in rows_of("out.partial.csv")] == ["photos/000.png", "photos/001.png"]
 

@@ -7,7 +7,7 @@ from polynet_keras.data.augmentation import Augmentation
     ("arguments", "message"),
     [
         ({"crop": "centre"}, "crop='centre' must be one of"),
-        ({"crop_min_area": 0.5}, "crop_min_area=0.5 is of crop='random_resized', not 'random'"),
+        ({"crop_min_area": 0.5}, "crop_min_area=0.5 is for crop='random_resized', not 'random'"),
         ({"crop": "random_resized", "crop_min_area": 0}, "crop_min_area=0 must be a finite number > 0 and ≤ 1"),
         ({"policy": "auto"}, "policy='auto' must be one of"),
         ({"magnitude": 5}, "magnitude=5 is a setting of policy=rand_augment_increasing, and no policy is chosen"),

@@ -57,10 +57,10 @@ def test_what_a_system_leaves_among_photographs_is_passed_over_and_told(tmp_path
     assert [f"{split}/{path}" for split, images in found.items() for path in images.paths] == wanted
     assert found["val"].class_names == ("cat", "dog")
     assert caplog.messages == [
-        f"data='{tmp_path}': passed over folders '__MACOSX'",
-        f"data='{tmp_path}/train': passed over folders '.cache', '.ipynb_checkpoints', '__MACOSX' and 2 hidden image "
+        f"data='{tmp_path}': ignored folders '__MACOSX'",
+        f"data='{tmp_path}/train': ignored folders '.cache', '.ipynb_checkpoints', '__MACOSX' and 2 hidden image "
         "files",
-        f"data='{tmp_path}/val': passed over folders '@eaDir'",
+        f"data='{tmp_path}/val': ignored folders '@eaDir'",
     ]
     caplog.clear()
     make(tmp_path, "clean/a/1.jpg", "clean/b/_1.jpg", "clean/b/__MACOSX.jpg")
@@ -142,7 +142,7 @@ def test_splits_beside_other_folders_need_a_word(tmp_path, caplog):
         list_splits(tmp_path)
     assert list_splits(tmp_path, layout="classes")["train"].class_names == ("cat", "train", "val")
     assert list(list_splits(tmp_path, layout="splits")) == ["train", "val"]
-    assert caplog.messages == [f"data='{tmp_path}': left out what is no split: 'cat'"]
+    assert caplog.messages == [f"data='{tmp_path}': left out folders that are not splits: 'cat'"]
     with pytest.raises(ValueError, match="layout='split' must be one of auto, classes, splits"):
         list_splits(tmp_path, layout="split")
     with pytest.raises(
@@ -223,7 +223,7 @@ def test_links(tmp_path):
     assert found.paths == ("cat/1.jpg", "dog/1.jpg", "dog/2.jpg", "dog/gone.jpg")
     np.testing.assert_array_equal(found.sizes, [1, 2, 3, 0])
     (tmp_path / "elsewhere" / "again").symlink_to(tmp_path / "data")
-    with pytest.raises(ValueError, match="again/cat: leads back to a folder that it lies in; remove the link"):
+    with pytest.raises(ValueError, match="again/cat: leads back to a folder that contains it; remove the link"):
         list_folder(tmp_path / "data")
 
 

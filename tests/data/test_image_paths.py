@@ -87,7 +87,7 @@ def test_what_is_passed_over_is_told(here, caplog):
     caplog.set_level("INFO", logger="absl")
     image_paths(["photos", "empty"])
     told = "\n".join(caplog.messages)
-    assert "photos: passed over folders '.git', '@eaDir', '__MACOSX' and 1 hidden image file\n" in told
+    assert "photos: ignored folders '.git', '@eaDir', '__MACOSX' and 1 hidden image file\n" in told
     assert "photos: left out 1 file (1 .txt): the names of images end in .bmp, " in told
     assert "empty holds no image" in told
 

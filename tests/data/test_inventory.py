@@ -120,7 +120,7 @@ def test_what_is_no_image(tmp_path, told):
     (tmp_path / "dog" / "gone.png").symlink_to("nowhere")
     text = told(tmp_path)
     assert "image sizes: all 7 x 9 px" in text
-    assert "warning: 3 of 12 files are no images that can be read: " in text
+    assert "warning: 3 of 12 files are not readable images: " in text
     assert f"{tmp_path}/cat/0-0.png (its format is not one of JPEG, PNG, " in text
     assert f"{tmp_path}/dog/x.png (it is empty)" in text
     assert f"{tmp_path}/dog/gone.png (No such file or directory)" in text
@@ -141,7 +141,7 @@ def test_copies_between_splits(tmp_path, told):
     shutil.copy(tmp_path / "train" / "dog" / "0-3.png", tmp_path / "val" / "cat" / "copy.png")
     told_of = (
         f"1 image is in two parts of the data, byte by byte, such as {tmp_path}/train/dog/0-3.png and "
-        f"{tmp_path}/val/cat/copy.png: accuracy on them tells nothing of new images"
+        f"{tmp_path}/val/cat/copy.png: accuracy on them says nothing about new images"
     )
     assert f"warning: {told_of}" in told(tmp_path)
     with pytest.raises(ValueError, match=f"^{told_of}. Remove one of each pair, or leave --strict out$"):

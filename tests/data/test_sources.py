@@ -213,7 +213,7 @@ def test_a_layout_decides_what_folders_are(tmp_path):
     write_records(data, tmp_path / "records", layout="classes", processes=1)
     assert open_source(tmp_path / "records", 0).class_names == ("cat", "train")
     for data in ("digits", tmp_path / "records"):
-        with pytest.raises(ValueError, match="layout='splits' is of a folder of images, and data=.* is none"):
+        with pytest.raises(ValueError, match="layout='splits' is for a folder of images, and data=.* is not one"):
             open_source(data, 0, layout="splits")
 
 
@@ -235,10 +235,10 @@ def test_a_table_of_images(tmp_path):
     assert open_source(tmp_path / "photos.csv", seed=0).held_out.fingerprint == table.held_out.fingerprint
     write_records(tmp_path / "photos.csv", tmp_path / "records", processes=1)
     assert len(open_split(tmp_path / "records", "train")) == 10
-    with pytest.raises(ValueError, match="layout='classes' is of a folder"):
+    with pytest.raises(ValueError, match="layout='classes' is for a folder"):
         open_split(tmp_path / "photos.csv", layout="classes")
     with pytest.raises(
-        ValueError, match=r"layout='splits' is of a folder; data='.*photos.csv' has its splits in a column"
+        ValueError, match=r"layout='splits' is for a folder; data='.*photos.csv' has its splits in a column"
     ):
         write_records(tmp_path / "photos.csv", tmp_path / "other", layout="splits")
     with pytest.raises(ValueError, match=r"data='.*none.csv' is not a folder"):

@@ -138,7 +138,7 @@ def test_an_export_is_overwritten_when_that_is_asked_for(few_layers, tmp_path):
 
     os.symlink(folder, tmp_path / "link")
     for path in (tmp_path / "link", tmp_path / "link/"):
-        with pytest.raises(ValueError, match="link is a link, which is not overwritten"):
+        with pytest.raises(ValueError, match="link is a link, which cannot be overwritten"):
             export(few_layers, path, "onnx", overwrite=True)
     other.mkdir()
     with pytest.raises(ValueError, match="other holds no export, and nothing else is overwritten; name a new"):
@@ -150,7 +150,7 @@ def test_an_export_is_overwritten_when_that_is_asked_for(few_layers, tmp_path):
     ):
         change()
         before = unchanged(folder)
-        with pytest.raises(ValueError, match=f"net is not overwritten: {named} in it is not what `polynet export` "):
+        with pytest.raises(ValueError, match=f"net is not overwritten: {named} in it is not from `polynet export`"):
             export(few_layers, folder, "onnx", overwrite=True)
         assert unchanged(folder) == before
         shutil.rmtree(folder)

@@ -406,7 +406,7 @@ def of_layer(layer, count=1):
         (trained_when_called, "layer 'noise' is called with training=True"),
         (quantized, "layer 'int8' is quantized already"),
         (lambda: fuse(of_layer(keras.layers.Conv2D(2, 3))), None),
-        (lambda: fuse(same_network()), "the model is fused already"),
+        (lambda: fuse(same_network()), "the model is already fused"),
     ],
 )
 def test_what_is_not_known_is_refused(make, message):

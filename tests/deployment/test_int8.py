@@ -138,7 +138,7 @@ def test_images_of_other_classes_tell_no_top1(tmp_path, caplog):
     run = trained.model.predict_on_batch
     calibration = Calibration(source.training, source.held_out, max_drop=1)
     assert comparing.compare(trained, run, "int8", calibration).top1 is None
-    assert "how many images int8 gets right is not counted: " in caplog.text
+    assert "the accuracy of int8 is not measured: " in caplog.text
     assert "has 2 classes that net does not know: 'bright', 'dark'" in caplog.text
     with pytest.raises(ValueError, match="has 2 classes that net does not know"):
         calibration.to_choose(trained)

@@ -229,5 +229,5 @@ def test_logits_of_tf2cv_come_from_a_process_of_its_own(monkeypatch, tmp_path):
         reason = str(raised.value).removeprefix("tf2cv does not load 'net.h5': ")
         assert reason == ("y" * length if length <= parity.MAX_REASON else "y" * (length - 2) + "…")
     content = b""
-    with pytest.raises(ValueError, match="tf2cv does not load 'net.h5': it ended without a word$"):
+    with pytest.raises(ValueError, match="tf2cv does not load 'net.h5': it ended without a message$"):
         published_logits(Format.TF2CV, "net.h5", images, 5)

@@ -163,7 +163,7 @@ def test_what_cannot_be_converted(published, tmp_path, monkeypatch):
     for source, message in (
         ("none.pth", r"SOURCE '.*none.pth' is neither a file nor one of .*imagenet-cadene"),
         (".", "is neither a file nor one of"),
-        ("own.weights.h5", "is a file of this package already; there is nothing to convert"),
+        ("own.weights.h5", "is already a file of this package; there is nothing to convert"),
         ("headless.pth", r"has no classifier; PolyNet\(include_top=False"),
         ("other.pth", r"other.pth': .*module0.weight"),
     ):

@@ -408,7 +408,7 @@ def test_other_mistakes():
     with pytest.raises(ValueError, match="mixture='best' must be 'uniform', 'fit', or a number for each member"):
         evaluate_ensemble(scores, "best")
     for weights in ("uniform", [1, 1], np.ones(2)):
-        with pytest.raises(ValueError, match="scores to fit on are of use with mixture='fit' alone; got mixture="):
+        with pytest.raises(ValueError, match="scores to fit on are used only with mixture='fit'; got mixture="):
             evaluate_ensemble(scores, weights, held_out)
     with pytest.raises(ValueError, match="of the same 0 images, at least one"):
         evaluate_ensemble(nets(0, 1, 3, (1, 2)), "fit")

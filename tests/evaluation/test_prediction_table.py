@@ -80,7 +80,7 @@ def test_rows_are_kept_where_the_work_ends_early(tmp_path, caplog, name, read, e
         write(tmp_path / name, two_rows())
     assert list(tmp_path.iterdir()) == [partial]
     assert read(partial) == READ[:2]
-    assert f"{name} is not whole: the first 2 rows are in {partial}" in caplog.text
+    assert f"{name} is incomplete: the first 2 rows are in {partial}" in caplog.text
 
 
 def test_no_row_leaves_no_file(tmp_path):
@@ -91,7 +91,7 @@ def test_no_row_leaves_no_file(tmp_path):
 
 def test_rows_that_were_kept_are_not_written_over(tmp_path):
     (tmp_path / "out.partial.csv").write_text("rows")
-    message = r"out.partial.csv is there: the rows of a table that did not come to its end; move it away or remove it"
+    message = r"out.partial.csv exists: the rows of an incomplete table; move it away or remove it"
     with pytest.raises(ValueError, match=message):
         write(tmp_path / "out.csv")
     assert (tmp_path / "out.partial.csv").read_text() == "rows"
@@ -130,7 +130,7 @@ def test_a_table_that_came_meanwhile_stays(tmp_path, monkeypatch, name, links):
         yield ROWS[0]
         (tmp_path / name).write_text("theirs")
 
-    with pytest.raises(ValueError, match=r"out\.\w+ was written by somebody else meanwhile, and stays as it is"):
+    with pytest.raises(ValueError, match=r"another process has written out\.\w+, which is not changed"):
         write(tmp_path / name, one_row())
     assert (tmp_path / name).read_text() == "theirs"
     (partial,) = tmp_path.glob("out.partial.*")

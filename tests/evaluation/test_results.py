@@ -114,7 +114,7 @@ def test_what_another_process_wrote_meanwhile_stays(tmp_path, monkeypatch):
     file = tmp_path / "results.csv"
     append(a_result(), file)
     monkeypatch.setattr(results, "locked", lambda path: contextlib.nullcontext(Hold(is_lost=True)))
-    with pytest.raises(OSError, match="results.csv: another process has written to it meanwhile"):
+    with pytest.raises(OSError, match="results.csv: another process has written to it; nothing is added"):
         append(a_result(crops=10), file)
     assert read(file) == [a_result()]
 

@@ -438,7 +438,7 @@ def test_patience_with_a_busy_server_ends(server, tmp_path, monkeypatch, when, n
     slept = []
     monkeypatch.setattr(module.time, "sleep", slept.append)
     busy, good = f"{server.url}/busy/{urllib.parse.quote(when)}", f"{server.url}/whole/file"
-    with pytest.raises(DownloadError, match=r"answers 429 .*, and is to be asked again in [0-9,]+ s$"):
+    with pytest.raises(DownloadError, match=r"answers 429 .*, and asks to retry in [0-9,]+ s$"):
         download([busy], tmp_path / "file.bin", verify)
     assert slept == naps
     download([busy, good], tmp_path / "file.bin", verify)

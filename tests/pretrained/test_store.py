@@ -144,7 +144,7 @@ def test_folder_for_machines_without_network(served, tmp_path, monkeypatch):
     folder = tmp_path / "usb"
     folder.mkdir()
     monkeypatch.setenv(store.FOLDER_VARIABLE, str(folder))
-    with pytest.raises(FileNotFoundError, match=r"usb/small.pth is not there; POLYNET_WEIGHTS_DIR names"):
+    with pytest.raises(FileNotFoundError, match=r"usb/small.pth does not exist; with POLYNET_WEIGHTS_DIR no"):
         small(weights="small")
     (folder / "small.pth").write_bytes(b"another file")
     with pytest.raises(WrongHashError, match=r"usb/small.pth is not the published small.pth: its sha256 is"):

@@ -146,10 +146,10 @@ def _split(name: str, fields: Fields) -> Split:
 
 def _shard(fields: Fields) -> Shard:
     file = fields.text("file")
-    if Path(file).name != file or file in ("", "..") or "\0" in file:  # what a path leads to may be anybody's file
+    if Path(file).name != file or file in ("", "..") or "\0" in file:  # a path could lead to any file
         raise fields.error("file", file, "the name of a file in the manifest's folder")
     skipped = fields.take("skipped")
-    # Paths of any bytes are in here, which are no text.
+    # Paths can have bytes that are not text.
     if not isinstance(skipped, dict) or not all(isinstance(reason, str) for reason in skipped.values()):
         raise fields.error("skipped", skipped, "an object of reasons by path")
     shard = Shard(file, fields.whole("count"), fields.whole("bytes"), fields.text("sha256"), skipped)

@@ -74,7 +74,7 @@ def write_all(tasks: Sequence[Task], processes: int, keep: Callable[[Shard], Non
                     keep(future.result())
         except BrokenProcessPool:
             raise OSError(
-                "a writing process has died, perhaps for lack of memory; the same call with processes=1 goes on"
+                "a writing process has died, perhaps for lack of memory; the same call with processes=1 resumes"
             ) from None
         finally:
             shared.stop.set()
@@ -105,7 +105,7 @@ _shared: _Shared
 def _start_process(shared: _Shared) -> None:
     global _shared
     _shared = shared
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all; the parent tells when to stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all processes; the parent says when to stop
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -113,7 +113,7 @@ def _start_process(shared: _Shared) -> None:
         parent.join()
         os._exit(1)
 
-    # Else it would wait for work for ever when the parent is killed.
+    # Without this it would wait for ever for work if the parent is killed.
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 
@@ -157,7 +157,7 @@ def _record(images: LabelledFiles, index: int, shrinking: Shrinking | None) -> b
     import tensorflow as tf
 
     path = images.folder / images.paths[index]
-    encoded = read_encoded(path)  # once: what is written is what was decoded
+    encoded = read_encoded(path)  # read once, so that the written bytes are the decoded ones
     stored_bytes = len(encoded)
     if shrinking is None:
         height, width = decode_image(encoded, 3, shown(path)).shape[:2]
@@ -182,5 +182,5 @@ def _record(images: LabelledFiles, index: int, shrinking: Shrinking | None) -> b
         "image/height": integer(height),
         "image/width": integer(width),
     }
-    # The order of a map is not defined, unless it is asked for.
+    # The order of a map is undefined by default.
     return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString(deterministic=True)

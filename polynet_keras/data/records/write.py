@@ -66,7 +66,7 @@ def write_records(
     Raises:
         ValueError: an argument is out of range, a folder cannot be listed, `output` holds something else or another
             process writes to it, or an image cannot be read.
-        OSError: a file cannot be written, a process was killed, or another one has taken `output` meanwhile.
+        OSError: a file cannot be written, a process was killed, or another one has taken `output`.
     """
     check_choice("on_error", on_error, ON_ERROR)
     if not re.fullmatch(r"[A-Za-z0-9_]+", split):

@@ -44,7 +44,7 @@ def _quantize(source: Path, target: Path, trained: "TrainedModel", calibration: 
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     prepared = source.with_name("prepared.onnx")
-    # Which fuses what ONNX Runtime would fuse when it loads the model: only what stays then is to be quantized.
+    # Fuses as ONNX Runtime does when it loads the model: only the remaining operations must be quantized.
     quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
     graph = onnx.load(prepared).graph
     kept = calibration.kept([node.name for node in graph.node])

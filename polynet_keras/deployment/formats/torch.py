@@ -50,6 +50,6 @@ TORCH = Format(
     _write,
     _load,
     backend="torch",
-    fails_before={"keras": "3.15"},  # the first that writes it
+    fails_before={"keras": "3.15"},  # the first version that writes it
     fails_from_python="0",
 )

@@ -154,7 +154,7 @@ def _times(examples: Examples) -> str:
     """Returns a hash of the files' modification times: a fingerprint covers only their names and sizes."""
     digest = hashlib.sha256()
     for index in range(len(examples) if examples.are_files else 0):
-        with contextlib.suppress(OSError):  # who reads it says that it is gone
+        with contextlib.suppress(OSError):  # the reader reports the missing file
             digest.update(b"%d " % os.stat(examples.name_of(index)).st_mtime_ns)
     return digest.hexdigest()
 
@@ -168,7 +168,7 @@ def _prepare(folder: Path, passes: Sequence[Pass]) -> ValueError | None:
     if not any(missing):
         logging.info("features of %s: they already exist, and are used again", what)
         return None
-    there = f"; those of {number_of(images - sum(missing), 'image')} are there" if sum(missing) < images else ""
+    there = f"; those of {number_of(images - sum(missing), 'image')} exist" if sum(missing) < images else ""
     logging.info("features of %s: they are computed once%s", what, there)
     to_come = sum(count * one.bytes // one.count for count, one in zip(missing, files, strict=True))
     try:
@@ -203,7 +203,7 @@ def _compute(
     batch_size = -(-recipe.batch_size // (1 if strategy is None else strategy.num_replicas_in_sync))
     unreadable = [Unreadable(recipe.on_error) for _ in groups]
     work, images = [], 0
-    # By all files' numbers: which are missing others may see otherwise, while they are written.
+    # By the numbers of all files: others may see other files as missing while they are written.
     numbers = itertools.count()
     for group, unread in zip(groups, unreadable, strict=True):
         parts = [

@@ -105,7 +105,7 @@ class FeatureFiles:
         except OSError as error:
             raise OSError(f"{self._path(chunk)} cannot be read: {error.strerror or error}") from None
         if rows is None:
-            raise OSError(f"{self._path(chunk)} is gone, or was cut off: it was there when the training began")
+            raise OSError(f"{self._path(chunk)} is gone or incomplete: it was complete when the training began")
         return rows
 
     def _opened(self, chunk: int) -> np.ndarray | None:

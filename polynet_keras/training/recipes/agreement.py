@@ -38,7 +38,7 @@ def _check_balance(recipe: "Recipe") -> None:
         )
     if repeats > recipe.batch_size:
         raise ValueError(
-            f"repeats={repeats} is more than batch_size={recipe.batch_size}: an image is to be so often in a batch"
+            f"repeats={repeats} is more than batch_size={recipe.batch_size}: a batch has this many copies of an image"
         )
 
 
@@ -47,7 +47,7 @@ def _check_targets(recipe: "Recipe") -> None:
     if threshold is None:
         return
     if recipe.loss != "binary":
-        raise ValueError(f"target_threshold={threshold!r} is of loss='binary', not {recipe.loss!r}")
+        raise ValueError(f"target_threshold={threshold!r} is for loss='binary', not {recipe.loss!r}")
     check_number("target_threshold", threshold, above=0, below=1)
     if smoothing:
         raise ValueError(
@@ -60,7 +60,7 @@ def _check_gap(recipe: "Recipe") -> None:
     """Refuses settings that measure training and validation differently: their gap would not show overfitting."""
     metric = recipe.regularization.gap_metric
     if recipe.augmentation.mixes:
-        raise ValueError(f"stochastic_depth='adaptive' with mixed images: their {metric} tells nothing; use 'on'")
+        raise ValueError(f"stochastic_depth='adaptive' with mixed images: their {metric} says nothing; use 'on'")
     if metric == "loss" and recipe.regularization.label_smoothing:
         raise ValueError("gap_metric='loss' with label_smoothing: it is in one of the losses only; use 'accuracy'")
     if metric == "loss" and recipe.regularization.teacher is not None:
@@ -109,6 +109,6 @@ def _check_cached(recipe: "Recipe") -> None:
     ]
     if recipe.start.cache_features == 1 and others:
         raise ValueError(
-            f"{cached} keeps the centre crop of each image, of which nothing is augmented: leave out "
-            f"{', '.join(others)}, or say cache_features=10 for ten augmented copies"
+            f"{cached} keeps the centre crop of each image, which is not augmented: leave out "
+            f"{', '.join(others)}, or use cache_features=10 for ten augmented copies"
         )

@@ -63,7 +63,7 @@ class OptimizerSettings:
         object.__setattr__(self, "decay_in_ratio", self.decay_in_ratio or False)  # another optimizer forgets it
         check_flag("decay_in_ratio", self.decay_in_ratio)
         if self.decay_in_ratio and self.name != "lamb":
-            raise ValueError(f"decay_in_ratio=True is a setting of optimizer=lamb, and not of optimizer={self.name}")
+            raise ValueError(f"decay_in_ratio=True is a setting of optimizer=lamb, not of optimizer={self.name}")
         for setting in DEFAULTS[self.name]:
             value = getattr(self, setting)
             if setting == "epsilon":

@@ -158,13 +158,13 @@ class Recipe:
             check_integer("patience", self.patience, at_least=1)
             if self.validation_share == 0:
                 raise ValueError(
-                    f"patience={self.patience} needs images that choose the best epoch, and validation_share=0 says "
-                    "that there are none"
+                    f"patience={self.patience} needs images to choose the best epoch, but validation_share=0 leaves "
+                    "none"
                 )
         before = sum(phase.epochs for phase in self.start.unfreezing or ())
         if before >= self.epochs:
             raise ValueError(
-                f"epochs={self.epochs} leaves none for the phase after unfreezing, which takes {before}; say more"
+                f"epochs={self.epochs} leaves none for the phase after unfreezing, which takes {before}; give more"
             )
         check_class_weights(self.class_weights)
         if isinstance(self.class_weights, Mapping):

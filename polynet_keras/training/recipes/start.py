@@ -61,14 +61,14 @@ class Start:
         check_integer("cache_features", self.cache_features, at_least=0)
         if self.cache_features and self.frozen_through is None:
             raise ValueError(
-                f"cache_features={self.cache_features} needs frozen_through: what a part puts out stays the same while "
-                "it is not trained"
+                f"cache_features={self.cache_features} needs frozen_through: the output of a part stays the same only "
+                "while it is not trained"
             )
         if self.weights is None:
             for name in ("carry_optimizer", "frozen_through", "frozen_normalizations", "unfreezing"):
                 value = getattr(self, name)
                 if value:
-                    said = name if name == "unfreezing" else f"{name}={value!r}"  # phases are no text for people
+                    said = name if name == "unfreezing" else f"{name}={value!r}"  # phases are not text for people
                     raise ValueError(f"{said} needs weights: random ones are trained")
         if self.carry_optimizer and self.is_published:
             raise ValueError(f"carry_optimizer: the published checkpoint {self.weights!r} has no optimizer")
@@ -90,7 +90,7 @@ class Start:
         source = find_model(self.weights, "weights")
         if source.kind is Kind.EXPORT:
             raise ValueError(
-                f"weights='{shown(source.name)}' is exported, and holds nothing to train; name the model that it was "
+                f"weights='{shown(source.name)}' is exported and cannot be trained; name the model that it was "
                 "exported from"
             )
         return source.file

@@ -23,7 +23,7 @@ def find_teacher(teacher: str) -> ModelSource:
             f"teacher='{shown(source.name)}' is {source.kind}; expected a run folder, a .keras file with a card, or a "
             "name of `polynet weights`"
         )
-    card_of(source)  # raises where it cannot be read
+    card_of(source)  # raises if it cannot be read
     return source
 
 

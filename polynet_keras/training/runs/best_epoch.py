@@ -97,7 +97,7 @@ class BestEpoch(keras.callbacks.Callback):
         self._under_way = epoch
 
     def on_test_end(self, logs=None):
-        validated = self._images()  # of none, there are no logs
+        validated = self._images()  # without images there are no logs
         accuracy, loss = float(logs["accuracy"]), float(logs["loss"])
         loss = math.inf if math.isnan(loss) else loss
         better = self.epoch is None or (accuracy, -loss) > (self.accuracy, -self.loss)
@@ -114,7 +114,7 @@ class BestEpoch(keras.callbacks.Callback):
             with written_whole(self._file) as partial:
                 self.model.save(partial)
             self.card.save(self._file)
-        except OSError as error:  # on a full disk, say: the weights are kept all the same
+        except OSError as error:  # for example on a full disk; the weights are still kept
             logging.warning("%s cannot be written: %s", self._file, error.strerror or error)
 
     def on_epoch_end(self, epoch, logs=None):
@@ -131,5 +131,5 @@ class BestEpoch(keras.callbacks.Callback):
     def remove(self) -> None:
         """Removes the file and its card when the run is done: the run's model is the best one."""
         for file in (self._file, card_file(self._file)):
-            with contextlib.suppress(OSError):  # a file that stays is no reason for the run to fail
+            with contextlib.suppress(OSError):  # a remaining file must not fail the run
                 file.unlink()

@@ -55,7 +55,7 @@ def begin_behind(
             "it, and pass the same --features_dir again",
             folder,
         )
-    checkpoints.reload(model)  # a run that goes on has the weights that it began with in there
+    checkpoints.reload(model)  # a resumed run has its initial weights there
     try:
         features = run_features(model, recipe, source, preprocessing, folder, strategy)
     except KeyboardInterrupt:

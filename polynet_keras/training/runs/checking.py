@@ -36,22 +36,22 @@ def check_run(
     if splits is not None:
         check_patience(recipe, bool(recipe.validation_share) or validation_split(splits) is not None)
     if recipe.regularization.teacher is not None:
-        find_teacher(recipe.regularization.teacher)  # raises where there is none
+        find_teacher(recipe.regularization.teacher)  # raises if there is none
     path = Path(folder) if folder else None
     if path is None or not has_checkpoints(path):
-        _ = recipe.start.file  # raises where there is none
+        _ = recipe.start.file  # raises if there is none
     if path is not None and path.exists():
-        make_folder("run_dir", path)  # raises where it is none
+        make_folder("run_dir", path)  # raises if it is not a folder
         if not attempt:
             check_goes_on(path, recipe)
     if features_dir is not None:
         if not recipe.start.cache_features:
             raise ValueError(
-                f"features_dir={os.fspath(features_dir)!r} is where features are kept that are computed once: say "
-                "--cache_features=1 too, or leave it out"
+                f"features_dir={os.fspath(features_dir)!r} is for features that are computed once: add "
+                "--cache_features=1, or leave it out"
             )
         if os.path.lexists(features_dir):
-            make_folder("features_dir", Path(features_dir))  # raises where it is none
+            make_folder("features_dir", Path(features_dir))  # raises if it is not a folder
 
 
 def check_phases(recipe: Recipe) -> None:
@@ -110,6 +110,6 @@ def check_patience(recipe: Recipe, has_validation: bool) -> None:
     """
     if recipe.patience is not None and not has_validation:
         raise ValueError(
-            f"patience={recipe.patience} needs images that choose the best epoch: say --validation_share=0.1 to take a "
+            f"patience={recipe.patience} needs images to choose the best epoch: use --validation_share=0.1 to take a "
             "tenth of the training images, or give the data a split `val` beside its split `test`"
         )

@@ -79,7 +79,7 @@ def fit(
             shuffle=False,
             verbose=0,
         )
-        spoiled = first_not_finite(model)  # by the last step, whose loss was computed before
+        spoiled = first_not_finite(model)  # from the last step, whose loss was computed before the update
         if spoiled is not None:
             raise DivergenceError(f"the weights in {spoiled} are not finite after the last step")
     except DivergenceError as error:
@@ -89,7 +89,7 @@ def fit(
             writer.on_train_end()  # the process may be left without its teardown, which would write the rest
         if isinstance(ended, KeyboardInterrupt) and has_checkpoints(path):
             logging.warning(
-                "interrupted: the same command with %s goes on from the last checkpoint",
+                "interrupted: the same command with %s resumes from the last checkpoint",
                 shlex.quote(f"--run_dir={path}"),
             )
         raise
@@ -131,9 +131,9 @@ def _with_advice(
         except (OSError, ValueError) as failure:
             position = None
             logging.warning("%s cannot be written: %s", path / LAST_GOOD_FILE, failure)
-    sum_over_workers(strategy, 0)  # the chief writes in peace: who leaves before would be taken for a failure
+    sum_over_workers(strategy, 0)  # wait while the chief writes: a worker that leaves earlier would look like a failure
     if not is_chief(strategy):
-        return DivergenceError(f"{error}; the chief says what is left")
+        return DivergenceError(f"{error}; the chief reports what was saved")
     advice = f"try a lower --learning_rate than {recipe.schedule.learning_rate:g}"
     own = [f"{phase.learning_rate:g}" for phase in recipe.start.unfreezing or () if phase.learning_rate]
     if own:

@@ -138,7 +138,7 @@ def check_data_is_there(path: Path, recipe: Recipe, otherwise: str = "") -> None
         return
     also = f", or {otherwise}" if otherwise else ""
     raise ValueError(
-        f"{path} has data={recipe.data!r}, a path from the folder in which that run was started, and from here, "
+        f"{path} has data={recipe.data!r}, a path from the folder in which that run was started; from here, "
         f"{os.getcwd()!r}, it leads nowhere; start the command in that folder{also}"
     )
 
@@ -157,7 +157,7 @@ def _has_epochs(path: Path) -> bool:
     try:
         return bool(read_history(path / HISTORY_FILE))
     except ValueError:
-        return True  # whatever it holds, it is kept
+        return True  # its content is kept
 
 
 def has_features(folder: Path) -> bool:
@@ -238,7 +238,7 @@ def new_run_folder(data: str) -> Path:
         try:
             path.mkdir()
         except FileExistsError:
-            continue  # of several runs that begin in one second
+            continue  # several runs began in the same second
         except OSError as error:
             raise ValueError(f"run_dir={os.fspath(path)!r} cannot be written: {error.strerror}") from None
         return path

@@ -36,7 +36,7 @@ def read_history(path: Path) -> list[dict[str, str]]:
     except (ValueError, csv.Error) as error:
         raise ValueError(
             f"{path}: line {reader.line_num} {error}. A full disk, an editor or two runs in one folder can leave it "
-            "so. Correct the line, or move the file away: the run goes on, and its curves lack the epochs so far"
+            "so. Correct the line, or move the file away: the run resumes, but its curves lack the epochs so far"
         ) from None
     return rows
 

@@ -53,7 +53,7 @@ class LearningRateRange:
         losses = self.smoothed[first:-LAST]
         if not len(losses):
             return None
-        # lengths[i]: of the longest subsequence of falling losses that ends with the i-th.
+        # lengths[i]: the length of the longest subsequence of falling losses that ends with the i-th.
         lengths = np.ones(len(losses), int)
         for end in range(1, len(losses)):
             before = lengths[:end][losses[:end] > losses[end]]
@@ -71,7 +71,7 @@ def check_one_worker() -> None:
     """Refuses a range test if this process is one of several workers."""
     if Cluster.from_environment().is_distributed:
         raise ValueError(
-            "the range test of the learning rate runs on one worker: start it on one alone, and use what it proposes "
+            "the range test of the learning rate runs on one worker: start it on one worker, and use its proposal "
             "on all; the batch size is that of all workers together"
         )
 

@@ -66,7 +66,7 @@ def opened(
         if recipe.class_weights is not None or recipe.sampling == BALANCED:
             source = dataclasses.replace(source, training=source.training.labelled(recipe.on_error))
         yield source, strategy
-        sum_over_workers(strategy, 0)  # nobody leaves while the chief still writes: it would be taken for a failure
+        sum_over_workers(strategy, 0)  # no worker may leave while the chief still writes: it would look like a failure
 
 
 def tell_of_data(recipe: Recipe, source: Source, strategy: tf.distribute.Strategy | None, strict: bool) -> None:
@@ -106,8 +106,8 @@ def _open_strategy(cluster: Cluster, execution: Execution, facts: dict[str, str]
     except MissingWorkerError as error:
         if not execution.attempt:
             raise
-        # An earlier attempt has shown that the cluster is described rightly: who is late may be there at the next.
-        logging.error("%s; all workers end, and can be started again", error)
+        # An earlier attempt has shown that the cluster's description is right: a late worker may be there next time.
+        logging.error("%s; all workers exit, and can be started again", error)
         raise PeerFailure(str(error)) from None
 
 

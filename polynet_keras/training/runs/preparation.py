@@ -162,7 +162,7 @@ def network(recipe: Recipe, channels: int, classes: int, weights: str | None) ->
         classes: classes of the data.
         weights: as in `PolyNet`.
     """
-    # Of two sizes, the network takes images of any.
+    # With two sizes, the network takes images of any size.
     size = recipe.image_size if recipe.evaluation_size in (None, recipe.image_size) else None
     first = keras.config.image_data_format() == "channels_first"
     with precision(recipe.precision):
@@ -207,7 +207,7 @@ def compiled_model(recipe: Recipe, source: Source, steps_per_epoch: int, goes_on
         teach(model, teacher, source.class_names, prepared, learning.teacher_temperature, learning.teacher_weight)
     for layer in model.layers:
         if isinstance(layer, StochasticResidualScaling):
-            layer.active.assign(False)  # of weights that were trained with stochastic depth
+            layer.active.assign(False)  # for weights that were trained with stochastic depth
     drop_rate = recipe.regularization.max_drop_rate
     if recipe.regularization.stochastic_depth == "on" and drop_rate is not None:
         set_drop_rate(model, drop_rate)

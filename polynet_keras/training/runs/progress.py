@@ -76,7 +76,7 @@ class ProgressDisplay(keras.callbacks.Callback):
         self.close()
         self._first_step = 0
         seconds = self._timed_to - self._timed_from
-        rate = self._timed_images / seconds if seconds else math.nan  # of one step, which was traced, nothing is known
+        rate = self._timed_images / seconds if seconds else math.nan  # one step, which was traced, gives no rate
         pace = f"; {rate:.4g} images/s" if seconds else ""
         logging.info("%s: %s%s%s", self._name, _numbers(logs), pace, self._to_go())
         logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))

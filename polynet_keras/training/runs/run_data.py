@@ -28,7 +28,7 @@ def source_of_run(run_folder: Path, recipe: Recipe, layout: str, otherwise: str)
         source = dataclasses.replace(source, held_out=source.validation, validation=None)
     if expected and expected != source.held_out.fingerprint:
         raise ValueError(
-            f"{recipe.data!r} has changed since {run_folder} was trained: what it held out is not known any more; "
+            f"{recipe.data!r} has changed since {run_folder} was trained: its held-out images are no longer known; "
             f"{otherwise}"
         )
     return source

@@ -34,7 +34,7 @@ def held_out_samples(source: Source, folder: Path, skipped: set[int]) -> tuple[s
         try:
             image = held_out.image(index)
             class_name = source.class_names[held_out.label(index)]
-            folder.mkdir(exist_ok=True)  # a run may be cut off here, and go on
+            folder.mkdir(exist_ok=True)  # a run may be interrupted here, and resume
             if held_out.are_files:
                 files.append(_copied(held_out, index, class_name, folder, files))
             else:
@@ -48,7 +48,7 @@ def _copied(held_out: Examples, index: int, class_name: str, folder: Path, taken
     name = Path(held_out.name_of(index))
     suffix = name.suffix if name.suffix.lower() in IMAGE_SUFFIXES else ""
     file = folder / f"{_short(name.stem)}-is-{_short(class_name)}{suffix}"
-    if os.fspath(file) in taken:  # of two folders below one class's
+    if os.fspath(file) in taken:  # from two folders below one class's folder
         file = folder / f"{_short(name.stem)}-{index}-is-{_short(class_name)}{suffix}"
     with written_whole(file) as partial:
         partial.write_bytes(held_out.encoded(index))

@@ -121,7 +121,7 @@ def _train(
     keras.utils.set_random_seed(recipe.seed)
     chief = is_chief(strategy)
     if folder and _is_finished(folder, execution, strategy):
-        check_shared_folder(folder, strategy)  # after which it shows what the chief sees
+        check_shared_folder(folder, strategy)  # afterwards it shows what the chief sees
         return RunResult(Path(folder), ModelCard.load(folder), ())
     folder_of_run = run_folder(folder, recipe) if chief else contextlib.nullcontext(Path(folder or ""))
     with folder_of_run as path, warnings.catch_warnings():
@@ -185,7 +185,7 @@ def _train_in(
             last_phase = recipe.epochs - recipe.phases[-1].epochs
             best = BestEpoch(path / BEST_FILE, card, images, recipe.patience, last_phase)
         elif chief:
-            logging.info("the epochs so far chose none: an older version began this run, whose model is the last one")
+            logging.info("no best epoch so far: an older version began this run, so its model is the last one")
     model = model or _model(recipe, source, checkpoints, execution, strategy)
     describe = logging.info if chief else logging.debug
     describe(
@@ -235,10 +235,10 @@ def _train_in(
     except OSError as error:
         raise ValueError(
             f"run_dir={os.fspath(path)!r} cannot be written at the end of the training: {error.strerror or error}. "
-            "Once that is mended, the same command with this --run_dir goes on from the last checkpoint"
+            "Correct this, and the same command with this --run_dir resumes from the last checkpoint"
         ) from None
     remove_checkpoints(path)
-    if some_are_damaged:  # it may take a while: what was trained is saved
+    if some_are_damaged:  # this may take a while; the trained model is already saved
         log_damaged(*source.parts)
     return RunResult(path, card, samples)
 

@@ -32,7 +32,7 @@ class Unfreezing(keras.callbacks.Callback):
         super().__init__()
         self._recipe = recipe
         self._steps_per_epoch = steps_per_epoch
-        self._first: int | None = None  # epoch of the phase that is under way
+        self._first: int | None = None  # first epoch of the current phase
 
     def on_epoch_begin(self, epoch, logs=None):
         first = 0

@@ -50,7 +50,7 @@ def test_a_file_that_is_not_whole_is_missing(tmp_path):
         assert files.missing() == [1]
     (tmp_path / "00001.npy").unlink()
     assert files.missing() == [1]
-    with pytest.raises(OSError, match=r"00001\.npy is gone, or was cut off: it was there when the training began"):
+    with pytest.raises(OSError, match=r"00001\.npy is gone or incomplete: it was complete when the training began"):
         files.features(np.array([0, CHUNK]))
     np.testing.assert_array_equal(files.features(np.array([1])), features[[1]])
     # Of features of another shape or type, or of other images, it is another file.

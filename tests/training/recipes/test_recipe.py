@@ -210,7 +210,7 @@ LOSS_GAP = Regularization(label_smoothing=0.1, stochastic_depth="adaptive", gap_
         ),
         (Recipe, {"augmentation": Augmentation(repeats=3), "batch_size": 2}, "repeats=3 is more than batch_size=2"),
         (Recipe, {"loss": "hinge"}, "loss='hinge' must be one of categorical, binary"),
-        (Recipe, {"target_threshold": 0.2}, "target_threshold=0.2 is of loss='binary', not 'categorical'"),
+        (Recipe, {"target_threshold": 0.2}, "target_threshold=0.2 is for loss='binary', not 'categorical'"),
         (Recipe, {"loss": "binary", "target_threshold": 1}, "target_threshold=1.0 must be a finite number > 0 and < 1"),
         (
             Recipe,
@@ -227,7 +227,7 @@ LOSS_GAP = Regularization(label_smoothing=0.1, stochastic_depth="adaptive", gap_
         (
             OptimizerSettings,
             {"decay_in_ratio": True},
-            "decay_in_ratio=True is a setting of optimizer=lamb, and not of optimizer=rmsprop",
+            "decay_in_ratio=True is a setting of optimizer=lamb, not of optimizer=rmsprop",
         ),
         (OptimizerSettings, {"name": "lamb", "decay_in_ratio": 1}, "decay_in_ratio=1 must be True or False"),
         (OptimizerSettings, {"rho": 1.5}, "rho=1.5 must be a finite number ≥ 0 and < 1"),
@@ -291,7 +291,7 @@ LOSS_GAP = Regularization(label_smoothing=0.1, stochastic_depth="adaptive", gap_
         (Start, {"frozen_through": "stem"}, "frozen_through='stem' needs weights"),
         (Start, {"weights": "x", "frozen_through": "head"}, "frozen_through='head' must be one of"),
         (Start, {"weights": "x", "frozen_through": "predictions"}, "leaves nothing to train"),
-        (Start, {"weights": "x", "cache_features": 2}, "cache_features=2 needs frozen_through: what a part puts out"),
+        (Start, {"weights": "x", "cache_features": 2}, "cache_features=2 needs frozen_through: the output of a part"),
         (Start, {"cache_features": -1}, "cache_features=-1 must be an integer of at least 0"),
         (Start, {"cache_features": True}, "cache_features=True must be an integer of at least 0"),
         (
@@ -334,7 +334,7 @@ def test_a_run_folder_is_its_model(tmp_path):
     with pytest.raises(ValueError, match="weights='none.keras' is not a file"):
         _ = Start("none.keras").file
     (tmp_path / "model.keras").rename(tmp_path / "card.json")
-    with pytest.raises(ValueError, match="is exported, and holds nothing to train; name the model that it was"):
+    with pytest.raises(ValueError, match="is exported and cannot be trained; name the model that it was"):
         _ = Start(tmp_path).file
     assert json.loads(json.dumps(dataclasses.asdict(Start(tmp_path))))["weights"] == str(tmp_path)
 
@@ -356,8 +356,8 @@ def test_a_run_folder_is_its_model(tmp_path):
         ({"regularization.stochastic_depth": "adaptive"}, "with stochastic_depth='adaptive'"),
         (
             {"start.cache_features": 1, "augmentation.flip": True, "augmentation.erasing": 0.2},
-            "cache_features=1 keeps the centre crop of each image, of which nothing is augmented: leave out flip=True, "
-            "erasing=0.2, or say cache_features=10 for ten augmented copies",
+            "cache_features=1 keeps the centre crop of each image, which is not augmented: leave out flip=True, "
+            "erasing=0.2, or use cache_features=10 for ten augmented copies",
         ),
         ({"start.cache_features": 1, "augmentation.crop": "random_resized"}, "leave out crop='random_resized', or"),
     ],

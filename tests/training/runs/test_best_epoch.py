@@ -182,10 +182,10 @@ def test_patience_without_images_to_choose_by(tmp_path, monkeypatch):
     examples = examples_of([png(image) for image in random_images(2)])
     source = Source(examples, examples)
     monkeypatch.setattr("polynet_keras.training.runs.opening.open_source", lambda *arguments: source)
-    with pytest.raises(ValueError, match=r"patience=2 needs images .*: say --validation_share=0.1 .* or give the data"):
+    with pytest.raises(ValueError, match=r"patience=2 needs images .*: use --validation_share=0.1 .* or give the data"):
         train(dataclasses.replace(RECIPE, patience=2), tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    with pytest.raises(ValueError, match="patience=2 needs images that choose .* validation_share=0 says"):
+    with pytest.raises(ValueError, match="patience=2 needs images to choose .* validation_share=0 leaves"):
         Recipe(patience=2, validation_share=0)
 
 

@@ -344,7 +344,7 @@ SPOILED = {
 def test_a_spoiled_history_is_named(tmp_path, text, fault):
     (tmp_path / "history.csv").write_text(text)
     RECIPE.save(tmp_path / "recipe.json")
-    expected = f"history.csv: {fault}. .*Correct the line, or move the file away: the run goes on"
+    expected = f"history.csv: {fault}. .*Correct the line, or move the file away: the run resumes"
     with pytest.raises(ValueError, match=expected), run_folder(tmp_path, RECIPE):
         pass
     with pytest.raises(ValueError, match=expected):

@@ -203,7 +203,7 @@ def test_a_disk_that_is_full_at_the_end_loses_nothing(tmp_path, monkeypatch, of_
 
     with monkeypatch.context() as patch:
         patch.setattr(keras.Model, "save", save)
-        with pytest.raises(ValueError, match=r"run_dir=.* at the end of the training: No space left .* goes on from"):
+        with pytest.raises(ValueError, match=r"run_dir=.* at the end of the training: No space left .* resumes from"):
             train(Recipe(**TINY), tmp_path / "run")
     assert not (tmp_path / "run" / "model.keras").exists()
     assert train(Recipe(**TINY), tmp_path / "run").card.held_out == 16
