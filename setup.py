@@ -108,6 +108,7 @@ setup(
             *SERVE,
             *TABLES,
             "check-jsonschema>=0.30",  # the workflow of GitHub
+            "codespell>=2.4",  # misspelt words; pure Python, without a dependency
             "httpx>=0.27",  # asks the service
             "hypothesis>=6.100",  # properties of the algebra
             "import-linter>=2.0",  # the direction of imports

@@ -1,7 +1,7 @@
 """Keras knows every class of ours that a saved model may name, once this package and Keras have been imported.
 
 Importing Keras takes seconds, and `polynet --help` does without. So the classes are imported when Keras is: at once if
-it is there already, else after the program's own `import keras`.
+Keras is already imported, else after the program's own `import keras`.
 """
 
 import importlib

@@ -45,7 +45,7 @@ REASONS = (
 
 OTHER_PROGRAMS = {
     *(".", "python3", "pip", "uv", "unzip", "iperf3"),
-    *("check-jsonschema", "lint-imports", "mkdocs", "mypy", "pytest", "ruff"),
+    *("check-jsonschema", "codespell", "lint-imports", "mkdocs", "mypy", "pytest", "ruff"),
 }
 """Programs whose flags are not ours to check."""
 

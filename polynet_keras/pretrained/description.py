@@ -77,7 +77,7 @@ def card_of(source: ModelSource) -> ModelCard:
 
 
 def check_described(source: ModelSource, about: Description = NOTHING) -> ModelCard | None:
-    """The card of a run or a `.keras` file; `None` where there is none, or for another kind of model.
+    """The card of a run or a `.keras` file; `None` if there is none, or for another kind of model.
 
     Raises:
         ValueError: a card that cannot be read, a model without one of which something is not said, or something that is

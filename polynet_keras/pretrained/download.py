@@ -28,15 +28,15 @@ DEFAULT_TIMEOUT = 30.0
 """Seconds without a further `CHUNK` bytes after which a server is given up."""
 ANSWER_SECONDS = 5.0
 """Seconds until all servers have been reached and have answered, unless `TIMEOUT_VARIABLE` says how long to wait for
-each answer: whoever is offline, behind a proxy that is silent too, knows it then."""
+each answer. An offline user learns it after this time, also behind a silent proxy."""
 LEAST_ANSWER = 1.0
 """Seconds that a server which was reached has to answer in any case."""
 SEARCH_SECONDS = 4.0
-"""For so long servers are looked for, all of them together, and asked again: without a network a call ends soon."""
+"""The time to find all servers together, with retries: without a network a call ends soon."""
 LEAST_SHARE = 0.5
-"""Seconds of it that a server has in any case."""
+"""The seconds of this time that a server always has."""
 MAX_RETRY_AFTER = 60.0
-"""Seconds of patience, in all, that one server may ask for (`Retry-After`); then the next one is asked."""
+"""The total time, in seconds, that one server may ask to wait (`Retry-After`); then the next server is tried."""
 CHUNK = 1 << 16
 STEP = 1 << 20
 """Bytes that count as a step forward."""
@@ -303,7 +303,7 @@ def _reason(error: Exception) -> str:
 
 
 def _retry_after(header: str | None) -> float | None:
-    """The seconds of a `Retry-After`, which has a number or a date; `None` where there is none to be read."""
+    """Returns the seconds of a `Retry-After`, which has a number or a date; `None` if it cannot be read."""
     if header is None:
         return None
     try:

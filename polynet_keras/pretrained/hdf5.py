@@ -218,7 +218,7 @@ def _layer_name(variables: h5py.Group) -> str:
 
 
 def _text_attribute(entry: h5py.Group | h5py.Dataset, key: str) -> str | None:
-    """`None` where there is none, or no text of at most `MAX_NAME` characters."""
+    """Returns an attribute, or `None` if it is missing or is not text of at most `MAX_NAME` characters."""
     if key not in entry.attrs:
         return None
     attribute = entry.attrs.get_id(key)

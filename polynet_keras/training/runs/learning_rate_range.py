@@ -61,7 +61,7 @@ class LearningRateRange:
         end = int(lengths.argmax())
         if lengths[end] == 1:
             return None
-        start = end - int(lengths[end])  # fastai's, one before the first where there is none between
+        start = end - int(lengths[end])  # as in fastai: one before the first if the losses are consecutive
         third = (end - start) / 3
         place = start + int(third) + int(third / 2)
         return self.rates[first + max(place, 0)]
