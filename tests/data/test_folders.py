@@ -58,8 +58,7 @@ def test_what_a_system_leaves_among_photographs_is_passed_over_and_told(tmp_path
     assert found["val"].class_names == ("cat", "dog")
     assert caplog.messages == [
         f"data='{tmp_path}': ignored folders '__MACOSX'",
-        f"data='{tmp_path}/train': ignored folders '.cache', '.ipynb_checkpoints', '__MACOSX' and 2 hidden image "
-        "files",
+        f"data='{tmp_path}/train': ignored folders '.cache', '.ipynb_checkpoints', '__MACOSX' and 2 hidden image files",
         f"data='{tmp_path}/val': ignored folders '@eaDir'",
     ]
     caplog.clear()
