@@ -118,7 +118,7 @@ def test_a_machine_by_another_name_is_this_one_as_the_lock_says(tmp_path, monkey
     ("name", "message"),
     [
         ("dangling", "is a link to 'nowhere', which is missing; make it, or remove the link"),
-        ("circle", "is a link to 'circle', which is not there"),
+        ("circle", "is a link to 'circle', which is missing"),
         ("dangling/below", "cannot be written: "),
         ("file", "is not a folder; name another"),
         ("file/below", "cannot be written: Not a directory"),

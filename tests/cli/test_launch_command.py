@@ -84,7 +84,7 @@ def test_a_folder_of_logs_that_cannot_be_made(launched, capsys):
     jobs, _ = launched
     Path("link").symlink_to("nowhere")
     assert main(["launch", "--log_dir=link", "--", "train"]) == 1
-    assert "polynet: --log_dir='link' is a link to 'nowhere', which is not there" in capsys.readouterr().err
+    assert "polynet: --log_dir='link' is a link to 'nowhere', which is missing" in capsys.readouterr().err
     assert not jobs
     assert not Path("runs").exists()
 

@@ -94,7 +94,7 @@ FAIL = {
     "train --teacher=fashion_mnist --teacher_temperature=0": "--teacher_temperature=0.0 must be a finite number > 0",
     "train --cache_features=1": "--cache_features=1 needs frozen_through: the output of a part stays the same",
     "train --cache_features=-1": "--cache_features=-1 must be an integer of at least 0",
-    "train --recipe=probe --flip": "--cache_features=1 keeps the centre crop of each image, of which nothing is",
+    "train --recipe=probe --flip": "--cache_features=1 keeps the centre crop of each image, which is not",
     "train --recipe=probe --mixup=0.2": "--cache_features=1 with mixup or cutmix: they mix images anew in each step",
     "train --recipe=probe --stochastic_depth=on": "--cache_features=1 with stochastic_depth='on', which drops paths",
     "train --recipe=probe --dry_run": "a dry run makes some steps, and with cache_features=1 the frozen part is not in",

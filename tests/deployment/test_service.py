@@ -340,7 +340,7 @@ def test_queries_out_of_range(service):
         ("top=0", "top=0: Input should be greater than or equal to 1"),
         ("top=x", "top=x: Input should be a valid integer"),
         ("topk=3", "topk is not a parameter of this path; known are crops, top"),
-        ("top=2&top=3", "top is there 2 times"),
+        ("top=2&top=3", "top is given 2 times"),
     ):
         assert reason in said(service.client.post(f"/v1/classify?{query}", content=CHINA), 422)
 

@@ -343,7 +343,7 @@ def test_out_must_be_free(images, tmp_path):
 
 def test_out_that_cannot_be_written_is_named(images, tmp_path, monkeypatch):
     (tmp_path / "link").symlink_to("nowhere")
-    with pytest.raises(ValueError, match="output='.*/link' is a link to 'nowhere', which is not there"):
+    with pytest.raises(ValueError, match="output='.*/link' is a link to 'nowhere', which is missing"):
         write(images, tmp_path / "link")
     with pytest.raises(ValueError, match="output='.*' cannot be written: File name too long"):
         write(images, tmp_path / ("n" * 256))
