@@ -1,4 +1,4 @@
-"""The code blocks of README.md and docs/, and a shell that runs the lines of their `bash` blocks in a folder.
+"""The code blocks of README.md, CONTRIBUTING.md and docs/, and a shell that runs the lines of their `bash` blocks.
 
 A block that is not executed says why in an HTML comment on the line before it, which no reader sees:
 
@@ -29,7 +29,7 @@ from polynet_keras.cli.recipe_from_flags import recipe_of
 from tests.children import Child
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
 
 EXECUTED = ("python", "bash")
 OTHERS = ("", "json")
