@@ -1,4 +1,4 @@
-"""The Dockerfile, and the files for Compose and Kubernetes: ports, paths and flags are the service's, and agree.
+"""The Dockerfile, and the files for Compose, Kubernetes and nginx: ports, paths and flags are the service's, and agree.
 
 No image is built here.
 """
@@ -117,6 +117,19 @@ def test_limits_fit_the_container():
     memory = int(resources["memory"].removesuffix("Gi")) * 2**30
     decoded = 23 * settings.max_pixels * settings.decode_threads  # docs/serving.md
     assert settings.max_buffered_bytes + decoded < memory / 2
+
+
+def test_nginx_takes_what_the_service_takes():
+    text = re.sub(r"#.*", "", (SERVING / "nginx.conf").read_text())
+    values = dict(line.split(maxsplit=1) for line in re.findall(r"^\s+(\w+ [^{};]+);", text, re.MULTILINE))
+    limits = ServingSettings()
+    assert values["proxy_pass"] == f"http://127.0.0.1:{IMAGE['EXPOSE']}"
+    assert int(values["client_max_body_size"]) == limits.max_batch_bytes
+    seconds = {name: int(value.removesuffix("s")) for name, value in values.items() if name.endswith("_timeout")}
+    assert seconds["client_header_timeout"] == limits.header_timeout
+    assert seconds["client_body_timeout"] == limits.body_timeout
+    assert seconds["proxy_read_timeout"] > limits.body_timeout + limits.timeout
+    assert re.search(r"location = (\S+)", text)[1] in PATHS
 
 
 def test_compose_s_schema():
