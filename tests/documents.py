@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import importlib.metadata
 import io
+import os
 import re
 import runpy
 import shlex
@@ -44,7 +45,7 @@ REASONS = (
 )
 
 OTHER_PROGRAMS = {
-    *(".", "python3", "pip", "uv", "unzip", "iperf3"),
+    *(".", "python3", "pip", "uv", "unzip", "iperf3", "cp", "curl", "htpasswd", "nginx"),
     *("check-jsonschema", "codespell", "lint-imports", "mkdocs", "mypy", "pytest", "ruff"),
 }
 """Programs whose flags are not ours to check."""
@@ -60,6 +61,8 @@ SMALLER = {
 }
 """What is put after a command of the pages, so that it takes seconds: its other flags stand. (And the service takes a
 port that is free.)"""
+PROGRAM = "import sys; from polynet_keras.cli.main import main; sys.exit(main())"
+"""`polynet`, for a process of its own."""
 DEFAULT_ADDRESS = "http://127.0.0.1:8000/"
 SECONDS = 60
 """For a service to begin, to answer and to end."""
@@ -199,6 +202,8 @@ class Shell:
                 self._serve(arguments)
             case ["polynet", *arguments]:
                 _polynet(arguments, file)
+            case [variable, "polynet", *arguments] if variable.startswith("KERAS_BACKEND="):
+                _on_another_backend(variable, arguments)
             case ["pip", "install", "-e", what]:
                 _check_extras(what)
             case ["curl", "--data-binary", data, url]:
@@ -207,8 +212,7 @@ class Shell:
                 raise AssertionError("nothing here executes it; mark the block, or teach tests/documents.py")
 
     def _serve(self, arguments: list[str]) -> None:
-        start = "import sys; from polynet_keras.cli.main import main; sys.exit(main())"
-        service = Child(start, "serve", *arguments, *SMALLER["serve"], stderr=subprocess.STDOUT)
+        service = Child(PROGRAM, "serve", *arguments, *SMALLER["serve"], stderr=subprocess.STDOUT)
         timer = threading.Timer(SECONDS, service.kill)
         timer.start()
         said = ""
@@ -253,6 +257,14 @@ def _polynet(arguments: list[str], file: str | None) -> None:
             stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(file, "w"))))
         code = main([*arguments, *smaller])
     assert code == 0, f"ended with {code}; its output says why"
+
+
+def _on_another_backend(variable: str, arguments: list[str]) -> None:
+    """Runs a command in a process of its own: Keras takes its backend once, when it is imported."""
+    command = [sys.executable, "-c", PROGRAM, *arguments]
+    environment = {**os.environ, **dict([variable.split("=")])}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr[-2000:]
 
 
 def _check_extras(what: str) -> None:

@@ -217,6 +217,7 @@ NAMES = {
     "docs/explaining.md": predicting_names,
     "docs/features.md": predicting_names,
     "docs/fine_tuning.md": fine_tuning_names,
+    "docs/howto/features.md": predicting_names,
     "docs/input.md": input_names,
     "docs/photos.md": predicting_names,
     "docs/polynet.md": polynet_names,
@@ -244,6 +245,24 @@ def export_files(folder):
 
 def growth_files(folder):
     shutil.copytree("runs/first", folder / "runs" / "small")
+
+
+def csv_files(folder):
+    rows = [f"{path.relative_to(folder)},{path.parent.name}" for path in sorted(folder.glob("photos/*/*.jpg"))]
+    (folder / "photos.csv").write_text("\n".join(["path,label", *rows, ""]))
+
+
+def resume_files(folder):
+    """A run that Ctrl-C ended after its first step."""
+
+    def interrupt(self, batch, logs=None):
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keras.callbacks.TensorBoard, "on_test_batch_end", interrupt)
+        small = [*SMALLER["train"], f"--structure={SMALL}", "--save_every_steps=1"]
+        assert main(["train", "--data=photos", "--run_dir=runs/photos", *small]) == 130
+    assert (folder / "runs" / "photos").is_dir()
 
 
 def input_files(folder):
@@ -274,6 +293,9 @@ FILES = {
     "docs/evaluation.md": evaluation_files,
     "docs/export.md": export_files,
     "docs/growth.md": growth_files,
+    "docs/howto/csv.md": csv_files,
+    "docs/howto/quantize.md": export_files,
+    "docs/howto/resume.md": resume_files,
     "docs/input.md": input_files,
     "docs/models.md": models_files,
     "docs/serving.md": serving_files,

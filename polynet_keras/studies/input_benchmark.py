@@ -26,7 +26,7 @@ CURES = {
     "decode": "decoding and augmentation are too slow: more cores, smaller files, --crop=random_resized, less --policy",
     "step": "the network is the slowest, as it should be: a faster device, a larger batch, or a smaller network",
 }
-"""By what a run waits for; docs/input.md says more."""
+"""By what a run waits for; docs/howto/profile_input.md says more."""
 
 LARGE = 2.0
 """Times the side that images are resized to, from which on their shorter side has more than is needed."""
