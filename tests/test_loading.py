@@ -149,7 +149,7 @@ def test_a_weights_file_with_its_structure(here):
         (
             (8, 8, 3),
             {"class_names": NAMES},
-            "so say its preprocessing (--preprocessing: imagenet, symmetric, unit, raw,",
+            "give its preprocessing (--preprocessing: imagenet, symmetric, unit, raw,",
         ),
         (
             (8, 8, 3),

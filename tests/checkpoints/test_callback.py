@@ -563,7 +563,7 @@ def started(tmp_path_factory):
         ),
         (
             {"model": {"optimizer": "adam"}},
-            "the checkpoint has 2 variables of 'optimizer', this training 14: another model or",
+            "the checkpoint has 2 variables of 'optimizer', but this training 14: another model or",
         ),
         (
             {"model": {"metrics": ["mae"]}},
@@ -571,7 +571,7 @@ def started(tmp_path_factory):
         ),
         (
             {"model": {"metrics": []}},
-            "the checkpoint has 4 variables of 'metrics', this training 2: another",
+            "the checkpoint has 4 variables of 'metrics', but this training 2: another",
         ),
         (
             {"data": lambda: dataset().take(5)},

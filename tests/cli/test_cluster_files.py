@@ -138,7 +138,7 @@ def test_slurm_starts_polynet_train(run):
 def test_slurm_starts_a_job_again(run, codes, restarts, number):
     done, _ = slurm(run, codes, restarts)
     assert done.returncode == 0
-    assert done.stderr.splitlines() == [f"srun ended with {max(codes)}; restart {number} of 20"]
+    assert done.stderr.splitlines() == [f"srun exited with {max(codes)}; restart {number} of 20"]
     assert done.stdout == "scontrol requeue 7\n"
 
 
@@ -159,7 +159,7 @@ def test_a_mistake_ends_a_job_of_slurm(run, codes):
         for task, code in enumerate(codes)
         if code == 1
     ]
-    assert last == f"srun ended with {max(codes)}; a restart would not fix that"
+    assert last == f"srun exited with {max(codes)}; a restart would not fix that"
     assert done.stdout == ""
 
 

@@ -380,8 +380,8 @@ def test_the_secret_is_read_from_the_environment(monkeypatch):
     ("secrets", "message"),
     [
         ([SECRET, OTHER], "worker 1 has a different POLYNET_JOB_SECRET from worker 0; "),
-        ([SECRET, ""], "worker 0 has a POLYNET_JOB_SECRET, and worker 1 has none; "),
-        (["", SECRET], "worker 1 has a POLYNET_JOB_SECRET, and worker 0 has none; "),
+        ([SECRET, ""], "worker 0 has a POLYNET_JOB_SECRET, but worker 1 has none; "),
+        (["", SECRET], "worker 1 has a POLYNET_JOB_SECRET, but worker 0 has none; "),
     ],
 )
 def test_another_secret_is_told_and_does_not_end_the_job(secrets, message, caplog):
