@@ -1,4 +1,4 @@
-"""A step as one XLA program, with the update. It has never run on a TPU, since none was available."""
+"""A step as one XLA program, with the update. Never run on a TPU: none was available."""
 
 import tensorflow as tf
 

@@ -95,7 +95,7 @@ def contact_sheet(image: np.ndarray, preprocessing: Preprocessing, plan: Sequenc
     what = "1 crop" if len(plan) == 1 else f"{len(plan)} crops"
     title = f"{_text(image.shape)} px; {what} of {_text((preprocessing.image_size,) * 2)} px"
     if squares > 1:
-        title += " (thick lines: the squares that they are cut from)"
+        title += " (thick lines: the squares they are cut from)"
     draw.text((MARGIN, MARGIN), title, INK, ImageFont.load_default(TITLE_SIZE))
     for i, (picture, size) in enumerate(zip(maps, sizes, strict=True)):
         left = MARGIN + i * (MAP + MARGIN)

@@ -159,7 +159,7 @@ def test_a_cache_that_cannot_be_written(served, tmp_path, monkeypatch, caplog):
     monkeypatch.setenv(store.FOLDER_VARIABLE, str(served.folder))
     (tmp_path / "home").write_text("a file where the folder should be")
     np.testing.assert_allclose(infer(small(weights="small"), served.x), served.expected, rtol=1e-5, atol=1e-6)
-    assert "cannot be kept, it is converted at each use" in caplog.text
+    assert "cannot be kept; it is converted at each use" in caplog.text
 
 
 @pytest.mark.slow

@@ -39,7 +39,7 @@ def test_every_command_has_a_heading_with_its_purpose():
         ("train", "* `--width NUMBER`: Multiplier of the channel counts. [0.25]"),
         (
             "train",
-            "* `--crops CHOICE`: Crops of each image that `polynet evaluate` shows the network: 1, 10 or 144. [1]",
+            "* `--crops CHOICE`: Crops of each image in `polynet evaluate`: 1, 10 or 144. [1]",
         ),
         ("train", "* `--[no]flip`: Mirror half of the images. [off]"),
         ("train", "**Details of the optimizer** (*rare*)"),
@@ -54,7 +54,7 @@ def test_a_command_has_the_line(command, line):
 
 
 def test_a_flag_that_may_be_given_again_is_marked():
-    assert "* `--filter TEXT` (*repeatable*): Rows to show" in part("results")
+    assert "* `--filter TEXT` (*repeatable*): Condition for the rows" in part("results")
 
 
 def test_a_section_of_several_commands_is_listed_once():

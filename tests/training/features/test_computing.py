@@ -100,13 +100,13 @@ def test_a_second_run_takes_what_the_first_one_computed(tmp_path, without_images
     caplog.set_level("INFO", logger="absl")
     first = run(model, tmp_path)
     size = 73 * 73 * 4 * 4 * (COUNT + 10) / 1e6
-    told = f"features of {COUNT + 10} images, each 73 x 73 x 4 numbers, {size:.1f} MB in {tmp_path}: they are"
-    assert f"{told} computed once" in caplog.text
+    told = f"features of {COUNT + 10} images, each 73 x 73 x 4 numbers, {size:.1f} MB in {tmp_path}: they"
+    assert f"{told} are computed once" in caplog.text
     files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npy")}
     assert len(files) == 4
     monkeypatch.setattr(Network, "predict_on_batch", None)
     second = run(model, tmp_path)
-    assert f"{told} they already exist, and are used again" in caplog.text
+    assert f"{told} already exist, and are used again" in caplog.text
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npy")} == files
     indices = np.array([40, 2])
     np.testing.assert_array_equal(first.training[0].features(indices), second.training[0].features(indices))
@@ -155,7 +155,7 @@ def test_more_copies_take_those_that_are_there(tmp_path, without_images, model, 
     caplog.set_level("INFO", logger="absl")
     three = run(model, tmp_path, RECIPE.replaced({"start.cache_features": 3}))
     assert [files.folder for files in three.training[:2]] == [files.folder for files in two.training]
-    assert f"they are computed once; those of {2 * COUNT + 10} images are there" in caplog.text
+    assert f"they are computed once; those of {2 * COUNT + 10} images exist" in caplog.text
     assert len({files.folder for files in three.training}) == 3
     each = [files.features(np.array([1]))[0].mean() for files in three.training]
     assert len(set(each)) == 3
