@@ -44,7 +44,7 @@ def find_learning_rate(
     Raises:
         ValueError: as `train`; or there are several workers, or cached features.
 
-    Source: Smith, "Cyclical learning rates for training neural networks", 2017 (arXiv 1506.01186), section 3.3, where
+    Source: Smith, "Cyclical learning rates for training neural networks", 2017 (arXiv:1506.01186), section 3.3, where
     the rates grow linearly and the accuracy is watched. Growth by a factor, the smoothed loss, the end and the proposal
     are those of `lr_find` of fastai 2.
     """
