@@ -92,6 +92,12 @@ def PolyNet(
         ValueError: an argument is out of range (checked before any layer is built); or the weights file is missing,
             unreadable, of another network, or not the published one.
         OSError: the published file cannot be fetched.
+
+    Examples:
+        >>> structure = "1 x [2-way] | 1 x [poly-3] | 1 x [ir]"
+        >>> model = PolyNet(weights=None, structure=structure, width=0.1, input_shape=(75, 75, 3), classes=10)
+        >>> model.predict_on_batch(np.zeros((2, 75, 75, 3))).shape
+        (2, 10)
     """
     structure = Structure.parse(structure)
     _check_arguments(include_top, pooling, classes, classifier_activation, name, width, share_projection)
@@ -168,6 +174,13 @@ def InceptionResNet(
         weights: `None` (random initialization) or a weights file: no checkpoint of these networks has been published.
 
     The other arguments, the return value and the exceptions are those of `PolyNet`.
+
+    Examples:
+        >>> model = InceptionResNet((1, 1, 1), width=0.25, classes=10)
+        >>> model.structure
+        '1 x [ir] | 1 x [ir] | 1 x [ir]'
+        >>> model.output_shape
+        (None, 10)
     """
     return PolyNet(
         include_top,
@@ -201,6 +214,11 @@ def preprocess_input(x: Any, data_format: str | None = None) -> Any:
 
     Raises:
         ValueError: `x` has another number of dimensions or channels, or the data format is unknown.
+
+    Examples:
+        >>> images = np.array([[[255.0, 0.0, 127.0]]])  # one pixel
+        >>> preprocess_input(images).round(2).tolist()
+        [[[2.25, -2.04, 0.41]]]
     """
     warn_of_impossible_range(x)
     return normalize(x, IMAGENET_MEAN, IMAGENET_STD, data_format)
@@ -217,6 +235,10 @@ def decode_predictions(preds: Any, top: int = 5) -> list[list[tuple[str, str, fl
 
     Raises:
         ValueError: `preds` has another shape, or `top` is not an integer from 1 to 1000.
+
+    Examples:
+        >>> decode_predictions(np.eye(1000)[[1, 285]], top=1)
+        [[('n01443537', 'goldfish', 1.0)], [('n02124075', 'Egyptian_cat', 1.0)]]
     """
     check_integer("top", top, 1, 1000)
     scores = np.asarray(keras.ops.convert_to_numpy(preds))

@@ -40,6 +40,13 @@ def load_model(
         ValueError: there is no such model, it cannot be read, or it lacks something that the arguments should give; the
             message names the file and the missing part.
         OSError: a published checkpoint cannot be fetched.
+
+    Examples:
+        >>> model = load_model("fashion_mnist")
+        >>> model.class_names[:3]
+        ('T-shirt/top', 'Trouser', 'Pullover')
+        >>> model.preprocessing.image_size
+        75
     """
     return load_source(find_model(model), Description(class_names, preprocessing, image_size, structure, width))
 

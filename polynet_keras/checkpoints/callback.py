@@ -73,6 +73,17 @@ class Checkpoints(keras.callbacks.Callback):
     Raises:
         ValueError: an argument is out of range, or the backend is not TensorFlow. From `fit`: the checkpoints are from
             another model, recipe or number of steps, or none of them can be read.
+
+    Examples:
+        >>> from polynet_keras.engine import DistributedModel
+        >>> net = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        >>> model = DistributedModel(net.inputs, net.outputs)
+        >>> model.compile("sgd", "mse")
+        >>> checkpoints = Checkpoints(folder, every_steps=10)
+        >>> data = np.zeros((64, 2)), np.zeros((64, 1))
+        >>> _ = model.fit(*data, epochs=3, shuffle=False, callbacks=[checkpoints], verbose=0)
+        >>> Checkpoints(folder, every_steps=10).position
+        Position(epoch=3, step=0, global_step=6)
     """
 
     def __init__(

@@ -28,6 +28,12 @@ class Cluster:
 
     Raises:
         ValueError: an address is invalid or given twice, or no worker has the index.
+
+    Examples:
+        >>> config = '{"cluster": {"worker": ["a:2222", "b:2222"]}, "task": {"type": "worker", "index": 1}}'
+        >>> cluster = Cluster.from_environment({"TF_CONFIG": config})
+        >>> cluster.count, cluster.is_chief
+        (2, False)
     """
 
     workers: tuple[str, ...] = ()

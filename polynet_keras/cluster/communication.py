@@ -16,6 +16,11 @@ class Communication:
 
     Raises:
         ValueError: a value out of range.
+
+    Examples:
+        >>> communication = Communication(timeout_seconds=600)
+        >>> communication.implementation
+        'auto'
     """
 
     timeout_seconds: float = 1800.0

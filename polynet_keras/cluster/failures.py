@@ -66,6 +66,11 @@ def peer_failures(cluster: Cluster) -> Iterator[None]:
 
     Raises:
         PeerFailure: in place of an error that another worker caused.
+
+    Examples:
+        >>> with peer_failures(Cluster()):  # a process alone
+        ...     print("model.fit comes here")
+        model.fit comes here
     """
     if not cluster.is_distributed:
         yield

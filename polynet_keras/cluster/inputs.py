@@ -18,6 +18,13 @@ def distributed_dataset(
 
     Returns:
         A distributed dataset, or `dataset_of(1, 0, 1)` without a strategy.
+
+    Examples:
+        >>> import tensorflow as tf
+        >>> def batches(workers, worker, replicas):
+        ...     return tf.data.Dataset.range(8).shard(workers, worker).batch(4)
+        >>> [len(batch) for batch in distributed_dataset(None, batches)]
+        [4, 4]
     """
     if strategy is None:
         return dataset_of(1, 0, 1)

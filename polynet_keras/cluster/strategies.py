@@ -49,6 +49,13 @@ def open_strategy(
     Raises:
         ValueError: the name is unknown, the environment describes no cluster, workers are missing or differ, or the TPU
             is missing.
+
+    Examples:
+        >>> strategy = open_strategy("mirrored")
+        >>> with strategy.scope():
+        ...     model = InceptionResNet((1, 1, 1), width=0.1)
+        >>> type(strategy).__name__
+        'MirroredStrategy'
     """
     check_choice("strategy", name, STRATEGIES)
     if tpu is not None and name != "tpu":

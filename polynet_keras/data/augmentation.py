@@ -49,6 +49,11 @@ class Augmentation:
 
     Raises:
         ValueError: a value is out of range.
+
+    Examples:
+        >>> augmentation = Augmentation("random_resized", flip=True, mixup=0.2)
+        >>> augmentation.mixes
+        True
     """
 
     crop: str = "random"

@@ -77,6 +77,13 @@ def crop_plan(height: int, width: int, preprocessing: Preprocessing, crops: int)
 
     Raises:
         ValueError: `crops` is another number, or the image is so narrow that it would be too large when resized.
+
+    Examples:
+        >>> plan = crop_plan(200, 300, Preprocessing(64, 72), crops=10)
+        >>> len(plan)
+        10
+        >>> plan[0]
+        Crop(resized=(72, 72), box=(0, 0, 64, 64), mirrored=False)
     """
     check_crops("crops", crops)
     size = preprocessing.image_size

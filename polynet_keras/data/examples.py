@@ -31,6 +31,13 @@ class Examples:
         fingerprint: SHA-256 that distinguishes these images from others: 64 hexadecimal digits.
         labels: int64 array (count,), if they are known without reading all images.
         file_sizes: int64 array (count,), in bytes, if the images are files, whose paths are the names.
+
+    Examples:
+        >>> examples = open_split("digits")
+        >>> len(examples), examples.class_names[:3]
+        (1797, ('0', '1', '2'))
+        >>> examples.image(0).shape, examples.label(0)
+        ((8, 8, 1), 0)
     """
 
     name: str

@@ -52,6 +52,11 @@ def read_image(path: str | os.PathLike, channels: int, least_side: int | None = 
     Raises:
         TooLargeError: the file claims more than a limit of `image_headers`, such as `MAX_PIXELS`.
         ValueError: the file is missing, is not an image, is truncated, or has more than `MAX_ENCODED_BYTES` bytes.
+
+    Examples:
+        >>> image = read_image(photos / "cat" / "1.jpg", channels=3)
+        >>> image.shape, image.dtype.name
+        ((24, 24, 3), 'uint8')
     """
     return decode_image(read_encoded(path), channels, shown(path), least_side=least_side)
 

@@ -76,6 +76,13 @@ def training_batches(
 
     Raises:
         ValueError: arguments are out of range or do not fit each other.
+
+    Examples:
+        >>> source = open_source(photos, seed=0)
+        >>> batches = training_batches(source.training, Preprocessing(16, 18), batch_size=4, seed=0)
+        >>> images, labels = next(iter(batches.dataset))
+        >>> tuple(images.shape), batches.steps
+        ((4, 16, 16, 3), 2)
     """
     augmentation = augmentation or Augmentation()
     unreadable = unreadable or Unreadable()
@@ -214,6 +221,12 @@ def evaluation_batches(
     Returns:
         Batches of (images, labels, indices, valid): images as in `training_batches`, int64 (batch,) twice, and whether
         the place has an example, bool (batch,).
+
+    Examples:
+        >>> batches = evaluation_batches(open_split(photos), Preprocessing(16, 18), batch_size=4)
+        >>> images, labels, indices, valid = next(iter(batches.dataset))
+        >>> tuple(images.shape), batches.steps
+        ((4, 16, 16, 3), 3)
     """
     share = evaluation_share(len(examples), batch_size, workers, worker)
     example = centre_crop(examples, preprocessing, unreadable or Unreadable())
@@ -224,7 +237,13 @@ def evaluation_batches(
 
 
 def validation_data(batches: Batches) -> tf.data.Dataset:
-    """Returns evaluation batches for `fit`, (images, labels), without the places that have no example."""
+    """Returns evaluation batches for `fit`, (images, labels), without the places that have no example.
+
+    Examples:
+        >>> batches = evaluation_batches(open_split(photos), Preprocessing(16, 18), batch_size=4)
+        >>> [len(labels) for images, labels in validation_data(batches)]
+        [4, 4, 2]
+    """
 
     def valid_part(images, labels, _, valid):
         return tf.boolean_mask(images, valid), tf.boolean_mask(labels, valid)

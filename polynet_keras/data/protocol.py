@@ -49,6 +49,12 @@ class Preprocessing:
         decoding: decoding of JPEG files: `"exact"`, every pixel; or `"scaled"`, at 1/2, 1/4 or 1/8 by libjpeg: the
             smallest scale whose shorter side is at least that of the resized image. All further steps use the smaller
             image. Arrays are already pixels, and are not scaled.
+
+    Examples:
+        >>> preprocessing = Preprocessing(image_size=331, resize_size=378)
+        >>> photograph = np.zeros((480, 640, 3), "uint8")
+        >>> preprocessing(photograph).shape
+        (331, 331, 3)
     """
 
     image_size: int

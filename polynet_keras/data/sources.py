@@ -81,6 +81,11 @@ def open_source(
     Raises:
         ValueError: there is no such data, its splits have other names, a class is too small to be split, or a share is
             given for data that has its own split for it.
+
+    Examples:
+        >>> source = open_source(photos, seed=0)
+        >>> source.class_names, len(source.training), len(source.held_out)
+        (('cat', 'dog'), 8, 2)
     """
     splits = open_splits(data, layout)
     if len(splits) == 1 and split_of(next(iter(splits))) not in HELD_OUT_SPLITS:
@@ -120,6 +125,12 @@ def open_split(data: str | os.PathLike, split: str | None = None, layout: str = 
 
     Raises:
         ValueError: there is no such data or split.
+
+    Examples:
+        >>> open_split(photos).class_names
+        ('cat', 'dog')
+        >>> len(open_split("digits"))
+        1797
     """
     splits = open_splits(data, layout)
     return splits[split_named(splits, split, data)]

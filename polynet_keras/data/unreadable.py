@@ -38,6 +38,16 @@ class Unreadable:
         error: the error that ended the pipeline and names the image, if TensorFlow's own error does not: a
             `ValueError`, or an `OSError` if the storage failed and the image may be good.
         skipped: the reason for each skipped image, by index.
+
+    Examples:
+        >>> _ = (photos / "cat" / "broken.jpg").write_bytes(b"not an image")
+        >>> unreadable = Unreadable("skip")
+        >>> examples, preprocessing = open_split(photos), Preprocessing(16, 18)
+        >>> batches = evaluation_batches(examples, preprocessing, batch_size=4, unreadable=unreadable)
+        >>> sum(len(labels) for images, labels in validation_data(batches))
+        10
+        >>> len(unreadable.skipped)
+        1
     """
 
     def __init__(self, on_error: str = "error"):

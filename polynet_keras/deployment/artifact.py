@@ -51,6 +51,12 @@ class ExportCard:
 
     Raises:
         ValueError: a name cannot be written in UTF-8, or hashes are invalid.
+
+    Examples:
+        >>> _ = export(trained, folder / "pets")
+        >>> card = ExportCard.load(folder / "pets")
+        >>> card.format, card.precision, card.class_names
+        ('openvino', 'float32', ('cat', 'dog'))
     """
 
     format: str
@@ -211,6 +217,12 @@ def load_exported(folder: str | os.PathLike, threads: int | None = None) -> Expo
 
     Raises:
         ValueError: there is no such export, it cannot be loaded, or its runtime is not installed.
+
+    Examples:
+        >>> _ = export(trained, folder / "pets")
+        >>> exported = load_exported(folder / "pets")
+        >>> exported.run(np.zeros((1, 16, 16, 3), "float32")).shape
+        (1, 2)
     """
     card, path = opened_export(folder)
     side, channels = card.preprocessing.image_size, card.preprocessing.channels

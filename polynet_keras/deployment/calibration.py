@@ -45,6 +45,13 @@ class Calibration:
     Raises:
         ValueError: a number is out of range, there are no or too few images, or the held-out images are those of the
             calibration.
+
+    Examples:
+        >>> from polynet_keras.data import open_source
+        >>> source = open_source(photos, seed=0)
+        >>> calibration = Calibration(source.training, source.held_out, images=4)
+        >>> len(calibration.batches(trained.preprocessing))
+        4
     """
 
     examples: Examples

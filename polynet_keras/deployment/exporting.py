@@ -56,6 +56,13 @@ def export(
             folder exists or another process exports to it, the model cannot be fused, or the artifact computes
             something else.
         OSError: another process took the folder, because this one did not renew its lock in time.
+
+    Examples:
+        >>> card = export(trained, folder / "pets", format="openvino")
+        >>> card.comparison.max_difference < 1e-4
+        True
+        >>> sorted(path.name for path in (folder / "pets").iterdir())
+        ['1', 'card.json']
     """
     chosen, precision = check_export(
         output, format, precision, calibration is not None, overwrite, calibration.max_drop if calibration else None

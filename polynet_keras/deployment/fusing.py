@@ -40,6 +40,14 @@ def fuse(model: keras.Model, shared: str = "duplicate") -> keras.Model:
     Raises:
         ValueError: `shared` has another value, the model is not functional or has several inputs, or the inference of
             a layer is unknown; no unknown layer is skipped.
+
+    Examples:
+        >>> model = InceptionResNet((1, 1, 1), width=0.1, input_shape=(75, 75, 3))
+        >>> fused, images = fuse(model), np.ones((1, 75, 75, 3))
+        >>> len(fused.layers) < len(model.layers)
+        True
+        >>> np.allclose(fused.predict_on_batch(images), model.predict_on_batch(images), atol=1e-4)
+        True
     """
     if shared not in SHARED:
         raise ValueError(f"shared={shared!r} must be one of {', '.join(SHARED)}")

@@ -71,6 +71,15 @@ class DistributedTraining(_Base):
       several workers and a model of this package was made in the strategy's scope before.
     * Your own `train_step` or `test_step` runs as in Keras, repaired only so that it runs: it sees one replica's part,
       and the logs are means over replicas.
+
+    Examples:
+        >>> class Net(DistributedTraining, keras.Model):
+        ...     def call(self, x):
+        ...         return 2 * x
+        >>> net = Net()
+        >>> net.compile(loss="mse")
+        >>> net.evaluate(np.ones((4, 1)), np.ones((4, 1)), verbose=0)
+        1.0
     """
 
     training_session: TrainingSession | None = None
@@ -210,4 +219,12 @@ class DistributedTraining(_Base):
 
 @keras.saving.register_keras_serializable(package="polynet_keras")
 class DistributedModel(DistributedTraining, keras.Model):
-    """A functional `keras.Model` for many workers: make, save and load it like `keras.Model(inputs, outputs)`."""
+    """A functional `keras.Model` for many workers: make, save and load it like `keras.Model(inputs, outputs)`.
+
+    Examples:
+        >>> net = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        >>> model = DistributedModel(net.inputs, net.outputs)
+        >>> model.compile("sgd", "mse")
+        >>> model.fit(np.zeros((4, 2)), np.zeros((4, 1)), verbose=0).history
+        {'loss': [0.0]}
+    """

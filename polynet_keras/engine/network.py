@@ -25,6 +25,14 @@ class Network(DistributedTraining, keras.Model):
     another way than Keras: once, flat, and with few optimizations (`engine.compiled_step` says which, and why). With
     `run_eagerly`, `jit_compile=True` (which Keras's "auto" means if there is a GPU) or `steps_per_execution` above 1
     they are Keras's own, and with a distribution strategy those of `DistributedTraining`.
+
+    Examples:
+        >>> model = InceptionResNet((1, 1, 1), width=0.1)
+        >>> isinstance(model, Network)
+        True
+        >>> features = Network(model.input, model.get_layer("avg_pool").output)
+        >>> features.output_shape
+        (None, 200)
     """
 
     def __init__(self, *args, **kwargs):

@@ -22,6 +22,12 @@ class Comparison:
         first: evaluation of the model.
         second: evaluation of the other model.
         paired: counts of the images that both models could read.
+
+    Examples:
+        >>> from polynet_keras.data import open_split
+        >>> comparison = compare(trained, trained, open_split(photos))
+        >>> comparison.first.counts.top1, comparison.second.counts.top1, comparison.paired.difference
+        (1.0, 1.0, 0.0)
     """
 
     first: Evaluation
@@ -52,6 +58,12 @@ def compare(
 
     Raises:
         ValueError: as `evaluate`; or SciPy is not installed.
+
+    Examples:
+        >>> from polynet_keras.data import open_split
+        >>> comparison = compare(trained, trained, open_split(photos))
+        >>> comparison.paired
+        Paired(both=10, first_only=0, second_only=0, neither=0)
     """
     require_extra("data", "scipy")
     pooling = pooling or Pooling()

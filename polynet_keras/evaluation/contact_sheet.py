@@ -50,6 +50,13 @@ def save_contact_sheet(
     Raises:
         ValueError: the source is not an image, or cannot be cropped; see `crop_plan`.
         OSError: the output cannot be written.
+
+    Examples:
+        >>> from polynet_keras.data import Preprocessing
+        >>> source, output = photos / "cat" / "1.jpg", folder / "crops.png"
+        >>> crops = save_contact_sheet(source, output, Preprocessing(64, 72), crops=10)
+        >>> len(crops), output.exists()
+        (10, True)
     """
     require_extra("data", "PIL")
     image = read_image(source, 3)

@@ -52,6 +52,11 @@ def convert(source: str | os.PathLike, output: str | os.PathLike, compare: bool 
         ValueError: the source is missing, damaged, of another network or this package's own; or its publisher's
             implementation gives other logits, and nothing is written.
         OSError: the source cannot be fetched, or the output cannot be written.
+
+    Examples:
+        >>> conversion = convert(released, folder / "polynet.weights.h5", compare=False)
+        >>> conversion.classes, conversion.target_hash != conversion.source_hash
+        (4, True)
     """
     check_source(source)
     named = os.fspath(source) in list_published()

@@ -85,6 +85,13 @@ def evaluate_ensemble(
 
     Raises:
         ValueError: the members do not match each other or the held-out scores, or the weights are not accepted.
+
+    Examples:
+        >>> from polynet_keras.data import open_split
+        >>> scores = score(trained, open_split(photos))
+        >>> report = evaluate_ensemble([scores, scores])
+        >>> report.mixture.top1, report.gain
+        (1.0, 0.0)
     """
     check_members(members)
     given = None if isinstance(mixture, str) else _shares(mixture, len(members))

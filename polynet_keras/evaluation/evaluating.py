@@ -32,6 +32,14 @@ class Evaluation:
         judged: the counts, and the results of each image.
         class_names: names by label.
         skipped: for the index of each image that cannot be read, the reason.
+
+    Examples:
+        >>> from polynet_keras.data import open_split
+        >>> evaluation = evaluate(trained, open_split(photos), crops=10)
+        >>> evaluation.class_names, evaluation.counts.confusion.tolist()
+        (('cat', 'dog'), [[5, 0], [0, 5]])
+        >>> evaluation.skipped
+        {}
     """
 
     result: Result
@@ -69,6 +77,12 @@ def evaluate(
     Raises:
         ValueError: arguments are out of range, classes are not the model's, an image cannot be read, or the file has
             other scores.
+
+    Examples:
+        >>> from polynet_keras.data import open_split
+        >>> evaluation = evaluate(trained, open_split(photos))
+        >>> evaluation.counts.images, evaluation.counts.top1
+        (10, 1.0)
     """
     pooling = pooling or Pooling()
     model = trained(model)

@@ -82,6 +82,13 @@ def explain(
         ValueError: the method or stage is unknown, the class or images do not fit the model, or the model is of
             another kind.
         OSError: a published checkpoint cannot be fetched.
+
+    Examples:
+        >>> from polynet_keras.data import read_image
+        >>> images = trained.preprocessing(read_image(photos / "cat" / "1.jpg", 3))[np.newaxis]
+        >>> maps = explain(trained, images)
+        >>> maps.shape, float(maps.max())
+        ((1, 16, 16), 1.0)
     """
     check_choice("method", method, METHODS)
     if not isinstance(model, keras.Model):

@@ -60,6 +60,11 @@ def extract_features(
         ValueError: there is no image, or no readable one, a value is out of range, the model does not have the stage,
             the model is an export, or it does not exist or cannot be read.
         OSError: a published checkpoint cannot be fetched.
+
+    Examples:
+        >>> features = extract_features(trained, photos)
+        >>> features.embeddings.shape, len(features.paths)
+        ((10, 3), 10)
     """
     check_embedding_options(stage, pooling, batch_size, on_error)
     paths = image_paths(images)

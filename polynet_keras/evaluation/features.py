@@ -25,6 +25,12 @@ class Features:
         model: name of the model.
         weights_hash: hash of its weights; see `identity.weights_hash`.
         preprocessing: the protocol.
+
+    Examples:
+        >>> extract_features(trained, photos).save(folder / "photos.npz")
+        >>> features = Features.load(folder / "photos.npz")
+        >>> features.embeddings.shape, features.model
+        ((10, 3), 'pets')
     """
 
     paths: np.ndarray

@@ -54,6 +54,14 @@ class TrainedModel:
 
     Raises:
         ValueError: a Keras model takes other images or has other classes.
+
+    Examples:
+        >>> from polynet_keras.data import Preprocessing
+        >>> layers = [keras.Input((16, 16, 3)), keras.layers.Flatten(), keras.layers.Dense(2, "softmax")]
+        >>> net = keras.Sequential(layers)
+        >>> model = TrainedModel("pets", net, Preprocessing(16, 18), ("cat", "dog"))
+        >>> model.probabilities(np.zeros((1, 16, 16, 3), "float32")).tolist()
+        [[0.5, 0.5]]
     """
 
     name: str

@@ -37,6 +37,11 @@ class Counts:
             that include their upper end.
         bin_hits: int64 array (15,): number of them with a correct prediction.
         bin_confidence: float64 array (15,): the sum of their probabilities.
+
+    Examples:
+        >>> counts = Counts.of(np.array([[0.9, 0.1], [0.6, 0.4]]), labels=np.array([0, 1]))
+        >>> counts.top1, counts.confusion.tolist()
+        (0.5, [[1, 0], [1, 0]])
     """
 
     confusion: np.ndarray

@@ -18,6 +18,13 @@ class Paired:
 
     Attributes:
         both, first_only, second_only, neither: images that both, one or neither predicted correctly.
+
+    Examples:
+        >>> paired = Paired(both=80, first_only=15, second_only=4, neither=1)
+        >>> round(paired.difference, 2), round(paired.p_value, 3)
+        (0.11, 0.019)
+        >>> paired.better
+        0
     """
 
     both: int

@@ -37,6 +37,11 @@ def pool(
 
     Raises:
         ValueError: the logits have another shape or are not finite, or a value is not accepted.
+
+    Examples:
+        >>> logits = np.log([[[0.9, 0.1], [0.5, 0.5]]])  # an image, two crops, two classes
+        >>> pool(logits, "mean").round(2).tolist()
+        [[0.7, 0.3]]
     """
     check_choice("pooling", pooling, POOLINGS)
     check_choice("on", on, SCORES)
@@ -68,7 +73,15 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Pooling:
-    """The settings of `pool` as a value."""
+    """The settings of `pool` as a value.
+
+    Examples:
+        >>> pooling = Pooling("selective", fraction=0.3)
+        >>> str(pooling)
+        'selective 0.3 of probabilities'
+        >>> pooling(np.zeros((1, 10, 2))).tolist()
+        [[0.5, 0.5]]
+    """
 
     pooling: str = "selective"
     fraction: float = 0.3

@@ -23,6 +23,14 @@ class Prediction:
         image: path of the file.
         classes: (class name, probability) pairs of the best classes, best first; none if the file cannot be read.
         error: the reason if it cannot be read, or `None`.
+
+    Examples:
+        >>> _ = (folder / "broken.jpg").write_bytes(b"not an image")
+        >>> good, broken = predict(trained, [photos / "cat" / "1.jpg", folder / "broken.jpg"])
+        >>> good.classes[0][0], broken.classes
+        ('cat', ())
+        >>> broken.error is None
+        False
     """
 
     image: str
@@ -54,6 +62,11 @@ def predict(
     Raises:
         ValueError: there is no image, a value is out of range, or the model does not exist or cannot be read.
         OSError: a published checkpoint cannot be fetched.
+
+    Examples:
+        >>> predictions = predict(trained, photos, top=1)
+        >>> [prediction.classes[0][0] for prediction in predictions]
+        ['cat', 'cat', 'cat', 'cat', 'cat', 'dog', 'dog', 'dog', 'dog', 'dog']
     """
     _check_arguments(top, crops, batch_size)
     paths = image_paths(images)

@@ -47,6 +47,14 @@ class Result:
 
     Raises:
         ValueError: the counts are impossible.
+
+    Examples:
+        >>> from polynet_keras.data import open_split
+        >>> result = evaluate(trained, open_split(photos)).result
+        >>> result.images, result.top1_hits, result.top1
+        (10, 10, 100.0)
+        >>> round(result.top1_low, 1)
+        72.2
     """
 
     date: str

@@ -90,6 +90,12 @@ def score(
 
     Raises:
         ValueError: as `evaluate`.
+
+    Examples:
+        >>> from polynet_keras.data import open_split
+        >>> scores = score(trained, open_split(photos), crops=10)
+        >>> scores.logits.shape
+        (10, 10, 2)
     """
     from polynet_keras.data.unreadable import Unreadable
 

@@ -29,6 +29,12 @@ class BatchNormalization(keras.layers.BatchNormalization):
     synchronized layer uses the other replicas' examples.)
 
     Source: Ioffe and Szegedy, 2015; the arithmetic is `keras.layers.BatchNormalization`'s.
+
+    Examples:
+        >>> x = np.reshape([0.0, 2.0], (2, 1, 1, 1))
+        >>> y = BatchNormalization()(x, training=True)
+        >>> keras.ops.convert_to_numpy(y).ravel().round(2).tolist()
+        [-1.0, 1.0]
     """
 
     @classmethod
@@ -138,6 +144,12 @@ def synchronize_batch_normalization(model: keras.Model) -> None:
 
     Raises:
         ValueError: the backend is not TensorFlow, or the model has no batch normalization.
+
+    Examples:
+        >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3), BatchNormalization()])
+        >>> synchronize_batch_normalization(model)
+        >>> model.layers[-1].synchronized
+        True
     """
     if keras.backend.backend() != "tensorflow":
         raise ValueError(

@@ -22,6 +22,11 @@ class ChannelSplit(keras.layers.Layer):
 
     Raises:
         ValueError: the sizes do not add up to the channels of the input.
+
+    Examples:
+        >>> first, second = ChannelSplit([1, 2])(np.zeros((1, 4, 4, 3)))
+        >>> tuple(first.shape), tuple(second.shape)
+        ((1, 4, 4, 1), (1, 4, 4, 2))
     """
 
     def __init__(self, sizes: Sequence[int], axis: int = -1, **kwargs):

@@ -66,6 +66,12 @@ class StochasticResidualScaling(keras.layers.Layer):
 
     Source: Huang et al., "Deep Networks with Stochastic Depth", ECCV 2016, for the draws. The scaling at inference is
     the released PolyNet's.
+
+    Examples:
+        >>> layer = StochasticResidualScaling(survival_probability=0.75)
+        >>> y = layer([np.ones((1, 2)), np.ones((1, 2))])  # in inference
+        >>> keras.ops.convert_to_numpy(y).tolist()
+        [[1.75, 1.75]]
     """
 
     def __init__(

@@ -32,6 +32,11 @@ class PolyInception:
             `{name}_{application}_...` for layers that an application owns, `{name}_sum_{term}_...` for the sum.
 
     An instance is one unit of a network: call it once, on a symbolic 4-D tensor; it returns a tensor of this shape.
+
+    Examples:
+        >>> unit = PolyInception(Polynomial.parse("I + F + F^2"), "a", width=0.1, name="unit")
+        >>> unit(keras.Input((9, 9, 16))).shape
+        (None, 9, 9, 16)
     """
 
     def __init__(

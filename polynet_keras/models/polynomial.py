@@ -93,6 +93,13 @@ class Polynomial:
     Raises:
         ValueError: no term, a text in place of terms, a repeated term, a letter outside `OPERATORS`, a term longer than
             `MAX_DEGREE`, or letters that are not introduced in the order F, G, H, ...
+
+    Examples:
+        >>> polynomial = Polynomial.parse("I + F + GF")
+        >>> polynomial.terms
+        ('F', 'GF')
+        >>> polynomial.name
+        'mpoly-2'
     """
 
     terms: tuple[str, ...]

@@ -30,6 +30,11 @@ class PyramidLevel:
         output: symbolic 4-D tensor of the network, after a ReLU.
         stride: pixels from one place to the next.
         offset: pixels from the image's border to the first place.
+
+    Examples:
+        >>> level = feature_pyramid(InceptionResNet((1, 1, 1), width=0.1))["P4"]
+        >>> level.stride, level.offset, level.channels
+        (16, 21, 112)
     """
 
     output: KerasTensor
@@ -69,6 +74,11 @@ def feature_pyramid(model: keras.Model) -> dict[str, PyramidLevel]:
 
     Raises:
         ValueError: the model has no level.
+
+    Examples:
+        >>> levels = feature_pyramid(InceptionResNet((1, 1, 1), width=0.1, include_top=False))
+        >>> {name: level.stride for name, level in levels.items()}
+        {'P1': 2, 'P2': 4, 'P3': 8, 'P4': 16, 'P5': 32}
     """
     levels = {}
     for name, (pattern, stride, offset) in ENDS.items():

@@ -47,6 +47,13 @@ class Structure:
 
     Raises:
         ValueError: there are not three stages, or a stage has no unit or more than `MAX_MODULES`.
+
+    Examples:
+        >>> structure = Structure.parse("10 x [2-way] | 10 x [poly-3, 2-way] | 5 x [poly-3, 2-way]")
+        >>> structure == Structure.parse("polynet-g5")
+        True
+        >>> structure.module_count
+        40
     """
 
     stages: tuple[tuple[Polynomial, ...], ...]

@@ -74,6 +74,12 @@ def load_weights_file(model: keras.Model, source: Source) -> LoadReport:
 
     Raises:
         ValueError: the file is unreadable, or is not of this network; the message names the first difference.
+
+    Examples:
+        >>> model = InceptionResNet((1, 1, 1), width=0.1)
+        >>> model.save_weights(folder / "small.weights.h5")
+        >>> load_weights_file(model, folder / "small.weights.h5").head
+        'loaded'
     """
     size = sum(math.prod(v.shape) * np.dtype(v.dtype).itemsize for v in _variables(model).values())
     with opened_checkpoint(source, size + SLACK) as checkpoint:

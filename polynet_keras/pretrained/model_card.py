@@ -32,6 +32,13 @@ class ModelCard:
         validation_correct: how many of these the model got right.
         training_counts: images of each class that the model was trained on, by index; empty where they are not known.
         teacher_hash: SHA-256 of the file of the model that it was distilled from; `""` where it learned from labels.
+
+    Examples:
+        >>> from polynet_keras.data import Preprocessing
+        >>> card = ModelCard(("cat", "dog"), Preprocessing(75, 86), held_out=20, held_out_correct=19)
+        >>> card.save(folder)
+        >>> ModelCard.load(folder) == card
+        True
     """
 
     class_names: tuple[str, ...]

@@ -57,6 +57,13 @@ class PublishedCheckpoint:
         preprocessing: the protocol of the first of `accuracies`.
         accuracies: what was measured.
         training: how it was made, in (what, value) pairs, where it was made here.
+
+    Examples:
+        >>> checkpoint = published("imagenet")
+        >>> checkpoint.name, checkpoint.structure
+        ('imagenet-tf2cv', 'polynet-g5')
+        >>> checkpoint.preprocessing.image_size
+        331
     """
 
     name: str
@@ -212,7 +219,12 @@ ALIASES = {"imagenet": "imagenet-tf2cv"}
 
 
 def list_published() -> tuple[str, ...]:
-    """What `weights` may name."""
+    """What `weights` may name.
+
+    Examples:
+        >>> list_published()
+        ('imagenet', 'imagenet-tf2cv', 'imagenet-cadene', 'imagenet-pytorchcv', 'fashion_mnist')
+    """
     return (*ALIASES, *(checkpoint.name for checkpoint in CHECKPOINTS))
 
 
@@ -221,6 +233,12 @@ def published(name: str) -> PublishedCheckpoint:
 
     Raises:
         ValueError: no checkpoint has it; the message lists those that are there.
+
+    Examples:
+        >>> published("fashion_mnist").license
+        'Apache-2.0, as this package; Fashion-MNIST itself is MIT'
+        >>> published("fashion_mnist").classes
+        10
     """
     for checkpoint in CHECKPOINTS:
         if checkpoint.name == ALIASES.get(name, name):

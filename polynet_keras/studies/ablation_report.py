@@ -30,7 +30,15 @@ class PairedDifferences:
 
 
 def comparisons(outcomes: Sequence[Outcome], equal: str) -> list[PairedDifferences]:
-    """The pairs of equal `"depth"` or `"compute"` that have seeds in common."""
+    """The pairs of equal `"depth"` or `"compute"` that have seeds in common.
+
+    Examples:
+        >>> pair = comparisons(outcomes, "compute")[0]
+        >>> pair.variant, pair.baseline
+        ('A 2-way', 'ir 1-1-1')
+        >>> {seed: round(difference, 3) for seed, difference in pair.differences.items()}
+        {0: -0.014, 1: -0.006}
+    """
     errors: dict[str, dict[int, float]] = {}
     for outcome in outcomes:
         errors.setdefault(outcome.variant, {})[outcome.seed] = outcome.error
@@ -49,6 +57,10 @@ def confidence_interval(differences: Sequence[float]) -> tuple[float, float, flo
 
     Raises:
         ValueError: fewer than two values.
+
+    Examples:
+        >>> [round(value, 2) for value in confidence_interval([0.1, 0.2, 0.3])]
+        [0.2, -0.05, 0.45]
     """
     if len(differences) < 2:
         raise ValueError(f"an interval takes two or more values; got {len(differences)}")
@@ -63,6 +75,10 @@ def ablation_answer(outcomes: Sequence[Outcome]) -> str:
     """Whether PolyNet beats Inception-ResNet at the same compute, and what it is at the same depth.
 
     Of each seed there is a mean over all pairs; the interval is of these means.
+
+    Examples:
+        >>> print(ablation_answer(outcomes).partition(" Over")[0])
+        Does PolyNet beat Inception-ResNet at the same compute here? Not decided.
     """
     means = {equal: _mean_of_pairs(comparisons(outcomes, equal)) for equal in ("compute", "depth")}
     if len(means["compute"]) < 2:
@@ -90,7 +106,16 @@ def _mean_of_pairs(pairs: Sequence[PairedDifferences]) -> list[float]:
 
 def ablation_table(outcomes: Sequence[Outcome]) -> str:
     """The table: a line a net, mean ± sample standard deviation over seeds; so are the differences, seed by seed, from
-    the Inception-ResNets of the same depth and of the same compute."""
+    the Inception-ResNets of the same depth and of the same compute.
+
+    Examples:
+        >>> for line in ablation_table(outcomes).splitlines():
+        ...     print(line.partition(" | ")[0])
+        | net
+        | ---
+        | ir 1-1-1
+        | A 2-way
+    """
     by_variant: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
         by_variant.setdefault(outcome.variant, []).append(outcome)
@@ -120,7 +145,13 @@ def ablation_table(outcomes: Sequence[Outcome]) -> str:
 
 
 def plot_ablation(outcomes: Sequence[Outcome], picture_file: str | os.PathLike) -> None:
-    """Draws error over multiply-accumulates: the mean of each net, and its deviation over seeds as a bar."""
+    """Draws error over multiply-accumulates: the mean of each net, and its deviation over seeds as a bar.
+
+    Examples:
+        >>> plot_ablation(outcomes, folder / "ablation.png")
+        >>> (folder / "ablation.png").exists()
+        True
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

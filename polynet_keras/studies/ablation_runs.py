@@ -88,6 +88,14 @@ def ablation(
     Raises:
         ValueError: as `variants` and `train`; the folder holds something else, or another process holds it.
         OSError: another process has taken the folder.
+
+    Examples:
+        >>> from polynet_keras.training import Recipe
+        >>> outcomes = ablation(Recipe(width=0.1, epochs=1), folder / "study", modules=["2-way"], seeds=1)
+        >>> len(outcomes), outcomes[0].variant
+        (11, 'ir 1-2-1')
+        >>> (folder / "study" / "ablation.csv").exists()
+        True
     """
     check_integer("seeds", seeds, at_least=1)
     if Cluster.from_environment().is_distributed:

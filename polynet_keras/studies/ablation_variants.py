@@ -49,6 +49,10 @@ def variants(depths: Sequence[int], modules: Sequence[str]) -> list[Variant]:
 
     Raises:
         ValueError: no such depths or modules.
+
+    Examples:
+        >>> print(", ".join(variant.name for variant in variants((1, 1, 1), ["2-way"])))
+        ir 1-1-1, ir 2-1-1, A 2-way, ir 1-2-1, B 2-way, ir 1-1-2, C 2-way, ir 2-2-2, mixed 2-way, ir 2-3-3, mixed g5
     """
     base = Structure.inception_resnet(depths)
     try:

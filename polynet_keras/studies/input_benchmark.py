@@ -76,6 +76,12 @@ def benchmark_input(recipe: Recipe, seconds: float = 5.0) -> InputBenchmark:
 
     Raises:
         ValueError: the data cannot be read, or `seconds` is not above 0.
+
+    Examples:
+        >>> from polynet_keras.training import Recipe
+        >>> measured = benchmark_input(Recipe(structure="1 x [ir] | 1 x [ir] | 1 x [ir]", width=0.1), seconds=0.1)
+        >>> measured.bound in ("disk", "decode", "step")
+        True
     """
     check_number("seconds", seconds, above=0)
     source = open_source(recipe.data, recipe.seed, recipe.layout, recipe.validation_share)

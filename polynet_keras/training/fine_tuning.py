@@ -26,6 +26,12 @@ def freeze(model: keras.Model, through: str | None, normalizations: bool = False
 
     Raises:
         ValueError: there is no such part, or the model has no parts.
+
+    Examples:
+        >>> model = InceptionResNet((1, 1, 1), width=0.1)
+        >>> freeze(model, "stage_c")
+        >>> [variable.path for variable in model.trainable_variables]
+        ['predictions/kernel', 'predictions/bias']
     """
     if through is not None:
         check_part("through", through)
@@ -49,6 +55,11 @@ class Phase:
         epochs: number of epochs.
         optimizer: the phase begins with a new optimizer of the same settings.
         normalizations_frozen: whether all batch normalizations are frozen too.
+
+    Examples:
+        >>> phases = [Phase("stage_c", 4, RMSprop(3e-3)), Phase(None, 8, RMSprop(3e-4), normalizations_frozen=True)]
+        >>> sum(phase.epochs for phase in phases)
+        12
     """
 
     frozen_through: str | None
@@ -91,6 +102,15 @@ def fit_in_phases(
     Raises:
         ValueError: there is no phase, an argument is one that the phases decide, the data is an iterator, or a phase
             has nothing to train.
+
+    Examples:
+        >>> model = InceptionResNet((1, 1, 1), width=0.1, input_shape=(75, 75, 3), classes=2)
+        >>> images, labels = np.zeros((4, 75, 75, 3)), np.array([0, 1, 0, 1])
+        >>> phases = [Phase("stage_c", 1, RMSprop(1e-3)), Phase(None, 2, RMSprop(1e-4))]
+        >>> arguments = {"loss": "sparse_categorical_crossentropy"}
+        >>> history = fit_in_phases(model, phases, images, labels, compile_arguments=arguments, verbose=0)
+        >>> len(history["loss"])
+        3
     """
     if isinstance(phases, Phase) or not phases or not all(isinstance(phase, Phase) for phase in phases):
         raise ValueError(f"phases must be a list of at least one Phase; got {type(phases).__name__}")

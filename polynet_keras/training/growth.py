@@ -36,6 +36,12 @@ def grown(
 
     Raises:
         ValueError: as `training.insertion.insert` and `insert_optimizer`.
+
+    Examples:
+        >>> small = InceptionResNet((1, 1, 1), width=0.1)
+        >>> large = grown(small, "1 x [2-way] | 2 x [ir] | 1 x [ir]", width=0.1)
+        >>> large.structure
+        '1 x [2-way] | 2 x [ir] | 1 x [ir]'
     """
     target = PolyNet(
         weights=None,

@@ -46,6 +46,14 @@ def insert(
     Raises:
         ValueError: one of them is not such a network, the target is not larger or differs otherwise, or a new path
             cannot begin at zero because a kept one contains it. The target is unchanged then.
+
+    Examples:
+        >>> small, large = (InceptionResNet((1, depth, 1), width=0.1) for depth in (1, 2))
+        >>> print(insert(small, large, new_paths="zero"))
+        stage_a_01  ir  from stage_a_01 (ir)
+        stage_b_01  ir  from stage_b_01 (ir)
+        stage_b_02  ir  new
+        stage_c_01  ir  from stage_c_01 (ir)
     """
     check_choice("new_paths", new_paths, NEW_PATHS)
     plan = plan_insertion(_structure_of(source), _structure_of(target), positions)
@@ -79,6 +87,13 @@ def insert_optimizer(source: keras.Model, target: keras.Model, plan: InsertionPl
 
     Raises:
         ValueError: there is no optimizer, or the two have different classes.
+
+    Examples:
+        >>> small, large = (InceptionResNet((1, depth, 1), width=0.1) for depth in (1, 2))
+        >>> small.compile(RMSprop(1e-3))
+        >>> large.compile(RMSprop(1e-3))
+        >>> insert_optimizer(small, large, plan=insert(small, large))
+        119
     """
     optimizers = []
     for name, model in (("source", source), ("target", target)):

@@ -65,6 +65,13 @@ def plan_insertion(source: str | Structure, target: str | Structure, positions: 
 
     Raises:
         ValueError: the structures are invalid, or the units of a stage find no places.
+
+    Examples:
+        >>> print(plan_insertion("1 x [ir] | 1 x [ir] | 1 x [ir]", "1 x [2-way] | 2 x [ir] | 1 x [ir]"))
+        stage_a_01  2-way  from stage_a_01 (ir), new: G
+        stage_b_01  ir  from stage_b_01 (ir)
+        stage_b_02  ir  new
+        stage_c_01  ir  from stage_c_01 (ir)
     """
     check_choice("positions", positions, POSITIONS)
     source, target = Structure.parse(source), Structure.parse(target)

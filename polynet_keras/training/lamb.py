@@ -31,6 +31,12 @@ class Lamb(LearningRateFactors, keras.optimizers.Lamb):
         ValueError: an argument is out of range, or both `weight_decay` and `ratio_decay` are given.
 
     Source: You et al., "Large batch optimization for deep learning", arXiv:1904.00962, Algorithm 2; timm's `Lamb`.
+
+    Examples:
+        >>> weight = keras.Variable([[3.0, 4.0]])  # of norm 5
+        >>> Lamb(0.1, ratio_decay=0.02).apply([keras.ops.ones((1, 2))], [weight])
+        >>> keras.ops.convert_to_numpy(weight).astype("float64").round(2).tolist()
+        [[2.65, 3.64]]
     """
 
     def __init__(self, learning_rate=0.001, *, ratio_decay: float | None = None, **arguments):

@@ -70,9 +70,23 @@ class LearningRateFactors(keras.optimizers.Optimizer):
 
 @keras.saving.register_keras_serializable(package="polynet_keras")
 class SGD(LearningRateFactors, keras.optimizers.SGD):
-    """`keras.optimizers.SGD` with `learning_rate_factors` for parts of a PolyNet, as in `training.RMSprop`."""
+    """`keras.optimizers.SGD` with `learning_rate_factors` for parts of a PolyNet, as in `training.RMSprop`.
+
+    Examples:
+        >>> optimizer = SGD(0.01, momentum=0.9, learning_rate_factors={"stem": 0.1})
+        >>> InceptionResNet((1, 1, 1), width=0.1).compile(optimizer, "sparse_categorical_crossentropy")
+        >>> optimizer.learning_rate_factors["stem"]
+        0.1
+    """
 
 
 @keras.saving.register_keras_serializable(package="polynet_keras")
 class AdamW(LearningRateFactors, keras.optimizers.AdamW):
-    """`keras.optimizers.AdamW` with `learning_rate_factors` for parts of a PolyNet, as in `training.RMSprop`."""
+    """`keras.optimizers.AdamW` with `learning_rate_factors` for parts of a PolyNet, as in `training.RMSprop`.
+
+    Examples:
+        >>> optimizer = AdamW(0.001, weight_decay=0.05, learning_rate_factors={"stem": 0.1})
+        >>> InceptionResNet((1, 1, 1), width=0.1).compile(optimizer, "sparse_categorical_crossentropy")
+        >>> optimizer.learning_rate_factors["stem"]
+        0.1
+    """

@@ -54,6 +54,12 @@ class RMSprop(LearningRateFactors, keras.optimizers.RMSprop):
 
     Source: Tieleman and Hinton, lecture 6.5 of "Neural networks for machine learning", 2012; Graves,
     "Generating sequences with recurrent neural networks", 2013, for the centered form.
+
+    Examples:
+        >>> weight = keras.Variable([1.0])
+        >>> RMSprop(0.1, epsilon=1.0, epsilon_inside_root=True).apply([keras.ops.ones((1,))], [weight])
+        >>> round(float(weight[0]), 4)  # 1 - 0.1 / √(0.1 + 1)
+        0.9047
     """
 
     def __init__(

@@ -29,6 +29,13 @@ def set_drop_rate(model: keras.Model, rate: float) -> None:
         ValueError: the model has no residual units, or the rate is out of range.
 
     Source: Huang et al., "Deep networks with stochastic depth", ECCV 2016, for the linear decay.
+
+    Examples:
+        >>> model = InceptionResNet((1, 1, 1), width=0.1)
+        >>> set_drop_rate(model, 0.2)
+        >>> deepest = model.get_layer("stage_c_01_sum_f")
+        >>> round(float(deepest.survival_probability[0]), 2)
+        0.8
     """
     if not 0 <= rate < 1:
         raise ValueError(f"rate={rate!r} must be in [0, 1)")
@@ -77,6 +84,14 @@ class AdaptiveStochasticDepth(keras.callbacks.Callback):
 
     Source: the authors' poster on PolyNet, CVPR 2017: "Overfitting observed for ultra-deep networks, and tackled by
     adaptive stochastic depth". The poster does not say when and how it adapts; these rules are this package's.
+
+    Examples:
+        >>> model = InceptionResNet((1, 1, 1), width=0.1, input_shape=(75, 75, 3), classes=2)
+        >>> model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+        >>> data = np.zeros((2, 75, 75, 3)), np.array([0, 1])
+        >>> history = model.fit(*data, validation_data=data, callbacks=[AdaptiveStochasticDepth()], verbose=0)
+        >>> history.history["drop_rate"]
+        [0.0]
     """
 
     def __init__(

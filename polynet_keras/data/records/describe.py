@@ -30,6 +30,13 @@ def describe_records(folder: str | os.PathLike, class_names: Sequence[str], firs
     Raises:
         ValueError: there are no records, shards are missing, one is damaged, labels are not of these classes, or a
             manifest already exists.
+
+    Examples:
+        >>> _ = write_records(photos, folder / "records", processes=1)
+        >>> (folder / "records" / "manifest.json").unlink()  # other programs write none
+        >>> manifest = describe_records(folder / "records", ["cat", "dog"], first_label=0)
+        >>> manifest.splits["train"].count
+        10
     """
     folder = Path(folder)
     check_class_names(class_names, "class_names")

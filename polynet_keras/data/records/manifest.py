@@ -188,6 +188,11 @@ def verify_records(folder: str | os.PathLike) -> tuple[str, ...]:
 
     Raises:
         ValueError: the manifest is missing or damaged.
+
+    Examples:
+        >>> _ = write_records(photos, folder / "records", processes=1)
+        >>> verify_records(folder / "records")
+        ()
     """
     shards = [shard for split in load_manifest(folder).splits.values() for shard in split.shards]
     damages = []

@@ -67,6 +67,13 @@ def write_records(
         ValueError: an argument is out of range, a folder cannot be listed, `output` holds something else or another
             process writes to it, or an image cannot be read.
         OSError: a file cannot be written, a process was killed, or another one has taken `output`.
+
+    Examples:
+        >>> manifest = write_records(photos, folder / "records", shards=2, processes=1)
+        >>> sorted(path.name for path in (folder / "records").iterdir())
+        ['manifest.json', 'train-00000-of-00002.tfrecord', 'train-00001-of-00002.tfrecord']
+        >>> manifest.splits["train"].count
+        10
     """
     check_choice("on_error", on_error, ON_ERROR)
     if not re.fullmatch(r"[A-Za-z0-9_]+", split):

@@ -19,6 +19,11 @@ class ServingSettings:
 
     Raises:
         ValueError: a value is out of range, or values contradict each other.
+
+    Examples:
+        >>> settings = ServingSettings(max_batch_size=16, timeout=10.0)
+        >>> settings.max_queue
+        128
     """
 
     max_bytes: int = _limit(10_000_000, "Largest size of an image file, in bytes.")

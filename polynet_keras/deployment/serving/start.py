@@ -43,6 +43,15 @@ def serve(
         ValueError: the export is missing or cannot be loaded, an extra is missing, the log cannot be written, or the
             address is not free.
         KeyboardInterrupt: after SIGINT.
+
+    Examples:
+        >>> import signal
+        >>> _ = export(trained, folder / "pets")
+        >>> def stop(url):
+        ...     print("ready")
+        ...     signal.raise_signal(signal.SIGTERM)
+        >>> serve(folder / "pets", port=0, on_ready=stop)
+        ready
     """
     card, path = check_served(model_dir)
 

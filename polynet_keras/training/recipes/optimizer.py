@@ -41,6 +41,12 @@ class OptimizerSettings:
 
     Raises:
         ValueError: a value is out of range, or a setting does not belong to this optimizer.
+
+    Examples:
+        >>> OptimizerSettings("sgd").momentum
+        0.9
+        >>> OptimizerSettings(layer_decay=0.5).factors["stem"]
+        0.015625
     """
 
     name: str = "rmsprop"

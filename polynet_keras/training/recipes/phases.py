@@ -20,6 +20,12 @@ class PhaseSettings:
 
     Raises:
         ValueError: a value is out of range.
+
+    Examples:
+        >>> head = PhaseSettings("stage_c", epochs=2, learning_rate=0.01)
+        >>> recipe = PRESETS["finetune"].recipe.replaced({"start.unfreezing": [head]})
+        >>> [(phase.frozen_through, phase.epochs) for phase in recipe.phases]
+        [('stage_c', 2), ('stage_b', 8)]
     """
 
     frozen_through: str | None

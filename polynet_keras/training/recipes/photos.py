@@ -43,6 +43,13 @@ def photos_recipe(
 
     Raises:
         ValueError: the data cannot be listed, a setting is unknown, or a value is out of range.
+
+    Examples:
+        >>> recipe, reasons = photos_recipe(photos)
+        >>> recipe.image_size, recipe.epochs
+        (75, 150)
+        >>> reasons["epochs"]
+        '1,200 images in all; more epochs are never chosen'
     """
     return recipe_from(data, layout, photo_facts(data, layout), settings)
 

@@ -29,6 +29,13 @@ class Preset:
         images: number of training images; 0 if they are the user's.
         time: time of a measured run, and its machine; `""` if there was none.
         result: result of that run; `""` if there was none.
+
+    Examples:
+        >>> preset = PRESETS["digits"]
+        >>> preset.command
+        'polynet train'
+        >>> preset.recipe == Recipe()
+        True
     """
 
     about: str

@@ -70,6 +70,13 @@ class Recipe:
 
     Raises:
         ValueError: a value is out of range; the message has the setting, its value and the accepted values.
+
+    Examples:
+        >>> recipe = Recipe(width=0.5, epochs=3)
+        >>> recipe.data, recipe.epochs
+        ('digits', 3)
+        >>> recipe.replaced({"optimizer.name": "sgd"}).optimizer.momentum
+        0.9
     """
 
     data: str = DIGITS

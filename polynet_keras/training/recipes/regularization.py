@@ -47,6 +47,11 @@ class Regularization:
 
     Raises:
         ValueError: a value is out of range, or a setting does not belong to this kind of stochastic depth.
+
+    Examples:
+        >>> regularization = Regularization(weight_decay=0.05, stochastic_depth="adaptive")
+        >>> regularization.max_drop_rate, regularization.gap_metric
+        (0.25, 'accuracy')
     """
 
     weight_decay: float = 0.0

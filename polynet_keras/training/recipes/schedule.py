@@ -23,6 +23,11 @@ class ScheduleSettings:
 
     Raises:
         ValueError: a value is out of range, or a setting does not belong to this schedule.
+
+    Examples:
+        >>> schedule = ScheduleSettings("step", 0.45, warmup_share=0.0, decay_epochs=64, decay_factor=0.1)
+        >>> Recipe(schedule=schedule).schedule.learning_rate
+        0.45
     """
 
     name: str = "cosine"

@@ -32,6 +32,11 @@ class Start:
 
     Raises:
         ValueError: a value is out of range, or settings contradict each other.
+
+    Examples:
+        >>> start = Start("imagenet", frozen_through="stage_b", frozen_normalizations=True)
+        >>> start.is_published
+        True
     """
 
     weights: str | None = None

@@ -31,6 +31,12 @@ class DryRun:
         held_out_seconds: time of the held-out batch, compilation included.
         next_seconds: median time of a later step.
         epochs, steps: number of epochs in the run, and of steps in an epoch.
+
+    Examples:
+        >>> times = {"seconds": 8.0, "held_out_seconds": 2.0, "next_seconds": 0.25}
+        >>> found = DryRun(loss=2.5, held_out_loss=2.3, **times, epochs=15, steps=45)
+        >>> found.run_seconds
+        168.75
     """
 
     loss: float
@@ -76,6 +82,14 @@ def dry_run(recipe: Recipe, execution: Execution | None = None, *, strict: bool 
         DivergenceError: the loss of a step is not finite.
         ValueError: as `train`, or the recipe caches features.
         PeerFailure: as `train`.
+
+    Examples:
+        >>> recipe = Recipe(data=str(photos), structure="1 x [ir] | 1 x [ir] | 1 x [ir]", width=0.1, epochs=1)
+        >>> found = dry_run(recipe)
+        >>> found.epochs, found.steps
+        (1, 1)
+        >>> found.next_seconds < found.seconds  # which includes compilation
+        True
     """
     check_dry_run(recipe)
     with opened(recipe, execution or Execution()) as (source, strategy):

@@ -12,6 +12,11 @@ class Execution:
 
     Raises:
         ValueError: a value is out of range.
+
+    Examples:
+        >>> execution = Execution("mirrored", gradient_dtype="float16")
+        >>> execution.save_every_minutes
+        10.0
     """
 
     strategy: str = "auto"

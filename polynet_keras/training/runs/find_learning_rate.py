@@ -47,6 +47,12 @@ def find_learning_rate(
     Source: Smith, "Cyclical learning rates for training neural networks", 2017 (arXiv:1506.01186), section 3.3, where
     the rates grow linearly and the accuracy is watched. Growth by a factor, the smoothed loss, the end and the proposal
     are those of `lr_find` of fastai 2.
+
+    Examples:
+        >>> recipe = Recipe(data=str(photos), structure="1 x [ir] | 1 x [ir] | 1 x [ir]", width=0.1, epochs=1)
+        >>> found = find_learning_rate(recipe)
+        >>> f"{found.rates[0]:.0e}", found.updates
+        ('1e-07', 100)
     """
     check_one_worker()
     check_range_test(recipe)

@@ -27,6 +27,13 @@ class LearningRateRange:
         updates: number of updates that a test without divergence has.
 
     The smoothed losses and the proposal are those of fastai's `lr_find`.
+
+    Examples:
+        >>> rates = tuple(10 ** (update / 10 - 6) for update in range(60))
+        >>> losses = tuple(abs(update - 40) / 40 for update in range(60))
+        >>> found = LearningRateRange(rates, losses, updates=60)
+        >>> f"{found.proposal:.0e}"
+        '8e-04'
     """
 
     rates: tuple[float, ...]

@@ -102,6 +102,14 @@ def train(
         KeyboardInterrupt: the run was interrupted; it continues from its last save when started again.
         PeerFailure: another worker failed or did not answer in time.
         Preempted: this process or another worker got SIGTERM; the run was saved.
+
+    Examples:
+        >>> recipe = Recipe(data=str(photos), structure="1 x [ir] | 1 x [ir] | 1 x [ir]", width=0.1, epochs=1)
+        >>> result = train(recipe, folder / "run")
+        >>> result.card.class_names, result.card.held_out
+        (('cat', 'dog'), 2)
+        >>> (folder / "run" / "model.keras").exists()
+        True
     """
     execution = execution or Execution()
     if run_dir is None and Cluster.from_environment().is_distributed:
