@@ -251,7 +251,7 @@ def test_an_interrupt_while_features_are_computed_keeps_them(tmp_path, weights, 
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"recipe.json", "features"}
     caplog.set_level("INFO", logger="absl")
     train(recipe_of(weights, epochs=3), tmp_path / "run")
-    assert "they are computed once; those of 64 images are there" in caplog.text
+    assert "they are computed once; those of 64 images exist" in caplog.text
 
 
 def begun(monkeypatch, folder, execution, compute):
