@@ -113,6 +113,8 @@ def _errors_name(path: str | os.PathLike) -> Iterator[None]:
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno in TRANSIENT:  # an error of the storage, not of the image
             raise OSError(error.errno, f"{shown(path)}: cannot be read: {error.strerror}") from None
+        if isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise ValueError(f"{shown(path)}: no such file") from None
         reason = str(getattr(error, "strerror", None) or error)
         reason = f"it {reason}" if reason.startswith("is ") else reason
         raise ValueError(f"{shown(path)}: cannot be read as an image: {reason}") from None

@@ -98,7 +98,7 @@ def test_mistakes(capsys, here):
     for argv, message in (
         ([], "expected one IMAGE; got 0"),
         (["china.png", "tiny.png"], "expected one IMAGE; got 2"),
-        (["none.png"], "none.png: cannot be read as an image: No such file"),
+        (["none.png"], "none.png: no such file"),
         (["text.png"], "text.png: cannot be read as an image"),
         (["line.png"], "3200 x 1 px with the shorter side brought to 378 is too large"),
         (["china.png", "--crops=12"], "crops=12 must be one of 1, 10, 144"),

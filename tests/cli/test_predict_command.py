@@ -92,7 +92,7 @@ def test_a_bad_file_is_a_row_and_not_the_end(capsys, piped):
     errors = [row["error"] for row in rows_of("out.csv")]
     assert errors[0] == errors[2] == ""
     assert errors[1].startswith("cannot be read as an image: its format is not one of JPEG")
-    assert errors[3] == "cannot be read as an image: No such file or directory"
+    assert errors[3] == "no such file"
     assert [line.split(maxsplit=1)[1] for line in lines[1::2]] == errors[1::2]
 
 

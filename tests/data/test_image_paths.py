@@ -56,7 +56,7 @@ def test_a_list_on_standard_input(here, listed):
     found = image_paths(["data.bin", "-"], io.BytesIO(listed))
     assert found.paths == ("data.bin", "photos/b.jpg", "no [1].jpg", "photos/deep/er/c.webp")
     assert found.sizes == {0: 5, 1: 5, 3: 5}
-    assert found.refused == {2: "no [1].jpg: cannot be read as an image: No such file or directory"}
+    assert found.refused == {2: "no [1].jpg: no such file"}
 
 
 def test_names_are_bytes(here):
@@ -76,7 +76,7 @@ def test_what_cannot_be_an_image_is_refused_before_it_is_opened(here):
     assert found.sizes == {4: 5}
     for index, reason in {
         0: "pipe: cannot be read as an image: it is a pipe or a device, not a file",
-        1: "link.jpg: cannot be read as an image: No such file or directory",
+        1: "link.jpg: no such file",
         2: f"large: {MAX_ENCODED_BYTES + 1:,} bytes are over the limit of {MAX_ENCODED_BYTES:,}",
         3: "no\\x00name: cannot be read as an image: embedded null byte",
     }.items():
