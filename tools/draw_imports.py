@@ -8,9 +8,9 @@ Without a flag the picture is printed. `--write` puts it into the page, between 
 the page has another picture. All three fail if an import does not point down, so that no circle can be drawn.
 
 A *room* is a top folder of the package, or applications.py. Which room stands above which is read from the import
-rules in pyproject.toml. Not drawn are what the package's own `__init__.py` imports, `version.py`, and an arrow
-that others imply: where `a` imports `b` and `b` imports `c`, `a` may import `c`. No room may import the package itself,
-`from polynet_keras import PolyNet`, which would hide an arrow.
+rules in pyproject.toml. Not drawn are what the package's own `__init__.py` and `__main__.py` import, `version.py`, and
+an arrow that others imply: where `a` imports `b` and `b` imports `c`, `a` may import `c`. No room may import the
+package itself, `from polynet_keras import PolyNet`, which would hide an arrow.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def find_arrows(graph: grimp.ImportGraph) -> dict[tuple[str, str], str]:
     for importer in sorted(graph.modules):
         for imported in sorted(graph.find_modules_directly_imported_by(importer)):
             arrow = _room(importer), _room(imported)
-            if arrow[0] not in (arrow[1], PACKAGE) and arrow[1] != "version":
+            if arrow[0] not in (arrow[1], PACKAGE, "__main__") and arrow[1] != "version":
                 (detail, *_) = graph.get_import_details(importer=importer, imported=imported)
                 arrows.setdefault(arrow, f"{importer}, line {detail['line_number']}, imports {imported}")
     return arrows

@@ -18,9 +18,13 @@ from polynet_keras.training.recipes.recipe import Recipe
 from tests.cli.outcomes import fails, succeeds
 
 
-def test_console_script():
-    polynet = Path(sys.executable).parent / "polynet"
-    done = subprocess.run([polynet, "trian"], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize(
+    "program",
+    [[Path(sys.executable).parent / "polynet"], [sys.executable, "-m", "polynet_keras"]],
+    ids=["polynet", "-m"],
+)
+def test_console_script(program):
+    done = subprocess.run([*program, "trian"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr == "polynet: unknown command 'trian'; did you mean train? `polynet --help` lists the commands\n"
 
