@@ -24,7 +24,7 @@ def define_flags(values: flags.FlagValues) -> None:
     study.list("depths", ["1", "2", "1"], "Residual units of the Inception-ResNet, by stage.")
     study.list("modules", ["poly-2", "2-way"], "Poly and K-way modules to compare with it.")
     study.integer("seeds", 3, "Runs of each net: their seeds count up from --seed.")
-    define_recipe_flags(values)
+    define_recipe_flags(values, photographs=False)
     delattr(values, "structure")  # the study varies it
 
 

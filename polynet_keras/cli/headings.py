@@ -153,6 +153,13 @@ def flag_name(flag: flags.Flag) -> str:
 
 
 def flag_text(flag: flags.Flag) -> str:
+    """Returns a flag's description with its defaults in brackets."""
+    of_photographs = getattr(flag, "of_photographs", None)
+    text = _text_and_default(flag)
+    return text if of_photographs is None else f"{text[:-1]}; photographs: {of_photographs}]"
+
+
+def _text_and_default(flag: flags.Flag) -> str:
     """Returns a flag's description with its default in brackets, from the description itself or the flag."""
     default = flag.default
     if default is None or default == []:

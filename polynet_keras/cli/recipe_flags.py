@@ -330,17 +330,47 @@ PRESETS = (
 )
 
 
-def define_recipe_flags(values: flags.FlagValues) -> None:
-    Heading(values, "Recipe").string(
-        "recipe",
-        None,
+PHOTOGRAPHS = {
+    "image_size": "chosen",
+    "decoding": "chosen",
+    "epochs": "chosen",
+    "batch_size": "chosen",
+    "class_weights": "chosen",
+    "augmentation.color_jitter": "chosen",
+    "optimizer.ema_momentum": "chosen",
+    "width": "0.35",
+    "augmentation.crop": "random_resized",
+    "augmentation.crop_min_area": "0.35",
+    "augmentation.flip": "on",
+    "regularization.weight_decay": "0.05",
+    "regularization.label_smoothing": "0.1",
+}
+"""By setting: the default for photographs where it differs, of the preset `photos` or chosen by rules."""
+
+
+def define_recipe_flags(values: flags.FlagValues, photographs: bool = True) -> None:
+    """Defines the flags of a recipe.
+
+    Args:
+        values: of the command.
+        photographs: whether the command has other defaults for photographs.
+    """
+    recipe = (
         f"Settings to begin with: a preset ({', '.join(PRESETS)}; `polynet recipes` shows them) or a JSON file. The "
-        "flags below change it; `--noflip` and `--policy=` undo a choice.",
+        "flags below change it; `--noflip` and `--policy=` undo a choice."
     )
+    if photographs:
+        recipe += (
+            " Without --recipe and --weights, a folder or a table of images has the defaults after `photographs:`; "
+            "`chosen` ones depend on the images (docs/photos.md)."
+        )
+    Heading(values, "Recipe").string("recipe", None, recipe)
     for title, settings in SETTINGS.items():
         heading = Heading(values, title, rare=title in RARE)
         for setting, (define, default, text) in settings.items():
             define(heading, flag_of(setting), default, text)
+            if photographs:
+                values[flag_of(setting)].of_photographs = PHOTOGRAPHS.get(setting)
 
 
 def flag_of(setting: str) -> str:

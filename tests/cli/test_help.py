@@ -26,6 +26,7 @@ from polynet_keras.data.augmentation import POLICIES, RANDOM_CROPS
 from polynet_keras.data.crops import CROPS
 from polynet_keras.data.folders import LAYOUTS
 from polynet_keras.data.image_files import ON_ERROR
+from polynet_keras.data.photo_facts import PhotoFacts
 from polynet_keras.data.protocol import DECODINGS
 from polynet_keras.deployment.formats import FORMATS
 from polynet_keras.evaluation import embedding_options
@@ -33,6 +34,7 @@ from polynet_keras.evaluation.pooling import POOLINGS, SCORES, Pooling
 from polynet_keras.models.parts import PARTS
 from polynet_keras.training.insertion_plan import NEW_PATHS, POSITIONS
 from polynet_keras.training.recipes import optimizer, regularization
+from polynet_keras.training.recipes.photos import recipe_from
 from polynet_keras.training.recipes.presets import PRESETS
 from polynet_keras.training.recipes.recipe import LOSSES, PRECISIONS, Recipe
 from polynet_keras.training.recipes.schedule import SCHEDULES
@@ -201,6 +203,20 @@ def test_defaults_of_a_recipe():
             assert default == [fact]
         else:
             assert default == json.loads(fact), setting
+
+
+def test_defaults_for_photographs(capsys):
+    """Written in the flags once more: they are those of the preset, or chosen by the rules."""
+    defaults, photos = Recipe().facts(), PRESETS["photos"].recipe.facts()
+    _, chosen = recipe_from("photos", "auto", PhotoFacts(1000, 10.0, 2000, False))
+    expected = {name: json.loads(fact) for name, fact in photos.items() if fact != defaults[name] and name != "data"}
+    said = {name: "on" if value is True else str(value) for name, value in expected.items()}
+    assert said | dict.fromkeys(chosen, "chosen") == recipe_flags.PHOTOGRAPHS
+    texts = flags_of(helps(capsys, "train"))
+    assert texts["image_size"].endswith(" [75; photographs: chosen]")
+    assert texts["crop_min_area"].endswith(" [0.08; photographs: 0.35]")
+    assert texts["structure"].endswith("[poly-3]]")
+    assert "photographs" not in helps(capsys, "ablation")
 
 
 def test_defaults_of_an_execution():
