@@ -169,11 +169,12 @@ def _print_evaluation(evaluation: "Evaluation") -> None:
     print(f"model:       {shown(result.model)}")
     _print_images(result)
     interval = f"95 % interval {result.top1_low:.2f} to {result.top1_high:.2f} %"
-    print(f"top-1:       {result.top1:.2f} % ({result.top1_hits} of {result.images} images; {interval})")
+    print(f"top-1:       {result.top1:.2f} % ({result.top1_hits} of {number_of(result.images, 'image')}; {interval})")
     if len(evaluation.class_names) > 5:  # with fewer classes, top-5 counts all images
         print(f"top-5:       {result.top5:.2f} % ({result.top5_hits})")
     print(f"loss:        {result.loss:.4f} nats; calibration error (ECE) {result.ece:.4f}")
-    print(f"speed:       {result.images_per_second:.1f} images/s")
+    unit = " images/s" if result.seconds else ": only one batch ran, and its time includes compilation"
+    print(f"speed:       {result.speed}{unit}")
     names = [shown(name) for name in evaluation.class_names]
     for true, predicted, count in evaluation.counts.worst_pairs(3):
         print(f"confused:    {names[true]} taken for {names[predicted]}: {count}")

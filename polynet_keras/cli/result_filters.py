@@ -41,4 +41,9 @@ def result_filter(text: str, columns: dict[str, type]) -> Callable[[object], boo
         except ValueError:
             raise ValueError(f"--filter={text}: {column} is a number; got {value!r}") from None
     compare = OPERATORS["=" if sign == "==" else sign]
-    return lambda result: compare(getattr(result, column), expected)
+
+    def holds(result: object) -> bool:
+        found = getattr(result, column)
+        return found is not None and compare(found, expected)
+
+    return holds

@@ -57,7 +57,12 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     if not results:
         raise ValueError(f"{file}: none of {number_of(count, 'result')} matches --filter")
     if values.sort is not None:
-        results.sort(key=lambda result: getattr(result, values.sort), reverse=columns[values.sort] is not str)
+
+        def key(result: "Result") -> tuple:
+            value = getattr(result, values.sort)
+            return value is not None, value  # a speed that was not measured comes last
+
+        results.sort(key=key, reverse=columns[values.sort] is not str)
     if values.plot is not None:
         plot_results(results, values.plot)
     if values.format == "markdown":
@@ -76,7 +81,7 @@ def _row(result: "Result") -> tuple[str, ...]:
         f"{result.top1:.2f}",
         f"{result.top1_low:.2f} to {result.top1_high:.2f}",
         f"{result.top5:.2f}",
-        f"{result.images_per_second:.2f}",
+        result.speed,
         f"{result.parameters:,}" if result.parameters else "not known",
         f"{result.macs / 1e9:.3f} G" if result.macs else "not known",
         result.dataset,

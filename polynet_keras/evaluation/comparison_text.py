@@ -28,7 +28,7 @@ def comparison_rows(comparison: "Comparison") -> list[tuple[str, ...]]:
                 f"{100 * hits / paired.images:.2f}",
                 f"{100 * low:.2f} to {100 * high:.2f}",
                 f"{result.loss:.4f}",
-                f"{result.images_per_second:.1f}",
+                result.speed,
                 f"{shown(result.dataset)}, {number_of(result.crops, 'crop')}",
             )
         )

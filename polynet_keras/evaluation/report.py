@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from polynet_keras.basics.names import number_of
 from polynet_keras.evaluation.comparison_text import HEADER, comparison_facts, comparison_rows
 from polynet_keras.evaluation.confusion import confusion_rows, confusion_svg
 from polynet_keras.evaluation.metrics import TOP, Counts
@@ -49,6 +50,7 @@ def write_report(
         mistakes = with_overlays(model, mistakes)
         seen = _seen(mistakes)
     names = [name(text) for text in evaluation.class_names]
+    facts = dataclasses.asdict(result) | ({} if result.seconds else {"seconds": result.speed})
     sections = (
         _headline(evaluation),
         *(_compared(comparison) if comparison is not None else ()),
@@ -68,11 +70,11 @@ def write_report(
         f"their true class, with the five most probable classes.{seen}</p>",
         gallery(mistakes, names),
         "<h2>Least sure</h2>",
-        f"<p>{len(found.unsure):,} of {counts.images:,} images, right and wrong ones: those whose two most probable "
-        "classes are nearest to each other.</p>",
+        f"<p>{len(found.unsure):,} of {number_of(counts.images, 'image')}, right and wrong ones: those whose two "
+        "most probable classes are nearest to each other.</p>",
         gallery(found.unsure, names),
         "<h2>What was run</h2>",
-        table((), ((field, escape(str(value))) for field, value in dataclasses.asdict(result).items())),
+        table((), ((field, escape(str(value))) for field, value in facts.items())),
     )
     write_page(path, f"{result.model} on {result.dataset}", sections)
 
@@ -96,7 +98,7 @@ def _headline(evaluation: "Evaluation") -> str:
         (f"{counts.loss:.4f}", "cross-entropy, nats"),
         (f"{counts.ece:.4f}", "expected calibration error"),
         (f"{counts.images:,}", f"images; {skipped}"),
-        (f"{result.images_per_second:.2f}", f"images/s; crops of each: {result.crops}"),
+        (result.speed, f"images/s; crops of each: {result.crops}"),
     )
     texts = "\n".join(f'<div class="tile"><b>{value}</b><span>{meaning}</span></div>' for value, meaning in tiles)
     return f'<div class="tiles">\n{texts}\n</div>'

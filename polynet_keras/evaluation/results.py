@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 
 from polynet_keras.basics.files import written_whole
 from polynet_keras.basics.holding import locked
-from polynet_keras.basics.names import shown
+from polynet_keras.basics.names import number_of, shown
 from polynet_keras.evaluation.metrics import wilson_interval
 
 DERIVED = ("top1", "top1_low", "top1_high", "top5", "images_per_second")
@@ -38,8 +38,8 @@ class Result:
         top5_hits: images whose class is among the five best.
         loss: mean cross-entropy, in nats.
         ece: expected calibration error, 0 to 1.
-        seconds: time for all images at the pace after the first batch, which includes tracing; with one batch, its
-            time.
+        seconds: time for all images at the pace after the first batch, which includes tracing; 0 if there was only one
+            batch, so that no time was measured.
         parameters: of the model, including moving statistics and frozen layers; 0 if unknown, as for an export.
         macs: multiply-accumulates of one forward pass, which is one crop; 0 if unknown.
         python, keras, backend, numpy, polynet_keras: versions.
@@ -83,10 +83,10 @@ class Result:
     device: str
 
     def __post_init__(self):
-        if not 0 <= self.top1_hits <= self.top5_hits <= self.images or not self.images or not self.seconds > 0:
+        if not 0 <= self.top1_hits <= self.top5_hits <= self.images or not self.images or not self.seconds >= 0:
             raise ValueError(
                 f"top1_hits={self.top1_hits}, top5_hits={self.top5_hits}, images={self.images}, seconds={self.seconds} "
-                "must be 0 <= top1_hits <= top5_hits <= images, with an image at least, and seconds > 0"
+                "must be 0 <= top1_hits <= top5_hits <= images, with an image at least, and seconds >= 0"
             )
 
     @property
@@ -109,8 +109,14 @@ class Result:
         return 100 * self.top5_hits / self.images
 
     @property
-    def images_per_second(self) -> float:
-        return self.images / self.seconds
+    def images_per_second(self) -> float | None:
+        """`None` if no time was measured."""
+        return self.images / self.seconds if self.seconds else None
+
+    @property
+    def speed(self) -> str:
+        """`images_per_second` for people."""
+        return f"{self.images_per_second:.2f}" if self.images_per_second else "not measured"
 
 
 FIELDS = get_type_hints(Result)
@@ -146,7 +152,7 @@ def as_csv(results: Sequence[Result]) -> str:
 
 def as_json(result: Result) -> dict[str, Any]:
     """Returns all columns as JSON values: the protocol as an object, and `None` for unknown values."""
-    unknown = {name: getattr(result, name) or None for name in ("parameters", "macs")}
+    unknown = {name: getattr(result, name) or None for name in ("seconds", "parameters", "macs")}
     return {name: getattr(result, name) for name in COLUMNS} | {"protocol": json.loads(result.protocol)} | unknown
 
 
@@ -182,7 +188,7 @@ def _check_columns(path: str, found: Sequence[str]) -> None:
 
 def _result(where: str, row: Sequence[str]) -> Result:
     if len(row) != len(COLUMNS):
-        raise ValueError(f"{where}: {len(row)} values; there are {len(COLUMNS)} columns")
+        raise ValueError(f"{where}: {number_of(len(row), 'value')}; there are {len(COLUMNS)} columns")
     try:
         return Result(**{name: kind(value) for (name, kind), value in zip(FIELDS.items(), row, strict=False)})
     except ValueError as error:

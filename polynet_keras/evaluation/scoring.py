@@ -51,8 +51,8 @@ class Pace:
     """Measures the time for images without one-time work: the first batch waits for the pipeline and for tracing."""
 
     def __init__(self):
-        self._start = self._end = time.perf_counter()
-        self._first_end, self._first_images, self._images = self._start, 0, 0
+        self._first_end = self._end = 0.0
+        self._first_images = self._images = 0
 
     def of(self, batches: Iterable[Scored]) -> Iterator[Scored]:
         """Yields the same batches, and measures the time of their consumption."""
@@ -65,9 +65,9 @@ class Pace:
 
     @property
     def seconds(self) -> float:
-        """Time for all images at the pace after the first batch; with a single batch, its own time."""
+        """Time for all images at the pace after the first batch; 0 if there was no other."""
         if self._images == self._first_images:
-            return self._end - self._start
+            return 0.0
         return (self._end - self._first_end) * self._images / (self._images - self._first_images)
 
 

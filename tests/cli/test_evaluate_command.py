@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from polynet_keras.cli.evaluate import _examples, _print_comparison
+from polynet_keras.cli.evaluate import _examples, _print_comparison, _print_evaluation
 from polynet_keras.data.sources import open_splits
 from polynet_keras.deployment.artifact import ExportCard
 from polynet_keras.evaluation.comparing import Comparison
@@ -20,6 +20,7 @@ from polynet_keras.training.recipes.recipe import Recipe
 from polynet_keras.training.runs.train import train
 from tests.cli.outcomes import fails_in_the_end, succeeds
 from tests.deployment.exported import protocol, save_card
+from tests.evaluation.test_report import evaluation_of
 from tests.reference import few_layers
 
 
@@ -100,6 +101,7 @@ def test_json(capsys, here):
     with open("results.csv") as file:
         (row,) = csv.DictReader(file)
     assert list(document["result"]) == list(row)
+    assert document["result"]["seconds"] is document["result"]["images_per_second"] is None  # of one batch
     assert document["result"]["images"] == sum(map(sum, document["confusion"])) == 10
     assert [(of_class["name"], of_class["images"]) for of_class in document["classes"]] == [("3", 5), ("4", 5)]
     assert (here / "page.html").is_file()
@@ -140,12 +142,22 @@ def test_a_comparison_in_json(capsys, here):
     assert "A alone" in succeeds(capsys, "evaluate", model, against, "--data=data", "--split=all")
 
 
+def test_the_speed_of_one_batch_is_not_measured(capsys):
+    counts = Counts.of(np.eye(2), np.array([0, 1]))
+    for seconds, said in (
+        (0.5, "4.00 images/s"),
+        (0.0, "not measured: only one batch ran, and its time includes comp"),
+    ):
+        _print_evaluation(evaluation_of(counts, seconds=seconds))
+        assert f"speed:       {said}" in capsys.readouterr().out
+
+
 def test_the_better_of_two_is_said(capsys):
     """Nine images are right by B alone, one by A alone: McNemar's p-value is 0.021."""
-    results = [SimpleNamespace(model=name, loss=0.5, images_per_second=2.0, dataset="d", crops=1) for name in "ab"]
+    results = [SimpleNamespace(model=name, loss=0.5, speed="2.00", dataset="d", crops=1) for name in "ab"]
     _print_comparison(Comparison(*(SimpleNamespace(result=result) for result in results), Paired(80, 1, 9, 10)))
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1].split() == [*("A:", "a", "81", "of", "100", "81.00", "72.22", "to", "87.49"), "0.5000", "2.0", *(
+    assert lines[1].split() == [*("A:", "a", "81", "of", "100", "81.00", "72.22", "to", "87.49"), "0.5000", "2.00", *(
         "d,", "1", "crop")]  # fmt: skip
     assert lines[4] == "right:       both 80, A alone 1, B alone 9, neither 10"
     assert lines[5].startswith("difference:  -8.00 points of top-1 for A; 95 % interval -")

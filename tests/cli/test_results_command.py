@@ -1,12 +1,14 @@
 """`polynet results` as a user meets it."""
 
+import dataclasses
+
 import pytest
 from PIL import Image
 
 from polynet_keras.cli.main import main
 from polynet_keras.cli.table import markdown_table
 from polynet_keras.evaluation.identity import environment
-from polynet_keras.evaluation.results import Result, append
+from polynet_keras.evaluation.results import Result, append, read
 from tests.cli.outcomes import fails
 
 
@@ -64,6 +66,16 @@ def test_sorted(capsys, results_file, column, first):
     lines = lines_of(capsys, f"--sort={column}")
     assert lines[1].startswith(first)
     assert len(lines) == 3
+
+
+def test_a_speed_that_was_not_measured(capsys, results_file):
+    result = read(results_file)[0]
+    for model in ("once", "again"):
+        append(dataclasses.replace(result, model=model, seconds=0.0), results_file)
+    lines = lines_of(capsys, "--sort=images_per_second")
+    assert [line.split()[0] for line in lines[1:]] == ["large", "small", "once", "again"]
+    assert "  not measured  " in lines[3]
+    assert len(lines_of(capsys, "--filter=images_per_second>0")) == 3
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from PIL import Image
 from scipy.special import softmax
 from sklearn.metrics import classification_report
 
+from polynet_keras.basics.names import number_of
 from polynet_keras.evaluation.comparing import Comparison
 from polynet_keras.evaluation.confusion import confusion_rows, confusion_svg
 from polynet_keras.evaluation.evaluating import Evaluation
@@ -145,6 +146,7 @@ def test_summary(tmp_path):
     assert dict(zip(run[::2], run[1::2], strict=True)) == {
         name: str(value) for name, value in dataclasses.asdict(result_of(counts, skipped=7)).items()
     }
+    assert report(tmp_path / "report.html", seconds=0.0)[0].texts.count("not measured") == 2
     assert "images; none was skipped" in report(tmp_path / "report.html")[0].texts
 
 
@@ -486,7 +488,7 @@ def test_reliability_diagram(seed):
         accuracy, confidence = np.mean(bins[number], axis=0)
         title = group.find("title").text
         assert title.startswith(f"probability {number / 15:.2f} to {(number + 1) / 15:.2f}, mean {confidence:.3f}: ")
-        assert title.endswith(f" of {len(bins[number])} images right, {accuracy:.3f}")
+        assert title.endswith(f" of {number_of(len(bins[number]), 'image')} right, {accuracy:.3f}")
         bar, gap, count = (
             {name: float(rect.get(name)) for name in ("x", "y", "width", "height")} for rect in group.findall("rect")
         )

@@ -77,6 +77,15 @@ def test_derived_columns_follow_from_the_counts(tmp_path):
     assert tuple(row) == COLUMNS
 
 
+def test_a_speed_that_was_not_measured(tmp_path):
+    append(a_result(seconds=0.0), tmp_path / "results.csv")
+    with open(tmp_path / "results.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["seconds"], row["images_per_second"]) == ("0.0", "")
+    assert read(tmp_path / "results.csv") == [a_result(seconds=0.0)]
+    assert (a_result(seconds=0.0).images_per_second, a_result(seconds=0.0).speed) == (None, "not measured")
+
+
 def test_a_spreadsheet_may_have_saved_it(tmp_path):
     file = tmp_path / "results.csv"
     append(a_result(), file)
@@ -161,7 +170,7 @@ def test_other_files_are_refused_and_left_as_they_were(tmp_path):
         {"top1_hits": 1000},
         {"top5_hits": 1001},
         {"images": 0, "top1_hits": 0, "top5_hits": 0},
-        {"seconds": 0.0},
+        {"seconds": -1.0},
         {"seconds": float("nan")},
     ],
 )
