@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from absl import logging
 from tqdm import tqdm
 
+from polynet_keras.basics.names import number_of
+
 LINE_SECONDS = 60
 """The time between two lines without a terminal."""
 
@@ -30,7 +32,7 @@ def progress(images: int, work: str = "") -> Iterator[Callable[[int], None]]:
             now = time.monotonic()
             if bar.disable and now - last >= LINE_SECONDS:
                 last = now
-                of = f"{done:,} of {images:,} images"
+                of = f"{done:,} of {number_of(images, 'image')}"
                 logging.info("%s%s, %.4g images/s", f"{work}: " if work else "", of, done / (now - start))
 
         yield advance

@@ -131,7 +131,7 @@ class TrainingSteps:
         """Skips the batches of the epochs before, if all epochs share one iterator."""
         before = done.batches_read - done.position.step
         if self._skip_data and before > 0:
-            logging.info("skipping %d batches of the completed epochs", before)
+            logging.info("skipping %s of the completed epochs", number_of(before, "batch", "batches"))
         self._read(before, at_least=before)
         self._passed_epochs = before > 0
 

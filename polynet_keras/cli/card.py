@@ -4,7 +4,7 @@ import os
 
 from absl import flags
 
-from polynet_keras.basics.names import shell_quoted, shown
+from polynet_keras.basics.names import number_of, shell_quoted, shown
 from polynet_keras.cli.model_flags import define_card_flags, described
 
 USAGE = "MODEL.keras --classes FILE --preprocessing NAME [flags]"
@@ -36,5 +36,6 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
 
     model = load_described(source, about)
     ModelCard(model.class_names, model.preprocessing, 0, 0, model.structure).save(source.path)
-    print(f"card:        {shown(path)}, of {len(model.class_names)} classes and {model.preprocessing.image_size} px")
+    classes = number_of(len(model.class_names), "class", "classes")
+    print(f"card:        {shown(path)}, of {classes} and {model.preprocessing.image_size} px")
     print(f"predict:     {shell_quoted(['polynet', 'predict', f'--model={source.name}'])} IMAGE")

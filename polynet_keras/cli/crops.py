@@ -43,5 +43,4 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     preprocessing = Preprocessing(size, resize_size, resize=values.resize or "square")
     plan = save_contact_sheet(source, target, preprocessing, values.crops)
     sizes = ", ".join(f"{width} x {height}" for height, width in dict.fromkeys(crop.resized for crop in plan))
-    what = "1 crop" if len(plan) == 1 else f"{number_of(len(plan), 'crop')}"
-    print(f"{target}: {what} of {size} x {size} px, cut from {source} resized to {sizes} px")
+    print(f"{target}: {number_of(len(plan), 'crop')} of {size} x {size} px, cut from {source} resized to {sizes} px")

@@ -8,7 +8,7 @@ from pathlib import Path
 from absl import flags
 
 from polynet_keras.basics.extras import PACKAGES, install_line, missing_packages, require_extra
-from polynet_keras.basics.names import shown
+from polynet_keras.basics.names import number_of, shown
 from polynet_keras.cli.backend import check_backend, chosen_backend
 from polynet_keras.cli.installed import EXTRAS, missing_extras, versions
 
@@ -87,9 +87,10 @@ def _devices() -> Iterator[tuple[str, str]]:
     import tensorflow as tf
 
     found = tf.config.list_physical_devices()
+    cores = number_of(os.cpu_count() or 1, "core")
     for device in found:
         details = tf.config.experimental.get_device_details(device) if device.device_type == "GPU" else {}
-        name = details.get("device_name") or (f"{os.cpu_count()} cores" if device.device_type == "CPU" else "")
+        name = details.get("device_name") or (cores if device.device_type == "CPU" else "")
         yield device.name.removeprefix("/physical_device:"), name
     if os.path.exists(CARD) and not any(device.device_type == "GPU" for device in found):
         yield "GPU", "there is a driver, but TensorFlow finds no card: pip install 'tensorflow[and-cuda]'"

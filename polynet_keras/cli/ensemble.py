@@ -7,7 +7,7 @@ from absl import flags
 
 from polynet_keras.basics.checks import check_integer
 from polynet_keras.basics.extras import require_extra
-from polynet_keras.basics.names import shown
+from polynet_keras.basics.names import number_of, shown
 from polynet_keras.basics.stderr_filter import held_back
 from polynet_keras.cli.choices import CROPS, LAYOUTS
 from polynet_keras.cli.headings import Heading
@@ -73,8 +73,9 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     held_out = None if values.fit is None else [Scores.load(path) for path in values.fit]
     report = evaluate_ensemble(members, weights, held_out, pooling=pooling_of(values), seed=values.seed)
 
-    fitted = f"; weights fitted on {report.fitted_images:,} others" if report.fitted_images else ""
-    print(f"{report.dataset}: {report.mixture.images:,} images, {report.mixture.classes} classes{fitted}")
+    fitted = f"; weights fitted on {number_of(report.fitted_images, 'other')}" if report.fitted_images else ""
+    images, classes = (number_of(report.mixture.images, "image"), number_of(report.mixture.classes, "class", "classes"))
+    print(f"{report.dataset}: {images}, {classes}{fitted}")
     rows = [
         (member.name, f"{member.weight:.4f}", *_numbers(member.counts), path)
         for member, path in zip(report.members, arguments, strict=True)

@@ -136,9 +136,10 @@ def _print_comparison(card: "ExportCard") -> None:
         f"{comparison.max_difference:.2g}; the best class is the same on {comparison.top1_agreement:.0%}"
     )
     if top1 is not None:
-        original, exported = (100 * right / comparison.images for right in (top1.original, top1.exported))
+        right = f"{top1.exported} and {number_of(top1.original, 'image')}"
+        original, exported = (100 * hits / comparison.images for hits in (top1.original, top1.exported))
         print(
-            f"top-1:       {exported:.2f} %, Keras {original:.2f} % ({top1.exported} and {top1.original} images): "
+            f"top-1:       {exported:.2f} %, Keras {original:.2f} % ({right}): "
             f"{top1.drop:.2f} points lost, 95 % interval {top1.drop_low:.2f} to {top1.drop_high:.2f}"
         )
     if card.calibration and "given_back" in card.calibration:

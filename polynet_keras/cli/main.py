@@ -14,7 +14,7 @@ from absl import flags, logging
 from polynet_keras.basics.checks import near_name
 from polynet_keras.basics.exits import EXIT_INTERRUPTED, EXIT_MISTAKE, EXIT_SOFTWARE, EXIT_UNREAD, TRANSIENT
 from polynet_keras.basics.extras import PACKAGES
-from polynet_keras.basics.names import quoted, shown
+from polynet_keras.basics.names import number_of, quoted, shown
 from polynet_keras.cli.flag_names import named_by_flag
 from polynet_keras.cli.headings import bold, flag_help, headed, is_rare
 from polynet_keras.cli.installed import devices, versions
@@ -230,7 +230,7 @@ def _usage() -> str:
 def _command_help(name: str, command: ModuleType, values: flags.FlagValues, full: bool) -> str:
     left_out = ("help", "helpfull", *old_names(name))
     rare = [flag for flag in values if flag not in left_out and is_rare(values[flag])]
-    flags_are = "1 more flag, which is" if len(rare) == 1 else f"{len(rare)} more flags, which are"
+    flags_are = number_of(len(rare), "more flag, which is", "more flags, which are")
     parts = (
         f"usage: polynet {name} {command.USAGE}".rstrip(),
         COMMANDS[name],

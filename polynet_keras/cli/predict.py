@@ -9,7 +9,7 @@ from absl import flags
 
 from polynet_keras.basics.checks import check_integer
 from polynet_keras.basics.extras import require_extra
-from polynet_keras.basics.names import shown
+from polynet_keras.basics.names import number_of, shown
 from polynet_keras.basics.stderr_filter import held_back
 from polynet_keras.cli.choices import CROPS
 from polynet_keras.cli.headings import Heading
@@ -140,8 +140,7 @@ class _Found:
         rows = [(shown(name), f"{count:,}", f"{count / self._done:.1%}") for name, count in common]
         others = self._classes.total() - sum(count for _, count in common)
         if others:
-            more = len(self._classes) - len(common)
-            name = "1 other class" if more == 1 else f"{more:,} other classes"
+            name = number_of(len(self._classes) - len(common), "other class", "other classes")
             rows.append((name, f"{others:,}", f"{others / self._done:.1%}"))
         if self._failures:
             rows.append(("(cannot be read)", f"{self._failures:,}", f"{self._failures / self._done:.1%}"))

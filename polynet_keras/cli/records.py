@@ -62,7 +62,8 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         raise ValueError("--first_label is for --describe")
     there = values.verify or values.describe
     if len(arguments) != 1:
-        raise ValueError(f"expected one {'RECORDS' if there else 'FOLDER'}; got {len(arguments)} arguments")
+        given = number_of(len(arguments), "argument")
+        raise ValueError(f"expected one {'RECORDS' if there else 'FOLDER'}; got {given}")
     if there and values.output is not None:
         raise ValueError(
             "--output is for a folder of images; --verify and --describe take RECORDS, and write no folder"
@@ -138,6 +139,7 @@ def _verify(out: str) -> None:
     count = sum(split.shard_count for split in load_manifest(out).splits.values())
     if damages:
         raise ValueError(
-            f"{len(damages)} of {count} shards in {out} are damaged; the command that wrote them can write them again"
+            f"{len(damages)} of {number_of(count, 'shard')} in {out} {'is' if len(damages) == 1 else 'are'} "
+            "damaged; the command that wrote them can write them again"
         )
     print(f"{out}: {number_of(count, 'shard')} read, nothing has changed")

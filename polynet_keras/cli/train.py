@@ -170,10 +170,10 @@ def _print_dry_run(tried) -> None:
 
 def _print(result) -> None:
     card = result.card
-    accuracy = f"{card.held_out_correct / card.held_out:.2%} ({card.held_out_correct} of {card.held_out} images)"
-    print(f"\nheld-out accuracy: {accuracy}")
+    right = f"{card.held_out_correct} of {number_of(card.held_out, 'image')}"
+    print(f"\nheld-out accuracy: {card.held_out_correct / card.held_out:.2%} ({right})")
     if card.validation:
-        chosen = f"{card.validation_correct / card.validation:.2%} of {card.validation} validation images"
+        chosen = f"{card.validation_correct / card.validation:.2%} of {number_of(card.validation, 'validation image')}"
         print(f"best epoch:        {card.epoch}, with {chosen}")
     print(f"run folder:        {shown(result.folder)}")
     logs = shell_quoted(["tensorboard", "--logdir", f"{result.folder}/tensorboard"])

@@ -7,6 +7,8 @@ import re
 import socket
 import time
 
+from polynet_keras.basics.names import number_of
+
 SECRET_VARIABLE = "POLYNET_JOB_SECRET"
 MIN_SECRET = 16
 """The smallest number of characters. An eavesdropper could guess a shorter secret."""
@@ -18,8 +20,8 @@ def key_of(secret: str) -> bytes:
     secret = secret.strip()  # a secret from a file ends with a line break
     if 0 < len(secret) < MIN_SECRET:
         raise ValueError(
-            f"{SECRET_VARIABLE} has {len(secret)} characters; expected at least {MIN_SECRET}, such as the output of "
-            "`openssl rand -hex 32`"
+            f"{SECRET_VARIABLE} has {number_of(len(secret), 'character')}; expected at least {MIN_SECRET}, such as the "
+            "output of `openssl rand -hex 32`"
         )
     return secret.encode()
 

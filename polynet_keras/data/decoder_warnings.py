@@ -7,6 +7,7 @@ import time
 import tensorflow as tf
 from absl import logging
 
+from polynet_keras.basics.names import number_of
 from polynet_keras.basics.stderr_filter import WARNING
 from polynet_keras.data.examples import Examples
 from polynet_keras.data.image_files import decode_image
@@ -37,7 +38,7 @@ def log_damaged(*datasets: Examples) -> None:
             except OSError as error:
                 logging.warning("damaged images cannot be looked for: %s", error)
                 return
-    images = f"{count:,} images" if looked_at == count else f"the first {looked_at:,} of {count:,} images"
+    images = number_of(count, "image") if looked_at == count else f"the first {looked_at:,} of {count:,} images"
     if not found:
         logging.warning("none of %s is damaged", images)
         return

@@ -176,7 +176,7 @@ def _bad(look: Look, on_error: str) -> str:
     told = some_of([f"{name} ({reason})" for name, reason in look.bad], LISTED, "; ")
     what = "is not a readable image" if len(look.bad) == 1 else "are not readable images"
     then = "a run leaves them out" if on_error == "skip" else "a run ends at the first; --on_error=skip leaves them out"
-    return f"{len(look.bad):,} of {look.looked_at:,} files {what}: {told}; {then}"
+    return f"{len(look.bad):,} of {number_of(look.looked_at, 'file')} {what}: {told}; {then}"
 
 
 def _duplicates(found: Duplicates) -> str | None:

@@ -164,7 +164,8 @@ def _read(reader, header: list[str], folder: str, name: str) -> dict[str, list[t
             continue
         where = f"{name}, line {reader.line_num}"
         if len(fields) != len(header):
-            raise ValueError(f"{where}: {len(fields)} fields, and {len(header)} columns; quote what holds a comma")
+            found = f"{number_of(len(fields), 'field')}, and {number_of(len(header), 'column')}"
+            raise ValueError(f"{where}: {found}; quote what holds a comma")
         row = dict(zip(header, (field.strip() for field in fields), strict=True))
         for column in (*COLUMNS, *([SPLIT] if SPLIT in header else [])):
             if not row[column]:
@@ -185,8 +186,9 @@ def _read(reader, header: list[str], folder: str, name: str) -> dict[str, list[t
     if missing:
         slashes = "; paths are written with /" if "\\" in missing[0] else ""
         raise ValueError(
-            f"{name}: {len(missing):,} of {len(missing) + len(lines):,} files are not there, the first in "
-            f"{missing[0]}; paths are relative to the table's folder{slashes}"
+            f"{name}: {len(missing):,} of {number_of(len(missing) + len(lines), 'file')}"
+            f" {'is' if len(missing) == 1 else 'are'} not there, the first in {missing[0]}; "
+            f"paths are relative to the table's folder{slashes}"
         )
     if not rows:
         raise ValueError(f"{name} has no row below its first line")

@@ -10,6 +10,7 @@ import tensorflow as tf
 from absl import logging
 
 from polynet_keras.basics.checks import check_choice
+from polynet_keras.basics.names import number_of
 from polynet_keras.basics.tensorflow_errors import plain_message
 from polynet_keras.data.image_files import ON_ERROR
 
@@ -88,7 +89,8 @@ class Unreadable:
         reasons = [self.skipped[index] for index in sorted(self.skipped)]
         more = f"\n  and {len(reasons) - LISTED} more" if len(reasons) > LISTED else ""
         listed = "\n  ".join(reasons[:LISTED])
-        logging.warning("skipped %d of %d images that cannot be read:\n  %s%s", len(reasons), count, listed, more)
+        images = number_of(count, "image")
+        logging.warning("skipped %d of %s that cannot be read:\n  %s%s", len(reasons), images, listed, more)
 
 
 @contextlib.contextmanager

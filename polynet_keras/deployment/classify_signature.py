@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from polynet_keras.basics.names import number_of
 from polynet_keras.basics.tensorflow_errors import plain_message
 from polynet_keras.data.image_files import decode_image
 from polynet_keras.data.image_headers import JPEG_SIGNATURE, MAX_PIXELS, MAX_SCANS, PNG_SIGNATURE, START_OF_SCAN
@@ -123,8 +124,9 @@ def compare_classify(folder: Path, trained: TrainedModel) -> None:
     wrong = ~(named & scored).any(axis=-1)
     if difference > tolerance or wrong.any():
         raise ValueError(
-            f"the signature classify differs from Keras on {len(files)} image files: scores by {difference:.2g}, of "
-            f"which {tolerance:g} is explained, and {wrong.sum()} of {wrong.size} names. Nothing was written"
+            f"the signature classify differs from Keras on {number_of(len(files), 'image file')}: scores by "
+            f"{difference:.2g}, of which {tolerance:g} is explained, and {wrong.sum()} of {wrong.size} names. "
+            "Nothing was written"
         )
 
 

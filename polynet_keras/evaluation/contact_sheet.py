@@ -9,6 +9,7 @@ import numpy as np
 
 from polynet_keras.basics.extras import require_extra
 from polynet_keras.basics.files import written_whole
+from polynet_keras.basics.names import number_of
 from polynet_keras.data.crops import Crop, crop_plan, each_view
 from polynet_keras.data.image_files import read_image
 from polynet_keras.data.protocol import Preprocessing
@@ -99,8 +100,7 @@ def contact_sheet(image: np.ndarray, preprocessing: Preprocessing, plan: Sequenc
     draw = ImageDraw.Draw(sheet)
     text = ImageFont.load_default(TEXT_SIZE)
 
-    what = "1 crop" if len(plan) == 1 else f"{len(plan)} crops"
-    title = f"{_text(image.shape)} px; {what} of {_text((preprocessing.image_size,) * 2)} px"
+    title = f"{_text(image.shape)} px; {number_of(len(plan), 'crop')} of {_text((preprocessing.image_size,) * 2)} px"
     if squares > 1:
         title += " (thick lines: the squares they are cut from)"
     draw.text((MARGIN, MARGIN), title, INK, ImageFont.load_default(TITLE_SIZE))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from absl import logging
 
+from polynet_keras.basics.names import number_of
 from polynet_keras.basics.stderr_filter import warned
 from polynet_keras.data.decoder_warnings import log_damaged
 from polynet_keras.data.examples import Examples
@@ -153,12 +154,12 @@ def _cached_scores(
     if differing:
         raise ValueError(
             f"{os.fspath(path)}: scores of other {' and '.join(differing)} ({scores.model} on {scores.dataset}, "
-            f"{scores.logits.shape[1]} crops); name another file"
+            f"{number_of(scores.logits.shape[1], 'crop')}); name another file"
         )
     missing = np.setdiff1d(np.arange(len(examples)), scores.indices)
     for index in missing:
         unreadable.add(
             int(index), ValueError(f"{examples.shown_name(int(index))}: could not be read when it was scored")
         )
-    logging.info("scores of %d images taken from %s", len(scores.labels), path)
+    logging.info("scores of %s taken from %s", number_of(len(scores.labels), "image"), path)
     return scores

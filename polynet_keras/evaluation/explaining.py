@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from polynet_keras.basics.checks import check_choice, check_integer
-from polynet_keras.basics.names import size_text
+from polynet_keras.basics.names import number_of, size_text
 from polynet_keras.data.pixels import resized
 from polynet_keras.engine.gradients import gradient, without_gradients
 from polynet_keras.evaluation.cut_model import CutModel
@@ -230,7 +230,10 @@ def _checked_classes(class_index: int | Sequence[int] | None, images: int, class
         return None
     indices = [class_index] * images if np.ndim(class_index) == 0 else list(class_index)  # type: ignore[arg-type]
     if len(indices) != images:
-        raise ValueError(f"class_index names {len(indices)} classes for {images} images; name one for all, or for each")
+        raise ValueError(
+            f"class_index names {number_of(len(indices), 'class', 'classes')} for {number_of(images, 'image')}; name "
+            "one for all, or for each"
+        )
     for index in indices:
         check_integer("class_index", index, 0, classes - 1)
     return np.array(indices, "int32")

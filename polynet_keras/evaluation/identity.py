@@ -10,6 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from polynet_keras.basics.names import number_of
 from polynet_keras.version import __version__
 
 
@@ -46,7 +47,7 @@ def _processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
         lines = (line.partition(":") for line in cpuinfo.read_text().splitlines())
         # The entry exists on x86, but not on every ARM.
         name = next((value.strip() for key, _, value in lines if key.strip() == "model name"), name)
-    return f"{name}, {os.cpu_count()} cores"
+    return f"{name}, {number_of(os.cpu_count() or 1, 'core')}"
 
 
 def _accelerators(backend: str) -> list[str]:

@@ -12,7 +12,7 @@ from absl import logging
 from polynet_keras.applications import PolyNet
 from polynet_keras.basics import exports
 from polynet_keras.basics.keras_internals import every_layer
-from polynet_keras.basics.names import shown, size_text
+from polynet_keras.basics.names import number_of, shown, size_text
 from polynet_keras.data.protocol import Preprocessing
 from polynet_keras.evaluation.identity import weights_hash
 from polynet_keras.evaluation.outputs import SMALLEST, logits_model, two_class_model
@@ -87,12 +87,12 @@ class TrainedModel:
         if output == (1,):
             raise ValueError(
                 f"{name}: the model's output is one number, as of a sigmoid; expected one for each of the "
-                f"{classes} classes, with a softmax"
+                f"{number_of(classes, 'class', 'classes')}, with a softmax"
             )
         if output != (classes,):
             raise ValueError(
-                f"{name}: the model's output is {size_text(output)}, and {classes} classes are named; name those "
-                "that it was trained on"
+                f"{name}: the model's output is {size_text(output)}, and "
+                f"{number_of(classes, 'class is', 'classes are')} named; name those that it was trained on"
             )
 
     @property

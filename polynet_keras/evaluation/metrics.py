@@ -7,7 +7,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from polynet_keras.basics.names import size_text
+from polynet_keras.basics.names import number_of, size_text
 
 TOP = 5
 """With fewer classes, all are among the best, and top-5 is 1."""
@@ -225,12 +225,13 @@ def _check_values(probabilities: np.ndarray, labels: np.ndarray) -> None:
         raise ValueError(f"labels must be integers of at least 0, below the {classes} classes of the probabilities")
     broken = int((~np.isfinite(probabilities)).any(axis=1).sum())
     if broken:
-        raise ValueError(f"{broken} of {images} images have probabilities that are not finite")
+        raise ValueError(f"{broken} of {number_of(images, 'image')} have probabilities that are not finite")
     sums = probabilities.sum(axis=1, dtype="float64")
     wrong = (np.abs(sums - 1) > SUM_TOLERANCE) | (probabilities < 0).any(axis=1)
     if wrong.any():
         first = wrong.argmax()
         raise ValueError(
-            f"{int(wrong.sum())} of {images} rows are no probabilities, at least 0 and of sum 1: the first sums to "
-            f"{sums[first]:.4g} and has a least value of {probabilities[first].min():.4g}; logits need a softmax"
+            f"{int(wrong.sum())} of {number_of(images, 'row')} are no probabilities, at least 0 and of sum 1: the "
+            f"first sums to {sums[first]:.4g} and has a least value of {probabilities[first].min():.4g}; logits need a "
+            "softmax"
         )

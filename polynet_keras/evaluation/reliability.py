@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from polynet_keras.basics.names import number_of
 from polynet_keras.evaluation.metrics import CALIBRATION_BINS, Counts
 
 LEFT, TOP, WIDTH, HEIGHT = 55, 10, 410, 260
@@ -50,8 +51,8 @@ def _bin(counts: Counts, number: int, fullest: int) -> str:
     gap = abs(accuracy - confidence)
     count = COUNTS_HEIGHT * images / fullest
     return (
-        f"<g><title>probability {low:.2f} to {high:.2f}, mean {confidence:.3f}: {hits:,} of {images:,} images right, "
-        f"{accuracy:.3f}</title>"
+        f"<g><title>probability {low:.2f} to {high:.2f}, mean {confidence:.3f}: "
+        f"{hits:,} of {number_of(images, 'image')} right, {accuracy:.3f}</title>"
         f'<rect x="{x}" y="{_y(accuracy):.1f}" width="{width}" height="{HEIGHT * accuracy:.1f}" '
         'style="fill:var(--accent)"/>'
         f'<rect x="{x}" y="{_y(gap_top):.1f}" width="{width}" height="{HEIGHT * gap:.1f}" '

@@ -7,6 +7,7 @@ import numpy as np
 from absl import logging
 
 from polynet_keras.basics.checks import check_choice, check_integer, check_number
+from polynet_keras.basics.names import number_of
 from polynet_keras.cluster.workers import is_chief
 from polynet_keras.layers.stochastic_residual_scaling import StochasticResidualScaling
 from polynet_keras.models.residual_scale import linear
@@ -136,12 +137,12 @@ class AdaptiveStochasticDepth(keras.callbacks.Callback):
             return
         inform = logging.info if is_chief(self.model.distribute_strategy) else logging.debug
         inform(
-            "epoch %d: the gap in %s was %.4f to %.4f over %d epochs: the drop rate goes from %.3g to %.3g",
+            "epoch %d: the gap in %s was %.4f to %.4f over %s: the drop rate goes from %.3g to %.3g",
             epoch + 1,
             self.metric,
             lowest,
             highest,
-            self.window,
+            number_of(self.window, "epoch"),
             self.drop_rate,
             rate,
         )

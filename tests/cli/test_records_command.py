@@ -24,7 +24,7 @@ def test_write_verify_and_repair(capsys, images, tmp_path):
     (out / "train-00001-of-00002.tfrecord").unlink()
     output, line = fails_in_the_end(capsys, "records", "--verify", out)
     assert output == f"{out}/train-00001-of-00002.tfrecord: is missing\n"
-    assert line == (f"polynet: 1 of 2 shards in {out} are damaged; the command that wrote them can write them again")
+    assert line == (f"polynet: 1 of 2 shards in {out} is damaged; the command that wrote them can write them again")
     succeeds(capsys, "records", *command)
     succeeds(capsys, "records", "--verify", out)
 

@@ -105,14 +105,14 @@ SPLITS = ("path", "label", "split")
         ([*GOOD, ("", "cat")], ("path", "label"), "line 4: its path is empty"),
         ([("a/1.jpg", "cat", "train"), ("a/2.jpg", "dog", "")], SPLITS, "line 3: its split is empty"),
         ([*GOOD, ("b/1.jpg", "cat", "x")], ("path", "label"), "line 4: 3 fields, and 2 columns; quote what holds a"),
-        ([*GOOD, ("b/1.jpg",)], ("path", "label"), "line 4: 1 fields, and 2 columns"),
+        ([*GOOD, ("b/1.jpg",)], ("path", "label"), "line 4: 1 field, and 2 columns"),
         ([*GOOD, ("b/../a/1.jpg", "dog")], ("path", "label"), r"line 4: 'b/../a/1.jpg' is in line 2 already"),
         (
             [*GOOD, ("x.jpg", "cat"), ("y.jpg", "cat")],
             ("path", "label"),
             "2 of 4 files are not there, the first in line 4",
         ),
-        ([*GOOD, ("a\\1.jpg", "cat")], ("path", "label"), r"1 of 3 files are not there, .* paths are written with /"),
+        ([*GOOD, ("a\\1.jpg", "cat")], ("path", "label"), r"1 of 3 files is not there, .* paths are written with /"),
         ([*GOOD, ("a", "cat")], ("path", "label"), "line 4: .*/a is a folder, not a file"),
         ([*GOOD, ("a\0b", "cat")], ("path", "label"), "line 4: its path has a null character"),
         (

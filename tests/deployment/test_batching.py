@@ -141,7 +141,7 @@ def test_a_model_that_loses_rows_has_failed():
         return await asyncio.gather(*await submitted(batcher, 1, 2), return_exceptions=True)
 
     errors, _, _ = played(scene, model=type("Losing", (Model,), {"__call__": lambda self, values: values[:1]})())
-    assert [str(error.__cause__) for error in errors] == ["the model returned 1 rows for 2 inputs"] * 2
+    assert [str(error.__cause__) for error in errors] == ["the model returned 1 row for 2 inputs"] * 2
 
 
 def test_who_is_cancelled_leaves_the_queue():

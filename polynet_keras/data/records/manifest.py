@@ -139,7 +139,7 @@ def _split(name: str, fields: Fields) -> Split:
     split = Split(fields.text("fingerprint"), fields.whole("shard_count"), shards)
     count = fields.whole("count")
     if split.count != count:
-        raise ValueError(f"the shards of {name!r} have {split.count} records, not {count}")
+        raise ValueError(f"the shards of {name!r} have {number_of(split.count, 'record')}, not {count:,}")
     fields.end()
     return split
 

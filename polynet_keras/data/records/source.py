@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from polynet_keras.basics.names import shown
+from polynet_keras.basics.names import number_of, shown
 from polynet_keras.data.examples import Examples
 from polynet_keras.data.records.features import Features
 from polynet_keras.data.records.manifest import fingerprint_of, load_manifest
@@ -28,7 +28,8 @@ def record_splits(folder: str | os.PathLike) -> dict[str, Examples]:
         features = Features(first_label=manifest.first_label)
         count, read, name_of = record_reader(paths, features, len(manifest.class_names))
         if count != split.count:
-            raise ValueError(f"{os.fspath(folder)}: {count} records of {name!r}, its manifest says {split.count}")
+            told = f"{number_of(count, 'record')} of {name!r}"
+            raise ValueError(f"{os.fspath(folder)}: {told}, its manifest says {split.count}")
         splits[name] = Examples(
             name=f"{shown(folder)}, {name}",
             class_names=manifest.class_names,

@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from polynet_keras.basics.names import number_of
 from polynet_keras.data.crops import CROPS
 from polynet_keras.deployment.artifact import ExportCard
 from polynet_keras.deployment.serving.batching import BatchError, QueueFullError
@@ -171,7 +172,8 @@ def _check_crops(service: Service, crops: int, images: int) -> None:
     if crops > settings.max_crops:
         raise RefusalError(422, f"crops={crops} is over the limit of {settings.max_crops}")
     if crops * images > settings.max_queue:
-        raise RefusalError(422, f"{images} images with {crops} crops exceed the queue's limit of {settings.max_queue}")
+        what = f"{number_of(images, 'image')} with {number_of(crops, 'crop')}"
+        raise RefusalError(422, f"{what} exceed the queue's limit of {settings.max_queue}")
     service.check_ready()
     service.check_places(crops * images)
 

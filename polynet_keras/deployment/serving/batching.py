@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 
 import numpy as np
 
+from polynet_keras.basics.names import number_of
 from polynet_keras.deployment.serving.refusal import log_failure
 
 SMOOTHING = 0.2
@@ -190,7 +191,7 @@ class Batcher:
     def _compute(self, values: list[np.ndarray]) -> np.ndarray:
         rows = self._run(np.stack(values))
         if len(rows) != len(values):
-            raise ValueError(f"the model returned {len(rows)} rows for {len(values)} inputs")
+            raise ValueError(f"the model returned {number_of(len(rows), 'row')} for {number_of(len(values), 'input')}")
         return rows
 
 

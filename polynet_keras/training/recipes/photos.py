@@ -78,7 +78,7 @@ def recipe_from(
     epochs = min(max(epochs, fewest), most)
     choose("epochs", epochs, _why_epochs(epochs, images))
     batch_size = recipe.batch_size // (2 if images < FEW else 1)
-    choose("batch_size", max(batch_size, recipe.augmentation.repeats), f"{images:,} images to train on")
+    choose("batch_size", max(batch_size, recipe.augmentation.repeats), f"{number_of(images, 'image')} to train on")
     # Balanced sampling makes up for unequal classes in another way; a gap of losses needs losses that are not weighted.
     if recipe.sampling != BALANCED and recipe.regularization.gap_metric != "loss":
         choose("class_weights", *_class_weights(facts.imbalance))
@@ -113,7 +113,7 @@ def _why_side(side: int, shorter_side: int) -> str:
 
 
 def _why_epochs(epochs: int, images: int) -> str:
-    seen = f"{epochs * images:,} images in all"
+    seen = f"{number_of(epochs * images, 'image')} in all"
     if epochs == EPOCHS[0]:
         return f"{seen}; fewer epochs are never chosen"
     if epochs == EPOCHS[1]:

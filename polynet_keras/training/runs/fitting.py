@@ -9,6 +9,7 @@ import tensorflow as tf
 from absl import logging
 
 from polynet_keras.basics.files import written_whole
+from polynet_keras.basics.names import number_of
 from polynet_keras.checkpoints.callback import Checkpoints
 from polynet_keras.checkpoints.model_state import first_not_finite
 from polynet_keras.cluster.agreement import sum_over_workers
@@ -146,6 +147,6 @@ def _with_advice(
         return DivergenceError(f"{error}, and nothing was saved before: {advice}")
     start = shlex.join([f"--recipe={path / RECIPE_FILE}", f"--weights={path / LAST_GOOD_FILE}"])
     return DivergenceError(
-        f"{error}; the net as it was after {position.global_step} steps is saved: start from it in a new folder with "
-        f"{start}, and {advice}"
+        f"{error}; the net as it was after {number_of(position.global_step, 'step')} is saved: start from it in a new "
+        f"folder with {start}, and {advice}"
     )

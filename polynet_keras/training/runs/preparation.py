@@ -9,6 +9,7 @@ import tensorflow as tf
 from absl import logging
 
 from polynet_keras.applications import PolyNet
+from polynet_keras.basics.names import number_of
 from polynet_keras.cluster.inputs import distributed_dataset
 from polynet_keras.data.class_weights import weights_by_label
 from polynet_keras.data.examples import Examples, Source
@@ -245,16 +246,17 @@ def _check_updates(recipe: Recipe, steps: int) -> None:
     updates = steps // settings.gradient_accumulation_steps
     if not updates:
         raise ValueError(
-            f"gradient_accumulation_steps={settings.gradient_accumulation_steps} is more than the {steps} steps of the "
-            f"{'shortest phase' if recipe.start.unfreezing else 'run'}: it would make no update"
+            f"gradient_accumulation_steps={settings.gradient_accumulation_steps} is more than the "
+            f"{number_of(steps, 'step')} of the {'shortest phase' if recipe.start.unfreezing else 'run'}: it would "
+            "make no update"
         )
     left = settings.ema_momentum**updates
     if left > 0.01:
         logging.warning(
-            "ema_momentum=%g: after %s %d updates the averages still hold %.0f %% of the first weights; "
+            "ema_momentum=%g: after %s %s the averages still hold %.0f %% of the first weights; "
             "a smaller one forgets them",
             settings.ema_momentum,
             "the shortest phase's" if recipe.start.unfreezing else "the run's",
-            updates,
+            number_of(updates, "update"),
             100 * left,
         )

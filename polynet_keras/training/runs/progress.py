@@ -7,6 +7,8 @@ import keras
 from absl import logging
 from tqdm import tqdm
 
+from polynet_keras.basics.names import number_of
+
 REFRESH_SECONDS = 0.5
 """Seconds between two updates of loss and accuracy, on a terminal."""
 LINE_SECONDS = 60
@@ -64,7 +66,8 @@ class ProgressDisplay(keras.callbacks.Callback):
         if now - self._shown >= (LINE_SECONDS if bar.disable else REFRESH_SECONDS):
             self._shown = now
             if bar.disable:
-                logging.info("%s: %d of %d images, %s%s", self._name, done, self._images, _numbers(logs), self._to_go())
+                of = f"{done:,} of {number_of(self._images, 'image')}"
+                logging.info("%s: %s, %s%s", self._name, of, _numbers(logs), self._to_go())
             else:
                 bar.set_postfix_str(f"{_numbers(logs)}{self._to_go()}", refresh=False)
 

@@ -16,6 +16,7 @@ import tensorflow as tf
 from absl import logging
 
 from polynet_keras.basics.files import written_whole
+from polynet_keras.basics.names import number_of
 from polynet_keras.basics.stderr_filter import warned
 from polynet_keras.checkpoints.callback import Checkpoints
 from polynet_keras.cluster.agreement import fail_together, sum_over_workers
@@ -199,7 +200,7 @@ def _train_in(
     describe(
         "%s; %s; run folder %s",
         parameters_text(model),
-        "one process" if strategy is None else f"{strategy.num_replicas_in_sync} replicas",
+        "one process" if strategy is None else number_of(strategy.num_replicas_in_sync, "replica"),
         path,
     )
     fail_together(strategy, _no_room(path, model, best is not None) if chief else None)
