@@ -1,6 +1,7 @@
 """`polynet evaluate`: measures a model on a dataset, with exact counts."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,13 +74,14 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
             raise ValueError(f"--scores={values.scores} must end in .npz")
         check_file("scores", values.scores)
     if values.report is not None:
-        check_new_file("report", values.report)
+        check_new_file("report", values.report, (".html",))
 
     check_integer("batch_size", values.batch_size, 1)
 
     from polynet_keras.data.crops import check_crops
     from polynet_keras.data.image_files import ON_ERROR
     from polynet_keras.data.source_names import check_data, is_same_data, modules_of
+    from polynet_keras.data.splits import WHOLE
     from polynet_keras.evaluation import results
     from polynet_keras.pretrained.description import check_described
     from polynet_keras.pretrained.model_source import RECIPE_FILE, find_model
@@ -110,7 +112,10 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         layout = values.layout or recipe.layout
     if recipe and run_folder and values.data is None:
         check_data_is_there(run_folder / RECIPE_FILE, recipe, "name the data with --data")
-    check_data("data", data, layout, values.split)
+    splits = check_data("data", data, layout, values.split)
+    is_own = recipe is not None and values.data is not None and is_same_data(data, recipe.data)
+    if is_own and run_folder and values.split is None and splits is not None:
+        _check_held_out(data, splits or [WHOLE], run_folder)
     require_extra("data", *modules_of(data), *(["PIL", "matplotlib"] if values.report is not None else []))
 
     from polynet_keras.data.sources import open_split
@@ -228,18 +233,26 @@ def _check_unseen(other: "ModelSource", examples: "Examples", data: str, split: 
         )
 
 
+def _check_held_out(data: str, splits: Iterable[str], run_folder: Path) -> None:
+    """Refuses the data of a run if they have no splits: the run was trained on most of them."""
+    from polynet_keras.data.splits import WHOLE
+
+    if WHOLE in splits:
+        raise ValueError(
+            f"--data={data} is what {run_folder} was trained on; leave out --data to evaluate on the held-out "
+            f"images, or count all images with --split={WHOLE}"
+        )
+
+
 def _examples(run_folder: Path, recipe: "Recipe", data: str | None, split: str | None, layout: str) -> "Examples":
     """Returns the images to evaluate a run on: its held-out images, or other data; training images only on request."""
     from polynet_keras.data.source_names import is_same_data
-    from polynet_keras.data.sources import WHOLE, open_split, open_splits
+    from polynet_keras.data.sources import open_split, open_splits
     from polynet_keras.training.runs.run_data import source_of_run
 
     if data is not None:
         examples = open_split(data, split, layout)
-        if split is None and is_same_data(data, recipe.data) and WHOLE in open_splits(data, layout):
-            raise ValueError(
-                f"--data={data} is what {run_folder} was trained on; leave out --data to evaluate on the held-out "
-                f"images, or count all images with --split={WHOLE}"
-            )
+        if split is None and is_same_data(data, recipe.data):  # the splits of records, for example, are known only now
+            _check_held_out(data, open_splits(data, layout), run_folder)
         return examples
     return source_of_run(run_folder, recipe, layout, "name other data with --data").held_out
