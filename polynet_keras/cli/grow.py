@@ -35,7 +35,11 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     if values.structure is None:
         raise ValueError("--structure is missing: the structure of the grown net")
     output = check_new_file("output", output_of(values, "the file for the grown net"), [".keras"])
-    check_new_file("output", str(output.with_suffix(".json")))  # its card
+    card_file = output.with_suffix(".json")
+    if card_file.exists():
+        raise ValueError(
+            f"--output={output}: its card, {card_file}, already exists; name a new file, or remove the card"
+        )
 
     from polynet_keras.models.cost import network_cost
     from polynet_keras.pretrained.description import card_of

@@ -37,7 +37,7 @@ def check_new_file(flag: str, path: str, suffixes: Sequence[str] = ()) -> Path:
     if suffixes and (not path.endswith(tuple(suffixes)) or Path(path).name in suffixes):
         raise ValueError(f"--{flag}={path} must end in {' or '.join(suffixes)}")
     if Path(path).exists():
-        raise ValueError(f"--{flag}={path} already exists; name a new file")
+        raise ValueError(f"--{flag}={path} already exists; name a new file, or remove this one")
     return check_file(flag, path)
 
 

@@ -60,7 +60,7 @@ def check_place(folder: Path, overwrite: bool) -> None:
         return
     if not overwrite:
         replaced = ", or replace the export that it holds with --overwrite" if (folder / CARD_FILE).is_file() else ""
-        raise ValueError(f"{shown(folder)} already exists; name a new folder{replaced}")
+        raise ValueError(f"output={os.fspath(folder)!r} already exists; name a new folder{replaced}")
     if folder.is_symlink():
         raise ValueError(f"{shown(folder)} is a link, which cannot be overwritten; name the folder that it leads to")
     if not (folder / CARD_FILE).is_file():

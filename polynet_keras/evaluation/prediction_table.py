@@ -38,7 +38,7 @@ def check_table(path: str | os.PathLike) -> None:
     if path.suffix == ".parquet":
         require_extra("tables", "pyarrow")
     if os.path.lexists(path):
-        raise ValueError(f"{shown(path)} already exists; name a new file")
+        raise ValueError(f"{shown(path)} already exists; name a new file, or remove this one")
     partial = _partial(path)
     if os.path.lexists(partial):
         raise ValueError(f"{shown(partial)} exists: the rows of an incomplete table; move it away or remove it")

@@ -55,7 +55,7 @@ def test_images_that_cannot_be_read(capsys, here):  # noqa: F811
 def test_mistakes(capsys, here):  # noqa: F811
     (here / "there.npz").write_bytes(b"kept")
     _, err = features(capsys, "--output=there.npz", "photos", code=1)
-    assert err == ["polynet: --output=there.npz already exists; name a new file"]
+    assert err == ["polynet: --output=there.npz already exists; name a new file, or remove this one"]
     _, err = features(capsys, "--output=nowhere/a.npz", "photos", code=1)
     assert err[-1].startswith("polynet: --output=nowhere/a.npz: its folder does not exist or cannot be written")
     _, err = features(capsys, "--output=a.npz", "--model=runs/mine", "--stage=stage_c", "photos", code=1)

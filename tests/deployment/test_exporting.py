@@ -106,7 +106,7 @@ def test_one_export_at_a_time_makes_a_folder(few_layers, tmp_path, monkeypatch):
         return holding(*arguments, **options)
 
     monkeypatch.setattr(exporting, "holding", another_ends)
-    with pytest.raises(ValueError, match="net already exists; name a new folder"):
+    with pytest.raises(ValueError, match="net' already exists; name a new folder"):
         export(few_layers, tmp_path / "net", "saved_model")
     assert [path.name for path in tmp_path.rglob("*")] == ["net"]
 
@@ -127,7 +127,7 @@ def test_an_export_is_overwritten_when_that_is_asked_for(few_layers, tmp_path):
     """And nothing else: neither what somebody put there, nor an artifact that somebody changed."""
     folder, other = tmp_path / "net", tmp_path / "other"
     export(few_layers, folder, "saved_model")
-    with pytest.raises(ValueError, match="net already exists; name a new folder, or replace .* with --overwrite"):
+    with pytest.raises(ValueError, match="net' already exists; name a new folder, or replace .* with --overwrite"):
         export(few_layers, folder, "onnx")
     renamed = dataclasses.replace(few_layers, name="renamed")
     card = export(renamed, folder, "onnx", overwrite=True)
@@ -439,8 +439,8 @@ def test_a_bad_export_fails_where_keras_is_sure_of_nothing(net, broken, message)
         ({"format": "litert", "precision": "int8"}, "precision='int8' must be one of float32, dynamic for litert"),
         ({"format": "openvino", "precision": "int8"}, "precision='int8' needs calibration"),
         ({"format": "torch"}, "Keras writes torch on the torch backend; this is tensorflow: set KERAS_BACKEND=torch"),
-        ({"format": "openvino", "output": "there"}, "there already exists; name a new folder"),
-        ({"format": "openvino", "output": "file/"}, "file already exists; name a new folder"),
+        ({"format": "openvino", "output": "there"}, "output='there' already exists; name a new folder"),
+        ({"format": "openvino", "output": "file/"}, "output='file/?' already exists; name a new folder"),
         ({"format": "openvino", "output": "no/net"}, "no/net is in a folder that does not exist"),
         ({"format": "openvino", "output": ""}, "output='' has no name of its own; name a new folder"),
         ({"format": "openvino", "output": "."}, "output='.' has no name of its own; name a new folder"),

@@ -146,7 +146,10 @@ def test_mistakes(capsys, tmp_path, digits_run, monkeypatch):
         ([run, "--structure=1 x [ir] | 1 x [ir] | 1 x [ir]", "--output=net.keras"], "already: nothing grows"),
         ([run, large, "--output=net.keras", "--seed=-1"], "seed=-1 must be an integer from 0 to"),
         ([run, large], "--output is missing: the file for the grown net"),
-        ([run, large, "--output=carded.keras"], "--output=carded.json already exists"),
+        (
+            [run, large, "--output=carded.keras"],
+            "--output=carded.keras: its card, carded.json, already exists; name a new",
+        ),
         ([run, large, "--output=net.keras", "extra"], "unexpected argument 'extra'"),
     ):
         assert main(["grow", *argv]) == 1, argv
