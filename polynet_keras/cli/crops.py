@@ -2,6 +2,7 @@
 
 from absl import flags
 
+from polynet_keras.basics.checks import check_integer
 from polynet_keras.basics.names import number_of
 from polynet_keras.cli.choices import CROPS
 from polynet_keras.cli.headings import Heading
@@ -30,6 +31,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     if len(arguments) != 1:
         raise ValueError(f"expected one IMAGE; got {len(arguments)}")
     (source,) = arguments
+    check_integer("image_size", values.image_size, 1)
     if values.crops == 144 and (values.resize_size is not None or values.resize is not None):
         raise ValueError("--resize_size and --resize are for --crops=1 and --crops=10; 144 crops have their own sizes")
     target = check_new_file("output", output_of(values, "the picture to write"), [SUFFIX])

@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 
 from polynet_keras.basics.files import written_whole
 from polynet_keras.basics.holding import locked
-from polynet_keras.basics.names import number_of, shown
+from polynet_keras.basics.names import number_of, shown, some_of
 from polynet_keras.evaluation.metrics import wilson_interval
 
 DERIVED = ("top1", "top1_low", "top1_high", "top5", "images_per_second")
@@ -173,7 +173,8 @@ def read(path: str | os.PathLike) -> list[Result]:
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file; `polynet evaluate --results FILE` writes one") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path}: cannot be read as a table of results: {error}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"{path}: cannot be read as a table of results: {reason}") from None
 
 
 def _check_columns(path: str, found: Sequence[str]) -> None:
@@ -181,7 +182,7 @@ def _check_columns(path: str, found: Sequence[str]) -> None:
         differing = [f"lacks {name}" for name in COLUMNS if name not in found]
         differing += [f"has {name or 'one without a name'}" for name in found if name not in COLUMNS]
         raise ValueError(
-            f"{path}: not the columns of this version's results: it {', '.join(differing) or 'has another order'}; "
+            f"{path}: not the columns of this version's results: it {some_of(differing, 5) or 'has another order'}; "
             "name another file for new results, and keep this one"
         )
 

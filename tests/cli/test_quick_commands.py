@@ -145,7 +145,7 @@ FAIL = {
     "predict --batch_size=0 a.png": "--batch_size=0 must be an integer of at least 1",
     "predict --pooling=sum a.png": "--pooling='sum' must be one of selective, mean",
     "predict --output=a.txt a.png": "--output=a.txt must end in .csv or .jsonl or .parquet",
-    "predict --output=text.csv a.png": "--output=text.csv already exists; name a new file",
+    "predict --output=text.csv a.png": "--output=text.csv already exists; name a new file, or remove this one",
     "predict --output=kept.csv a.png": "kept.partial.csv exists: the rows of an incomplete table",
     "predict --html=a.htm a.png": "--html=a.htm must end in .html",
     "predict photos": "photos holds no image; the names of images end in .bmp, ",
@@ -188,9 +188,11 @@ FAIL = {
     "evaluate --model=fashion_mnist --data=digits --crops=3": "--crops=3 must be one of 1, 10, 144",
     "evaluate --model=fashion_mnist --data=digits --pooling=sum": "--pooling='sum' must be one of selective, mean",
     "evaluate --model=fashion_mnist --data=digits --on_error=pass": "--on_error='pass' must be one of error, skip",
+    "evaluate --model=fashion_mnist --data=digits --report=a.pdf": "--report=a.pdf must end in .html",
     "evaluate --model=fashion_mnist --data=digits --scores=a.npy": "--scores=a.npy must end in .npz",
     "evaluate --model=fashion_mnist --data=digits --results=text.csv": "text.csv: not the columns of this version",
     "evaluate --model=fashion_mnist --data=pets --split=val": "data='pets' has no split val; it has all",
+    "evaluate --model=done --data=pets": "--data=pets is what done was trained on; leave out --data to evaluate on",
     "evaluate --model=nope": "--model='nope' is not a file or folder in",
     "completion": "expected a shell, bash or zsh; got nothing",
     "doctor now": "doctor takes none",
@@ -198,6 +200,8 @@ FAIL = {
     "card nope.keras": "--model='nope.keras' is not a file or folder in|model='nope.keras' is not a file or folder in",
     "card text.keras --classes=classes.txt": "give its preprocessing",
     "results nope.csv": "nope.csv: no such file",
+    "results photos": "photos: cannot be read as a table of results: Is a directory",
+    "results classes.txt": "lacks date, lacks model, lacks structure, lacks weights_hash, lacks dataset and 25 more",
     "results results.csv --sort=nope": "--sort=nope must be one of date",
     "ensemble a.npz": "expected two files of scores or models, or more",
     "ensemble nope.npz nope.npz": "nope.npz: no such file",
@@ -215,7 +219,7 @@ FAIL = {
     "export --output=new --precision=int8 --calibration=digits --max_drop=100": "--max_drop=100.0 must be a finite",
     "export --output=new --precision=int8 --calibration=digits --comparison_images=1": "--comparison_images=1 must be",
     "export --output=new --format=savedmodel": "; did you mean saved_model?",
-    "export --output=run": "run already exists; name a new folder",
+    "export --output=run": "--output='run' already exists; name a new folder",
     "export --output=run --overwrite": "run holds no export, and nothing else is overwritten; name a new folder",
     "export --output=new --model=nope": "--model='nope' is not a file or folder in",
     "serve": "expected one MODEL_DIR",
@@ -243,6 +247,7 @@ FAIL = {
     "benchmark input --data=nope": "--data='nope' is not a folder",
     "crops": "expected one IMAGE",
     "crops nope.png": "nope.png: no such file",
+    "crops nope.png --image_size=0": "--image_size=0 must be an integer of at least 1",
     "crops nope.png --crops=10 --resize=no": "--resize='no' must be one of",
     "crops text.csv": "text.csv: ",
     "summary --structure=nope": "--structure='»nope', column 1: unknown structure",
@@ -308,6 +313,10 @@ def said(tmp_path_factory):
     (folder / "run").mkdir()
     Recipe(epochs=3).save(folder / "run" / RECIPE_FILE)
     ModelCard(("a", "b"), Preprocessing(75, 86), 1, 1).save(folder / "run")
+    (folder / "done").mkdir()
+    (folder / "done" / "model.keras").touch()
+    Recipe("pets").save(folder / "done" / RECIPE_FILE)
+    ModelCard(("cat", "dog"), Preprocessing(75, 86), 1, 1).save(folder / "done")
     append(RESULT, folder / "results.csv")
     child = subprocess.run(
         [sys.executable, "-P", "-c", REFUSING + COMMAND_LINES],

@@ -138,7 +138,7 @@ def test_other_files_are_refused_and_left_as_they_were(tmp_path):
     header, row = (tmp_path / "good.csv").read_text().splitlines()
     cases = {
         "": "lacks date, lacks model, ",
-        "name,top1\nresnet,76\n": "it lacks date, .*, has name; name another file for new results, and keep this one",
+        "name,top1\nresnet,76\n": "it lacks date, .* and 24 more; name another file for new results, and keep this one",
         f"{header},extra\n{row},1\n": "it has extra; name another file",
         f"{header},\n{row},\n": "it has one without a name; ",
         ",".join(reversed(header.split(","))) + "\n": "it has another order; ",
