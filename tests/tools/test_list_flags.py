@@ -35,13 +35,13 @@ def test_every_command_has_a_heading_with_its_purpose():
 @pytest.mark.parametrize(
     ("command", "line"),
     [
-        ("train", "* `--epochs INTEGER`: Passes over the training images. [15]"),
-        ("train", "* `--width NUMBER`: Multiplier of the channel counts. [0.25]"),
+        ("train", "* `--epochs INTEGER`: Passes over the training images. [15; photographs: chosen]"),
+        ("train", "* `--width NUMBER`: Multiplier of the channel counts. [0.25; photographs: 0.35]"),
         (
             "train",
             "* `--crops CHOICE`: Crops of each image in `polynet evaluate`: 1, 10 or 144. [1]",
         ),
-        ("train", "* `--[no]flip`: Mirror half of the images. [off]"),
+        ("train", "* `--[no]flip`: Mirror half of the images. [off; photographs: on]"),
         ("train", "**Details of the optimizer** (*rare*)"),
         ("ablation", "* `--depths LIST`: Residual units of the Inception-ResNet, by stage. [1,2,1]"),
         ("ablation", "Old names: `--folder` is now `--output`."),
