@@ -1,4 +1,4 @@
-"""TensorFlow's strategy for a TPU, opened as its guide does. Never run on a TPU: none was available."""
+"""Never run on a TPU, since none was available: TensorFlow's strategy for one, opened as its guide does."""
 
 import tensorflow as tf
 

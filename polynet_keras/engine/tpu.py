@@ -1,4 +1,4 @@
-"""A step as one XLA program, with the update. Never run on a TPU: none was available."""
+"""Never run on a TPU, since none was available: a step as one XLA program, with the update."""
 
 import tensorflow as tf
 

@@ -231,7 +231,7 @@ def _check_values(probabilities: np.ndarray, labels: np.ndarray) -> None:
     if wrong.any():
         first = wrong.argmax()
         raise ValueError(
-            f"{int(wrong.sum())} of {number_of(images, 'row')} are no probabilities, at least 0 and of sum 1: the "
+            f"{number_of(int(wrong.sum()), 'row')} of {images} must be probabilities, at least 0 and of sum 1: the "
             f"first sums to {sums[first]:.4g} and has a least value of {probabilities[first].min():.4g}; logits need a "
             "softmax"
         )

@@ -170,9 +170,9 @@ def test_sums_of_low_precision_are_accepted(total):
     """They may be 0.01 away from 1, and no further."""
     row, beyond = np.array([[0.6, total - 0.6]]), np.array([[0.6, total - 0.6 + math.copysign(2e-9, total - 1)]])
     assert Counts.of(row, np.array([0])).loss == pytest.approx(-math.log(0.6))
-    with pytest.raises(ValueError, match="1 of 1 rows are no probabilities"):
+    with pytest.raises(ValueError, match="1 row of 1 must be probabilities"):
         Counts.of(beyond, np.array([0]))
-    with pytest.raises(ValueError, match="2 of 3 rows are no probabilities.*: the first sums to 1.02 and"):
+    with pytest.raises(ValueError, match="2 rows of 3 must be probabilities.*: the first sums to 1.02 and"):
         Counts.of(np.array([[0.5, 0.5], [0.5, 0.52], [0.5, 0.48]]), np.array([0, 0, 0]))
 
 
@@ -279,7 +279,7 @@ def test_counts_of_other_classes_cannot_be_added():
             4 * np.eye(3) - 1,
             np.arange(3),
             None,
-            r"3 of 3 rows are no probabilities.*sums to 1 and.*-1; logits need a s",
+            r"3 rows of 3 must be probabilities.*sums to 1 and.*-1; logits need a s",
         ),
         (2 * np.eye(3), np.arange(3), None, "the first sums to 2 and"),
     ],
