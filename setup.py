@@ -112,8 +112,11 @@ setup(
             "httpx>=0.27",  # asks the service
             "hypothesis>=6.100",  # properties of the algebra
             "import-linter>=2.0",  # the direction of imports
+            "ipykernel>=6.29",  # runs the cells of the notebooks
             "jax>=0.4.30",  # the JAX backend of Keras
+            "jupytext>=1.16",  # the tutorials as notebooks
             "mypy>=1.11",
+            "nbclient>=0.10",  # executes them
             "pytest>=8",
             "pyyaml>=6",  # reads the Kubernetes manifest
             "pytest-timeout>=2.3",  # a test that hangs is named, and the others go on

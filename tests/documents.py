@@ -4,6 +4,8 @@ A block that is not executed says why in an HTML comment on the line before it, 
 
     <!-- ci: NAME -->           .ci/run runs it
     <!-- not run: REASON -->    for one of `REASONS`
+
+A block of a tutorial may have `<!-- no output: REASON -->`: it is executed here, and not in the notebook.
 """
 
 import argparse
@@ -22,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import keras
 import pytest
 from absl import flags
 
@@ -51,7 +54,7 @@ OTHER_PROGRAMS = {
 """Programs whose flags are not ours to check."""
 
 FENCE = re.compile(r"(?P<indent> *)(?P<fence>```+|~~~+)(?P<language>.*)")
-MARKER = re.compile(r"<!-- (?P<kind>ci|not run): (?P<text>.+) -->")
+MARKER = re.compile(r"<!-- (?P<kind>ci|not run|no output): (?P<text>.+) -->")
 
 SMALL = "1 x [ir] | 1 x [ir] | 1 x [ir]"
 SMALLER = {
@@ -77,6 +80,11 @@ class Block:
     language: str
     code: str
     marker: tuple[str, str] | None
+
+    @property
+    def is_left_out(self) -> bool:
+        """Whether the tests do not execute it."""
+        return self.marker is not None and self.marker[0] != "no output"
 
     def __str__(self) -> str:
         return f"{self.page}:{self.line}"
@@ -195,6 +203,8 @@ class Shell:
 
     def _run(self, words: list[str]) -> None:
         file = None
+        if words[-1] == "&":
+            words.pop()  # services alone are in the background, and they are anyway
         if ">" in words:
             *words, _, file = words
         match words:
@@ -206,7 +216,11 @@ class Shell:
                 _on_another_backend(variable, arguments)
             case ["pip", "install", "-e", what]:
                 _check_extras(what)
-            case ["curl", "--data-binary", data, url]:
+            case ["kill", "$!"]:
+                self.close()
+            case ["python", script, *arguments]:
+                run_program(script, *arguments)
+            case ["curl", *_, "--data-binary", data, url]:
                 self._post(data, url)
             case _:
                 raise AssertionError("nothing here executes it; mark the block, or teach tests/documents.py")
@@ -244,13 +258,30 @@ class Shell:
         finally:
             for service, _ in self._services:
                 service.end()
+            self._services.clear()
+
+
+def run_program(script: str, *arguments: str) -> None:
+    """Runs a Python program in this process; what it does to the global dtype is undone."""
+    floatx, policy = keras.config.floatx(), keras.config.dtype_policy()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [script, *arguments])
+        try:
+            runpy.run_path(script, run_name="__main__")
+        finally:
+            keras.config.set_floatx(floatx)
+            keras.config.set_dtype_policy(policy)
 
 
 def _polynet(arguments: list[str], file: str | None) -> None:
     """Runs a command, with what makes it smaller; what it prints may go to a file."""
     name = "train" if arguments[0] == "launch" and "train" in arguments else arguments[0]
     smaller = list(SMALLER.get(name, ()))
-    if name == "train" and not {"--structure", "--weights"} & set(arguments):
+    if name == "train" and {"probe", "finetune"} & set(arguments):
+        smaller = [flag for flag in smaller if not flag.startswith("--width")]  # that of the weights
+    elif name == "train" and "--weights" in arguments:
+        smaller = ["--epochs=1"]  # all else as the weights have it
+    elif name == "train" and "--structure" not in arguments:
         smaller.append(f"--structure={SMALL}")
     with contextlib.ExitStack() as stack:
         if file:

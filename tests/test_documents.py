@@ -11,7 +11,6 @@ import gzip
 import hashlib
 import os
 import re
-import runpy
 import shutil
 import sys
 from pathlib import Path
@@ -19,6 +18,8 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import sklearn.datasets
+import sklearn.utils
 import tensorflow as tf
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
@@ -36,9 +37,23 @@ from polynet_keras.pretrained import registry, store
 from polynet_keras.pretrained.stored_arrays import Format
 from tests.data.records.test_describe import write
 from tests.deployment.exported import exported, protocol, save_card
-from tests.documents import EXECUTED, OTHERS, PAGES, REASONS, ROOT, SMALL, SMALLER, Shell, blocks, check_flags, commands
+from tests.documents import (
+    EXECUTED,
+    OTHERS,
+    PAGES,
+    REASONS,
+    ROOT,
+    SMALL,
+    SMALLER,
+    Shell,
+    blocks,
+    check_flags,
+    commands,
+    run_program,
+)
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
+TUTORIALS = sorted({block.page for block in BLOCKS if block.page.startswith("docs/tutorials/")})
 SMALL_STRUCTURES = {
     "polynet-g5": "1 x [2-way] | 2 x [ir] | 1 x [ir]",
     "ir-10-20-10": "1 x [ir] | 2 x [ir] | 1 x [ir]",
@@ -58,7 +73,9 @@ def test_every_block_is_executed_or_says_why_not():
         if block.marker:
             kind, text = block.marker
             assert block.language in EXECUTED, f"{block} is not executed anyway"
-            if kind == "ci":
+            if kind == "no output":
+                assert block.page in TUTORIALS, f"{block}: only tutorials are notebooks"
+            elif kind == "ci":
                 assert block.page in GATE_PAGES, f"{block}: .ci/run reads {' and '.join(GATE_PAGES)} alone"
                 assert text in GATE, f"{block}: .ci/run has no step {text}"
             else:
@@ -67,7 +84,7 @@ def test_every_block_is_executed_or_says_why_not():
     assert given == set(REASONS), "a reason that no block has any more"
 
 
-@pytest.mark.parametrize("block", [b for b in BLOCKS if b.language == "bash" and b.marker], ids=str)
+@pytest.mark.parametrize("block", [b for b in BLOCKS if b.language == "bash" and b.is_left_out], ids=str)
 def test_flags_of_commands_that_are_not_executed(block):
     for words in commands(block.code):
         check_flags(words)
@@ -128,6 +145,14 @@ def clothes(monkeypatch, tmp_path):
             content = gzip.compress(bytes(header) + values[chosen].tobytes())
             (folder / f"{part}-{kind}-ubyte.gz").write_bytes(content)
     monkeypatch.setattr(fashion_mnist, "FOLDER", folder)
+
+
+@pytest.fixture
+def few_digits(monkeypatch):
+    """In place of 1,797."""
+    digits = load_digits()
+    few = sklearn.utils.Bunch(images=digits.images[:60], target=digits.target[:60], target_names=digits.target_names)
+    monkeypatch.setattr(sklearn.datasets, "load_digits", lambda: few)
 
 
 def save_photographs(folder, classes=("cat", "dog"), count=5):
@@ -219,7 +244,6 @@ NAMES = {
     "docs/fine_tuning.md": fine_tuning_names,
     "docs/howto/features.md": predicting_names,
     "docs/input.md": input_names,
-    "docs/photos.md": predicting_names,
     "docs/polynet.md": polynet_names,
     "docs/predicting.md": predicting_names,
     "docs/protocols.md": protocols_names,
@@ -289,6 +313,10 @@ def training_files(folder):
     (folder / "weights.csv").write_text("class,weight\ncat,2.5\n")
 
 
+def finetune_files(folder):
+    save_photographs(folder / "photos")
+
+
 FILES = {
     "docs/evaluation.md": evaluation_files,
     "docs/export.md": export_files,
@@ -300,6 +328,7 @@ FILES = {
     "docs/models.md": models_files,
     "docs/serving.md": serving_files,
     "docs/training.md": training_files,
+    "docs/tutorials/finetune.md": finetune_files,
 }
 """What the `bash` blocks of a page find in their folder, beside `photos` and a run on them."""
 
@@ -312,19 +341,23 @@ def work_alone(job):
     if "train" in arguments:
         return main(arguments[arguments.index("train") :])
     assert Path(program).name == "python"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", arguments)
-        runpy.run_path(arguments[0], run_name="__main__")
+    run_program(*arguments)
     return 0
 
 
-def executed(page, language):
-    return [b for b in BLOCKS if b.page == page and b.language == language and not b.marker]
+def executed(page, *languages):
+    return [b for b in BLOCKS if b.page == page and b.language in languages and not b.is_left_out]
 
 
 def pages(language):
-    """Those with blocks that are executed."""
-    return list(dict.fromkeys(b.page for b in BLOCKS if b.language == language and not b.marker))
+    """Those with blocks that are executed, but for the tutorials."""
+    found = dict.fromkeys(b.page for b in BLOCKS if b.language == language and not b.is_left_out)
+    return [page for page in found if page not in TUTORIALS]
+
+
+def run_block(block, names):
+    code = "\n" * block.line + block.code  # so that a traceback has the page's lines
+    exec(compile(code, block.page, "exec"), names)
 
 
 def run_python(page, prepared):
@@ -332,8 +365,7 @@ def run_python(page, prepared):
     names = {"__name__": "__main__"}
     for block in executed(page, "python"):
         names |= next(prepared, {})
-        code = "\n" * block.line + block.code  # so that a traceback has the page's lines
-        exec(compile(code, block.page, "exec"), names)
+        run_block(block, names)
     return names
 
 
@@ -388,3 +420,22 @@ def test_the_commands_of_a_page(page, imagenet, clothes, trained, monkeypatch, t
     with contextlib.closing(Shell()) as shell:
         for block in executed(page, "bash"):
             shell.run(block)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", TUTORIALS)
+def test_the_steps_of_a_tutorial(page, imagenet, few_digits, monkeypatch, tmp_path):
+    """All its blocks in one folder, which is empty at first but for the reader's own photographs."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    monkeypatch.setattr(launch, "supervise", work_alone)
+    if page in FILES:
+        FILES[page](tmp_path)
+    names = {"__name__": "__main__"}
+    with contextlib.closing(Shell()) as shell:
+        for block in executed(page, "python", "bash"):
+            if block.language == "python":
+                run_block(block, names)
+            else:
+                shell.run(block)
