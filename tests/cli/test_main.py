@@ -223,7 +223,7 @@ def test_predict_with_a_published_checkpoint(capsys, digits_run):
     )
     assert "model='x' is not a file or folder in" in fails(capsys, "predict", "--weights=x", digits_run.samples[0])
     assert "model='' is not a file or folder in" in fails(capsys, "predict", "--weights=", digits_run.samples[0])
-    assert "none.png: cannot be read" in fails(capsys, "predict", "--weights=imagenet", "none.png")
+    assert "none.png: no such file" in fails(capsys, "predict", "--weights=imagenet", "none.png")
 
 
 def test_what_a_restart_may_mend_is_no_mistake(capsys, monkeypatch):
