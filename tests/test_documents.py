@@ -345,6 +345,14 @@ def work_alone(job):
     return 0
 
 
+@pytest.fixture
+def one_process(monkeypatch):
+    """Commands run as where the environment of the tests is activated, on no cluster, and workers in this process."""
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    monkeypatch.setattr(launch, "supervise", work_alone)
+
+
 def executed(page, *languages):
     return [b for b in BLOCKS if b.page == page and b.language in languages and not b.is_left_out]
 
@@ -406,15 +414,11 @@ def test_the_python_of_the_page_on_export(monkeypatch, tmp_path, channels, optio
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", pages("bash"))
-def test_the_commands_of_a_page(page, imagenet, clothes, trained, monkeypatch, tmp_path):
+def test_the_commands_of_a_page(page, imagenet, clothes, trained, one_process, monkeypatch, tmp_path):
     folder = tmp_path / "folder"
     shutil.copytree(trained, folder)
     (folder / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(folder)
-    # As where the environment of the tests is activated, and on no cluster.
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.delenv("TF_CONFIG", raising=False)
-    monkeypatch.setattr(launch, "supervise", work_alone)
     if page in FILES:
         FILES[page](folder)
     with contextlib.closing(Shell()) as shell:
@@ -424,12 +428,9 @@ def test_the_commands_of_a_page(page, imagenet, clothes, trained, monkeypatch, t
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", TUTORIALS)
-def test_the_steps_of_a_tutorial(page, imagenet, few_digits, monkeypatch, tmp_path):
+def test_the_steps_of_a_tutorial(page, imagenet, few_digits, one_process, monkeypatch, tmp_path):
     """All its blocks in one folder, which is empty at first but for the reader's own photographs."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.delenv("TF_CONFIG", raising=False)
-    monkeypatch.setattr(launch, "supervise", work_alone)
     if page in FILES:
         FILES[page](tmp_path)
     names = {"__name__": "__main__"}
