@@ -47,7 +47,10 @@ def images(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype("float32")
 
 
-@pytest.mark.parametrize(("build", "name"), [(small, "polynet"), (small_inception_resnet, "inception_resnet")])
+@pytest.mark.parametrize(
+    ("build", "name"),
+    [(small, "polynet"), pytest.param(small_inception_resnet, "inception_resnet", marks=pytest.mark.slow)],
+)
 def test_top(build, name):
     model = build(classes=7)
     assert model.name == name
@@ -71,7 +74,7 @@ def test_without_top(build, pooling, shape):
 
 
 @builders
-@pytest.mark.parametrize("channels", [1, 4])  # and 3 everywhere else
+@pytest.mark.parametrize("channels", [1, pytest.param(4, marks=pytest.mark.slow)])  # and 3 everywhere else
 def test_channels(build, channels):
     model = build(input_shape=(75, 75, channels), classes=2)
     assert infer(model, images(1, 75, 75, channels)).shape == (1, 2)
@@ -191,9 +194,10 @@ def test_weights_argument(saved, suffix):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (
+        pytest.param(
             {"width": 0.25},
             "its 'stem_conv3/0' is 3 x 3 x 8 x 8, the network's variable 'stem_conv3/kernel' 3 x",
+            marks=pytest.mark.slow,
         ),
         ({"structure": SAVED.replace("3-way", "mpoly-3")}, "its 'stage_a_02_"),
         ({"structure": SAVED.replace(", 3-way", "")}, "has no variable in the network"),
@@ -230,6 +234,7 @@ def test_weights_of_other_classes_leave_a_fresh_head(saved, caplog):
     np.testing.assert_array_equal(infer(features[0], x), infer(features[1], x))
 
 
+@pytest.mark.slow
 def test_headless_weights_do_not_fill_a_head(tmp_path):
     path = tmp_path / "net.weights.h5"
     small(include_top=False).save_weights(path)

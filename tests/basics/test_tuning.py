@@ -21,9 +21,11 @@ DATASETS = {
 }
 
 
-# Data of a validation are made of those of an evaluation.
+FAST = ("training", "encoded images")
+
+
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "evaluation")) for name in DATASETS]
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in FAST)) for name in DATASETS]
 )
 def test_no_dataset_is_tuned(name):
     dataset = DATASETS[name]()

@@ -347,7 +347,7 @@ class FitsAtEpochEnds(keras.callbacks.Callback):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("trains", [pytest.param(TrainsAtSteps, marks=pytest.mark.slow), FitsAtEpochEnds])
+@pytest.mark.parametrize("trains", [TrainsAtSteps, FitsAtEpochEnds])
 def test_a_callback_that_trains_too(tmp_path, trains):
     """Its steps are none of `fit`'s: neither counted, nor replayed, nor taken for the end."""
     undisturbed = fit(None, trains())
@@ -386,6 +386,7 @@ def test_a_step_that_is_made_anew_meanwhile(tmp_path, undisturbed):
     assert_same(fit(tmp_path, Anew()), undisturbed)
 
 
+@pytest.mark.slow
 def test_the_end_by_a_callback_is_an_end(tmp_path, caplog):
     """With the weights that it has chosen."""
 
@@ -418,6 +419,7 @@ def test_callbacks_remember(tmp_path):
     assert again.best == min(resumed.losses)
 
 
+@pytest.mark.slow
 def test_several_optimizers_and_a_step_of_ones_own(tmp_path):
     class Adversaries(DistributedTraining, keras.Model):
         def __init__(self):
@@ -489,6 +491,7 @@ def test_what_was_read_stays_what_it_was():
         np.testing.assert_array_equal(state[name], value)
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_for_a_while(tmp_path, monkeypatch, caplog, undisturbed):
     write = CheckpointFiles.write
     errors = [None, OSError(28, "No space left on device"), tf.errors.ResourceExhaustedError(None, None, "disk quota")]
@@ -676,6 +679,7 @@ def test_two_in_one_fit_are_refused_before_anything_is_done(tmp_path):
     assert model.fit(dataset(), callbacks=[rivals[0]], verbose=0).epoch == [0]
 
 
+@pytest.mark.slow
 def test_one_of_a_fit_that_is_under_way_is_refused(tmp_path):
     checkpoints, other = Checkpoints(tmp_path, every_steps=2), compiled()
 
@@ -697,6 +701,7 @@ def test_with_keras_progress_bar(tmp_path, capsys, verbose):
     assert f"{STEPS}/{STEPS}" in shown
 
 
+@pytest.mark.slow
 def test_a_callback_that_evaluates_when_it_gets_its_model(tmp_path, undisturbed):
     class Evaluates(keras.callbacks.Callback):
         def set_model(self, model):

@@ -157,7 +157,7 @@ def fit(data, options, folder=None, stop=None, strategy=None, **more):
 
 
 ALIKE = ("shuffled", "shuffled_twice", "concatenated", "cached", "generator")
-ALIKE += ("of_epochs_length", "of_unknown_length", "images")
+ALIKE += ("of_epochs_length", "of_unknown_length", "images", "weighted", "within_interleave")
 """What is like another kind: of one shuffle and of two, of a known length and of `steps_per_epoch`, of folders."""
 
 
@@ -252,6 +252,7 @@ def test_validation_of_the_shuffled_data_is_told(tmp_path, caplog, part):
     assert "validation reads from the dataset that is shuffled for training" in caplog.text
 
 
+@pytest.mark.slow
 def test_arrays_with_a_seed_come_in_one_order(tmp_path, caplog):
     def seeded():
         keras.utils.set_random_seed(0)

@@ -229,6 +229,7 @@ def test_a_run_of_an_older_version_is_evaluated_on_the_split_that_it_held_out(tm
         assert found.fingerprint == splits[held_out].fingerprint
 
 
+@pytest.mark.slow
 def test_an_export_is_refused_what_its_run_was_trained_on(capsys, here):
     (here / "export" / "1").mkdir(parents=True)
     (here / "export" / "1" / "model.xml").touch()

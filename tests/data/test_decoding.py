@@ -38,7 +38,9 @@ def decoded(encoded, channels=3, region=whole, names=None):
     return found, unreadable.skipped
 
 
-@pytest.fixture(scope="module", params=[1, 3, 4])
+@pytest.fixture(
+    scope="module", params=[pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(4, marks=pytest.mark.slow)]
+)
 def hostile(request):
     channels = request.param
     return channels, *decoded([image.encoded for image in HOSTILE], channels, names=[image.name for image in HOSTILE])
@@ -198,7 +200,7 @@ def whole_files(height):
     ]
 
 
-@pytest.mark.parametrize("finished", [False, True], ids=["region", "batches"])
+@pytest.mark.parametrize("finished", [pytest.param(False, marks=pytest.mark.slow), True], ids=["region", "batches"])
 def test_too_many_pixels_are_refused_before_tensorflow_decodes_them(monkeypatch, finished):
     """In files that are whole: one whose header lies, TensorFlow would refuse itself."""
     files, ran = whole_files(5) + whole_files(6), []

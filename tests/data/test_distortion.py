@@ -37,9 +37,8 @@ def test_the_least_area_of_a_random_resized_crop():
     assert len({tuple(box) for box in boxes}) > 40
 
 
-@pytest.mark.parametrize(
-    ("height", "width"), [(375, 500), *(pytest.param(*size, marks=pytest.mark.slow) for size in ((500, 200), (64, 64)))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("height", "width"), [(375, 500), *((*size,) for size in ((500, 200), (64, 64)))])
 def test_random_resized_boxes_are_those_of_tensorflows_sampler(height, width):
     """Two-sample Kolmogorov-Smirnov tests of position, area and aspect ratio against the stateful sampler."""
     count = 2000

@@ -35,7 +35,7 @@ EVERYTHING = Augmentation("random_resized", flip=True, color_jitter=0.4, erasing
     "preprocessing",
     [
         PREPROCESSING,
-        Preprocessing(75, 86, resize="shorter_side", antialias=False),
+        pytest.param(Preprocessing(75, 86, resize="shorter_side", antialias=False), marks=pytest.mark.slow),
         pytest.param(Preprocessing(75, 86, interpolation="bicubic"), marks=pytest.mark.slow),
         pytest.param(
             Preprocessing(12, 15, mean=(0.4, 0.5, 0.6), std=(1 / 255,) * 3, channel_order="BGR"), marks=pytest.mark.slow
@@ -139,6 +139,7 @@ def test_threads_change_nothing(monkeypatch):
     assert_same(expected, batches_of(4, EVERYTHING))
 
 
+@pytest.mark.slow
 def test_mixed_labels_are_shares():
     for images, labels in batches_of(6, Augmentation(mixup=1.0, cutmix=1.0)):
         assert labels.shape == (len(images), 10)
@@ -297,6 +298,7 @@ def test_an_image_that_would_grow_too_large_is_named():
         list(batches.dataset)
 
 
+@pytest.mark.slow
 def test_files_that_cannot_be_read_are_under_the_policy(tmp_path, monkeypatch):
     """One that vanished and one that is too large, both among others."""
     for name in ("a", "b"):
@@ -322,6 +324,7 @@ def test_files_that_cannot_be_read_are_under_the_policy(tmp_path, monkeypatch):
         list(evaluation_batches(examples, PREPROCESSING, 3, unreadable=unreadable).dataset)
 
 
+@pytest.mark.slow
 def test_validation_data_have_no_empty_batch():
     examples = examples_of([b"", b"", png(IMAGES[0]), b""])
     batches = evaluation_batches(examples, PREPROCESSING, 2, unreadable=Unreadable("skip"))

@@ -100,7 +100,10 @@ def test_the_pipeline_scales_as_much(side):
     np.testing.assert_array_equal(decoded(KINDS["orientation_6"], side), pixels)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+FAST = ("baseline", "grey", "orientation_6")
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind not in FAST)) for kind in KINDS])
 def test_the_pipeline_decodes_as_pillows_draft(kind):
     expected = drafted(KINDS[kind], 100)
     np.testing.assert_array_equal(decoded(KINDS[kind], 100), expected)
@@ -124,7 +127,16 @@ def inner_part(height, width):
     return height // 5, width // 7, height // 2, width // 2
 
 
-@pytest.mark.parametrize("kind", ["baseline", "grey", "orientation_3", "orientation_6", "orientation_7_progressive"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "orientation_6",
+        *(
+            pytest.param(kind, marks=pytest.mark.slow)
+            for kind in ("baseline", "grey", "orientation_3", "orientation_7_progressive")
+        ),
+    ],
+)
 def test_a_part_of_an_image_is_scaled_by_its_own_size(kind):
     """As cut from the whole image at that scale, up to two pixels at the edges, whose neighbours are missing."""
 
@@ -158,7 +170,9 @@ def test_other_files_are_decoded_as_ever():
         np.testing.assert_array_equal(decoded(encoded, 20), decode_image(encoded, 3, ""))
 
 
-@pytest.mark.parametrize("kind", ["baseline", "progressive", "orientation_6"])
+@pytest.mark.parametrize(
+    "kind", ["baseline", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("progressive", "orientation_6"))]
+)
 def test_a_truncated_file_is_refused_as_ever(kind):
     cut = KINDS[kind][: len(KINDS[kind]) // 2]
     assert decoded(cut, None) == decoded(cut, 20)
@@ -225,6 +239,7 @@ def test_large_images_are_scaled_in_their_turn(monkeypatch):
     assert held == [637 * 419] * 3
 
 
+@pytest.mark.slow
 def test_many_crops_have_a_larger_image():
     assert [least_side(SCALED, crops) for crops in (1, 10, 144)] == [48, 48, round(40 * 352 / 224)]
     assert least_side(Preprocessing(40, 48), 144) is None

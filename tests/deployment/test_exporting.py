@@ -111,6 +111,7 @@ def test_one_export_at_a_time_makes_a_folder(few_layers, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.rglob("*")] == ["net"]
 
 
+@pytest.mark.slow
 def test_who_has_lost_the_folder_puts_nothing_there(few_layers, tmp_path, monkeypatch):
     monkeypatch.setattr(exporting, "holding", lambda *_, **__: contextlib.nullcontext(Hold(is_lost=True)))
     with pytest.raises(OSError, match="net: another process has taken it; this process no longer writes there"):
@@ -157,6 +158,7 @@ def test_an_export_is_overwritten_when_that_is_asked_for(few_layers, tmp_path):
         export(few_layers, folder, "onnx")
 
 
+@pytest.mark.slow
 def test_what_is_put_into_an_export_while_the_next_is_written_stays(few_layers, tmp_path, monkeypatch):
     folder = tmp_path / "net"
     export(few_layers, folder, "onnx")
@@ -196,7 +198,7 @@ def names_of(folder, format):
     return [*signature.structured_input_signature[1], *signature.structured_outputs]
 
 
-@pytest.mark.parametrize("format", ["saved_model", "onnx", "openvino", "tflite"])
+@pytest.mark.parametrize("format", ["saved_model", "onnx", "openvino", pytest.param("tflite", marks=pytest.mark.slow)])
 def test_inputs_and_outputs_have_the_same_names_everywhere(few_layers, tmp_path, format):
     """LiteRT goes by its old name here, TensorFlow Lite; no card has it."""
     image = keras.Input((16, 16, 3), name="pixels")
@@ -240,7 +242,9 @@ def test_a_saved_model_takes_files_and_gives_names(tmp_path, resize, channels):
             classify(encoded=tf.constant([bad]))
 
 
-@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize(
+    "channels", [pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(4, marks=pytest.mark.slow)]
+)
 def test_a_saved_model_decodes_as_pillow_does(channels):
     from PIL import Image
     from sklearn.datasets import load_sample_image

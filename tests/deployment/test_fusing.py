@@ -87,17 +87,18 @@ def test_in_float64_only_rounding_is_left(float64_network, shared):
         keras.config.set_dtype_policy("float32")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [
-        pytest.param({"include_top": False}, marks=pytest.mark.slow),
-        pytest.param({"include_top": False, "pooling": "avg", "input_shape": (None, None, 3)}, marks=pytest.mark.slow),
-        pytest.param({"include_top": False, "pooling": "max"}, marks=pytest.mark.slow),
-        pytest.param({"classifier_activation": "softmax", "classes": 1}, marks=pytest.mark.slow),
-        pytest.param({"width": 0.25, "input_shape": (75, 75, 1)}, marks=pytest.mark.slow),
-        pytest.param({"residual_scale": 0.3}, marks=pytest.mark.slow),
+        {"include_top": False},
+        {"include_top": False, "pooling": "avg", "input_shape": (None, None, 3)},
+        {"include_top": False, "pooling": "max"},
+        {"classifier_activation": "softmax", "classes": 1},
+        {"width": 0.25, "input_shape": (75, 75, 1)},
+        {"residual_scale": 0.3},
         {"residual_scale": (1.5, 0.0)},
-        pytest.param({"residual_scale": 1e-30}, marks=pytest.mark.slow),
+        {"residual_scale": 1e-30},
     ],
     ids=str,
 )
@@ -125,6 +126,7 @@ SHARED_AND_FACTORS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shared", "factors"), SHARED_AND_FACTORS, ids=str)
 def test_each_path_keeps_its_own_factor(shared, factors):
     """The factor of a path that the next order takes too must not reach that order."""
@@ -135,7 +137,8 @@ def test_each_path_keeps_its_own_factor(shared, factors):
     assert_same(fuse(model, shared), model)
 
 
-@pytest.mark.parametrize("shared", ["duplicate", pytest.param("affine", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("shared", ["duplicate", "affine"])
 def test_a_shared_convolution_is_folded_once_for_each_normalization(shared):
     """One kernel, three normalizations: folding any of them into the common kernel would be wrong for the others."""
     model = same_network("1 x [poly-3] | 1 x [ir] | 1 x [ir]")

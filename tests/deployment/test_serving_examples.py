@@ -88,6 +88,7 @@ def check_printed(printed, paths):
         np.testing.assert_allclose([float(score) / 100 for _, score in found], scores, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_tensorflow_serving(tmp_path, photographs, capsys, monkeypatch):
     import tensorflow as tf
 

@@ -199,6 +199,7 @@ print(json.dumps([w.tolist() for w in model.get_weights()[2:]]))
     np.testing.assert_allclose(found[1], 0.5 + 0.5 * variances, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_training_step_of_ones_own_sees_its_part_and_logs_are_means():
     found = json.loads(
         on_two_replicas("""

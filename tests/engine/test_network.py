@@ -99,7 +99,12 @@ FIT = {
 }
 
 
-@pytest.mark.parametrize("kind", FIT)
+FIT_FAST = ("arrays", "sample weights", "validation")
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind not in FIT_FAST)) for kind in FIT]
+)
 def test_fit_equals_keras(kind):
     ours, theirs = small_pair()
     before = ours.get_weights()
@@ -121,7 +126,7 @@ def test_fit_of_a_polynet_equals_keras():
 
 
 @on_tensorflow
-@pytest.mark.parametrize("steps_per_execution", [1, 2])
+@pytest.mark.parametrize("steps_per_execution", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_fit_a_dataset_with_a_smaller_last_batch(steps_per_execution):
     import tensorflow as tf
 
@@ -203,6 +208,7 @@ def test_metrics_are_made_once():
     assert metric.runs == 3
 
 
+@pytest.mark.slow
 @on_tensorflow
 def test_metrics_whose_variables_are_of_the_outputs_shape():
     metric = keras.metrics.F1Score()
@@ -316,6 +322,7 @@ def test_the_processs_own_graph_passes_are_left_alone():
     assert tf.config.optimizer.get_experimental_options() == before
 
 
+@pytest.mark.slow
 @on_tensorflow
 def test_passes_that_are_not_chosen_do_not_run():
     """Constant folding, for one, would leave no product of constants."""
@@ -467,6 +474,7 @@ def compiled_functions(step):
     return step._function._compiled
 
 
+@pytest.mark.slow
 @on_tensorflow
 def test_a_third_size_is_no_new_function():
     model = few_layers((None, None, 3))
@@ -517,6 +525,7 @@ def test_an_image_of_the_wrong_size_is_refused_after_right_ones():
             model.fit(x[:, :6], y, verbose=0)
 
 
+@pytest.mark.slow
 @on_tensorflow
 def test_other_structures_and_dtypes_have_functions_of_their_own():
     (model,) = compiled(few_layers())
@@ -592,6 +601,7 @@ def test_functions_run_eagerly_where_the_process_says_so():
     assert all(eager)
 
 
+@pytest.mark.slow
 @on_tensorflow
 def test_the_step_runs_with_the_chosen_graph_passes():
     """Remapping makes one operation of a convolution, its normalization and its ReLU; without it there are three."""
@@ -610,6 +620,7 @@ def test_the_step_runs_with_the_chosen_graph_passes():
     assert len(fused) >= len(convolutions) / 2
 
 
+@pytest.mark.slow
 @on_tensorflow
 def test_none_from_a_generator():
     x, y = small_data(6)
@@ -946,22 +957,22 @@ def a_clone():
 
 WIRINGS = (
     one_output,
-    a_list_of_one_output,
+    pytest.param(a_list_of_one_output, marks=pytest.mark.slow),
     pytest.param(two_outputs, marks=pytest.mark.slow),
     pytest.param(outputs_by_name, marks=pytest.mark.slow),
     pytest.param(nested_outputs, marks=pytest.mark.slow),
     an_output_inside_a_unit,
-    a_layer_that_uses_the_inside_of_a_unit,
+    pytest.param(a_layer_that_uses_the_inside_of_a_unit, marks=pytest.mark.slow),
     two_inputs,
-    inputs_by_name,
+    pytest.param(inputs_by_name, marks=pytest.mark.slow),
     layers_that_are_shared,
-    a_layer_that_is_shared_by_a_long_and_a_short_path,
-    a_path_from_another_input,
-    a_path_from_both_inputs,
-    a_unit_of_nothing,
+    pytest.param(a_layer_that_is_shared_by_a_long_and_a_short_path, marks=pytest.mark.slow),
+    pytest.param(a_path_from_another_input, marks=pytest.mark.slow),
+    pytest.param(a_path_from_both_inputs, marks=pytest.mark.slow),
+    pytest.param(a_unit_of_nothing, marks=pytest.mark.slow),
     a_unit_in_a_path,
-    from_the_middle,
-    a_network_in_a_network,
+    pytest.param(from_the_middle, marks=pytest.mark.slow),
+    pytest.param(a_network_in_a_network, marks=pytest.mark.slow),
     pytest.param(a_clone, marks=pytest.mark.slow),
 )
 
@@ -994,6 +1005,7 @@ def test_rematerialization_of_any_wiring(wire):
         assert sum(changed) > 2 * units
 
 
+@pytest.mark.slow
 def test_a_sub_model_is_a_model():
     model = network(structure=SMALLEST, remat="all")
     inner = keras.Model(model.input, [model.output, model.get_layer("stage_b_01_sum_f").output])

@@ -85,6 +85,7 @@ def test_a_whole_model_gives_probabilities(published, compared, tmp_path):
     assert "format" not in compared, "it was compared all the same"
 
 
+@pytest.mark.slow
 def test_without_a_comparison_the_data_extra_is_not_needed(published, monkeypatch, tmp_path):
     def refuse(*needed):
         assert needed == ("data", "PIL", "sklearn")
@@ -97,7 +98,7 @@ def test_without_a_comparison_the_data_extra_is_not_needed(published, monkeypatc
     convert(published.file, tmp_path / "net.weights.h5", compare=False)
 
 
-@pytest.mark.parametrize("logits", [1.01e-4, float("nan")])
+@pytest.mark.parametrize("logits", [1.01e-4, pytest.param(float("nan"), marks=pytest.mark.slow)])
 def test_other_logits_than_the_publishers_and_nothing_is_written(published, compared, tmp_path, logits):
     compared["parity"] = Parity("pretrainedmodels 0", 0.5, logits, True)
     target = tmp_path / "net.weights.h5"
@@ -112,7 +113,7 @@ def test_other_logits_than_the_publishers_and_nothing_is_written(published, comp
     ("source", "file"),
     [
         ("imagenet-cadene", True),
-        (Path("imagenet-cadene"), False),
+        pytest.param(Path("imagenet-cadene"), False, marks=pytest.mark.slow),
         pytest.param("imagenet-cadene", False, marks=pytest.mark.slow),
         pytest.param(Path("imagenet-cadene"), True, marks=pytest.mark.slow),
     ],

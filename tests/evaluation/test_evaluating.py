@@ -279,7 +279,7 @@ def test_scores_are_kept_and_taken_again(tmp_path, monkeypatch):
     [
         ({"crops": 7}, "^crops=7 must be one of"),
         ({"batch_size": 0, "crops": 10}, "^batch_size=0 must be an integer of at least 1"),
-        ({}, "^image 4: "),  # unreadable images are errors
+        pytest.param({}, "^image 4: ", marks=pytest.mark.slow),  # unreadable images are errors
     ],
     ids=["crops", "batch size", "image"],
 )
@@ -420,6 +420,7 @@ def test_models_that_do_not_fit_their_card_or_the_images():
     assert trained().structure == ""  # nobody knows which network it is
 
 
+@pytest.mark.slow
 def test_images_of_other_channels_are_converted():
     grey = random_images(3, channels=1)
     data = examples_of([png(image) for image in grey], [0, 1, 2], channels=1)
@@ -429,7 +430,8 @@ def test_images_of_other_channels_are_converted():
     np.testing.assert_allclose(found / found.sum(axis=1, keepdims=True), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("crops", [1, *(pytest.param(crops, marks=pytest.mark.slow) for crops in (10, 144))])
+@pytest.mark.slow
+@pytest.mark.parametrize("crops", [1, 10, 144])
 def test_a_narrow_image_is_named_or_skipped(unnormalized, crops):
     narrow = np.zeros((2, 60_000, 3), "uint8")
     data = examples_of([png(narrow), png(IMAGES[0])], [0, 1], classes=3)

@@ -162,6 +162,7 @@ def test_every_stage_of_a_polynet(of_polynet):
     assert not any(np.allclose(one, other) for i, one in enumerate(flat) for other in flat[:i])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["logits", "fused"])
 def test_polynets_that_compute_the_same_look_at_the_same(polynets, of_polynet, kind):
     images = pictures(2, (107, 107))

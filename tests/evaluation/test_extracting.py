@@ -63,7 +63,7 @@ def test_both_ways_to_read(files, way):  # noqa: F811
 
 
 @pytest.mark.parametrize(
-    "stage", [None, *(pytest.param(stage, marks=pytest.mark.slow) for stage in ("stage_c", "stem")), "stage_a"]
+    "stage", [None, *(pytest.param(stage, marks=pytest.mark.slow) for stage in ("stage_c", "stem", "stage_a"))]
 )
 def test_embeddings_of_a_polynet(files, plain, stage):  # noqa: F811
     arguments = {"weights": None, "input_shape": (75, 75, 3), "structure": "1 x [ir] | 1 x [ir] | 1 x [ir]"}

@@ -136,6 +136,7 @@ def test_batches_leave_few_places_empty(run, files, monkeypatch):
     assert sizes == [3, 1, 4]
 
 
+@pytest.mark.slow
 def test_crops_are_pooled(run, files, way):
     model = keras.saving.load_model(run / "model.keras")
     assert_predicted(predict(run, files, top=2, crops=10), files, model, crops=10)
@@ -184,6 +185,7 @@ def test_no_file_can_be_read(run, tmp_path, way):
     assert prediction == Prediction(str(named[0]), (), "no such file")
 
 
+@pytest.mark.slow
 def test_names_that_are_not_utf_8(run, files, tmp_path):
     folder = tmp_path / "old"
     folder.mkdir()

@@ -117,8 +117,9 @@ def test_listed_structures_have_the_operations_of_the_design():
     assert list(cards) == ["polynet-g5", "ir-5-10-5", "ir-10-20-10", "ir-20-56-20"]
 
 
-@pytest.mark.parametrize("share_projection", [pytest.param(False, marks=pytest.mark.slow), True])
-@pytest.mark.parametrize("data_format", ["channels_last", pytest.param("channels_first", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("share_projection", [False, True])
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
 def test_macs_counted_from_a_model_are_those_of_its_structure(share_projection, data_format):
     keras.config.set_image_data_format(data_format)
     structure, classes = "1 x [poly-3] | 1 x [mpoly-2, 2-way] | 1 x [ir]", 7

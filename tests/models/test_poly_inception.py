@@ -73,7 +73,7 @@ def in_one_stage_fast():
     """Every module in every stage; the fast tests have each module in one stage, in turn, but what longer ones hold."""
     for number, text in enumerate(FORMULAS):
         for place, stage in enumerate(BRANCHES):
-            slow = place != number % len(BRANCHES) or text in ("2-way", "poly-2", "mpoly-2", "I + F + G + HF")
+            slow = place != number % len(BRANCHES) or text in ("2-way", "poly-2", "mpoly-2", "poly-3", "I + F + G + HF")
             yield pytest.param(text, stage, marks=[pytest.mark.slow] * slow)
 
 

@@ -44,7 +44,9 @@ def test_sizes_and_channels_of_the_released_nets_image():
     assert [level.stride for level in levels.values()] == [2, 4, 8, 16, 32]
 
 
-@pytest.mark.parametrize("side", [75, 100, 139, 224, 299, 331])
+@pytest.mark.parametrize(
+    "side", [75, 100, *(pytest.param(side, marks=pytest.mark.slow) for side in (139, 224, 299)), 331]
+)
 def test_how_many_places_a_side_has(side):
     levels = feature_pyramid(
         PolyNet(include_top=False, weights=None, input_shape=(side, 75, 1), structure=STRUCTURE, width=0.05)
@@ -115,7 +117,8 @@ def test_with_a_weights_file_and_with_the_top(tmp_path):
         np.testing.assert_allclose(other[name], one[name], rtol=1e-6)
 
 
-@pytest.mark.parametrize("shared", ["duplicate", pytest.param("affine", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("shared", ["duplicate", "affine"])
 def test_of_a_fused_network_and_fused_itself(shared):
     model = built(75, 75)
     x = images(75, 75)

@@ -94,6 +94,7 @@ def test_a_name_is_fetched_once_and_converted_once(served, monkeypatch):
     np.testing.assert_allclose(infer(again, served.x), served.expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_without_the_top_and_with_other_classes(served, caplog):
     features = small(weights="small", include_top=False, pooling="avg")
     assert features.output_shape == (None, 200)

@@ -146,7 +146,7 @@ def test_a_part_of_a_net_is_no_net(trained, part):
     ("structure", "positions"),
     [
         (LARGE, "interleaved"),
-        ("2 x [ir] | 4 x [ir] | 1 x [ir]", "appended"),
+        pytest.param("2 x [ir] | 4 x [ir] | 1 x [ir]", "appended", marks=pytest.mark.slow),
         pytest.param(LARGE, "appended", marks=pytest.mark.slow),
         pytest.param("2 x [ir] | 4 x [ir] | 1 x [ir]", "interleaved", marks=pytest.mark.slow),
     ],
@@ -218,8 +218,14 @@ def test_each_kept_path_brings_its_factors_and_its_variables():
         pytest.param(
             {"classes": 7}, "the target's 'predictions/kernel' is 136 x 7, .* and classes", marks=pytest.mark.slow
         ),
-        ({"input_shape": (75, 75, 1)}, "the target's 'stem_conv1/kernel' is 3 x 3 x"),
-        ({"include_top": False}, "the source's 'predictions/bias' has no place in the target"),
+        pytest.param(
+            {"input_shape": (75, 75, 1)}, "the target's 'stem_conv1/kernel' is 3 x 3 x", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            {"include_top": False},
+            "the source's 'predictions/bias' has no place in the target",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_nets_that_are_not_alike_are_refused(trained, arguments, message):
@@ -291,6 +297,7 @@ def test_the_optimizer_goes_on_with_what_is_kept():
     assert int(grown.optimizer.iterations) == 0
 
 
+@pytest.mark.slow
 def test_optimizers_that_scale_the_loss_are_looked_into():
     structure = "1 x [ir] | 1 x [ir] | 1 x [ir]"
     source, grown = compiled(structure, gradient_accumulation_steps=None), net(structure)

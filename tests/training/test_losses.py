@@ -66,15 +66,14 @@ def test_the_softmax_tells_of_one_class_alone():
     np.testing.assert_allclose(keras.activations.softmax(tf.constant(logits)), alone / alone.sum(), rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
-        pytest.param({}, marks=pytest.mark.slow),
+        {},
         {"regularization": Regularization(label_smoothing=0.2)},
-        pytest.param(
-            {"augmentation": Augmentation(mixup=1.0, cutmix=1.0), "target_threshold": 0.2}, marks=pytest.mark.slow
-        ),
-        pytest.param({"augmentation": Augmentation(mixup=1.0), "class_weights": WEIGHTS}, marks=pytest.mark.slow),
+        {"augmentation": Augmentation(mixup=1.0, cutmix=1.0), "target_threshold": 0.2},
+        {"augmentation": Augmentation(mixup=1.0), "class_weights": WEIGHTS},
     ],
     ids=["plain", "smoothed", "threshold", "weights"],
 )

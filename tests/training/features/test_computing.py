@@ -256,6 +256,7 @@ def test_what_replaces_an_image_in_an_augmented_copy_depends_on_the_sampling(tmp
     assert all(labels is None for labels in without_images[1:])
 
 
+@pytest.mark.slow
 def test_an_image_that_cannot_be_read_is_named(tmp_path, model):
     broken = source_of([b"no image" if number == 3 else png(image) for number, image in enumerate(IMAGES[:5])])
     with pytest.raises(ValueError, match="image 3: "):

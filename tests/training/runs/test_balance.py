@@ -122,6 +122,7 @@ def test_an_image_that_an_epoch_has_twice_is_augmented_anew(source):
         training_batches(source.training, preprocessing_of(recipe, source), 12, 3, sampling="twice")
 
 
+@pytest.mark.slow
 def test_a_balanced_run_begins_at_any_step(source):
     recipe = Recipe(batch_size=4, sampling="balanced")
     preprocessing = preprocessing_of(recipe, source)
