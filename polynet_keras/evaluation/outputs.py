@@ -88,10 +88,10 @@ def logits_model(model: keras.Model) -> keras.Model:
     make = Network if isinstance(model, Network) else keras.Model
     last = model.layers[-1]
     if isinstance(last, (layers.Softmax, layers.Activation)):
-        return make(model.inputs, last.input)
+        return make(model.input, last.input)
     if isinstance(last, layers.Dense):
-        return make(model.inputs, without_activation(last)(last.input))
-    return make(model.inputs, ops.log(ops.maximum(ops.cast(model.outputs[0], "float32"), SMALLEST)))
+        return make(model.input, without_activation(last)(last.input))
+    return make(model.input, ops.log(ops.maximum(ops.cast(model.outputs[0], "float32"), SMALLEST)))
 
 
 def probability_model(model: keras.Model) -> keras.Model:
@@ -100,7 +100,7 @@ def probability_model(model: keras.Model) -> keras.Model:
     Raises:
         ValueError: as `logits_model`.
     """
-    return keras.Model(model.inputs, layers.Softmax()(model.outputs[0])) if gives_logits(model) else model
+    return keras.Model(model.input, layers.Softmax()(model.outputs[0])) if gives_logits(model) else model
 
 
 def two_class_model(model: keras.Model) -> keras.Model:
@@ -124,7 +124,7 @@ def two_class_model(model: keras.Model) -> keras.Model:
             "an Activation, with a sigmoid or linear"
         )
     half = logit / 2  # for both classes alike: `evaluation.explain` takes the gradient of either
-    return keras.Model(model.inputs, layers.Softmax()(ops.concatenate([-half, half], -1)))
+    return keras.Model(model.input, layers.Softmax()(ops.concatenate([-half, half], -1)))
 
 
 def without_activation(last: layers.Dense | layers.Conv2D) -> layers.Dense | layers.Conv2D:

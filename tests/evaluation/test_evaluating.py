@@ -354,6 +354,13 @@ def test_logits_of_models_that_end_in_a_softmax(make):
     assert not isinstance(logits_model(model), Network)
 
 
+@pytest.mark.filterwarnings("error")
+def test_logits_take_the_structure_of_inputs_that_the_model_takes():
+    """Otherwise Keras warns at each call, on the PyTorch backend."""
+    model = small_model()
+    logits_model(keras.Model(model.input, model.output))(np.zeros((1, 12, 12, 3), "float32"))
+
+
 def test_models_of_which_logits_cannot_be_told():
     with pytest.raises(ValueError, match="ends in Dense with the activation sigmoid; expected a softmax, or a Dense"):
         logits_model(small_model("sigmoid"))

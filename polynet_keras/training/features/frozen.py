@@ -27,7 +27,7 @@ def frozen_part(model: keras.Model, through: str) -> Network:
 
     Made outside of a strategy's scope, it computes in this process alone, on one device.
     """
-    return Network(model.inputs, end_of_frozen(model, through))
+    return Network(model.input, end_of_frozen(model, through))
 
 
 def weights_hash(model: keras.Model) -> str:
