@@ -130,7 +130,8 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     else:
         examples = _examples(run_folder, recipe, values.data, values.split, layout)
     if other is not None:
-        _check_unseen(other, examples, data, values.split)
+        advice = "train both with the same --seed" if run_folder else "swap --model and --against and leave out --data"
+        _check_unseen(other, examples, data, values.split, advice)
     crops, on_error = (recipe.crops, recipe.on_error) if recipe else (1, "error")
     how = {
         "batch_size": values.batch_size,
@@ -214,7 +215,7 @@ def _run_folder(source: "ModelSource") -> Path | None:
     return None
 
 
-def _check_unseen(other: "ModelSource", examples: "Examples", data: str, split: str | None) -> None:
+def _check_unseen(other: "ModelSource", examples: "Examples", data: str, split: str | None, advice: str) -> None:
     """Refuses images that the other run was trained on: it would look better than it is."""
     from polynet_keras.data.source_names import is_same_data
     from polynet_keras.pretrained.model_card import ModelCard
@@ -229,7 +230,7 @@ def _check_unseen(other: "ModelSource", examples: "Examples", data: str, split: 
     if is_same_data(data, trained_on) and held_out not in ("", examples.fingerprint):
         raise ValueError(
             f"--against={shown(other.name)} held out other images of {shown(data)}, and was trained on some of these; "
-            "train both with the same --seed, or name other data with --data"
+            f"{advice}, or name other data with --data"
         )
 
 

@@ -125,6 +125,12 @@ def test_a_model_is_compared_with_another(capsys, here):
     assert "--against=runs/other held out other images of data, and was trained on some" in fails(
         capsys, model, against
     )
+    # A model that no run made, such as a grown one, has no held-out images; the run has.
+    shutil.copy(here / "runs" / "small" / "model.keras", "grown.keras")
+    card.save("grown.keras")
+    said = fails(capsys, "--model=grown.keras", "--data=data", "--against=runs/small")
+    assert "; swap --model and --against and leave out --data, or name other data" in said
+    assert "A alone 0, B alone 0" in succeeds(capsys, "evaluate", model, "--against=grown.keras")
 
 
 @pytest.mark.slow
