@@ -12,7 +12,7 @@ from polynet_keras.data.unreadable import Unreadable, reading
 from polynet_keras.training.recipes.recipe import Recipe
 from polynet_keras.training.runs.checking import check_range_test
 from polynet_keras.training.runs.execution import Execution
-from polynet_keras.training.runs.learning_rate_range import SMOOTHING, LearningRateRange, check_one_worker
+from polynet_keras.training.runs.learning_rate_range import LearningRateRange, check_one_worker
 from polynet_keras.training.runs.opening import opened, tell_of_data
 from polynet_keras.training.runs.preparation import compiled_model, preprocessing_of, training_data
 
@@ -77,7 +77,7 @@ def find_learning_rate(
                 callbacks=[steps],
             )
         unread.log(len(source.training))
-    return LearningRateRange(tuple(steps.rates), tuple(steps.losses), UPDATES)
+    return steps.found()
 
 
 class _Rising(keras.optimizers.schedules.LearningRateSchedule):
@@ -102,7 +102,11 @@ class _Steps(keras.callbacks.Callback):
         self.progress = tqdm(total=UPDATES, desc="range test", unit=" updates", disable=None, leave=False)
         self._accumulated = accumulated
         self._parts: list[float] = []
-        self._rate, self._mean, self._lowest = math.nan, 0.0, math.inf
+        self._rate = math.nan
+
+    def found(self) -> LearningRateRange:
+        """Returns the results of the updates so far."""
+        return LearningRateRange(tuple(self.rates), tuple(self.losses), UPDATES)
 
     def on_train_batch_begin(self, batch, logs=None):
         self.model.reset_metrics()  # so that the logs have the loss of this batch alone
@@ -120,12 +124,10 @@ class _Steps(keras.callbacks.Callback):
         self._parts = []
         self.rates.append(self._rate)
         self.losses.append(loss)
-        self._mean = SMOOTHING * self._mean + (1 - SMOOTHING) * loss
-        smoothed = self._mean / (1 - SMOOTHING ** len(self.losses))
-        self._lowest = min(self._lowest, smoothed)
-        self.model.stop_training = smoothed > DIVERGED * self._lowest
+        smoothed = self.found().smoothed
+        self.model.stop_training = bool(smoothed[-1] > DIVERGED * smoothed.min())
         self.progress.update()
-        told = f"learning rate {self._rate:.1e}, loss {smoothed:.4f}"
+        told = f"learning rate {self._rate:.1e}, loss {smoothed[-1]:.4f}"
         self.progress.set_postfix_str(told, refresh=False)
         if self.progress.disable and len(self.losses) % LINE == 0:
             logging.info("range test: %d of %d updates, %s", len(self.losses), UPDATES, told)
