@@ -280,7 +280,8 @@ def _polynet(arguments: list[str], file: str | None) -> None:
     if name == "train" and {"probe", "finetune"} & set(arguments):
         smaller = [flag for flag in smaller if not flag.startswith("--width")]  # that of the weights
     elif name == "train" and "--weights" in arguments:
-        if not any(argument.startswith("imagenet-") for argument in arguments):  # these recipes have a width of their own
+        # The recipes of ImageNet have a width of their own.
+        if not any(argument.startswith("imagenet-") for argument in arguments):
             smaller = ["--epochs=1"]  # all else as the weights have it
     elif name == "train" and "--structure" not in arguments:
         smaller.append(f"--structure={SMALL}")
