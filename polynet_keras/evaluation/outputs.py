@@ -88,10 +88,10 @@ def logits_model(model: keras.Model) -> keras.Model:
     make = Network if isinstance(model, Network) else keras.Model
     last = model.layers[-1]
     if isinstance(last, (layers.Softmax, layers.Activation)):
-        return make(model.input, last.input)
+        return make(_input_of(model), last.input)
     if isinstance(last, layers.Dense):
-        return make(model.input, without_activation(last)(last.input))
-    return make(model.input, ops.log(ops.maximum(ops.cast(model.outputs[0], "float32"), SMALLEST)))
+        return make(_input_of(model), without_activation(last)(last.input))
+    return make(_input_of(model), ops.log(ops.maximum(ops.cast(model.outputs[0], "float32"), SMALLEST)))
 
 
 def probability_model(model: keras.Model) -> keras.Model:
@@ -100,7 +100,7 @@ def probability_model(model: keras.Model) -> keras.Model:
     Raises:
         ValueError: as `logits_model`.
     """
-    return keras.Model(model.input, layers.Softmax()(model.outputs[0])) if gives_logits(model) else model
+    return keras.Model(_input_of(model), layers.Softmax()(model.outputs[0])) if gives_logits(model) else model
 
 
 def two_class_model(model: keras.Model) -> keras.Model:
@@ -124,7 +124,12 @@ def two_class_model(model: keras.Model) -> keras.Model:
             "an Activation, with a sigmoid or linear"
         )
     half = logit / 2  # for both classes alike: `evaluation.explain` takes the gradient of either
-    return keras.Model(model.input, layers.Softmax()(ops.concatenate([-half, half], -1)))
+    return keras.Model(_input_of(model), layers.Softmax()(ops.concatenate([-half, half], -1)))
+
+
+def _input_of(model: keras.Model):
+    """Returns a model's input, or the list of several. A list of one would have Keras warn on the PyTorch backend."""
+    return model.inputs[0] if len(model.inputs) == 1 else model.inputs
 
 
 def without_activation(last: layers.Dense | layers.Conv2D) -> layers.Dense | layers.Conv2D:
