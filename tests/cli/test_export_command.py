@@ -14,7 +14,6 @@ from polynet_keras.pretrained.model_card import ModelCard
 from polynet_keras.pretrained.model_source import MODEL_FILE
 
 
-@pytest.mark.slow
 def test_a_run_is_exported(digits_run, tmp_path, capsys):
     output = tmp_path / "digits"
     assert main(["export", f"--run_dir={digits_run.folder}", f"--output={output}"]) == 0
