@@ -162,8 +162,16 @@ ADAPTERS = (
 
 
 def data_of(epoch_iterator: Any) -> Any:
-    """Returns the data that Keras's epoch iterator iterates over in each epoch. Without the name: AttributeError."""
+    """Returns the data that Keras's epoch iterator iterates over: on JAX and PyTorch once, so ask in each epoch.
+
+    Without the name: AttributeError.
+    """
     return epoch_iterator._get_iterator()
+
+
+def source_of_data(epoch_iterator: Any) -> Callable[[], Any]:
+    """Returns the function behind `data_of`, which `replace_data` does not change. Without the name: AttributeError."""
+    return epoch_iterator._get_iterator
 
 
 def replace_data(epoch_iterator: Any, data: Any) -> None:

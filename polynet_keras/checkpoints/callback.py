@@ -18,8 +18,11 @@ from polynet_keras.checkpoints.replay import TrainingSteps
 from polynet_keras.checkpoints.restoring import check_steps, choose
 from polynet_keras.checkpoints.saving import Saver, State
 from polynet_keras.cluster.agreement import fail_together, sum_over_workers
-from polynet_keras.cluster.workers import is_chief, worker_count
+from polynet_keras.cluster.workers import is_chief, model_strategy, worker_count
 from polynet_keras.engine.session import TrainingSession
+
+BACKENDS = ("tensorflow", "jax")
+"""On PyTorch Keras's step gets a batch, and not the iterator: a replayed step would read one."""
 
 
 class Checkpoints(keras.callbacks.Callback):
@@ -29,9 +32,10 @@ class Checkpoints(keras.callbacks.Callback):
         model.fit(dataset, epochs=90, callbacks=[checkpoints])
 
     A process that is killed and started again with the same script gets the weights, losses, metrics and history of an
-    uninterrupted run: bit for bit, if the training itself is deterministic. It works on TensorFlow for a PolyNet, a
-    `DistributedModel` and other subclasses of `DistributedTraining`, without a strategy or with one of several replicas
-    or workers. Workers share the folder; the chief writes, and all resume from the same checkpoint.
+    uninterrupted run: bit for bit, if the training itself is deterministic. It works for a PolyNet, a
+    `DistributedModel` and other subclasses of `DistributedTraining`: on TensorFlow without a strategy or with one of
+    several replicas or workers, and on JAX in one process. A training resumes on the backend that it began on. Workers
+    share the folder; the chief writes, and all resume from the same checkpoint.
 
     A checkpoint holds all variables of the model (with the states of its random layers), of its optimizers and metrics;
     the position; the logs; and the state of other callbacks (`callback_state.ATTRIBUTES`, or their `get_state` and
@@ -71,8 +75,8 @@ class Checkpoints(keras.callbacks.Callback):
         strategy: the model's strategy, if you use `position` with several workers: they agree on it.
 
     Raises:
-        ValueError: an argument is out of range, or the backend is not TensorFlow. From `fit`: the checkpoints are from
-            another model, recipe or number of steps, or none of them can be read.
+        ValueError: an argument is out of range, or the backend is neither TensorFlow nor JAX. From `fit`: the
+            checkpoints are from another model, recipe, backend or number of steps, or none of them can be read.
 
     Examples:
         >>> from polynet_keras.engine import DistributedModel
@@ -163,8 +167,9 @@ class Checkpoints(keras.callbacks.Callback):
                 "DistributedModel(model.inputs, model.outputs) makes one of any functional or sequential model"
             )
         self._callbacks = session.callbacks
-        self._several = worker_count(self.model.distribute_strategy) > 1
-        self._chief = is_chief(self.model.distribute_strategy)
+        strategy = model_strategy(self.model)
+        self._several = worker_count(strategy) > 1
+        self._chief = is_chief(strategy)
         self._steps = TrainingSteps(self.model, session.arguments.get("steps_per_epoch"), session.epoch_iterator)
         self._after_training_steps: State | None = None
         self._in_epoch = False
@@ -212,6 +217,12 @@ class Checkpoints(keras.callbacks.Callback):
             self._write(self._state_now(ended))
 
     def _accept(self, saved: SavedState) -> None:
+        backend = saved.facts.get("backend", "tensorflow")  # older versions wrote on TensorFlow only
+        if backend != keras.backend.backend():
+            raise ValueError(
+                f"{saved.path} was written on Keras's {backend} backend, and this is {keras.backend.backend()}, which "
+                f"draws other numbers: resume with KERAS_BACKEND={backend}, or name another folder to start anew"
+            )
         found = saved.facts["fingerprint"]
         if found != self._fingerprint:
             raise ValueError(
@@ -221,7 +232,7 @@ class Checkpoints(keras.callbacks.Callback):
 
     def _restore(self, session: TrainingSession) -> SavedState | None:
         """Makes the model, the callbacks and `fit` resume from the newest checkpoint, if there is one."""
-        strategy, steps = self.model.distribute_strategy, self._steps
+        strategy, steps = model_strategy(self.model), self._steps
         before, self._chosen = self._chosen, None
         # Processes do not know what the others found, unless they looked together.
         if before is None or (self._several and self._strategy is None):
@@ -295,7 +306,7 @@ class Checkpoints(keras.callbacks.Callback):
         """Saves, on the chief, and stops."""
         saved = state is not None and self._write(state)
         # The others wait until it is written: a scheduler may start all again when the first one has exited.
-        saved = sum_over_workers(self.model.distribute_strategy, int(saved)) > 0
+        saved = sum_over_workers(model_strategy(self.model), int(saved)) > 0
         self._stop(self._position_now(), saved)
 
     def _stop(self, position: Position, saved: bool) -> NoReturn:
@@ -323,6 +334,7 @@ class Checkpoints(keras.callbacks.Callback):
         callbacks, arrays = get_states(self._callbacks)
         facts = {
             "fingerprint": self._fingerprint,
+            "backend": keras.backend.backend(),
             "progress": progress.to_json(),
             "variables": model_state.describe(self.model),
             "callbacks": callbacks,
@@ -350,9 +362,9 @@ def _progress(saved: SavedState | None) -> Progress:
 
 
 def _check_arguments(folder, every_steps, every_minutes, keep, fingerprint) -> None:
-    if keras.backend.backend() != "tensorflow":
+    if keras.backend.backend() not in BACKENDS:
         raise ValueError(
-            f"Checkpoints need Keras's TensorFlow backend, but this is {keras.backend.backend()!r}; "
+            f"Checkpoints need Keras's backend tensorflow or jax, but this is {keras.backend.backend()!r}; "
             "keras.callbacks.BackupAndRestore works on all backends"
         )
     if not isinstance(folder, (str, os.PathLike)) or not os.fspath(folder):

@@ -5,7 +5,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from polynet_keras.basics.keras_internals import CALLBACK_STATE, remembered
 
@@ -25,15 +24,16 @@ def get_states(callbacks: Sequence[keras.callbacks.Callback]) -> tuple[dict[str,
     arrays: dict[str, np.ndarray] = {}
 
     def packed(value, name: str):
-        if isinstance(value, (np.ndarray, tf.Tensor)) and value.ndim:
-            arrays[name] = np.asarray(value)
+        if hasattr(value, "__array__"):  # NumPy's, and those of Keras's backends
+            array = np.asarray(value)
+            if not array.ndim:
+                return array.item()
+            arrays[name] = array
             return TENSOR + name
         if isinstance(value, dict):
             return {key: packed(one, f"{name}/{key}") for key, one in value.items()}
         if isinstance(value, (list, tuple)):
             return [packed(one, f"{name}/{number}") for number, one in enumerate(value)]
-        if isinstance(value, (np.ndarray, np.generic, tf.Tensor)):
-            return np.asarray(value).item()
         return value
 
     states = {}

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import keras
 import tensorflow as tf
 from absl import logging
 
@@ -52,8 +53,10 @@ class DataOrder:
 
     def __init__(self, epoch_iterator):
         self._epochs = epoch_iterator
-        self._data = keras_internals.data_of(epoch_iterator)
-        self._shuffles = list(_shuffles(keras_internals.dataset_of(epoch_iterator)))
+        self._data = keras_internals.source_of_data(epoch_iterator)
+        # Keras's iterators on JAX are generators, which begin with their first batch.
+        lazy = keras.backend.backend() == "jax"
+        self._shuffles = list(_shuffles(keras_internals.dataset_of(epoch_iterator), when_read=lazy))
         self.latest: Any = None
         self.made = max((_drawn.get(s.dataset, 0) for s in self._shuffles if not s.when_read), default=0)
         self.read = max((_drawn.get(s.dataset, 0) for s in self._shuffles if s.when_read), default=0)
@@ -61,12 +64,12 @@ class DataOrder:
 
     @property
     def element_spec(self):
-        return self._data.element_spec
+        return self._data().element_spec
 
     def __iter__(self):
         self.made += 1
         self._note()
-        self.latest = iter(self._data)
+        self.latest = iter(self._data())
         return self.latest
 
     def begin_to_read(self) -> None:
@@ -153,6 +156,11 @@ class DataOrder:
             return (
                 "fit(shuffle=True) shuffles a PyDataset with Python's own generator, write fit(shuffle=False) and let "
                 "its on_epoch_end() shuffle with a seed"
+            )
+        if shuffles and keras.backend.backend() == "jax":
+            return (
+                "on JAX fit(shuffle=True) shuffles arrays with NumPy's global generator, write "
+                "tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(x), seed=0).batch(n)"
             )
         if shuffles and internals.global_seed() is None:
             return (

@@ -11,10 +11,12 @@ import re
 import keras
 import numpy as np
 import tensorflow as tf
+from keras import ops
 
 from polynet_keras.basics.keras_internals import strategy_of
 from polynet_keras.basics.names import number_of, size_text
 from polynet_keras.checkpoints.files import SavedState
+from polynet_keras.cluster.workers import model_strategy, scope_of
 from polynet_keras.engine.building import build
 
 MODEL, OPTIMIZER, METRICS = "model", "optimizer", "metrics"
@@ -36,24 +38,22 @@ def describe(model: keras.Model) -> Description:
 def read(model: keras.Model) -> dict[str, tf.Tensor | np.ndarray]:
     """Returns the current values of all variables by name; later assignments do not change them.
 
-    No worker waits for another. Tensors share the variables' memory until the variables are assigned.
+    No worker waits for another. Tensors of TensorFlow share the variables' memory until the variables are assigned.
     """
     values: dict[str, tf.Tensor | np.ndarray] = {}
-    with model.distribute_strategy.scope():
+    with scope_of(model_strategy(model)):
         for group, variables in _groups(model).items():
             for number, variable in enumerate(variables):
-                values[_name(group, number)] = (
-                    _totals(model, variable) if group == METRICS else tf.convert_to_tensor(variable.value)
-                )
+                values[_name(group, number)] = _totals(model, variable) if group == METRICS else _value(variable)
     return values
 
 
 def first_not_finite(model: keras.Model) -> str | None:
     """Returns the path of a trained variable with an infinite or NaN value; None if there is none."""
-    with model.distribute_strategy.scope():
+    with scope_of(model_strategy(model)):
         for variable in model.trainable_variables:
             is_float = variable.dtype.startswith(("float", "bfloat"))
-            if is_float and not tf.reduce_all(tf.math.is_finite(tf.convert_to_tensor(variable.value))):
+            if is_float and not ops.all(ops.isfinite(ops.convert_to_tensor(variable))):
                 return variable.path
     return None
 
@@ -67,7 +67,7 @@ def check(model: keras.Model, saved: SavedState) -> None:
     found = saved.facts["variables"]
     optimizer = model.optimizer
     if OPTIMIZER in found and optimizer is not None and not optimizer.built:
-        with model.distribute_strategy.scope():
+        with scope_of(model_strategy(model)):
             optimizer.build(model.trainable_variables)
     expected = describe(model)
     for group in dict.fromkeys([*expected, *found]):
@@ -81,7 +81,7 @@ def assign(model: keras.Model, saved: SavedState) -> None:
     Raises:
         ValueError: the checkpoint can no longer be read.
     """
-    with model.distribute_strategy.scope():
+    with scope_of(model_strategy(model)):
         for group, variables in _groups(model).items():
             if group != METRICS:
                 for number, variable in enumerate(variables):
@@ -95,21 +95,21 @@ def check_metrics(model: keras.Model, saved: SavedState, data_spec) -> None:
     Args:
         model: a compiled model.
         saved: the checkpoint.
-        data_spec: the specification of the training data, from which the variables are made.
+        data_spec: the specification of the training data, from which the variables are made; None if they exist.
 
     Raises:
         ValueError: the model was compiled with other metrics.
     """
     found = saved.facts["variables"][METRICS]
-    if len(model.metrics_variables) != len(found) and strategy_of(model) is None:
-        # Without a strategy Keras makes the metrics' variables in the first step.
+    if len(model.metrics_variables) != len(found) and data_spec is not None and strategy_of(model) is None:
+        # On TensorFlow without a strategy, Keras makes the metrics' variables in the first step.
         build(model, None, data_spec)
     _check_group(saved, METRICS, found, describe(model)[METRICS])
 
 
 def assign_metrics(model: keras.Model, saved: SavedState) -> None:
     """Sets the metrics to their saved totals."""
-    with model.distribute_strategy.scope():
+    with scope_of(model_strategy(model)):
         for number, variable in enumerate(model.metrics_variables):
             _assign_totals(model, variable, saved.tensor(_name(METRICS, number)))
 
@@ -154,10 +154,17 @@ def _plain(path: str) -> str:
     return re.sub(r"_\d+(?=[/_]|$)", "", path)
 
 
+def _value(variable: keras.Variable) -> tf.Tensor | np.ndarray:
+    """Returns a variable's value. On JAX it is a copy: the next step takes the memory of the arrays that it gets."""
+    if keras.backend.backend() == "tensorflow":
+        return tf.convert_to_tensor(variable.value)
+    return np.array(variable.value)
+
+
 def _totals(model: keras.Model, variable: keras.Variable) -> tf.Tensor | np.ndarray:
     """Returns a metric's sum, or, if each replica has its own sum, those of this process: (replicas, ...)."""
     if not _is_in_parts(variable):
-        return tf.convert_to_tensor(variable.value)
+        return _value(variable)
     # The variable's own value is the sum of all replicas, which would need the other workers.
     return np.stack([part.numpy() for part in model.distribute_strategy.experimental_local_results(variable.value)])
 

@@ -97,24 +97,27 @@ class TrainingSteps:
         """Whether, after an epoch, Keras has left the iterator or is about to."""
         return self.order.begins_anew or self.order.made > self._number
 
-    def __call__(self, iterator):
+    def __call__(self, *arguments):
+        """Runs or replays a step: on TensorFlow (iterator) → logs, on JAX (state, iterator) → (logs, state)."""
+        *state, iterator = arguments
         self.model.train_function = self._function
         if iterator is not self.order.latest:
-            return self._function(iterator)  # another `fit`: an interrupt ended this one before the step
+            return self._function(*arguments)  # another `fit`: an interrupt ended this one before the step
         first, self._epoch_begins = self._epoch_begins, False
         if self._iterator is not iterator:
             self._iterator, self._batches_read, self._passed_epochs = iterator, 0, False
             self._number = self.order.made
             self.order.begin_to_read()
-            self.data_spec = iterator.element_spec
+            self.data_spec = getattr(iterator, "element_spec", None)  # on JAX the metrics are made without it
         if self._done is not None and self._epochs_begun == 1 and first and self._counts_steps:
             self._pass_over_epochs(self._done)
         steps = self.model.steps_per_execution
         if self.replays and self._done is not None:
             self._read(steps, at_least=1)
-            return dict(self._done.logs)
+            logs = dict(self._done.logs)
+            return (logs, *state) if state else logs
         try:
-            logs = self._function(iterator)
+            results = self._function(*arguments)
         except (StopIteration, tf.errors.OutOfRangeError):
             if first and self._passed_epochs:
                 raise ValueError(
@@ -125,7 +128,7 @@ class TrainingSteps:
                 ) from None
             raise
         self._batches_read += steps
-        return logs
+        return results
 
     def _pass_over_epochs(self, done: Progress) -> None:
         """Skips the batches of the epochs before, if all epochs share one iterator."""

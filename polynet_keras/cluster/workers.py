@@ -1,6 +1,19 @@
 """The place of this process among the workers of a TensorFlow strategy."""
 
+import contextlib
+from typing import Any
+
 import tensorflow as tf
+
+
+def model_strategy(model: Any) -> tf.distribute.Strategy | None:
+    """Returns the strategy of a model, TensorFlow's default one included; None on Keras's other backends."""
+    return getattr(model, "distribute_strategy", None)
+
+
+def scope_of(strategy: tf.distribute.Strategy | None) -> contextlib.AbstractContextManager:
+    """Returns the context in which the variables of a strategy are made and assigned."""
+    return contextlib.nullcontext() if strategy is None else strategy.scope()
 
 
 def worker_index(strategy: tf.distribute.Strategy) -> int:
@@ -14,7 +27,7 @@ def worker_index(strategy: tf.distribute.Strategy) -> int:
     return first + (resolver.task_id or 0)
 
 
-def worker_count(strategy: tf.distribute.Strategy) -> int:
+def worker_count(strategy: tf.distribute.Strategy | None) -> int:
     """Returns the number of processes that train together."""
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) or strategy.cluster_resolver is None:
         return 1

@@ -195,6 +195,16 @@ class DistributedTraining(_Base):
 
         build(self, iterator, data_batch)
 
+    def _symbolic_build(self, iterator=None, data_batch=None):
+        if keras.backend.backend() == "jax" and iterator is not None:
+            if self.training_session is not None:
+                self.training_session.begin(iterator)
+            from polynet_keras.engine.jax_building import symbols_of
+
+            # Keras's method reads a batch, and the dataset draws one more order of its examples.
+            data_batch = symbols_of(iterator)
+        super()._symbolic_build(iterator=iterator, data_batch=data_batch)
+
     def _on_this_worker(self, method: str, args: tuple, kwargs: dict) -> dict:
         """Returns the arguments of one of Keras's methods for this worker's call."""
         bound = inspect.signature(getattr(keras.Model, method)).bind(self, *args, **kwargs)

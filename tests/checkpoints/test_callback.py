@@ -771,8 +771,8 @@ def test_arguments(arguments, message):
 
 
 def test_other_backends(monkeypatch):
-    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-    with pytest.raises(ValueError, match="Checkpoints need Keras's TensorFlow backend, but this is 'jax'"):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
+    with pytest.raises(ValueError, match="Checkpoints need Keras's backend tensorflow or jax, but this is 'torch'"):
         Checkpoints("checkpoints", every_steps=1)
 
 

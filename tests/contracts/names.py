@@ -67,7 +67,9 @@ NAMES = {
         (KERAS, MODEL),
         "AttributeError where models of several workers are made; else our override is not called",
     ),
-    "Model._symbolic_build": PrivateName("keras", (KERAS,), LOUD_IF_DISTRIBUTED),
+    "Model._symbolic_build": PrivateName(
+        "keras", (KERAS, MODEL), f"{LOUD_IF_DISTRIBUTED}; on JAX AttributeError in every fit with Checkpoints"
+    ),
     "Model._compute_loss": PrivateName("keras", (KERAS,), LOUD_IF_DISTRIBUTED),
     "Model._loss_tracker": PrivateName("keras", (KERAS,), LOUD_IF_DISTRIBUTED),
     "Model._call_has_training_arg": PrivateName("keras", (KERAS,), LOUD_IF_DISTRIBUTED),
