@@ -3,6 +3,7 @@
     python benchmarks/training.py --image_size 235 --batch_size 4 --rounds 7 --json result.json
     python benchmarks/training.py --losses 20
     python benchmarks/training.py --sides polynet_keras polynet_keras,remat=stage_b polynet_keras,remat=all
+    python benchmarks/training.py --sides polynet_keras polynet_keras,backend=jax polynet_keras,backend=torch
 
 Every side is a process of its own that holds the network, and they take turns: a round is one step of each. Printed
 are the medians, the median and the range of the rounds' ratios to the first side, the seconds to build the network and
@@ -11,7 +12,8 @@ from `fit` to the end of the first step (in PyTorch: the first step), and each p
     pytorch           pytorchcv's polynet, eager, channels_last, torch.optim.RMSprop
     keras             the same network as a plain keras.Model of Keras's layers, keras.optimizers.RMSprop
     polynet_keras     PolyNet, training.optimizers.RMSprop with epsilon outside the root as PyTorch has it;
-                      with options: remat=stage_b, remat=all, policy=mixed_bfloat16, epsilon=inside
+                      with options: remat=stage_b, remat=all, policy=mixed_bfloat16, epsilon=inside, backend=jax,
+                      backend=torch
 
 With `--profile`, one of our steps is traced and the time of its operations printed, summed over TensorFlow's threads.
 
@@ -22,6 +24,7 @@ that. (Extra `test`; run from the project's folder with PYTHONPATH=.)
 """
 
 import argparse
+import importlib
 import json
 import multiprocessing
 import os
@@ -53,6 +56,8 @@ def peak_gib() -> float:
 
 def run_keras(connection, side: str, options: dict, settings: argparse.Namespace) -> None:
     """`compile` and `fit` as users write them; a callback waits for its turn before each step."""
+    os.environ["KERAS_BACKEND"] = backend = options.get("backend", "tensorflow")
+    # TensorFlow prepares the batches on every backend.
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(settings.threads)
@@ -113,7 +118,9 @@ def run_keras(connection, side: str, options: dict, settings: argparse.Namespace
     try:
         model.fit(dataset, steps_per_epoch=10**6, callbacks=[Turns()], shuffle=False, verbose=0)
     except KeyboardInterrupt:
-        connection.send({"versions": f"TensorFlow {tf.__version__}, Keras {keras.__version__}"})
+        package = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}[backend]
+        version = importlib.import_module(backend).__version__
+        connection.send({"versions": f"{package} {version}, Keras {keras.__version__}"})
 
 
 def run_pytorch(connection, side: str, options: dict, settings: argparse.Namespace) -> None:

@@ -150,6 +150,12 @@ def test_what_needs_no_tensorflow_passes(backend, tests, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("tests", ["slow", "not slow"])
+def test_checkpoints_on_jax(tests, tmp_path):
+    passes("jax", tmp_path, "-m", tests, "tests/checkpoints/test_callback.py")
+
+
+@pytest.mark.slow
 @on_others
 def test_published_numbers(backend, tmp_path):
     passes(backend, tmp_path, "tests/pretrained/test_golden.py")

@@ -83,7 +83,8 @@ def assign(model: keras.Model, saved: SavedState) -> None:
     """
     with scope_of(model_strategy(model)):
         for group, variables in _groups(model).items():
-            if group != METRICS:
+            # In a run with several phases on JAX, the newest checkpoint may have another phase's optimizer.
+            if group != METRICS and len(variables) == len(saved.facts["variables"].get(group, ())):
                 for number, variable in enumerate(variables):
                     value = saved.tensor(_name(group, number))
                     variable.assign(value.astype(variable.dtype) if value.dtype == bool else value)

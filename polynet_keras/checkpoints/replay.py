@@ -100,6 +100,13 @@ class TrainingSteps:
     def __call__(self, *arguments):
         """Runs or replays a step: on TensorFlow (iterator) → logs, on JAX (state, iterator) → (logs, state)."""
         *state, iterator = arguments
+        try:
+            return self._step(arguments, state, iterator)
+        except BaseException:
+            self._put_back(state)
+            raise
+
+    def _step(self, arguments: tuple, state: list, iterator):
         self.model.train_function = self._function
         if iterator is not self.order.latest:
             return self._function(*arguments)  # another `fit`: an interrupt ended this one before the step
@@ -129,6 +136,19 @@ class TrainingSteps:
             raise
         self._batches_read += steps
         return results
+
+    def _put_back(self, state: list) -> None:
+        """Gives the variables the values that Keras has taken out of them on JAX, if the failed step left any.
+
+        Keras itself only does this after a step that succeeded; without values an error would follow the error.
+        """
+        model = self.model
+        for parts in state:  # one on JAX
+            groups = (model.trainable_variables, model.non_trainable_variables, model.optimizer.variables)
+            for variables, values in zip((*groups, model.metrics_variables), parts, strict=True):
+                for variable, value in zip(variables, values, strict=True):
+                    if not value.is_deleted():
+                        variable.assign(value)
 
     def _pass_over_epochs(self, done: Progress) -> None:
         """Skips the batches of the epochs before, if all epochs share one iterator."""

@@ -67,10 +67,13 @@ def _install_lines() -> Iterator[tuple[str, str]]:
 
 def _obstacles() -> Iterator[Exception]:
     """Yields the reasons why training is impossible here."""
+    from polynet_keras.training.runs.checking import BACKENDS
+
     try:
         check_backend()
-        if (backend := chosen_backend()).name != "tensorflow":
-            yield ValueError(f"Keras's backend is {shown(backend.name)} ({backend.source}); training is TensorFlow's")
+        if (backend := chosen_backend()).name not in BACKENDS:
+            names = " and ".join(BACKENDS)
+            yield ValueError(f"Keras's backend is {shown(backend.name)} ({backend.source}); runs train on {names}")
     except (ValueError, OSError) as error:
         yield error
     try:

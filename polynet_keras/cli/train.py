@@ -7,6 +7,7 @@ from absl import flags, logging
 
 from polynet_keras.basics.names import number_of, shell_quoted, shown
 from polynet_keras.basics.stderr_filter import held_back
+from polynet_keras.cli.backend import chosen_backend
 from polynet_keras.cli.execution_flags import define_execution_flags, execution_of
 from polynet_keras.cli.headings import Heading
 from polynet_keras.cli.output_flags import check_new_file
@@ -48,8 +49,9 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
 
     cluster = Cluster.from_environment()
     recipe = recipe_of_run(values, tell=cluster.is_chief)
-    from polynet_keras.training.runs.checking import check_dry_run, check_run
+    from polynet_keras.training.runs.checking import check_backend, check_dry_run, check_run
 
+    check_backend(chosen_backend().name, recipe, execution.strategy, cluster.is_distributed)
     if values.dry_run:
         check_dry_run(recipe)
     if not cluster.is_distributed:  # a worker that lacks something tells the others after they have met

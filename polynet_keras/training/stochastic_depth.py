@@ -8,7 +8,7 @@ from absl import logging
 
 from polynet_keras.basics.checks import check_choice, check_integer, check_number
 from polynet_keras.basics.names import number_of
-from polynet_keras.cluster.workers import is_chief
+from polynet_keras.cluster.workers import is_chief, model_strategy, scope_of
 from polynet_keras.layers.stochastic_residual_scaling import StochasticResidualScaling
 from polynet_keras.models.residual_scale import linear
 
@@ -135,7 +135,7 @@ class AdaptiveStochasticDepth(keras.callbacks.Callback):
         rate = round(rate, 12)  # sums of steps meet 0 and the bound
         if rate == self.drop_rate:
             return
-        inform = logging.info if is_chief(self.model.distribute_strategy) else logging.debug
+        inform = logging.info if is_chief(model_strategy(self.model)) else logging.debug
         inform(
             "epoch %d: the gap in %s was %.4f to %.4f over %s: the drop rate goes from %.3g to %.3g",
             epoch + 1,
@@ -159,7 +159,7 @@ class AdaptiveStochasticDepth(keras.callbacks.Callback):
 
     def _set(self, rate: float) -> None:
         self.drop_rate = rate
-        with self.model.distribute_strategy.scope():
+        with scope_of(model_strategy(self.model)):
             set_drop_rate(self.model, rate)
 
     def _gap(self, logs: dict[str, float]) -> float:

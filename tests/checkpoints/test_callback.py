@@ -281,6 +281,15 @@ def each_once_fast():
             yield pytest.param(where, then, marks=[pytest.mark.slow] * (where != place))
 
 
+def test_an_error_in_the_first_step_is_the_only_one(tmp_path):
+    """On JAX Keras has taken the values out of the variables by then, and averages them at the end of `fit`."""
+    model = compiled(**averaged_rmsprop())
+    spoiled = dataset().map(lambda x, y: (tf.debugging.check_numerics(x / 0.0, "spoiled"), y))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="spoiled"):
+        model.fit(spoiled, callbacks=[Checkpoints(tmp_path, every_steps=1)], verbose=0)
+    assert all(np.isfinite(value).all() for value in values(model))
+
+
 @pytest.mark.parametrize(("where", "then"), list(each_once_fast()))
 def test_an_error_whose_traceback_is_kept(tmp_path, undisturbed, where, then):
     """As notebooks and debuggers do: the frame of `fit` stays, and its callbacks; the process is as before."""
@@ -420,6 +429,7 @@ def test_callbacks_remember(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's operations")
 def test_several_optimizers_and_a_step_of_ones_own(tmp_path):
     class Adversaries(DistributedTraining, keras.Model):
         def __init__(self):
@@ -475,7 +485,7 @@ def test_states_of_random_layers_are_saved_wherever_they_are():
     inner = keras.Sequential([keras.Input((3,)), Drawing(), keras.layers.Dropout(0.1)])
     model = keras.Sequential([keras.Input((3,)), keras.layers.GaussianNoise(0.1), inner])
     model.compile("sgd", "mse")
-    seeds = [value.numpy()[0] for value in model_state.read(model).values() if value.shape == (2,)]
+    seeds = [np.asarray(value)[0] for value in model_state.read(model).values() if value.shape == (2,)]
     assert len(seeds) == 5
     assert {1, 2, 3} <= set(seeds)
 
@@ -569,8 +579,8 @@ def started(tmp_path_factory):
             "the checkpoint has 2 variables of 'optimizer', but this training 14: another model or",
         ),
         (
-            {"model": {"metrics": ["mae"]}},
-            "'accuracy/total' .* where 'metrics' has 'mean_absolute_error/total'",
+            {"model": {"metrics": ["sparse_categorical_crossentropy"]}},
+            "'accuracy/total' .* where 'metrics' has 'sparse_categorical_crossentropy/total'",
         ),
         (
             {"model": {"metrics": []}},
@@ -645,6 +655,9 @@ def test_an_unbuilt_model(tmp_path):
 
     model = Net()
     model.compile("sgd", "sparse_categorical_crossentropy")
+    if keras.backend.backend() == "jax":  # whose `fit` builds it
+        fit(tmp_path, model=model)
+        return
     with pytest.raises(ValueError, match="the model is not built: give it a keras.Input"):
         fit(tmp_path, model=model)
 

@@ -71,10 +71,10 @@ def test_what_is_missing_is_one_line_for_each_kind_of_command(capsys, monkeypatc
 
 
 def test_another_backend_cannot_train(capsys, monkeypatch):
-    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
     monkeypatch.setattr("polynet_keras.cli.backend.find_spec", lambda module: module)
     assert main(["doctor"]) == 1
-    assert "  Keras's backend is jax (KERAS_BACKEND); training is TensorFlow's\n" in capsys.readouterr().out
+    assert "  Keras's backend is torch (KERAS_BACKEND); runs train on tensorflow and jax\n" in capsys.readouterr().out
 
 
 def test_without_an_installation_packages_are_named(monkeypatch):

@@ -9,13 +9,12 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 from absl import logging
 
 from polynet_keras.basics.files import written_whole
 from polynet_keras.basics.names import number_of
 from polynet_keras.cluster.agreement import sum_over_workers
-from polynet_keras.cluster.workers import is_chief
+from polynet_keras.cluster.workers import is_chief, model_strategy, scope_of
 from polynet_keras.pretrained.model_card import ModelCard, card_file
 
 
@@ -74,7 +73,7 @@ class BestEpoch(keras.callbacks.Callback):
 
     def restore(self) -> None:
         """Gives the model the best weights, including moving statistics; the optimizer keeps its state."""
-        with self.model.distribute_strategy.scope():
+        with scope_of(model_strategy(self.model)):
             for variable, value in zip(self.model.variables, self._values, strict=True):
                 variable.assign(value)
 
@@ -101,13 +100,13 @@ class BestEpoch(keras.callbacks.Callback):
         accuracy, loss = float(logs["accuracy"]), float(logs["loss"])
         loss = math.inf if math.isnan(loss) else loss
         better = self.epoch is None or (accuracy, -loss) > (self.accuracy, -self.loss)
-        strategy = self.model.distribute_strategy
+        strategy = model_strategy(self.model)
         chief = is_chief(strategy)
         if not sum_over_workers(strategy, int(chief and better)):
             return
         self.epoch, self.accuracy, self.loss, self.validated = self._under_way, accuracy, loss, validated
-        with strategy.scope():
-            self._values = [np.array(tf.convert_to_tensor(variable.value)) for variable in self.model.variables]
+        with scope_of(strategy):
+            self._values = [np.array(keras.ops.convert_to_tensor(variable)) for variable in self.model.variables]
         if not chief:
             return
         try:
@@ -124,7 +123,7 @@ class BestEpoch(keras.callbacks.Callback):
         if self._patience is None or epoch - waited_since < self._patience or epoch + 1 >= self.params["epochs"]:
             return
         self.model.stop_training = True
-        if is_chief(self.model.distribute_strategy):
+        if is_chief(model_strategy(self.model)):
             waited = number_of(self._patience, "epoch")
             logging.info("training ends: %s without a better one than epoch %d", waited, self.epoch + 1)
 

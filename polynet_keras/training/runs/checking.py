@@ -12,6 +12,42 @@ from polynet_keras.training.recipes.recipe import Recipe
 from polynet_keras.training.recipes.teacher import find_teacher
 from polynet_keras.training.runs.folder import check_goes_on, has_checkpoints
 
+BACKENDS = ("tensorflow", "jax")
+"""The backends of Keras on which a run trains."""
+
+
+def check_backend(backend: str, recipe: Recipe, strategy: str, several: bool) -> None:
+    """Refuses what a run can do on Keras's TensorFlow backend only.
+
+    Args:
+        backend: name of Keras's backend.
+        recipe: recipe of the run.
+        strategy: as in `Execution`.
+        several: whether there are several workers.
+
+    Raises:
+        ValueError: the backend is another one, and cannot train, or not like this.
+    """
+    if backend == "tensorflow":
+        return
+    if backend not in BACKENDS:
+        raise ValueError(
+            f"Keras's backend is {backend}, and runs train on {' and '.join(BACKENDS)}: set KERAS_BACKEND={BACKENDS[0]}"
+        )
+    start, teacher = recipe.start, recipe.regularization.teacher
+    asked = {
+        "several workers": several,
+        f"strategy={strategy!r}": strategy not in ("auto", "none"),
+        f"loss={recipe.loss!r}": recipe.loss == "binary",  # Keras keeps no logits there
+        f"teacher={teacher!r}": teacher is not None,
+        f"cache_features={start.cache_features}": bool(start.cache_features),
+    }
+    for what, is_asked in asked.items():
+        if is_asked:
+            raise ValueError(
+                f"on Keras's backend {backend} a run cannot have {what}: leave it out, or set KERAS_BACKEND=tensorflow"
+            )
+
 
 def check_run(
     recipe: Recipe,

@@ -1,6 +1,5 @@
 """A dry run: a few steps of a run, to see whether it works and how long it takes; it leaves no files."""
 
-import contextlib
 import math
 import time
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
+from polynet_keras.cluster.workers import scope_of
 from polynet_keras.data.unreadable import Unreadable, reading
 from polynet_keras.training.recipes.recipe import Recipe
 from polynet_keras.training.runs.checking import check_dry_run
@@ -99,7 +99,7 @@ def dry_run(recipe: Recipe, execution: Execution | None = None, *, strict: bool 
         unread, unread_held_out = Unreadable(recipe.on_error), Unreadable(recipe.on_error)
         training = training_data(recipe, source, preprocessing, unread, strategy, first_step=0)
         held_out = held_out_data(recipe, source.held_out, preprocessing, unread_held_out, strategy)
-        with contextlib.nullcontext() if strategy is None else strategy.scope():
+        with scope_of(strategy):
             model = compiled_model(recipe, source, training.steps)
             model.gradient_dtype = (execution or Execution()).gradient_dtype
         with reading(unread, unread_held_out):

@@ -1,6 +1,5 @@
 """The range test of the learning rate: a training whose rate grows from far too small to far too large."""
 
-import contextlib
 import math
 
 import keras
@@ -8,6 +7,7 @@ from absl import logging
 from keras import ops
 from tqdm import tqdm
 
+from polynet_keras.cluster.workers import scope_of
 from polynet_keras.data.unreadable import Unreadable, reading
 from polynet_keras.training.recipes.recipe import Recipe
 from polynet_keras.training.runs.checking import check_range_test
@@ -63,7 +63,7 @@ def find_learning_rate(
         tell_of_data(recipe, source, strategy, strict)
         unread = Unreadable(recipe.on_error)
         training = training_data(recipe, source, preprocessing_of(recipe, source), unread, strategy, first_step=0)
-        with contextlib.nullcontext() if strategy is None else strategy.scope():
+        with scope_of(strategy):
             model = compiled_model(recipe, source, training.steps)
             model.gradient_dtype = execution.gradient_dtype
         model.optimizer.learning_rate = _Rising(accumulated)

@@ -68,7 +68,7 @@ def fit(
             keras.callbacks.TensorBoard(str(path / TENSORBOARD_FOLDER), write_graph=False),
         ]
     averages = keras.callbacks.SwapEMAWeights() if recipe.optimizer.ema_momentum else None
-    phases = Unfreezing(recipe, training.steps) if recipe.start.unfreezing else None
+    phases = Unfreezing(recipe, training.steps, place) if recipe.start.unfreezing else None
     callbacks = [phases, StopOnDivergence(), _regularizing(recipe), progress, best, averages, *writers, checkpoints]
     try:
         model.fit(

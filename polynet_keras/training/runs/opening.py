@@ -6,6 +6,7 @@ import os
 import zlib
 from collections.abc import Iterator
 
+import keras
 import tensorflow as tf
 from absl import logging
 
@@ -26,7 +27,7 @@ from polynet_keras.data.source_names import modules_of
 from polynet_keras.data.sources import open_source
 from polynet_keras.training.recipes.recipe import Recipe
 from polynet_keras.training.recipes.teacher import find_teacher, teacher_hash
-from polynet_keras.training.runs.checking import check_patience
+from polynet_keras.training.runs.checking import check_backend, check_patience
 from polynet_keras.training.runs.execution import Execution
 
 _told: set[str] = set()
@@ -45,14 +46,18 @@ def opened(
         goes_on: whether the run continues from a checkpoint: the file of its initial weights may be gone.
 
     Raises:
-        ValueError: the data or the initial weights cannot be read, the extra `data` is not installed, or the workers do
-            not do the same thing.
+        ValueError: the data or the initial weights cannot be read, the extra `data` is not installed, Keras's backend
+            cannot train like this, or the workers do not do the same thing.
         PeerFailure: another worker failed or did not answer in time.
     """
     require_extra("data", "PIL", "matplotlib", "tensorboard", *modules_of(recipe.data))
+    cluster = Cluster.from_environment()
+    check_backend(keras.backend.backend(), recipe, execution.strategy, cluster.is_distributed)
+    if keras.backend.backend() != "tensorflow":
+        # There TensorFlow only prepares the images, and would take all memory of a GPU.
+        tf.config.set_visible_devices([], "GPU")
     if execution.deterministic:
         tf.config.experimental.enable_op_determinism()
-    cluster = Cluster.from_environment()
     with peer_failures(cluster):
         facts = {**recipe.facts(), "gradient_dtype": execution.gradient_dtype}
         if not goes_on:
@@ -101,6 +106,8 @@ def _images(recipe: Recipe, strategy: tf.distribute.Strategy | None) -> Source:
 
 
 def _open_strategy(cluster: Cluster, execution: Execution, facts: dict[str, str]) -> tf.distribute.Strategy | None:
+    if keras.backend.backend() != "tensorflow":
+        return None  # `check_backend` has refused all others
     try:
         return open_strategy(execution.strategy, cluster, execution.communication, execution.tpu, facts)
     except MissingWorkerError as error:

@@ -31,6 +31,7 @@ from polynet_keras.training.features.batches import evaluation_features, trainin
 from polynet_keras.training.features.files import FeatureFiles
 from polynet_keras.training.fine_tuning import freeze
 from polynet_keras.training.growth import carry_optimizer
+from polynet_keras.training.initial_weights import drawn_by_tensorflow
 from polynet_keras.training.losses import ClasswiseBinaryCrossentropy
 from polynet_keras.training.making import make_optimizer, make_schedule
 from polynet_keras.training.precision import precision
@@ -166,7 +167,7 @@ def network(recipe: Recipe, channels: int, classes: int, weights: str | None) ->
     # With two sizes, the network takes images of any size.
     size = recipe.image_size if recipe.evaluation_size in (None, recipe.image_size) else None
     first = keras.config.image_data_format() == "channels_first"
-    with precision(recipe.precision):
+    with precision(recipe.precision), drawn_by_tensorflow():
         return PolyNet(
             weights=weights,
             input_shape=(channels, size, size) if first else (size, size, channels),
@@ -195,7 +196,7 @@ def compiled_model(recipe: Recipe, source: Source, steps_per_epoch: int, goes_on
     _check_updates(recipe, min(phase.epochs for phase in recipe.phases) * steps_per_epoch)
     weights = None if goes_on else recipe.start.file
     model = network(recipe, source.channels, len(source.class_names), weights)
-    if recipe.synchronized:
+    if recipe.synchronized and keras.backend.backend() == "tensorflow":  # elsewhere there is one device
         synchronize_batch_normalization(model)
     if recipe.start.frozen_through or recipe.start.frozen_normalizations:
         freeze(model, recipe.start.frozen_through, recipe.start.frozen_normalizations)

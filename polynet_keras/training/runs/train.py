@@ -22,7 +22,7 @@ from polynet_keras.checkpoints.callback import Checkpoints
 from polynet_keras.cluster.agreement import fail_together, sum_over_workers
 from polynet_keras.cluster.cluster import Cluster
 from polynet_keras.cluster.shared_folder import check_shared_folder
-from polynet_keras.cluster.workers import is_chief
+from polynet_keras.cluster.workers import is_chief, scope_of
 from polynet_keras.data.decoder_warnings import log_damaged
 from polynet_keras.data.examples import Examples, Source
 from polynet_keras.data.unreadable import Unreadable, reading
@@ -259,7 +259,7 @@ def _model(
     execution: Execution,
     strategy: tf.distribute.Strategy | None,
 ) -> keras.Model:
-    with contextlib.nullcontext() if strategy is None else strategy.scope():
+    with scope_of(strategy):
         goes_on = checkpoints.position.global_step > 0
         model = compiled_model(recipe, source, steps_of(recipe, source), goes_on)
         model.gradient_dtype = execution.gradient_dtype
