@@ -110,6 +110,10 @@ class DistributedTraining(_Base):
         refuse_empty("fit", arguments, ("x", "validation_data"))
         with TrainingSession(self, arguments) as session:
             history = super().fit(**session.arguments)
+        if keras.backend.backend() == "jax":
+            from polynet_keras.engine.on_jax import separate_averages
+
+            separate_averages(self)
         # A user's own step may return nothing.
         if history.epoch and not history.history and type(self).train_step is keras.Model.train_step:
             raise empty_data("fit", "x")
@@ -199,7 +203,7 @@ class DistributedTraining(_Base):
         if keras.backend.backend() == "jax" and iterator is not None:
             if self.training_session is not None:
                 self.training_session.begin(iterator)
-            from polynet_keras.engine.jax_building import symbols_of
+            from polynet_keras.engine.on_jax import symbols_of
 
             # Keras's method reads a batch, and the dataset draws one more order of its examples.
             data_batch = symbols_of(iterator)

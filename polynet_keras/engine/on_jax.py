@@ -1,4 +1,4 @@
-"""Before the first step on JAX: the shapes of the data, without reading them."""
+"""What Keras's training on JAX needs before its first step and after its last one."""
 
 from typing import Any
 
@@ -29,3 +29,15 @@ def symbols_of(epoch_iterator: Any) -> Any:
     if not all(map(is_known, keras.tree.flatten(specs))):
         return None
     return keras.tree.map_structure(lambda spec: keras.KerasTensor(tuple(spec.shape), spec.dtype.name), specs)
+
+
+def separate_averages(model: keras.Model) -> None:
+    """Gives the trained variables arrays of their own. Call this at the end of `fit`.
+
+    There Keras assigns the averages of the optimizer (`use_ema`), and both variables then share an array. The next
+    step, of `evaluate` too, takes the memory of the arrays that it gets: the averages would be gone.
+    """
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    if getattr(optimizer, "use_ema", False):
+        for variable in model.trainable_variables:
+            variable.assign(keras.ops.copy(variable.value))
