@@ -22,6 +22,8 @@ OTHERS = sorted({"tensorflow", "jax", "torch"} - {keras.backend.backend()})
 pytest_plugins = ["pytester"]
 pytestmark = pytest.mark.backends
 on_others = pytest.mark.parametrize("backend", OTHERS)
+ALONE = "not same_bits and not two_workers and not replicas"
+"""The tests that start no other processes with TensorFlow's own means."""
 PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider")
 
 WITHOUT_TENSORFLOW = """
@@ -150,9 +152,20 @@ def test_what_needs_no_tensorflow_passes(backend, tests, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tests", ["slow", "not slow"])
-def test_checkpoints_on_jax(tests, tmp_path):
-    passes("jax", tmp_path, "-m", tests, "tests/checkpoints/test_callback.py")
+@pytest.mark.parametrize(
+    "tests",
+    [
+        ("tests/checkpoints/test_callback.py", "-m", "not slow"),
+        ("tests/checkpoints/test_callback.py", "-m", "slow"),
+        ("tests/training/runs/test_unfreezing.py", "-k", "not same_bits"),
+        ("tests/training/runs/test_best_epoch.py", "tests/training/runs/test_divergence.py"),
+        ("tests/training/test_distillation.py", "tests/training/runs/test_taught_runs.py", "-k", ALONE),
+        ("tests/training/runs/test_cached_features.py", "-k", "goes_on_in_the_middle or one_copy"),
+    ],
+    ids=["checkpoints", "slow checkpoints", "unfreezing", "best epoch", "teachers", "cached features"],
+)
+def test_trainings_on_jax(tests, tmp_path):
+    passes("jax", tmp_path, *tests)
 
 
 @pytest.mark.slow

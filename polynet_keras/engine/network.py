@@ -98,6 +98,8 @@ class Network(DistributedTraining, keras.Model):
             self.make_train_function(force=True)  # `fit` may be running: a callback can set it
 
     def call(self, inputs, training=None, mask=None, **kwargs):
+        if self._behind is not None:  # Keras's step on JAX does not go through `__call__`
+            return self._behind(inputs, training=training)
         # Keras passes a mask of `None` for each of several inputs.
         masked = any(one is not None for one in keras.tree.flatten(mask))
         if not training or self._remat == "none" or masked or kwargs:

@@ -35,7 +35,7 @@ def teach(
     change.
 
     Args:
-        model: compiled model on TensorFlow, whose outputs are probabilities (batch, classes).
+        model: compiled model on TensorFlow or JAX, whose outputs are probabilities (batch, classes).
         teacher: a Keras model that knows all classes by their names. It may take images of another size (they are
             resized bilinearly) and with another normalization.
         class_names: names of the model's classes.
@@ -62,7 +62,8 @@ def teach(
         loss = own(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
         if not training:
             return loss
-        rows, added = stand_in.filled(x)
+        # Elsewhere there is one replica, which always has examples.
+        rows, added = stand_in.filled(x) if keras.backend.backend() == "tensorflow" else (x, None)
         logits = stand_in.emptied(network(as_theirs(rows), training=False), added)
         logits = ops.take(ops.stop_gradient(ops.cast(logits, "float32")), places, axis=-1)
         # The logarithms of the probabilities are logits, too.

@@ -122,6 +122,8 @@ def _key(front: Network, recipe: Recipe, preprocessing: Preprocessing) -> dict[s
         "preprocessing": dataclasses.asdict(preprocessing),
         "on_error": recipe.on_error,
         "versions": [__version__, *map(version, ("keras", "tensorflow"))],
+        # The last bits differ. Folders of older versions, which knew one backend, keep their names.
+        **({} if keras.backend.backend() == "tensorflow" else {"backend": keras.backend.backend()}),
     }
 
 

@@ -4,7 +4,6 @@ import hashlib
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from polynet_keras.engine.network import Network
 from polynet_keras.models.parts import PARTS, part_of
@@ -37,5 +36,5 @@ def weights_hash(model: keras.Model) -> str:
     """
     digest = hashlib.sha256()
     for weight in model.weights:
-        digest.update(np.array(tf.convert_to_tensor(weight.value)).tobytes())
+        digest.update(np.array(keras.ops.convert_to_tensor(weight)).tobytes())
     return digest.hexdigest()

@@ -34,13 +34,10 @@ def check_backend(backend: str, recipe: Recipe, strategy: str, several: bool) ->
         raise ValueError(
             f"Keras's backend is {backend}, and runs train on {' and '.join(BACKENDS)}: set KERAS_BACKEND={BACKENDS[0]}"
         )
-    start, teacher = recipe.start, recipe.regularization.teacher
     asked = {
         "several workers": several,
         f"strategy={strategy!r}": strategy not in ("auto", "none"),
         f"loss={recipe.loss!r}": recipe.loss == "binary",  # Keras keeps no logits there
-        f"teacher={teacher!r}": teacher is not None,
-        f"cache_features={start.cache_features}": bool(start.cache_features),
     }
     for what, is_asked in asked.items():
         if is_asked:

@@ -16,7 +16,6 @@ from polynet_keras.basics.exits import EXIT_RESTART
 from polynet_keras.checkpoints.files import CheckpointFiles
 from polynet_keras.training.recipes.optimizer import OptimizerSettings
 from polynet_keras.training.recipes.recipe import Recipe
-from polynet_keras.training.recipes.regularization import Regularization
 from polynet_keras.training.runs.checking import check_backend
 from tests.training.runs.test_train import bright_and_dark, history
 
@@ -96,7 +95,6 @@ def test_a_run_that_is_killed_and_stopped_goes_on_bit_for_bit(tmp_path):
         ("jax", {}, "mirrored", False, "backend jax a run cannot have strategy='mirrored': leave it out, or set"),
         ("jax", {}, "auto", True, "cannot have several workers"),
         ("jax", {"loss": "binary"}, "auto", False, "cannot have loss='binary'"),
-        ("jax", {"regularization": Regularization(teacher="polynet")}, "none", False, "cannot have teacher='polynet'"),
     ],
 )
 def test_what_only_tensorflow_can_is_refused(backend, settings, strategy, several, message):
