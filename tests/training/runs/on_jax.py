@@ -1,11 +1,11 @@
 """Runs on the backend that KERAS_BACKEND names; `test_on_jax.py` starts these programs.
 
-    python on_jax.py first FOLDER    the initial weights of a PolyNet, and the losses of its first ten steps
+    python on_jax.py first FOLDER    the initial weights of a PolyNet, and the losses of its first two steps
     python on_jax.py run FOLDER      a run that nothing happens to, and one that kills itself
     python on_jax.py stop FOLDER     that run goes on, and gets SIGTERM in a validation
     python on_jax.py end FOLDER      that run goes on to its end; what is refused afterwards
 
-FOLDER has a folder `data` of images.
+But for the first, FOLDER has a folder `data` of images.
 """
 
 import json
@@ -66,7 +66,7 @@ class First(keras.callbacks.Callback):
 
 
 def first(folder):
-    recipe = Recipe(data=str(folder / "data"), batch_size=8, **TINY)
+    recipe = Recipe(**TINY)
     with opened(recipe, Execution()) as (source, strategy):
         keras.utils.set_random_seed(recipe.seed)
         prepared = preparation.preprocessing_of(recipe, source)
@@ -75,7 +75,7 @@ def first(folder):
         weights = {str(number): np.array(variable) for number, variable in enumerate(model.weights)}
         np.savez(folder / f"{keras.backend.backend()}.npz", **weights)
         steps = First()
-        model.fit(training.dataset, steps_per_epoch=10, shuffle=False, verbose=0, callbacks=[steps])
+        model.fit(training.dataset, steps_per_epoch=2, shuffle=False, verbose=0, callbacks=[steps])
     return {"losses": steps.losses}
 
 
