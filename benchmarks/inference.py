@@ -34,6 +34,7 @@ first time. With `--folder`, the weights and exported files (4 GB) are kept ther
 """
 
 import argparse
+import contextlib
 import csv
 import datetime
 import importlib.metadata
@@ -97,16 +98,20 @@ def is_peer(text: str) -> bool:
 def machine(settings) -> str:
     with open("/proc/cpuinfo") as file:
         names = [line.split(":")[1].strip() for line in file if line.startswith("model name")]
-    found = []
-    for package in PACKAGES:
-        try:
-            found.append(f"{package} {importlib.metadata.version(package)}")
-        except importlib.metadata.PackageNotFoundError:
-            continue
+    found = [f"{package} {version}" for package, version in versions(PACKAGES).items()]
     return (
         f"{settings.structure}, {settings.image_size} px; {settings.threads} threads of {len(names)} cores {names[0]}, "
         f"{datetime.date.today()}, Python {platform.python_version()}, {', '.join(found)}"
     )
+
+
+def versions(packages) -> dict[str, str]:
+    """Of those that are installed."""
+    found = {}
+    for package in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
 
 
 def started(texts, settings, files: Path) -> list[Side]:
@@ -117,7 +122,7 @@ def started(texts, settings, files: Path) -> list[Side]:
     requests = {side: [batch for batch in sizes(side.text, settings) for _ in range(2)] for side in sides}
     for side in sides:
         for batch in requests[side]:
-            side.ask(batch)
+            side.ask((batch, 1))
     alive = []
     for side in sides:
         try:
@@ -210,11 +215,11 @@ def cost(settings):
     return network_cost(settings.structure, input_shape=(settings.image_size, settings.image_size, 3))
 
 
-def print_table(rows: list[dict]) -> None:
+def table(rows: list[dict]) -> str:
+    """In Markdown, with a column for every key."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    print(f"| {' | '.join(names)} |\n|{' --- |' * len(names)}")
-    for row in rows:
-        print(f"| {' | '.join(str(row.get(name, '')) for name in names)} |")
+    lines = [f"| {' | '.join(names)} |", f"|{' --- |' * len(names)}"]
+    return "\n".join([*lines, *(f"| {' | '.join(str(row.get(name, '')) for name in names)} |" for row in rows)])
 
 
 def compare(groups, settings, files: Path) -> None:
@@ -233,7 +238,7 @@ def compare(groups, settings, files: Path) -> None:
         numbers.append(seconds)
         rows = rows_of(seconds, facts, settings)
         for batch in settings.batch_size:
-            print_table([row for row in rows if row["batch"] == batch])
+            print(table([row for row in rows if row["batch"] == batch]))
             rates = {label: seconds[batch, name] for name, label in RATES.items() if (batch, name) in seconds}
             print("\n" + "; ".join(f"{label} {spread(values, 0)}" for label, values in rates.items()) + "\n")
             print(f"Other processes kept {others:.2f} cores busy meanwhile.\n")
@@ -307,7 +312,7 @@ def start_up(groups, settings, files: Path) -> None:
         row = {"side": text} | {f"{name}, s": f"{value:.1f}" for name, value in zip(names, medians[:-1], strict=True)}
         rows.append(row | {"in all, s": f"{medians[-1]:.1f}", "peak RSS, GiB": f"{peaks[text]:.2f}"})
     print(f"{machine(settings)}, {settings.rounds} rounds, one image\n")
-    print_table(rows)
+    print(table(rows))
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from inference import FROZEN, machine, print_table
+from inference import FROZEN, machine, table
 from inference_sides import G5, SIDES, compiled_openvino, enter, prepare, split
 from operation_times import Times, openvino_times, tensorflow_times
 
@@ -110,7 +110,7 @@ def main() -> None:
             found = receiver.recv()
             process.join()
             print(f"\n{text}\n", flush=True)
-            print_table(rows_of(found))
+            print(table(rows_of(found)))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+from side_process import SideProcess
 
 G5 = "polynet-g5"
 CALIBRATION_CROPS = 20
@@ -491,33 +492,22 @@ def serve(connection, text: str, settings, files: Path) -> None:
         connection.send({"seconds": seconds, "output": output, "peak_gib": peak})
 
 
-class Side:
+class Side(SideProcess):
     """A process that holds one network."""
 
     def __init__(self, text: str, settings, files: Path):
-        self.text = text
-        context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=serve, args=(theirs, text, settings, files), daemon=True)
-        self.process.start()
-        theirs.close()  # so that a worker that dies is an EOFError here, not a wait without end
+        super().__init__(text, serve, text, settings, files)
         self.phases: dict[str, float] = {}
 
     def wait_until_loaded(self) -> None:
-        self.phases = self.connection.recv()
-
-    def ask(self, batch: int, passes: int = 1) -> None:
-        self.connection.send((batch, passes))
-
-    def answer(self) -> dict:
-        return self.connection.recv()
+        self.phases = self.answer()
 
     def run(self, batch: int, passes: int = 1) -> dict:
-        self.ask(batch, passes)
+        self.ask((batch, passes))
         return self.answer()
 
     def stop(self) -> None:
-        self.connection.send("stop")
+        self.ask("stop")
         self.process.join()
 
     def processor_seconds(self) -> float:

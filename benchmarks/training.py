@@ -35,6 +35,7 @@ import sys
 import time
 
 import numpy as np
+from side_process import SideProcess
 
 RATE, RHO, EPSILON = 0.045, 0.9, 1.0
 """RMSprop as for Inception nets; so large an ε keeps rounding errors from growing."""
@@ -164,7 +165,7 @@ def run_pytorch(connection, side: str, options: dict, settings: argparse.Namespa
     connection.send({"versions": f"PyTorch {torch.__version__}"})
 
 
-class Side:
+class Side(SideProcess):
     """A process that holds one network."""
 
     def __init__(self, text: str, settings: argparse.Namespace):
@@ -172,20 +173,15 @@ class Side:
         if side not in SIDES:
             raise SystemExit(f"--sides: {side!r} is not one of {', '.join(SIDES)}")
         target = run_pytorch if side == "pytorch" else run_keras
-        self.text = text
-        self.connection, theirs = multiprocessing.get_context("spawn").Pipe()
-        arguments = (theirs, side, dict(option.split("=") for option in options), settings)
-        self.process = multiprocessing.get_context("spawn").Process(target=target, args=arguments, daemon=True)
-        self.process.start()
-        theirs.close()  # so that a worker that dies is an EOFError here, not a wait without end
+        super().__init__(text, target, side, dict(option.split("=") for option in options), settings)
 
     def step(self) -> dict:
-        self.connection.send("step")
-        return self.connection.recv()
+        self.ask("step")
+        return self.answer()
 
     def stop(self) -> dict:
-        self.connection.send("stop")
-        answer = self.connection.recv()
+        self.ask("stop")
+        answer = self.answer()
         self.process.join()
         return answer
 
