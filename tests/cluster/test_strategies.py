@@ -103,6 +103,14 @@ def test_communication_as_tensorflow_takes_it():
     assert communication_options(Communication(implementation="nccl")).implementation.value == "NCCL"
 
 
+def test_with_gpus_tensorflow_chooses_how_to_sum(monkeypatch):
+    """It takes NCCL for tensors on GPUs, and the ring for all others."""
+    gpu = tf.config.PhysicalDevice("/physical_device:GPU:0", "GPU")
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: {"GPU": [gpu]}[kind])
+    for chosen, expected in {"auto": "AUTO", "ring": "RING", "nccl": "NCCL"}.items():
+        assert communication_options(Communication(implementation=chosen)).implementation.value == expected
+
+
 def test_a_strategy_of_workers_comes_first():
     ended = run_workers(
         2,

@@ -433,6 +433,24 @@ def test_how_steps_of_a_strategy_are_compiled():
 
 
 @on_tensorflow
+@pytest.mark.parametrize("devices", [("CPU",), ("CPU", "GPU")], ids=" and ".join)
+def test_with_a_gpu_keras_compiles_the_step_by_xla(devices, monkeypatch):
+    """As `jit_compile="auto"` means there, of which `compile` makes a bool."""
+    import tensorflow as tf
+
+    from polynet_keras.engine.compiled_step import CompiledStep
+
+    def visible(kind=None):
+        return [tf.config.PhysicalDevice(f"/physical_device:{one}:0", one) for one in devices if kind in (None, one)]
+
+    monkeypatch.setattr(tf.config, "list_physical_devices", visible)
+    (model,) = compiled(few_layers())
+    model.make_train_function()
+    assert model.jit_compile is ("GPU" in devices)
+    assert isinstance(model.train_function, CompiledStep) is ("GPU" not in devices)
+
+
+@on_tensorflow
 def test_steps_of_a_strategy_are_its_own():
     import tensorflow as tf
 

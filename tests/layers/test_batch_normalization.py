@@ -475,6 +475,20 @@ def test_with_a_gpu_the_moving_variance_is_of_the_biased_one_too(shape, batch, m
 
 
 @on_tensorflow
+def test_with_a_gpu_that_is_so_under_xla(monkeypatch):
+    """Keras has XLA compile a step there."""
+    import tensorflow as tf
+
+    monkeypatch.setattr(batch_normalization, "_gpu_is_visible", lambda: True)
+    theirs, ours = twins()
+    x = images(7, 6, 5, 8)
+    expected, found = theirs(x, training=True), tf.function(lambda: ours(x, training=True), jit_compile=True)()
+    np.testing.assert_allclose(found, expected, atol=5e-5)
+    for a, b in zip(values(theirs), values(ours), strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-5)
+
+
+@on_tensorflow
 def test_with_a_gpu_nothing_of_an_empty_batch_is_learned(monkeypatch):
     import tensorflow as tf
 

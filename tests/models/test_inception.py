@@ -7,8 +7,9 @@ import keras
 import pytest
 
 from polynet_keras.models.blocks import batch_normalization, channel_axis, concatenate, mixed, reduction, stem
+from polynet_keras.models.inception import BLOCKS, REDUCTIONS, scaled
+from polynet_keras.models.inception import STEM as OUR_STEM
 from polynet_keras.models.inception import ConvSpec as Row
-from polynet_keras.models.inception import scaled
 
 # Kernels (height, width, in, out) of the published model, each with its stride and padding, in order.
 STEM = {
@@ -123,3 +124,11 @@ def test_convolutions_are_shared_by_name_and_the_rest_is_new():
 def test_a_single_branch_needs_no_layer():
     tensor = keras.Input((2, 2, 3))
     assert concatenate([tensor], "one") is tensor
+
+
+def test_channels_suit_the_matrix_units_of_gpus():
+    """Those take multiples of 8 numbers of 16 bits, and pad or avoid others; at 1.0 all counts are multiples of 16."""
+    tables = [*(branches for _, branches in OUR_STEM), *BLOCKS.values(), *REDUCTIONS.values()]
+    counts = [row.filters for branches in tables for branch in branches for row in branch if isinstance(row, Row)]
+    assert not [count for count in counts if count % 16]
+    assert not [count for count in counts for width in (0.1, 0.25, 0.75, 1.3) if scaled(count, width) % 8]
