@@ -58,6 +58,63 @@ assert found.keys() == expected.keys()
 assert all(abs(found[name] - expected[name]) < 1e-4 for name in expected), (found, expected)
 """
 
+STEP_ON_JAX = """
+import json, logging, re
+import jax, keras
+import numpy as np
+from polynet_keras import PolyNet
+from polynet_keras.deployment.fusing import fuse
+from polynet_keras.training.optimizers import RMSprop
+
+keras.config.set_dtype_policy("mixed_bfloat16")
+batch = jax.device_put((np.ones((2, 75, 75, 3), "float32"), np.zeros(2, "int32")))
+structure = "1 x [ir] | 1 x [poly-3] | 1 x [ir]"
+arguments = dict(structure=structure, width=0.1, input_shape=(75, 75, 3), classes=4, classifier_activation=None)
+model = PolyNet(weights=None, **arguments)
+model.compile(RMSprop(1e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+
+def batches():
+    while True:
+        yield batch
+
+def fit(**arguments):
+    model.fit(batches(), shuffle=False, verbose=0, **arguments)
+
+class WithoutCopies(keras.callbacks.Callback):
+    def on_train_batch_begin(self, batch, logs=None):
+        jax.config.update("jax_transfer_guard_host_to_device", "disallow")
+    def on_train_batch_end(self, batch, logs=None):
+        jax.config.update("jax_transfer_guard_host_to_device", "allow")
+
+class Compiled(logging.Handler):
+    def emit(self, record):
+        compiled.append("Compiling" in record.getMessage() and "train_step" in record.getMessage())
+
+compiled = []
+logging.getLogger("jax").addHandler(Compiled())
+jax.config.update("jax_log_compiles", True)
+fit(steps_per_epoch=1)
+fit(steps_per_epoch=3, epochs=2, callbacks=[WithoutCopies()])
+found = {"compiled": sum(compiled)}
+
+def state_of(*groups):
+    return tuple([variable.value for variable in group] for group in groups)
+
+programs = {}
+for name, net in {"forward": model, "fused": fuse(model)}.items():
+    state = state_of(net.trainable_variables, net.non_trainable_variables)
+    forward = jax.jit(lambda state, x, net=net: net.stateless_call(*state, x, training=False)[0])
+    programs[name] = forward.lower(state, batch[0]).as_text()
+metrics = model.metrics_variables
+state = state_of(model.trainable_variables, model.non_trainable_variables, model.optimizer.variables, metrics)
+programs["training"] = jax.jit(model.train_step, donate_argnums=0).lower(state, batch).as_text()
+found["kept"] = sum(map(len, state)) - len(re.findall("tf.aliasing_output|jax.buffer_donor", programs["training"]))
+for name, program in programs.items():
+    transposed = re.findall(r"stablehlo[.]transpose .*-> tensor<(.*)>", program)
+    found[name] = [program.count("stablehlo.convolution"), transposed, re.findall("custom_call @.*", program)]
+print(json.dumps(found))
+"""
+
 
 KNOWN_SKIPS = {
     "JAX computes in float64 only where jax_enable_x64 is set for the whole process",
@@ -231,3 +288,17 @@ def test_predict_without_tensorflow(backend, digits_run):
         (prediction,) = predict(digits_run.folder, [image], top=10)
         expected = json.dumps(dict(prediction.classes))
         run(backend, "-c", without_tensorflow(backend, PREDICT), str(digits_run.folder), image, expected)
+
+
+@pytest.mark.slow
+def test_a_step_on_jax_has_what_a_gpu_needs():
+    """No transposed images, nothing that the host computes or sends, one program, and no second copy of the state."""
+    found = json.loads(run("jax", "-c", without_tensorflow("jax", STEP_ON_JAX)).splitlines()[-1])
+    assert found["compiled"] == 1
+    assert found["kept"] == 0
+    for name in ("forward", "fused", "training"):
+        convolutions, transposed, calls = found[name]
+        assert convolutions > 30
+        # The gradient of the classifier's kernel.
+        assert transposed == (["200x4xf32"] if name == "training" else [])
+        assert not calls

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from polynet_keras.training import optimizers
+from polynet_keras.training.lamb import Lamb
 from polynet_keras.training.optimizers import RMSprop
 
 on_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's operations")
@@ -411,6 +412,33 @@ def operations(weights=None, **options):
     function = tf.function(lambda *grads: optimizer.apply(list(grads), weights), autograph=False)
     grads = [tf.zeros(variable.shape, variable.dtype) for variable in weights]
     return [op.type for op in function.get_concrete_function(*grads).graph.get_operations()]
+
+
+@on_tensorflow
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (RMSprop, {}),
+        (RMSprop, {"momentum": 0.9}),
+        (RMSprop, {"centered": True}),
+        (RMSprop, {"epsilon_inside_root": False}),
+        (RMSprop, {"epsilon_inside_root": False, "momentum": 0.9}),
+        (RMSprop, {"gradient_accumulation_steps": 2}),
+        (Lamb, {}),
+    ],
+)
+def test_xla_compiles_the_update(kind, options):
+    """As Keras has it do if there is a GPU. XLA lacks some of TensorFlow's operations."""
+    results = []
+    for jit_compile in (False, True):
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(5, "relu"), keras.layers.Dense(3, "softmax")])
+        model.compile(kind(0.01, **options), "sparse_categorical_crossentropy", jit_compile=jit_compile)
+        for _ in range(3):
+            model.train_on_batch(np.random.default_rng(0).normal(size=(8, 6)), np.arange(8) % 3)
+        results.append(np.concatenate([np.ravel(value) for value in model.get_weights()]))
+    np.testing.assert_allclose(*results, rtol=1e-4, atol=1e-5)
 
 
 @on_tensorflow
