@@ -172,24 +172,8 @@ class Turns:
 # The sides
 
 
-def polynet_side(options: dict, cell: Cell, turns: Turns) -> None:
-    keras_side(options, cell, turns, lambda model: model)
-
-
-def plain_side(options: dict, cell: Cell, turns: Turns) -> None:
-    keras_side(options, cell, turns, plain)
-
-
-def fused_side(options: dict, cell: Cell, turns: Turns) -> None:
-    def fused(model):
-        from polynet_keras.deployment.fusing import fuse
-
-        return fuse(model)
-
-    keras_side(options, cell, turns, fused)
-
-
-def keras_side(options: dict, cell: Cell, turns: Turns, change: Callable) -> None:
+def keras_side(name: str, options: dict, cell: Cell, turns: Turns) -> None:
+    """`polynet_keras`, `fused` or `keras`."""
     os.environ["KERAS_BACKEND"] = options.get("backend", "jax")
     import keras
 
@@ -207,15 +191,20 @@ def keras_side(options: dict, cell: Cell, turns: Turns, change: Callable) -> Non
         residual_scale=SCALE,
         classifier_activation=None,
     )
+    if name == "keras":
+        model = plain(model)
     set_weights(model)
-    model = change(model)
+    if name == "fused":
+        from polynet_keras.deployment.fusing import fuse
+
+        model = fuse(model)
     turns.phase("build_s")
     turns.ready(framework.device, framework.name)
     if cell.task == "inference":
         step_of = framework.inference(model, cell)
         turns.run(step_of, lambda logits: {"output": np.array(logits[:COMPARED], "float32")}, framework.peak)
     else:
-        fit(model, change is plain, framework, cell, turns)
+        fit(model, name == "keras", framework, cell, turns)
 
 
 def fit(model, is_plain: bool, framework, cell: Cell, turns: Turns) -> None:
@@ -333,7 +322,7 @@ def kind_of(device: str) -> tuple[str, str]:
     return ("gpu", torch.cuda.get_device_name()) if device == "cuda" else ("cpu", "cpu")
 
 
-def pytorchcv_side(options: dict, cell: Cell, turns: Turns) -> None:
+def pytorchcv_side(name: str, options: dict, cell: Cell, turns: Turns) -> None:
     import torch
 
     device = "cpu" if options.get("device") == "cpu" or not torch.cuda.is_available() else "cuda"
@@ -377,7 +366,7 @@ def pytorchcv_side(options: dict, cell: Cell, turns: Turns) -> None:
     turns.run(step_of, wait, lambda: torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else peak_gib())
 
 
-def machine_side(options: dict, cell: Cell, turns: Turns) -> None:
+def machine_side(name: str, options: dict, cell: Cell, turns: Turns) -> None:
     """The product of two large matrices in the cell's dtype and a copy that no cache holds, by PyTorch."""
     import torch
 
@@ -411,9 +400,9 @@ def machine_side(options: dict, cell: Cell, turns: Turns) -> None:
 
 
 SIDES: dict[str, Callable] = {
-    "polynet_keras": polynet_side,
-    "fused": fused_side,
-    "keras": plain_side,
+    "polynet_keras": keras_side,
+    "fused": keras_side,
+    "keras": keras_side,
     "pytorchcv": pytorchcv_side,
     "machine": machine_side,
 }
@@ -450,7 +439,7 @@ def serve(connection, text: str, cell: Cell, alone: bool, scratch: str) -> None:
     os.environ |= {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "TF_CPP_MIN_LOG_LEVEL": "3"}
     os.environ |= {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.95"} if alone else {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     try:
-        SIDES[name](options, cell, turns)
+        SIDES[name](name, options, cell, turns)
     except Exception as error:
         turns.failed(error)
 

@@ -101,6 +101,8 @@ def test_what_is_resumed_has_the_first_side_again(gpu):
     left = dict(gpu.pending(cells, records, sides_of(gpu)))
     assert left[first] == [gpu.TRAINING[0], *gpu.TRAINING[3:]]
     assert left[second] == list(gpu.INFERENCE)
+    (kept,) = gpu.without_open([*records, {"cell": {}, "sides": cut_off}])
+    assert kept["sides"] == {**measured, **failed}
     again = {text: {"status": "measured", "batches": {}} for text in left[first]}
     assert first not in dict(
         gpu.pending(cells, [*records, {"cell": records[0]["cell"], "sides": again}], sides_of(gpu))
@@ -259,8 +261,8 @@ def kit(folder, *arguments, file=BENCHMARKS / "gpu.py"):
     done = subprocess.run(
         [sys.executable, str(file), *arguments],
         cwd=folder,
-        # The compilations of JAX take half as long.
-        env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
+        # JAX compiles in half of the time; threads of PyTorch that wait for each other do not spin on a busy machine.
+        env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=600,
@@ -274,10 +276,11 @@ def kit(folder, *arguments, file=BENCHMARKS / "gpu.py"):
 @pytest.mark.parametrize(
     "sides",
     [
-        ("pytorchcv", "polynet_keras,backend=jax", "fused,backend=jax", "keras"),
+        ("pytorchcv", "polynet_keras,backend=jax", "fused,backend=jax"),
+        ("pytorchcv", "keras"),
         ("pytorchcv", "polynet_keras,backend=tensorflow", "fused,backend=tensorflow"),
     ],
-    ids=["jax", "tensorflow"],
+    ids=["jax", "keras", "tensorflow"],
 )
 def test_all_of_it_on_a_small_network(gpu, sides, tmp_path):
     kit(tmp_path, "--small", "--name", "here", "--sides", *sides)
@@ -294,11 +297,11 @@ def test_all_of_it_on_a_small_network(gpu, sides, tmp_path):
         for rate in record.get("rates", []):
             assert min(rate.values()) > 0
     assert {side["largest"] for side in largest["sides"].values()} == {2}
-    losses = [side["batches"]["2"]["first_loss"] for side in training["sides"].values()]
-    assert losses == pytest.approx([losses[0]] * len(losses), rel=0.02)  # in bfloat16
+    losses = [side["batches"]["4"]["first_loss"] for side in training["sides"].values()]
+    assert losses == pytest.approx([losses[0]] * len(losses), rel=1e-3)
     for side in inference["sides"].values():
         assert side["batches"].keys() == {"1", "2"}
-        assert all(facts["difference"] < 1e-4 for facts in side["batches"].values())
+        assert all(facts["difference"] < 0.1 for facts in side["batches"].values())  # of bfloat16
     text = (tmp_path / "gpu-here.md").read_text()
     assert all(f"| 2 | {side} |" in text for side in sides)
     assert "no GPU" in text
