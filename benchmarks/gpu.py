@@ -18,6 +18,7 @@ is done. Cells come in this order:
 
     training, bfloat16, 331 px, 32 images      `compile` and `fit` of Keras; a plain loop in PyTorch
     inference, bfloat16, 331 px                1, 8, 64 and 256 images, the weights unfused or fused
+    both again, with torch.compile             which takes longest to start, beside the first side
     training, bfloat16, 235 px, 64 images
     training, float32 with TF32, 331 px, 32 images
     the largest batch, bfloat16, 331 px        of each side alone, from what a side took before, by doubling
@@ -93,7 +94,7 @@ PACKAGES = (
     *("keras", "jax", "jaxlib", "jax-cuda12-plugin", "jax-cuda13-plugin", "torch", "triton"),
     *("tensorflow", "pytorchcv", "numpy", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13", "nvidia-nccl-cu12"),
 )
-LIMIT_SECONDS = 300
+LIMIT_SECONDS = 600
 """What starts or compiles longer has failed."""
 GUESS_SECONDS = 60
 """Of a start or a compilation that was not seen yet."""
@@ -336,6 +337,8 @@ class Run:
             if second["failed"] != OPEN or limit == LIMIT_SECONDS:
                 found["batches"][str(batch)] = {"why": reason(second)}
                 found["status"] = "measured" if len(found["batches"]) > 1 else "failed"
+            if second["failed"] == OPEN:
+                self.budget.took(cell.task, side.text, math.inf)  # nor will it be ready in the next cell
             log(f"  {side.text}, {number_of_images(batch)}: {reason(second)}")
             return False
         facts = {"first_s": first["seconds"], "second_s": second["seconds"], "peak_gib": second["peak_gib"]}
@@ -619,15 +622,21 @@ def main() -> None:
             before = json.loads(path.read_text())
             if any(before[key] != results[key] for key in ("small", "rounds", "machine")):
                 parser.error(f"--resume: {path} is of another machine, of other packages or other settings")
-            results = {**before, "records": without_open(before["records"])}
+            results = before
     results["commands"].append(" ".join(["python", *sys.argv]))
     run = Run(path, results, settings)
 
     def sides(cell: Cell) -> list[str]:
         return [text for text in TASKS[cell.task] if text in (settings.sides or TASKS[cell.task])]
 
-    for cell, texts in list(pending(plan(settings.small), results["records"], sides)):
-        run.measure(cell, texts)
+    def quick(cell: Cell) -> list[str]:
+        return [text for text in sides(cell) if "compile" not in text]
+
+    cells = plan(settings.small)
+    for part, chosen in ((cells[:2], quick), (cells, sides)):
+        results["records"] = without_open(results["records"])
+        for cell, texts in list(pending(part, results["records"], chosen)):
+            run.measure(cell, texts)
     run.save()
     print(text_of(results))
 
