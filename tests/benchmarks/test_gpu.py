@@ -63,7 +63,8 @@ class Clock:
 def test_a_budget_leaves_out_what_took_longer_than_what_is_left(gpu):
     clock = Clock()
     budget = gpu.Budget(600, clock)
-    assert (budget.left(), budget.limit()) == (600, gpu.LIMIT_SECONDS)
+    assert (budget.left(), budget.limit()) == (600, 600 - gpu.ROUNDS_SECONDS)
+    assert gpu.Budget(10**4, clock).limit() == gpu.LIMIT_SECONDS
     budget.took("training", "slow", 200.0)
     budget.took("training", "fast", 10.0)
     clock.now = 600 - gpu.ROUNDS_SECONDS - gpu.GUESS_SECONDS - 1
