@@ -504,7 +504,6 @@ NOT_CARRIED = {
     "tensorflow",
     "torch",
     "torchvision",
-    "typing-extensions",
 }
 """Large, bound to the device's driver, or there with JAX and PyTorch anyway."""
 COMPILED = ("h5py", "optree")
