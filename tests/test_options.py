@@ -1,8 +1,10 @@
 """The options that the gate gives to pytest: parts cover all modules once, and no skip goes unseen."""
 
+import ast
 import json
 import random
 import re
+from pathlib import Path
 
 import pytest
 
@@ -190,3 +192,16 @@ def test_a_list_of_skips_that_cannot_be_read_is_refused(suite, content, message)
     result = suite.runpytest_inprocess(f"--known-skips={path}")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([f"ERROR: {message}"])
+
+
+def test_what_the_gate_runs_by_name_is_a_fast_test():
+    """pytest says nothing of a named test that `-m "not slow"` leaves out."""
+    named = re.findall(r"(tests/\S+\.py)::(test_\w+)", (Path(__file__).parents[1] / ".ci" / "versions").read_text())
+    assert len(named) == 2
+    for file, name in named:
+        functions = {
+            one.name: one
+            for one in ast.parse((Path(__file__).parents[1] / file).read_text()).body
+            if hasattr(one, "name")
+        }
+        assert "pytest.mark.slow" not in [ast.unparse(mark) for mark in functions[name].decorator_list]
