@@ -16,7 +16,7 @@ SIDES = (75, 99, 131)
 LARGE = 800
 """Shorter side, in pixels, from which JPEGs are decoded at a smaller scale: photographs of cameras and telephones."""
 IMAGES_SEEN = 80_000
-"""Images seen in a whole run at 131 px: a quarter of an hour on two cores."""
+"""Images seen in a whole run at 131 px: a quarter to half of an hour on two cores."""
 EPOCHS = (15, 150)
 """The fewest epochs, for many images, and the most: with more, a network memorizes few images."""
 FEW = 320
