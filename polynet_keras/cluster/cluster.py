@@ -71,6 +71,50 @@ class Cluster:
         hosts = {split_address(worker)[0] for worker in self.workers}
         return bool(hosts) and all(host in ("localhost", "::1") or host.startswith("127.") for host in hosts)
 
+    @property
+    def on_this_machine(self) -> list[int]:
+        """The indices of the workers with the host of this one."""
+        if not self.workers:
+            return [self.index]
+        hosts = [split_address(worker)[0] for worker in self.workers]
+        return [index for index, host in enumerate(hosts) if host == hosts[self.index]]
+
+    def divided(self, parts: int) -> "Cluster":
+        """Returns the cluster with `parts` workers in place of each one, at its port and those after it.
+
+        Its index is that of the first one in place of this process.
+        """
+        workers = []
+        for address in self.workers:
+            host, _, port = address.rpartition(":")
+            workers += [f"{host}:{int(port) + part}" for part in range(parts)]
+        return Cluster(tuple(workers), self.index * parts, self.source)
+
+    def own_gpus(self, count: int, environ: Mapping[str, str] | None = None) -> range:
+        """Returns the indices of this process's GPUs among those that it sees: all, or an equal share.
+
+        Slurm shows all GPUs of a job step on a machine to each of its tasks there, unless it binds them to the tasks.
+
+        Args:
+            count: the number of GPUs that this process sees.
+            environ: the environment; by default the process's.
+
+        Raises:
+            ValueError: the tasks of this machine cannot share the GPUs equally.
+        """
+        environ = os.environ if environ is None else environ
+        tasks = self.on_this_machine
+        are_bound = "SLURM_GPUS_PER_TASK" in environ or environ.get("SLURM_GPUS_ON_NODE") != str(count)
+        if self.source != "Slurm" or len(tasks) == 1 or are_bound or count < len(tasks):
+            return range(count)
+        if count % len(tasks):
+            raise ValueError(
+                f"Slurm has {len(tasks)} tasks on this machine, which cannot share its {count} GPUs equally; change "
+                "--ntasks-per-node"
+            )
+        share, place = count // len(tasks), tasks.index(self.index)
+        return range(place * share, (place + 1) * share)
+
     def name(self, index: int) -> str:
         """Returns the name of a worker in messages: `worker 1 (host:port)`."""
         return f"worker {index} ({self.workers[index]})" if self.workers else f"worker {index}"

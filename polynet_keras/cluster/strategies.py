@@ -89,11 +89,15 @@ def open_strategy(
 
 def _multi_worker_strategy(cluster: Cluster, communication: Communication) -> tf.distribute.Strategy:
     internals.limit_connecting(cluster.count, CONNECT_SECONDS)
+    gpus = tf.config.list_physical_devices("GPU")
+    own = [gpus[index] for index in cluster.own_gpus(len(gpus))]
+    if len(own) < len(gpus):
+        tf.config.set_visible_devices(own, "GPU")
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
         tf.train.ClusterSpec({"worker": list(cluster.workers)}),
         task_type="worker",
         task_id=cluster.index,
-        num_accelerators={"GPU": len(tf.config.list_physical_devices("GPU"))},
+        num_accelerators={"GPU": len(own)},
         rpc_layer="grpc",
     )
     with limited_connecting(cluster, CONNECT_SECONDS + 15):  # TensorFlow's own limit, if it works, says more

@@ -14,16 +14,19 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from absl import logging
 
 from polynet_keras.basics.exits import EXIT_INTERRUPTED, EXIT_MISTAKE, EXIT_RESTART
 from polynet_keras.basics.names import number_of
+from polynet_keras.cluster.cluster import Cluster
 from polynet_keras.cluster.loopback import loopback_addresses, tf_config
 from polynet_keras.cluster.signed_lines import SECRET_VARIABLE
 from polynet_keras.launcher.event_log import EventLog
+from polynet_keras.launcher.gpus import GPUS_VARIABLE
 from polynet_keras.launcher.output import Target, WorkerOutput
 from polynet_keras.launcher.process import WorkerProcess
 
@@ -37,6 +40,8 @@ READ_SECONDS = 2.0
 """The time to show the last lines after a signal to stop."""
 POLL_SECONDS = 0.05
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Job:
@@ -44,7 +49,11 @@ class Job:
 
     Attributes:
         command: the program and the arguments of each worker.
-        workers: the number of workers.
+        workers: the number of workers on this machine.
+        gpus: the GPUs, as CUDA_VISIBLE_DEVICES names them; each worker sees an equal share of them. Without any, it
+            sees what this process sees.
+        cluster: the workers of all machines, of which `index` is this machine's first one, if other launchers start the
+            others; by default the workers of this machine are all.
         max_restarts: how often all of them are restarted, in total.
         grace_seconds: the time for a worker to exit by itself, after another one failed or after a signal to stop.
         mistakes: exit codes after which there is no restart.
@@ -58,6 +67,8 @@ class Job:
 
     command: Sequence[str]
     workers: int
+    gpus: Sequence[str] = ()
+    cluster: Cluster = field(default_factory=Cluster)
     max_restarts: int = 3
     grace_seconds: float = 30.0
     mistakes: frozenset[int] = frozenset({2})
@@ -68,6 +79,14 @@ class Job:
     def __post_init__(self):
         if self.workers < 1:
             raise ValueError(f"workers={self.workers} must be at least 1")
+        count = len(self.gpus)
+        if count % self.workers:
+            *others, most = [str(workers) for workers in range(1, count + 1) if count % workers == 0]
+            possible = f"{', '.join(others)} or {most}" if others else most
+            raise ValueError(
+                f"workers={self.workers} cannot share {number_of(count, 'GPU')} equally; choose {possible}, or other "
+                f"GPUs in {GPUS_VARIABLE} (-1: none)"
+            )
         if self.max_restarts < 0:
             raise ValueError(f"max_restarts={self.max_restarts} must be at least 0")
         if not 0 < self.grace_seconds < math.inf:
@@ -80,6 +99,11 @@ class Job:
                 f"{number_of(len(cores()), 'core')}; use pin=False "
                 "(--nopin)"
             )
+
+    @property
+    def indices(self) -> range:
+        """The indices of this machine's workers among all."""
+        return range(self.cluster.index, self.cluster.index + self.workers)
 
 
 def supervise(job: Job) -> int:
@@ -205,8 +229,8 @@ class _Attempt:
     def __init__(self, job: Job, number: int, signals: "_Signals", events: EventLog):
         self._job, self._number, self._signals, self._events = job, number, signals, events
         self._ends: list[_End] = []
-        self._processes: list[WorkerProcess] = []
-        self._outputs: list[WorkerOutput] = []
+        self._processes: dict[int, WorkerProcess] = {}
+        self._outputs: dict[int, WorkerOutput] = {}
         self._told: set[int] = set()
         """Workers that got a signal from this process because they had not exited."""
 
@@ -214,34 +238,40 @@ class _Attempt:
         """Returns the workers' exits in the order in which they happened. No worker is left, whatever happens."""
         with contextlib.ExitStack() as stack:
             stack.callback(self._kill)
-            self._start(stack.enter_context(loopback_addresses(self._job.workers)))
+            addresses = self._job.cluster.workers
+            self._start(addresses or stack.enter_context(loopback_addresses(self._job.workers)))
             self._wait()
             self._read_all()
         return self._ends
 
-    def _start(self, addresses: list[str]) -> None:
+    def _start(self, addresses: Sequence[str]) -> None:
         job, out, err = self._job, Target(sys.stdout.fileno()), Target(sys.stderr.fileno())
-        secret = secrets.token_hex(32)  # one for each attempt: remains of the last one cannot meet these workers
-        for worker in range(job.workers):
-            environment = {
-                "PYTHONUNBUFFERED": "1",  # into a pipe, Python would write only full pages
-                **os.environ,
-                "TF_CONFIG": tf_config(addresses, worker),
-                "POLYNET_ATTEMPT": str(self._number),
-                SECRET_VARIABLE: secret,
-            }
+        common = {
+            "PYTHONUNBUFFERED": "1",  # into a pipe, Python would write only full pages
+            **os.environ,
+            "POLYNET_ATTEMPT": str(self._number),
+        }
+        if job.cluster.workers:  # the other machines' launchers have the same secret, or none
+            common["POLYNET_ATTEMPT"] = str(int(os.environ.get("POLYNET_ATTEMPT") or 0) + self._number)
+        else:
+            # One for each attempt: remains of the last one cannot meet these workers.
+            common[SECRET_VARIABLE] = secrets.token_hex(32)
+        for place, worker in enumerate(job.indices):
+            environment = {**common, "TF_CONFIG": tf_config(addresses, worker)}
+            if job.gpus:
+                environment[GPUS_VARIABLE] = ",".join(_share(job.gpus, place, job.workers))
             # The chief has the terminal, if there is one: its progress bar needs it.
             direct = worker == 0 and job.log_dir is None and os.isatty(sys.stdout.fileno())
-            share = _share(worker, job.workers) if job.pin else None
+            share = _share(cores(), place, job.workers) if job.pin else None
             process = WorkerProcess(job.command, environment, share, own_stdout=not direct)
-            self._processes.append(process)
+            self._processes[worker] = process
             self._events.write("start", attempt=self._number, worker=worker, pid=process.pid)
             log = None if job.log_dir is None else job.log_dir / f"worker-{worker}-attempt-{self._number}.log"
             pipes = [(process.stdout, out), (process.stderr, err)]
             prefix = b"" if worker == 0 else f"[worker {worker}] ".encode()
             output = WorkerOutput([(pipe, to) for pipe, to in pipes if pipe is not None], prefix, log)
             output.start()
-            self._outputs.append(output)
+            self._outputs[worker] = output
 
     def _wait(self) -> None:
         state, deadline, steps = _State.RUNNING, math.inf, []
@@ -273,7 +303,7 @@ class _Attempt:
         return _State.FINISHING if self._ends else _State.RUNNING
 
     def _running(self) -> set[int]:
-        return set(range(self._job.workers)) - {end.worker for end in self._ends}
+        return set(self._job.indices) - {end.worker for end in self._ends}
 
     def _note_ends(self) -> None:
         for worker in sorted(self._running()):
@@ -285,13 +315,13 @@ class _Attempt:
             self._events.write("end", attempt=self._number, worker=worker, code=code, signal=_signal_name(code))
 
     def _kill(self) -> None:
-        for process in self._processes:
+        for process in self._processes.values():
             process.kill()
 
     def _read_all(self) -> None:
         """Waits until all output of the workers is shown; after a signal to stop, it does not wait for slow readers."""
         deadline = math.inf
-        for output in self._outputs:
+        for output in self._outputs.values():
             while not output.is_read(POLL_SECONDS) and time.monotonic() < deadline:
                 if self._signals.received is not None:
                     deadline = min(deadline, time.monotonic() + READ_SECONDS)
@@ -339,7 +369,6 @@ class _Signals:
             time.sleep(POLL_SECONDS)
 
 
-def _share(worker: int, workers: int) -> set[int]:
-    """Returns a worker's part of the cores."""
-    mine = cores()
-    return set(mine[len(mine) * worker // workers : len(mine) * (worker + 1) // workers])
+def _share(parts: Sequence[T], place: int, workers: int) -> Sequence[T]:
+    """Returns a worker's part of the cores or GPUs."""
+    return parts[len(parts) * place // workers : len(parts) * (place + 1) // workers]

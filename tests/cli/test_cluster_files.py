@@ -11,7 +11,7 @@ import pytest
 from absl import flags
 
 from polynet_keras.basics.exits import EXIT_RESTART
-from polynet_keras.cli import train
+from polynet_keras.cli import launch, train
 from polynet_keras.cli.execution_flags import execution_of
 from polynet_keras.cli.recipe_from_flags import recipe_of
 from polynet_keras.cluster.cluster import Cluster
@@ -109,7 +109,7 @@ def slurm(run, codes, restarts="0"):
     environment = {
         "SLURM_JOB_ID": "7",
         "SLURM_JOB_NAME": "polynet-g5",
-        "SLURM_CPUS_PER_TASK": "64",
+        "SLURM_CPUS_PER_TASK": "8",
         "CODES": json.dumps(codes),
     }
     if restarts != "0":  # Slurm sets it from the first restart on
@@ -185,8 +185,8 @@ def test_slurm_leaves_time_to_save():
     options = dict(re.findall(r"^#SBATCH --([a-z-]+)(?:=(.*))?$", text, re.MULTILINE))
     assert options["signal"] == "TERM@120"  # no B: in front: it goes to the workers
     assert options["nodes"] == "4"
-    assert options["ntasks-per-node"] == "1"
-    assert options["gpus-per-node"] == "8"
+    assert options["ntasks-per-node"] == options["gpus-per-node"] == "8"
+    assert options["cpus-per-task"] == "8"
     assert "requeue" in options
 
 
@@ -218,7 +218,13 @@ def test_kubernetes_starts_polynet_train(run, documents, tmp_path):
     assert {cluster.workers for cluster in clusters} == {
         tuple(f"{names[0]}-{index}.{names[1]}:8888" for index in range(4))
     }
-    check_train(calls[0]["argv"], f"{tmp_path}/polynet-g5")
+    command, *options = calls[0]["argv"][: calls[0]["argv"].index("--")]
+    values = flags.FlagValues()
+    launch.define_flags(values)
+    assert (command, values(["polynet launch", *options])[1:]) == ("launch", [])
+    assert (values.workers, values.max_restarts) == (None, 0)
+    assert values.grace_seconds < pod(documents)["terminationGracePeriodSeconds"]
+    check_train(calls[0]["argv"][len(options) + 2 :], f"{tmp_path}/polynet-g5")
 
 
 def test_kubernetes_tells_a_restart(run, documents, tmp_path):

@@ -15,6 +15,7 @@ from PIL import Image
 
 from polynet_keras.cli import launch
 from polynet_keras.cli.main import main
+from polynet_keras.cluster.cluster import Cluster
 from polynet_keras.data.sources import open_source
 from polynet_keras.evaluation import evaluate
 from polynet_keras.launcher.supervisor import cores
@@ -37,12 +38,23 @@ def launched(monkeypatch, tmp_path):
     monkeypatch.setattr(launch, "supervise", supervise)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("TF_CONFIG", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")  # as on a machine without GPUs
     return jobs, code
+
+
+@pytest.fixture
+def four_gpus(monkeypatch, tmp_path_factory):
+    """A machine with four GPUs, as nvidia-smi lists them."""
+    program = tmp_path_factory.mktemp("driver") / "nvidia-smi"
+    program.write_text('#!/bin/sh\nfor gpu in 0 1 2 3; do echo "GPU $gpu: H200 (UUID: GPU-$gpu)"; done\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
 
 def polynet(*arguments, **options):
     environment = {name: value for name, value in os.environ.items() if name != "TF_CONFIG"}
-    environment |= {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment |= {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
     return subprocess.run(
         [POLYNET, *arguments], capture_output=True, text=True, check=False, timeout=240, env=environment, **options
     )
@@ -170,6 +182,71 @@ def test_a_worker_is_no_launcher(launched, monkeypatch, capsys):
     assert main(["launch", "--", "train"]) == 1
     assert "TF_CONFIG says that this is already one of 2 workers" in capsys.readouterr().err
     assert jobs == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "chosen", "workers", "gpus", "told"),
+    [
+        ([], None, 4, [*"0123"], "4 workers with 1 GPU each"),
+        (["--workers=2"], None, 2, [*"0123"], "2 workers with 2 GPUs each"),
+        (["--workers=1"], None, 1, [*"0123"], "1 worker with 4 GPUs each"),
+        ([], "GPU-3,1", 2, ["GPU-3", "1"], "2 workers with 1 GPU each"),
+        ([], "2", 1, ["2"], "1 worker with 1 GPU each"),
+        ([], "-1", 2, [], None),
+        (["--workers=3"], "-1", 3, [], None),
+    ],
+)
+def test_one_worker_for_each_gpu(launched, four_gpus, monkeypatch, caplog, flags, chosen, workers, gpus, told):
+    jobs, _ = launched
+    if chosen is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+    caplog.set_level("INFO", logger="absl")
+    assert main(["launch", *flags, "--", "train"]) == 0
+    (job,) = jobs
+    assert (job.workers, job.gpus, job.cluster) == (workers, gpus, Cluster())
+    assert (told in caplog.text) if told else ("GPU" not in caplog.text)
+
+
+@pytest.mark.parametrize("workers", [3, 8])
+def test_gpus_that_workers_cannot_share(launched, four_gpus, capsys, workers):
+    jobs, _ = launched
+    assert main(["launch", f"--workers={workers}", "--", "train"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"--workers={workers} cannot share 4 GPUs equally; choose 1, 2 or 4, or other GPUs" in line
+    assert jobs == []
+
+
+def test_one_launcher_on_each_machine(launched, four_gpus, monkeypatch, capsys):
+    """TF_CONFIG or Slurm then name the machines."""
+    jobs, _ = launched
+    slurm = {"PROCID": "1", "STEP_NUM_TASKS": "2", "STEP_NODELIST": "gpu[1-2]", "STEP_TASKS_PER_NODE": "1(x2)"}
+    for name, value in slurm.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    assert main(["launch", "--", "train", "--run_dir=mine"]) == 0
+    (job,) = jobs
+    assert (job.workers, job.indices, job.cluster.source) == (4, range(4, 8), "Slurm")
+    assert job.cluster.workers[3:5] == ("gpu1:8891", "gpu2:8888")
+    assert main(["launch", "--", "train"]) == 1
+    assert "several workers need the same run folder" in capsys.readouterr().err
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "3")
+    monkeypatch.setenv("SLURM_STEP_TASKS_PER_NODE", "1,2")
+    assert main(["launch", "--", "train", "--run_dir=mine"]) == 1
+    assert "Slurm says that this is already one of 3 workers" in capsys.readouterr().err
+    assert len(jobs) == 1
+
+
+def test_each_worker_sees_its_own_gpu(four_gpus, tmp_path):
+    program = """
+import json, os
+index = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
+print(index, os.environ["CUDA_VISIBLE_DEVICES"])
+"""
+    launcher = "import sys; from polynet_keras.cli.main import main; sys.exit(main())"
+    command = ["launch", "--", sys.executable, "-c", program]
+    environment = {"TF_CONFIG": None, "CUDA_VISIBLE_DEVICES": "3,GPU-0,2"}
+    done = children.run(launcher, *command, env=environment, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.splitlines()) == ["0 3", "[worker 1] 1 GPU-0", "[worker 2] 2 2"]
 
 
 def test_a_log_that_cannot_be_written(tmp_path, monkeypatch, capsys):

@@ -102,6 +102,43 @@ def test_a_slurm_step_that_cannot_be_read(changes, message):
         Cluster.from_environment(slurm(**changes))
 
 
+def test_workers_of_one_machine():
+    cluster = Cluster(("a:1", "b:1", "b:2", "[::1]:7"), 2, "TF_CONFIG")
+    assert cluster.on_this_machine == [1, 2]
+    assert Cluster().on_this_machine == [0]
+    divided = Cluster(("a:8888", "[::1]:90"), 1, "Slurm").divided(3)
+    assert divided.workers == ("a:8888", "a:8889", "a:8890", "[::1]:90", "[::1]:91", "[::1]:92")
+    assert (divided.index, divided.source) == (3, "Slurm")
+    with pytest.raises(ValueError, match="TF_CONFIG has a:2 more than once"):
+        Cluster(("a:1", "a:2"), 0, "TF_CONFIG").divided(2)
+
+
+@pytest.mark.parametrize(
+    ("index", "seen", "variables", "own"),
+    [
+        (0, 8, {"SLURM_GPUS_ON_NODE": "8"}, [0, 1, 2, 3]),
+        (1, 8, {"SLURM_GPUS_ON_NODE": "8"}, [4, 5, 6, 7]),
+        (3, 2, {"SLURM_GPUS_ON_NODE": "2"}, [1]),
+        (1, 4, {"SLURM_GPUS_ON_NODE": "8"}, [0, 1, 2, 3]),  # Slurm has bound them
+        (1, 2, {"SLURM_GPUS_ON_NODE": "2", "SLURM_GPUS_PER_TASK": "2"}, [0, 1]),
+        (1, 2, {}, [0, 1]),  # another scheduler's, of which nothing is known
+        (1, 1, {"SLURM_GPUS_ON_NODE": "1"}, [0]),
+        (4, 8, {"SLURM_GPUS_ON_NODE": "8"}, range(8)),  # alone on its machine
+        (0, 0, {"SLURM_GPUS_ON_NODE": "8"}, []),
+    ],
+)
+def test_each_task_of_slurm_takes_its_share_of_the_gpus(index, seen, variables, own):
+    workers = ("a:8888", "a:8889", "b:8888", "b:8889", "c:8888")
+    assert list(Cluster(workers, index, "Slurm").own_gpus(seen, variables)) == list(own)
+    assert list(Cluster(workers, index, "TF_CONFIG").own_gpus(seen, variables)) == list(range(seen))
+
+
+def test_gpus_that_slurms_tasks_cannot_share():
+    cluster = Cluster(("a:8888", "a:8889", "a:8890"), 0, "Slurm")
+    with pytest.raises(ValueError, match="Slurm has 3 tasks on this machine, which cannot share its 4 GPUs equally"):
+        cluster.own_gpus(4, {"SLURM_GPUS_ON_NODE": "4"})
+
+
 def test_slurms_notation():
     """As `scontrol show hostnames` expands it."""
     assert expand_hosts("login,gpu[1-3,07]-ib,cpu12") == ["login", "gpu1-ib", "gpu2-ib", "gpu3-ib", "gpu07-ib", "cpu12"]

@@ -1,8 +1,11 @@
+import contextlib
 import sys
+from types import SimpleNamespace
 
 import pytest
 import tensorflow as tf
 
+from polynet_keras.cluster import internals, strategies
 from polynet_keras.cluster.cluster import Cluster
 from polynet_keras.cluster.communication import Communication
 from polynet_keras.cluster.strategies import communication_options, open_strategy
@@ -39,6 +42,27 @@ def test_what_feeds_the_devices_of_one_process_is_not_tuned(name, monkeypatch):
     assert once(8).options().autotune.enabled is False
     open_strategy(name, ALONE)
     assert ops._create_device_dataset is once  # a second strategy does not wrap it again
+
+
+@pytest.mark.parametrize(("bound", "own"), [(False, ["gpu2", "gpu3"]), (True, None)])
+def test_a_task_of_slurm_makes_only_its_own_gpus_visible(monkeypatch, bound, own):
+    """In place of GPUs, and of a strategy of two workers, are names."""
+    gpus, visible, made = [f"gpu{number}" for number in range(4)], [], []
+
+    def strategy(resolver, options):
+        made.append(resolver.num_accelerators())
+        return SimpleNamespace()
+
+    monkeypatch.setenv("SLURM_GPUS_ON_NODE", "8" if bound else "4")
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: gpus)
+    monkeypatch.setattr(tf.config, "set_visible_devices", lambda devices, kind: visible.append((devices, kind)))
+    monkeypatch.setattr(internals, "limit_connecting", lambda *arguments: None)
+    monkeypatch.setattr(strategies, "limited_connecting", lambda *arguments: contextlib.nullcontext())
+    monkeypatch.setattr(strategies, "MultiWorkerStrategy", strategy)
+    cluster = Cluster(("node1:8888", "node1:8889"), 1, "Slurm")
+    strategies._multi_worker_strategy(cluster, Communication())
+    assert visible == ([] if own is None else [(own, "GPU")])
+    assert made == [{"GPU": len(own or gpus)}]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ LAUNCHER = """
 import json, os, pathlib, signal, sys
 
 sys.modules["keras"] = sys.modules["tensorflow"] = None  # as if neither were installed
+from polynet_keras.cluster.cluster import Cluster
 from polynet_keras.launcher import supervisor
 
 settings, constants = map(json.loads, sys.argv[1:])
@@ -24,6 +25,7 @@ for name in ("log_dir", "event_log"):
     settings[name] = settings.get(name) and pathlib.Path(settings[name])
 for name, value in constants.items():
     setattr(supervisor, name, value)
+settings["cluster"] = Cluster(*settings.get("cluster", ()))
 settings["mistakes"] = frozenset(settings["mistakes"])
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in what a shell starts with `&`
     signal.signal(signal.SIGINT, signal.default_int_handler)

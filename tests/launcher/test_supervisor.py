@@ -293,10 +293,48 @@ def test_cores_are_divided(tmp_path):
             assert shares == [cores(), cores()]
 
 
+@pytest.mark.parametrize(("workers", "shares"), [(4, ["3", "0", "GPU-b1", "1"]), (2, ["3,0", "GPU-b1,1"]), (1, None)])
+def test_gpus_are_divided(tmp_path, workers, shares):
+    script = f"open({str(tmp_path)!r} + f'/{{index}}', 'w').write(os.environ['CUDA_VISIBLE_DEVICES'])"
+    gpus = ["3", "0", "GPU-b1", "1"]
+    ended = run_job(script, tmp_path, workers=workers, gpus=gpus)
+    assert ended.code == 0, ended.stderr
+    seen = [(tmp_path / str(worker)).read_text() for worker in range(workers)]
+    assert seen == (shares or [",".join(gpus)])
+
+
+def test_the_workers_of_one_of_several_machines(tmp_path, monkeypatch):
+    """They have the indices, addresses and secret of the whole cluster, and count the restarts of the machine too."""
+    monkeypatch.setenv("POLYNET_JOB_SECRET", "of all machines 1234")
+    monkeypatch.setenv("POLYNET_ATTEMPT", "4")
+    addresses = ["a:8888", "a:8889", "b:8888", "b:8889"]
+    script = f"""
+names = ("TF_CONFIG", "POLYNET_JOB_SECRET", "CUDA_VISIBLE_DEVICES")
+said = [attempt, *(os.environ[name] for name in names)]
+open({str(tmp_path)!r} + f"/{{index}}-{{attempt}}", "w").write(json.dumps(said))
+print("here")
+if attempt == 4 and index == 3: sys.exit(75)
+"""
+    logs = {"log_dir": str(tmp_path / "logs")}
+    ended = run_job(script, tmp_path, cluster=[addresses, 2, "Slurm"], gpus=["0", "1"], **logs)
+    assert ended.code == 0, ended.stderr
+    assert "worker 3 exited with 75; restart 1 of 3" in ended.stderr
+    assert sorted(ended.stdout.splitlines()) == [b"[worker 2] here"] * 2 + [b"[worker 3] here"] * 2
+    assert (tmp_path / "logs" / "worker-3-attempt-1.log").read_text() == "here\n"
+    for index in (2, 3):
+        for attempt in (4, 5):
+            number, config, secret, gpu = json.loads((tmp_path / f"{index}-{attempt}").read_text())
+            cluster = Cluster.from_environment({"TF_CONFIG": config})
+            assert (list(cluster.workers), cluster.index) == (addresses, index)
+            assert (number, secret, gpu) == (attempt, "of all machines 1234", str(index - 2))
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"workers": 0}, "workers=0 must be at least 1"),
+        ({"workers": 3, "gpus": [*"01234567"]}, "workers=3 cannot share 8 GPUs equally; choose 1, 2, 4 or 8, or other"),
+        ({"workers": 2, "gpus": ["0"]}, "workers=2 cannot share 1 GPU equally; choose 1, or other GPUs in CUDA"),
         ({"max_restarts": -1}, "max_restarts=-1 must be at least 0"),
         ({"grace_seconds": 0.0}, "grace_seconds=0.0 must be a finite number > 0"),
         ({"grace_seconds": float("nan")}, "grace_seconds=nan must be a finite number > 0"),

@@ -43,6 +43,7 @@ JOB_OUTPUT = re.compile(r"nohup\.out|.*\.(log|out|err)|.*\.[oe]\d+", re.DOTALL)
 """Names that shells, Slurm and PBS give to a job's output."""
 NAME_BYTES = 200
 """Bytes of the data's name in the name of a run folder; file systems allow 255 in all."""
+NO_COMMON_FOLDER = "several workers need the same run folder: name one with --run_dir, on storage they all see"
 
 
 @contextlib.contextmanager

@@ -40,6 +40,7 @@ from polynet_keras.training.runs.folder import (
     CHECKPOINTS_FOLDER,
     CURVES_FILE,
     HISTORY_FILE,
+    NO_COMMON_FOLDER,
     SAMPLES_FOLDER,
     has_checkpoints,
     is_finished,
@@ -114,7 +115,7 @@ def train(
     """
     execution = execution or Execution()
     if run_dir is None and Cluster.from_environment().is_distributed:
-        raise ValueError("several workers need the same run folder: name one with --run_dir, on storage they all see")
+        raise ValueError(NO_COMMON_FOLDER)
     with opened(recipe, execution, goes_on=bool(run_dir and has_checkpoints(Path(run_dir)))) as (source, strategy):
         return _train(recipe, source, run_dir, execution, strategy, strict)
 
