@@ -10,6 +10,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -274,16 +275,8 @@ def kit(folder, *arguments, file=BENCHMARKS / "gpu.py"):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "sides",
-    [
-        ("pytorchcv", "polynet_keras,backend=jax", "fused,backend=jax"),
-        ("pytorchcv", "keras"),
-        ("pytorchcv", "polynet_keras,backend=tensorflow", "fused,backend=tensorflow"),
-    ],
-    ids=["jax", "keras", "tensorflow"],
-)
-def test_all_of_it_on_a_small_network(gpu, sides, tmp_path):
+def test_all_of_it_on_a_small_network(gpu, tmp_path):
+    sides = ("pytorchcv", "fused,backend=tensorflow")
     kit(tmp_path, "--small", "--name", "here", "--sides", *sides)
     results = json.loads((tmp_path / "gpu-here.json").read_text())
     training, inference, largest = results["records"]
@@ -298,8 +291,7 @@ def test_all_of_it_on_a_small_network(gpu, sides, tmp_path):
         for rate in record.get("rates", []):
             assert min(rate.values()) > 0
     assert {side["largest"] for side in largest["sides"].values()} == {2}
-    losses = [side["batches"]["4"]["first_loss"] for side in training["sides"].values()]
-    assert losses == pytest.approx([losses[0]] * len(losses), rel=1e-3)
+    assert training["sides"]["pytorchcv"]["batches"]["4"]["first_loss"] > 0
     for side in inference["sides"].values():
         assert side["batches"].keys() == {"1", "2"}
         assert all(facts["difference"] < 0.1 for facts in side["batches"].values())  # of bfloat16
@@ -308,6 +300,52 @@ def test_all_of_it_on_a_small_network(gpu, sides, tmp_path):
     assert "no GPU" in text
     again = kit(tmp_path, "--small", "--name", "here", "--resume", "--sides", *sides)
     assert "starts" not in again.stderr  # everything is there
+
+
+@pytest.fixture
+def answers_of(gpu, monkeypatch):
+    """Returns a function that starts sides at the same time, and gives the answers to their requests."""
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    sides = []
+
+    def ask(cell_of, texts, requests):
+        sides.extend(gpu.Side(text, cell_of[dtype]) for text, dtype in texts)
+        for side in sides:
+            assert "failed" not in side.wait(600)
+            side.ask(requests[0])
+        answers = [[side.wait(600)] for side in sides]
+        for request in requests[1:]:
+            for side, found in zip(sides, answers, strict=True):
+                found.append(side.run(*request, 600))
+        for side, found in zip(sides, answers, strict=True):
+            assert all(answer.get("seconds", 0) > 0 for answer in found), f"{side.text}: {found}"
+        return answers
+
+    yield ask
+    for side in sides:
+        side.stop()
+
+
+@pytest.mark.slow
+def test_sides_train_alike(gpu, answers_of):
+    """The first step, and two blocks of `fit`. Keras's layers are on TensorFlow: JAX compiles for half a minute."""
+    cells = {dtype: gpu.Cell("training", gpu.SMALL, 107, dtype, (4,), steps=1) for dtype in ("float32", "bfloat16")}
+    jax, tensorflow, keras = "polynet_keras,backend=jax", "polynet_keras,backend=tensorflow", "keras,backend=tensorflow"
+    texts = [("pytorchcv", "float32"), (jax, "float32"), (tensorflow, "float32"), (keras, "bfloat16")]
+    answers = answers_of(cells, texts, [(4, 1)] * 3)
+    first, *others = (found[0]["loss"] for found in answers[:3])
+    assert others == pytest.approx([first] * 2, rel=1e-3)
+    assert all(math.isfinite(answer["loss"]) for found in answers for answer in found)
+
+
+@pytest.mark.slow
+def test_sides_infer_alike(gpu, answers_of):
+    cells = {dtype: gpu.Cell("inference", gpu.SMALL, 75, dtype, (1,)) for dtype in ("float32", "bfloat16")}
+    texts = [("pytorchcv", "float32"), ("keras", "float32"), ("fused,backend=jax", "bfloat16")]
+    expected, *outputs = (found[0]["output"] for found in answers_of(cells, texts, [(1, 1)]))
+    for output, tolerance in zip(outputs, (1e-3, 0.1), strict=True):
+        assert np.abs(output - expected).max() < tolerance * np.abs(expected).max()
 
 
 @pytest.mark.slow
