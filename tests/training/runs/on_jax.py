@@ -1,6 +1,7 @@
 """Runs on the backend that KERAS_BACKEND names; `test_on_jax.py` starts these programs.
 
-    python on_jax.py first FOLDER    the initial weights of a PolyNet, and the losses of its first two steps
+    python on_jax.py first FOLDER    the initial weights of a PolyNet and the losses of its first two steps; the losses
+                                     of ten steps that train the run FOLDER/trained further
     python on_jax.py run FOLDER      a run that nothing happens to, and one that kills itself
     python on_jax.py stop FOLDER     that run goes on, and gets SIGTERM in a validation
     python on_jax.py end FOLDER      that run goes on to its end; what is refused afterwards
@@ -26,6 +27,8 @@ from polynet_keras.layers.stochastic_residual_scaling import StochasticResidualS
 from polynet_keras.training.recipes.optimizer import OptimizerSettings
 from polynet_keras.training.recipes.recipe import Recipe
 from polynet_keras.training.recipes.regularization import Regularization
+from polynet_keras.training.recipes.schedule import ScheduleSettings
+from polynet_keras.training.recipes.start import Start
 from polynet_keras.training.runs import preparation
 from polynet_keras.training.runs.dry_run import dry_run
 from polynet_keras.training.runs.execution import Execution
@@ -65,18 +68,31 @@ class First(keras.callbacks.Callback):
         self.losses.append(float(logs["loss"]))
 
 
-def first(folder):
-    recipe = Recipe(**TINY)
+def losses_of(recipe, steps, weights=None):
+    """The losses of the first steps; the initial weights go to a file."""
     with opened(recipe, Execution()) as (source, strategy):
         keras.utils.set_random_seed(recipe.seed)
         prepared = preparation.preprocessing_of(recipe, source)
         training = preparation.training_data(recipe, source, prepared, Unreadable("error"), strategy, first_step=0)
         model = preparation.compiled_model(recipe, source, training.steps)
-        weights = {str(number): np.array(variable) for number, variable in enumerate(model.weights)}
-        np.savez(folder / f"{keras.backend.backend()}.npz", **weights)
-        steps = First()
-        model.fit(training.dataset, steps_per_epoch=2, shuffle=False, verbose=0, callbacks=[steps])
-    return {"losses": steps.losses}
+        if weights:
+            np.savez(weights, **{str(number): np.array(variable) for number, variable in enumerate(model.weights)})
+        recorded = First()
+        model.fit(training.dataset, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=[recorded])
+    return recorded.losses
+
+
+def first(folder):
+    further = Recipe(
+        **TINY,
+        start=Start(str(folder / "trained"), frozen_normalizations=True),
+        optimizer=OptimizerSettings("adamw"),
+        schedule=ScheduleSettings("constant", 1e-4, warmup_share=0.0),
+    )
+    return {
+        "losses": losses_of(Recipe(**TINY), 2, folder / f"{keras.backend.backend()}.npz"),
+        "further": losses_of(further, 10),
+    }
 
 
 def settings(folder):
