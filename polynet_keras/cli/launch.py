@@ -42,7 +42,7 @@ after any exception."""
 
 def define_flags(values: flags.FlagValues) -> None:
     workers = Heading(values, "Workers")
-    workers.integer("workers", None, "Processes that train together on this machine. [one for each GPU; 2 without GPUs]")
+    workers.integer("workers", None, "Processes that train together on this machine. [one per GPU; 2 without GPUs]")
     workers.switch("pin", None, "Give each worker its own share of the cores. [if there are as many]")
     failures = Heading(values, "Failures")
     failures.integer("max_restarts", 3, "Largest number of restarts of the job.")

@@ -1,10 +1,12 @@
 """`polynet launch` as a user meets it: what it starts, where the run goes, and one line for each mistake."""
 
+import contextlib
 import csv
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -308,6 +310,39 @@ def test_two_workers_train(tmp_path):
     assert f"run folder:        runs/{folder.name}" in done.stdout.splitlines()
     assert (folder / "model.json").is_file()
     assert "2 replicas" in done.stderr
+
+
+def two_free_ports(host):
+    """Returns a port that is free, as is the next one."""
+    while True:
+        with socket.create_server((host, 0)) as one:
+            port = one.getsockname()[1]
+            with contextlib.suppress(OSError, OverflowError), socket.create_server((host, port + 1)):
+                return port
+
+
+@pytest.mark.slow
+def test_launchers_of_two_machines_train_together(four_gpus, tmp_path):
+    """Two addresses of this machine, with two GPUs each as nvidia-smi has it; the workers compute on the processor."""
+    addresses = [f"{host}:{two_free_ports(host)}" for host in ("127.0.0.1", "127.0.0.2")]
+    small = ("--structure=1 x [ir] | 1 x [ir] | 1 x [ir]", "--width=0.0625", "--epochs=1", "--batch_size=256")
+    command = [POLYNET, "launch", "--max_restarts=0", "--", "train", *small, f"--run_dir={tmp_path / 'run'}"]
+    launchers = []
+    for index, gpus in enumerate(("0,1", "2,3")):
+        task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        environment = {"TF_CONFIG": json.dumps(task), "CUDA_VISIBLE_DEVICES": gpus, "TF_CPP_MIN_LOG_LEVEL": "3"}
+        environment |= {"POLYNET_JOB_SECRET": "of both machines 1"}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        launchers.append(subprocess.Popen(command, env={**os.environ, **environment}, **pipes))
+    try:
+        outputs = [launcher.communicate(timeout=240)[0] for launcher in launchers]
+    finally:
+        for launcher in launchers:
+            launcher.kill()
+    assert [launcher.returncode for launcher in launchers] == [0, 0], outputs
+    assert all("2 workers with 1 GPU each" in output for output in outputs)
+    assert "4 replicas" in outputs[0]
+    assert (tmp_path / "run" / "model.json").is_file()
 
 
 TWO_WORKERS = ("launch", "--workers=2", "--", "train", "--width=0.0625", "--batch_size=256")
