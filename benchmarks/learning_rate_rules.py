@@ -4,9 +4,9 @@
     python benchmarks/learning_rate_rules.py --data digits tiles cells --optimizers rmsprop adamw sgd --seeds 0
 
 `tiles` and `cells` are those of photo_recipes.py, which says what they are. For each set, optimizer and seed the range
-test runs once, and the same recipe trains with each rate of a grid. The top-1 of a proposed rate is interpolated
-between its neighbours in the grid, over the logarithm of the rate. Printed is for each rule how far its top-1 is behind
-that of the best rate in the grid, in points.
+test runs once, and the same recipe trains with each rate of a grid; a training that diverges counts as 0 %. The top-1
+of a proposed rate is interpolated between its neighbours in the grid, over the logarithm of the rate. For each rule the
+script prints how far its top-1 is behind that of the best rate in the grid, in points.
 
 Everything measured is kept in `--output`; `python benchmarks/learning_rate_rules.py --kept FOLDER` prints the table
 again, after a change of a rule, and trains nothing.
@@ -27,6 +27,7 @@ import numpy as np
 from photo_recipes import SETS
 
 from polynet_keras.training import PRESETS
+from polynet_keras.training.runs.divergence import DivergenceError
 from polynet_keras.training.runs.learning_rate_range import LearningRateRange
 
 GRID = tuple(float(f"{rate:.1e}") for rate in np.logspace(-4, 0, 9))
@@ -59,10 +60,24 @@ def steepest(share):
     return rule
 
 
+def valley(found):
+    """fastai's default (fastai/callback/schedule.py): a point in the longest falling subsequence of smoothed losses."""
+    losses = smoothed(found, 0.98)[FIRST:-5]
+    if not len(losses):
+        return None
+    lengths = np.ones(len(losses), int)
+    for end in range(1, len(losses)):
+        lengths[end] = lengths[:end][losses[:end] > losses[end]].max(initial=0) + 1
+    end = int(lengths.argmax())
+    third = int(lengths[end]) / 3
+    return found.rates[FIRST + max(end - int(lengths[end]) + int(third) + int(third / 2), 0)]
+
+
 RULES = {
-    "valley": lambda found: found.proposal,
+    "ours": lambda found: found.proposal,
+    "valley": valley,
     **{f"steepest, {share}": steepest(share) for share in (0.98, 0.9)},
-    **{f"lowest / {divisor}, {share}": lowest(share, divisor) for share in (0.98, 0.9) for divisor in (10, 3, 1)},
+    **{f"lowest / {divisor}, {share}": lowest(share, divisor) for share in (0.98, 0.9) for divisor in (10, 3, 2, 1)},
 }
 
 
@@ -88,8 +103,11 @@ def measure(arguments):
                         csv.writer(test).writerows(zip(found.rates, found.losses, strict=True))
                     for rate in sorted({*GRID, recipe.schedule.learning_rate}):
                         run = Path(folder, f"{name} {optimizer} {seed} {rate}")
-                        card = train(recipe.replaced({"schedule.learning_rate": rate}), run).card
-                        top1 = 100 * card.held_out_correct / card.held_out
+                        try:
+                            card = train(recipe.replaced({"schedule.learning_rate": rate}), run).card
+                            top1 = 100 * card.held_out_correct / card.held_out
+                        except DivergenceError:
+                            top1 = 0.0
                         writer.writerow((name, optimizer, seed, rate, top1))
                         file.flush()
                         print(f"{name:7} {optimizer:8} seed {seed} rate {rate:.2g}: {top1:.1f} %", flush=True)

@@ -11,10 +11,10 @@ import numpy as np
 from polynet_keras.basics.files import written_whole
 from polynet_keras.cluster.cluster import Cluster
 
-SMOOTHING = 0.98
+SMOOTHING = 0.9
 """The share of the previous mean in the smoothed loss, which is corrected for its start at zero."""
-FIRST_SHARE, LAST = 0.1, 5
-"""Updates that the proposal ignores: at the beginning, as a share, and at the end, as a number."""
+FIRST_SHARE = 0.1
+"""The share of updates at the beginning that the proposal ignores: their smoothed loss is that of a few batches."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,12 @@ class LearningRateRange:
         losses: losses of the training batches, before the updates.
         updates: number of updates that a test without divergence has.
 
-    The smoothed losses and the proposal are those of fastai's `lr_find`.
-
     Examples:
         >>> rates = tuple(10 ** (update / 10 - 6) for update in range(60))
         >>> losses = tuple(abs(update - 40) / 40 for update in range(60))
         >>> found = LearningRateRange(rates, losses, updates=60)
         >>> f"{found.proposal:.0e}"
-        '8e-04'
+        '4e-02'
     """
 
     rates: tuple[float, ...]
@@ -53,25 +51,12 @@ class LearningRateRange:
     def proposal(self) -> float | None:
         """The learning rate to train with; None if the loss diverged too soon, or never fell.
 
-        It comes from the longest falling subsequence of smoothed losses (the valley): the rate at the middle of its
-        second third. This is fastai's rule `valley`, of fastai/callback/schedule.py.
+        It is the rate at which the smoothed loss is lowest (`benchmarks/learning_rate_rules.py` compares rules).
         """
         first = int(self.updates * FIRST_SHARE)
-        losses = self.smoothed[first:-LAST]
-        if not len(losses):
-            return None
-        # lengths[i]: the length of the longest subsequence of falling losses that ends with the i-th.
-        lengths = np.ones(len(losses), int)
-        for end in range(1, len(losses)):
-            before = lengths[:end][losses[:end] > losses[end]]
-            lengths[end] = before.max(initial=0) + 1
-        end = int(lengths.argmax())
-        if lengths[end] == 1:
-            return None
-        start = end - int(lengths[end])  # as in fastai: one before the first if the losses are consecutive
-        third = (end - start) / 3
-        place = start + int(third) + int(third / 2)
-        return self.rates[first + max(place, 0)]
+        losses = self.smoothed[first:]
+        lowest = int(losses.argmin()) if len(losses) else 0
+        return self.rates[first + lowest] if lowest else None
 
 
 def check_one_worker() -> None:

@@ -1,4 +1,4 @@
-"""The range test's smoothing and proposal against fastai's rules written out, and its table and picture."""
+"""The range test's smoothing and proposal, and its table and picture."""
 
 import csv
 
@@ -9,32 +9,20 @@ from PIL import Image
 from polynet_keras.training.runs.learning_rate_range import LearningRateRange, write_range
 
 
-def valley(losses):
-    """The place that fastai's rule names, by its loops: for each end, the longest falling subsequence before it."""
-    lengths, start, end = [1] * len(losses), 0, 0
-    for i in range(1, len(losses)):
-        for j in range(i):
-            if losses[i] < losses[j] and lengths[i] < lengths[j] + 1:
-                lengths[i] = lengths[j] + 1
-            if lengths[end] < lengths[i]:
-                end, start = i, i - lengths[i]
-    third = (end - start) / 3
-    return start + int(third) + int(third / 2)
-
-
 def range_of(losses):
     return LearningRateRange(tuple(np.geomspace(1e-7, 10, 100)[: len(losses)]), tuple(losses), 100)
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_the_proposal_is_fastais(seed):
+def test_the_proposal_has_the_lowest_loss(seed):
     rng = np.random.default_rng(seed)
-    count = int(rng.integers(60, 101))
+    count = int(rng.integers(85, 101))
     logs = np.linspace(-7, 1, 100)[:count]
-    curve = 2.3 - 1.5 / (1 + np.exp(-2 * (logs + 3))) + np.exp(2 * (logs - rng.uniform(-1, 1)))
-    found = range_of(curve + rng.normal(0, 0.2, count))
-    assert found.proposal == found.rates[10 + valley(found.smoothed[10:-5])]
-    assert 1e-5 < found.proposal < 1
+    rise = rng.uniform(-1, 1)
+    curve = 2.3 - 1.5 / (1 + np.exp(-2 * (logs + 3))) + np.exp(4 * (logs - rise))
+    found = range_of(curve + rng.normal(0, 0.02, count))
+    assert found.proposal == found.rates[10 + int(np.argmin(found.smoothed[10:]))]
+    assert 1 <= found.proposal / found.rates[int(np.argmin(curve))] < 6  # the mean is late
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -42,18 +30,17 @@ def test_the_smoothed_loss_is_a_weighted_mean(seed):
     losses = np.random.default_rng(seed).uniform(0, 3, 40)
     found = range_of(losses)
     for i in range(40):
-        weights = 0.98 ** np.arange(i, -1, -1)
+        weights = 0.9 ** np.arange(i, -1, -1)
         np.testing.assert_allclose(found.smoothed[i], np.average(losses[: i + 1], weights=weights), rtol=1e-12)
 
 
 @pytest.mark.parametrize("losses", [[], [2.0] * 12, list(np.linspace(2, 3, 100))])
-def test_without_a_valley_nothing_is_proposed(losses):
+def test_without_a_fall_nothing_is_proposed(losses):
     assert range_of(losses).proposal is None
 
 
 def test_a_loss_that_only_falls():
-    found = range_of(np.linspace(3, 1, 100))
-    assert found.proposal == found.rates[10 + valley(found.smoothed[10:-5])]
+    assert range_of(np.linspace(3, 1, 100)).proposal == pytest.approx(10.0)
 
 
 @pytest.mark.parametrize("losses", [np.linspace(3, 1, 100), [2.0] * 30, [1.0]])
