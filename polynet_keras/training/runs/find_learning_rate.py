@@ -45,8 +45,8 @@ def find_learning_rate(
         ValueError: as `train`; or there are several workers, or cached features.
 
     Source: Smith, "Cyclical learning rates for training neural networks", 2017 (arXiv:1506.01186), section 3.3, where
-    the rates grow linearly and the accuracy is watched. Growth by a factor, the bias-corrected mean of the losses and the
-    end are those of `lr_find` of fastai 2. The proposal is the rate at which this mean is lowest.
+    the rates grow linearly and the accuracy is watched. Growth by a factor, the bias-corrected mean of the losses and
+    the end are those of `lr_find` of fastai 2. The proposal is the rate at which this mean is lowest.
 
     Examples:
         >>> recipe = Recipe(data=str(photos), structure="1 x [ir] | 1 x [ir] | 1 x [ir]", width=0.1, epochs=1)
