@@ -34,6 +34,13 @@ def tf_config(addresses: Sequence[str], worker: int) -> str:
     return json.dumps({"cluster": {"worker": list(addresses)}, "task": {"type": "worker", "index": worker}})
 
 
+def keras_variables(addresses: Sequence[str], worker: int) -> dict[str, str]:
+    """Returns what `keras.distribution.initialize()` reads, for programs on JAX."""
+    names = ("JOB_ADDRESSES", "NUM_PROCESSES", "PROCESS_ID")
+    values = (",".join(addresses), str(len(addresses)), str(worker))
+    return {f"KERAS_DISTRIBUTION_{name}": value for name, value in zip(names, values, strict=True)}
+
+
 def keep_to_loopback(port: int) -> bool:
     """Closes this process's server at a port to other machines, and ends their connections to it.
 

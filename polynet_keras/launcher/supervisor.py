@@ -23,7 +23,7 @@ from absl import logging
 from polynet_keras.basics.exits import EXIT_INTERRUPTED, EXIT_MISTAKE, EXIT_RESTART
 from polynet_keras.basics.names import number_of
 from polynet_keras.cluster.cluster import Cluster
-from polynet_keras.cluster.loopback import loopback_addresses, tf_config
+from polynet_keras.cluster.loopback import keras_variables, loopback_addresses, tf_config
 from polynet_keras.cluster.signed_lines import SECRET_VARIABLE
 from polynet_keras.launcher.event_log import EventLog
 from polynet_keras.launcher.gpus import GPUS_VARIABLE
@@ -257,7 +257,7 @@ class _Attempt:
             # One for each attempt: remains of the last one cannot meet these workers.
             common[SECRET_VARIABLE] = secrets.token_hex(32)
         for place, worker in enumerate(job.indices):
-            environment = {**common, "TF_CONFIG": tf_config(addresses, worker)}
+            environment = {**common, "TF_CONFIG": tf_config(addresses, worker), **keras_variables(addresses, worker)}
             if job.gpus:
                 environment[GPUS_VARIABLE] = ",".join(_share(job.gpus, place, job.workers))
             # The chief has the terminal, if there is one: its progress bar needs it.

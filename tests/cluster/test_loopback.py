@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from polynet_keras.cluster import loopback
-from polynet_keras.cluster.loopback import keep_to_loopback, loopback_addresses, tf_config
+from polynet_keras.cluster.loopback import keep_to_loopback, keras_variables, loopback_addresses, tf_config
 
 
 def port(address):
@@ -105,3 +105,11 @@ def test_where_a_server_cannot_be_kept(monkeypatch):
 )
 def test_what_is_loopback(host, near):
     assert loopback._is_loopback(host) is near
+
+
+def test_keras_finds_the_same_workers():
+    assert keras_variables(["127.0.0.1:1", "127.0.0.1:2"], 1) == {
+        "KERAS_DISTRIBUTION_JOB_ADDRESSES": "127.0.0.1:1,127.0.0.1:2",
+        "KERAS_DISTRIBUTION_NUM_PROCESSES": "2",
+        "KERAS_DISTRIBUTION_PROCESS_ID": "1",
+    }

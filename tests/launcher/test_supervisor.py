@@ -55,6 +55,7 @@ open({str(tmp_path)!r} + f"/environment-{{index}}", "w").write(json.dumps(dict(o
     clusters, secrets = [], set()
     for worker in range(3):
         environment = json.loads((tmp_path / f"environment-{worker}").read_text())
+        assert environment["KERAS_DISTRIBUTION_PROCESS_ID"] == str(worker)
         assert environment["POLYNET_ATTEMPT"] == "0"
         secrets.add(environment["POLYNET_JOB_SECRET"])
         clusters.append(Cluster.from_environment(environment))
