@@ -85,6 +85,20 @@ def loss_metrics(model: Any) -> list[Any]:
     return [] if model._compile_loss is None else model._compile_loss.metrics
 
 
+def change_jax_state(model: Any, change: Callable[[Any], Any]) -> None:
+    """Changes the values that a step on JAX has left for the variables, if there are any.
+
+    Without the name: an error at the end of an epoch of several processes on JAX.
+    """
+    if getattr(model, "_jax_state", None):
+        model._jax_state = change(model._jax_state)
+
+
+def have_values(model: Any) -> None:
+    """Tells Keras that the variables have their values, on JAX. Without the name: AttributeError at the end of data."""
+    _set(model, "_jax_state_synced", True)
+
+
 def nodes_by_depth(model: Any) -> dict[int, list[Any]]:
     """Returns the applications of layers in a functional model, those of the outputs at depth 0.
 
@@ -177,6 +191,11 @@ def source_of_data(epoch_iterator: Any) -> Callable[[], Any]:
 def replace_data(epoch_iterator: Any, data: Any) -> None:
     """Makes an epoch iterator iterate over other data. Without the name: AttributeError."""
     _set(epoch_iterator, "_get_iterator", lambda: data)
+
+
+def leave_in_memory(epoch_iterator: Any) -> None:
+    """Makes an epoch iterator on JAX yield NumPy's arrays. Without the names: AttributeError on several devices."""
+    _set(epoch_iterator, "_get_iterator", epoch_iterator.data_adapter.get_jax_iterator)
 
 
 def iterator_under_way(epoch_iterator: Any) -> Any:

@@ -5,7 +5,6 @@ import sys
 from typing import Any, NoReturn
 
 import keras
-import tensorflow as tf
 from absl import logging
 
 from polynet_keras.basics.checks import check_integer, check_number
@@ -18,7 +17,7 @@ from polynet_keras.checkpoints.replay import TrainingSteps
 from polynet_keras.checkpoints.restoring import check_steps, choose
 from polynet_keras.checkpoints.saving import Saver, State
 from polynet_keras.cluster.agreement import fail_together, sum_over_workers
-from polynet_keras.cluster.workers import is_chief, model_strategy, worker_count
+from polynet_keras.cluster.workers import Strategy, is_chief, model_strategy, worker_count
 from polynet_keras.engine.session import TrainingSession
 
 BACKENDS = ("tensorflow", "jax")
@@ -100,7 +99,7 @@ class Checkpoints(keras.callbacks.Callback):
         keep: int = 3,
         skip_data: bool = True,
         fingerprint: str = "",
-        strategy: tf.distribute.Strategy | None = None,
+        strategy: Strategy | None = None,
     ):
         super().__init__()
         _check_arguments(folder, every_steps, every_minutes, keep, fingerprint)

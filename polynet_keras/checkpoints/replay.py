@@ -103,7 +103,10 @@ class TrainingSteps:
         try:
             return self._step(arguments, state, iterator)
         except BaseException:
-            self._put_back(state)
+            if state:  # on JAX Keras itself gives the variables their values only after a step that succeeded
+                from polynet_keras.engine.on_jax import give_back
+
+                give_back(self.model, state[0])
             raise
 
     def _step(self, arguments: tuple, state: list, iterator):
@@ -136,19 +139,6 @@ class TrainingSteps:
             raise
         self._batches_read += steps
         return results
-
-    def _put_back(self, state: list) -> None:
-        """Gives the variables the values that Keras has taken out of them on JAX, if the failed step left any.
-
-        Keras itself only does this after a step that succeeded; without values an error would follow the error.
-        """
-        model = self.model
-        for parts in state:  # one on JAX
-            groups = (model.trainable_variables, model.non_trainable_variables, model.optimizer.variables)
-            for variables, values in zip((*groups, model.metrics_variables), parts, strict=True):
-                for variable, value in zip(variables, values, strict=True):
-                    if not value.is_deleted():
-                        variable.assign(value)
 
     def _pass_over_epochs(self, done: Progress) -> None:
         """Skips the batches of the epochs before, if all epochs share one iterator."""

@@ -2,21 +2,19 @@
 
 from collections.abc import Callable
 
-import tensorflow as tf
-
 from polynet_keras.basics.names import number_of
 from polynet_keras.checkpoints.files import CheckpointFiles, SavedState
 from polynet_keras.checkpoints.position import Progress
 from polynet_keras.cluster.agreement import fail_together, sum_over_workers
 from polynet_keras.cluster.patience import half_a_wait
-from polynet_keras.cluster.workers import is_chief
+from polynet_keras.cluster.workers import Strategy, is_chief
 
 WAIT_SECONDS = 120
 """The time a worker waits for files that the chief has read: network file systems may show them a minute later."""
 
 
 def choose(
-    files: CheckpointFiles, strategy: tf.distribute.Strategy | None, accept: Callable[[SavedState], None]
+    files: CheckpointFiles, strategy: Strategy | None, accept: Callable[[SavedState], None]
 ) -> SavedState | None:
     """Returns, on every worker, the newest checkpoint that the chief can read; all workers call this at once.
 

@@ -130,7 +130,14 @@ def _answer(words: list[str]) -> int:
         _log_plainly()
         with quiet_imports():
             code = command.run(values, settle_old_names(name, values, positional))
-    except (ValueError, OSError) as error:
+    except (Exception, KeyboardInterrupt) as error:
+        return report(error, values)
+    return code or 0
+
+
+def report(error: Exception | KeyboardInterrupt, values: flags.FlagValues | None = None) -> int:
+    """Prints why a command failed, and returns its exit code. Call it where the error is handled."""
+    if isinstance(error, (ValueError, OSError)):
         if isinstance(error, BrokenPipeError) and has_no_reader():
             raise
         if _may_pass(error):
@@ -139,17 +146,15 @@ def _answer(words: list[str]) -> int:
         if os.environ.get("POLYNET_TRACEBACK"):
             raise
         return _mistake(error, values)
-    except KeyboardInterrupt:
+    if isinstance(error, KeyboardInterrupt):
         print("polynet: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except Exception as error:
-        package = _missing_package(error)
-        if package is not None and not os.environ.get("POLYNET_TRACEBACK"):
-            return _mistake(ValueError(f"not installed: {package}; `polynet doctor` lists all that is missing"))
-        # Not a mistake of the user: a supervisor may try again.
-        traceback.print_exc()
-        return EXIT_SOFTWARE
-    return code or 0
+    package = _missing_package(error)
+    if package is not None and not os.environ.get("POLYNET_TRACEBACK"):
+        return _mistake(ValueError(f"not installed: {package}; `polynet doctor` lists all that is missing"))
+    # Not a mistake of the user: a supervisor may try again.
+    traceback.print_exc()
+    return EXIT_SOFTWARE
 
 
 def _mistake(error: Exception, values: flags.FlagValues | None = None) -> int:

@@ -51,7 +51,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     recipe = recipe_of_run(values, tell=cluster.is_chief)
     from polynet_keras.training.runs.checking import check_backend, check_dry_run, check_run
 
-    check_backend(chosen_backend().name, recipe, execution.strategy, cluster.is_distributed)
+    check_backend(chosen_backend().name, recipe, execution)
     if values.dry_run:
         check_dry_run(recipe)
     if not cluster.is_distributed:  # a worker that lacks something tells the others after they have met
@@ -77,6 +77,12 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
             raise
         # TensorFlow's teardown would wait for absent workers, and use up the time for a new start.
         leave(int(ended.code or 0))
+    except (Exception, KeyboardInterrupt) as error:
+        if not cluster.is_distributed or chosen_backend().name != "jax":
+            raise
+        from polynet_keras.cli.main import report
+
+        leave(report(error, values))  # JAX's teardown would wait for the other workers, and abort
     if cluster.is_chief and values.dry_run:
         _print_dry_run(tried)
     elif values.find_learning_rate:

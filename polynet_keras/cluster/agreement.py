@@ -1,14 +1,19 @@
 """Agreement of a strategy's workers: every worker calls these functions, at the same point."""
 
+import numpy as np
 import tensorflow as tf
 
-from polynet_keras.cluster.workers import worker_count, worker_index
+from polynet_keras.cluster.jax_devices import JaxDevices, gathered
+from polynet_keras.cluster.workers import Strategy, worker_count, worker_index
 
 
-def sum_over_workers(strategy: tf.distribute.Strategy | None, value: int) -> int:
+def sum_over_workers(strategy: Strategy | None, value: int) -> int:
     """Returns the sum of the workers' numbers: a collective, if there are several workers."""
     if strategy is None or worker_count(strategy) == 1:
         return value
+    if isinstance(strategy, JaxDevices):
+        halves = gathered(np.array([value], "int64").view("int32"))  # JAX has no 64 bits by default
+        return int(halves.view("int64").sum())
     # One replica of each worker contributes its number.
     first = worker_index(strategy) * (strategy.num_replicas_in_sync // worker_count(strategy))
 
@@ -19,7 +24,7 @@ def sum_over_workers(strategy: tf.distribute.Strategy | None, value: int) -> int
     return int(strategy.reduce(tf.distribute.ReduceOp.SUM, numbers, axis=None))
 
 
-def fail_together(strategy: tf.distribute.Strategy | None, failure: ValueError | None) -> None:
+def fail_together(strategy: Strategy | None, failure: ValueError | None) -> None:
     """Raises this worker's failure, or a `ValueError` if only others failed. All workers call this."""
     failures = sum_over_workers(strategy, int(failure is not None))
     if failure is not None:

@@ -1,5 +1,6 @@
 """When a worker fails, the others exit at once, with a message that names the worker and the reason."""
 
+import atexit
 import contextlib
 import os
 import re
@@ -9,10 +10,11 @@ import time
 from collections.abc import Iterator
 from typing import NoReturn
 
+import keras
 import tensorflow as tf
 from absl import logging
 
-from polynet_keras.basics.exits import Restart
+from polynet_keras.basics.exits import EXIT_INTERRUPTED, Restart
 from polynet_keras.basics.tensorflow_errors import without_place
 from polynet_keras.cluster import internals
 from polynet_keras.cluster.cluster import Cluster
@@ -40,6 +42,9 @@ REPORTED = re.compile(
 )
 """A report that a worker sent to the others, by the service or by the worker that was waited for. TensorFlow's service
 also sends its own reports, without an address."""
+
+LOST_ON_JAX = re.compile(r"Gloo \w+ failed: .*")
+"""What JAX says on processors if the connection to another process breaks."""
 
 
 class PeerFailure(Restart):
@@ -75,6 +80,10 @@ def peer_failures(cluster: Cluster) -> Iterator[None]:
     if not cluster.is_distributed:
         yield
         return
+    if keras.backend.backend() == "jax":
+        with _failures_on_jax():
+            yield
+        return
     try:
         yield
     except Restart:  # all workers exit, and know why
@@ -96,8 +105,35 @@ def peer_failures(cluster: Cluster) -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def _failures_on_jax() -> Iterator[None]:
+    """Turns JAX's errors about other workers into a `PeerFailure`. After an error the process will exit at once.
+
+    Otherwise JAX waits for the other workers at the end of the process, and then aborts it and them, whatever its exit
+    code would be. They notice the end of this process: their connections to it break.
+    """
+    try:
+        try:
+            yield
+        except (ValueError, RuntimeError) as error:  # JAX raises either
+            lost = LOST_ON_JAX.search(str(error))
+            if not lost:
+                raise
+            reason = f"another worker is gone, or hangs ({lost[0]})"
+            logging.error("%s; all workers exit, and can be started again", reason)
+            raise PeerFailure(reason) from None
+    except BaseException as error:
+        code = error.code if isinstance(error, SystemExit) else 1
+        if isinstance(error, KeyboardInterrupt):
+            code = EXIT_INTERRUPTED
+        atexit.register(leave, code if isinstance(code, int) else 1)
+        raise
+
+
 def leave(code: int = 0) -> NoReturn:
-    """Exits from one process of several without TensorFlow's teardown, which may wait half a minute for absent ones."""
+    """Exits from one process of several without TensorFlow's teardown, which may wait half a minute for absent ones.
+
+    JAX's may wait as well, and then abort."""
     logging.flush()
     sys.stdout.flush()
     sys.stderr.flush()

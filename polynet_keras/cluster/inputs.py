@@ -4,9 +4,12 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from polynet_keras.cluster.jax_devices import JaxDevices
+from polynet_keras.cluster.workers import Strategy
+
 
 def distributed_dataset(
-    strategy: tf.distribute.Strategy | None, dataset_of: Callable[[int, int, int], tf.data.Dataset]
+    strategy: Strategy | None, dataset_of: Callable[[int, int, int], tf.data.Dataset]
 ) -> tf.data.Dataset | tf.distribute.DistributedDataset:
     """Makes the data for `fit` and `evaluate` under a strategy from a function that makes one worker's batches.
 
@@ -17,7 +20,8 @@ def distributed_dataset(
             without end.
 
     Returns:
-        A distributed dataset, or `dataset_of(1, 0, 1)` without a strategy.
+        A distributed dataset, or `dataset_of(1, 0, 1)` without a strategy. On JAX the dataset of this process, for all
+        of its devices.
 
     Examples:
         >>> import tensorflow as tf
@@ -28,6 +32,8 @@ def distributed_dataset(
     """
     if strategy is None:
         return dataset_of(1, 0, 1)
+    if isinstance(strategy, JaxDevices):
+        return dataset_of(strategy.processes, strategy.process, 1)  # a step gives each device its part
 
     def of_worker(context: tf.distribute.InputContext) -> tf.data.Dataset:
         workers = context.num_input_pipelines

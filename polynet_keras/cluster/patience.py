@@ -18,6 +18,7 @@ from polynet_keras.basics.exits import EXIT_RESTART
 from polynet_keras.cluster import internals
 from polynet_keras.cluster.cluster import Cluster
 from polynet_keras.cluster.failures import leave, silent_workers
+from polynet_keras.cluster.workers import Strategy
 
 ANNOUNCE_SECONDS = 5
 """After this wait a worker announces it to the others. A worker without an announcement waits for something else."""
@@ -112,13 +113,13 @@ class Patience:
             leave(EXIT_RESTART)
 
 
-def half_a_wait(strategy: tf.distribute.Strategy | None, seconds: float) -> float:
+def half_a_wait(strategy: Strategy | None, seconds: float) -> float:
     """Returns `seconds`, or half the limit of the other workers' wait for this one, whichever is less."""
     patience = _patience_of(strategy)
     return seconds if patience is None else min(seconds, patience.seconds / 2)
 
 
-def waiting(strategy: tf.distribute.Strategy | None, steps: int = 1) -> contextlib.AbstractContextManager[None]:
+def waiting(strategy: Strategy | None, steps: int = 1) -> contextlib.AbstractContextManager[None]:
     """Marks an operation that all workers of a strategy do together.
 
     Args:
@@ -129,7 +130,7 @@ def waiting(strategy: tf.distribute.Strategy | None, steps: int = 1) -> contextl
     return contextlib.nullcontext() if patience is None else patience.waiting(steps)
 
 
-def _patience_of(strategy: tf.distribute.Strategy | None) -> Patience | None:
+def _patience_of(strategy: Strategy | None) -> Patience | None:
     return getattr(strategy, "patience", None)
 
 

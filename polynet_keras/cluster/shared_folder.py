@@ -7,20 +7,16 @@ import secrets
 import time
 from pathlib import Path
 
-import tensorflow as tf
-
 from polynet_keras.cluster.agreement import fail_together, sum_over_workers
 from polynet_keras.cluster.patience import half_a_wait
-from polynet_keras.cluster.workers import is_chief, worker_count
+from polynet_keras.cluster.workers import Strategy, is_chief, worker_count
 
 APPEAR_SECONDS = 60
 """The time for a network file system to show on one machine what another one wrote."""
 LOOK_AGAIN_SECONDS = 0.5
 
 
-def check_shared_folder(
-    folder: str | os.PathLike, strategy: tf.distribute.Strategy | None, what: str = "run folder"
-) -> None:
+def check_shared_folder(folder: str | os.PathLike, strategy: Strategy | None, what: str = "run folder") -> None:
     """Returns if a file that the chief makes in the folder appears on every worker. All workers call this.
 
     Paths are not compared: machines may mount one file system at different places. If the chief cannot write, an

@@ -1,23 +1,30 @@
-"""The place of this process among the workers of a TensorFlow strategy."""
+"""The place of this process among the workers of a strategy."""
 
 import contextlib
-from typing import Any
+from typing import Any, TypeAlias
 
 import tensorflow as tf
 
+from polynet_keras.cluster.jax_devices import JaxDevices, jax_devices
 
-def model_strategy(model: Any) -> tf.distribute.Strategy | None:
-    """Returns the strategy of a model, TensorFlow's default one included; None on Keras's other backends."""
-    return getattr(model, "distribute_strategy", None)
+Strategy: TypeAlias = tf.distribute.Strategy | JaxDevices
+"""The devices of a training: a strategy of TensorFlow or, on JAX, all of its devices."""
 
 
-def scope_of(strategy: tf.distribute.Strategy | None) -> contextlib.AbstractContextManager:
+def model_strategy(model: Any) -> Strategy | None:
+    """Returns the strategy of a model, TensorFlow's default one included; None on one device of another backend."""
+    return getattr(model, "distribute_strategy", None) or jax_devices()
+
+
+def scope_of(strategy: Strategy | None) -> contextlib.AbstractContextManager:
     """Returns the context in which the variables of a strategy are made and assigned."""
     return contextlib.nullcontext() if strategy is None else strategy.scope()
 
 
-def worker_index(strategy: tf.distribute.Strategy) -> int:
+def worker_index(strategy: Strategy) -> int:
     """Returns the index of this worker, from 0; 0 if there is one process."""
+    if isinstance(strategy, JaxDevices):
+        return strategy.process
     resolver = strategy.cluster_resolver
     if worker_count(strategy) == 1 or resolver is None:
         return 0
@@ -27,14 +34,16 @@ def worker_index(strategy: tf.distribute.Strategy) -> int:
     return first + (resolver.task_id or 0)
 
 
-def worker_count(strategy: tf.distribute.Strategy | None) -> int:
+def worker_count(strategy: Strategy | None) -> int:
     """Returns the number of processes that train together."""
+    if isinstance(strategy, JaxDevices):
+        return strategy.processes
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) or strategy.cluster_resolver is None:
         return 1
     jobs = strategy.cluster_resolver.cluster_spec().as_dict()
     return max(1, sum(len(jobs.get(job, ())) for job in ("chief", "worker")))
 
 
-def is_chief(strategy: tf.distribute.Strategy | None) -> bool:
+def is_chief(strategy: Strategy | None) -> bool:
     """Whether this process writes files and shows progress."""
     return strategy is None or worker_index(strategy) == 0

@@ -1,4 +1,4 @@
-"""A `keras.Model` whose `fit`, `evaluate` and `predict` work under TensorFlow's distribution strategies."""
+"""A `keras.Model` whose `fit`, `evaluate` and `predict` work on several devices and in several processes."""
 
 import functools
 import inspect
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import keras
 
+from polynet_keras.basics import keras_internals
+from polynet_keras.cluster.jax_devices import jax_devices, one_device
 from polynet_keras.engine.empty_data import empty_data, refuse_empty
 from polynet_keras.engine.session import TrainingSession
 
@@ -40,7 +42,8 @@ def _as_keras(method: Method) -> Callable[[Callable[..., Any]], Method]:
 class DistributedTraining(_Base):
     """A mixin for `keras.Model`: N workers get the weights, losses and metrics of one, from the same global batches.
 
-    Without a strategy, and on backends other than TensorFlow, the model works as Keras's. Built and compiled in the
+    Without a strategy, and on backends other than TensorFlow, the model works as Keras's; on several devices of JAX it
+    also takes batches that have no equal parts (`engine.on_jax`). Built and compiled in the
     scope of a `MultiWorkerMirroredStrategy`, `MirroredStrategy` or `TPUStrategy`, it has the steps of
     `engine.replicated_step`. Keras's own steps fail with several workers (keras-team/keras issue 20585), give uneven
     parts of a batch equal weight, clip before they sum, draw the same dropout masks on all replicas, and let the moving
@@ -90,6 +93,7 @@ class DistributedTraining(_Base):
     interruption: Any = None
     """The `checkpoints.interruption.Interruption` while a callback listens to SIGTERM: every training and test step
     asks all workers whether one must stop."""
+    _evaluates: bool = False
     gradient_dtype: str = "float32"
     """The dtype in which the replicas' gradients are summed: `"float16"` takes half the bytes, for an error that
     `engine.compression` bounds. Set it before `fit`. Your own `train_step` sums its gradients itself."""
@@ -122,10 +126,14 @@ class DistributedTraining(_Base):
     @_as_keras(keras.Model.evaluate)
     def evaluate(self, *args, **kwargs):
         arguments = self._on_this_worker("evaluate", args, kwargs)
-        if arguments.get("_use_cached_eval_dataset"):  # `fit` calls it; an error would lose the epoch
-            return super().evaluate(**arguments)
-        refuse_empty("evaluate", arguments, ("x",))
-        results = super().evaluate(**arguments)
+        self._evaluates, before = True, self._evaluates
+        try:
+            if arguments.get("_use_cached_eval_dataset"):  # `fit` calls it; an error would lose the epoch
+                return super().evaluate(**arguments)
+            refuse_empty("evaluate", arguments, ("x",))
+            results = super().evaluate(**arguments)
+        finally:
+            self._evaluates = before
         if isinstance(results, (list, dict)) and not results and type(self).test_step is keras.Model.test_step:
             raise empty_data("evaluate", "x")
         return results
@@ -134,8 +142,12 @@ class DistributedTraining(_Base):
     def predict(self, *args, **kwargs):
         arguments = self._on_this_worker("predict", args, kwargs)
         refuse_empty("predict", arguments, ("x",))
+        if jax_devices() is not None:
+            self.make_predict_function()
         try:
-            return super().predict(**arguments)
+            # Keras divides a batch into equal parts for the devices, and fails at the smaller last one.
+            with one_device():
+                return super().predict(**arguments)
         except UnboundLocalError:  # Keras's error if there was no batch
             raise empty_data("predict", "x") from None
 
@@ -149,7 +161,7 @@ class DistributedTraining(_Base):
 
     def make_train_function(self, force=False):
         if self._tensorflow_strategy is None:
-            return super().make_train_function(force)
+            return self._make_function_of_keras("train", force)
         if self.train_function is None or force:
             from polynet_keras.engine.replicated_step import make_step
 
@@ -157,7 +169,7 @@ class DistributedTraining(_Base):
 
     def make_test_function(self, force=False):
         if self._tensorflow_strategy is None:
-            return super().make_test_function(force)
+            return self._make_function_of_keras("test", force)
         if self.test_function is None or force:
             from polynet_keras.engine.replicated_step import make_step
 
@@ -165,11 +177,25 @@ class DistributedTraining(_Base):
 
     def make_predict_function(self, force=False):
         if self._tensorflow_strategy is None:
-            return super().make_predict_function(force)
+            return self._make_function_of_keras("predict", force)
         if self.predict_function is None or force:
             from polynet_keras.engine.prediction import PredictionStep
 
             self.predict_function = PredictionStep(self)
+
+    def _make_function_of_keras(self, kind: str, force: bool) -> None:
+        """Makes Keras's step without a strategy of TensorFlow; on several devices of JAX it divides the batches."""
+        name = f"{kind}_function"
+        if getattr(self, name) is not None and not force:
+            return
+        getattr(super(), f"make_{name}")(force)
+        devices = jax_devices()
+        if devices is not None:
+            from polynet_keras.engine import on_jax
+
+            of_all = kind == "train" and devices.processes > 1
+            function = on_jax.divided(self, devices, getattr(self, name))
+            setattr(self, name, on_jax.training_step_of_all(self, devices) if of_all else function)
 
     def compiled_function(self, function: Callable) -> Callable:
         """Makes a graph of a step: a hook for subclasses.
@@ -201,6 +227,9 @@ class DistributedTraining(_Base):
 
     def _symbolic_build(self, iterator=None, data_batch=None):
         if keras.backend.backend() == "jax" and iterator is not None:
+            if jax_devices() is not None:
+                # As in `predict`; the step divides the batch.
+                keras_internals.leave_in_memory(iterator)
             if self.training_session is not None:
                 self.training_session.begin(iterator)
             from polynet_keras.engine.on_jax import symbols_of
@@ -208,6 +237,22 @@ class DistributedTraining(_Base):
             # Keras's method reads a batch, and the dataset draws one more order of its examples.
             data_batch = symbols_of(iterator)
         super()._symbolic_build(iterator=iterator, data_batch=data_batch)
+
+    def jax_state_sync(self):
+        # Keras calls it on JAX, where variables have no values in the course of an epoch.
+        from polynet_keras.engine.on_jax import own
+
+        keras_internals.change_jax_state(self, own)
+        super().jax_state_sync()
+
+    def _get_metrics_result_or_logs(self, logs):
+        devices = jax_devices() if self._evaluates else None
+        if devices is None or devices.processes == 1:
+            return super()._get_metrics_result_or_logs(logs)
+        from polynet_keras.engine.on_jax import add_metrics
+
+        add_metrics(self)
+        return self.get_metrics_result()  # a process without a batch has no logs
 
     def _on_this_worker(self, method: str, args: tuple, kwargs: dict) -> dict:
         """Returns the arguments of one of Keras's methods for this worker's call."""

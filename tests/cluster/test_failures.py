@@ -6,9 +6,9 @@ import signal
 import pytest
 import tensorflow as tf
 
-from polynet_keras.basics.exits import EXIT_RESTART
+from polynet_keras.basics.exits import EXIT_INTERRUPTED, EXIT_RESTART
 from polynet_keras.cluster.cluster import Cluster
-from polynet_keras.cluster.failures import PeerFailure, peer_failures
+from polynet_keras.cluster.failures import PeerFailure, leave, peer_failures
 from tests.processes import run_workers
 
 LOOP = """
@@ -172,3 +172,24 @@ def test_an_exit_passes():
 def test_a_peer_failure_is_a_wish_to_be_started_again():
     assert PeerFailure("worker 1 is gone").code == EXIT_RESTART == os.EX_TEMPFAIL
     assert str(PeerFailure("worker 1 is gone")) == "worker 1 is gone"
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "code"),
+    [
+        (ValueError("UNKNOWN: Gloo AllGather failed: [pair.cc:538] Read error"), PeerFailure, EXIT_RESTART),
+        (ValueError("a mistake"), ValueError, 1),
+        (KeyboardInterrupt(), KeyboardInterrupt, EXIT_INTERRUPTED),
+        (SystemExit(3), SystemExit, 3),
+    ],
+)
+def test_on_jax_a_failed_process_exits_at_once(monkeypatch, error, raised, code):
+    """JAX's end of a process would wait for the others, and abort."""
+    exits = []
+    monkeypatch.setattr("keras.backend.backend", lambda: "jax")
+    monkeypatch.setattr("atexit.register", lambda *call: exits.append(call))
+    with pytest.raises(raised) as ended, peer_failures(Cluster(("a:1", "b:1"))):
+        raise error
+    assert exits == [(leave, code)]
+    if raised is PeerFailure:
+        assert str(ended.value) == "another worker is gone, or hangs (Gloo AllGather failed: [pair.cc:538] Read error)"

@@ -70,6 +70,19 @@ NAMES = {
     "Model._symbolic_build": PrivateName(
         "keras", (KERAS, MODEL), f"{LOUD_IF_DISTRIBUTED}; on JAX AttributeError in every fit with Checkpoints"
     ),
+    "Model._get_metrics_result_or_logs": PrivateName(
+        "keras", (MODEL,), "SILENT: on JAX an evaluation of several processes has the metrics of one"
+    ),
+    "JAXTrainer.jax_state_sync": PrivateName(
+        "keras", (MODEL,), "an error at the end of an epoch of several processes on JAX"
+    ),
+    "JAXTrainer._jax_state": PrivateName(
+        "keras", (KERAS,), "an error at the end of an epoch of several processes on JAX"
+    ),
+    "JAXTrainer._jax_state_synced": PrivateName(
+        "keras", (KERAS,), "AttributeError at the end of data on devices of JAX"
+    ),
+    "adapter.get_jax_iterator": PrivateName("keras", (KERAS,), "AttributeError in every fit on several devices of JAX"),
     "Model._compute_loss": PrivateName("keras", (KERAS,), LOUD_IF_DISTRIBUTED),
     "Model._loss_tracker": PrivateName("keras", (KERAS,), LOUD_IF_DISTRIBUTED),
     "Model._call_has_training_arg": PrivateName("keras", (KERAS,), LOUD_IF_DISTRIBUTED),

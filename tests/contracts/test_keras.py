@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -98,6 +99,52 @@ def test_a_model_is_built_from_shapes():
     assert len(model.metrics_variables) == 4
     for value, was in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(value, was)
+
+
+@contract("Model._get_metrics_result_or_logs")
+def test_an_evaluation_takes_its_results_from_one_method():
+    class Model(keras.Model):
+        def _get_metrics_result_or_logs(self, logs):
+            return {**super()._get_metrics_result_or_logs(logs), "loss": 7.0}
+
+    assert compiled(Model).evaluate(X, Y, return_dict=True, verbose=0)["loss"] == 7.0
+
+
+def source_of_jax_trainer():
+    """Keras's file, read and not imported: on another backend it would not be what Keras uses."""
+    return (Path(keras.__file__).parent / "src" / "backend" / "jax" / "trainer.py").read_text()
+
+
+@contract("JAXTrainer.jax_state_sync")
+def test_on_jax_one_method_gives_the_variables_their_values():
+    source = source_of_jax_trainer()
+    assert "def jax_state_sync(self):" in source
+    assert source.count("self.jax_state_sync()") > 3
+
+
+@contract("JAXTrainer._jax_state")
+def test_on_jax_the_values_of_an_epoch_are_in_one_attribute():
+    assert "            self._jax_state = {" in source_of_jax_trainer()
+
+
+@contract("JAXTrainer._jax_state_synced")
+def test_on_jax_an_attribute_says_that_the_variables_have_their_values():
+    assert "or self._jax_state_synced:\n            return" in source_of_jax_trainer()
+
+
+@contract("adapter.get_jax_iterator")
+def test_each_kind_of_data_has_an_iterator_for_jax():
+    found = []
+
+    class Model(keras.Model):
+        def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+            found.append(iterator.data_adapter)
+            super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
+
+    compiled(Model).fit(tf.data.Dataset.from_tensor_slices((X, Y)).batch(3), verbose=0)
+    batches = list(found[0].get_jax_iterator())
+    assert [type(array) for array in batches[0]] == [np.ndarray, np.ndarray]
+    assert [len(labels) for _, labels in batches] == [3, 3]
 
 
 @contract("Model._compute_loss")

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import tensorflow as tf
 from absl import logging
 
 from polynet_keras.basics.files import written_whole
@@ -24,7 +23,7 @@ from polynet_keras.basics.progress import progress
 from polynet_keras.cluster.agreement import fail_together, sum_over_workers
 from polynet_keras.cluster.patience import half_a_wait
 from polynet_keras.cluster.shared_folder import APPEAR_SECONDS, look_again
-from polynet_keras.cluster.workers import is_chief, worker_count, worker_index
+from polynet_keras.cluster.workers import Strategy, is_chief, worker_count, worker_index
 from polynet_keras.data.class_weights import BALANCED
 from polynet_keras.data.examples import Examples, Source
 from polynet_keras.data.pipeline import images_once
@@ -79,7 +78,7 @@ def run_features(
     source: Source,
     preprocessing: Preprocessing,
     folder: Path,
-    strategy: tf.distribute.Strategy | None,
+    strategy: Strategy | None,
 ) -> RunFeatures:
     """Returns the frozen part's outputs for all images of a run: from files if they exist, else computed.
 
@@ -198,7 +197,7 @@ def _compute(
     groups: Sequence[Sequence[Pass]],
     recipe: Recipe,
     preprocessing: Preprocessing,
-    strategy: tf.distribute.Strategy | None,
+    strategy: Strategy | None,
 ) -> None:
     """Computes missing features: each worker a part of the files, all file by file, so that no worker waits long."""
     workers, worker = (1, 0) if strategy is None else (worker_count(strategy), worker_index(strategy))
@@ -272,7 +271,7 @@ def _written(
         yield len(labels)
 
 
-def _wait_for(passes: Sequence[Pass], strategy: tf.distribute.Strategy | None) -> None:
+def _wait_for(passes: Sequence[Pass], strategy: Strategy | None) -> None:
     """Waits for the files of other workers, which a network file system may show late.
 
     Raises:

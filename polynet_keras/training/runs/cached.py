@@ -3,14 +3,13 @@
 import shlex
 from pathlib import Path
 
-import tensorflow as tf
 from absl import logging
 
 from polynet_keras.basics.holding import make_folder
 from polynet_keras.checkpoints.callback import Checkpoints
 from polynet_keras.cluster.agreement import fail_together
 from polynet_keras.cluster.shared_folder import check_shared_folder
-from polynet_keras.cluster.workers import is_chief
+from polynet_keras.cluster.workers import Strategy, is_chief
 from polynet_keras.data.examples import Source
 from polynet_keras.data.protocol import Preprocessing
 from polynet_keras.engine.network import Network
@@ -29,7 +28,7 @@ def begin_behind(
     preprocessing: Preprocessing,
     checkpoints: Checkpoints,
     execution: Execution,
-    strategy: tf.distribute.Strategy | None,
+    strategy: Strategy | None,
 ) -> RunFeatures:
     """Computes the features of all images, and makes the model start behind its frozen part.
 
@@ -68,7 +67,7 @@ def begin_behind(
     return features
 
 
-def _shared(folder: Path, strategy: tf.distribute.Strategy | None) -> Path:
+def _shared(folder: Path, strategy: Strategy | None) -> Path:
     failure = None
     try:
         if is_chief(strategy):

@@ -6,24 +6,25 @@ from pathlib import Path
 
 from polynet_keras.basics.extras import require_extra
 from polynet_keras.basics.holding import make_folder
+from polynet_keras.cluster.communication import Communication
 from polynet_keras.data.source_names import check_data, modules_of
 from polynet_keras.data.splits import validation_split
 from polynet_keras.training.recipes.recipe import Recipe
 from polynet_keras.training.recipes.teacher import find_teacher
+from polynet_keras.training.runs.execution import Execution
 from polynet_keras.training.runs.folder import check_goes_on, has_checkpoints
 
 BACKENDS = ("tensorflow", "jax")
 """The backends of Keras on which a run trains."""
 
 
-def check_backend(backend: str, recipe: Recipe, strategy: str, several: bool) -> None:
+def check_backend(backend: str, recipe: Recipe, execution: Execution) -> None:
     """Refuses what a run can do on Keras's TensorFlow backend only.
 
     Args:
         backend: name of Keras's backend.
         recipe: recipe of the run.
-        strategy: as in `Execution`.
-        several: whether there are several workers.
+        execution: execution of the run.
 
     Raises:
         ValueError: the backend is another one, and cannot train, or not like this.
@@ -34,15 +35,20 @@ def check_backend(backend: str, recipe: Recipe, strategy: str, several: bool) ->
         raise ValueError(
             f"Keras's backend is {backend}, and runs train on {' and '.join(BACKENDS)}: set KERAS_BACKEND={BACKENDS[0]}"
         )
-    asked = {
-        "several workers": several,
-        f"strategy={strategy!r}": strategy not in ("auto", "none"),
-        f"loss={recipe.loss!r}": recipe.loss == "binary",  # Keras keeps no logits there
-    }
-    for what, is_asked in asked.items():
-        if is_asked:
+    communication, usual = execution.communication, Communication()
+    asked = [
+        ("strategy", execution.strategy, ("auto", "none")),
+        ("gradient_dtype", execution.gradient_dtype, ("float32",)),
+        ("implementation", communication.implementation, (usual.implementation,)),
+        ("bytes_per_pack", communication.bytes_per_pack, (usual.bytes_per_pack,)),
+        ("timeout_seconds", communication.timeout_seconds, (usual.timeout_seconds,)),
+        ("loss", recipe.loss, ("categorical",)),  # Keras keeps no logits there
+    ]
+    for name, value, possible in asked:
+        if value not in possible:
             raise ValueError(
-                f"on Keras's backend {backend} a run cannot have {what}: leave it out, or set KERAS_BACKEND=tensorflow"
+                f"on Keras's backend {backend} a run cannot have {name}={value!r}: leave it out, or set "
+                "KERAS_BACKEND=tensorflow"
             )
 
 

@@ -21,7 +21,7 @@ class Execution:
 
     strategy: str = "auto"
     """`"auto"` (as TF_CONFIG or Slurm say, else all local GPUs, else one device), `"multi_worker"`, `"mirrored"`,
-    `"tpu"` or `"none"`."""
+    `"tpu"` or `"none"`. On JAX `"auto"` or `"none"`."""
     tpu: str | None = None
     """Name or address of the TPU, for `strategy="tpu"`."""
     communication: Communication = field(default_factory=Communication)

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import tensorflow as tf
 from absl import logging
 
 from polynet_keras.basics.files import written_whole
@@ -13,7 +12,7 @@ from polynet_keras.basics.names import number_of
 from polynet_keras.checkpoints.callback import Checkpoints
 from polynet_keras.checkpoints.model_state import first_not_finite
 from polynet_keras.cluster.agreement import sum_over_workers
-from polynet_keras.cluster.workers import is_chief
+from polynet_keras.cluster.workers import Strategy, is_chief
 from polynet_keras.data.pipeline import Batches
 from polynet_keras.training.recipes.recipe import Recipe
 from polynet_keras.training.runs.best_epoch import BestEpoch
@@ -39,7 +38,7 @@ def fit(
     validation,
     path: Path,
     checkpoints: Checkpoints,
-    strategy: tf.distribute.Strategy | None,
+    strategy: Strategy | None,
     best: BestEpoch | None = None,
 ) -> None:
     """Trains a model from the position of its checkpoints to the end of its recipe.
@@ -119,7 +118,7 @@ def _with_advice(
     recipe: Recipe,
     path: Path,
     checkpoints: Checkpoints,
-    strategy: tf.distribute.Strategy | None,
+    strategy: Strategy | None,
 ) -> DivergenceError:
     """Returns the error with what is left of the run, and what may help."""
     position = None

@@ -17,9 +17,10 @@ from polynet_keras.basics.silence import without_logs
 from polynet_keras.cluster.agreement import fail_together, sum_over_workers
 from polynet_keras.cluster.cluster import Cluster
 from polynet_keras.cluster.failures import PeerFailure, peer_failures
+from polynet_keras.cluster.jax_devices import JaxDevices, open_devices
 from polynet_keras.cluster.rendezvous import MissingWorkerError
 from polynet_keras.cluster.strategies import open_strategy
-from polynet_keras.cluster.workers import is_chief
+from polynet_keras.cluster.workers import Strategy, is_chief, scope_of
 from polynet_keras.data.class_weights import BALANCED, weights_by_label
 from polynet_keras.data.examples import Source
 from polynet_keras.data.inventory import CLASSES_SHOWN, tell_inventory
@@ -35,9 +36,7 @@ _told: set[str] = set()
 
 
 @contextlib.contextmanager
-def opened(
-    recipe: Recipe, execution: Execution, goes_on: bool = False
-) -> Iterator[tuple[Source, tf.distribute.Strategy | None]]:
+def opened(recipe: Recipe, execution: Execution, goes_on: bool = False) -> Iterator[tuple[Source, Strategy | None]]:
     """Opens the images and the devices of a run; reports another worker's failure inside the context as such.
 
     Args:
@@ -52,7 +51,7 @@ def opened(
     """
     require_extra("data", "PIL", "matplotlib", "tensorboard", *modules_of(recipe.data))
     cluster = Cluster.from_environment()
-    check_backend(keras.backend.backend(), recipe, execution.strategy, cluster.is_distributed)
+    check_backend(keras.backend.backend(), recipe, execution)
     if keras.backend.backend() != "tensorflow":
         # There TensorFlow only prepares the images, and would take all memory of a GPU.
         tf.config.set_visible_devices([], "GPU")
@@ -65,16 +64,22 @@ def opened(
         if recipe.regularization.teacher is not None:
             facts["teacher, the file's SHA-256"] = teacher_hash(find_teacher(recipe.regularization.teacher))
         strategy = _open_strategy(cluster, execution, facts)
+        devices = strategy if isinstance(strategy, JaxDevices) else None
+        if devices is not None:
+            _check_parts(recipe, devices)
         source = _images(recipe, strategy)
         check_patience(recipe, source.validation is not None)
         _check_same_images(source, strategy)
         if recipe.class_weights is not None or recipe.sampling == BALANCED:
             source = dataclasses.replace(source, training=source.training.labelled(recipe.on_error))
-        yield source, strategy
+        with scope_of(devices):  # of TensorFlow, `fit` is outside of it
+            yield source, strategy
         sum_over_workers(strategy, 0)  # no worker may leave while the chief still writes: it would look like a failure
+        if devices is not None:
+            devices.leave()
 
 
-def tell_of_data(recipe: Recipe, source: Source, strategy: tf.distribute.Strategy | None, strict: bool) -> None:
+def tell_of_data(recipe: Recipe, source: Source, strategy: Strategy | None, strict: bool) -> None:
     """Has the chief report on the images, once per process.
 
     Raises:
@@ -97,7 +102,7 @@ def tell_of_data(recipe: Recipe, source: Source, strategy: tf.distribute.Strateg
             logging.info("weights of the classes in the loss: %s", told)
 
 
-def _images(recipe: Recipe, strategy: tf.distribute.Strategy | None) -> Source:
+def _images(recipe: Recipe, strategy: Strategy | None) -> Source:
     """Opens the images of a run; only the chief logs what a folder leaves out."""
     if is_chief(strategy):
         return open_source(recipe.data, recipe.seed, recipe.layout, recipe.validation_share)
@@ -105,10 +110,10 @@ def _images(recipe: Recipe, strategy: tf.distribute.Strategy | None) -> Source:
         return open_source(recipe.data, recipe.seed, recipe.layout, recipe.validation_share)
 
 
-def _open_strategy(cluster: Cluster, execution: Execution, facts: dict[str, str]) -> tf.distribute.Strategy | None:
-    if keras.backend.backend() != "tensorflow":
-        return None  # `check_backend` has refused all others
+def _open_strategy(cluster: Cluster, execution: Execution, facts: dict[str, str]) -> Strategy | None:
     try:
+        if keras.backend.backend() == "jax":
+            return open_devices(execution.strategy, cluster, execution.communication, facts)
         return open_strategy(execution.strategy, cluster, execution.communication, execution.tpu, facts)
     except MissingWorkerError as error:
         if not execution.attempt:
@@ -118,7 +123,17 @@ def _open_strategy(cluster: Cluster, execution: Execution, facts: dict[str, str]
         raise PeerFailure(str(error)) from None
 
 
-def _check_same_images(source: Source, strategy: tf.distribute.Strategy | None) -> None:
+def _check_parts(recipe: Recipe, devices: JaxDevices) -> None:
+    """Refuses batches that each device would compute as a whole; the pipeline checks those of TensorFlow."""
+    count = devices.num_replicas_in_sync
+    if recipe.batch_size % count:
+        raise ValueError(
+            f"batch_size={recipe.batch_size} must be a multiple of {count}, the number of devices that share a batch: "
+            "choose another one" + ("" if devices.processes > 1 else ", or pass --strategy=none for one device")
+        )
+
+
+def _check_same_images(source: Source, strategy: Strategy | None) -> None:
     """Checks that all workers list the same examples: each reads its part of them by index."""
     number = zlib.crc32(_fingerprint(source).encode()) >> 1
     chiefs = sum_over_workers(strategy, number if is_chief(strategy) else 0)

@@ -11,6 +11,8 @@ from absl import logging
 from polynet_keras.applications import PolyNet
 from polynet_keras.basics.names import number_of
 from polynet_keras.cluster.inputs import distributed_dataset
+from polynet_keras.cluster.jax_devices import one_device
+from polynet_keras.cluster.workers import Strategy
 from polynet_keras.data.class_weights import weights_by_label
 from polynet_keras.data.examples import Examples, Source
 from polynet_keras.data.pipeline import (
@@ -61,7 +63,7 @@ def training_data(
     source: Source,
     preprocessing: Preprocessing,
     unreadable: Unreadable,
-    strategy: tf.distribute.Strategy | None,
+    strategy: Strategy | None,
     first_step: int,
     features: Sequence[FeatureFiles] = (),
 ) -> Batches:
@@ -131,7 +133,7 @@ def held_out_data(
     examples: Examples,
     preprocessing: Preprocessing,
     unreadable: Unreadable,
-    strategy: tf.distribute.Strategy | None,
+    strategy: Strategy | None,
     features: FeatureFiles | None = None,
 ):
     """Returns images that are not trained on, or their features, for `fit`.
@@ -196,7 +198,7 @@ def compiled_model(recipe: Recipe, source: Source, steps_per_epoch: int, goes_on
     _check_updates(recipe, min(phase.epochs for phase in recipe.phases) * steps_per_epoch)
     weights = None if goes_on else recipe.start.file
     model = network(recipe, source.channels, len(source.class_names), weights)
-    if recipe.synchronized and keras.backend.backend() == "tensorflow":  # elsewhere there is one device
+    if recipe.synchronized and keras.backend.backend() == "tensorflow":  # on JAX they always are
         synchronize_batch_normalization(model)
     if recipe.start.frozen_through or recipe.start.frozen_normalizations:
         freeze(model, recipe.start.frozen_through, recipe.start.frozen_normalizations)
@@ -204,7 +206,8 @@ def compiled_model(recipe: Recipe, source: Source, steps_per_epoch: int, goes_on
     optimizer = make_optimizer(recipe.optimizer, learning_rate, recipe.regularization.weight_decay, model)
     model.compile(optimizer, loss=make_loss(recipe), metrics=["accuracy"])
     if (learning := recipe.regularization).teacher is not None:
-        teacher = load_source(find_teacher(learning.teacher))
+        with one_device():  # on JAX its weights are constants of a step, which JAX then puts where it needs them
+            teacher = load_source(find_teacher(learning.teacher))
         prepared = _trained_with(recipe, preprocessing_of(recipe, source))
         teach(model, teacher, source.class_names, prepared, learning.teacher_temperature, learning.teacher_weight)
     for layer in model.layers:

@@ -22,7 +22,7 @@ from polynet_keras.checkpoints.callback import Checkpoints
 from polynet_keras.cluster.agreement import fail_together, sum_over_workers
 from polynet_keras.cluster.cluster import Cluster
 from polynet_keras.cluster.shared_folder import check_shared_folder
-from polynet_keras.cluster.workers import is_chief, scope_of
+from polynet_keras.cluster.workers import Strategy, is_chief, scope_of
 from polynet_keras.data.decoder_warnings import log_damaged
 from polynet_keras.data.examples import Examples, Source
 from polynet_keras.data.unreadable import Unreadable, reading
@@ -125,7 +125,7 @@ def _train(
     source: Source,
     folder: str | os.PathLike | None,
     execution: Execution,
-    strategy: tf.distribute.Strategy | None,
+    strategy: Strategy | None,
     strict: bool,
 ) -> RunResult:
     keras.utils.set_random_seed(recipe.seed)
@@ -142,16 +142,14 @@ def _train(
         return _train_in(path, recipe, source, execution, strategy)
 
 
-def _is_finished(folder: str | os.PathLike, execution: Execution, strategy: tf.distribute.Strategy | None) -> bool:
+def _is_finished(folder: str | os.PathLike, execution: Execution, strategy: Strategy | None) -> bool:
     """Whether an earlier attempt ended after the run was done.
 
     The chief decides, because a shared folder may show it to the others later."""
     return sum_over_workers(strategy, int(is_chief(strategy) and execution.attempt > 0 and is_finished(folder))) > 0
 
 
-def _train_in(
-    path: Path, recipe: Recipe, source: Source, execution: Execution, strategy: tf.distribute.Strategy | None
-) -> RunResult:
+def _train_in(path: Path, recipe: Recipe, source: Source, execution: Execution, strategy: Strategy | None) -> RunResult:
     chief = is_chief(strategy)
     preprocessing = preprocessing_of(recipe, source)
     teacher = recipe.regularization.teacher
@@ -258,7 +256,7 @@ def _model(
     source: Source,
     checkpoints: Checkpoints,
     execution: Execution,
-    strategy: tf.distribute.Strategy | None,
+    strategy: Strategy | None,
 ) -> keras.Model:
     with scope_of(strategy):
         goes_on = checkpoints.position.global_step > 0
@@ -267,7 +265,7 @@ def _model(
     return model
 
 
-def _chose_none(history_file: Path, epoch: int, strategy: tf.distribute.Strategy | None) -> bool:
+def _chose_none(history_file: Path, epoch: int, strategy: Strategy | None) -> bool:
     """Whether this run has earlier epochs without a choice of the best one, as runs of older versions have.
 
     Their history has no column for it, and their checkpoints have no best weights. The chief's reading decides.
@@ -285,7 +283,7 @@ def _counts(examples: Examples) -> tuple[int, ...]:
     return tuple(np.bincount(examples.labels, minlength=len(examples.class_names)).tolist())
 
 
-def _readable(examples: Examples, unreadable: Unreadable, strategy: tf.distribute.Strategy | None) -> int:
+def _readable(examples: Examples, unreadable: Unreadable, strategy: Strategy | None) -> int:
     """Returns how many of the evaluated images were readable, over all workers.
 
     Raises:

@@ -14,9 +14,11 @@ import pytest
 
 from polynet_keras.basics.exits import EXIT_RESTART
 from polynet_keras.checkpoints.files import CheckpointFiles
+from polynet_keras.cluster.communication import Communication
 from polynet_keras.training.recipes.optimizer import OptimizerSettings
 from polynet_keras.training.recipes.recipe import Recipe
 from polynet_keras.training.runs.checking import check_backend
+from polynet_keras.training.runs.execution import Execution
 from tests.training.runs.test_train import bright_and_dark, history
 
 ROOT = Path(__file__).parents[3]
@@ -94,19 +96,22 @@ def test_a_run_that_is_killed_and_stopped_goes_on_bit_for_bit(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("backend", "settings", "strategy", "several", "message"),
+    ("backend", "settings", "execution", "message"),
     [
-        ("torch", {}, "auto", False, "Keras's backend is torch, and runs train on tensorflow and jax: set KERAS_"),
-        ("jax", {}, "mirrored", False, "backend jax a run cannot have strategy='mirrored': leave it out, or set"),
-        ("jax", {}, "auto", True, "cannot have several workers"),
-        ("jax", {"loss": "binary"}, "auto", False, "cannot have loss='binary'"),
+        ("torch", {}, {}, "Keras's backend is torch, and runs train on tensorflow and jax: set KERAS_"),
+        ("jax", {}, {"strategy": "mirrored"}, "jax a run cannot have strategy='mirrored': leave it out, or set"),
+        ("jax", {}, {"gradient_dtype": "float16"}, "cannot have gradient_dtype='float16'"),
+        ("jax", {}, {"communication": Communication(implementation="ring")}, "cannot have implementation='ring'"),
+        ("jax", {}, {"communication": Communication(timeout_seconds=60)}, "cannot have timeout_seconds=60"),
+        ("jax", {}, {"communication": Communication(bytes_per_pack=0)}, "cannot have bytes_per_pack=0"),
+        ("jax", {"loss": "binary"}, {}, "cannot have loss='binary'"),
     ],
 )
-def test_what_only_tensorflow_can_is_refused(backend, settings, strategy, several, message):
+def test_what_only_tensorflow_can_is_refused(backend, settings, execution, message):
     with pytest.raises(ValueError, match=message):
-        check_backend(backend, Recipe(**settings), strategy, several)
+        check_backend(backend, Recipe(**settings), Execution(**execution))
 
 
 def test_what_every_backend_can_is_not_refused():
-    check_backend("jax", Recipe(optimizer=OptimizerSettings(ema_momentum=0.9)), "none", False)
-    check_backend("tensorflow", Recipe(loss="binary"), "mirrored", True)
+    check_backend("jax", Recipe(optimizer=OptimizerSettings(ema_momentum=0.9)), Execution("none"))
+    check_backend("tensorflow", Recipe(loss="binary"), Execution("mirrored", gradient_dtype="float16"))
