@@ -40,7 +40,7 @@ def folder(tmp_path_factory):
 
 def weights(folder):
     model = keras.saving.load_model(folder / "model.keras")
-    return [np.array(variable) for variable in (*model.weights, *model.optimizer.variables)]
+    return [keras.ops.convert_to_numpy(variable) for variable in (*model.weights, *model.optimizer.variables)]
 
 
 def assert_same_run(folder, name, within):
