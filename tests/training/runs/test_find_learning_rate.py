@@ -124,7 +124,10 @@ def test_several_workers_are_refused(monkeypatch):
         find_learning_rate(Recipe())
 
 
-def test_the_command_tells_the_proposal(capsys, tmp_path):
+def test_the_command_tells_the_proposal(capsys, monkeypatch, tmp_path):
+    measured = find_learning_rate(Recipe(batch_size=8))
+    falling = dataclasses.replace(measured, losses=(3.0, 2.0, 1.0, *[5.0] * (FEW - 3)))  # so few updates learn nothing
+    monkeypatch.setattr(module, "find_learning_rate", lambda *arguments, **more: falling)
     assert main(["train", "--find_learning_rate", "--output=lr.csv", "--batch_size=8"]) == 0
     output = capsys.readouterr().out
     assert "range test: 12 updates at learning rates from 1.0e-04 to 1.0e+00" in output
