@@ -267,6 +267,10 @@ def export_files(folder):
     save_photographs(folder / "photographs", count=20)
 
 
+def quantize_files(folder):
+    shutil.copytree("runs/first", folder / "runs" / "photos")
+
+
 def growth_files(folder):
     shutil.copytree("runs/first", folder / "runs" / "small")
 
@@ -322,7 +326,7 @@ FILES = {
     "docs/export.md": export_files,
     "docs/growth.md": growth_files,
     "docs/howto/csv.md": csv_files,
-    "docs/howto/quantize.md": export_files,
+    "docs/howto/quantize.md": quantize_files,
     "docs/howto/resume.md": resume_files,
     "docs/input.md": input_files,
     "docs/models.md": models_files,

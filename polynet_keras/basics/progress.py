@@ -4,10 +4,10 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 
-from absl import logging
 from tqdm import tqdm
 
 from polynet_keras.basics.names import number_of
+from polynet_keras.basics.news import tell
 
 LINE_SECONDS = 60
 """The time between two lines without a terminal."""
@@ -33,6 +33,6 @@ def progress(images: int, work: str = "") -> Iterator[Callable[[int], None]]:
             if bar.disable and now - last >= LINE_SECONDS:
                 last = now
                 of = f"{done:,} of {number_of(images, 'image')}"
-                logging.info("%s%s, %.4g images/s", f"{work}: " if work else "", of, done / (now - start))
+                tell("%s%s, %.4g images/s", f"{work}: " if work else "", of, done / (now - start))
 
         yield advance

@@ -1,13 +1,13 @@
 """Checkpoints between two steps of `fit`, from which it resumes with the same result."""
 
 import os
-import sys
 from typing import Any, NoReturn
 
 import keras
 from absl import logging
 
 from polynet_keras.basics.checks import check_integer, check_number
+from polynet_keras.basics.news import tell
 from polynet_keras.checkpoints import model_state
 from polynet_keras.checkpoints.callback_state import get_states, set_states
 from polynet_keras.checkpoints.files import CheckpointFiles, SavedState
@@ -267,7 +267,7 @@ class Checkpoints(keras.callbacks.Callback):
         if saved is not None:
             place, epochs = progress.position, self.params["epochs"]
             if self._chief:
-                _tell(f"resuming from {saved.path}: epoch {place.epoch + 1}, step {place.step}")
+                tell("resuming from %s: epoch %d, step %d", saved.path, place.epoch + 1, place.step)
             if progress.ended or place.epoch >= epochs:
                 how = "ended by a callback" if progress.ended else f"done with its {epochs} epochs"
                 logging.warning("%s is from a training that was %s: there is nothing left to do", saved.path, how)
@@ -279,7 +279,7 @@ class Checkpoints(keras.callbacks.Callback):
         model_state.assign(self.model, saved)
         missing = set_states(self._callbacks, saved.facts["callbacks"], saved.tensor)
         if missing and self._chief:  # the other workers have no callbacks that write
-            logging.info("%s has states of callbacks that this run does not have: %s", saved.path, ", ".join(missing))
+            tell("%s has states of callbacks that this run does not have: %s", saved.path, ", ".join(missing))
 
     def _replayed(self) -> None:
         """Runs after a replayed step. After the last one it restores the saved state, also what callbacks changed."""
@@ -377,12 +377,3 @@ def _check_arguments(folder, every_steps, every_minutes, keep, fingerprint) -> N
     if every_minutes is not None:
         check_number("every_minutes", every_minutes, above=0)
     check_integer("keep", keep, 1)
-
-
-def _tell(line: str) -> None:
-    """Logs a line. If absl's log does not show information, as in a plain script, it prints as Keras's callbacks do."""
-    if logging.get_verbosity() >= logging.INFO or not keras.config.is_interactive_logging_enabled():
-        logging.info("%s", line)
-    else:
-        sys.stdout.write(f"{line}\n")
-        sys.stdout.flush()

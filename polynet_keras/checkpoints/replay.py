@@ -8,9 +8,9 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from absl import logging
 
 from polynet_keras.basics.names import number_of
+from polynet_keras.basics.news import tell
 from polynet_keras.checkpoints.data_order import DataOrder
 from polynet_keras.checkpoints.position import Progress
 
@@ -144,7 +144,7 @@ class TrainingSteps:
         """Skips the batches of the epochs before, if all epochs share one iterator."""
         before = done.batches_read - done.position.step
         if self._skip_data and before > 0:
-            logging.info("skipping %s of the completed epochs", number_of(before, "batch", "batches"))
+            tell("skipping %s of the completed epochs", number_of(before, "batch", "batches"))
         self._read(before, at_least=before)
         self._passed_epochs = before > 0
 

@@ -170,9 +170,10 @@ def _print_dry_run(tried) -> None:
 
     print(f"\nfirst step:         loss {tried.loss:.4f}, {tried.seconds:.1f} s, compilation included")
     print(f"one held-out batch: loss {tried.held_out_loss:.4f}, {tried.held_out_seconds:.1f} s, compilation included")
-    steps = f"{number_of(tried.epochs, 'epoch')} of {number_of(tried.steps, 'step')}, {tried.next_seconds:.2g} s each"
-    print(f"training steps:     about {duration(tried.run_seconds)} in the whole run: {steps}")
-    print("                    starting, validation and saving come on top")
+    steps = f"{number_of(tried.steps, 'step')} of {tried.next_seconds:.2g} s"
+    whole = f"about {duration(tried.run_seconds)} for {number_of(tried.epochs, 'epoch')}"
+    print(f"the whole run:      {whole}; starting and saving come on top")
+    print(f"each epoch:         {steps}, and {tried.validation_seconds:.2g} s of validation")
     print("this was a dry run: no folder is left")
 
 

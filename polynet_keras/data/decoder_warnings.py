@@ -8,6 +8,7 @@ import tensorflow as tf
 from absl import logging
 
 from polynet_keras.basics.names import number_of
+from polynet_keras.basics.news import tell
 from polynet_keras.basics.stderr_filter import WARNING
 from polynet_keras.data.examples import Examples
 from polynet_keras.data.image_files import decode_image
@@ -24,7 +25,7 @@ SECONDS = 20.0
 def log_damaged(*datasets: Examples) -> None:
     """Logs the names of images that make a decoder warn."""
     count = sum(map(len, datasets))
-    logging.info("a decoder has warned of damaged images; looking for them, for at most %d seconds", SECONDS)
+    tell("a decoder has warned of damaged images; looking for them, for at most %d seconds", SECONDS)
     looked_at, found, stop = 0, [], time.monotonic() + SECONDS
     for examples in datasets:
         for index in range(len(examples)):

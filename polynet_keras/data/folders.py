@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from absl import logging
 
 from polynet_keras.basics.checks import check_choice
 from polynet_keras.basics.names import check_class_names, listed, number_of, shown
+from polynet_keras.basics.news import tell
 from polynet_keras.data.labelled_files import LabelledFiles, check_distinct
 from polynet_keras.data.passed_over import IMAGE_SUFFIXES, PassedOver, is_folder, is_passed_over
 from polynet_keras.data.splits import SPELLINGS, check_spellings, in_order, split_of
@@ -139,7 +139,7 @@ def list_splits(
     if not names:
         check_distinct(found, f"data={str(root)!r}", RENAME)
     if others := sorted({*_class_folders(root)} - {path.name for path in splits.values()}):
-        logging.info("data=%r: left out folders that are not splits: %s", str(root), listed(others))
+        tell("data=%r: left out folders that are not splits: %s", str(root), listed(others))
     _passed_over_folders(root).log(f"data={str(root)!r}")
     return {name: list_folder(path, names or sorted(found)) for name, path in splits.items()}
 

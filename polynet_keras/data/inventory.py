@@ -7,6 +7,7 @@ import numpy as np
 from absl import logging
 
 from polynet_keras.basics.names import number_of, shown, some_of
+from polynet_keras.basics.news import tell
 from polynet_keras.data.duplicates import Duplicates, find_duplicates
 from polynet_keras.data.examples import Examples, Source
 from polynet_keras.data.image_files import read_picture
@@ -57,10 +58,10 @@ def tell_inventory(data: str, source: Source, on_error: str, strict: bool = Fals
         ValueError: `strict` is set, and a file is in several splits.
     """
     parts = [*source.parts, *source.unused.values()]
-    logging.info("%s", "\n".join([f"{shown(data)}: {_counted(source)}", *_table(source, parts), _held_out(source)]))
+    tell("%s", "\n".join([f"{shown(data)}: {_counted(source)}", *_table(source, parts), _held_out(source)]))
     _warn_of_few(source)
     look = look_at(parts)
-    logging.info("%s", _sizes(look))
+    tell("%s", _sizes(look))
     if look.bad:
         logging.warning("%s", _bad(look, on_error))
     message = _duplicates(find_duplicates(parts, None if strict else SECONDS))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from absl import logging
 
 from polynet_keras.basics.names import listed, number_of, shown
+from polynet_keras.basics.news import tell
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found")
@@ -44,7 +45,7 @@ class PassedOver:
         if self.hidden:
             parts.append(number_of(self.hidden, "hidden image file"))
         if parts:
-            logging.info("%s: ignored %s", where, " and ".join(parts))
+            tell("%s: ignored %s", where, " and ".join(parts))
         if self.loose:
             images = number_of(self.loose, "image that lies", "images that lie")
             logging.warning("%s: left out %s in no class's folder", where, images)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from polynet_keras.basics.silence import without_logs
+from polynet_keras.basics.news import without_logs
 from polynet_keras.data.image_files import read_image, read_picture
 from polynet_keras.data.listing import list_images
 from polynet_keras.data.records.manifest import MANIFEST, load_manifest

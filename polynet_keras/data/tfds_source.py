@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
-from absl import logging
 
 from polynet_keras.basics.names import check_class_names, size_text
+from polynet_keras.basics.news import tell
 from polynet_keras.data.examples import Examples
 from polynet_keras.data.image_files import CHANNELS
 from polynet_keras.data.records.features import Features
@@ -68,7 +68,7 @@ def tfds_splits(name: str) -> dict[str, Examples]:
         paths = [os.fspath(path) for path in about.filepaths]
         count, read, name_of = record_reader(paths, Features(image, label), len(classes))
         if not _has_labels(read):
-            logging.info("tfds:%s: the split %s is left out: its first image has no label", name, split)
+            tell("tfds:%s: the split %s is left out: its first image has no label", name, split)
             continue
         # The version identifies the content; sizes show other files under the same version. Names of files contain the
         # split's name.

@@ -5,10 +5,10 @@ import tempfile
 from pathlib import Path
 
 import keras
-from absl import logging
 
 from polynet_keras.basics.files import exchange
 from polynet_keras.basics.holding import holding
+from polynet_keras.basics.news import tell
 from polynet_keras.data.protocol import Preprocessing
 from polynet_keras.deployment.artifact import ExportCard, artifact_path, file_hashes, load_artifact
 from polynet_keras.deployment.calibration import Calibration
@@ -131,7 +131,7 @@ def _fused(model: keras.Model, is_ours: bool) -> keras.Model:
     except ValueError as error:
         if is_ours:
             raise
-        logging.info("exported without fusing: %s", error)
+        tell("exported without fusing: %s", error)
         return model
 
 

@@ -6,9 +6,9 @@ import os
 from dataclasses import dataclass
 
 import numpy as np
-from absl import logging
 
 from polynet_keras.basics.names import number_of
+from polynet_keras.basics.news import tell
 from polynet_keras.basics.stderr_filter import warned
 from polynet_keras.data.decoder_warnings import log_damaged
 from polynet_keras.data.examples import Examples
@@ -161,5 +161,5 @@ def _cached_scores(
         unreadable.add(
             int(index), ValueError(f"{examples.shown_name(int(index))}: could not be read when it was scored")
         )
-    logging.info("scores of %s taken from %s", number_of(len(scores.labels), "image"), path)
+    tell("scores of %s taken from %s", number_of(len(scores.labels), "image"), path)
     return scores

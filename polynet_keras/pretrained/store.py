@@ -13,6 +13,7 @@ from absl import logging
 
 from polynet_keras.basics.files import digest_of, open_regular, written_whole
 from polynet_keras.basics.holding import locked
+from polynet_keras.basics.news import tell
 from polynet_keras.pretrained.archives import only_member
 from polynet_keras.pretrained.conversion import load_weights_file
 from polynet_keras.pretrained.download import TIMEOUT_VARIABLE, DownloadError, WrongHashError, download
@@ -67,7 +68,7 @@ def _converted(source: OpenFile, target: Path, build: Callable[[], keras.Model],
         with locked(target):
             if done := _opened_if_sealed(target, stack):
                 return done  # another process was faster
-            logging.info("converting %s to %s, once", source.path, target)
+            tell("converting %s to %s, once", source.path, target)
             # The caller's random numbers must not depend on a conversion.
             state = random.getstate()
             try:

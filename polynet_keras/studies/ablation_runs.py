@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import keras
-from absl import logging
 
 from polynet_keras.basics.checks import check_integer
 from polynet_keras.basics.files import written_whole
 from polynet_keras.basics.holding import Hold, holding, make_folder
+from polynet_keras.basics.news import tell
 from polynet_keras.cluster.cluster import Cluster
 from polynet_keras.data.examples import Source
 from polynet_keras.data.sources import open_source
@@ -125,7 +125,7 @@ def _run_study(
         source = first if seed == recipe.seed else _source(recipe, seed)
         for variant in studied:
             run = folder / f"{variant.name.replace(' ', '-')}-seed-{seed}"
-            logging.info("run %d of %d: %s, seed %d", len(outcomes) + 1, total, variant.name, seed)
+            tell("run %d of %d: %s, seed %d", len(outcomes) + 1, total, variant.name, seed)
             settings = dataclasses.replace(recipe, structure=str(variant.structure), seed=seed)
             outcomes.append(_outcome(variant, settings, run, source))
             hold.check(folder)

@@ -4,10 +4,10 @@ from typing import Any
 
 import keras
 import numpy as np
-from absl import logging
 
 from polynet_keras.basics.checks import check_choice, check_integer, check_number
 from polynet_keras.basics.names import number_of
+from polynet_keras.basics.news import tell
 from polynet_keras.cluster.workers import is_chief, model_strategy, scope_of
 from polynet_keras.layers.stochastic_residual_scaling import StochasticResidualScaling
 from polynet_keras.models.residual_scale import linear
@@ -135,17 +135,17 @@ class AdaptiveStochasticDepth(keras.callbacks.Callback):
         rate = round(rate, 12)  # sums of steps meet 0 and the bound
         if rate == self.drop_rate:
             return
-        inform = logging.info if is_chief(model_strategy(self.model)) else logging.debug
-        inform(
-            "epoch %d: the gap in %s was %.4f to %.4f over %s: the drop rate goes from %.3g to %.3g",
-            epoch + 1,
-            self.metric,
-            lowest,
-            highest,
-            number_of(self.window, "epoch"),
-            self.drop_rate,
-            rate,
-        )
+        if is_chief(model_strategy(self.model)):
+            tell(
+                "epoch %d: the gap in %s was %.4f to %.4f over %s: the drop rate goes from %.3g to %.3g",
+                epoch + 1,
+                self.metric,
+                lowest,
+                highest,
+                number_of(self.window, "epoch"),
+                self.drop_rate,
+                rate,
+            )
         self._gaps.clear()
         self._set(rate)
 

@@ -8,9 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl import logging
 
-from polynet_keras.checkpoints import callback as callback_module
 from polynet_keras.checkpoints import model_state
 from polynet_keras.checkpoints.callback import Checkpoints
 from polynet_keras.checkpoints.files import CheckpointFiles
@@ -787,12 +785,3 @@ def test_other_backends(monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
     with pytest.raises(ValueError, match="Checkpoints need Keras's backend tensorflow or jax, but this is 'torch'"):
         Checkpoints("checkpoints", every_steps=1)
-
-
-def test_a_plain_script_is_told_where_it_goes_on_as_keras_tells_things(capsys, monkeypatch):
-    monkeypatch.setattr(logging, "get_verbosity", lambda: logging.WARNING)
-    callback_module._tell("resuming from x: epoch 2, step 0")
-    assert capsys.readouterr().out == "resuming from x: epoch 2, step 0\n"
-    monkeypatch.setattr(logging, "get_verbosity", lambda: logging.INFO)
-    callback_module._tell("resuming from x: epoch 2, step 0")
-    assert capsys.readouterr().out == ""  # it is in the log

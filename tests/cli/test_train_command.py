@@ -67,7 +67,11 @@ def test_a_dry_run_says_what_it_understood_and_leaves_nothing(here, capsys, capl
     output = capsys.readouterr().out
     assert "first step:         loss 0." in output
     assert "one held-out batch: loss " in output
-    assert re.search(r"training steps:     about \d.* s in the whole run: \d+ epochs of 2 steps, \S+ s each\n", output)
+    assert re.search(
+        r"the whole run:      about \d.* s for \d+ epochs; starting and saving come on top\n"
+        r"each epoch:         2 steps of \S+ s, and \S+ s of validation\n",
+        output,
+    )
     assert [path.name for path in here.iterdir()] == ["photos"]
 
 

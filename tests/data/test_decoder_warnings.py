@@ -42,10 +42,10 @@ def photographs(folder, **kinds: str):
 
 @pytest.fixture
 def said(monkeypatch):
-    """What is logged, from information up."""
+    """The news and the warnings."""
     messages: list[str] = []
-    for level in ("info", "warning"):
-        monkeypatch.setattr(logging, level, lambda text, *arguments: messages.append(text % arguments))
+    for where, name in ((decoder_warnings, "tell"), (logging, "warning")):
+        monkeypatch.setattr(where, name, lambda text, *arguments: messages.append(text % arguments))
     return messages
 
 

@@ -7,7 +7,6 @@ from unittest.mock import Mock
 import keras
 import numpy as np
 import pytest
-from absl import logging
 
 from polynet_keras import PolyNet
 from polynet_keras.data.crops import crop_plan
@@ -239,7 +238,7 @@ def test_weights_are_hashed_once(tmp_path, monkeypatch):
 
 def test_scores_are_kept_and_taken_again(tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr(logging, "info", lambda text, *arguments: said.append(text % arguments))
+    monkeypatch.setattr("polynet_keras.evaluation.evaluating.tell", lambda text, *values: said.append(text % values))
     model, path = trained(), tmp_path / "scores.npz"
     data = examples(broken=(4,))
     first = evaluate(model, data, crops=10, scores=path, on_error="skip")

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from absl import logging
 from tqdm import tqdm
 
 from polynet_keras.basics.files import file_hash
 from polynet_keras.basics.names import number_of, shown
+from polynet_keras.basics.news import tell
 from polynet_keras.basics.tensorflow_errors import plain_message
 from polynet_keras.data.image_files import decode_image, read_encoded
 from polynet_keras.data.labelled_files import LabelledFiles
@@ -69,7 +69,7 @@ def write_all(tasks: Sequence[Task], processes: int, keep: Callable[[Shard], Non
                 bar.update(shared.counter.value - bar.n)
                 if bar.disable and time.monotonic() > logged + LOG_SECONDS:
                     logged = time.monotonic()
-                    logging.info("%s of %s", f"{shared.counter.value:,}", number_of(total, "image"))
+                    tell("%s of %s", f"{shared.counter.value:,}", number_of(total, "image"))
                 for future in finished:
                     keep(future.result())
         except BrokenProcessPool:

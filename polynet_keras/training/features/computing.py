@@ -15,10 +15,10 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from absl import logging
 
 from polynet_keras.basics.files import written_whole
 from polynet_keras.basics.names import number_of, shown, size_text
+from polynet_keras.basics.news import tell
 from polynet_keras.basics.progress import progress
 from polynet_keras.cluster.agreement import fail_together, sum_over_workers
 from polynet_keras.cluster.patience import half_a_wait
@@ -167,10 +167,10 @@ def _prepare(folder: Path, passes: Sequence[Pass]) -> ValueError | None:
     images, needed = sum(one.count for one in files), sum(one.bytes for one in files)
     what = f"{number_of(images, 'image')}, each {size_text(files[0].shape)} numbers, {_size(needed)} in {shown(folder)}"
     if not any(missing):
-        logging.info("features of %s: they already exist, and are used again", what)
+        tell("features of %s: they already exist, and are used again", what)
         return None
     there = f"; those of {number_of(images - sum(missing), 'image')} exist" if sum(missing) < images else ""
-    logging.info("features of %s: they are computed once%s", what, there)
+    tell("features of %s: they are computed once%s", what, there)
     to_come = sum(count * one.bytes // one.count for count, one in zip(missing, files, strict=True))
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -49,7 +49,7 @@ def photos_recipe(
         >>> recipe.image_size, recipe.epochs
         (75, 150)
         >>> reasons["epochs"]
-        '1,200 images in all; more epochs are never chosen'
+        '1,200 images in all; 150 epochs are the most that are chosen'
     """
     return recipe_from(data, layout, photo_facts(data, layout), settings)
 
@@ -115,7 +115,7 @@ def _why_side(side: int, shorter_side: int) -> str:
 def _why_epochs(epochs: int, images: int) -> str:
     seen = f"{number_of(epochs * images, 'image')} in all"
     if epochs == EPOCHS[0]:
-        return f"{seen}; fewer epochs are never chosen"
+        return f"{seen}; {epochs} epochs are the fewest that are chosen"
     if epochs == EPOCHS[1]:
-        return f"{seen}; more epochs are never chosen"
+        return f"{seen}; {epochs} epochs are the most that are chosen"
     return seen

@@ -13,6 +13,7 @@ from absl import logging
 
 from polynet_keras.basics.files import written_whole
 from polynet_keras.basics.names import number_of
+from polynet_keras.basics.news import tell
 from polynet_keras.cluster.agreement import sum_over_workers
 from polynet_keras.cluster.workers import is_chief, model_strategy, scope_of
 from polynet_keras.pretrained.model_card import ModelCard, card_file
@@ -125,7 +126,7 @@ class BestEpoch(keras.callbacks.Callback):
         self.model.stop_training = True
         if is_chief(model_strategy(self.model)):
             waited = number_of(self._patience, "epoch")
-            logging.info("training ends: %s without a better one than epoch %d", waited, self.epoch + 1)
+            tell("training ends: %s without a better one than epoch %d", waited, self.epoch + 1)
 
     def remove(self) -> None:
         """Removes the file and its card when the run is done: the run's model is the best one."""

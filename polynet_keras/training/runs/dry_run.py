@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from polynet_keras.cluster.workers import scope_of
+from polynet_keras.cluster.workers import is_chief, scope_of
 from polynet_keras.data.unreadable import Unreadable, reading
 from polynet_keras.training.recipes.recipe import Recipe
 from polynet_keras.training.runs.checking import check_dry_run
@@ -15,9 +15,12 @@ from polynet_keras.training.runs.divergence import StopOnDivergence
 from polynet_keras.training.runs.execution import Execution
 from polynet_keras.training.runs.opening import opened, tell_of_data
 from polynet_keras.training.runs.preparation import compiled_model, held_out_data, preprocessing_of, training_data
+from polynet_keras.training.runs.progress import tell_of_compilation
 
 STEPS = 4
 """Number of steps. The median of the last three is a full step, even if an epoch's last one is smaller and retraced."""
+HELD_OUT_BATCHES = 4
+"""Number of held-out batches that are timed, if there are as many. The first one takes longer: reading has to start."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +33,14 @@ class DryRun:
         seconds: time of the first step, compilation included.
         held_out_seconds: time of the held-out batch, compilation included.
         next_seconds: median time of a later step.
+        validation_seconds: estimated time of the validation after an epoch.
         epochs, steps: number of epochs in the run, and of steps in an epoch.
 
     Examples:
-        >>> times = {"seconds": 8.0, "held_out_seconds": 2.0, "next_seconds": 0.25}
-        >>> found = DryRun(loss=2.5, held_out_loss=2.3, **times, epochs=15, steps=45)
+        >>> times = {"seconds": 8.0, "held_out_seconds": 2.0, "next_seconds": 0.25, "validation_seconds": 1.0}
+        >>> found = DryRun(loss=2.5, held_out_loss=2.3, **times, epochs=10, steps=40)
         >>> found.run_seconds
-        168.75
+        110.0
     """
 
     loss: float
@@ -44,21 +48,22 @@ class DryRun:
     seconds: float
     held_out_seconds: float
     next_seconds: float
+    validation_seconds: float
     epochs: int
     steps: int
 
     @property
     def run_seconds(self) -> float:
-        """An estimate of the time for all training steps, in seconds, without validation and saving.
+        """An estimate of the time for training and validation, in seconds, without starting and saving.
 
         It is too low if reading images is slower than the network: the batches of the later steps were prepared while
         the first one was traced.
         """
-        return self.epochs * self.steps * self.next_seconds
+        return self.epochs * (self.steps * self.next_seconds + self.validation_seconds)
 
 
 class _Steps(keras.callbacks.Callback):
-    """Records the loss of the first step, and the end time of each step."""
+    """Records the loss of the first step, and the end time of each step and of each held-out batch."""
 
     def __init__(self):
         super().__init__()
@@ -69,9 +74,12 @@ class _Steps(keras.callbacks.Callback):
             self.loss = float(logs["loss"])
         self.ends.append(time.monotonic())
 
+    def on_test_batch_end(self, batch, logs=None):
+        self.ends.append(time.monotonic())
+
 
 def dry_run(recipe: Recipe, execution: Execution | None = None, *, strict: bool = False) -> DryRun:
-    """Runs the first steps of `train`, the first of which includes tracing, and evaluates one held-out batch.
+    """Runs the first steps of `train`, the first of which includes tracing, and evaluates a few held-out batches.
 
     Args:
         recipe: as in `train`.
@@ -103,6 +111,8 @@ def dry_run(recipe: Recipe, execution: Execution | None = None, *, strict: bool 
             model = compiled_model(recipe, source, training.steps)
             model.gradient_dtype = (execution or Execution()).gradient_dtype
         with reading(unread, unread_held_out):
+            if is_chief(strategy):
+                tell_of_compilation()
             began, steps = time.monotonic(), _Steps()
             model.fit(
                 training.dataset,
@@ -113,12 +123,18 @@ def dry_run(recipe: Recipe, execution: Execution | None = None, *, strict: bool 
             )
             trained = time.monotonic()
             held_out_loss = model.evaluate(held_out, steps=1, verbose=0)[0]
+            evaluated, batches = time.monotonic(), _Steps()
+            full = len(source.held_out) // recipe.batch_size
+            model.evaluate(held_out, steps=max(1, min(HELD_OUT_BATCHES, full)), verbose=0, callbacks=[batches])
+        first, *others = np.diff([evaluated, *batches.ends])
+        validated = -(-len(source.validation or source.held_out) // recipe.batch_size)
         return DryRun(
-            steps.loss,
-            float(held_out_loss),
-            steps.ends[0] - began,
-            time.monotonic() - trained,
-            float(np.median(np.diff(steps.ends))),
-            recipe.epochs,
-            training.steps,
+            loss=steps.loss,
+            held_out_loss=float(held_out_loss),
+            seconds=steps.ends[0] - began,
+            held_out_seconds=evaluated - trained,
+            next_seconds=float(np.median(np.diff(steps.ends))),
+            validation_seconds=float(first + (validated - 1) * np.median(others or first)),
+            epochs=recipe.epochs,
+            steps=training.steps,
         )

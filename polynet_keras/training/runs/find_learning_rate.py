@@ -3,10 +3,10 @@
 import math
 
 import keras
-from absl import logging
 from keras import ops
 from tqdm import tqdm
 
+from polynet_keras.basics.news import tell
 from polynet_keras.cluster.workers import scope_of
 from polynet_keras.data.unreadable import Unreadable, reading
 from polynet_keras.training.recipes.recipe import Recipe
@@ -15,6 +15,7 @@ from polynet_keras.training.runs.execution import Execution
 from polynet_keras.training.runs.learning_rate_range import LearningRateRange, check_one_worker
 from polynet_keras.training.runs.opening import opened, tell_of_data
 from polynet_keras.training.runs.preparation import compiled_model, preprocessing_of, training_data
+from polynet_keras.training.runs.progress import tell_of_compilation
 
 LOWEST, HIGHEST, UPDATES = 1e-7, 10.0, 100
 """The values of fastai's `lr_find`."""
@@ -68,6 +69,7 @@ def find_learning_rate(
             model.gradient_dtype = execution.gradient_dtype
         model.optimizer.learning_rate = _Rising(accumulated)
         steps = _Steps(accumulated)
+        tell_of_compilation()
         with reading(unread), steps.progress:
             model.fit(
                 training.dataset,
@@ -130,4 +132,4 @@ class _Steps(keras.callbacks.Callback):
         told = f"learning rate {self._rate:.1e}, loss {smoothed[-1]:.4f}"
         self.progress.set_postfix_str(told, refresh=False)
         if self.progress.disable and len(self.losses) % LINE == 0:
-            logging.info("range test: %d of %d updates, %s", len(self.losses), UPDATES, told)
+            tell("range test: %d of %d updates, %s", len(self.losses), UPDATES, told)

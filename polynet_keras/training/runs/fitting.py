@@ -25,7 +25,7 @@ from polynet_keras.training.runs.folder import (
     has_checkpoints,
 )
 from polynet_keras.training.runs.history import forget_epochs
-from polynet_keras.training.runs.progress import ProgressDisplay
+from polynet_keras.training.runs.progress import ProgressDisplay, tell_of_compilation
 from polynet_keras.training.runs.unfreezing import Unfreezing
 from polynet_keras.training.stochastic_depth import AdaptiveStochasticDepth
 
@@ -62,6 +62,8 @@ def fit(
     if is_chief(strategy):
         forget_epochs(path / HISTORY_FILE, place.epoch)
         progress = ProgressDisplay(images, recipe.batch_size, place.step)
+        if place.epoch < recipe.epochs:
+            tell_of_compilation()
         writers = [
             keras.callbacks.CSVLogger(str(path / HISTORY_FILE), append=True),
             keras.callbacks.TensorBoard(str(path / TENSORBOARD_FOLDER), write_graph=False),

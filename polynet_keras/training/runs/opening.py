@@ -13,7 +13,7 @@ from absl import logging
 from polynet_keras.basics.extras import require_extra
 from polynet_keras.basics.files import file_hash
 from polynet_keras.basics.names import shown, some_of
-from polynet_keras.basics.silence import without_logs
+from polynet_keras.basics.news import tell, without_logs
 from polynet_keras.cluster.agreement import fail_together, sum_over_workers
 from polynet_keras.cluster.cluster import Cluster
 from polynet_keras.cluster.failures import PeerFailure, peer_failures
@@ -99,7 +99,7 @@ def tell_of_data(recipe: Recipe, source: Source, strategy: Strategy | None, stri
         weights = weights_by_label(recipe.class_weights, source.class_names, labels)
         told = some_of([f"{shown(n)} {w:.4g}" for n, w in zip(source.class_names, weights, strict=True)], CLASSES_SHOWN)
         if is_chief(strategy):
-            logging.info("weights of the classes in the loss: %s", told)
+            tell("weights of the classes in the loss: %s", told)
 
 
 def _images(recipe: Recipe, strategy: Strategy | None) -> Source:

@@ -4,10 +4,10 @@ import math
 import time
 
 import keras
-from absl import logging
 from tqdm import tqdm
 
 from polynet_keras.basics.names import number_of
+from polynet_keras.basics.news import tell
 
 REFRESH_SECONDS = 0.5
 """Seconds between two updates of loss and accuracy, on a terminal."""
@@ -67,7 +67,7 @@ class ProgressDisplay(keras.callbacks.Callback):
             self._shown = now
             if bar.disable:
                 of = f"{done:,} of {number_of(self._images, 'image')}"
-                logging.info("%s: %s, %s%s", self._name, of, _numbers(logs), self._to_go())
+                tell("%s: %s, %s%s", self._name, of, _numbers(logs), self._to_go())
             else:
                 bar.set_postfix_str(f"{_numbers(logs)}{self._to_go()}", refresh=False)
 
@@ -81,7 +81,7 @@ class ProgressDisplay(keras.callbacks.Callback):
         seconds = self._timed_to - self._timed_from
         rate = self._timed_images / seconds if seconds else math.nan  # one step, which was traced, gives no rate
         pace = f"; {rate:.4g} images/s" if seconds else ""
-        logging.info("%s: %s%s%s", self._name, _numbers(logs), pace, self._to_go())
+        tell("%s: %s%s%s", self._name, _numbers(logs), pace, self._to_go())
         logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         logs["images_per_second"] = rate
 
@@ -96,6 +96,11 @@ class ProgressDisplay(keras.callbacks.Callback):
         if not self._paced_images or not self._left:
             return ""
         return f"; about {duration((time.monotonic() - self._paced_from) * self._left / self._paced_images)} left"
+
+
+def tell_of_compilation() -> None:
+    """Announces the first step, which shows nothing until it is done."""
+    tell("the first step compiles the network, and takes much longer than the others")
 
 
 def _numbers(logs) -> str:

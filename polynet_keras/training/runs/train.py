@@ -17,6 +17,7 @@ from absl import logging
 
 from polynet_keras.basics.files import written_whole
 from polynet_keras.basics.names import number_of
+from polynet_keras.basics.news import tell
 from polynet_keras.basics.stderr_filter import warned
 from polynet_keras.checkpoints.callback import Checkpoints
 from polynet_keras.cluster.agreement import fail_together, sum_over_workers
@@ -85,6 +86,8 @@ def train(
 
     The model is that of the last epoch, or of the best one if the data have images that choose it
     (`Recipe.validation_share`). Only this model is evaluated on the held-out images.
+
+    Progress goes to standard error, unless `keras.config.disable_interactive_logging()` was called.
 
     If you call it again with the recipe and the folder of an unfinished run, the run continues from its last save.
     Several workers train together, each in its own process that calls this function with the same arguments; the chief
@@ -193,22 +196,19 @@ def _train_in(path: Path, recipe: Recipe, source: Source, execution: Execution, 
             last_phase = recipe.epochs - recipe.phases[-1].epochs
             best = BestEpoch(path / BEST_FILE, card, images, recipe.patience, last_phase)
         elif chief:
-            logging.info("no best epoch so far: an older version began this run, so its model is the last one")
+            tell("no best epoch so far: an older version began this run, so its model is the last one")
     model = model or _model(recipe, source, checkpoints, execution, strategy)
-    describe = logging.info if chief else logging.debug
-    describe(
-        "%s; %s; run folder %s",
-        parameters_text(model),
-        "one process" if strategy is None else number_of(strategy.num_replicas_in_sync, "replica"),
-        path,
-    )
+    if chief:
+        together = "one process" if strategy is None else number_of(strategy.num_replicas_in_sync, "replica")
+        tell("%s; %s; run folder %s", parameters_text(model), together, path)
     fail_together(strategy, _no_room(path, model, best is not None) if chief else None)
     with reading(unread, unread_validation, unread_held_out):
         fit(model, recipe, training, len(source.training), validation, path, checkpoints, strategy, best)
     if best is not None and best.epoch is not None:
         best.restore()
         card = best.card
-        describe("the model is of epoch %d, which has the best validation accuracy: %.4f", card.epoch, best.accuracy)
+        if chief:
+            tell("the model is of epoch %d, which has the best validation accuracy: %.4f", card.epoch, best.accuracy)
     with reading(unread_held_out):
         try:
             accuracy = model.evaluate(held_out, verbose=0)[1]

@@ -3,8 +3,8 @@
 from typing import Any
 
 import keras
-from absl import logging
 
+from polynet_keras.basics.news import tell
 from polynet_keras.checkpoints.position import Position
 from polynet_keras.cluster.workers import is_chief, model_strategy
 from polynet_keras.training.fine_tuning import freeze
@@ -72,7 +72,7 @@ class Unfreezing(keras.callbacks.Callback):
             rate = phase.learning_rate or self._recipe.schedule.learning_rate
             frozen = f"frozen through {phase.frozen_through}" if phase.frozen_through else "nothing is frozen"
             until = first + phase.epochs
-            logging.info("epochs %d to %d: %s, learning rate %g", first + 1, until, frozen, rate)
+            tell("epochs %d to %d: %s, learning rate %g", first + 1, until, frozen, rate)
 
     def _restart_optimizer(self, schedule: keras.optimizers.schedules.LearningRateSchedule, anew: bool) -> None:
         """Sets the schedule of the optimizer, and if it begins anew its first values."""

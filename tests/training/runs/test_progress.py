@@ -5,7 +5,6 @@ import math
 
 import keras
 import pytest
-from absl import logging
 
 from polynet_keras.training.runs import progress
 from polynet_keras.training.runs.progress import ProgressDisplay
@@ -27,7 +26,7 @@ def clock(monkeypatch):
 @pytest.fixture
 def lines(monkeypatch):
     lines = []
-    monkeypatch.setattr(logging, "info", lambda text, *values: lines.append(text % values))
+    monkeypatch.setattr(progress, "tell", lambda text, *values: lines.append(text % values))
     return lines
 
 
