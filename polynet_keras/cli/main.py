@@ -4,10 +4,12 @@ import importlib
 import logging as stdlib_logging
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
 from types import ModuleType
+from typing import NoReturn
 
 from absl import flags, logging
 
@@ -79,9 +81,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: with code 75: training ended because of another worker or SIGTERM, and can be started again.
     """
+    if argv is not None or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        return _exit_code(list(sys.argv[1:] if argv is None else argv))
+    signal.signal(signal.SIGINT, _interrupt)
+    try:
+        return _exit_code(sys.argv[1:])
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's exit would print the traceback of an interrupt
+
+
+def _exit_code(words: list[str]) -> int:
     with output_named():
         try:
-            code = _answer(list(sys.argv[1:] if argv is None else argv))
+            code = _answer(words)
         except BrokenPipeError:
             if not has_no_reader():
                 raise
@@ -146,7 +158,7 @@ def report(error: Exception | KeyboardInterrupt, values: flags.FlagValues | None
         if os.environ.get("POLYNET_TRACEBACK"):
             raise
         return _mistake(error, values)
-    if isinstance(error, KeyboardInterrupt):
+    if isinstance(error, KeyboardInterrupt) or _is_from_interrupt(error):
         print("polynet: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     package = _missing_package(error)
@@ -155,6 +167,17 @@ def report(error: Exception | KeyboardInterrupt, values: flags.FlagValues | None
     # Not a mistake of the user: a supervisor may try again.
     traceback.print_exc()
     return EXIT_SOFTWARE
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    """Ends the command with its cleanup; another Ctrl-C ends the process at once, without tracebacks of the cleanup."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    raise KeyboardInterrupt
+
+
+def _is_from_interrupt(error: Exception) -> bool:
+    """Whether an error is what C code, such as TensorFlow's, made of an interrupt that came while it called Python."""
+    return isinstance(error, SystemError) and isinstance(error.__cause__, KeyboardInterrupt)
 
 
 def _mistake(error: Exception, values: flags.FlagValues | None = None) -> int:

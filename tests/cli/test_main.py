@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -244,6 +245,43 @@ def test_what_a_restart_may_mend_is_no_mistake(capsys, monkeypatch):
         told = capsys.readouterr().err
         assert "Traceback" in told
         assert "Input/output error" in told
+
+
+PROGRAM = """
+import sys, time
+from polynet_keras.cli import main, summary
+
+def run(*_):
+    try:
+        print("works", flush=True)
+        time.sleep(60)
+    finally:
+        print("cleans", flush=True)
+        time.sleep(60)
+
+summary.run = run
+sys.argv = ["polynet", "summary"]
+sys.exit(main.main())
+"""
+
+
+def test_a_second_interrupt_ends_the_process_at_once():
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", PROGRAM], text=True, **pipes) as process:
+        for line in ("works\n", "cleans\n"):
+            assert process.stdout.readline() == line
+            process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == -signal.SIGINT
+        assert process.stderr.read() == ""
+
+
+def test_an_interrupt_that_comes_back_as_another_error_is_one(capsys, monkeypatch):
+    def fails(*_):
+        raise SystemError("<built-in function f> returned a result with an exception set") from KeyboardInterrupt()
+
+    monkeypatch.setattr("polynet_keras.cli.summary.run", fails)
+    assert main(["summary"]) == 130
+    assert capsys.readouterr().err == "polynet: interrupted\n"
 
 
 @pytest.mark.parametrize(
