@@ -47,9 +47,9 @@ def sdist_files(path: Path) -> set[str]:
         return {entry.name.partition("/")[2] for entry in sdist if not entry.isdir()}  # without polynet_keras-0.1.0/
 
 
-def source_files() -> set[str]:
-    """What is in the folders of the package and of its weights."""
-    paths = [path for folder in ("polynet_keras", "weights") for path in (ROOT / folder).rglob("*") if path.is_file()]
+def source_files(*folders: str) -> set[str]:
+    """What is in these folders of the checkout."""
+    paths = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]
     return {path.relative_to(ROOT).as_posix() for path in paths if "__pycache__" not in path.parts}
 
 
@@ -57,12 +57,13 @@ def main(folder: Path) -> None:
     (wheel,) = folder.glob("*.whl")
     (sdist,) = folder.glob("*.tar.gz")
     patterns = listed_patterns(LIST.read_text())
-    sources = source_files()
+    sources = source_files("polynet_keras", "weights")
+    read = source_files("docs", "examples", "benchmarks")
     in_wheel = {f"polynet_keras/{name}" if name.startswith("weights/") else name for name in sources}
     failed = False
     for path, section, files, required in (
         (wheel, "wheel", wheel_files(wheel), in_wheel),
-        (sdist, "sdist", sdist_files(sdist), sources),
+        (sdist, "sdist", sdist_files(sdist), sources | read),
     ):
         found = problems(files, patterns[section], required)
         failed |= bool(found)
