@@ -3,6 +3,7 @@
 import contextlib
 import sys
 from collections.abc import Iterator
+from logging import INFO
 
 from absl import logging
 
@@ -17,7 +18,8 @@ def tell(line: str, *arguments: object) -> None:
     Commands show information. In a plain script or a notebook absl's log does not, and a training would show nothing
     for minutes. `keras.config.disable_interactive_logging()` turns these lines off, as it does Keras's progress.
     """
-    if logging.get_verbosity() >= logging.INFO and logging.get_absl_logger().hasHandlers():
+    log = logging.get_absl_logger()
+    if log.isEnabledFor(INFO) and log.hasHandlers():
         logging.info(line, *arguments)
         return
     keras = sys.modules.get("keras")  # where nothing has imported it, nothing has turned the lines off

@@ -7,6 +7,7 @@ import keras
 from absl import logging
 
 from polynet_keras.basics.checks import check_integer, check_number
+from polynet_keras.basics.names import number_of
 from polynet_keras.basics.news import tell
 from polynet_keras.checkpoints import model_state
 from polynet_keras.checkpoints.callback_state import get_states, set_states
@@ -269,8 +270,8 @@ class Checkpoints(keras.callbacks.Callback):
             if self._chief:
                 tell("resuming from %s: epoch %d, step %d", saved.path, place.epoch + 1, place.step)
             if progress.ended or place.epoch >= epochs:
-                how = "ended by a callback" if progress.ended else f"done with its {epochs} epochs"
-                logging.warning("%s is from a training that was %s: there is nothing left to do", saved.path, how)
+                how = "a callback ended it" if progress.ended else f"it has had {number_of(epochs, 'epoch')}"
+                logging.warning("the training of %s is done: %s", saved.path, how)
             steps.go_on(progress, self._skip_data)
             session.start_at(max(place.epoch, epochs) if progress.ended else place.epoch)
         return saved

@@ -15,7 +15,7 @@ from absl import flags, logging
 
 from polynet_keras.basics.checks import near_name
 from polynet_keras.basics.exits import EXIT_INTERRUPTED, EXIT_MISTAKE, EXIT_SOFTWARE, EXIT_UNREAD, TRANSIENT
-from polynet_keras.basics.extras import PACKAGES
+from polynet_keras.basics.extras import PACKAGES, install_line
 from polynet_keras.basics.names import number_of, quoted, shown
 from polynet_keras.cli.flag_names import named_by_flag
 from polynet_keras.cli.headings import bold, flag_help, headed, is_rare
@@ -161,9 +161,9 @@ def report(error: Exception | KeyboardInterrupt, values: flags.FlagValues | None
     if isinstance(error, KeyboardInterrupt) or _is_from_interrupt(error):
         print("polynet: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
-    package = _missing_package(error)
-    if package is not None and not os.environ.get("POLYNET_TRACEBACK"):
-        return _mistake(ValueError(f"not installed: {package}; `polynet doctor` lists all that is missing"))
+    missing = _missing_package(error)
+    if missing is not None and not os.environ.get("POLYNET_TRACEBACK"):
+        return _mistake(ValueError(f"not installed: {missing}; `polynet doctor` lists all that is missing"))
     # Not a mistake of the user: a supervisor may try again.
     traceback.print_exc()
     return EXIT_SOFTWARE
@@ -187,13 +187,14 @@ def _mistake(error: Exception, values: flags.FlagValues | None = None) -> int:
 
 
 def _missing_package(error: Exception) -> str | None:
-    """Returns the package that an import has not found, or None."""
+    """Returns the package that an import has not found, with the command that installs it, or None."""
     if not isinstance(error, ModuleNotFoundError) or not error.name:
         return None
     module = error.name.partition(".")[0]
     if module in sys.stdlib_module_names or module == __package__.partition(".")[0]:
         return None
-    return next((packages[module] for packages in PACKAGES.values() if module in packages), module)
+    extra = next((extra for extra, packages in PACKAGES.items() if module in packages), None)
+    return module if extra is None else f"{PACKAGES[extra][module]}: {install_line([extra])}"
 
 
 def _message(error: Exception) -> str:

@@ -74,7 +74,8 @@ def read_class_weights(path: str | os.PathLike) -> dict[str, float]:
     name = f"class_weights='{shown(path)}'"
     suffix = Path(path).suffix.lower()
     if suffix not in (".json", ".csv"):
-        raise ValueError(f"{name} is neither 'balanced' nor a file ending in .json or .csv; expected {EXPECTED}")
+        near = near_name(os.path.basename(path), [BALANCED])
+        raise ValueError(f"{name} is neither 'balanced' nor a file ending in .json or .csv; expected {EXPECTED}{near}")
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except OSError as error:

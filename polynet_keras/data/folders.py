@@ -225,7 +225,7 @@ def _given_class_names(root: Path, class_names: Sequence[str] | None) -> tuple[s
 
 def _class_folders(root: Path) -> list[str]:
     if not root.is_dir():
-        raise ValueError(f"data={str(root)!r} is not a folder; expected {EXPECTED}")
+        raise ValueError(f"data={str(root)!r} is not {'a folder' if root.exists() else 'there'}; expected {EXPECTED}")
     with os.scandir(root) as entries:
         return sorted(entry.name for entry in entries if not is_passed_over(entry.name) and is_folder(entry))
 

@@ -2,7 +2,7 @@
 
 import os
 
-from polynet_keras.basics.checks import check_choice
+from polynet_keras.basics.checks import check_choice, near_name
 from polynet_keras.basics.names import shown
 from polynet_keras.data.folders import EXPECTED, LAYOUTS, check_folder
 from polynet_keras.data.records.manifest import MANIFEST
@@ -33,6 +33,16 @@ def is_there(data: str) -> bool:
     return has_name(data) or os.path.isdir(data) or (is_table(data) and os.path.exists(data))
 
 
+def _near(data: str) -> str:
+    """Returns `; did you mean ...?` with the source, or the entry of the same folder, whose name is nearest."""
+    folder, name = os.path.split(data)
+    try:
+        entries = [entry.name for entry in os.scandir(folder or ".") if is_there(entry.path)]
+    except OSError:  # the folder is not there either, or cannot be listed
+        entries = []
+    return near_name(name, [*entries, *([] if folder else BUILT_IN)])
+
+
 def is_same_data(data: str, other: str) -> bool:
     """Whether two names mean the same source or place."""
     return os.path.realpath(data) == os.path.realpath(other)
@@ -56,11 +66,11 @@ def check_data(argument: str, data: str, layout: str = "auto", split: str | None
     check_choice("layout", layout, LAYOUTS)
     if not is_there(data):
         named = ", ".join(map(repr, BUILT_IN))
+        expected = f"expected {named}, '{TFDS}NAME', a table ending in .csv, a folder of records, or {EXPECTED}"
+        if os.path.exists(data):
+            raise ValueError(f"{argument}={data!r} is neither a folder nor a table; {expected}")
         seen_from = "" if os.path.isabs(data) else f" in {shown(os.getcwd())!r}, where this was started"
-        raise ValueError(
-            f"{argument}={data!r} is not a folder{seen_from}; expected {named}, '{TFDS}NAME', a table ending in .csv, "
-            f"a folder of records, or {EXPECTED}"
-        )
+        raise ValueError(f"{argument}={data!r} is not there{seen_from}; {expected}{_near(data)}")
     if not has_name(data) and os.path.isdir(data) and not os.path.isfile(os.path.join(data, MANIFEST)):
         splits = check_folder(data, layout)
         if split is not None:

@@ -21,6 +21,8 @@ SUFFIX = ".csv"
 COLUMNS = ("path", "label")
 SPLIT = "split"
 EXPECTED = "a table begins with the line path,label or path,label,split"
+OTHERS = ((";", "semicolons"), ("\t", "tabs"))
+"""What spreadsheets write in place of commas."""
 CHECKED_BYTES = 1 << 20
 """Most bytes of a table that is read fully before TensorFlow is imported: 30,000 images, in a fifth of a second."""
 CSV_FIELD = 1 << 16
@@ -147,7 +149,9 @@ def _header(reader, name: str) -> list[str]:
     for column in COLUMNS:
         if column not in header:
             found = listed(header) if any(header) else "nothing"
-            raise ValueError(f"{name} has no column {column}: its first line names {found}; {EXPECTED}")
+            other = next((what for sign, what in OTHERS if header and sign in header[0]), None)
+            hint = "" if other is None else f"; commas must separate the columns, not {other}"
+            raise ValueError(f"{name} has no column {column}: its first line names {found}; {EXPECTED}{hint}")
     for column in (*COLUMNS, SPLIT):
         if header.count(column) > 1:
             raise ValueError(f"{name} has two columns {column}")

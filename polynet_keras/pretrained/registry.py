@@ -266,7 +266,7 @@ def find_checkpoint(weights: str | os.PathLike | None) -> PublishedCheckpoint | 
     """
     if weights is None:
         return None
-    accepted = f"None, one of {', '.join(map(repr, list_published()))}, or the path of a weights file"
+    accepted = f"None, one of {', '.join(map(repr, list_published()))}, or the path of a weights file, zipped or not"
     if not isinstance(weights, (str, os.PathLike)):
         raise ValueError(f"weights={weights!r} must be {accepted}")
     if weights in list_published():

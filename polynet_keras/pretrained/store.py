@@ -189,7 +189,7 @@ def opened_if_published(path: Path, checkpoint: PublishedCheckpoint) -> Iterator
         found = digest_of(content, checkpoint.algorithm)
         if not found.startswith(checkpoint.digest):
             raise WrongHashError(
-                f"{path} is not the published {checkpoint.file}: its {checkpoint.algorithm} is {found}, expected is "
+                f"{path} is not the published {checkpoint.file}: its {checkpoint.algorithm} is {found} and not "
                 f"{checkpoint.digest}"
             )
         yield OpenFile(path, whole, content)

@@ -9,7 +9,8 @@ import numpy as np
 from polynet_keras.pretrained import name_maps
 
 ACCEPTED = (
-    "a .weights.h5 or .keras file of this package, a tf2cv HDF5, or a state dict of pretrainedmodels or pytorchcv"
+    "a .weights.h5 or .keras file of this package, a tf2cv HDF5, a state dict of pretrainedmodels or pytorchcv, or a "
+    "zip archive of one of them"
 )
 
 

@@ -134,9 +134,9 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(tmp_path, options,
             train(Checkpoints(tmp_path, every_steps=2), At(step, kill))
     # Only what was written at the end is left of the first of these.
     assert_same(train(Checkpoints(tmp_path, every_steps=2)), undisturbed)
-    assert "training that was done with its 3 epochs: there is nothing left to do" not in caplog.text
+    assert "is done: it has had 3 epochs" not in caplog.text
     assert_same(train(Checkpoints(tmp_path, every_steps=2)), undisturbed)
-    assert "training that was done with its 3 epochs: there is nothing left to do" in caplog.text
+    assert "is done: it has had 3 epochs" in caplog.text
     assert len(CheckpointFiles(tmp_path, 3).numbers()) == 3
 
 
@@ -405,7 +405,7 @@ def test_the_end_by_a_callback_is_an_end(tmp_path, caplog):
     assert_same(fit(tmp_path, early(), epochs=5), undisturbed)
     stopped = early()
     assert_same(fit(tmp_path, stopped, epochs=9), undisturbed)
-    assert "training that was ended by a callback: there is nothing left to do" in caplog.text
+    assert "is done: a callback ended it" in caplog.text
     assert (stopped.stopped_epoch, stopped.best_epoch) == (1, 0)
 
 

@@ -285,7 +285,7 @@ def test_data_are_read_in_the_layout_of_the_run(capsys, here, monkeypatch):
         (["--pooling=median"], "pooling='median' must be one of"),
         (["--fraction=0"], "fraction=0.0 must be above 0"),
         ([], "no trained model in runs/"),
-        (["--weights=fashion_mnist", "--data=nowhere"], "data='nowhere' is not a folder"),
+        (["--weights=fashion_mnist", "--data=nowhere"], "data='nowhere' is not there"),
         (["--weights=fashion_mnist", "--data=digits"], "digits has 10 classes that fashion_mnist does not know"),
         (["--weights=fashion_mnist", "--data=digits", "--split=val"], "has no split val; it has all"),
     ],

@@ -92,7 +92,7 @@ def test_unknown_flag(capsys, command):
         (["--structure", "resnet"], "structure='»resnet', column 1: unknown structure"),
         (["--structure", "1 x [I + G] | 1 x [ir] | 1 x [ir]"], "G comes where F is due"),
         (["--residual_scale", "big"], "--residual_scale=big must be numbers"),
-        (["--data", "nowhere"], "data='nowhere' is not a folder"),
+        (["--data", "nowhere"], "data='nowhere' is not there"),
         (["--crop", "center"], "crop='center' must be one of random, random_resized"),
         (["--mixup", "-1"], "mixup=-1.0 must be a finite number ≥ 0"),
         (["--color_jitter", "0.1"], "color_jitter and policy are for RGB images; these have 1 channel"),

@@ -67,7 +67,7 @@ def test_class_names_of_a_file(capsys, images, tmp_path):
         (["--verify", "nowhere"], "nowhere: holds no manifest.json; name a folder that `polynet records` has written"),
         (
             ["nowhere", "--output=out"],
-            "FOLDER_OR_TABLE='nowhere' is not a folder; expected a folder with one folder of images for each class",
+            "FOLDER_OR_TABLE='nowhere' is not there; expected a folder with one folder of images for each class",
         ),
         (["nowhere", "--output=out", "--class_names=none"], "none: cannot be read: No such file or directory"),
         (["nowhere", "--output=out", "--on_error=x"], "on_error='x' must be one of error, skip"),

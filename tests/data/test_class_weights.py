@@ -48,6 +48,7 @@ def test_files_of_weights(tmp_path, file, text):
     ("file", "text", "message"),
     [
         ("a.txt", "", "is neither 'balanced' nor a file ending in .json or .csv"),
+        ("balancd", "", "did you mean balanced?"),
         ("none.json", None, "cannot be read: No such file"),
         ("a.json", "{", "is not JSON: "),
         ("a.json", "[1, 2]", "holds no object"),

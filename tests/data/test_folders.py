@@ -281,7 +281,7 @@ def test_names_that_are_no_text(tmp_path):
 
 
 def test_mistakes(tmp_path):
-    with pytest.raises(ValueError, match=r"nowhere' is not a folder; expected a folder with one folder of images for"):
+    with pytest.raises(ValueError, match=r"nowhere' is not there; expected a folder with one folder of images for"):
         list_folder(tmp_path / "nowhere")
     with pytest.raises(ValueError, match=r"holds 0 folders; expected .* DATA/cat/1.jpg, two classes or more"):
         list_folder(tmp_path)

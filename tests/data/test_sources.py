@@ -241,7 +241,7 @@ def test_a_table_of_images(tmp_path):
         ValueError, match=r"layout='splits' is for a folder; data='.*photos.csv' has its splits in a column"
     ):
         write_records(tmp_path / "photos.csv", tmp_path / "other", layout="splits")
-    with pytest.raises(ValueError, match=r"data='.*none.csv' is not a folder"):
+    with pytest.raises(ValueError, match=r"data='.*none.csv' is not there"):
         open_split(tmp_path / "none.csv")
 
 
@@ -305,10 +305,25 @@ def test_folders_without_classes_are_refused(tmp_path, classes, message):
 def test_no_folder():
     with pytest.raises(
         ValueError,
-        match="data='digit' is not a folder in '.+', where this was started; expected 'digits', 'fashion_mnist', "
+        match="data='digit' is not there in '.+', where this was started; expected 'digits', 'fashion_mnist', "
         "'tfds:NAME', a table ending in .csv, a folder of",
     ):
         open_source("digit", seed=0)
+
+
+@pytest.mark.parametrize(
+    ("data", "near"), [("photoz.csv", "photos.csv"), ("phtos", "photos"), ("digit", "digits"), ("notes.tx", None)]
+)
+def test_data_that_are_not_there_have_a_near_name(tmp_path, monkeypatch, data, near):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos.csv").touch()
+    (tmp_path / "notes.txt").touch()  # is no data
+    with pytest.raises(ValueError, match="is not there") as error:
+        open_source(data, seed=0)
+    assert str(error.value).partition("; did you mean ")[2] == (f"{near}?" if near else "")
+    with pytest.raises(ValueError, match="photoz' is not there; .*did you mean photos"):
+        open_source(str(tmp_path / "photoz"), seed=0)
 
 
 def test_fashion_mnist_files(tmp_path, monkeypatch):

@@ -1,6 +1,5 @@
 """Preparation of a run on cached features: computes them, and starts the model behind its frozen part."""
 
-import shlex
 from pathlib import Path
 
 from absl import logging
@@ -18,6 +17,7 @@ from polynet_keras.training.features.frozen import end_of_frozen
 from polynet_keras.training.recipes.recipe import Recipe
 from polynet_keras.training.runs.execution import Execution
 from polynet_keras.training.runs.folder import FEATURES_FOLDER, has_checkpoints, has_features
+from polynet_keras.training.runs.resuming import command_to_resume
 
 
 def begin_behind(
@@ -58,10 +58,10 @@ def begin_behind(
     try:
         features = run_features(model, recipe, source, preprocessing, folder, strategy)
     except KeyboardInterrupt:
-        where = f"--run_dir={path}" if execution.features_dir is None else f"--features_dir={folder}"
         if has_features(folder):
-            text = "interrupted: the same command with %s resumes with the features so far"
-            logging.warning(text, shlex.quote(where))
+            flags = () if execution.features_dir is None else (f"--features_dir={folder}",)
+            command = command_to_resume(path, strategy, *flags)
+            logging.warning("interrupted: %s resumes with the features so far", command)
         raise
     model.begin_at(end_of_frozen(model, recipe.start.frozen_through or ""))
     return features

@@ -26,6 +26,7 @@ from polynet_keras.training.runs.folder import (
 )
 from polynet_keras.training.runs.history import forget_epochs
 from polynet_keras.training.runs.progress import ProgressDisplay, tell_of_compilation
+from polynet_keras.training.runs.resuming import command_to_resume
 from polynet_keras.training.runs.unfreezing import Unfreezing
 from polynet_keras.training.stochastic_depth import AdaptiveStochasticDepth
 
@@ -90,10 +91,7 @@ def fit(
         for writer in writers:
             writer.on_train_end()  # the process may be left without its teardown, which would write the rest
         if isinstance(ended, KeyboardInterrupt) and has_checkpoints(path):
-            logging.warning(
-                "interrupted: the same command with %s resumes from the last checkpoint",
-                shlex.quote(f"--run_dir={path}"),
-            )
+            logging.warning("interrupted: %s resumes from the last checkpoint", command_to_resume(path, strategy))
         raise
     finally:
         if progress is not None:

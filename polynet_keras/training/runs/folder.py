@@ -112,8 +112,8 @@ def check_goes_on(path: Path, recipe: Recipe) -> None:
     if differences:
         further = f"; --weights={path} starts from its weights" if is_finished(path) else ""
         raise ValueError(
-            f"{name} holds a run of another recipe ({'; '.join(differences)}); name a new folder, no run overwrites "
-            f"another{further}"
+            f"{name} holds a run of another recipe ({'; '.join(differences)}); name a new folder, because no run "
+            f"overwrites another{further}"
         )
     if is_finished(path):
         raise ValueError(

@@ -57,6 +57,7 @@ from polynet_keras.training.runs.preparation import (
     steps_of,
     training_data,
 )
+from polynet_keras.training.runs.resuming import command_to_resume
 from polynet_keras.training.runs.samples import held_out_samples
 
 
@@ -243,7 +244,7 @@ def _train_in(path: Path, recipe: Recipe, source: Source, execution: Execution, 
     except OSError as error:
         raise ValueError(
             f"run_dir={os.fspath(path)!r} cannot be written at the end of the training: {error.strerror or error}. "
-            "Correct this, and the same command with this --run_dir resumes from the last checkpoint"
+            f"Correct this; then {command_to_resume(path, strategy)} resumes from the last checkpoint"
         ) from None
     remove_checkpoints(path)
     if some_are_damaged:  # this may take a while; the trained model is already saved

@@ -190,7 +190,7 @@ def test_a_recipe_or_weights_that_are_named_choose(photos, tmp_path):
 
 
 def test_data_that_are_not_there_are_told(tmp_path):
-    with pytest.raises(ValueError, match="nope.* is not a folder"):
+    with pytest.raises(ValueError, match="nope.* is not there"):
         chosen(f"--data={tmp_path / 'nope'}")
 
 
@@ -201,9 +201,9 @@ def test_a_worker_without_the_data_goes_on_to_meet_the_others(tmp_path, monkeypa
     task = {"cluster": {"worker": ["localhost:1", "localhost:2"]}, "task": {"type": "worker", "index": 1}}
     monkeypatch.setenv("TF_CONFIG", json.dumps(task))
     assert train.recipe_of_run(values) == Recipe(data=str(tmp_path / "nope"))
-    assert "nope' is not a folder" in caplog.text
+    assert "nope' is not there" in caplog.text
     monkeypatch.delenv("TF_CONFIG")
-    with pytest.raises(ValueError, match="is not a folder"):
+    with pytest.raises(ValueError, match="is not there"):
         train.recipe_of_run(values)
 
 

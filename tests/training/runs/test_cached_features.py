@@ -245,9 +245,7 @@ def test_an_interrupt_while_features_are_computed_keeps_them(tmp_path, weights, 
         patch.setattr(FeatureFiles, "write", interrupt)
         with pytest.raises(KeyboardInterrupt):
             train(recipe_of(weights), tmp_path / "run")
-    assert (
-        f"interrupted: the same command with --run_dir={tmp_path}/run resumes with the features so far" in caplog.text
-    )
+    assert f"interrupted: `polynet train --run_dir={tmp_path}/run` resumes with the features so far" in caplog.text
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"recipe.json", "features"}
     caplog.set_level("INFO", logger="absl")
     train(recipe_of(weights, epochs=3), tmp_path / "run")
@@ -277,7 +275,7 @@ def test_only_features_that_are_there_are_gone_on_with(tmp_path, monkeypatch, ca
     begun(monkeypatch, tmp_path, Execution(), lambda: None)
     assert caplog.text == ""
     begun(monkeypatch, tmp_path, Execution(), lambda: write_one(tmp_path / "features"))
-    assert f"the same command with --run_dir={tmp_path} resumes with the features so far" in caplog.text
+    assert f"`polynet train --run_dir={tmp_path}` resumes with the features so far" in caplog.text
 
 
 def test_a_run_that_goes_on_without_its_features_says_so(tmp_path, monkeypatch, caplog):
