@@ -24,7 +24,7 @@ from polynet_keras.cli.headings import Heading
 from polynet_keras.cli.parsing import parsed
 from polynet_keras.cli.renamed import define_old_names, settle_old_names
 from polynet_keras.cluster.cluster import Cluster
-from polynet_keras.launcher.gpus import visible_gpus
+from polynet_keras.cluster.gpus import visible_gpus
 from polynet_keras.launcher.supervisor import Job, cores, supervise
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ import keras
 
 from polynet_keras.cluster.cluster import Cluster
 from polynet_keras.cluster.communication import Communication
+from polynet_keras.cluster.gpus import visible_gpus
 from polynet_keras.cluster.rendezvous import code_fingerprint, meet
 
 CONNECT_SECONDS = 120
@@ -62,7 +63,8 @@ def open_devices(
     Call it before any other operation of JAX, if there are several workers.
 
     Args:
-        name: `"auto"`: those of all workers, each with all of its own; or `"none"`: one device.
+        name: `"auto"`: those of all workers, each with all that it sees, or its share of the GPUs that Slurm shows to
+            all tasks of a machine; or `"none"`: one device.
         cluster: by default `Cluster.from_environment()`.
         communication: the limit of the wait for the workers' start.
         facts: values by name that must be equal on all workers.
@@ -71,7 +73,7 @@ def open_devices(
         The devices, or None for one.
 
     Raises:
-        ValueError: workers are missing or differ, or `"none"` has several.
+        ValueError: workers are missing or differ, `"none"` has several, or they cannot share the GPUs equally.
     """
     import jax
 
@@ -85,6 +87,7 @@ def open_devices(
         "coordinator_address": chief,
         "num_processes": cluster.count,
         "process_id": cluster.index,
+        "local_device_ids": _own_gpus(cluster),
         "cluster_detection_method": "deactivate",  # under Slurm, JAX would find the processes once more
         "initialization_timeout": CONNECT_SECONDS,
         "heartbeat_timeout_seconds": HEARTBEAT_SECONDS,
@@ -102,6 +105,16 @@ def open_devices(
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.distributed.initialize(**settings)
     return JaxDevices()
+
+
+def _own_gpus(cluster: Cluster) -> list[int] | None:
+    """Returns the indices of this process's GPUs among those that it sees; None if all of its devices are its own.
+
+    JAX must know them before it opens a device, so JAX cannot count them.
+    """
+    if cluster.source != "Slurm" or len(cluster.on_this_machine) == 1:
+        return None  # without a question to the driver, which can take long
+    return list(cluster.own_gpus(len(visible_gpus()))) or None
 
 
 def jax_devices() -> JaxDevices | None:

@@ -23,10 +23,10 @@ from absl import logging
 from polynet_keras.basics.exits import EXIT_INTERRUPTED, EXIT_MISTAKE, EXIT_RESTART
 from polynet_keras.basics.names import number_of
 from polynet_keras.cluster.cluster import Cluster
+from polynet_keras.cluster.gpus import GPUS_VARIABLE
 from polynet_keras.cluster.loopback import keras_variables, loopback_addresses, tf_config
 from polynet_keras.cluster.signed_lines import SECRET_VARIABLE
 from polynet_keras.launcher.event_log import EventLog
-from polynet_keras.launcher.gpus import GPUS_VARIABLE
 from polynet_keras.launcher.output import Target, WorkerOutput
 from polynet_keras.launcher.process import WorkerProcess
 

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from polynet_keras.launcher import gpus
-from polynet_keras.launcher.gpus import visible_gpus
+from polynet_keras.cluster import gpus
+from polynet_keras.cluster.gpus import visible_gpus
 
 LISTED = """\
 GPU 0: NVIDIA H200 (UUID: GPU-a1b2c3d4-0000)

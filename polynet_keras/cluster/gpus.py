@@ -1,4 +1,4 @@
-"""The GPUs that workers can have, counted by nvidia-smi: the launcher itself opens no device."""
+"""The GPUs that workers can have, counted by nvidia-smi: nothing here opens a device."""
 
 import os
 import re
