@@ -25,7 +25,8 @@ from polynet_keras.cli.parsing import parsed
 from polynet_keras.cli.renamed import define_old_names, settle_old_names
 from polynet_keras.cluster.cluster import Cluster
 from polynet_keras.cluster.gpus import visible_gpus
-from polynet_keras.launcher.supervisor import Job, cores, supervise
+from polynet_keras.launcher.job import Job, cores
+from polynet_keras.launcher.supervisor import supervise
 
 if TYPE_CHECKING:
     from polynet_keras.training.recipes.recipe import Recipe

@@ -14,21 +14,20 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TypeVar
 
 from absl import logging
 
 from polynet_keras.basics.exits import EXIT_INTERRUPTED, EXIT_MISTAKE, EXIT_RESTART
-from polynet_keras.basics.names import number_of
-from polynet_keras.cluster.cluster import Cluster
 from polynet_keras.cluster.gpus import GPUS_VARIABLE
 from polynet_keras.cluster.loopback import keras_variables, loopback_addresses, tf_config
 from polynet_keras.cluster.signed_lines import SECRET_VARIABLE
 from polynet_keras.launcher.event_log import EventLog
+from polynet_keras.launcher.job import Job, cores
 from polynet_keras.launcher.output import Target, WorkerOutput
 from polynet_keras.launcher.process import WorkerProcess
+from polynet_keras.launcher.signals import POLL_SECONDS, Signals
 
 BACK_OFF_SECONDS = (1.0, 30.0)
 """The first and the longest pause before a restart; each pause is twice the one before."""
@@ -38,72 +37,8 @@ FINISH_SECONDS = 600.0
 """The time for the other workers to exit after one has exited with 0: the chief may still be writing its model."""
 READ_SECONDS = 2.0
 """The time to show the last lines after a signal to stop."""
-POLL_SECONDS = 0.05
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Job:
-    """Processes that train together.
-
-    Attributes:
-        command: the program and the arguments of each worker.
-        workers: the number of workers on this machine.
-        gpus: the GPUs, as CUDA_VISIBLE_DEVICES names them; each worker sees an equal share of them. Without any, it
-            sees what this process sees.
-        cluster: the workers of all machines, of which `index` is this machine's first one, if other launchers start the
-            others; by default the workers of this machine are all.
-        max_restarts: how often all of them are restarted, in total.
-        grace_seconds: the time for a worker to exit by itself, after another one failed or after a signal to stop.
-        mistakes: exit codes after which there is no restart.
-        pin: whether each worker gets its own share of the cores.
-        log_dir: a folder with a file for each worker and attempt, to which its output is appended.
-        event_log: a file to which the events are appended, as JSON lines.
-
-    Raises:
-        ValueError: a value out of range.
-    """
-
-    command: Sequence[str]
-    workers: int
-    gpus: Sequence[str] = ()
-    cluster: Cluster = field(default_factory=Cluster)
-    max_restarts: int = 3
-    grace_seconds: float = 30.0
-    mistakes: frozenset[int] = frozenset({2})
-    pin: bool = False
-    log_dir: Path | None = None
-    event_log: Path | None = None
-
-    def __post_init__(self):
-        if self.workers < 1:
-            raise ValueError(f"workers={self.workers} must be at least 1")
-        count = len(self.gpus)
-        if count % self.workers:
-            *others, most = [str(workers) for workers in range(1, count + 1) if count % workers == 0]
-            possible = f"{', '.join(others)} or {most}" if others else most
-            raise ValueError(
-                f"workers={self.workers} cannot share {number_of(count, 'GPU')} equally; choose {possible}, or other "
-                f"GPUs in {GPUS_VARIABLE} (-1: none)"
-            )
-        if self.max_restarts < 0:
-            raise ValueError(f"max_restarts={self.max_restarts} must be at least 0")
-        if not 0 < self.grace_seconds < math.inf:
-            raise ValueError(f"grace_seconds={self.grace_seconds} must be a finite number > 0")
-        if self.pin and not hasattr(os, "sched_setaffinity"):
-            raise ValueError("this system cannot give workers their own cores; use pin=False (--nopin)")
-        if self.pin and self.workers > len(cores()):
-            raise ValueError(
-                f"{self.workers} workers cannot each have a core: this process has "
-                f"{number_of(len(cores()), 'core')}; use pin=False "
-                "(--nopin)"
-            )
-
-    @property
-    def indices(self) -> range:
-        """The indices of this machine's workers among all."""
-        return range(self.cluster.index, self.cluster.index + self.workers)
 
 
 def supervise(job: Job) -> int:
@@ -122,20 +57,13 @@ def supervise(job: Job) -> int:
     """
     if job.log_dir is not None:
         job.log_dir.mkdir(parents=True, exist_ok=True)
-    with EventLog(job.event_log) as events, _Signals() as signals:
+    with EventLog(job.event_log) as events, Signals() as signals:
         code = _run(job, signals, events)
         events.write("done", code=code)
         return code
 
 
-def cores() -> list[int]:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
-
-
-def _run(job: Job, signals: "_Signals", events: EventLog) -> int:
+def _run(job: Job, signals: Signals, events: EventLog) -> int:
     for attempt in range(job.max_restarts + 1):
         ends = _Attempt(job, attempt, signals, events).run()
         failed = _first_cause(ends)
@@ -226,7 +154,7 @@ class _State(enum.IntEnum):
 class _Attempt:
     """All workers from their start to their end."""
 
-    def __init__(self, job: Job, number: int, signals: "_Signals", events: EventLog):
+    def __init__(self, job: Job, number: int, signals: Signals, events: EventLog):
         self._job, self._number, self._signals, self._events = job, number, signals, events
         self._ends: list[_End] = []
         self._processes: dict[int, WorkerProcess] = {}
@@ -331,42 +259,6 @@ class _Attempt:
         self._events.write("signal", attempt=self._number, signal=number.name, workers=running)
         for worker in running:
             self._processes[worker].send(number)
-
-
-class _Signals:
-    """Records SIGTERM and SIGINT inside the block.
-
-    Attributes:
-        received: the first one; SIGHUP counts as SIGTERM.
-        again: whether Ctrl-C was pressed after that.
-    """
-
-    def __init__(self):
-        self.received: signal.Signals | None = None
-        self.again = False
-
-    def __enter__(self) -> "_Signals":
-        self._before = {}
-        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-            if signal.getsignal(number) != signal.SIG_IGN:
-                self._before[number] = signal.signal(number, self._receive)
-        return self
-
-    def __exit__(self, *error) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _receive(self, number: int, frame) -> None:
-        if self.received is not None:
-            self.again = self.again or number == signal.SIGINT
-        else:
-            self.received = signal.SIGINT if number == signal.SIGINT else signal.SIGTERM
-
-    def wait(self, seconds: float) -> None:
-        """Waits `seconds`, or until a signal comes."""
-        end = time.monotonic() + seconds
-        while self.received is None and time.monotonic() < end:
-            time.sleep(POLL_SECONDS)
 
 
 def _share(parts: Sequence[T], place: int, workers: int) -> Sequence[T]:

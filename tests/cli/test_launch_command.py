@@ -20,7 +20,7 @@ from polynet_keras.cli.main import main
 from polynet_keras.cluster.cluster import Cluster
 from polynet_keras.data.sources import open_source
 from polynet_keras.evaluation import evaluate
-from polynet_keras.launcher.supervisor import cores
+from polynet_keras.launcher.job import cores
 from polynet_keras.loading import load_model
 from polynet_keras.pretrained import ModelCard
 from tests import children

@@ -19,6 +19,7 @@ import json, os, pathlib, signal, sys
 sys.modules["keras"] = sys.modules["tensorflow"] = None  # as if neither were installed
 from polynet_keras.cluster.cluster import Cluster
 from polynet_keras.launcher import supervisor
+from polynet_keras.launcher.job import Job
 
 settings, constants = map(json.loads, sys.argv[1:])
 for name in ("log_dir", "event_log"):
@@ -29,7 +30,7 @@ settings["cluster"] = Cluster(*settings.get("cluster", ()))
 settings["mistakes"] = frozenset(settings["mistakes"])
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in what a shell starts with `&`
     signal.signal(signal.SIGINT, signal.default_int_handler)
-code = supervisor.supervise(supervisor.Job(**settings))
+code = supervisor.supervise(Job(**settings))
 try:
     os.waitpid(-1, os.WNOHANG)
     sys.exit("a child is left, if only as a zombie")

@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from polynet_keras.cluster.cluster import Cluster
-from polynet_keras.launcher.supervisor import Job, cores
+from polynet_keras.launcher.job import cores
 from tests.launcher.launched import Launched, run_job
 from tests.waiting import wait_until
 
@@ -328,23 +328,6 @@ if attempt == 4 and index == 3: sys.exit(75)
             cluster = Cluster.from_environment({"TF_CONFIG": config})
             assert (list(cluster.workers), cluster.index) == (addresses, index)
             assert (number, secret, gpu) == (attempt, "of all machines 1234", str(index - 2))
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"workers": 0}, "workers=0 must be at least 1"),
-        ({"workers": 3, "gpus": [*"01234567"]}, "workers=3 cannot share 8 GPUs equally; choose 1, 2, 4 or 8, or other"),
-        ({"workers": 2, "gpus": ["0"]}, "workers=2 cannot share 1 GPU equally; choose 1, or other GPUs in CUDA"),
-        ({"max_restarts": -1}, "max_restarts=-1 must be at least 0"),
-        ({"grace_seconds": 0.0}, "grace_seconds=0.0 must be a finite number > 0"),
-        ({"grace_seconds": float("nan")}, "grace_seconds=nan must be a finite number > 0"),
-        ({"workers": 100_000, "pin": True}, "100000 workers cannot each have a core: this process has"),
-    ],
-)
-def test_values_out_of_range(settings, message):
-    with pytest.raises(ValueError, match=re.escape(message)):
-        Job(**{"command": ["true"], "workers": 2, **settings})
 
 
 def test_nothing_starts_where_a_log_cannot_be_written(tmp_path):
