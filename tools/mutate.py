@@ -72,6 +72,7 @@ TESTS = {
         "tests/test_applications.py::test_preprocess_input_warns_of_no_possible_range",
     ],
     "polynet_keras/data/protocol.py": ["tests/data/test_protocol.py"],
+    "polynet_keras/data/tiff_header.py": ["tests/data/test_image_headers.py", "tests/data/test_image_files.py"],
     "polynet_keras/evaluation/converting.py": ["tests/evaluation/test_converting.py"],
     "polynet_keras/evaluation/evaluating.py": _of(
         "tests/evaluation/test_evaluating.py",

@@ -12,15 +12,8 @@ from polynet_keras.basics.exits import TRANSIENT
 from polynet_keras.basics.extras import require_extra
 from polynet_keras.basics.files import check_regular, open_regular
 from polynet_keras.basics.names import shown
-from polynet_keras.data.image_headers import (
-    HEAD,
-    MAX_ENCODED_BYTES,
-    MAX_PIXELS,
-    Picture,
-    TooLargeError,
-    check_size,
-    first_picture,
-)
+from polynet_keras.data.image_headers import HEAD, MAX_ENCODED_BYTES, MAX_PIXELS, first_picture
+from polynet_keras.data.picture import Picture, TooLargeError, check_size
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage

@@ -9,10 +9,11 @@ import contextlib
 import re
 import struct
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
+
+from polynet_keras.data.picture import Picture, TooLargeError, check_size
+from polynet_keras.data.tiff_header import directory_entries, read_tiff
 
 MAX_PIXELS = 89_478_485
 """The largest image that is decoded, Pillow's own bound: a few kilobytes of PNG can claim to be gigabytes of pixels.
@@ -21,8 +22,6 @@ MAX_ENCODED_BYTES = 1 << 28
 """The largest image file that is read."""
 MAX_SCANS = 100
 """Most scans of a JPEG, as in libtiff. A progressive one has about ten; each costs a pass over the image."""
-MAX_SEGMENTS = 300_000
-"""Most strips or tiles of a TIFF."""
 MAX_METADATA = 1 << 24
 """Most bytes before a GIF's first picture."""
 HEAD = 1 << 16
@@ -36,32 +35,6 @@ START_OF_SCAN, END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 """The accepted formats, by Pillow's names. Pillow reads forty others, some by starting another program."""
-
-
-class TooLargeError(ValueError):
-    """Raised for an image that claims more than a limit allows."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A file's claims about its first picture.
-
-    Attributes:
-        format: one of `FORMATS`.
-        width, height: in pixels, as stored.
-        encoded: a file of this picture alone.
-        orientation: EXIF's, 1 to 8.
-        bits: bits of a sample of deep grey.
-        inverted: whether 0 is white in deep grey.
-    """
-
-    format: str
-    width: int
-    height: int
-    encoded: bytes
-    orientation: int = 1
-    bits: int = 16
-    inverted: bool = False
 
 
 def first_picture(encoded: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
@@ -91,13 +64,6 @@ def claimed_pixels(encoded: bytes) -> int:
             picture = first_picture(part)
             return picture.width * picture.height
     return 0
-
-
-def check_size(width: int, height: int, max_pixels: int) -> None:
-    if width * height > max_pixels:
-        raise TooLargeError(f"{width} x {height} px is over the limit of {max_pixels:,} pixels")
-    if min(width, height) < 1:
-        raise ValueError(f"it claims {width} x {height} px")
 
 
 def jpeg_orientation(encoded: bytes) -> int:
@@ -311,100 +277,6 @@ PPM_HEADERS = [
 ]
 """Headers with the largest value of a sample, and without."""
 
-TIFF_TYPES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-"""Bytes per value of each type; also of BigTIFF."""
-TIFF_TAGS = frozenset(
-    (256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323, 324, 325, 332, 338)
-) | {339, 347, 529, 530, 531, 532}
-"""Tags that the pixels need (TIFF 6.0, its technical notes, libtiff)."""
-TIFF_COMPRESSIONS = frozenset((1, 2, 3, 4, 5, 7, 8, 32771, 32773, 32946, 50000))
-"""None, CCITT, LZW, JPEG, Deflate, PackBits, Zstandard. Not LZMA, which allocates what its stream claims; not the first
-JPEG, which was abandoned in 1995; and not WebP, for which the libtiff in Pillow's wheels has only a warning."""
-MAX_SAMPLES = 6
-"""Most samples of a TIFF's pixel: colours and extra samples; Pillow reads no more, and logs it."""
-CCITT = (2, 3, 4)
-ORIENTATION = 274
-COUNTS = frozenset((256, 257, 258, 259, 262, 274, 277, 278, 284, 322, 323, 339))
-"""Tags that are unsigned integers."""
-
-
-def _tiff(encoded: bytes, max_pixels: int) -> Picture:
-    order = "<" if encoded[:1] == b"I" else ">"
-    big = encoded[2:4] in (b"+\0", b"\0+")
-    (start,) = struct.unpack_from(order + ("Q" if big else "I"), encoded, 8 if big else 4)
-    tags: dict[int, tuple[int, ...]] = {}
-    entries, claimed, seen = [], 0, set()
-    for tag, kind, count, entry, value in _tiff_entries(encoded, order, big, start):
-        if (
-            tag not in TIFF_TAGS or tag in seen
-        ):  # of a tag that is there twice, libtiff takes the first, Pillow the last
-            continue
-        seen.add(tag)
-        size = TIFF_TYPES.get(kind, 1) * count
-        inline = size <= (8 if big else 4)
-        at = value if inline else struct.unpack_from(order + ("Q" if big else "I"), encoded, value)[0]
-        claimed += size
-        if at + size > len(encoded) or claimed > 2 * len(encoded):
-            raise ValueError(f"its tag {tag} has {size:,} bytes, and the file ends before them")
-        if tag != ORIENTATION:
-            entries.append(entry)
-        if code := {1: "B", 3: "H", 4: "I", 16: "Q"}.get(kind):
-            tags[tag] = struct.unpack_from(f"{order}{min(count, 16)}{code}", encoded, at)
-        if tag in COUNTS and not tags.get(tag):
-            raise ValueError(f"its tag {tag} has the type {kind}, which cannot be a count")
-        if tag in (273, 279, 324, 325) and count > MAX_SEGMENTS:
-            raise TooLargeError(f"a TIFF of {count:,} strips or tiles is over the limit of {MAX_SEGMENTS:,}")
-
-    def first(tag: int, default: int = 0) -> int:
-        return (tags.get(tag) or (default,))[0]
-
-    width, height, compression = first(256), first(257), first(259, 1)
-    check_size(width, height, max_pixels)
-    if compression not in TIFF_COMPRESSIONS:
-        raise ValueError(f"TIFF's compression {compression} is not read here")
-    if compression in CCITT and width > 0xFFFF:
-        raise TooLargeError(f"a fax of {width} px in a row is over the limit of {0xFFFF}")
-    wide, high = (first(322), first(323)) if 322 in tags or 324 in tags else (width, min(first(278, height), height))
-    if min(wide, high) < 1:
-        raise ValueError(f"it claims strips or tiles of {wide} x {high} px")
-    across, down = -(-width // wide), -(-height // high)
-    # Decoders allocate a whole tile, and unpack it, however small the image is.
-    if wide * high > max_pixels or across * wide * down * high > 2 * max_pixels:
-        raise TooLargeError(f"its tiles of {wide} x {high} px are over the limit of {max_pixels:,} pixels")
-    planes = first(277, 1) if first(284, 1) == 2 else 1
-    if across * down * planes > MAX_SEGMENTS:
-        raise TooLargeError(
-            f"a TIFF of {across * down * planes:,} strips or tiles is over the limit of {MAX_SEGMENTS:,}"
-        )
-    if first(277, 1) > MAX_SAMPLES:
-        raise ValueError(f"it has {first(277)} samples a pixel, and at most {MAX_SAMPLES} are read; convert it")
-    bits = max(tags.get(258, (1,)))
-    numbers = {2: "signed ", 3: "floating-point "}.get(max(tags.get(339, (1,))), "")
-    if numbers or bits > 16:
-        raise ValueError(
-            f"its pixels are neither 8 nor 16 bit: its samples are {numbers}{bits}-bit numbers, whose white is "
-            "unknown; convert it to unsigned 8 or 16 bits"
-        )
-    # The same file with a new directory at its end.
-    directory = len(encoded) + len(encoded) % 2
-    head = (
-        encoded[:8] + struct.pack(order + "Q", directory) if big else encoded[:4] + struct.pack(order + "I", directory)
-    )
-    length = struct.pack(order + ("Q" if big else "H"), len(entries))
-    only = b"".join((head, encoded[len(head) :], bytes(len(encoded) % 2), length, *entries, bytes(8 if big else 4)))
-    turned = first(ORIENTATION, 1)
-    return Picture("TIFF", width, height, only, turned if turned in range(1, 9) else 1, bits, tags.get(262) == (0,))
-
-
-def _tiff_entries(encoded: bytes, order: str, big: bool, start: int) -> Iterator[tuple[int, int, int, bytes, int]]:
-    """Yields tag, type, count, bytes, and position of the value in the file, for each entry of a directory."""
-    (count,) = struct.unpack_from(order + ("Q" if big else "H"), encoded, start)
-    position, size = start + (8 if big else 2), 20 if big else 12
-    for _ in range(min(count, 0xFFFF)):
-        tag, kind, values = struct.unpack_from(order + ("HHQ" if big else "HHI"), encoded, position)
-        yield tag, kind, values, encoded[position : position + size], position + (12 if big else 8)
-        position += size
-
 
 def _orientation(exif: bytes, xmp: bytes) -> int:
     """Returns the orientation of EXIF's first directory (CIPA DC-008, 4.6.4), or else of XMP."""
@@ -413,7 +285,7 @@ def _orientation(exif: bytes, xmp: bytes) -> int:
     if order:
         try:
             (start,) = struct.unpack_from(order + "I", exif, 4)
-            for tag, kind, count, _, value in _tiff_entries(exif, order, False, start):
+            for tag, kind, count, _, value in directory_entries(exif, order, False, start):
                 if tag == 0x0112 and count == 1 and kind in (1, 3, 4):
                     (found,) = struct.unpack_from(order + {1: "B", 3: "H", 4: "I"}[kind], exif, value)
                     break
@@ -432,7 +304,7 @@ READERS = tuple(
         (rb"RIFF....WEBP", _webp),
         (rb"GIF8[79]a", _gif),
         (rb"BM", _bmp),
-        (rb"II\*\0|MM\0\*|II\+\0|MM\0\+", _tiff),
+        (rb"II\*\0|MM\0\*|II\+\0|MM\0\+", read_tiff),
         (rb"P[1-6][ \t\n\v\f\r#]", _ppm),
     )
 )

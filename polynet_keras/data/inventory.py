@@ -11,7 +11,8 @@ from polynet_keras.basics.news import tell
 from polynet_keras.data.duplicates import Duplicates, find_duplicates
 from polynet_keras.data.examples import Examples, Source
 from polynet_keras.data.image_files import read_picture
-from polynet_keras.data.image_headers import Picture, first_picture
+from polynet_keras.data.image_headers import first_picture
+from polynet_keras.data.picture import Picture
 from polynet_keras.data.splits import HELD_OUT
 
 CLASSES_SHOWN = 20

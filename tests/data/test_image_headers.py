@@ -13,7 +13,8 @@ from PIL import Image
 
 from polynet_keras.data import image_headers
 from polynet_keras.data.image_files import decode_image
-from polynet_keras.data.image_headers import TooLargeError, claimed_pixels, first_picture
+from polynet_keras.data.image_headers import claimed_pixels, first_picture
+from polynet_keras.data.picture import TooLargeError
 from tests.data.hostile import ORIENTATIONS, hostile_images, tiff
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 9, 3)).astype("uint8")

@@ -8,7 +8,7 @@ from PIL import Image
 
 from polynet_keras.data.crops import Crop, crop_plan, least_side, views
 from polynet_keras.data.image_files import decode_sized
-from polynet_keras.data.image_headers import TooLargeError
+from polynet_keras.data.picture import TooLargeError
 from polynet_keras.data.protocol import Preprocessing
 from polynet_keras.deployment.serving.refusal import RefusalError
 
