@@ -113,6 +113,8 @@ def recipe_of_run(values: flags.FlagValues, tell: bool = True) -> "Recipe":
 
     path = Path(values.run_dir)
     if not (path / RECIPE_FILE).is_file():
+        if tell and not (values["data"].present or values["weights"].present):
+            logging.info("run_dir=%r holds no run yet: a new one begins, on the digits", values.run_dir)
         return _chosen(values, tell)
     own = Recipe.load(path / RECIPE_FILE)
     recipe = recipe_of(values, own)

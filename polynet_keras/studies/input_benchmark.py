@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from polynet_keras.basics.checks import check_number
+from polynet_keras.basics.news import tell
 from polynet_keras.basics.tuning import untuned
 from polynet_keras.data.examples import Examples, Source
 from polynet_keras.data.inventory import look_at
@@ -20,6 +21,7 @@ from polynet_keras.data.sources import open_source
 from polynet_keras.data.unreadable import Unreadable, reading
 from polynet_keras.training.recipes.recipe import Recipe
 from polynet_keras.training.runs.preparation import compiled_model, preprocessing_of, training_data
+from polynet_keras.training.runs.progress import tell_of_compilation
 
 CURES = {
     "disk": "the files come too slowly: `polynet records`, a local disk, or fewer and larger files",
@@ -68,7 +70,7 @@ class InputBenchmark:
 
 
 def benchmark_input(recipe: Recipe, seconds: float = 5.0) -> InputBenchmark:
-    """Measures the parts of a training run.
+    """Measures the parts of a training run, and shows each result at once.
 
     Args:
         recipe: of the run.
@@ -91,11 +93,14 @@ def benchmark_input(recipe: Recipe, seconds: float = 5.0) -> InputBenchmark:
     with reading(unreadable):
         # First: a file that was read once may be in memory afterwards.
         read = _rate(iter(_encoded(source.training, recipe)), lambda batch: len(batch), seconds, batches.steps)
+        tell("read: %.1f images/s", read)
         decode, first = _pipeline_rate(batches, seconds)
+        tell("decode: %.1f images/s", decode)
         size = _median_size(source.training)
         smaller = _smaller(recipe, source, unreadable, seconds) if min(size) >= LARGE * recipe.resize_size else {}
     model = compiled_model(recipe, source, batches.steps)
-    model.train_on_batch(*first)  # traces the step
+    tell_of_compilation()
+    model.train_on_batch(*first)
 
     def steps():
         while True:

@@ -227,3 +227,21 @@ def test_images_that_choose_the_epoch_are_not_trained_on():
 def test_a_flag_that_goes_with_what_is_chosen(photos):
     """The preset crops `random_resized`, and the defaults do not."""
     assert chosen(f"--data={photos}", "--crop_min_area=0.5").augmentation.crop_min_area == 0.5
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["--run_dir=rnus/photos"], True),
+        (["--run_dir=runs/new", "--data=digits"], False),
+        ([], False),
+    ],
+)
+def test_a_new_run_in_a_folder_that_may_be_misspelled_is_told(tmp_path, monkeypatch, caplog, given, told):
+    monkeypatch.chdir(tmp_path)
+    caplog.set_level("INFO", logger="absl")
+    values = flags.FlagValues()
+    train.define_flags(values)
+    values(["train", *given])
+    assert train.recipe_of_run(values) == Recipe()
+    assert ("holds no run yet: a new one begins, on the digits" in caplog.text) == told
