@@ -1,4 +1,4 @@
-"""Compares what the built wheel and sdist hold with the list in .ci/distributions.txt.
+"""Compares what the built wheel and sdist hold with the list in .ci/distributions.txt, and follows the README's links.
 
     python -m build
     python tools/check_distributions.py dist
@@ -6,6 +6,8 @@
 A new kind of file is added to the list by hand, and to `package_data` in setup.py if the wheel lacks it.
 """
 
+import posixpath
+import re
 import sys
 import tarfile
 import zipfile
@@ -47,6 +49,20 @@ def sdist_files(path: Path) -> set[str]:
         return {entry.name.partition("/")[2] for entry in sdist if not entry.isdir()}  # without polynet_keras-0.1.0/
 
 
+def dead_links(path: Path, files: Collection[str]) -> list[str]:
+    """The links of an sdist's README that lead to none of its files or folders, a line each."""
+    with tarfile.open(path) as sdist:
+        (readme,) = (entry for entry in sdist if re.fullmatch(r"[^/]+/README\.md", entry.name))
+        text = sdist.extractfile(readme).read().decode()
+    links = (link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link)
+    places = {posixpath.normpath(link) for link in links if link}
+    return [
+        f"README.md links to {place}, which is missing"
+        for place in sorted(places)
+        if place not in files and not any(name.startswith(f"{place}/") for name in files)
+    ]
+
+
 def source_files(*folders: str) -> set[str]:
     """What is in these folders of the checkout."""
     paths = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]
@@ -66,6 +82,8 @@ def main(folder: Path) -> None:
         (sdist, "sdist", sdist_files(sdist), sources | read),
     ):
         found = problems(files, patterns[section], required)
+        if path == sdist:
+            found += dead_links(sdist, files)
         failed |= bool(found)
         print(f"{path.name}: {len(files)} files, {len(found)} problems")
         for line in found:

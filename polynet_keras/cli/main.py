@@ -194,7 +194,9 @@ def _missing_package(error: Exception) -> str | None:
     if module in sys.stdlib_module_names or module == __package__.partition(".")[0]:
         return None
     extra = next((extra for extra, packages in PACKAGES.items() if module in packages), None)
-    return module if extra is None else f"{PACKAGES[extra][module]}: {install_line([extra])}"
+    if extra is None:
+        return module
+    return f"{PACKAGES[extra][module]}; the extra `{extra}` has it: {install_line([extra])}"
 
 
 def _message(error: Exception) -> str:

@@ -189,8 +189,8 @@ def opened_if_published(path: Path, checkpoint: PublishedCheckpoint) -> Iterator
         found = digest_of(content, checkpoint.algorithm)
         if not found.startswith(checkpoint.digest):
             raise WrongHashError(
-                f"{path} is not the published {checkpoint.file}: its {checkpoint.algorithm} is {found} and not "
-                f"{checkpoint.digest}"
+                f"{path} is not the published {checkpoint.file}: its {checkpoint.algorithm} is {found}; that of the "
+                f"published file begins with {checkpoint.digest}"
             )
         yield OpenFile(path, whole, content)
 

@@ -94,3 +94,15 @@ def test_a_package_that_is_missing_is_one_line(monkeypatch, capsys):
     assert main(["results"]) == 1
     said = capsys.readouterr().err
     assert said == "polynet: not installed: PIL_of_another_name; `polynet doctor` lists all that is missing\n"
+
+
+def test_a_missing_package_of_an_extra_has_its_command(monkeypatch, capsys):
+    def run(*_):
+        raise ModuleNotFoundError(name="PIL.Image")
+
+    monkeypatch.setattr("polynet_keras.cli.results.run", run)
+    assert main(["results"]) == 1
+    assert capsys.readouterr().err == (
+        "polynet: not installed: pillow; the extra `data` has it: pip install 'polynet_keras[data]'; "
+        "`polynet doctor` lists all that is missing\n"
+    )

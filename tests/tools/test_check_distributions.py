@@ -9,6 +9,7 @@ from tools import check_distributions
 from tools.check_distributions import listed_patterns, main, problems
 
 PATTERNS = ["package/*.py", "package/py.typed"]
+README = "[a card](weights/card.md#limits), [all](weights), [here](#here), [there](https://example.org/a.md)"
 FILES = {"package/__init__.py", "package/a/b.py", "package/py.typed"}
 
 
@@ -36,9 +37,10 @@ def built(tmp_path, monkeypatch):
     for name in sources:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
+    (tmp_path / "README.md").write_text(README)
     listed = tmp_path / "list.txt"
     listed.write_text(
-        "[wheel]\npolynet_keras/*.py\npolynet_keras/weights/*.md\n[sdist]\npolynet_keras/*.py\nweights/*.md\n"
+        "[wheel]\npolynet_keras/*.py\npolynet_keras/weights/*.md\n[sdist]\nREADME.md\npolynet_keras/*.py\nweights/*.md\n"
     )
     monkeypatch.setattr(check_distributions, "ROOT", tmp_path)
     monkeypatch.setattr(check_distributions, "LIST", listed)
@@ -48,14 +50,14 @@ def built(tmp_path, monkeypatch):
         wheel.write(tmp_path / sources[0], sources[0])
         wheel.write(tmp_path / sources[1], "polynet_keras/weights/card.md")
     with tarfile.open(dist / "p-1.tar.gz", "w:gz") as sdist:
-        for name in sources:
+        for name in ("README.md", *sources):
             sdist.add(tmp_path / name, f"p-1/{name}")
     return tmp_path
 
 
 def test_a_wheel_and_an_sdist_of_all_sources(built, capsys):
     main(built / "dist")
-    assert capsys.readouterr().out == "p-1.whl: 2 files, 0 problems\np-1.tar.gz: 2 files, 0 problems\n"
+    assert capsys.readouterr().out == "p-1.whl: 2 files, 0 problems\np-1.tar.gz: 3 files, 0 problems\n"
 
 
 @pytest.mark.parametrize("name", ["polynet_keras/page.html", "weights/new.md"])
@@ -67,19 +69,32 @@ def test_a_source_that_was_not_packed_is_found_in_both(built, capsys, name):
     assert capsys.readouterr().out.splitlines() == [
         "p-1.whl: 2 files, 1 problems",
         f"  {in_wheel} is missing",
-        "p-1.tar.gz: 2 files, 1 problems",
+        "p-1.tar.gz: 3 files, 1 problems",
         f"  {name} is missing",
     ]
 
 
-@pytest.mark.parametrize(("section", "name"), [("wheel", "p-1.whl"), ("sdist", "p-1.tar.gz")])
-def test_one_of_both_is_wrong(built, capsys, section, name):
+def test_a_link_to_nothing_in_the_sdist_is_found(built, capsys):
+    (built / "README.md").write_text(f"{README}\n![plot](docs/plot.png) [a card](weights/other.md)")
+    with tarfile.open(built / "dist" / "p-1.tar.gz", "w:gz") as sdist:
+        for name in ("README.md", "polynet_keras/__init__.py", "weights/card.md"):
+            sdist.add(built / name, f"p-1/{name}")
+    with pytest.raises(SystemExit):
+        main(built / "dist")
+    assert capsys.readouterr().out.splitlines()[2:] == [
+        "  README.md links to docs/plot.png, which is missing",
+        "  README.md links to weights/other.md, which is missing",
+    ]
+
+
+@pytest.mark.parametrize(("section", "name", "count"), [("wheel", "p-1.whl", 2), ("sdist", "p-1.tar.gz", 3)])
+def test_one_of_both_is_wrong(built, capsys, section, name, count):
     listed = built / "list.txt"
     listed.write_text(listed.read_text().replace(f"[{section}]", f"[{section}]\n*.json"))
     with pytest.raises(SystemExit):
         main(built / "dist")
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if " 0 problems" not in line] == [
-        f"{name}: 2 files, 1 problems",
+        f"{name}: {count} files, 1 problems",
         "  no file matches *.json",
     ]

@@ -1,5 +1,6 @@
 """Preparation of a run on cached features: computes them, and starts the model behind its frozen part."""
 
+import shlex
 from pathlib import Path
 
 from absl import logging
@@ -17,7 +18,7 @@ from polynet_keras.training.features.frozen import end_of_frozen
 from polynet_keras.training.recipes.recipe import Recipe
 from polynet_keras.training.runs.execution import Execution
 from polynet_keras.training.runs.folder import FEATURES_FOLDER, has_checkpoints, has_features
-from polynet_keras.training.runs.resuming import command_to_resume
+from polynet_keras.training.runs.resuming import resuming
 
 
 def begin_behind(
@@ -59,8 +60,9 @@ def begin_behind(
         features = run_features(model, recipe, source, preprocessing, folder, strategy)
     except KeyboardInterrupt:
         if has_features(folder):
-            flags = () if execution.features_dir is None else (f"--features_dir={folder}",)
-            command = command_to_resume(path, strategy, *flags)
+            command = resuming(path, execution, strategy)
+            if execution.features_dir is not None:  # without an epoch, the run folder is removed
+                command = f"the same command with {shlex.quote(f'--features_dir={folder}')}"
             logging.warning("interrupted: %s resumes with the features so far", command)
         raise
     model.begin_at(end_of_frozen(model, recipe.start.frozen_through or ""))

@@ -17,6 +17,7 @@ from polynet_keras.data.pipeline import Batches
 from polynet_keras.training.recipes.recipe import Recipe
 from polynet_keras.training.runs.best_epoch import BestEpoch
 from polynet_keras.training.runs.divergence import DivergenceError, StopOnDivergence
+from polynet_keras.training.runs.execution import Execution
 from polynet_keras.training.runs.folder import (
     HISTORY_FILE,
     LAST_GOOD_FILE,
@@ -26,7 +27,7 @@ from polynet_keras.training.runs.folder import (
 )
 from polynet_keras.training.runs.history import forget_epochs
 from polynet_keras.training.runs.progress import ProgressDisplay, tell_of_compilation
-from polynet_keras.training.runs.resuming import command_to_resume
+from polynet_keras.training.runs.resuming import resuming
 from polynet_keras.training.runs.unfreezing import Unfreezing
 from polynet_keras.training.stochastic_depth import AdaptiveStochasticDepth
 
@@ -39,6 +40,7 @@ def fit(
     validation,
     path: Path,
     checkpoints: Checkpoints,
+    execution: Execution,
     strategy: Strategy | None,
     best: BestEpoch | None = None,
 ) -> None:
@@ -52,6 +54,7 @@ def fit(
         validation: validation data, as for `model.fit`.
         path: the run folder.
         checkpoints: checkpoints of the run.
+        execution: execution of the run.
         strategy: strategy of the model.
         best: chooses the best epoch; None for no choice.
 
@@ -91,7 +94,7 @@ def fit(
         for writer in writers:
             writer.on_train_end()  # the process may be left without its teardown, which would write the rest
         if isinstance(ended, KeyboardInterrupt) and has_checkpoints(path):
-            logging.warning("interrupted: %s resumes from the last checkpoint", command_to_resume(path, strategy))
+            logging.warning("interrupted: %s resumes from the last checkpoint", resuming(path, execution, strategy))
         raise
     finally:
         if progress is not None:

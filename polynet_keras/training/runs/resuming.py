@@ -1,18 +1,22 @@
-"""The command that resumes an interrupted run."""
+"""How to resume a run, for messages."""
 
 import shlex
 from pathlib import Path
 
+from polynet_keras.basics.names import shell_quoted
 from polynet_keras.cluster.workers import Strategy, worker_count
+from polynet_keras.training.runs.execution import Execution
 
 
-def command_to_resume(path: Path, strategy: Strategy | None, *flags: str) -> str:
-    """Returns the command that resumes a run: the folder has its recipe.
+def resuming(path: Path, execution: Execution, strategy: Strategy | None) -> str:
+    """Returns the command that resumes a run, or a description if it depends on how the workers were started.
 
     Args:
-        path: the run folder.
-        strategy: strategy of the run; how several workers were started is not known.
-        flags: further flags that the command needs.
+        path: the run folder, which has the recipe.
+        execution: execution of the run.
+        strategy: strategy of the model.
     """
-    own = shlex.join([f"--run_dir={path}", *flags])
-    return f"the same command with {own}" if worker_count(strategy) > 1 else f"`polynet train {own}`"
+    if worker_count(strategy) > 1 or execution.strategy != "auto":
+        return f"the same command with {shlex.quote(f'--run_dir={path}')}"
+    features = [] if execution.features_dir is None else [f"--features_dir={execution.features_dir}"]
+    return f"`{shell_quoted(['polynet', 'train', f'--run_dir={path}', *features])}`"

@@ -57,7 +57,7 @@ from polynet_keras.training.runs.preparation import (
     steps_of,
     training_data,
 )
-from polynet_keras.training.runs.resuming import command_to_resume
+from polynet_keras.training.runs.resuming import resuming
 from polynet_keras.training.runs.samples import held_out_samples
 
 
@@ -204,7 +204,7 @@ def _train_in(path: Path, recipe: Recipe, source: Source, execution: Execution, 
         tell("%s; %s; run folder %s", parameters_text(model), together, path)
     fail_together(strategy, _no_room(path, model, best is not None) if chief else None)
     with reading(unread, unread_validation, unread_held_out):
-        fit(model, recipe, training, len(source.training), validation, path, checkpoints, strategy, best)
+        fit(model, recipe, training, len(source.training), validation, path, checkpoints, execution, strategy, best)
     if best is not None and best.epoch is not None:
         best.restore()
         card = best.card
@@ -244,7 +244,7 @@ def _train_in(path: Path, recipe: Recipe, source: Source, execution: Execution, 
     except OSError as error:
         raise ValueError(
             f"run_dir={os.fspath(path)!r} cannot be written at the end of the training: {error.strerror or error}. "
-            f"Correct this; then {command_to_resume(path, strategy)} resumes from the last checkpoint"
+            f"Correct this; then {resuming(path, execution, strategy)} resumes from the last checkpoint"
         ) from None
     remove_checkpoints(path)
     if some_are_damaged:  # this may take a while; the trained model is already saved
