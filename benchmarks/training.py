@@ -7,7 +7,8 @@
 
 Every side is a process of its own that holds the network, and they take turns: a round is one step of each. Printed
 are the medians, the median and the range of the rounds' ratios to the first side, the seconds to build the network and
-from `fit` to the end of the first step (in PyTorch: the first step), and each process's peak resident memory. Sides are
+from `fit` to the end of the first step (in PyTorch: the first step), and each process's resident memory: after its
+imports, and the peak. Sides are
 
     pytorch           pytorchcv's polynet, eager, channels_last, torch.optim.RMSprop
     keras             the same network as a plain keras.Model of Keras's layers, keras.optimizers.RMSprop
@@ -69,6 +70,7 @@ def run_keras(connection, side: str, options: dict, settings: argparse.Namespace
     from polynet_keras.layers import BatchNormalization
     from polynet_keras.training.optimizers import RMSprop
 
+    libraries = peak_gib()
     if "policy" in options:
         keras.config.set_dtype_policy(options["policy"])
     keras.utils.set_random_seed(0)
@@ -101,7 +103,7 @@ def run_keras(connection, side: str, options: dict, settings: argparse.Namespace
             now = time.perf_counter()
             answer = {"seconds": now - self.start, "loss": float(logs["loss"]), "peak_gib": peak_gib()}
             if batch == 0:
-                answer |= {"first_s": now - fit_start, "build_s": build}
+                answer |= {"first_s": now - fit_start, "build_s": build, "libraries_gib": libraries}
             # Keras reports the mean loss so far: the step's own is what it adds.
             answer["loss"] = answer["loss"] * (batch + 1) - getattr(self, "total", 0.0)
             self.total = getattr(self, "total", 0.0) + answer["loss"]
@@ -131,6 +133,7 @@ def run_pytorch(connection, side: str, options: dict, settings: argparse.Namespa
     torch.manual_seed(0)
     from pytorchcv.models.polynet import polynet
 
+    libraries = peak_gib()
     start = time.perf_counter()
     net = polynet(dropout_rate=0.0, in_size=(settings.image_size, settings.image_size))
     net.features.final_pool = torch.nn.AdaptiveAvgPool2d(1)
@@ -159,7 +162,7 @@ def run_pytorch(connection, side: str, options: dict, settings: argparse.Namespa
         seconds = time.perf_counter() - start
         answer = {"seconds": seconds, "loss": loss.item(), "peak_gib": peak_gib()}
         if step == 0:
-            answer |= {"first_s": seconds, "build_s": build}
+            answer |= {"first_s": seconds, "build_s": build, "libraries_gib": libraries}
         connection.send(answer)
         step += 1
     connection.send({"versions": f"PyTorch {torch.__version__}"})
@@ -245,7 +248,8 @@ def compare_steps(settings: argparse.Namespace) -> dict:
     for text in settings.sides:  # the next one starts when this one has taken its first step
         side = Side(text, settings)
         first = side.step()
-        results[text] = {"build_s": first["build_s"], "first_s": first["first_s"], "step_s": []}
+        once = ("build_s", "first_s", "libraries_gib")
+        results[text] = {**{name: first[name] for name in once}, "step_s": []}
         print(f"{text}: first step after {first['first_s']:.1f} s", file=sys.stderr)
         sides.append(side)
     for side in sides:
@@ -260,8 +264,8 @@ def compare_steps(settings: argparse.Namespace) -> dict:
         f"\n{settings.image_size} px, batch {settings.batch_size}, {settings.rounds} rounds; ratios to {sides[0].text};"
     )
     print(f"{settings.threads} threads, {processor()}, Python {platform.python_version()}, {versions}\n")
-    print("| side | s a step | ratio | s to first step | s to build | peak RSS, GiB | ratio |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    print("| side | s a step | ratio | s to first step | s to build | libraries, GiB | peak RSS, GiB | ratio |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     base = results[sides[0].text]
     for text, side in results.items():
         pairs = zip(side["step_s"], base["step_s"], strict=True)
@@ -269,9 +273,10 @@ def compare_steps(settings: argparse.Namespace) -> dict:
         side["step_ratio"] = statistics.median(ratios)
         spread = f"{side['step_ratio']:.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
         side["peak_ratio"] = side["peak_gib"] / base["peak_gib"]
+        memory = f"{side['libraries_gib']:.2f} | {side['peak_gib']:.2f} | {side['peak_ratio']:.2f}"
         print(
             f"| {text} | {statistics.median(side['step_s']):.2f} | {spread} | {side['first_s']:.1f} "
-            f"| {side['build_s']:.1f} | {side['peak_gib']:.2f} | {side['peak_ratio']:.2f} |"
+            f"| {side['build_s']:.1f} | {memory} |"
         )
     return results
 
@@ -280,7 +285,7 @@ def profile(settings: argparse.Namespace) -> dict:
     """Which operations the time of a step goes to."""
     import keras
     import tensorflow as tf
-    from operation_times import tensorflow_times
+    from operation_times import tensorflow_peak, tensorflow_times
 
     from polynet_keras import PolyNet
     from polynet_keras.training.optimizers import RMSprop
@@ -300,7 +305,9 @@ def profile(settings: argparse.Namespace) -> dict:
     for name, (ms, calls) in list(totals.items())[:16]:
         print(f"| {name} | {ms:.0f} | {calls} |")
     print(f"| all | {sum(ms for ms, _ in totals.values()):.0f} | {sum(calls for _, calls in totals.values())} |")
-    return {"step_s": seconds, "operations": totals}
+    peak = tensorflow_peak(lambda: model.train_on_batch(*batch)) / 2**30
+    print(f"\nTensorFlow's allocator has given out {peak:.2f} GiB at most, and the process has {peak_gib():.2f}")
+    return {"step_s": seconds, "operations": totals, "allocated_gib": peak}
 
 
 def processor() -> str:

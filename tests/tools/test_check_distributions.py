@@ -75,14 +75,14 @@ def test_a_source_that_was_not_packed_is_found_in_both(built, capsys, name):
 
 
 def test_a_link_to_nothing_in_the_sdist_is_found(built, capsys):
-    (built / "README.md").write_text(f"{README}\n![plot](docs/plot.png) [a card](weights/other.md)")
+    (built / "README.md").write_text(f"{README}\n![plot](pictures/plot.png) [a card](weights/other.md)")
     with tarfile.open(built / "dist" / "p-1.tar.gz", "w:gz") as sdist:
         for name in ("README.md", "polynet_keras/__init__.py", "weights/card.md"):
             sdist.add(built / name, f"p-1/{name}")
     with pytest.raises(SystemExit):
         main(built / "dist")
     assert capsys.readouterr().out.splitlines()[2:] == [
-        "  README.md links to docs/plot.png, which is missing",
+        "  README.md links to pictures/plot.png, which is missing",
         "  README.md links to weights/other.md, which is missing",
     ]
 
