@@ -125,5 +125,5 @@ setup(
             "selenium>=4.25",  # the service's page in a browser
         ],
     },
-    entry_points={"console_scripts": ["polynet = polynet_keras.cli.main:main"]},
+    entry_points={"console_scripts": ["polynet = polynet_keras.cli.main:program"]},
 )

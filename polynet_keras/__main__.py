@@ -2,7 +2,7 @@
 
 import sys
 
-from polynet_keras.cli.main import main
+from polynet_keras.cli.main import program
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program())

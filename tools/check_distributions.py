@@ -82,8 +82,8 @@ def main(folder: Path) -> None:
         (sdist, "sdist", sdist_files(sdist), sources | read),
     ):
         found = problems(files, patterns[section], required)
-        if path == sdist:
-            found += dead_links(sdist, files)
+        if "README.md" in files:
+            found += dead_links(path, files)
         failed |= bool(found)
         print(f"{path.name}: {len(files)} files, {len(found)} problems")
         for line in found:

@@ -64,6 +64,7 @@ def _of(file: str, *tests: str) -> list[str]:
 
 TESTS = {
     "polynet_keras/data/image_files.py": ["tests/data/test_image_files.py"],
+    "polynet_keras/data/picture.py": ["tests/data/test_image_headers.py", "tests/data/test_image_files.py"],
     "polynet_keras/data/pixels.py": [
         "tests/data/test_protocol.py",
         "tests/test_applications.py::test_preprocess_input",

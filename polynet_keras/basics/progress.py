@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from tqdm import tqdm
 
 from polynet_keras.basics.names import number_of
-from polynet_keras.basics.news import tell
+from polynet_keras.basics.news import bar_disabled, tell
 
 LINE_SECONDS = 60
 """The time between two lines without a terminal."""
@@ -21,7 +21,7 @@ def progress(images: int, work: str = "") -> Iterator[Callable[[int], None]]:
         images: the number of all images.
         work: the name of the work, if it is not obvious.
     """
-    with tqdm(total=images, desc=work or None, unit=" images", disable=None, leave=False) as bar:
+    with tqdm(total=images, desc=work or None, unit=" images", disable=bar_disabled(), leave=False) as bar:
         done, start = 0, time.monotonic()
         last = start
 

@@ -13,6 +13,7 @@ from polynet_keras.basics.names import number_of
 from polynet_keras.basics.news import tell
 from polynet_keras.checkpoints.data_order import DataOrder
 from polynet_keras.checkpoints.position import Progress
+from polynet_keras.cluster.workers import is_chief, model_strategy
 
 
 class TrainingSteps:
@@ -143,7 +144,7 @@ class TrainingSteps:
     def _pass_over_epochs(self, done: Progress) -> None:
         """Skips the batches of the epochs before, if all epochs share one iterator."""
         before = done.batches_read - done.position.step
-        if self._skip_data and before > 0:
+        if self._skip_data and before > 0 and is_chief(model_strategy(self.model)):
             tell("skipping %s of the completed epochs", number_of(before, "batch", "batches"))
         self._read(before, at_least=before)
         self._passed_epochs = before > 0

@@ -20,7 +20,7 @@ def define_flags(values: flags.FlagValues) -> None:
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
     if arguments != ["input"]:
         raise ValueError(f"expected `input`, what to measure; got {' '.join(arguments) or 'nothing'}")
-    recipe = recipe_for_data(values, tell=False)
+    recipe = recipe_for_data(values, announce=False)
     check_number("seconds", values.seconds, above=0)
 
     from polynet_keras.basics.extras import require_extra

@@ -146,7 +146,7 @@ def _flags_of_train(arguments: list[str]) -> tuple[flags.FlagValues, "Recipe"]:
         raise ValueError(f"unexpected argument {positional[0]!r} of train; name the data with --data")
     try:
         execution = execution_of(values)
-        recipe = train.recipe_of_run(values, tell=False)  # the chief logs it
+        recipe = train.recipe_of_run(values, announce=False)  # the chief does
         if values.find_learning_rate:
             raise ValueError("--find_learning_rate runs on one worker: use `polynet train`, without `launch`")
         if values.dry_run:

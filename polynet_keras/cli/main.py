@@ -16,6 +16,7 @@ from absl import flags, logging
 from polynet_keras.basics.checks import near_name
 from polynet_keras.basics.exits import EXIT_INTERRUPTED, EXIT_MISTAKE, EXIT_SOFTWARE, EXIT_UNREAD, TRANSIENT
 from polynet_keras.basics.extras import PACKAGES, install_line
+from polynet_keras.basics.interrupts import is_interrupt
 from polynet_keras.basics.names import number_of, quoted, shown
 from polynet_keras.cli.flag_names import named_by_flag
 from polynet_keras.cli.headings import bold, flag_help, headed, is_rare
@@ -68,6 +69,17 @@ EXAMPLES = ("polynet train --data photos", "polynet predict photos/cat/1.jpg")
 COMMANDS = {name: what for commands in GROUPS.values() for name, what in commands.items()}
 
 
+def program() -> int:
+    """Runs the command of this process as `main` does; a second Ctrl-C ends the process at once."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # ignored in the background of a script
+        return main()
+    signal.signal(signal.SIGINT, _interrupt)
+    try:
+        return main()
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's exit would print the traceback of an interrupt
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command.
 
@@ -81,19 +93,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: with code 75: training ended because of another worker or SIGTERM, and can be started again.
     """
-    if argv is not None or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        return _exit_code(list(sys.argv[1:] if argv is None else argv))
-    signal.signal(signal.SIGINT, _interrupt)
-    try:
-        return _exit_code(sys.argv[1:])
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's exit would print the traceback of an interrupt
-
-
-def _exit_code(words: list[str]) -> int:
     with output_named():
         try:
-            code = _answer(words)
+            code = _answer(list(sys.argv[1:] if argv is None else argv))
         except BrokenPipeError:
             if not has_no_reader():
                 raise
@@ -158,7 +160,7 @@ def report(error: Exception | KeyboardInterrupt, values: flags.FlagValues | None
         if os.environ.get("POLYNET_TRACEBACK"):
             raise
         return _mistake(error, values)
-    if isinstance(error, KeyboardInterrupt) or _is_from_interrupt(error):
+    if is_interrupt(error):
         print("polynet: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     missing = _missing_package(error)
@@ -173,11 +175,6 @@ def _interrupt(number: int, frame: object) -> NoReturn:
     """Ends the command with its cleanup; another Ctrl-C ends the process at once, without tracebacks of the cleanup."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     raise KeyboardInterrupt
-
-
-def _is_from_interrupt(error: Exception) -> bool:
-    """Whether an error is what C code, such as TensorFlow's, made of an interrupt that came while it called Python."""
-    return isinstance(error, SystemError) and isinstance(error.__cause__, KeyboardInterrupt)
 
 
 def _mistake(error: Exception, values: flags.FlagValues | None = None) -> int:

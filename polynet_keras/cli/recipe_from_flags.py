@@ -45,12 +45,12 @@ def _given(values: flags.FlagValues) -> dict[str, Any]:
     return settings
 
 
-def recipe_for_data(values: flags.FlagValues, tell: bool = True) -> "Recipe":
+def recipe_for_data(values: flags.FlagValues, announce: bool = True) -> "Recipe":
     """Returns the recipe of the flags. If they name no recipe and no weights, photographs decide the other settings.
 
     Args:
         values: the command's flags.
-        tell: whether to log the choices and the reasons.
+        announce: whether to log the choices and the reasons.
 
     Raises:
         ValueError: as for `recipe_of`, or the photographs cannot be listed.
@@ -68,7 +68,7 @@ def recipe_for_data(values: flags.FlagValues, tell: bool = True) -> "Recipe":
 
     require_extra("data", "PIL")
     chosen, reasons = photos_recipe(data, layout, settings)
-    if tell:
+    if announce:
         facts = chosen.facts()
         lines = [f"  --{flag_of(name)}={json.loads(facts[name])}" for name in reasons]
         width = max(map(len, lines), default=0)

@@ -48,7 +48,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     from polynet_keras.cluster.cluster import Cluster
 
     cluster = Cluster.from_environment()
-    recipe = recipe_of_run(values, tell=cluster.is_chief)
+    recipe = recipe_of_run(values, announce=cluster.is_chief)
     from polynet_keras.training.runs.checking import check_backend, check_dry_run, check_run
 
     check_backend(chosen_backend().name, recipe, execution)
@@ -93,12 +93,12 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         leave()
 
 
-def recipe_of_run(values: flags.FlagValues, tell: bool = True) -> "Recipe":
+def recipe_of_run(values: flags.FlagValues, announce: bool = True) -> "Recipe":
     """Returns the recipe of the flags and the data. For the folder of a run without --recipe, flags change its recipe.
 
     Args:
         values: the command's flags.
-        tell: whether to log the choices for the data.
+        announce: whether to log the choices for the data.
 
     Raises:
         ValueError: the recipe does not exist, a value is out of range, or the run's data are not found from here.
@@ -106,16 +106,17 @@ def recipe_of_run(values: flags.FlagValues, tell: bool = True) -> "Recipe":
     if values.recipe is not None:
         return recipe_of(values)
     if not values.run_dir:
-        return _chosen(values, tell)
+        return _chosen(values, announce)
 
     from polynet_keras.training.recipes.recipe import Recipe
     from polynet_keras.training.runs.folder import RECIPE_FILE, check_data_is_there
 
     path = Path(values.run_dir)
     if not (path / RECIPE_FILE).is_file():
-        if tell and not (values["data"].present or values["weights"].present):
+        is_new = not (values["data"].present or values["weights"].present)
+        if announce and is_new and not (values.dry_run or values.find_learning_rate):
             logging.info("run_dir=%r holds no run yet: a new one begins, on the digits", values.run_dir)
-        return _chosen(values, tell)
+        return _chosen(values, announce)
     own = Recipe.load(path / RECIPE_FILE)
     recipe = recipe_of(values, own)
     if recipe.data == own.data:
@@ -123,11 +124,11 @@ def recipe_of_run(values: flags.FlagValues, tell: bool = True) -> "Recipe":
     return recipe
 
 
-def _chosen(values: flags.FlagValues, tell: bool) -> "Recipe":
+def _chosen(values: flags.FlagValues, announce: bool) -> "Recipe":
     from polynet_keras.cluster.cluster import Cluster
 
     try:
-        return recipe_for_data(values, tell)
+        return recipe_for_data(values, announce)
     except ValueError as error:
         if not Cluster.from_environment().is_distributed:
             raise
@@ -168,14 +169,14 @@ def _print_range(found, recipe: "Recipe", output: str | None) -> None:
 
 
 def _print_dry_run(tried) -> None:
-    from polynet_keras.training.runs.progress import duration
+    from polynet_keras.training.runs.progress import duration, short_duration
 
     print(f"\nfirst step:         loss {tried.loss:.4f}, {tried.seconds:.1f} s, compilation included")
     print(f"one held-out batch: loss {tried.held_out_loss:.4f}, {tried.held_out_seconds:.1f} s, compilation included")
-    steps = f"{number_of(tried.steps, 'step')} of {tried.next_seconds:.2g} s"
+    steps = f"{number_of(tried.steps, 'step')} of {short_duration(tried.next_seconds)}"
     whole = f"about {duration(tried.run_seconds)} for {number_of(tried.epochs, 'epoch')}"
     print(f"the whole run:      {whole}; starting and saving come on top")
-    print(f"each epoch:         {steps}, and {tried.validation_seconds:.2g} s of validation")
+    print(f"each epoch:         {steps}, and {short_duration(tried.validation_seconds)} of validation")
     print("this was a dry run: no folder is left")
 
 

@@ -1,11 +1,13 @@
 """The devices and processes that train together on Keras's JAX backend."""
 
 import inspect
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import keras
+from absl import logging
 
 from polynet_keras.cluster.cluster import Cluster
 from polynet_keras.cluster.communication import Communication
@@ -112,9 +114,17 @@ def _own_gpus(cluster: Cluster) -> list[int] | None:
 
     JAX must know them before it opens a device, so JAX cannot count them.
     """
-    if cluster.source != "Slurm" or len(cluster.on_this_machine) == 1:
+    if cluster.source != "Slurm" or len(cluster.on_this_machine) == 1 or "JAX_LOCAL_DEVICE_IDS" in os.environ:
         return None  # without a question to the driver, which can take long
-    return list(cluster.own_gpus(len(visible_gpus()))) or None
+    count = len(visible_gpus())
+    if not count and os.environ.get("SLURM_GPUS_ON_NODE", "0") != "0":
+        logging.warning(
+            "nvidia-smi names no GPU, so each of the %d tasks on this machine opens all that JAX finds: bind a GPU to "
+            "each task with --gpus-per-task=1, or set JAX_LOCAL_DEVICE_IDS",
+            len(cluster.on_this_machine),
+        )
+    own = cluster.own_gpus(count)
+    return list(own) if len(own) < count else None
 
 
 def jax_devices() -> JaxDevices | None:

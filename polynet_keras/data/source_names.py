@@ -35,10 +35,10 @@ def is_there(data: str) -> bool:
 
 def _near(data: str) -> str:
     """Returns `; did you mean ...?` with the source, or the entry of the same folder, whose name is nearest."""
-    folder, name = os.path.split(data)
+    folder, name = os.path.split(data.rstrip("/"))
     try:
         entries = [entry.name for entry in os.scandir(folder or ".") if is_there(entry.path)]
-    except OSError:  # the folder is not there either, or cannot be listed
+    except (OSError, ValueError):  # the folder is not there either, or cannot be listed
         entries = []
     return near_name(name, [*entries, *([] if folder else BUILT_IN)])
 

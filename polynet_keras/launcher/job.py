@@ -63,9 +63,8 @@ class Job:
             raise ValueError("this system cannot give workers their own cores; use pin=False (--nopin)")
         if self.pin and self.workers > len(cores()):
             raise ValueError(
-                f"{self.workers} workers cannot each have a core: this process has "
-                f"{number_of(len(cores()), 'core')}; use pin=False "
-                "(--nopin)"
+                f"{self.workers} workers cannot each have a core: this process has {number_of(len(cores()), 'core')}; "
+                "use pin=False (--nopin)"
             )
 
     @property

@@ -7,7 +7,7 @@ POLL_SECONDS = 0.05
 
 
 class Signals:
-    """Records SIGTERM and SIGINT inside the block.
+    """Records SIGTERM, SIGHUP and SIGINT inside the block.
 
     Attributes:
         received: the first one; SIGHUP counts as SIGTERM.

@@ -70,7 +70,7 @@ class InputBenchmark:
 
 
 def benchmark_input(recipe: Recipe, seconds: float = 5.0) -> InputBenchmark:
-    """Measures the parts of a training run, and shows each result at once.
+    """Measures the parts of a training run, and shows the first results before the slow ones.
 
     Args:
         recipe: of the run.

@@ -1,5 +1,8 @@
 """News of the package: in the log if it shows information, else on standard error."""
 
+import sys
+from logging import ERROR
+
 import keras
 import pytest
 from absl import logging
@@ -48,3 +51,44 @@ def test_without_keras_interactive_logging_nothing_is_told(capsys, verbosity):
     finally:
         keras.config.enable_interactive_logging()
     assert capsys.readouterr() == ("", "")
+
+
+class Gone:
+    """A stream whose reader is gone."""
+
+    def write(self, text):
+        raise BrokenPipeError
+
+    def flush(self):
+        raise BrokenPipeError
+
+
+def test_news_that_nobody_reads_end_nothing(monkeypatch, verbosity):
+    verbosity(logging.WARNING)
+    monkeypatch.setattr("sys.stderr", Gone())
+    tell("epoch 1")
+
+
+def test_a_log_without_a_handler_shows_nothing(monkeypatch, capsys, verbosity):
+    verbosity(logging.INFO)
+    monkeypatch.setattr(logging.get_absl_logger(), "hasHandlers", lambda: False)
+    tell("epoch 1")
+    assert capsys.readouterr().err == "epoch 1\n"
+
+
+def test_before_keras_is_imported_news_are_shown(monkeypatch, capsys, verbosity):
+    verbosity(logging.WARNING)
+    monkeypatch.delitem(sys.modules, "keras")
+    tell("epoch 1")
+    assert capsys.readouterr().err == "epoch 1\n"
+
+
+def test_work_without_logs_may_overlap():
+    level = logging.get_absl_logger().level
+    first, second = without_logs(), without_logs()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert logging.get_absl_logger().level == ERROR
+    second.__exit__(None, None, None)
+    assert logging.get_absl_logger().level == level

@@ -38,9 +38,11 @@ def polynet(*arguments):
 def test_a_run_that_is_killed_goes_on_and_two_processes_do_not_share_it(here):
     with subprocess.Popen([POLYNET, *TRAIN, "--run_dir=run"], stderr=subprocess.DEVNULL) as first:
         wait_until(lambda: any(here.glob("run/checkpoints/*.index")), "a checkpoint is written", 200)
-        first.send_signal(signal.SIGSTOP)  # it would be done before the second one has begun
-        second = polynet(*TRAIN, "--run_dir=run")
-        first.kill()
+        try:
+            first.send_signal(signal.SIGSTOP)  # it would be done before the second one has begun
+            second = polynet(*TRAIN, "--run_dir=run")
+        finally:
+            first.kill()
     assert (second.returncode, second.stdout) == (1, "")
     (line,) = second.stderr.splitlines()
     assert line.startswith(f"polynet: --run_dir='run' is being written by process {first.pid} on ")

@@ -261,7 +261,7 @@ def run(*_):
 
 summary.run = run
 sys.argv = ["polynet", "summary"]
-sys.exit(main.main())
+sys.exit(main.program())
 """
 
 

@@ -47,7 +47,7 @@ def initialized(monkeypatch):
     [
         (0, "4", [0, 1]),
         (1, "4", [2, 3]),
-        (0, "8", [0, 1, 2, 3]),  # Slurm has bound them to the tasks
+        (0, "8", None),  # Slurm has bound them to the tasks
         (2, "4", None),  # alone on its machine
     ],
 )
@@ -59,11 +59,23 @@ def test_a_task_of_slurm_opens_only_its_own_gpus(initialized, monkeypatch, index
     assert settings == {"process": index, "gpus": gpus, "bound": None}
 
 
-def test_a_machine_without_gpus(initialized, monkeypatch):
+def test_what_the_user_gives_to_jax_holds(initialized, monkeypatch):
+    monkeypatch.setenv("SLURM_GPUS_ON_NODE", "4")
+    monkeypatch.setenv("JAX_LOCAL_DEVICE_IDS", "1")
+    jax_devices.open_devices(cluster=Cluster(TASKS, 0, "Slurm"))
+    assert initialized[-1]["gpus"] is None
+
+
+@pytest.mark.parametrize(("on_node", "warned"), [("4", True), ("0", False), (None, False)])
+def test_a_machine_whose_gpus_nobody_counts(initialized, monkeypatch, caplog, on_node, warned):
     """JAX documents None only, not an empty list."""
+    monkeypatch.delenv("SLURM_GPUS_ON_NODE", raising=False)
+    if on_node is not None:
+        monkeypatch.setenv("SLURM_GPUS_ON_NODE", on_node)
     monkeypatch.setattr(jax_devices, "visible_gpus", list)
     jax_devices.open_devices(cluster=Cluster(TASKS, 1, "Slurm"))
     assert initialized[-1]["gpus"] is None
+    assert ("nvidia-smi names no GPU, so each of the 2 tasks" in caplog.text) == warned
 
 
 def test_only_slurms_tasks_ask_the_driver(initialized, monkeypatch):

@@ -312,7 +312,15 @@ def test_no_folder():
 
 
 @pytest.mark.parametrize(
-    ("data", "near"), [("photoz.csv", "photos.csv"), ("phtos", "photos"), ("digit", "digits"), ("notes.tx", None)]
+    ("data", "near"),
+    [
+        ("photoz.csv", "photos.csv"),
+        ("phtos", "photos"),
+        ("phtos/", "photos"),
+        ("a\0/b", None),
+        ("digit", "digits"),
+        ("notes.tx", None),
+    ],
 )
 def test_data_that_are_not_there_have_a_near_name(tmp_path, monkeypatch, data, near):
     monkeypatch.chdir(tmp_path)
@@ -324,6 +332,8 @@ def test_data_that_are_not_there_have_a_near_name(tmp_path, monkeypatch, data, n
     assert str(error.value).partition("; did you mean ")[2] == (f"{near}?" if near else "")
     with pytest.raises(ValueError, match="photoz' is not there; .*did you mean photos"):
         open_source(str(tmp_path / "photoz"), seed=0)
+    with pytest.raises(ValueError, match=r"data='notes.txt' is neither a folder nor a table; expected 'digits', "):
+        open_source("notes.txt", seed=0)
 
 
 def test_fashion_mnist_files(tmp_path, monkeypatch):

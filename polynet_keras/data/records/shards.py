@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from polynet_keras.basics.files import file_hash
 from polynet_keras.basics.names import number_of, shown
-from polynet_keras.basics.news import tell
+from polynet_keras.basics.news import bar_disabled, tell
 from polynet_keras.basics.tensorflow_errors import plain_message
 from polynet_keras.data.image_files import decode_image, read_encoded
 from polynet_keras.data.labelled_files import LabelledFiles
@@ -60,7 +60,7 @@ def write_all(tasks: Sequence[Task], processes: int, keep: Callable[[Shard], Non
     else:
         executor = ProcessPoolExecutor(min(processes, len(tasks)), context, _start_process, (shared,))
         write = _write_shard_here
-    with executor, tqdm(total=total, unit="images", disable=None) as bar:
+    with executor, tqdm(total=total, unit="images", disable=bar_disabled()) as bar:
         try:
             pending = {executor.submit(write, task) for task in tasks}
             logged = time.monotonic()

@@ -6,6 +6,7 @@ from pathlib import Path
 from absl import logging
 
 from polynet_keras.basics.holding import make_folder
+from polynet_keras.basics.interrupts import interrupts_kept
 from polynet_keras.checkpoints.callback import Checkpoints
 from polynet_keras.cluster.agreement import fail_together
 from polynet_keras.cluster.shared_folder import check_shared_folder
@@ -57,11 +58,13 @@ def begin_behind(
         )
     checkpoints.reload(model)  # a resumed run has its initial weights there
     try:
-        features = run_features(model, recipe, source, preprocessing, folder, strategy)
+        with interrupts_kept():
+            features = run_features(model, recipe, source, preprocessing, folder, strategy)
     except KeyboardInterrupt:
         if has_features(folder):
-            command = resuming(path, execution, strategy)
-            if execution.features_dir is not None:  # without an epoch, the run folder is removed
+            if execution.features_dir is None:
+                command = resuming(path, execution, strategy)
+            else:  # without an epoch, the run folder is removed
                 command = f"the same command with {shlex.quote(f'--features_dir={folder}')}"
             logging.warning("interrupted: %s resumes with the features so far", command)
         raise

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import keras
@@ -126,15 +127,25 @@ def dry_run(recipe: Recipe, execution: Execution | None = None, *, strict: bool 
             evaluated, batches = time.monotonic(), _Steps()
             full = len(source.held_out) // recipe.batch_size
             model.evaluate(held_out, steps=max(1, min(HELD_OUT_BATCHES, full)), verbose=0, callbacks=[batches])
-        first, *others = np.diff([evaluated, *batches.ends])
-        validated = -(-len(source.validation or source.held_out) // recipe.batch_size)
+        count = -(-len(source.validation or source.held_out) // recipe.batch_size)
         return DryRun(
             loss=steps.loss,
             held_out_loss=float(held_out_loss),
             seconds=steps.ends[0] - began,
             held_out_seconds=evaluated - trained,
             next_seconds=float(np.median(np.diff(steps.ends))),
-            validation_seconds=float(first + (validated - 1) * np.median(others or first)),
+            validation_seconds=validation_seconds([evaluated, *batches.ends], count),
             epochs=recipe.epochs,
             steps=training.steps,
         )
+
+
+def validation_seconds(times: Sequence[float], batches: int) -> float:
+    """Estimates the time of a validation.
+
+    Args:
+        times: the start, and the end of each batch that was evaluated; of the first one reading has to start.
+        batches: number of batches of the validation.
+    """
+    first, *others = np.diff(times)
+    return float(first + (batches - 1) * np.median(others or first))

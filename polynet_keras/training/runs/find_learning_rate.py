@@ -6,7 +6,7 @@ import keras
 from keras import ops
 from tqdm import tqdm
 
-from polynet_keras.basics.news import tell
+from polynet_keras.basics.news import bar_disabled, tell
 from polynet_keras.cluster.workers import scope_of
 from polynet_keras.data.unreadable import Unreadable, reading
 from polynet_keras.training.recipes.recipe import Recipe
@@ -68,8 +68,8 @@ def find_learning_rate(
             model = compiled_model(recipe, source, training.steps)
             model.gradient_dtype = execution.gradient_dtype
         model.optimizer.learning_rate = _Rising(accumulated)
-        steps = _Steps(accumulated)
         tell_of_compilation()
+        steps = _Steps(accumulated)
         with reading(unread), steps.progress:
             model.fit(
                 training.dataset,
@@ -101,7 +101,7 @@ class _Steps(keras.callbacks.Callback):
         super().__init__()
         self.rates: list[float] = []
         self.losses: list[float] = []
-        self.progress = tqdm(total=UPDATES, desc="range test", unit=" updates", disable=None, leave=False)
+        self.progress = tqdm(total=UPDATES, desc="range test", unit=" updates", disable=bar_disabled(), leave=False)
         self._accumulated = accumulated
         self._parts: list[float] = []
         self._rate = math.nan

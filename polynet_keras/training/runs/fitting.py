@@ -8,6 +8,7 @@ import keras
 from absl import logging
 
 from polynet_keras.basics.files import written_whole
+from polynet_keras.basics.interrupts import interrupts_kept
 from polynet_keras.basics.names import number_of
 from polynet_keras.checkpoints.callback import Checkpoints
 from polynet_keras.checkpoints.model_state import first_not_finite
@@ -76,15 +77,16 @@ def fit(
     phases = Unfreezing(recipe, training.steps, place) if recipe.start.unfreezing else None
     callbacks = [phases, StopOnDivergence(), _regularizing(recipe), progress, best, averages, *writers, checkpoints]
     try:
-        model.fit(
-            training.dataset,
-            validation_data=validation,
-            epochs=recipe.epochs,
-            steps_per_epoch=training.steps,
-            callbacks=[callback for callback in callbacks if callback is not None],
-            shuffle=False,
-            verbose=0,
-        )
+        with interrupts_kept():
+            model.fit(
+                training.dataset,
+                validation_data=validation,
+                epochs=recipe.epochs,
+                steps_per_epoch=training.steps,
+                callbacks=[callback for callback in callbacks if callback is not None],
+                shuffle=False,
+                verbose=0,
+            )
         spoiled = first_not_finite(model)  # from the last step, whose loss was computed before the update
         if spoiled is not None:
             raise DivergenceError(f"the weights in {spoiled} are not finite after the last step")

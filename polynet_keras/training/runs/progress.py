@@ -7,7 +7,7 @@ import keras
 from tqdm import tqdm
 
 from polynet_keras.basics.names import number_of
-from polynet_keras.basics.news import tell
+from polynet_keras.basics.news import bar_disabled, tell
 
 REFRESH_SECONDS = 0.5
 """Seconds between two updates of loss and accuracy, on a terminal."""
@@ -43,7 +43,9 @@ class ProgressDisplay(keras.callbacks.Callback):
         self._left = self.params["epochs"] * self._images - epoch * self._images - before
         self._timed_images = 0
         self._timed_from = self._timed_to = self._shown = time.monotonic()
-        self._bar = tqdm(total=self._images, initial=before, desc=self._name, unit=" images", disable=None, leave=False)
+        self._bar = tqdm(
+            total=self._images, initial=before, desc=self._name, unit=" images", disable=bar_disabled(), leave=False
+        )
 
     def on_train_batch_end(self, batch, logs=None):
         if batch < self._first_step:
@@ -105,6 +107,11 @@ def tell_of_compilation() -> None:
 
 def _numbers(logs) -> str:
     return ", ".join(f"{name} {float(value):.4f}" for name, value in (logs or {}).items())
+
+
+def short_duration(seconds: float) -> str:
+    """Formats a duration with two digits below a minute: `0.28 s`, `12 s`, `2 min 3 s`."""
+    return f"{seconds:.2g} s" if seconds < 59.5 else duration(seconds)
 
 
 def duration(seconds: float) -> str:

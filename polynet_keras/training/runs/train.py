@@ -88,7 +88,8 @@ def train(
     The model is that of the last epoch, or of the best one if the data have images that choose it
     (`Recipe.validation_share`). Only this model is evaluated on the held-out images.
 
-    Progress goes to standard error, unless `keras.config.disable_interactive_logging()` was called.
+    Progress goes to standard error, or to absl's log if it shows information.
+    `keras.config.disable_interactive_logging()` turns off what is not in the log.
 
     If you call it again with the recipe and the folder of an unfinished run, the run continues from its last save.
     Several workers train together, each in its own process that calls this function with the same arguments; the chief

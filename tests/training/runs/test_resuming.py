@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import keras
+
 from polynet_keras.training.runs import resuming as module
 from polynet_keras.training.runs.execution import Execution
 from polynet_keras.training.runs.resuming import resuming
@@ -14,6 +16,11 @@ def test_one_process_has_a_command_to_paste():
 
 
 def test_what_the_run_folder_does_not_tell(monkeypatch):
-    assert resuming(Path("runs/a"), Execution("none"), None) == "the same command with --run_dir=runs/a"
-    monkeypatch.setattr(module, "worker_count", lambda strategy: 2)
-    assert resuming(Path("runs/a"), Execution(), None) == "the same command with --run_dir=runs/a"
+    same = "the same command with --run_dir=runs/a"
+    for execution in (Execution("none"), Execution(deterministic=True), Execution(save_every_minutes=1)):
+        assert resuming(Path("runs/a"), execution, None) == same
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "worker_count", lambda strategy: 2)
+        assert resuming(Path("runs/a"), Execution(), None) == same
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    assert resuming(Path("runs/a"), Execution(), None) == same
