@@ -183,7 +183,7 @@ def _mistake(error: Exception, values: flags.FlagValues | None = None) -> int:
     return EXIT_MISTAKE
 
 
-def _missing_package(error: Exception) -> str | None:
+def _missing_package(error: BaseException) -> str | None:
     """Returns the package that an import has not found, with the command that installs it, or None."""
     if not isinstance(error, ModuleNotFoundError) or not error.name:
         return None
