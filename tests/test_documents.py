@@ -172,7 +172,7 @@ def trained(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         small = [*SMALLER["train"], f"--structure={SMALL}"]
-        assert main(["train", "--data=photos", "--run_dir=runs/first", *small]) == 0
+        assert main(["train", "--data=photos", "--run_dir=runs/photos", *small]) == 0
     return folder
 
 
@@ -257,8 +257,8 @@ def evaluation_files(folder):
     save_photographs(folder / "val_photos", count=3)
     save_photographs(folder / "classes", ("n01440764", "n01443537"), 2)
     write_records(folder / "classes", folder / "imagenet_records", split="val", processes=1)
-    for name in ("runs/photos", "a", "b"):
-        shutil.copytree("runs/first", folder / name)
+    for name in ("a", "b"):
+        shutil.copytree("runs/photos", folder / name)
     for name in ("a", "b"):
         assert main(["evaluate", f"--run_dir={name}", "--data=val_photos", f"--scores={name}_fit.npz"]) == 0
 
@@ -267,12 +267,8 @@ def export_files(folder):
     save_photographs(folder / "photographs", count=20)
 
 
-def quantize_files(folder):
-    shutil.copytree("runs/first", folder / "runs" / "photos")
-
-
 def growth_files(folder):
-    shutil.copytree("runs/first", folder / "runs" / "small")
+    shutil.copytree("runs/photos", folder / "runs" / "small")
 
 
 def csv_files(folder):
@@ -286,6 +282,7 @@ def resume_files(folder):
     def interrupt(self, batch, logs=None):
         raise KeyboardInterrupt
 
+    shutil.rmtree(folder / "runs" / "photos")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(keras.callbacks.TensorBoard, "on_test_batch_end", interrupt)
         small = [*SMALLER["train"], f"--structure={SMALL}", "--save_every_steps=1"]
@@ -311,7 +308,7 @@ def serving_files(folder):
 
 
 def training_files(folder):
-    shutil.copy("runs/first/model.keras", "runs/first/last_good.keras")
+    shutil.copy("runs/photos/model.keras", "runs/photos/last_good.keras")
     for name in ("imagenet", "IMAGENET"):
         save_photographs(folder / name)
     (folder / "weights.csv").write_text("class,weight\ncat,2.5\n")
@@ -326,7 +323,6 @@ FILES = {
     "docs/export.md": export_files,
     "docs/growth.md": growth_files,
     "docs/howto/csv.md": csv_files,
-    "docs/howto/quantize.md": quantize_files,
     "docs/howto/resume.md": resume_files,
     "docs/input.md": input_files,
     "docs/models.md": models_files,

@@ -42,6 +42,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     print(f"\n{result.bound}-bound: {CURES[result.bound]}")
     if result.smaller:
         width, height = result.size
-        print(f"\nthe images are large: {width:,} x {height:,} px in the median. With fewer pixels to decode:")
+        print(f"\nthe images are larger than the network needs: {width:,} x {height:,} px in the median.")
+        print("With fewer pixels to decode:")
         for what, rate in result.smaller.items():
             print(f"  {what}: {rate:,.1f} images/s, {rate / result.decode:.1f} times as many")

@@ -89,6 +89,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     default = default_stage(model) if looks and values.stage is None else None
     if OCCLUSION in values.method:
         looks.append(View(None, OCCLUSION))
+    seen = [look if look.method == OCCLUSION else View(look.stage or default, look.method) for look in looks]
     print(f"model: {shown(model.name)}")
     width = max(len(shown(path)) for path in images.paths)
     found: list[Explanation] = []
@@ -100,7 +101,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
                 said = f"{shown(model.class_names[one.label])} {one.probabilities[one.label]:.2%}"
             if one.error is None or len(images) > 1:  # for one image, the last line has the error
                 print(f"{shown(one.image):<{width}}   {said}")
-    write_explanation_page(values.output, model, found, [View(look.stage or default, look.method) for look in looks])
+    write_explanation_page(values.output, model, found, seen)
     print(f"page:  {shown(values.output)}")
     unreadable = [(one.image, one.error) for one in found if one.error is not None]
     check_all_were_read(len(images), unreadable, len(unreadable))

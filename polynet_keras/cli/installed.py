@@ -8,7 +8,7 @@ from pathlib import Path
 
 from polynet_keras.basics.extras import missing_packages
 from polynet_keras.basics.names import number_of
-from polynet_keras.cli.backend import chosen_backend
+from polynet_keras.cli.backend import BACKENDS, chosen_backend
 from polynet_keras.version import __version__
 
 EXTRAS = {
@@ -52,7 +52,8 @@ def versions() -> list[tuple[str, str]]:
     found = [(package, version_of(package) or "not installed") for package in PACKAGES]
     try:
         backend = chosen_backend()
-        said = f"{backend.name} ({backend.source})"
+        unknown = "" if backend.name in BACKENDS else ", which is none of Keras's backends"
+        said = f"{backend.name} ({backend.source}{unknown})"
     except (ValueError, OSError) as error:
         said = f"unknown: {error}"
     return [("polynet_keras", __version__), ("python", platform.python_version()), *found, ("backend", said)]

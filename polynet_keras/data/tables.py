@@ -169,7 +169,8 @@ def _read(reader, header: list[str], folder: str, name: str) -> dict[str, list[t
         where = f"{name}, line {reader.line_num}"
         if len(fields) != len(header):
             found = f"{number_of(len(fields), 'field')}, and {number_of(len(header), 'column')}"
-            raise ValueError(f"{where}: {found}; quote what holds a comma")
+            few = len(fields) < len(header)
+            raise ValueError(f"{where}: {found}; {'separate fields by commas' if few else 'quote what holds a comma'}")
         row = dict(zip(header, (field.strip() for field in fields), strict=True))
         for column in (*COLUMNS, *([SPLIT] if SPLIT in header else [])):
             if not row[column]:

@@ -55,8 +55,8 @@ def write_report(
         _headline(evaluation),
         *(_compared(comparison) if comparison is not None else ()),
         "<h2>Calibration</h2>",
-        "<p>Blue, also where orange lies over it: the share of right images among those predicted with about this "
-        "probability. Orange: from this share to their mean probability. Expected calibration error: "
+        "<p>A blue bar is as high as the share of right images among those predicted with about this probability. "
+        "The orange part is the gap between this share and their mean probability. Expected calibration error: "
         f"{counts.ece:.4f}.</p>",
         reliability_diagram(counts),
         "<h2>Classes</h2>",

@@ -108,6 +108,14 @@ def test_too_many_images_for_a_page(capsys, here, monkeypatch):
     assert explain(capsys, *flags[:1], "photos")
 
 
+def test_a_map_by_occlusion_has_no_stage(capsys, here):
+    """Also beside Grad-CAM of the default stage, which the page names."""
+    explain(capsys, "--output=page.html", "--method=grad-cam,occlusion", "photos")
+    html = (here / "page.html").read_text("utf-8")
+    assert html.count("Grad-CAM of <bdi>") == html.count("occlusion") == 3
+    assert "occlusion of" not in html
+
+
 def test_a_layer_that_is_called_twice(capsys, here):
     """It is the default here, though no name says which of its calls."""
     relu = keras.layers.ReLU(name="shared")

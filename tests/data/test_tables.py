@@ -105,6 +105,7 @@ SPLITS = ("path", "label", "split")
         ([*GOOD, ("b/1.jpg", " ")], ("path", "label"), "line 4: its label is empty"),
         ([*GOOD, ("", "cat")], ("path", "label"), "line 4: its path is empty"),
         ([("a/1.jpg", "cat", "train"), ("a/2.jpg", "dog", "")], SPLITS, "line 3: its split is empty"),
+        ([*GOOD, ("b/1.jpg",)], ("path", "label"), "line 4: 1 field, and 2 columns; separate fields by commas"),
         ([*GOOD, ("b/1.jpg", "cat", "x")], ("path", "label"), "line 4: 3 fields, and 2 columns; quote what holds a"),
         ([*GOOD, ("b/1.jpg",)], ("path", "label"), "line 4: 1 field, and 2 columns"),
         ([*GOOD, ("b/../a/1.jpg", "dog")], ("path", "label"), r"line 4: 'b/../a/1.jpg' is in line 2 already"),

@@ -66,7 +66,8 @@ def test_command(capsys, monkeypatch):
     monkeypatch.setattr(input_benchmark, "benchmark_input", lambda recipe, seconds: large)
     assert main(["benchmark", "input"]) == 0
     assert capsys.readouterr().out.splitlines()[-3:] == [
-        "the images are large: 4,000 x 3,000 px in the median. With fewer pixels to decode:",
+        "the images are larger than the network needs: 4,000 x 3,000 px in the median.",
+        "With fewer pixels to decode:",
         "  --decoding=scaled: 300.0 images/s, 1.5 times as many",
         "  polynet records --max_side=600: 1,500.0 images/s, 7.5 times as many",
     ]

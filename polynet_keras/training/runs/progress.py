@@ -1,7 +1,9 @@
 """The progress of a run: a bar on a terminal, elsewhere a line per epoch and per minute."""
 
 import math
+import statistics
 import time
+from collections import deque
 
 import keras
 from tqdm import tqdm
@@ -11,6 +13,8 @@ from polynet_keras.basics.news import bar_disabled, tell
 
 REFRESH_SECONDS = 0.5
 """Seconds between two updates of loss and accuracy, on a terminal."""
+PACES = 100
+"""Number of latest steps whose median is the pace."""
 LINE_SECONDS = 60
 """Seconds between two lines within an epoch, if there is no terminal."""
 
@@ -35,12 +39,16 @@ class ProgressDisplay(keras.callbacks.Callback):
         self._first_step = first_step
         self._bar: tqdm | None = None
         self._is_traced = False
-        self._paced_images = 0
+        self._paces: deque[float] = deque(maxlen=PACES)
+        """Seconds an image, of the latest steps."""
+        self._validations: list[float] = []
+        """Seconds of each epoch's validation."""
 
     def on_epoch_begin(self, epoch, logs=None):
         before = min(self._images, self._first_step * self._batch_size)
         self._name = f"epoch {epoch + 1}/{self.params['epochs']}"
         self._left = self.params["epochs"] * self._images - epoch * self._images - before
+        self._epochs_left = self.params["epochs"] - epoch - 1
         self._timed_images = 0
         self._timed_from = self._timed_to = self._shown = time.monotonic()
         self._bar = tqdm(
@@ -54,12 +62,12 @@ class ProgressDisplay(keras.callbacks.Callback):
         done = min(self._images, (batch + 1) * self._batch_size)
         images = done - batch * self._batch_size
         self._left -= images
-        if self._is_traced:
-            self._timed_images += images
-            self._paced_images += images
-        else:
+        if not self._is_traced:
             self._is_traced = True  # by this step
-            self._timed_from = self._paced_from = now
+            self._timed_from = now
+        else:
+            self._timed_images += images
+            self._paces.append((now - self._timed_to) / images)
         self._timed_to = now
         bar = self._bar
         if bar is None:
@@ -80,6 +88,7 @@ class ProgressDisplay(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         self.close()
         self._first_step = 0
+        self._validations.append(time.monotonic() - self._timed_to)
         seconds = self._timed_to - self._timed_from
         rate = self._timed_images / seconds if seconds else math.nan  # one step, which was traced, gives no rate
         pace = f"; {rate:.4g} images/s" if seconds else ""
@@ -94,10 +103,15 @@ class ProgressDisplay(keras.callbacks.Callback):
             self._bar = None
 
     def _to_go(self) -> str:
-        """Returns the time to the end of the run at the pace so far, including validation."""
-        if not self._paced_images or not self._left:
+        """Returns the time to the end of the run, of steps and, after two epochs, of validations.
+
+        What is compiled in the first step and validation, and on JAX in the first smaller batch, comes once.
+        """
+        if not self._paces or not self._left:
             return ""
-        return f"; about {duration((time.monotonic() - self._paced_from) * self._left / self._paced_images)} left"
+        validation = min(self._validations[1:], default=0.0)
+        seconds = statistics.median_low(self._paces) * self._left + validation * self._epochs_left
+        return f"; about {duration(seconds)} left"
 
 
 def tell_of_compilation() -> None:

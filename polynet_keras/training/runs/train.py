@@ -202,6 +202,8 @@ def _train_in(path: Path, recipe: Recipe, source: Source, execution: Execution, 
     model = model or _model(recipe, source, checkpoints, execution, strategy)
     if chief:
         together = "one process" if strategy is None else number_of(strategy.num_replicas_in_sync, "replica")
+        if (backend := keras.backend.backend()) != "tensorflow":
+            together += f", {backend}"
         tell("%s; %s; run folder %s", parameters_text(model), together, path)
     fail_together(strategy, _no_room(path, model, best is not None) if chief else None)
     with reading(unread, unread_validation, unread_held_out):

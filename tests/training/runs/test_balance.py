@@ -146,6 +146,8 @@ def test_a_run_tells_of_it(tmp_path, opened, source, caplog):
         tell_of_data(Recipe(class_weights="balanced"), source, None, False)
     assert "weights of the classes in the loss: class 0 0.25, class 1 1, class 2 7" in caplog.text
     assert "weights of the classes in the loss: class 0 0.4444, class 1 2, class 2 4" in caplog.text
+    assert caplog.text.count("class_weights do not name") == 1
+    assert "class_weights do not name class 1: they weigh 1" in caplog.text
     assert ModelCard.load(tmp_path / "run").training_counts == COUNTS
     assert Recipe.load(tmp_path / "run" / "recipe.json") == recipe
     # Validation counts every image alike.

@@ -31,6 +31,7 @@ def lines(monkeypatch):
 
 
 def run(clock, callback, epochs, steps, seconds, first_epoch=0, validation=0.0):
+    validations = itertools.repeat(validation) if isinstance(validation, float) else validation
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     model.compile(keras.optimizers.SGD(0.25))
     callback.set_model(model)
@@ -41,7 +42,7 @@ def run(clock, callback, epochs, steps, seconds, first_epoch=0, validation=0.0):
         for step in range(steps):
             clock.now += next(seconds)
             callback.on_train_batch_end(step, {"loss": 1.5})
-        clock.now += validation
+        clock.now += next(validations)
         callback.on_test_begin()
         logs.append({"loss": 1.5})
         callback.on_epoch_end(epoch, logs[-1])
@@ -54,11 +55,30 @@ def test_rates_leave_out_the_first_step_and_validation(clock, lines):
     logs = run(clock, callback, 2, 3, itertools.chain([100.0], itertools.repeat(2.0)), validation=10.0)
     assert [one["images_per_second"] for one in logs] == [pytest.approx(6 / 4), pytest.approx(10 / 6)]
     assert {one["learning_rate"] for one in logs} == {0.25}
-    # 6 images in 14 s, validation and all: 10 more take 23 s.
+    # 10 more images take 0.5 s each, the lower one of two paces.
     assert lines == [
         "epoch 1/2: 4 of 10 images, loss 1.5000",  # a minute is over
-        "epoch 1/2: loss 1.5000; 1.5 images/s; about 23 s left",
+        "epoch 1/2: loss 1.5000; 1.5 images/s; about 5 s left",
         "epoch 2/2: loss 1.5000; 1.667 images/s",
+    ]
+
+
+def test_what_is_compiled_once_does_not_count_for_the_epochs_that_are_left(clock, lines):
+    """Of each epoch the last batch is smaller: on JAX its first step and validation compile for 30 s."""
+    seconds = itertools.chain([100.0, 2.0, 31.0], itertools.cycle([2.0, 2.0, 1.0]))
+    run(
+        clock,
+        ProgressDisplay(images=10, batch_size=4),
+        4,
+        3,
+        seconds,
+        validation=itertools.chain([50.0], itertools.repeat(4.0)),
+    )
+    assert [line.partition("about ")[2] for line in lines if "images/s" in line] == [
+        "15 s left",  # without validation, which has compiled, too
+        "18 s left",
+        "9 s left",
+        "",
     ]
 
 
