@@ -144,9 +144,9 @@ def _fetch(checkpoint: PublishedCheckpoint, target: Path) -> None:
         download([*mirrors, *checkpoint.urls], target, lambda path: verify(path, checkpoint), size=checkpoint.size)
     except DownloadError as error:
         raise DownloadError(
-            f"weights={checkpoint.name!r}: {error}. Without a network: download {checkpoint.urls[0]} elsewhere, whose "
-            f"{_hash_text(checkpoint)}, and save it as {target}, or in a folder that {FOLDER_VARIABLE} names. A server "
-            f"that is slow to answer has a minute with {TIMEOUT_VARIABLE}=60"
+            f"weights={checkpoint.name!r}: {error}. Without a network: download {checkpoint.urls[0]} elsewhere, and save "
+            f"it as {target}, or in a folder that {FOLDER_VARIABLE} names ({_hash_text(checkpoint)}). For a server "
+            f"that is slow to answer, set {TIMEOUT_VARIABLE}=60, in seconds"
         ) from None
     except OSError as error:
         raise OSError(
@@ -156,8 +156,8 @@ def _fetch(checkpoint: PublishedCheckpoint, target: Path) -> None:
 
 
 def _hash_text(checkpoint: PublishedCheckpoint) -> str:
-    member = " of its one member" if checkpoint.hash_of == "member" else ""
-    return f"{checkpoint.algorithm}{member} begins with {checkpoint.digest}"
+    hashed = "the file inside the zip" if checkpoint.hash_of == "member" else "the file"
+    return f"the {checkpoint.algorithm} of {hashed} begins with {checkpoint.digest}"
 
 
 def verify(path: Path, checkpoint: PublishedCheckpoint) -> None:
