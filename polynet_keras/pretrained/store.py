@@ -144,9 +144,9 @@ def _fetch(checkpoint: PublishedCheckpoint, target: Path) -> None:
         download([*mirrors, *checkpoint.urls], target, lambda path: verify(path, checkpoint), size=checkpoint.size)
     except DownloadError as error:
         raise DownloadError(
-            f"weights={checkpoint.name!r}: {error}. Without a network: download {checkpoint.urls[0]} elsewhere, and save "
-            f"it as {target}, or in a folder that {FOLDER_VARIABLE} names ({_hash_text(checkpoint)}). For a server "
-            f"that is slow to answer, set {TIMEOUT_VARIABLE}=60, in seconds"
+            f"weights={checkpoint.name!r}: {error}. Without a network: download {checkpoint.urls[0]} elsewhere, and "
+            f"save it as {target}, or in a folder that {FOLDER_VARIABLE} names ({_hash_text(checkpoint)}). For a "
+            f"server that is slow to answer, set {TIMEOUT_VARIABLE}=60, in seconds"
         ) from None
     except OSError as error:
         raise OSError(

@@ -65,7 +65,7 @@ def test_command(capsys, monkeypatch):
     large = InputBenchmark(1000, 200, 300, (4000, 3000), smaller)
     monkeypatch.setattr(input_benchmark, "benchmark_input", lambda recipe, seconds: large)
     assert main(["benchmark", "input"]) == 0
-    assert capsys.readouterr().out.splitlines()[-3:] == [
+    assert capsys.readouterr().out.splitlines()[-4:] == [
         "the images are larger than the network needs: 4,000 x 3,000 px in the median.",
         "With fewer pixels to decode:",
         "  --decoding=scaled: 300.0 images/s, 1.5 times as many",
