@@ -362,7 +362,7 @@ def define_recipe_flags(values: flags.FlagValues, photographs: bool = True) -> N
     if photographs:
         recipe += (
             " Without --recipe and --weights, a folder or a table of images has the defaults after `photographs:`; "
-            "`chosen` ones depend on the images (docs/training.md)."
+            "`chosen` means that the command looks at the images, and says what it chooses and why."
         )
     Heading(values, "Recipe").string("recipe", None, recipe)
     for title, settings in SETTINGS.items():

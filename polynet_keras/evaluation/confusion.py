@@ -1,5 +1,6 @@
 """The confusion matrix as a picture, in the colours of its page, and as a table."""
 
+import math
 from collections.abc import Iterator, Sequence
 from html import escape
 
@@ -18,8 +19,9 @@ NUMBERED = 25
 LETTERS = 24
 """Most letters of a class's name."""
 
-FIELD, LABELS = 22, 160
-"""Side of a cell and width of the names, in pixels; cells are smaller if the classes have no names."""
+FIELD, LABELS, LETTER = 22, 160, 6.5
+"""Side of a cell, most width of the names, and width of a letter, in pixels; letters that are not ASCII may be twice as
+wide. Cells are smaller if the classes have no names."""
 SIDE = 600
 """Side of the matrix without names, in pixels."""
 
@@ -47,12 +49,13 @@ def confusion_svg(counts: Counts, class_names: Sequence[str]) -> str:
     matrix = counts.confusion[np.ix_(classes, classes)]
     named = len(classes) <= NAMED
     field = FIELD if named else SIDE / len(classes)
-    left = top = LABELS if named else 0
+    names = [_short(class_names[i]) for i in classes]
+    left = top = min(LABELS, max(map(_width, names), default=0)) if named else 0
     side = field * len(classes)
     marks = []
     if named:
-        for place, i in enumerate(classes):
-            text, middle = escape(_short(class_names[i])), field * (place + 0.5)
+        for place, text in enumerate(map(escape, names)):
+            middle = field * (place + 0.5)
             marks.append(f'<text x="{left - 6}" y="{top + middle + 4:.1f}" text-anchor="end">{text}</text>')
             marks.append(f'<text transform="translate({left + middle + 4:.1f} {top - 6}) rotate(-90)">{text}</text>')
     if len(classes) <= NUMBERED:
@@ -91,6 +94,11 @@ def _fields(matrix: np.ndarray) -> Iterator[str]:
 def _shades(matrix: np.ndarray) -> np.ndarray:
     """Returns an int64 array of shades, 0 for no image; even the rarest mistake has a colour."""
     return np.ceil(matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1) * SHADES).astype(int)
+
+
+def _width(text: str) -> int:
+    """Returns the width of a name with its distance to the cells, in pixels."""
+    return 12 + math.ceil(sum(LETTER if letter.isascii() else 2 * LETTER for letter in text))
 
 
 def _short(text: str) -> str:
