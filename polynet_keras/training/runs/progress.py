@@ -14,7 +14,7 @@ from polynet_keras.basics.news import bar_disabled, tell
 REFRESH_SECONDS = 0.5
 """Seconds between two updates of loss and accuracy, on a terminal."""
 PACES = 100
-"""Number of latest steps whose median is the pace."""
+"""Number of latest steps that give the pace."""
 LINE_SECONDS = 60
 """Seconds between two lines within an epoch, if there is no terminal."""
 
@@ -105,12 +105,14 @@ class ProgressDisplay(keras.callbacks.Callback):
     def _to_go(self) -> str:
         """Returns the time to the end of the run, of steps and, after two epochs, of validations.
 
-        What is compiled in the first step and validation, and on JAX in the first smaller batch, comes once.
+        What is compiled comes once: in the first step and validation, and on JAX in the first smaller batch. So the
+        slowest of the latest steps does not count. The others have a mean, because an accelerator queues several steps.
         """
         if not self._paces or not self._left:
             return ""
+        paces = sorted(self._paces)
         validation = min(self._validations[1:], default=0.0)
-        seconds = statistics.median_low(self._paces) * self._left + validation * self._epochs_left
+        seconds = statistics.fmean(paces[:-1] or paces) * self._left + validation * self._epochs_left
         return f"; about {duration(seconds)} left"
 
 

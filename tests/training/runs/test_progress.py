@@ -55,7 +55,7 @@ def test_rates_leave_out_the_first_step_and_validation(clock, lines):
     logs = run(clock, callback, 2, 3, itertools.chain([100.0], itertools.repeat(2.0)), validation=10.0)
     assert [one["images_per_second"] for one in logs] == [pytest.approx(6 / 4), pytest.approx(10 / 6)]
     assert {one["learning_rate"] for one in logs} == {0.25}
-    # 10 more images take 0.5 s each, the lower one of two paces.
+    # 10 more images take 0.5 s each: the slower one of two steps does not count.
     assert lines == [
         "epoch 1/2: 4 of 10 images, loss 1.5000",  # a minute is over
         "epoch 1/2: loss 1.5000; 1.5 images/s; about 5 s left",
