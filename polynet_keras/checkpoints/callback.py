@@ -34,8 +34,8 @@ class Checkpoints(keras.callbacks.Callback):
     A process that is killed and started again with the same script gets the weights, losses, metrics and history of an
     uninterrupted run: bit for bit, if the training itself is deterministic. It works for a PolyNet, a
     `DistributedModel` and other subclasses of `DistributedTraining`: on TensorFlow without a strategy or with one of
-    several replicas or workers, and on JAX in one process. A training resumes on the backend that it began on. Workers
-    share the folder; the chief writes, and all resume from the same checkpoint.
+    several replicas or workers, and on JAX in one process, or in the several of `training.train`. A training resumes on
+    the backend that it began on. Workers share the folder; the chief writes, and all resume from the same checkpoint.
 
     A checkpoint holds all variables of the model (with the states of its random layers), of its optimizers and metrics;
     the position; the logs; and the state of other callbacks (`callback_state.ATTRIBUTES`, or their `get_state` and

@@ -115,7 +115,7 @@ def recipe_of_run(values: flags.FlagValues, announce: bool = True) -> "Recipe":
     if not (path / RECIPE_FILE).is_file():
         is_new = not (values["data"].present or values["weights"].present)
         if announce and is_new and not (values.dry_run or values.find_learning_rate):
-            logging.info("run_dir=%r holds no run yet: a new one begins, on the digits", values.run_dir)
+            logging.info("--run_dir=%s holds no run yet: a new one begins, on the digits", values.run_dir)
         return _chosen(values, announce)
     own = Recipe.load(path / RECIPE_FILE)
     recipe = recipe_of(values, own)

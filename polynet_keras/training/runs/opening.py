@@ -100,8 +100,8 @@ def tell_of_data(recipe: Recipe, source: Source, strategy: Strategy | None, stri
         told = some_of([f"{shown(n)} {w:.4g}" for n, w in zip(source.class_names, weights, strict=True)], CLASSES_SHOWN)
         if is_chief(strategy):
             tell("weights of the classes in the loss: %s", told)
-            unnamed = [n for n in source.class_names if n not in recipe.class_weights]
-            if not isinstance(recipe.class_weights, str) and unnamed:
+            given = source.class_names if isinstance(recipe.class_weights, str) else recipe.class_weights
+            if unnamed := [name for name in source.class_names if name not in given]:
                 logging.warning("class_weights do not name %s: they weigh 1", some_of(unnamed, CLASSES_SHOWN))
 
 
