@@ -22,7 +22,7 @@ from polynet_keras.evaluation.loading import TrainedModel
 from polynet_keras.pretrained import ModelCard, stored_arrays
 from polynet_keras.pretrained.stored_arrays import Format
 from polynet_keras.studies import ablation_runs
-from polynet_keras.studies.ablation_runs import Outcome
+from polynet_keras.studies.ablation_outcomes import Outcome
 from tests.pretrained.small import STRUCTURE, small_published
 from tests.studies.test_ablation_runs import finish
 from tests.test_public_names import ROOMS, imports_of

@@ -14,7 +14,7 @@ from PIL import Image
 from polynet_keras.data.examples import Source
 from polynet_keras.data.fashion_mnist import FOLDER as FASHION_MNIST_FOLDER
 from polynet_keras.evaluation.predicting import predict
-from polynet_keras.studies.ablation_runs import Outcome
+from polynet_keras.studies.ablation_outcomes import Outcome
 from polynet_keras.training.recipes.recipe import Recipe
 
 EXAMPLES = Path(__file__).parent.parent / "examples"

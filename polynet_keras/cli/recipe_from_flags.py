@@ -169,21 +169,28 @@ def learning_rate_factors_of(value: str | None) -> dict[str, float] | None:
     Raises:
         ValueError: it does not give numbers by part, or gives a part twice.
     """
+    return numbers_by_name("learning_rate_factors", value, "PART=NUMBER", "stem=0.1,stage_a=0.3")
+
+
+def numbers_by_name(flag: str, value: str | None, form: str, example: str) -> dict[str, float] | None:
+    """Returns the value of a flag that gives numbers by name.
+
+    Raises:
+        ValueError: it is not of this form, or gives a name twice.
+    """
     if value is None:
         return None
-    factors: dict[str, float] = {}
+    numbers: dict[str, float] = {}
     for item in value.split(","):
-        part, _, factor = (text.strip() for text in item.partition("="))
+        name, _, text = (part.strip() for part in item.partition("="))
         try:
-            number = float(factor)
+            number = float(text)
         except ValueError:
-            raise ValueError(
-                f"--learning_rate_factors={value} must be PART=NUMBER, split by commas, such as stem=0.1,stage_a=0.3"
-            ) from None
-        if part in factors:
-            raise ValueError(f"--learning_rate_factors={value} names {part} twice")
-        factors[part] = number
-    return factors
+            raise ValueError(f"--{flag}={value} must be {form}, split by commas, such as {example}") from None
+        if name in numbers:
+            raise ValueError(f"--{flag}={value} names {name} twice")
+        numbers[name] = number
+    return numbers
 
 
 def unfreezing_of(value: str | None) -> tuple["PhaseSettings", ...] | None:

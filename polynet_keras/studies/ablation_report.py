@@ -3,72 +3,16 @@
 import os
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from polynet_keras.studies.ablation_runs import Outcome
+from polynet_keras.studies.ablation_outcomes import Outcome
 from polynet_keras.studies.ablation_variants import MIXED
+from polynet_keras.studies.paired_seeds import PairedDifferences, comparisons, confidence_interval, holm, p_value
 
 COLUMNS = (
     *("net", "stage", "structure", "trainable parameters", "MMAC", "error, %", "seeds"),
     *("at equal depth, points", "at equal compute, points", "which is", "training, s"),
 )
 TEXTS = ("net", "stage", "structure", "which is")
-
-
-@dataclass(frozen=True)
-class PairedDifferences:
-    """A net of other modules against an Inception-ResNet, seed by seed.
-
-    Attributes:
-        variant, baseline: names.
-        differences: by seed, in error, variant minus baseline, as shares of the held-out images.
-    """
-
-    variant: str
-    baseline: str
-    differences: dict[int, float]
-
-
-def comparisons(outcomes: Sequence[Outcome], equal: str) -> list[PairedDifferences]:
-    """The pairs of equal `"depth"` or `"compute"` that have seeds in common.
-
-    Examples:
-        >>> pair = comparisons(outcomes, "compute")[0]
-        >>> pair.variant, pair.baseline
-        ('A 2-way', 'ir 1-1-1')
-        >>> {seed: round(difference, 3) for seed, difference in pair.differences.items()}
-        {0: -0.014, 1: -0.006}
-    """
-    errors: dict[str, dict[int, float]] = {}
-    for outcome in outcomes:
-        errors.setdefault(outcome.variant, {})[outcome.seed] = outcome.error
-    pairs = dict.fromkeys((outcome.variant, getattr(outcome, f"same_{equal}")) for outcome in outcomes if outcome.stage)
-    found = []
-    for variant, baseline in pairs:
-        seeds = sorted(set(errors[variant]) & set(errors.get(baseline, {})))
-        if seeds:
-            differences = {seed: errors[variant][seed] - errors[baseline][seed] for seed in seeds}
-            found.append(PairedDifferences(variant, baseline, differences))
-    return found
-
-
-def confidence_interval(differences: Sequence[float]) -> tuple[float, float, float]:
-    """The mean, and the bounds of its 95 % confidence interval (Student's t).
-
-    Raises:
-        ValueError: fewer than two values.
-
-    Examples:
-        >>> [round(value, 2) for value in confidence_interval([0.1, 0.2, 0.3])]
-        [0.2, -0.05, 0.45]
-    """
-    if len(differences) < 2:
-        raise ValueError(f"an interval takes two or more values; got {len(differences)}")
-    from scipy import stats
-
-    mean = statistics.fmean(differences)
-    half = float(stats.t.ppf(0.975, len(differences) - 1) * stats.sem(differences))
-    return mean, mean - half, mean + half
 
 
 def ablation_answer(outcomes: Sequence[Outcome]) -> str:
@@ -139,6 +83,38 @@ def ablation_table(outcomes: Sequence[Outcome]) -> str:
             *(_difference(pairs.get(name)) for pairs in (depth, compute)),
             first.same_compute,
             f"{statistics.fmean(row.seconds for row in rows):.0f}",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def paired_table(outcomes: Sequence[Outcome], level: float = 0.95) -> str:
+    """The comparisons at equal compute: a line for each net with its mean difference, interval and p-values.
+
+    The p-values are those of Student's two-sided t test over the seeds. Holm's adjusted ones hold for all lines
+    together: the probability that any of them is below 0.05 by chance is at most 5 %.
+    Source: S. Holm, "A simple sequentially rejective multiple test procedure", 1979.
+
+    Args:
+        outcomes: outcomes of a study with two or more seeds.
+        level: confidence level of the intervals, between 0 and 1.
+
+    Examples:
+        >>> for line in paired_table(outcomes).splitlines():
+        ...     print(line.partition(" | ")[0])
+        | net
+        | ---
+        | A 2-way
+    """
+    pairs = [pair for pair in comparisons(outcomes, "compute") if len(pair.differences) > 1]
+    header = ("net", "against", "seeds", "difference, points", f"{100 * level:g} % interval", "p", "p, Holm")
+    lines = [f"| {' | '.join(header)} |", "| --- | --- | ---: | ---: | ---: | ---: | ---: |"]
+    values = [p_value(list(pair.differences.values())) for pair in pairs]
+    for pair, value, adjusted in zip(pairs, values, holm(values), strict=True):
+        mean, low, high = (100 * bound for bound in confidence_interval([*pair.differences.values()], level))
+        cells = (
+            *(pair.variant, pair.baseline, str(len(pair.differences))),
+            *(f"{mean:+.2f}", f"{low:+.2f} to {high:+.2f}", f"{value:.3g}", f"{adjusted:.3g}"),
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

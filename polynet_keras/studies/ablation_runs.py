@@ -1,18 +1,16 @@
 """The runs of the poster's ablation: every net with several seeds, in one folder."""
 
-import csv
 import dataclasses
 import math
 import os
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 
-from polynet_keras.basics.checks import check_integer
-from polynet_keras.basics.files import written_whole
+from polynet_keras.basics.checks import check_choice, check_integer
 from polynet_keras.basics.holding import Hold, holding, make_folder
 from polynet_keras.basics.news import tell
 from polynet_keras.cluster.cluster import Cluster
@@ -20,7 +18,8 @@ from polynet_keras.data.examples import Source
 from polynet_keras.data.sources import open_source
 from polynet_keras.models.cost import network_cost
 from polynet_keras.pretrained.model_card import ModelCard
-from polynet_keras.studies.ablation_variants import Variant, variants
+from polynet_keras.studies.ablation_outcomes import Outcome, save_outcomes
+from polynet_keras.studies.ablation_variants import STUDIED, Variant, variants
 from polynet_keras.studies.study_folder import STUDY_FILE, check_study
 from polynet_keras.training.recipes.recipe import Recipe
 from polynet_keras.training.runs.folder import (
@@ -34,44 +33,14 @@ from polynet_keras.training.runs.train import train
 RESULTS_FILE = "ablation.csv"
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """A trained net of the study: a row of `ablation.csv`.
-
-    Attributes:
-        variant, stage, same_depth, same_compute, structure: of the `Variant`; the structure in the notation.
-        seed: of the run.
-        parameters: that are trained.
-        macs: multiply-accumulates of one image.
-        seconds: of the training steps, from the images a second of the run's processes, without validation and tracing.
-        images: that were held out.
-        errors: how many of them the net got wrong, at the end of the run.
-    """
-
-    variant: str
-    stage: str
-    same_depth: str
-    same_compute: str
-    structure: str
-    seed: int
-    parameters: int
-    macs: int
-    seconds: float
-    images: int
-    errors: int
-
-    @property
-    def error(self) -> float:
-        """Share of the held-out images."""
-        return self.errors / self.images
-
-
 def ablation(
     recipe: Recipe,
     output: str | os.PathLike,
     depths: Sequence[int] = (1, 2, 1),
     modules: Sequence[str] = ("poly-2", "2-way"),
     seeds: int = 3,
+    stages: Sequence[str] = STUDIED,
+    learning_rates: Mapping[str, float] | None = None,
 ) -> list[Outcome]:
     """Trains the nets of the study with several seeds, one after the other; what is done is not done again.
 
@@ -84,9 +53,12 @@ def ablation(
         depths: as `variants` takes it.
         modules: as `variants` takes it.
         seeds: how many, from the recipe's on.
+        stages: as `variants` takes it.
+        learning_rates: learning rates by net, such as `{"ir 2-4-2": 0.002}`; other nets have the recipe's.
 
     Raises:
-        ValueError: as `variants` and `train`; the folder holds something else, or another process holds it.
+        ValueError: as `variants` and `train`; a learning rate is for a net that is not in the study; the folder
+            holds something else, or another process holds it.
         OSError: another process has taken the folder.
 
     Examples:
@@ -100,7 +72,8 @@ def ablation(
     check_integer("seeds", seeds, at_least=1)
     if Cluster.from_environment().is_distributed:
         raise ValueError("an ablation runs in one process; start it without TF_CONFIG and Slurm's variables")
-    studied = variants(depths, modules)
+    studied = variants(depths, modules, stages)
+    recipes = _recipes(recipe, studied, learning_rates or {})
     # Before the study begins: it could not be resumed with other data.
     first = _source(recipe, recipe.seed)
     folder = Path(output)
@@ -109,36 +82,42 @@ def ablation(
         check_study(folder, recipe)
         if not (folder / STUDY_FILE).is_file():
             recipe.save(folder / STUDY_FILE)
-        return _run_study(recipe, folder, hold, studied, seeds, first)
+        return _run_study(recipes, folder, hold, studied, seeds, first)
 
 
 def _source(recipe: Recipe, seed: int) -> Source:
     return open_source(recipe.data, seed, recipe.layout, recipe.validation_share)
 
 
+def _recipes(recipe: Recipe, studied: Sequence[Variant], rates: Mapping[str, float]) -> dict[str, Recipe]:
+    """The recipe of each net, but for the seed."""
+    names = [variant.name for variant in studied]
+    for name in rates:
+        check_choice("learning_rates", name, names)
+    recipes = {}
+    for variant in studied:
+        settings: dict[str, Any] = {"structure": str(variant.structure)}
+        if variant.name in rates:
+            settings["schedule.learning_rate"] = rates[variant.name]
+        recipes[variant.name] = recipe.replaced(settings)
+    return recipes
+
+
 def _run_study(
-    recipe: Recipe, folder: Path, hold: Hold, studied: Sequence[Variant], seeds: int, first: Source
+    recipes: Mapping[str, Recipe], folder: Path, hold: Hold, studied: Sequence[Variant], seeds: int, first: Source
 ) -> list[Outcome]:
     outcomes: list[Outcome] = []
     total = seeds * len(studied)
+    recipe = recipes[studied[0].name]
     for seed in range(recipe.seed, recipe.seed + seeds):
         source = first if seed == recipe.seed else _source(recipe, seed)
         for variant in studied:
             run = folder / f"{variant.name.replace(' ', '-')}-seed-{seed}"
             tell("run %d of %d: %s, seed %d", len(outcomes) + 1, total, variant.name, seed)
-            settings = dataclasses.replace(recipe, structure=str(variant.structure), seed=seed)
-            outcomes.append(_outcome(variant, settings, run, source))
+            outcomes.append(_outcome(variant, dataclasses.replace(recipes[variant.name], seed=seed), run, source))
             hold.check(folder)
             save_outcomes(folder / RESULTS_FILE, outcomes)
     return outcomes
-
-
-def save_outcomes(path: Path, outcomes: Sequence[Outcome]) -> None:
-    """Writes a row for each outcome."""
-    with written_whole(path) as partial, open(partial, "w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([field.name for field in dataclasses.fields(Outcome)])
-        writer.writerows(dataclasses.astuple(outcome) for outcome in outcomes)
 
 
 def _outcome(variant: Variant, recipe: Recipe, folder: Path, source: Source) -> Outcome:
@@ -161,6 +140,7 @@ def _outcome(variant: Variant, recipe: Recipe, folder: Path, source: Source) -> 
         _seconds(folder / HISTORY_FILE, len(source.training)),
         card.held_out,
         card.held_out - card.held_out_correct,
+        recipe.schedule.learning_rate,
     )
 
 

@@ -7,6 +7,7 @@ evaluated", and "PolyNet design yields higher accuracy than Inception-ResNet giv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from polynet_keras.basics.checks import check_choice
 from polynet_keras.models.polynomial import Polynomial, PolynomialSyntaxError
 from polynet_keras.models.structure import STAGES, Structure
 
@@ -14,6 +15,8 @@ BASELINE = "ir"
 MIXED = "mixed"
 G5 = {"a": ("2-way",), "b": ("poly-3", "2-way"), "c": ("poly-3", "2-way")}
 """The modules of the poster's best net, in turn."""
+STUDIED = (*(stage.upper() for stage in STAGES), MIXED)
+"""Where a net has Poly or K-way modules: in one stage, or in all of them."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Variant:
     same_compute: str = ""
 
 
-def variants(depths: Sequence[int], modules: Sequence[str]) -> list[Variant]:
+def variants(depths: Sequence[int], modules: Sequence[str], stages: Sequence[str] = STUDIED) -> list[Variant]:
     """The nets of the study.
 
     For each module, and each of the three stages and all of them together ("mixed"), there is a net in which all
@@ -44,11 +47,12 @@ def variants(depths: Sequence[int], modules: Sequence[str]) -> list[Variant]:
     deeper: a unit of n Inception blocks costs what n units of one do.
 
     Args:
-        depths: of the Inception-ResNet that all is compared with: its residual units in stage A, B and C.
+        depths: residual units in stage A, B and C of the Inception-ResNet that all nets are compared with.
         modules: names or polynomials, without `ir`.
+        stages: which of these nets: `"A"`, `"B"`, `"C"`, `"mixed"`.
 
     Raises:
-        ValueError: no such depths or modules.
+        ValueError: there are no such depths, modules or stages.
 
     Examples:
         >>> print(", ".join(variant.name for variant in variants((1, 1, 1), ["2-way"])))
@@ -61,13 +65,18 @@ def variants(depths: Sequence[int], modules: Sequence[str]) -> list[Variant]:
         raise ValueError(f"modules={error}") from None
     if not names or BASELINE in names:
         raise ValueError(f"modules={','.join(modules)!r} must be one or more, such as poly-2, and not {BASELINE}")
-    patterns: list[tuple[str, dict[str, tuple[str, ...]]]] = []
-    for stages in (*((stage,) for stage in STAGES), STAGES):
-        patterns += [(name, dict.fromkeys(stages, (name,))) for name in names]
-    patterns.append(("g5", G5))
+    if not stages:
+        raise ValueError(f"stages={list(stages)!r} must name one or more of {', '.join(STUDIED)}")
+    for stage in stages:
+        check_choice("stages", stage, STUDIED)
+    patterns: list[tuple[str, str, dict[str, tuple[str, ...]]]] = []
+    for stage in (stage for stage in STUDIED if stage in stages):
+        replaced = STAGES if stage == MIXED else (stage.lower(),)
+        patterns += [(stage, name, dict.fromkeys(replaced, (name,))) for name in names]
+    if MIXED in stages:
+        patterns.append((MIXED, "g5", G5))
     found = {base: Variant(_inception_resnet_name(base), base)}
-    for name, pattern in patterns:
-        stage = MIXED if len(pattern) > 1 else next(iter(pattern)).upper()
+    for stage, name, pattern in patterns:
         structure = _replaced(base, pattern)
         equal = Structure.inception_resnet([sum(map(_blocks, units)) for units in structure.stages])
         found.setdefault(equal, Variant(_inception_resnet_name(equal), equal))

@@ -89,8 +89,8 @@ TABLE = {
     "ablation": Called(
         ("studies.ablation",),
         ("training.Recipe",),
-        others=("studies.ablation_table", "studies.plot_ablation"),
-        differ=OF_A_RECIPE,
+        others=("studies.ablation_table", "studies.paired_table", "studies.plot_ablation"),
+        differ={**OF_A_RECIPE, "learning_rates": "NET=NUMBER, split by commas; in Python a mapping"},
         parameters_only={"structure": "is what the study varies"},
     ),
     "predict": Called(

@@ -18,15 +18,11 @@ from polynet_keras.models import Structure
 from polynet_keras.models.cost import network_cost
 from polynet_keras.pretrained import ModelCard
 from polynet_keras.studies import ablation_runs as module
-from polynet_keras.studies.ablation_report import (
-    ablation_answer,
-    ablation_table,
-    comparisons,
-    confidence_interval,
-    plot_ablation,
-)
-from polynet_keras.studies.ablation_runs import Outcome, ablation, save_outcomes
+from polynet_keras.studies.ablation_outcomes import Outcome, load_outcomes, save_outcomes
+from polynet_keras.studies.ablation_report import ablation_answer, ablation_table, paired_table, plot_ablation
+from polynet_keras.studies.ablation_runs import ablation
 from polynet_keras.studies.ablation_variants import variants
+from polynet_keras.studies.paired_seeds import comparisons
 from polynet_keras.training.recipes.recipe import Recipe
 
 
@@ -49,6 +45,17 @@ def test_depth_and_compute_are_equal():
     assert {variant.same_depth for variant in others} == {"ir 2-4-2"}
     assert str(found["mixed g5"].structure) == "2 x [2-way] | 2 x [poly-3, 2-way] | 1 x [poly-3, 2-way]"
     assert len({str(variant.structure) for variant in found.values()}) == len(found)
+
+
+def test_some_stages_are_studied():
+    """In the order of the whole study, and with the baselines that they need."""
+    assert [variant.name for variant in variants((2, 4, 2), ("2-way",), ("mixed", "B"))] == [
+        *("ir 2-4-2", "ir 2-8-2", "B 2-way", "ir 4-8-4", "mixed 2-way", "ir 4-10-5", "mixed g5"),
+    ]
+    assert "mixed g5" not in [variant.name for variant in variants((2, 4, 2), ("2-way",), ("C",))]
+    for stages, message in (((), "must name one or more of A, B, C, mixed"), (("D",), "must be one of A, B, C, mixed")):
+        with pytest.raises(ValueError, match=message):
+            variants((1, 1, 1), ("2-way",), stages)
 
 
 @pytest.mark.parametrize("modules", [(), ("poly-2", "ir"), ("I + F",)])
@@ -141,6 +148,24 @@ def test_only_what_is_not_done_is_trained_seed_by_seed(tmp_path, asked):
     assert [outcome.errors for outcome in outcomes] == list(range(22))
     with pytest.raises(ValueError, match=r"holds a study of another recipe \(epochs=2, here 3\)"):
         ablation(dataclasses.replace(recipe, epochs=3), **study)
+
+
+def test_learning_rates_are_by_net(tmp_path, asked):
+    recipe, study = Recipe(epochs=2), {"depths": (1, 1, 1), "modules": ("2-way",), "seeds": 1, "stages": ("A",)}
+    rates = {"A 2-way": 0.005}
+    for variant in variants((1, 1, 1), ("2-way",), ("A",)):
+        with pytest.raises(BrokenOffError):
+            ablation(recipe, tmp_path / "study", **study, learning_rates=rates)
+        (one, folder) = asked.pop()
+        assert one.schedule.learning_rate == rates.get(variant.name, recipe.schedule.learning_rate)
+        finish(folder, one)
+    outcomes = ablation(recipe, tmp_path / "study", **study, learning_rates=rates)
+    assert [outcome.learning_rate for outcome in outcomes] == [0.002, 0.002, 0.005]
+    with pytest.raises(ValueError, match=r"A-2-way-seed-0 holds a run of another recipe .*learning_rate=0.005, here"):
+        ablation(recipe, tmp_path / "study", **study)
+    with pytest.raises(ValueError, match="learning_rates='A 2way' must be one of ir 1-1-1, ir 2-1-1, A 2-way"):
+        ablation(recipe, tmp_path / "other", **study, learning_rates={"A 2way": 0.1})
+    assert not (tmp_path / "other").exists()
 
 
 def test_who_has_lost_the_folder_writes_no_table(tmp_path, monkeypatch):
@@ -248,6 +273,7 @@ def outcomes_of(errors):
             3.5,
             1000,
             wrong,
+            0.002,
         )
         for (name, stage, baseline), row in errors.items()
         for seed, wrong in enumerate(row)
@@ -265,18 +291,6 @@ def test_differences_are_of_the_same_seed():
     assert len({line.count(" | ") for line in table}) == 1
 
 
-@pytest.mark.parametrize(("count", "t"), [(2, 12.7062), (3, 4.3027), (10, 2.2622)])
-def test_the_interval_is_students(count, t):
-    """With t of a printed table."""
-    values = np.random.default_rng(count).normal(1, 2, count)
-    half = t * np.sqrt(np.sum((values - values.mean()) ** 2) / (count - 1) / count)
-    np.testing.assert_allclose(
-        confidence_interval(values), [values.mean(), values.mean() - half, values.mean() + half], rtol=1e-4, atol=1e-4
-    )
-    with pytest.raises(ValueError, match="two or more values; got 1"):
-        confidence_interval([1.0])
-
-
 @pytest.mark.parametrize(
     ("better_by", "verdict"),
     [([10, 11, 12], "Yes."), ([-10, -11, -12], "No: Inception-ResNet does better."), ([10, -12, 3], "Not decided.")],
@@ -287,6 +301,39 @@ def test_the_answer(better_by, verdict):
     said = ablation_answer(outcomes_of({("ir 1", "", ""): base, ("B x", "B", "ir 1"): poly}))
     assert said.startswith(f"Does PolyNet beat Inception-ResNet at the same compute here? {verdict} Over 3 seeds the")
     assert "two or more seeds" in ablation_answer(outcomes_of({("ir 1", "", ""): [1], ("B x", "B", "ir 1"): [2]}))
+
+
+def test_intervals_of_single_nets():
+    """With t of a printed table, 4.3027 for three seeds. Holm doubles the smaller of two p-values."""
+    nets = {"A x": [91, 110, 132], "B x": [100, 121, 139], "C x": [100]}
+    others = {(net, net[0], "ir 1"): row for net, row in nets.items()}
+    outcomes = outcomes_of({("ir 1", "", ""): [100, 120, 140], **others})
+    rows = [line.strip("| ").split(" | ") for line in paired_table(outcomes).splitlines()]
+    assert [row[0] for row in rows] == ["net", "---", "A x", "B x"]
+    half = 4.3027 * np.std([0.9, 1.0, 0.8], ddof=1) / 3**0.5
+    assert rows[2][1:5] == ["ir 1", "3", "-0.90", f"{-0.9 - half:+.2f} to {-0.9 + half:+.2f}"]
+    assert float(rows[2][6]) == pytest.approx(2 * float(rows[2][5]), rel=0.01)
+    assert rows[3][3:] == ["+0.00", "-0.25 to +0.25", "1", "1"]
+    assert "99.9 % interval" in paired_table(outcomes, level=0.999)
+
+
+def test_a_table_comes_back_as_it_was(tmp_path):
+    outcomes = outcomes_of({("ir 1", "", ""): [100, 120], ("B x", "B", "ir 1"): [90, 115]})
+    table = tmp_path / "ablation.csv"
+    save_outcomes(table, outcomes)
+    assert load_outcomes(table) == outcomes
+    lines = table.read_text().splitlines()
+    for changed, message in (
+        (lines[1:], "must begin with the line variant,stage,same_depth"),
+        ([], "must begin with the line"),
+        ([*lines, "ir 1,"], "line 6: zip"),
+        ([*lines[:2], lines[2].replace("120", "many")], "line 3: invalid literal"),
+    ):
+        table.write_text("\n".join(changed))
+        with pytest.raises(ValueError, match=message):
+            load_outcomes(table)
+    with pytest.raises(ValueError, match="nowhere.csv cannot be read"):
+        load_outcomes(tmp_path / "nowhere.csv")
 
 
 def test_tables_and_pictures(tmp_path):
@@ -322,6 +369,9 @@ def test_the_command(capsys, tmp_path):
         ([f"--output={folder}", "--epochs=3"], "holds a study of another recipe (epochs=15, here 3)"),
         (["--output=x", "--depths=1,2,some"], "--depths=1,2,some must be three numbers"),
         (["--output=x", "--modules=foo"], "modules='»foo', column 1: unknown module"),
+        (["--output=x", "--stages=a"], "stages='a' must be one of A, B, C, mixed"),
+        (["--output=x", "--learning_rates=ir 1-2-1"], "--learning_rates=ir 1-2-1 must be NET=NUMBER, split by commas"),
+        (["--output=x", "--learning_rates=ir=0.1"], "learning_rates='ir' must be one of ir 1-2-1, ir 2-2-1"),
         (["--output=x", "--seeds=0"], "seeds=0 must be an integer of at least 1"),
         (["x"], "unexpected argument 'x'"),
     ):
