@@ -171,12 +171,14 @@ def _print(text: str, *values: object) -> None:
 
 
 def _print_evaluation(evaluation: "Evaluation") -> None:
+    from polynet_keras.evaluation.metrics import TOP
+
     result = evaluation.result
     print(f"model:       {shown(result.model)}")
     _print_images(result)
     interval = f"95 % interval {result.top1_low:.2f} to {result.top1_high:.2f} %"
     print(f"top-1:       {result.top1:.2f} % ({result.top1_hits} of {number_of(result.images, 'image')}; {interval})")
-    if len(evaluation.class_names) > 5:  # with fewer classes, top-5 counts all images
+    if len(evaluation.class_names) > TOP:  # with fewer classes, top-5 counts all images
         print(f"top-5:       {result.top5:.2f} % ({result.top5_hits})")
     print(f"loss:        {result.loss:.4f} nats; calibration error (ECE) {result.ece:.4f}")
     unit = " images/s" if result.seconds else ": only one batch ran, and its time includes compilation"

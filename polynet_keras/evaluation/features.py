@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from polynet_keras.basics.names import size_text
+from polynet_keras.basics.names import number_of, size_text
 from polynet_keras.data.protocol import Preprocessing
 from polynet_keras.evaluation.array_files import errors_of_file, read_arrays, write_arrays
 
@@ -49,6 +49,12 @@ class Features:
                 f"embeddings of {size_text(self.embeddings.shape)} must be (images, channels), for each of "
                 f"{size_text(self.paths.shape)} paths"
             )
+
+    def __repr__(self) -> str:
+        images, channels = self.embeddings.shape
+        return (
+            f"Features({number_of(images, 'image')}, {channels:,} channels, stage={self.stage!r}, model={self.model!r})"
+        )
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes an `.npz` file, completely or not at all: `paths`, `embeddings`, and all else in `about`, as JSON."""

@@ -116,10 +116,11 @@ def _card(picture: Picture, names: Sequence[str], longest: int) -> str:
     truth = ""
     if picture.label is not None:
         truth = f"true class <b>{names[picture.label]}</b>, probability {picture.probabilities[picture.label]:.2g}"
-    shown = "" if picture.image is None else _thumbnail(picture.image, longest)
+    shown = "" if picture.image is None else _thumbnail(picture.image, longest, picture.name)
     beside = "".join(
-        f'<div class="picture">{_thumbnail(image, longest)}<div class="name">{text}</div></div>'
-        for image, text in picture.overlays
+        f'<div class="picture">{_thumbnail(image, longest, f"{picture.name}, explained")}'
+        f'<div class="name">{caption}</div></div>'
+        for image, caption in picture.overlays
     )
     return (
         f'<div class="card"><div class="picture">{shown}</div>{beside}<div class="text">{truth}<ol>{top}</ol>'
@@ -133,7 +134,7 @@ def _kind(predicted: int, label: int | None) -> str:
     return "right" if predicted == label else "wrong"
 
 
-def _thumbnail(image: np.ndarray, longest: int) -> str:
+def _thumbnail(image: np.ndarray, longest: int, text: str) -> str:
     require_extra("data", "PIL")
     from PIL import Image
 
@@ -143,4 +144,5 @@ def _thumbnail(image: np.ndarray, longest: int) -> str:
     small = ' class="small"' if max(picture.size) <= longest // 2 else ""
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=85)
-    return f'<img{small} alt="" src="data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}">'
+    encoded = base64.b64encode(file.getvalue()).decode()
+    return f'<img{small} alt="{escape(text)}" src="data:image/jpeg;base64,{encoded}">'

@@ -94,7 +94,7 @@ def _headline(evaluation: "Evaluation") -> str:
     skipped = f"{result.skipped:,} could not be read and were skipped" if result.skipped else "none was skipped"
     tiles = (
         (f"{result.top1:.2f} %", f"top-1; 95 % interval {result.top1_low:.2f} to {result.top1_high:.2f}"),
-        (f"{result.top5:.2f} %", f"top-{TOP}"),
+        *(((f"{result.top5:.2f} %", f"top-{TOP}"),) if len(evaluation.class_names) > TOP else ()),
         (f"{counts.loss:.4f}", "cross-entropy, nats"),
         (f"{counts.ece:.4f}", "expected calibration error"),
         (f"{counts.images:,}", f"images; {skipped}"),

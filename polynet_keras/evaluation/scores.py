@@ -52,6 +52,13 @@ class Scores:
         if len(self.indices) != images or (np.diff(self.indices) <= 0).any():
             raise ValueError("indices must be ascending, one for each label")
 
+    def __repr__(self) -> str:
+        images, crops, classes = self.logits.shape
+        return (
+            f"Scores({number_of(images, 'image')}, crops of each: {crops}, {number_of(classes, 'class', 'classes')}, "
+            f"model={self.model!r}, dataset={self.dataset!r})"
+        )
+
     def save(self, path: str | os.PathLike) -> None:
         """Writes an `.npz` file, completely or not at all."""
         write_arrays(path, self, ARRAYS)

@@ -158,6 +158,10 @@ def features(**fields):
     return Features(**{**given, **fields})
 
 
+def test_a_session_shows_one_line_for_many_images():
+    assert repr(features()) == "Features(2 images, 3 channels, stage='stage_c', model='net')"
+
+
 def test_saved_and_loaded_without_pickle(tmp_path):
     one = features()
     one.save(tmp_path / "features.npz")

@@ -148,6 +148,14 @@ def test_summary(tmp_path):
     }
     assert report(tmp_path / "report.html", seconds=0.0)[0].texts.count("not measured") == 2
     assert "images; none was skipped" in report(tmp_path / "report.html")[0].texts
+    assert "top-5" not in report(tmp_path / "report.html", classes=5)[0].texts  # all images would count
+
+
+def test_pictures_have_their_names_as_texts(tmp_path):
+    page, *_ = report(tmp_path / "report.html", image=np.zeros((8, 8, 3), "uint8"), name='"photo" <{}>')
+    texts = [attributes["alt"] for attributes in page.all("img")]
+    assert len(texts) == 10
+    assert all(text.startswith('"photo" <') for text in texts)
 
 
 def test_a_picture_is_a_value_of_its_own():

@@ -24,6 +24,12 @@ def test_scores_come_back_as_they_were(tmp_path):
         found.model = "another"
 
 
+def test_a_session_shows_one_line_for_many_images():
+    (scores, *_) = nets(0, 6, 4, (1,), crops=10)
+    expected = f"Scores(6 images, crops of each: 10, 4 classes, model={scores.model!r}, dataset={scores.dataset!r})"
+    assert repr(scores) == expected
+
+
 def test_scores_that_cannot_be():
     (scores, *_) = nets(0, 6, 4, (1,))
     shape = "logits of .* must be " + re.escape("(images, crops, classes) of 6 labels and ")

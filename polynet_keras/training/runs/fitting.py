@@ -11,6 +11,7 @@ from polynet_keras.basics.files import written_whole
 from polynet_keras.basics.interrupts import interrupts_kept
 from polynet_keras.basics.names import number_of
 from polynet_keras.checkpoints.callback import Checkpoints
+from polynet_keras.checkpoints.interruption import Preempted
 from polynet_keras.checkpoints.model_state import first_not_finite
 from polynet_keras.cluster.agreement import sum_over_workers
 from polynet_keras.cluster.workers import Strategy, is_chief
@@ -95,8 +96,9 @@ def fit(
     except (KeyboardInterrupt, SystemExit) as ended:
         for writer in writers:
             writer.on_train_end()  # the process may be left without its teardown, which would write the rest
-        if isinstance(ended, KeyboardInterrupt) and has_checkpoints(path):
-            logging.warning("interrupted: %s resumes from the last checkpoint", resuming(path, execution, strategy))
+        if isinstance(ended, (KeyboardInterrupt, Preempted)) and has_checkpoints(path) and is_chief(strategy):
+            how = "stopped" if isinstance(ended, Preempted) else "interrupted"
+            logging.warning("%s: %s resumes from the last checkpoint", how, resuming(path, execution, strategy))
         raise
     finally:
         if progress is not None:
