@@ -76,6 +76,12 @@ SETTINGS: dict[str, dict[str, tuple[Callable[[Heading, str, Any, str], None], An
             "Factor on the residual paths: a number, `first,last` (linear in depth), one number for each module, or "
             "`released` (the published net's: 1 to 0.7 with depth).",
         ),
+        "normalization_momentum": (
+            _number,
+            None,
+            "Share of the moving statistics of batch normalization that a step keeps: nearer to 1, they come from more "
+            "batches. [0.9]",
+        ),
         "synchronized": (
             _switch,
             False,

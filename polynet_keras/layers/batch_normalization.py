@@ -132,6 +132,20 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return self.axis in (-1, len(inputs.shape) - 1)
 
 
+def set_normalization_momentum(model: keras.Model, momentum: float) -> None:
+    """Sets the momentum of every batch normalization of a model, nested models included.
+
+    Call it before the model is compiled: a training step that is compiled already keeps the old value.
+
+    Args:
+        model: a built model.
+        momentum: share of the moving statistics that a step keeps, from 0 to below 1.
+    """
+    for layer in every_layer(model):
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = momentum
+
+
 def synchronize_batch_normalization(model: keras.Model) -> None:
     """Sets `synchronized` on every batch normalization of a model, nested models included.
 

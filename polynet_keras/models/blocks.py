@@ -6,11 +6,16 @@ import keras
 from keras import KerasTensor
 
 from polynet_keras.layers.batch_normalization import BatchNormalization
-from polynet_keras.models.inception import REDUCTIONS, STEM, Branches, ConvSpec, MaxPool, scaled
-
-BN_EPSILON = 1e-5
-BN_MOMENTUM = 0.9
-"""The share of a moving statistic that one step keeps: PyTorch's default of 0.1 in Keras's convention."""
+from polynet_keras.models.inception import (
+    BN_EPSILON,
+    BN_MOMENTUM,
+    REDUCTIONS,
+    STEM,
+    Branches,
+    ConvSpec,
+    MaxPool,
+    scaled,
+)
 
 LayerOf = Callable[[str, Callable[[], keras.layers.Layer]], keras.layers.Layer]
 """Returns the layer of a name; the function makes it at the first call. Orders of a polynomial share layers with it."""

@@ -9,6 +9,10 @@ Source: the released Caffe model of the authors, as ported to PyTorch in `pretra
 
 from dataclasses import dataclass
 
+BN_EPSILON = 1e-5
+BN_MOMENTUM = 0.9
+"""The share of a moving statistic that one step keeps: PyTorch's default of 0.1 in Keras's convention."""
+
 
 @dataclass(frozen=True)
 class ConvSpec:

@@ -8,6 +8,7 @@ from typing import Any
 from polynet_keras.basics.names import number_of
 from polynet_keras.data.class_weights import BALANCED
 from polynet_keras.data.photo_facts import PhotoFacts, photo_facts
+from polynet_keras.models.inception import BN_MOMENTUM
 from polynet_keras.training.recipes.presets import PRESETS
 from polynet_keras.training.recipes.recipe import Recipe
 
@@ -24,7 +25,7 @@ FEW = 320
 UNBALANCED = 3.0
 """Ratio of the largest to the smallest class from which classes are weighted."""
 AVERAGED = 0.05
-"""The share of a run's updates that the average of the weights covers."""
+"""The share of a run's updates that the averages of weights and of moving statistics cover."""
 
 
 def photos_recipe(
@@ -89,7 +90,15 @@ def recipe_from(
     momentum = round(min(1 - 1 / max(AVERAGED * updates, 1), 0.9999), 4)
     averaged = f"averages over a twentieth of {number_of(updates, 'update')}"
     choose("optimizer.ema_momentum", momentum, averaged if momentum else "too few updates to be averaged")
+    choose("normalization_momentum", *_normalization_momentum(AVERAGED * steps))
     return recipe, reasons
+
+
+def _normalization_momentum(steps: float) -> tuple[float | None, str]:
+    momentum = round(min(1 - 1 / max(steps, 1), 0.9999), 4)
+    if momentum <= BN_MOMENTUM:
+        return None, ""
+    return momentum, f"statistics of batch normalization from a twentieth of the run, {number_of(round(steps), 'step')}"
 
 
 def _decoding(shorter_side: int) -> tuple[str, str]:

@@ -58,6 +58,7 @@ LATER = {
     "target_threshold": None,
     "regularization.teacher": None,
     **{f"regularization.{name}": usual for name, usual in TEACHER.items()},
+    "normalization_momentum": None,
     "start.unfreezing": None,
     "start.cache_features": 0,
 }
@@ -98,6 +99,9 @@ class Recipe:
     """Multiplier of the channel counts."""
     residual_scale: float | tuple[float, ...] | None = 0.3
     """The factor on the residual paths. The authors advise at most 0.3 for training from scratch."""
+    normalization_momentum: float | None = None
+    """Share of the moving statistics of batch normalization that a step keeps; None for the network's own, 0.9. The
+    statistics then come from about 1 / (1 - momentum) batches."""
     image_size: int = MIN_SIZE
     """Side of the network's input, in pixels; images are resized to 378/331 of it and cropped."""
     evaluation_size: int | None = None
@@ -177,6 +181,8 @@ class Recipe:
         if isinstance(self.class_weights, Mapping):
             self._set("class_weights", {name: float(weight) for name, weight in self.class_weights.items()})
         check_number("width", self.width, above=0)
+        if self.normalization_momentum is not None:
+            check_number("normalization_momentum", self.normalization_momentum, at_least=0, below=1)
         check_choice("layout", self.layout, LAYOUTS)
         check_choice("decoding", self.decoding, DECODINGS)
         check_choice("loss", self.loss, LOSSES)

@@ -25,7 +25,7 @@ from polynet_keras.data.pipeline import (
 from polynet_keras.data.protocol import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from polynet_keras.data.unreadable import Unreadable
 from polynet_keras.evaluation.loading import load_source
-from polynet_keras.layers.batch_normalization import synchronize_batch_normalization
+from polynet_keras.layers.batch_normalization import set_normalization_momentum, synchronize_batch_normalization
 from polynet_keras.layers.stochastic_residual_scaling import StochasticResidualScaling
 from polynet_keras.models.structure import Structure
 from polynet_keras.training.distillation import teach
@@ -196,10 +196,13 @@ def compiled_model(recipe: Recipe, source: Source, steps_per_epoch: int, goes_on
     """
     check_phases(recipe)
     _check_updates(recipe, min(phase.epochs for phase in recipe.phases) * steps_per_epoch)
+    _check_statistics(recipe, recipe.epochs * steps_per_epoch)
     weights = None if goes_on else recipe.start.file
     model = network(recipe, source.channels, len(source.class_names), weights)
     if recipe.synchronized and keras.backend.backend() == "tensorflow":  # on JAX they always are
         synchronize_batch_normalization(model)
+    if recipe.normalization_momentum is not None:
+        set_normalization_momentum(model, recipe.normalization_momentum)
     if recipe.start.frozen_through or recipe.start.frozen_normalizations:
         freeze(model, recipe.start.frozen_through, recipe.start.frozen_normalizations)
     learning_rate = phase_schedule(recipe, recipe.phases[-1], steps_per_epoch)
@@ -263,4 +266,17 @@ def _check_updates(recipe: Recipe, steps: int) -> None:
             "the shortest phase's" if recipe.start.unfreezing else "the run's",
             number_of(updates, "update"),
             100 * left,
+        )
+
+
+def _check_statistics(recipe: Recipe, steps: int) -> None:
+    """Warns if a run of so many steps is too short for the moving statistics of a new network."""
+    momentum = recipe.normalization_momentum or 0.0
+    if recipe.start.weights is None and momentum**steps > 0.01:
+        logging.warning(
+            "normalization_momentum=%g: after the run's %s the moving statistics still hold %.0f %% of their first "
+            "values; a smaller one forgets them",
+            momentum,
+            number_of(steps, "step"),
+            100 * momentum**steps,
         )

@@ -27,6 +27,8 @@ from polynet_keras.cluster.workers import Strategy, is_chief, scope_of
 from polynet_keras.data.decoder_warnings import log_damaged
 from polynet_keras.data.examples import Examples, Source
 from polynet_keras.data.unreadable import Unreadable, reading
+from polynet_keras.layers.batch_normalization import set_normalization_momentum
+from polynet_keras.models.inception import BN_MOMENTUM
 from polynet_keras.models.macs import parameters_text
 from polynet_keras.pretrained.model_card import ModelCard
 from polynet_keras.pretrained.model_source import BEST_FILE, MODEL_FILE
@@ -233,6 +235,7 @@ def _train_in(path: Path, recipe: Recipe, source: Source, execution: Execution, 
     some_are_damaged = sum_over_workers(strategy, int(warned()))
     if not chief:
         return RunResult(path, card, ())
+    set_normalization_momentum(model, BN_MOMENTUM)  # another training may be too short for this run's
     try:
         with written_whole(path / MODEL_FILE) as file:
             model.save(file)

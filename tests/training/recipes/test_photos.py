@@ -60,8 +60,10 @@ def test_a_run_sees_as_much_of_few_images_as_of_many(images, shorter_side):
     assert recipe.batch_size == (16 if images < 320 else 32)
     steps = recipe.epochs * -(-images // recipe.batch_size)
     if 200 < steps < 10**5:
-        assert 1 / (1 - recipe.optimizer.ema_momentum) == pytest.approx(steps / 20, rel=0.15)
+        for momentum in (recipe.optimizer.ema_momentum, recipe.normalization_momentum):
+            assert 1 / (1 - momentum) == pytest.approx(steps / 20, rel=0.15)
     assert 0.8 <= recipe.optimizer.ema_momentum <= 0.9999
+    assert (recipe.normalization_momentum or 0.9) <= 0.9999
 
 
 def test_what_is_chosen_follows_what_is_given():
@@ -71,8 +73,15 @@ def test_what_is_chosen_follows_what_is_given():
         recipe, reasons = recipe_from("here", "auto", facts, {"epochs": epochs, "batch_size": batch_size})
         assert (recipe.epochs, recipe.batch_size, recipe.optimizer.ema_momentum) == (epochs, batch_size, momentum)
         assert "epochs" not in reasons
+        assert recipe.normalization_momentum == (momentum if momentum > 0.9 else None)  # never less than the network's
+        assert ("normalization_momentum" in reasons) == (momentum > 0.9)
     given = {"epochs": 40, "optimizer.gradient_accumulation_steps": 4}
-    assert recipe_from("here", "auto", facts, given)[0].optimizer.ema_momentum == 0.9375  # 320 updates, too
+    accumulated = recipe_from("here", "auto", facts, given)[0]
+    assert accumulated.optimizer.ema_momentum == 0.9375  # 320 updates, too
+    assert accumulated.normalization_momentum == 0.9844  # of all 1,280 steps, since each moves the statistics
+    fixed, reasons = recipe_from("here", "auto", facts, {"normalization_momentum": 0.5})
+    assert fixed.normalization_momentum == 0.5
+    assert "normalization_momentum" not in reasons
     larger, reasons = recipe_from("here", "auto", facts, {"image_size": 262})
     assert (larger.image_size, larger.epochs) == (262, IMAGES_SEEN // 4 // 1000)
     assert "image_size" not in reasons

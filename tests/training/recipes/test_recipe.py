@@ -106,7 +106,7 @@ def test_a_setting_that_came_later_leaves_older_fingerprints_as_they_are():
     settings = dataclasses.asdict(Recipe(epochs=3))
     for name in ("layout", "decoding", "validation_share", "patience", "class_weights", "sampling"):
         del settings[name]
-    for name in ("loss", "target_threshold", "evaluation_size"):
+    for name in ("loss", "target_threshold", "evaluation_size", "normalization_momentum"):
         del settings[name]
     for name in ("crop_min_area", "magnitude", "magnitude_std", "repeats"):
         del settings["augmentation"][name]
@@ -185,6 +185,7 @@ LOSS_GAP = Regularization(label_smoothing=0.1, stochastic_depth="adaptive", gap_
         (Recipe, {"structure": "deep"}, "structure='»deep', column 1: unknown structure"),
         (Recipe, {"residual_scale": (0.1, 0.2, 0.3)}, "residual_scale="),
         (Recipe, {"width": -0.5}, "width=-0.5 must be a finite number > 0"),
+        (Recipe, {"normalization_momentum": 1}, "normalization_momentum=1.0 must be a finite number ≥ 0 and < 1"),
         (Recipe, {"image_size": 74}, "image_size=74 must be an integer of at least 75"),
         (Recipe, {"epochs": 0}, "epochs=0 must be an integer of at least 1"),
         (Recipe, {"batch_size": 1.5}, "batch_size=1.5 must be"),

@@ -145,6 +145,7 @@ def test_a_run_that_was_interrupted_goes_on(tmp_path, monkeypatch, digits_run, w
     file = shutil.copy(digits_run.folder / "model.keras", tmp_path / "start.keras")
     optimizer = OptimizerSettings(ema_momentum=0.9)
     recipe = Recipe(**{**TINY, "epochs": 2}, batch_size=256, start=Start(str(file)), optimizer=optimizer)
+    recipe = recipe.replaced({"normalization_momentum": 0.8})
     whole = train(recipe, tmp_path / "whole")
 
     def interrupt(self, batch, logs=None):
@@ -160,6 +161,8 @@ def test_a_run_that_was_interrupted_goes_on(tmp_path, monkeypatch, digits_run, w
     result = train(recipe, tmp_path / "run")
     assert result.card.held_out_correct == whole.card.held_out_correct
     assert history(tmp_path / "run") == history(tmp_path / "whole")
+    saved = keras.saving.load_model(tmp_path / "run" / "model.keras")
+    assert momenta(saved) == {0.9}  # for a training that may be shorter
 
 
 def test_an_interrupt_in_the_first_epoch_leaves_nothing(tmp_path, monkeypatch, of_few_layers):
@@ -441,6 +444,24 @@ def test_a_run_without_an_update_is_refused_and_one_too_short_for_its_averages_w
     caplog.clear()
     compiled_model(Recipe(**TINY, optimizer=OptimizerSettings(ema_momentum=0.9)), source, 46)
     assert "averages" not in caplog.text
+    compiled_model(Recipe(**TINY, normalization_momentum=0.99), source, 46)
+    assert "normalization_momentum=0.99: after the run's 46 steps the moving statistics still hold 63 %" in caplog.text
+
+
+def test_the_moving_statistics_have_the_momentum_of_the_recipe():
+    """With a momentum of 0 they are those of the last batch alone."""
+    source = open_source("digits", 0)
+    model = compiled_model(Recipe(**TINY, normalization_momentum=0.0), source, 46)
+    images = keras.random.normal((4, 75, 75, 1), seed=1)
+    model(images, training=True)
+    outputs = model.get_layer("stem_conv1")(images)
+    np.testing.assert_allclose(model.get_layer("stem_conv1_bn").moving_mean, np.mean(outputs, (0, 1, 2)), atol=1e-5)
+    assert momenta(model) == {0.0}
+    assert momenta(compiled_model(Recipe(**TINY), source, 46)) == {0.9}
+
+
+def momenta(model):
+    return {layer.momentum for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)}
 
 
 DROPPING = ["--stochastic_depth=adaptive", "--gap_threshold=0.001", "--gap_metric=loss", "--gap_window=1"]
@@ -462,7 +483,8 @@ def test_the_same_bits_with_and_without_an_interruption(tmp_path, flags):
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
     def start(name):
-        return subprocess.Popen([*command, f"--run_dir={tmp_path / name}"], env=environment, stderr=subprocess.DEVNULL)
+        with open(tmp_path / f"{name}.log", "w") as log:
+            return subprocess.Popen([*command, f"--run_dir={tmp_path / name}"], env=environment, stderr=log)
 
     assert start("whole").wait() == 0
     process = start("broken")
@@ -472,6 +494,8 @@ def test_the_same_bits_with_and_without_an_interruption(tmp_path, flags):
     process.send_signal(signal.SIGTERM)
     assert process.wait() == 75
     assert not (tmp_path / "broken" / "model.json").exists()
+    resumed_by = f"stopped: the same command with --run_dir={tmp_path / 'broken'} resumes from the last checkpoint"
+    assert resumed_by in (tmp_path / "broken.log").read_text()
     assert start("broken").wait() == 0
     expected = keras.saving.load_model(tmp_path / "whole" / "model.keras")
     model = keras.saving.load_model(tmp_path / "broken" / "model.keras")
