@@ -20,6 +20,10 @@ IMAGES_SEEN = 80_000
 """Images seen in a whole run at 131 px: a quarter to half of an hour on two cores."""
 EPOCHS = (15, 150)
 """The fewest epochs, for many images, and the most: with more, a network memorizes few images."""
+MANY_EPOCHS = 100
+"""Number of epochs from which the random crops are the preset's: a network that sees an image often needs variety."""
+CROP_MIN_AREA = 0.6
+"""Least area of the random crops in a run of fewer epochs, which is too short for smaller ones."""
 FEW = 320
 """Number of images below which the batch size is halved, so that an epoch still has ten steps."""
 UNBALANCED = 3.0
@@ -78,6 +82,9 @@ def recipe_from(
     epochs = round(IMAGES_SEEN * (SIDES[-1] / recipe.image_size) ** 2 / max(images, 1))
     epochs = min(max(epochs, fewest), most)
     choose("epochs", epochs, _why_epochs(epochs, images))
+    if recipe.augmentation.crop == "random_resized" and recipe.epochs < MANY_EPOCHS:
+        why = f"{number_of(recipe.epochs, 'epoch')}; smaller crops help in runs of {MANY_EPOCHS} or more"
+        choose("augmentation.crop_min_area", CROP_MIN_AREA, why)
     batch_size = recipe.batch_size // (2 if images < FEW else 1)
     choose("batch_size", max(batch_size, recipe.augmentation.repeats), f"{number_of(images, 'image')} to train on")
     # Balanced sampling makes up for unequal classes in another way; a gap of losses needs losses that are not weighted.

@@ -66,6 +66,17 @@ def test_a_run_sees_as_much_of_few_images_as_of_many(images, shorter_side):
     assert (recipe.normalization_momentum or 0.9) <= 0.9999
 
 
+def test_short_runs_have_larger_crops():
+    for images, area in ((810, 0.6), (800, 0.35), (100_000, 0.6), (10, 0.35)):
+        recipe, reasons = recipe_from("photos", "auto", PhotoFacts(images, 1.0, 300, False))
+        assert recipe.augmentation.crop_min_area == area, recipe.epochs
+        assert ("augmentation.crop_min_area" in reasons) == (area == 0.6)
+    for given in ({"augmentation.crop_min_area": 0.2}, {"augmentation.crop": "random"}):
+        recipe, reasons = recipe_from("photos", "auto", PhotoFacts(2000, 1.0, 300, False), given)
+        assert "augmentation.crop_min_area" not in reasons
+        assert recipe.augmentation.crop_min_area == given.get("augmentation.crop_min_area")
+
+
 def test_what_is_chosen_follows_what_is_given():
     """A run of an epoch would else be averaged over more updates than it has, with those of the random start."""
     facts = PhotoFacts(1000, 1.0, 300, False)
