@@ -68,7 +68,8 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     print_table(("net", "at equal compute"), [(variant.name, variant.same_compute) for variant in studied])
     with held_back():
         outcomes = ablation(recipe, folder, depths, values.modules, values.seeds, values.stages, rates)
-    found = f"{ablation_table(outcomes)}\n{paired_table(outcomes)}\n{ablation_answer(outcomes)}\n"
+    tables = [ablation_table(outcomes), *([paired_table(outcomes)] if values.seeds > 1 else [])]
+    found = "\n".join((*tables, ablation_answer(outcomes))) + "\n"
     with written_whole(folder / "ablation.md") as partial:
         partial.write_text(found)
     plot_ablation(outcomes, folder / "ablation.png")

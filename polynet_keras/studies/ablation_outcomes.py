@@ -7,8 +7,10 @@ import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from polynet_keras.basics.files import written_whole
+from polynet_keras.basics.names import number_of
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Outcome:
         seconds: of the training steps, from the images a second of the run's processes, without validation and tracing.
         images: that were held out.
         errors: how many of them the net got wrong, at the end of the run.
-        learning_rate: of the run, at its highest.
+        learning_rate: that of the run's recipe.
     """
 
     variant: str
@@ -73,16 +75,24 @@ def load_outcomes(path: str | os.PathLike) -> list[Outcome]:
     path = Path(path)
     kinds = typing.get_type_hints(Outcome)
     try:
-        text = path.read_text("utf-8")
+        rows = list(csv.reader(path.read_text("utf-8").splitlines()))
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
-    rows = list(csv.reader(text.splitlines()))
     if not rows or rows[0] != list(kinds):
-        raise ValueError(f"{path} must begin with the line {','.join(kinds)}, as the table of `polynet ablation` does")
+        raise ValueError(
+            f"{path} must begin with the line {','.join(kinds)}; if an older version wrote it, run the same "
+            "`polynet ablation` again, which writes it anew"
+        )
     outcomes = []
     for number, row in enumerate(rows[1:], 2):
-        try:
-            outcomes.append(Outcome(**{name: kinds[name](cell) for name, cell in zip(kinds, row, strict=True)}))
-        except ValueError as error:
-            raise ValueError(f"{path}, line {number}: {error}") from None
+        if len(row) != len(kinds):
+            raise ValueError(f"{path}, line {number}: got {number_of(len(row), 'field')}, expected {len(kinds)}")
+        values: dict[str, Any] = {}
+        for (name, kind), cell in zip(kinds.items(), row, strict=True):
+            try:
+                values[name] = kind(cell)
+            except ValueError:
+                expected = "an integer" if kind is int else "a number"
+                raise ValueError(f"{path}, line {number}: {name}={cell!r} must be {expected}") from None
+        outcomes.append(Outcome(**values))
     return outcomes

@@ -6,7 +6,14 @@ from collections.abc import Sequence
 
 from polynet_keras.studies.ablation_outcomes import Outcome
 from polynet_keras.studies.ablation_variants import MIXED
-from polynet_keras.studies.paired_seeds import PairedDifferences, comparisons, confidence_interval, holm, p_value
+from polynet_keras.studies.paired_seeds import (
+    PairedDifferences,
+    comparisons,
+    confidence_interval,
+    has_spread,
+    holm,
+    p_value,
+)
 
 COLUMNS = (
     *("net", "stage", "structure", "trainable parameters", "MMAC", "error, %", "seeds"),
@@ -29,6 +36,8 @@ def ablation_answer(outcomes: Sequence[Outcome]) -> str:
         return "Whether PolyNet beats Inception-ResNet at the same compute takes two or more seeds to say."
     mean, low, high = confidence_interval(means["compute"])
     verdict = "Yes" if high < 0 else "No: Inception-ResNet does better" if low > 0 else "Not decided"
+    if not has_spread(means["compute"]):
+        verdict = "Not decided"
     seeds = len(means["compute"])
     return (
         f"Does PolyNet beat Inception-ResNet at the same compute here? {verdict}. Over {seeds} seeds the error of "
@@ -92,7 +101,8 @@ def paired_table(outcomes: Sequence[Outcome], level: float = 0.95) -> str:
     """The comparisons at equal compute: a line for each net with its mean difference, interval and p-values.
 
     The p-values are those of Student's two-sided t test over the seeds. Holm's adjusted ones hold for all lines
-    together: the probability that any of them is below 0.05 by chance is at most 5 %.
+    together: if no net differs from its Inception-ResNet, the probability that any of them is below 0.05 is at most
+    5 %. There is no p-value where all seeds have the same difference.
     Source: S. Holm, "A simple sequentially rejective multiple test procedure", 1979.
 
     Args:
@@ -109,12 +119,15 @@ def paired_table(outcomes: Sequence[Outcome], level: float = 0.95) -> str:
     pairs = [pair for pair in comparisons(outcomes, "compute") if len(pair.differences) > 1]
     header = ("net", "against", "seeds", "difference, points", f"{100 * level:g} % interval", "p", "p, Holm")
     lines = [f"| {' | '.join(header)} |", "| --- | --- | ---: | ---: | ---: | ---: | ---: |"]
-    values = [p_value(list(pair.differences.values())) for pair in pairs]
-    for pair, value, adjusted in zip(pairs, values, holm(values), strict=True):
-        mean, low, high = (100 * bound for bound in confidence_interval([*pair.differences.values()], level))
+    by_net = {pair.variant: [*pair.differences.values()] for pair in pairs}
+    values = {net: p_value(differences) for net, differences in by_net.items() if has_spread(differences)}
+    adjusted = dict(zip(values, holm([*values.values()]), strict=True))
+    for pair in pairs:
+        mean, low, high = (100 * bound for bound in confidence_interval(by_net[pair.variant], level))
+        tested = [f"{found[pair.variant]:.3g}" if pair.variant in found else "-" for found in (values, adjusted)]
         cells = (
             *(pair.variant, pair.baseline, str(len(pair.differences))),
-            *(f"{mean:+.2f}", f"{low:+.2f} to {high:+.2f}", f"{value:.3g}", f"{adjusted:.3g}"),
+            *(f"{mean:+.2f}", f"{low:+.2f} to {high:+.2f}", *tested),
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

@@ -45,7 +45,7 @@ def ablation(
     """Trains the nets of the study with several seeds, one after the other; what is done is not done again.
 
     Seed by seed, so that a study which is broken off has as many seeds of one net as of another. `ablation.csv` in the
-    folder is written anew after every run; each run has a folder of its own there.
+    folder is written anew after every run, with the runs of this call; each run has a folder of its own there.
 
     Args:
         recipe: of all runs, but for structure and seed.
@@ -106,18 +106,37 @@ def _recipes(recipe: Recipe, studied: Sequence[Variant], rates: Mapping[str, flo
 def _run_study(
     recipes: Mapping[str, Recipe], folder: Path, hold: Hold, studied: Sequence[Variant], seeds: int, first: Source
 ) -> list[Outcome]:
+    begin = recipes[studied[0].name].seed
+    planned = [
+        (variant, dataclasses.replace(recipes[variant.name], seed=seed), _run_folder(folder, variant, seed))
+        for seed in range(begin, begin + seeds)
+        for variant in studied
+    ]
+    for _, recipe, run in planned:  # before hours of training
+        _check_recipe(recipe, run)
     outcomes: list[Outcome] = []
-    total = seeds * len(studied)
-    recipe = recipes[studied[0].name]
-    for seed in range(recipe.seed, recipe.seed + seeds):
-        source = first if seed == recipe.seed else _source(recipe, seed)
-        for variant in studied:
-            run = folder / f"{variant.name.replace(' ', '-')}-seed-{seed}"
-            tell("run %d of %d: %s, seed %d", len(outcomes) + 1, total, variant.name, seed)
-            outcomes.append(_outcome(variant, dataclasses.replace(recipes[variant.name], seed=seed), run, source))
-            hold.check(folder)
-            save_outcomes(folder / RESULTS_FILE, outcomes)
+    source = first
+    for variant, recipe, run in planned:
+        if recipe.seed != begin and variant is studied[0]:
+            source = _source(recipe, recipe.seed)
+        tell("run %d of %d: %s, seed %d", len(outcomes) + 1, len(planned), variant.name, recipe.seed)
+        outcomes.append(_outcome(variant, recipe, run, source))
+        hold.check(folder)
+        save_outcomes(folder / RESULTS_FILE, outcomes)
     return outcomes
+
+
+def _run_folder(folder: Path, variant: Variant, seed: int) -> Path:
+    return folder / f"{variant.name.replace(' ', '-')}-seed-{seed}"
+
+
+def _check_recipe(recipe: Recipe, folder: Path) -> None:
+    """Refuses the folder of a run of another recipe."""
+    if not (folder / RECIPE_FILE).is_file():
+        return
+    differences = recipe.differences(Recipe.load(folder / RECIPE_FILE))
+    if differences:
+        raise ValueError(f"{folder} holds a run of another recipe ({'; '.join(differences)}); name a new folder")
 
 
 def _outcome(variant: Variant, recipe: Recipe, folder: Path, source: Source) -> Outcome:
@@ -148,14 +167,11 @@ def _trained(recipe: Recipe, folder: Path, source: Source) -> ModelCard:
     """The card of a run: of one that is done, or once it is.
 
     Raises:
-        ValueError: the run that is done is of another recipe, or was evaluated on other images than the others will be.
+        ValueError: the run that is done was evaluated on other images than the others will be.
     """
     if not is_finished(folder):
         keras.backend.clear_session()
         return train(recipe, folder).card
-    differences = recipe.differences(Recipe.load(folder / RECIPE_FILE))
-    if differences:
-        raise ValueError(f"{folder} holds a run of another recipe ({'; '.join(differences)}); name a new folder")
     card = ModelCard.load(folder)
     if card.held_out_fingerprint not in ("", source.held_out.fingerprint):
         raise ValueError(

@@ -314,6 +314,9 @@ def test_intervals_of_single_nets():
     assert rows[2][1:5] == ["ir 1", "3", "-0.90", f"{-0.9 - half:+.2f} to {-0.9 + half:+.2f}"]
     assert float(rows[2][6]) == pytest.approx(2 * float(rows[2][5]), rel=0.01)
     assert rows[3][3:] == ["+0.00", "-0.25 to +0.25", "1", "1"]
+    same = outcomes_of({("ir 1", "", ""): [100, 120, 140], ("A x", "A", "ir 1"): [90, 110, 130]})
+    assert paired_table(same).splitlines()[2].endswith("| -1.00 | -1.00 to -1.00 | - | - |")  # no spread, no test
+    assert "Not decided." in ablation_answer(same)
     assert "99.9 % interval" in paired_table(outcomes, level=0.999)
 
 
@@ -326,8 +329,8 @@ def test_a_table_comes_back_as_it_was(tmp_path):
     for changed, message in (
         (lines[1:], "must begin with the line variant,stage,same_depth"),
         ([], "must begin with the line"),
-        ([*lines, "ir 1,"], "line 6: zip"),
-        ([*lines[:2], lines[2].replace("120", "many")], "line 3: invalid literal"),
+        ([*lines, "ir 1,"], "line 6: got 2 fields, expected 12"),
+        ([*lines[:2], lines[2].replace("120", "many")], "line 3: errors='many' must be an integer"),
     ):
         table.write_text("\n".join(changed))
         with pytest.raises(ValueError, match=message):
@@ -347,14 +350,15 @@ def test_tables_and_pictures(tmp_path):
 
 
 def test_the_command(capsys, tmp_path):
-    """On runs that are done: Poly and K-way nets have 10 errors of 359, Inception-ResNets 20, each 1 more by seed."""
+    """On runs that are done: Poly and K-way nets have 10 errors of 359, Inception-ResNets 20 and 21."""
     folder = tmp_path / "study"
-    finish_study(folder, Recipe(), (1, 1, 1), ("2-way",), 2, lambda variant, seed: (10 if variant.stage else 20) + seed)
+    finish_study(folder, Recipe(), (1, 1, 1), ("2-way",), 2, lambda variant, seed: 10 if variant.stage else 20 + seed)
     runs = {path.name for path in folder.iterdir()}
     assert main(["ablation", f"--output={folder}", "--depths=1,1,1", "--modules=2-way", "--seeds=2"]) == 0
     output = capsys.readouterr().out
     assert "Does PolyNet beat Inception-ResNet at the same compute here? Yes. Over 2 seeds" in output
-    assert "is -2.79 points (95 % interval -2.79 to -2.79)" in output  # 10 of 359
+    assert "is -2.92 points (95 % interval -4.69 to -1.16)" in output  # 10.5 of 359, ± 12.7 * 0.5
+    assert paired_table(load_outcomes(folder / "ablation.csv")) in output
     assert {path.name for path in folder.iterdir()} - runs == {"ablation.csv", "ablation.md", "ablation.png"}
     table = (folder / "ablation.md").read_text()
     assert table in output

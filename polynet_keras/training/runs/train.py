@@ -235,7 +235,7 @@ def _train_in(path: Path, recipe: Recipe, source: Source, execution: Execution, 
     some_are_damaged = sum_over_workers(strategy, int(warned()))
     if not chief:
         return RunResult(path, card, ())
-    set_normalization_momentum(model, BN_MOMENTUM)  # another training may be too short for this run's
+    set_normalization_momentum(model, BN_MOMENTUM)  # a later training may need the usual one
     try:
         with written_whole(path / MODEL_FILE) as file:
             model.save(file)
