@@ -137,6 +137,8 @@ def within(seconds: float, function: Callable[[], Result], waiting_for: str | No
             result, error = results.get(timeout=seconds - NOTICE)
     except queue.Empty:
         raise requests.Timeout(f"the server is silent for {seconds:.3g} s") from None
+    if isinstance(error, requests.ReadTimeout):  # requests has the same limit, and may be the first to see it
+        raise requests.Timeout(f"the server is silent for {seconds:.3g} s") from None
     if error is not None:
         raise error
     return result

@@ -214,7 +214,7 @@ def test_defaults_for_photographs(capsys):
     assert said | dict.fromkeys(chosen, "chosen") == recipe_flags.PHOTOGRAPHS
     texts = flags_of(helps(capsys, "train"))
     assert texts["image_size"].endswith(" [75; photographs: chosen]")
-    assert texts["crop_min_area"].endswith(" [0.08; photographs: 0.35]")
+    assert texts["weight_decay"].endswith("photographs: 0.05]")
     assert texts["structure"].endswith("[poly-3]]")
     assert "photographs" not in helps(capsys, "ablation")
 

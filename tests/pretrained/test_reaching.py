@@ -110,3 +110,13 @@ def test_only_the_first_connection_stays_open(addresses, port, monkeypatch):
         time.sleep(0.01)
     assert [connection for connection in opened if connection.fileno() >= 0] == [first]
     first.close()
+
+
+def test_the_limit_of_requests_reads_like_ours():
+    """Both have the same seconds: either may be the first."""
+
+    def late():
+        raise requests.ReadTimeout("Read timed out. (read timeout=0.4)")
+
+    with pytest.raises(requests.Timeout, match=r"\Athe server is silent for 5 s\Z"):
+        reaching.within(5, late)
