@@ -13,7 +13,7 @@ from pathlib import Path
 
 from absl import logging
 
-from polynet_keras.studies import ablation, ablation_answer, ablation_table, plot_ablation
+from polynet_keras.studies import ablation, ablation_answer, ablation_table, paired_table, plot_ablation
 from polynet_keras.training import Recipe, ScheduleSettings
 
 RECIPE = Recipe(
@@ -28,10 +28,10 @@ RECIPE = Recipe(
 def main(folder: str, depths: tuple[int, int, int] = (2, 4, 2), seeds: int = 3) -> None:
     logging.set_verbosity(logging.INFO)
     outcomes = ablation(RECIPE, folder, depths, ("poly-2", "2-way"), seeds)
-    Path(folder, "ablation.md").write_text(ablation_table(outcomes))
+    found = f"{ablation_table(outcomes)}\n{paired_table(outcomes)}\n{ablation_answer(outcomes)}\n"
+    Path(folder, "ablation.md").write_text(found)
     plot_ablation(outcomes, Path(folder, "ablation.png"))
-    print(ablation_table(outcomes))
-    print(ablation_answer(outcomes))
+    print(found)
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def outcomes():
     """Of a study with two nets and two seeds; the errors are invented."""
     nets = (("ir 1-1-1", "", "", (20, 20)), ("A 2-way", "A", "ir 1-1-1", (15, 18)))
     return [
-        Outcome(name, stage, baseline, baseline, STRUCTURE, seed, 10**5, 10**7, 60.0, 359, wrong)
+        Outcome(name, stage, baseline, baseline, STRUCTURE, seed, 10**5, 10**7, 60.0, 359, wrong, 0.002)
         for name, stage, baseline, errors in nets
         for seed, wrong in enumerate(errors)
     ]

@@ -69,15 +69,15 @@ def test_ablation(tmp_path, capsys, monkeypatch):
     """The runs themselves are those of tests/studies/test_ablation_runs.py."""
     module = load("ablation", Recipe())
     outcomes = [
-        Outcome(
-            name, stage, baseline, baseline, "1 x [ir] | 1 x [ir] | 1 x [ir]", seed, 10, 1000, 1.0, 100, wrong + seed
-        )
-        for name, stage, baseline, wrong in (("ir 1-1-1", "", "", 10), ("A 2-way", "A", "ir 1-1-1", 7))
-        for seed in (0, 1)
+        Outcome(name, stage, baseline, baseline, "1 x [ir] | 1 x [ir] | 1 x [ir]", seed, 10, 9, 1.0, 1000, wrong, 0.003)
+        for name, stage, baseline, errors in (("ir 1-1-1", "", "", (100, 101)), ("A 2-way", "A", "ir 1-1-1", (70, 72)))
+        for seed, wrong in enumerate(errors)
     ]
     monkeypatch.setattr(module, "ablation", lambda *_: outcomes)
     module.main(tmp_path)
-    assert "Does PolyNet beat Inception-ResNet at the same compute here? Yes." in capsys.readouterr().out
+    assert "Does PolyNet beat Inception-ResNet at the same compute here? Yes." in (output := capsys.readouterr().out)
+    assert "| A 2-way | ir 1-1-1 | 2 | -2.95 |" in output
+    assert output.strip() == (tmp_path / "ablation.md").read_text().strip()
     assert {path.name for path in tmp_path.iterdir()} == {"ablation.md", "ablation.png"}
 
 
