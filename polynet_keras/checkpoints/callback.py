@@ -125,7 +125,7 @@ class Checkpoints(keras.callbacks.Callback):
             ValueError: the checkpoint is from another recipe, or there are checkpoints but none can be read.
         """
         if self._chosen is None:
-            self._chosen = (choose(self._files, self._strategy, self._accept),)
+            self._chosen = (choose(self._files, self._fingerprint, self._strategy),)
         (saved,) = self._chosen
         return _progress(saved).position
 
@@ -216,27 +216,13 @@ class Checkpoints(keras.callbacks.Callback):
         if self._chief and (ended or self._at_epoch_ends or epoch + 1 >= self.params["epochs"]):
             self._write(self._state_now(ended))
 
-    def _accept(self, saved: SavedState) -> None:
-        backend = saved.facts.get("backend", "tensorflow")  # older versions wrote on TensorFlow only
-        if backend != keras.backend.backend():
-            raise ValueError(
-                f"{saved.path} was written on Keras's {backend} backend, and this is {keras.backend.backend()}, which "
-                f"draws other numbers: resume with KERAS_BACKEND={backend}, or name another folder to start anew"
-            )
-        found = saved.facts["fingerprint"]
-        if found != self._fingerprint:
-            raise ValueError(
-                f"{saved.path} was written by a training with fingerprint {found!r}, but this one has "
-                f"{self._fingerprint!r}: name another folder to start anew"
-            )
-
     def _restore(self, session: TrainingSession) -> SavedState | None:
         """Makes the model, the callbacks and `fit` resume from the newest checkpoint, if there is one."""
         strategy, steps = model_strategy(self.model), self._steps
         before, self._chosen = self._chosen, None
         # Processes do not know what the others found, unless they looked together.
         if before is None or (self._several and self._strategy is None):
-            saved = choose(self._files, strategy, self._accept)
+            saved = choose(self._files, self._fingerprint, strategy)
         else:
             (saved,) = before
         progress = _progress(saved)

@@ -1,6 +1,6 @@
 """Chooses the checkpoint to resume from: the same one on all workers, or none of them resumes."""
 
-from collections.abc import Callable
+import keras
 
 from polynet_keras.basics.names import number_of
 from polynet_keras.checkpoints.files import CheckpointFiles, SavedState
@@ -13,27 +13,26 @@ WAIT_SECONDS = 120
 """The time a worker waits for files that the chief has read: network file systems may show them a minute later."""
 
 
-def choose(
-    files: CheckpointFiles, strategy: Strategy | None, accept: Callable[[SavedState], None]
-) -> SavedState | None:
+def choose(files: CheckpointFiles, fingerprint: str, strategy: Strategy | None) -> SavedState | None:
     """Returns, on every worker, the newest checkpoint that the chief can read; all workers call this at once.
 
     Args:
         files: the checkpoints, in a folder that all workers share.
+        fingerprint: fingerprint of the training; a checkpoint of another one is an error.
         strategy: the strategy of the workers that choose together; None for a single process.
-        accept: raises a `ValueError` if a checkpoint cannot be used here.
 
     Returns:
         The checkpoint, or None if there is none.
 
     Raises:
-        ValueError: on all workers: there are checkpoints but none can be read, or the newest one cannot be used.
+        ValueError: on all workers: there are checkpoints but none can be read, or the newest one is of another
+            training or of another backend.
     """
     chief = is_chief(strategy)
     saved, failure = None, None
     if chief:
         try:
-            saved = _accepted(files.newest(), accept)
+            saved = _checked(files.newest(), fingerprint)
         except ValueError as error:
             failure = error
     number = -1 if failure else saved.number if saved else 0
@@ -44,7 +43,7 @@ def choose(
         )
     if not chief and number:
         try:
-            saved = _accepted(files.wait_for(number, half_a_wait(strategy, WAIT_SECONDS)), accept)
+            saved = _checked(files.wait_for(number, half_a_wait(strategy, WAIT_SECONDS)), fingerprint)
         except ValueError as error:
             failure = error
     fail_together(strategy, failure)
@@ -66,7 +65,19 @@ def check_steps(saved: SavedState, progress: Progress, steps: int | None, steps_
         )
 
 
-def _accepted(saved: SavedState | None, accept: Callable[[SavedState], None]) -> SavedState | None:
-    if saved is not None:
-        accept(saved)
+def _checked(saved: SavedState | None, fingerprint: str) -> SavedState | None:
+    if saved is None:
+        return None
+    backend = saved.facts.get("backend", "tensorflow")  # older versions wrote on TensorFlow only
+    if backend != keras.backend.backend():
+        raise ValueError(
+            f"{saved.path} was written on Keras's {backend} backend, and this is {keras.backend.backend()}, which "
+            f"draws other numbers: resume with KERAS_BACKEND={backend}, or name another folder to start anew"
+        )
+    found = saved.facts["fingerprint"]
+    if found != fingerprint:
+        raise ValueError(
+            f"{saved.path} was written by a training with fingerprint {found!r}, but this one has "
+            f"{fingerprint!r}: name another folder to start anew"
+        )
     return saved

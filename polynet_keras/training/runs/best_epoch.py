@@ -11,12 +11,12 @@ import keras
 import numpy as np
 from absl import logging
 
-from polynet_keras.basics.files import written_whole
 from polynet_keras.basics.names import number_of
 from polynet_keras.basics.news import tell
 from polynet_keras.cluster.agreement import sum_over_workers
 from polynet_keras.cluster.workers import is_chief, model_strategy, scope_of
 from polynet_keras.pretrained.model_card import ModelCard, card_file
+from polynet_keras.training.runs.saving import save_model
 
 
 class BestEpoch(keras.callbacks.Callback):
@@ -111,8 +111,7 @@ class BestEpoch(keras.callbacks.Callback):
         if not chief:
             return
         try:
-            with written_whole(self._file) as partial:
-                self.model.save(partial)
+            save_model(self.model, self._file)
             self.card.save(self._file)
         except OSError as error:  # for example on a full disk; the weights are still kept
             logging.warning("%s cannot be written: %s", self._file, error.strerror or error)

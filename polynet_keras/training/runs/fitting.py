@@ -7,7 +7,6 @@ from typing import Any
 import keras
 from absl import logging
 
-from polynet_keras.basics.files import written_whole
 from polynet_keras.basics.interrupts import interrupts_kept
 from polynet_keras.basics.names import number_of
 from polynet_keras.checkpoints.callback import Checkpoints
@@ -30,6 +29,7 @@ from polynet_keras.training.runs.folder import (
 from polynet_keras.training.runs.history import forget_epochs
 from polynet_keras.training.runs.progress import ProgressDisplay, tell_of_compilation
 from polynet_keras.training.runs.resuming import resuming
+from polynet_keras.training.runs.saving import save_model
 from polynet_keras.training.runs.unfreezing import Unfreezing
 from polynet_keras.training.stochastic_depth import AdaptiveStochasticDepth
 
@@ -133,8 +133,7 @@ def _with_advice(
         try:
             position = checkpoints.reload(model)
             if position is not None:
-                with written_whole(path / LAST_GOOD_FILE) as partial:
-                    model.save(partial)
+                save_model(model, path / LAST_GOOD_FILE)
         except (OSError, ValueError) as failure:
             position = None
             logging.warning("%s cannot be written: %s", path / LAST_GOOD_FILE, failure)

@@ -15,7 +15,6 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from polynet_keras.basics.files import written_whole
 from polynet_keras.basics.names import number_of
 from polynet_keras.basics.news import tell
 from polynet_keras.basics.stderr_filter import warned
@@ -27,8 +26,6 @@ from polynet_keras.cluster.workers import Strategy, is_chief, scope_of
 from polynet_keras.data.decoder_warnings import log_damaged
 from polynet_keras.data.examples import Examples, Source
 from polynet_keras.data.unreadable import Unreadable, reading
-from polynet_keras.layers.batch_normalization import set_normalization_momentum
-from polynet_keras.models.inception import BN_MOMENTUM
 from polynet_keras.models.macs import parameters_text
 from polynet_keras.pretrained.model_card import ModelCard
 from polynet_keras.pretrained.model_source import BEST_FILE, MODEL_FILE
@@ -61,6 +58,7 @@ from polynet_keras.training.runs.preparation import (
 )
 from polynet_keras.training.runs.resuming import resuming
 from polynet_keras.training.runs.samples import held_out_samples
+from polynet_keras.training.runs.saving import save_model
 
 
 @dataclass(frozen=True)
@@ -235,10 +233,8 @@ def _train_in(path: Path, recipe: Recipe, source: Source, execution: Execution, 
     some_are_damaged = sum_over_workers(strategy, int(warned()))
     if not chief:
         return RunResult(path, card, ())
-    set_normalization_momentum(model, BN_MOMENTUM)  # a later training may need the usual one
     try:
-        with written_whole(path / MODEL_FILE) as file:
-            model.save(file)
+        save_model(model, path / MODEL_FILE)
         try:
             plot_curves(path / HISTORY_FILE, path / CURVES_FILE)
         except ValueError as error:
