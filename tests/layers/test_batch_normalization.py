@@ -233,6 +233,21 @@ def test_a_batch_of_a_single_value_is_not_empty():
     np.testing.assert_allclose(layer.moving_mean, [1.5])
 
 
+def test_the_momentum_of_a_compiled_step():
+    """In a nested model too, and of Keras's own layer."""
+    inner = keras.Sequential([keras.Input((6, 5, 2)), BatchNormalization(momentum=0.9)])
+    model = keras.Sequential([keras.Input((6, 5, 2)), keras.layers.BatchNormalization(), inner])
+    batch_normalization.set_normalization_momentum(model, 0.25)
+    model.compile("sgd", "mse")
+    x = 3 + 2 * images(3, 6, 5, 2)
+    model.train_on_batch(x, x)
+    first, second = model.layers[0], inner.layers[0]
+    np.testing.assert_allclose(first.moving_mean, 0.75 * x.mean((0, 1, 2)), rtol=1e-4)
+    np.testing.assert_allclose(first.moving_variance, 0.25 + 0.75 * x.var((0, 1, 2)), rtol=1e-4)
+    np.testing.assert_allclose(second.moving_mean, [0, 0], atol=1e-4)
+    np.testing.assert_allclose(second.moving_variance, [1, 1], rtol=2e-3)  # epsilon of the first
+
+
 @pytest.mark.parametrize("convert", [np.asarray, keras.ops.convert_to_tensor], ids=["array", "tensor"])
 def test_stateless_calls(convert):
     """As JAX trains: the variables are handed over, and come back."""
