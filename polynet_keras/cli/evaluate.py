@@ -189,10 +189,12 @@ def _print_evaluation(evaluation: "Evaluation") -> None:
 
 
 def _print_images(result: "Result") -> None:
+    from polynet_keras.data.protocol import Preprocessing
+
     skipped = f", {result.skipped} skipped" if result.skipped else ""
     print(f"dataset:     {shown(result.dataset)}: {number_of(result.images, 'image')}{skipped}")
     crops = number_of(result.crops, "crop") + f", {result.pooling}" * bool(result.pooling)
-    print(f"protocol:    {result.protocol}, {crops}")
+    print(f"protocol:    {Preprocessing(**json.loads(result.protocol)).description}; {crops}")
 
 
 def _print_comparison(comparison: "Comparison") -> None:

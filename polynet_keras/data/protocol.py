@@ -131,6 +131,31 @@ class Preprocessing:
         """Least pixels of an image's shorter side after decoding; `None` for all pixels."""
         return self.resize_size if self.decoding == "scaled" else None
 
+    @property
+    def description(self) -> str:
+        """Returns the steps in words, without those that are usual; `repr` has every value.
+
+        Examples:
+            >>> Preprocessing(image_size=331, resize_size=378, resize="shorter_side").description
+            'shorter side resized to 378 px, centre crop of 331 px'
+        """
+        side, crop = self.resize_size, self.image_size
+        square = f"resized to {side} x {side} px"
+        steps = [square if self.resize == "square" else f"shorter side resized to {side} px"]
+        if crop != side or self.resize != "square":
+            steps.append(f"centre crop of {crop} px")
+        if self.decoding != "exact":
+            steps.append("JPEGs decoded at a smaller scale")
+        if not self.antialias:
+            steps.append("without antialiasing")
+        if self.interpolation != "bilinear":
+            steps.append(self.interpolation)
+        if self.channel_order != "RGB":
+            steps.append(self.channel_order)
+        if (self.mean, self.std) != (IMAGENET_MEAN, IMAGENET_STD):
+            steps.append(f"mean {_numbers(self.mean)} and deviation {_numbers(self.std)}")
+        return ", ".join(steps)
+
     def resized_shape(self, height: int, width: int) -> tuple[int, int]:
         """Returns height and width, in pixels, of an image after resizing.
 
