@@ -33,5 +33,6 @@ def test_a_full_disk_changes_neither_the_old_file_nor_the_model(model, tmp_path,
     monkeypatch.setattr(keras.Model, "save", full)
     with pytest.raises(OSError, match="no space left"):
         save_model(model, file)
-    assert file.read_text() == "old" and list(tmp_path.iterdir()) == [file]
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
     assert momenta(model) == [0.97, 0.99]
