@@ -156,7 +156,8 @@ def test_the_speed_of_one_batch_is_not_measured(capsys):
         (0.5, "4.00 images/s"),
         (0.0, "not measured: only one batch ran, and its time includes comp"),
     ):
-        _print_evaluation(evaluation_of(counts, seconds=seconds))
+        of_75_px = '{"image_size": 75, "resize_size": 86}'
+        _print_evaluation(evaluation_of(counts, seconds=seconds, protocol=of_75_px))
         assert f"speed:       {said}" in capsys.readouterr().out
 
 
