@@ -137,13 +137,13 @@ class Preprocessing:
 
         Examples:
             >>> Preprocessing(image_size=331, resize_size=378, resize="shorter_side").description
-            'shorter side resized to 378 px, centre crop of 331 px'
+            'shorter side resized to 378 px, cropped to 331 px'
         """
         side, crop = self.resize_size, self.image_size
         square = f"resized to {side} x {side} px"
         steps = [square if self.resize == "square" else f"shorter side resized to {side} px"]
         if crop != side or self.resize != "square":
-            steps.append(f"centre crop of {crop} px")
+            steps.append(f"cropped to {crop} px")
         if self.decoding != "exact":
             steps.append("JPEGs decoded at a smaller scale")
         if not self.antialias:

@@ -34,7 +34,7 @@ def test_a_run_is_evaluated_on_what_it_held_out(capsys, digits_run, tmp_path, mo
     card = digits_run.card
     assert "dataset:     digits, held out: 359 images\n" in output
     grey = "mean 0.5 and deviation 0.5"
-    assert f"protocol:    resized to 86 x 86 px, centre crop of 75 px, {grey}; 1 crop\n" in output
+    assert f"protocol:    resized to 86 x 86 px, cropped to 75 px, {grey}; 1 crop\n" in output
     assert f"({card.held_out_correct} of 359 images; 95 % interval" in output
     assert "confused:" in output
     with open("results.csv") as file:

@@ -48,15 +48,15 @@ def test_upscaling_small_scans():
 @pytest.mark.parametrize(
     ("preprocessing", "words"),
     [
-        (Preprocessing(331, 378), "resized to 378 x 378 px, centre crop of 331 px"),
+        (Preprocessing(331, 378), "resized to 378 x 378 px, cropped to 331 px"),
         (Preprocessing(96, 96), "resized to 96 x 96 px"),
         (
             Preprocessing(96, 96, resize="shorter_side", decoding="scaled", interpolation="bicubic"),
-            "shorter side resized to 96 px, centre crop of 96 px, JPEGs decoded at a smaller scale, bicubic",
+            "shorter side resized to 96 px, cropped to 96 px, JPEGs decoded at a smaller scale, bicubic",
         ),
         (
             Preprocessing(75, 86, (0, 0, 0.25), (1, 1, 0.5), antialias=False, channel_order="BGR"),
-            "resized to 86 x 86 px, centre crop of 75 px, without antialiasing, BGR, mean 0, 0, 0.25 and deviation "
+            "resized to 86 x 86 px, cropped to 75 px, without antialiasing, BGR, mean 0, 0, 0.25 and deviation "
             "1, 1, 0.5",
         ),
     ],
@@ -329,6 +329,6 @@ def test_a_protocol_of_other_types(changes, message):
         Preprocessing(**{"image_size": 75, "resize_size": 86} | changes)
 
 
-def test_a_preprocessingof_numpys_numbers():
+def test_a_protocol_of_numpys_numbers():
     found = Preprocessing(np.int64(75), np.int32(86), tuple(np.full(3, 0.5, "float32")), np.full(3, 0.25))
     assert (found.image_size, found.channels) == (75, 3)
